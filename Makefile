@@ -1,0 +1,147 @@
+# Everything a person or CI does with the project. Needed: make, and Python 3.11 or newer with its venv module.
+# Another interpreter: make test PYTHON=python3.13 VENV=.venv-3.13
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+SHELL := /bin/sh
+export PYTHONNOUSERSITE := 1
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+PYTHON_2_11 ?= $(PYTHON)
+VENV ?= .venv
+VENV_2_11 ?= .venv-2.11
+
+UV := .work/uv/bin/uv
+UV_COMPILE := $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links --python-version 3.11
+# What was there two weeks after Airflow 2.11.2 came out. Two providers whose floors are younger may be newer, and so may
+# what the emulator works with.
+NEWER := apache-airflow-providers-common-compat apache-airflow-providers-duckdb av moto
+COMPILE_2_11 := $(UV_COMPILE) --python-platform linux --exclude-newer 2026-03-28 \
+	$(foreach name,$(NEWER),--exclude-newer-package $(name)=2026-11-22)
+RUN := $(VENV)/bin/python
+PYTEST := $(RUN) -m pytest
+
+.PHONY: help setup demo test unit integration system lint docs wheel faults bench coverage test-airflow-2.11 \
+	lock lock-check clean FORCE
+
+help:  ## list what can be made
+	@sed -n 's/^\([a-z][a-z0-9.-]*\):.*##  *\(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+		printf '  make %-18s %s\n' "$$name" "$$text"; done
+
+setup: $(VENV)/.project  ## make the environment in .venv (again only when its lock or interpreter changed)
+
+# Which interpreter an environment is for, by its marker; rewritten only when another one is asked for.
+define note_interpreter
+@mkdir -p .work
+@test -n "$(1)" || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+@"$(1)" -c 'import sys; print(sys.version, sys._base_executable); \
+	sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version)' > $@.new
+@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+endef
+
+.work/python$(VENV): FORCE
+	$(call note_interpreter,$(PYTHON))
+
+.work/python$(VENV_2_11): FORCE
+	$(call note_interpreter,$(PYTHON_2_11))
+
+$(UV): locks/uv.txt
+	@"$(PYTHON)" -c 'import ensurepip' 2>/dev/null || { \
+		echo "This Python lacks its venv module (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@rm -rf .work/uv
+	@"$(PYTHON)" -m venv .work/uv
+	@.work/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/uv.txt
+	@touch $@
+
+# $(1) the environment, $(2) its interpreter, $(3) the lock that says what is in it, to the letter.
+define fill
+@echo "Installing $(3) into $(1)"
+@$(UV) venv --quiet --clear --python "$$("$(2)" -c 'import sys; print(sys._base_executable)')" "$(1)"
+@$(UV) pip sync --quiet --require-hashes --compile-bytecode --python "$(1)/bin/python" $(3)
+@touch $@
+endef
+
+# The project itself, as it stands in this folder.
+define add_project
+@$(UV) pip install --quiet --no-deps --no-build-isolation --python "$(1)/bin/python" --editable .
+@touch $@
+endef
+
+$(VENV)/.installed: .work/python$(VENV) locks/dev.txt | $(UV)
+	$(call fill,$(VENV),$(PYTHON),locks/dev.txt)
+
+$(VENV)/.project: $(VENV)/.installed pyproject.toml airflow_speechkit/__init__.py
+	$(call add_project,$(VENV))
+
+$(VENV_2_11)/.installed: .work/python$(VENV_2_11) locks/airflow-2.11.txt | $(UV)
+	$(call fill,$(VENV_2_11),$(PYTHON_2_11),locks/airflow-2.11.txt)
+
+$(VENV_2_11)/.project: $(VENV_2_11)/.installed pyproject.toml airflow_speechkit/__init__.py
+	$(call add_project,$(VENV_2_11))
+
+demo: setup  ## run the main job with the emulator: recordings in a bucket become rows in DuckDB
+	@$(VENV)/bin/airflow-speechkit demo
+
+test: unit integration system  ## run all tests: unit, integration, system
+
+unit: setup  ## test without Airflow's database
+	$(PYTEST) tests/unit
+
+integration: setup  ## let Airflow run the example DAGs against the emulator
+	$(PYTEST) tests/integration
+
+system: setup  ## test with a real scheduler, triggerer and executor on PostgreSQL
+	$(PYTEST) tests/system
+
+faults: setup  ## break things at every step and count what was paid and what was lost
+	$(PYTEST) tests/faults
+
+wheel: setup  ## build the wheel and test it in an environment of its own
+	@rm -rf dist
+	$(UV) build --quiet --wheel --no-build-isolation --python $(RUN) --out-dir dist .
+	UV="$(CURDIR)/$(UV)" $(PYTEST) tests/packaging
+
+lint: setup  ## check style, types and the directions of imports
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(VENV)/bin/lint-imports --cache-dir .import_linter_cache
+	$(RUN) -m mypy
+
+docs: setup  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=true $(RUN) -m mkdocs build --quiet --strict
+
+bench: setup  ## run every benchmark; each prints a table
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN) "$$script"; done
+
+coverage: setup  ## measure the unit tests' coverage
+	$(PYTEST) tests/unit --cov --cov-report=term:skip-covered
+
+test-airflow-2.11: $(VENV_2_11)/.project  ## run the unit tests and one DAG on the oldest Airflow supported
+	$(VENV_2_11)/bin/python -c 'import airflow; assert airflow.__version__ == "2.11.2", airflow.__version__'
+	$(VENV_2_11)/bin/python -m pytest tests/unit tests/integration/test_oldest_airflow.py
+
+# All locks made anew in .work/locks, keeping what still fits of those that are there.
+define compile_locks
+@rm -rf .work/locks && mkdir -p .work/locks && cp locks/*.txt .work/locks/
+@$(UV_COMPILE) --universal locks/uv.in -o .work/locks/uv.txt
+@$(UV_COMPILE) --universal --all-extras pyproject.toml locks/dev.in -o .work/locks/dev.txt
+@$(COMPILE_2_11) --all-extras pyproject.toml locks/airflow-2.11.in -o .work/locks/airflow-2.11.txt
+endef
+
+lock: $(UV)  ## bring the locks up to date with pyproject.toml and locks/*.in, keeping what still fits
+	$(compile_locks)
+	@for lock in locks/*.txt; do cmp -s .work/$$lock $$lock || { cp .work/$$lock $$lock; echo "changed $$lock"; }; done
+
+lock-check: $(UV)  ## check that the locks fit what they were made from
+	$(compile_locks)
+	@for lock in locks/*.txt; do cmp -s .work/$$lock $$lock || { echo "make lock would change $$lock" >&2; exit 1; }; done
+	@if grep -n 'index-url\|find-links\|://' locks/*.txt; then echo "a lock names a host" >&2; exit 1; fi
+
+clean:  ## remove everything that was made, environments included
+	rm -rf .work .venv .venv-* dist build site demo-output .coverage .mypy_cache .pytest_cache .ruff_cache \
+		.hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,68 @@
+"""A DAG file is parsed every few seconds: what it imports of ours must load nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PACKAGE = ROOT / "airflow_speechkit"
+AIRFLOW_SIDE = ("hooks", "links", "operators", "sensors", "transfers", "triggers")
+HEAVY = (
+    "aiohttp", "av", "boto3", "botocore", "cryptography", "duckdb", "jwt", "moto", "numpy", "pandas",
+    "pocketsphinx", "polars", "psycopg2", "pyarrow", "requests", "s3fs",
+)  # fmt: skip
+
+# One fresh interpreter loads what any DAG file loads, and a fork of it each module: so only the module's own shows.
+MEASURE = """
+import importlib, json, os, sys
+import airflow.triggers.base
+from airflow.providers.common.compat.sdk import DAG, BaseHook, BaseOperator, BaseSensorOperator, Param
+heavy, modules = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+before = set(sys.modules)
+for module in modules:
+    if os.fork() == 0:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            found = [repr(error)]
+        else:
+            found = sorted(name for name in heavy if name in set(sys.modules) - before)
+        os.write(1, (json.dumps([module, found]) + "\\n").encode())
+        os._exit(0)
+    os.wait()
+"""
+
+
+def airflow_side_modules() -> list[str]:
+    """What a DAG file can import: every module of the Airflow side, the package's own, and the example DAGs."""
+    files = [path for room in AIRFLOW_SIDE for path in sorted((PACKAGE / room).rglob("*.py"))]
+    files += sorted(PACKAGE.glob("*.py")) + sorted((ROOT / "dags").glob("*.py"))
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
+    return [name.removesuffix(".__init__") for name in names]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, list[str]]:
+    """The heavy packages that each module loads."""
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, json.dumps(HEAVY), json.dumps(airflow_side_modules())],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in measured.stdout.splitlines() if line.startswith('["')]
+    assert lines, measured.stderr[-3000:]
+    return dict(json.loads(line) for line in lines)
+
+
+@pytest.mark.parametrize("module", airflow_side_modules())
+def test_importing_it_loads_nothing_heavy(module: str, loaded: dict[str, list[str]]) -> None:
+    assert loaded[module] == []
