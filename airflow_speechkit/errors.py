@@ -1,0 +1,281 @@
+"""What can go wrong, by what a person has to do about it.
+
+::
+
+    SpeechKitError
+    ├── WrongBeforeSendingError (ValueError)    nothing was sent, nothing was paid
+    │   ├── SettingsError                       a keyword, or two that don't go together
+    │   ├── ConnectionSettingsError             the Airflow connection
+    │   ├── RecordingError                      the recording: missing, unreadable, not what it says
+    │   └── BudgetExceededError                 more than `max_billed_seconds`
+    ├── RefusedError                            the service answered, and said no
+    │   ├── AuthenticationError                 401
+    │   ├── PermissionDeniedError               403
+    │   ├── OperationNotFoundError              404: it never existed, or its three days are over
+    │   ├── QuotaExceededError                  429
+    │   └── ServiceFaultError                   5xx
+    ├── UnreachableError                        no answer: the host, TLS, a timeout, a broken connection
+    ├── AnswerUnreadableError                   an answer that is cut off or isn't what was documented
+    ├── NotFinishedError                        there is no result yet
+    ├── RecognitionFailedError (RuntimeError)   the operation ended in an error
+    ├── SubmissionsFailedError (RuntimeError)   some of several recordings: the others have their operations
+    ├── LostError (RuntimeError)
+    │   ├── ResultExpiredError                  the service has forgotten the result, no answer is archived
+    │   └── SubmissionLostError                 a request may have been taken; its operation id is not known
+    └── StorageError                            an archive or a target that can't be read or written
+        └── ArchiveError
+
+None of them derives from `AirflowException`: with `soft_fail=True` Airflow turns that kind into a skip in
+deferred mode, and a failed recognition would disappear.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class SpeechKitError(Exception):
+    """The root of the tree: says what happened, to which recording, and whether a retry can help.
+
+    :param what: what happened, in one sentence, without secrets and without any transcript
+    :param recording: the recording's address (a query string is dropped: it is a credential)
+    :param operation_id: the operation it happened to
+    :param todo: what a person can do about it
+    :param retry: what a retry of the task will do
+    :param request_id: the service's ``x-request-id``
+    :param server_trace_id: the service's ``x-server-trace-id``
+    """
+
+    #: Whether running the task again, with nothing changed, can end differently.
+    retry_can_help: bool = False
+
+    #: Whether the service may have accepted the submission all the same. Only then is sending it again a risk:
+    #: a second, paid recognition. False for everything that isn't a submission.
+    may_have_been_accepted: bool = False
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        recording: str | None = None,
+        operation_id: str | None = None,
+        todo: str | None = None,
+        retry: str | None = None,
+        request_id: str | None = None,
+        server_trace_id: str | None = None,
+    ) -> None:
+        self.what = what
+        self.recording = recording.split("?", 1)[0] if recording else None
+        self.operation_id = operation_id
+        self.todo = todo
+        self.retry = retry
+        self.request_id = request_id
+        self.server_trace_id = server_trace_id
+        super().__init__(self._text())
+
+    def about_recording(self, recording: str) -> None:
+        """Say which recording it happened to, if that isn't said yet."""
+        if self.recording is None:
+            self.recording = recording.split("?", 1)[0]
+            self.args = (self._text(),)
+
+    def _text(self) -> str:
+        about = [
+            f"{name} {value}"
+            for name, value in (
+                ("recording", self.recording),
+                ("operation", self.operation_id),
+                ("x-request-id", self.request_id),
+                ("x-server-trace-id", self.server_trace_id),
+            )
+            if value
+        ]
+        sentences = [_sentence(self.what)]
+        if about:
+            sentences.append(f"[{', '.join(about)}]")
+        if self.todo:
+            sentences.append(_sentence(self.todo))
+        if self.retry:
+            sentences.append(_sentence(f"A retry {self.retry}"))
+        return " ".join(sentences)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword arguments would be lost by the default reduction, and errors cross processes.
+        return (_rebuild, (type(self), dict(self.__dict__)))
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _rebuild(kind: type[SpeechKitError], state: dict[str, object]) -> SpeechKitError:
+    error = kind.__new__(kind)
+    error.__dict__.update(state)
+    Exception.__init__(error, error._text())
+    return error
+
+
+class WrongBeforeSendingError(SpeechKitError, ValueError):
+    """Nothing was sent and nothing was paid: the input has to change first."""
+
+
+class SettingsError(WrongBeforeSendingError):
+    """A keyword has a value that the service would not take, or two of them don't go together."""
+
+
+class ConnectionSettingsError(WrongBeforeSendingError):
+    """The Airflow connection lacks something, or says two things at once."""
+
+
+class RecordingError(WrongBeforeSendingError):
+    """The recording is missing, can't be read, or isn't what its settings say."""
+
+
+class BudgetExceededError(WrongBeforeSendingError):
+    """Sending would cost more than ``max_billed_seconds``, or its cost can't be told beforehand."""
+
+
+class RefusedError(SpeechKitError):
+    """The service answered, and the answer was no.
+
+    :param http_status: the HTTP status
+    :param grpc_code: the ``code`` of the ``google.rpc.Status`` in the body, if there was one
+    :param may_have_been_accepted: whether it was a submission that the service may have taken all the same
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        http_status: int | None = None,
+        grpc_code: int | None = None,
+        may_have_been_accepted: bool = False,
+        **about: str | None,
+    ) -> None:
+        super().__init__(what, **about)
+        self.http_status = http_status
+        self.grpc_code = grpc_code
+        self.may_have_been_accepted = may_have_been_accepted
+
+
+class AuthenticationError(RefusedError):
+    """401: the key or token is wrong, revoked or run out. The service's FAQ: also a missing role."""
+
+
+class PermissionDeniedError(RefusedError):
+    """403: the service account lacks a role, or can't read the recording."""
+
+
+class OperationNotFoundError(RefusedError):
+    """404: the operation never existed in this folder, or is older than the three days it is kept."""
+
+
+class QuotaExceededError(RefusedError):
+    """429: the folder's quota is used up.
+
+    :param retry_after_s: what the answer's ``Retry-After`` says, if it has one
+    """
+
+    retry_can_help = True
+
+    def __init__(self, what: str, *, retry_after_s: float | None = None, **about: object) -> None:
+        super().__init__(what, **about)  # type: ignore[arg-type]
+        self.retry_after_s = retry_after_s
+
+
+class ServiceFaultError(RefusedError):
+    """5xx: the service is in trouble. To a submission that leaves open whether it was accepted, but for 501."""
+
+    retry_can_help = True
+
+
+class UnreachableError(SpeechKitError):
+    """No answer came: the host can't be reached, or the connection broke.
+
+    :param may_have_arrived: whether the service may have taken the request all the same
+    """
+
+    retry_can_help = True
+
+    def __init__(self, what: str, *, may_have_arrived: bool = False, **about: str | None) -> None:
+        super().__init__(what, **about)
+        self.may_have_arrived = may_have_arrived
+        self.may_have_been_accepted = may_have_arrived
+
+
+class AnswerUnreadableError(SpeechKitError):
+    """An answer that is cut off, isn't JSON, or lacks what every such answer has.
+
+    :param may_have_been_accepted: whether it was the answer to a submission: its operation id is lost with it
+    """
+
+    retry_can_help = True
+
+    def __init__(self, what: str, *, may_have_been_accepted: bool = False, **about: str | None) -> None:
+        super().__init__(what, **about)
+        self.may_have_been_accepted = may_have_been_accepted
+
+
+class NotFinishedError(SpeechKitError):
+    """A result was asked for, and there is none yet: the operation is running, or its result isn't ready."""
+
+    retry_can_help = True
+
+
+class RecognitionFailedError(SpeechKitError, RuntimeError):
+    """The operation ended in an error of the service.
+
+    :param code: the error's ``code`` (a gRPC code)
+    :param message: the error's ``message``
+    """
+
+    def __init__(self, what: str, *, code: int | None = None, message: str | None = None, **about: str | None) -> None:
+        super().__init__(what, **about)
+        self.code = code
+        self.message = message
+
+
+class SubmissionsFailedError(SpeechKitError, RuntimeError):
+    """Several of the recordings that were given have no operation; all the others have theirs.
+
+    :param errors: what happened to each
+    :param of: how many recordings there were
+    """
+
+    _MOST_NAMED = 10
+
+    def __init__(self, errors: Sequence[SpeechKitError], *, of: int) -> None:
+        named = [f"- {error}" for error in errors[: self._MOST_NAMED]]
+        if len(errors) > len(named):
+            named.append(f"- and {len(errors) - len(named)} more")
+        super().__init__(
+            "\n".join([f"{len(errors)} of {of} recordings have no operation; the others have theirs:", *named]),
+            retry="pays for nothing twice: it asks for these only",
+        )
+        self.errors = tuple(errors)
+        self.retry_can_help = any(error.retry_can_help for error in errors)
+
+
+class LostError(SpeechKitError, RuntimeError):
+    """Something that was paid for, or may have been, can't be had any more."""
+
+
+class ResultExpiredError(LostError):
+    """The service has forgotten the result, and no answer is in the archive."""
+
+
+class SubmissionLostError(LostError):
+    """A submit request may have been taken, but its operation id never came back."""
+
+
+class StorageError(SpeechKitError):
+    """A file or object can't be read or written."""
+
+    retry_can_help = True
+
+
+class ArchiveError(StorageError):
+    """The archive can't be read or written. It is never taken for an empty one."""

@@ -1,0 +1,342 @@
+"""A folder of files, on a disk or in a bucket, in which a file appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import time
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_speechkit.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fsspec import AbstractFileSystem
+
+_UNFINISHED = ".part"
+
+#: A store says 409 while another conditional write of the same key is under way: who won is known a moment later.
+_CONFLICT_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A root on an fsspec filesystem. Names below it are relative, with ``/`` between their parts.
+
+    Nothing here believes a cached listing (s3fs would go on saying that a file is missing which another process has
+    written since), and what can't be read is an error, never an absence.
+
+    :param fs: the filesystem
+    :param root: the folder's path on it
+    :param url: how people write it, for messages and manifests (never with credentials)
+    :param fault: what is raised where the store can't be read or written
+    """
+
+    fs: AbstractFileSystem
+    root: str
+    url: str
+    fault: type[StorageError] = StorageError
+
+    @classmethod
+    def at(cls, path: Any) -> Folder:
+        """Take an ``ObjectStoragePath``, any other ``UPath``, a ``pathlib.Path`` or a local path as a string.
+
+        :raises StorageError: the path's filesystem can't be had: an unknown protocol, a missing connection
+        """
+        try:
+            fs = getattr(path, "fs", None)
+        except Exception as error:
+            raise StorageError(f"{path} can't be opened: {_reason(error)}") from error
+        if fs is not None:
+            return cls(fs, path.path.rstrip("/"), str(path).rstrip("/"))
+        from fsspec.implementations.local import LocalFileSystem
+
+        local = os.path.abspath(os.fspath(path))
+        return cls(LocalFileSystem(), local, local)
+
+    @property
+    def _local(self) -> bool:
+        return "file" in self._protocols
+
+    @property
+    def _s3(self) -> bool:
+        return "s3" in self._protocols
+
+    @property
+    def _protocols(self) -> tuple[str, ...]:
+        protocol = self.fs.protocol
+        return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+    def path(self, name: str) -> str:
+        """Return the file's path on the filesystem."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def url_of(self, name: str) -> str:
+        """Return how people write the file's path."""
+        return f"{self.url}/{name}" if name else self.url
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes, in one request.
+
+        :raises FileNotFoundError: there is no such file
+        :raises StorageError: it can't be told, or can't be read
+        """
+        with self._faults("read", name, missing_is_an_answer=True):
+            if not self._s3:
+                data: bytes = self.fs.cat_file(self.path(name))
+                return data
+            try:
+                # Without a range s3fs first asks for the size, and believes a cached listing for it.
+                data = self.fs.cat_file(self.path(name), start=0)
+            except OSError as error:
+                if _http_status(error) != 416:
+                    raise
+                return b""
+            return data
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file only where none is; return whether this call wrote it.
+
+        On a disk by a hard link to a finished file, in a bucket by ``If-None-Match: *``: of many at the same
+        moment at most one gets True. (At most: where a client's own retry finds what its first try wrote, it gets
+        False. Whoever has to know compares what is there with what it wrote.)
+
+        :raises StorageError: the store can't be written
+        """
+        target = self.path(name)
+        with self._faults("write", name):
+            if self._local:
+                temporary = self._write_beside(target, data)
+                try:
+                    os.link(temporary, target)
+                except FileExistsError:
+                    return False
+                finally:
+                    os.unlink(temporary)
+                _sync(os.path.dirname(target))
+                return True
+            for pause_s in (*_CONFLICT_PAUSES_S, None):
+                try:
+                    self.fs.pipe_file(target, data, mode="create")
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    status = _http_status(error)
+                    if status == 412:
+                        return False
+                    if status != 409 or pause_s is None:
+                        raise
+                    time.sleep(pause_s)
+                else:
+                    return True
+            raise AssertionError
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write a file, in place of any that is there, all at once.
+
+        :raises StorageError: the store can't be written
+        """
+        target = self.path(name)
+        with self._faults("write", name):
+            if self._local:
+                temporary = self._write_beside(target, data)
+                self._move(temporary, target)
+            else:
+                self.fs.pipe_file(target, data)
+
+    def put(self, name: str, finished: Path) -> None:
+        """Put a finished local file in place, all at once.
+
+        :raises StorageError: the store can't be written
+        """
+        target = self.path(name)
+        with self._faults("write", name):
+            if self._local:
+                import shutil
+
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                temporary = f"{target}.{uuid.uuid4().hex}{_UNFINISHED}"
+                try:
+                    shutil.copyfile(finished, temporary)
+                except BaseException:
+                    _unlink(temporary)
+                    raise
+                self._move(temporary, target)
+            else:
+                self.fs.put_file(str(finished), target)
+
+    def names(self, below: str = "") -> Iterator[str]:
+        """Give the names of all files below a sub-folder, as they are now, sorted; none where there is no folder.
+
+        :raises StorageError: the listing can't be had
+        """
+        with self._faults("list", below):
+            found = sorted(self._found(below))
+        skip = len(self.root) + 1
+        for path in found:
+            if not path.endswith(_UNFINISHED):
+                yield path[skip:]
+
+    def folders(self, below: str = "") -> Iterator[str]:
+        """Give the names of the folders right below a sub-folder, as they are now, sorted.
+
+        :raises StorageError: the listing can't be had
+        """
+        with self._faults("list", below):
+            found = sorted(path for path, is_folder in self._entries(self.path(below)) if is_folder)
+        for path in found:
+            yield path.rstrip("/").rsplit("/", 1)[-1]
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is such a file now.
+
+        :raises StorageError: it can't be told
+        """
+        path = self.path(name)
+        try:
+            with self._faults("read", name, missing_is_an_answer=True):
+                if self._s3:
+                    try:
+                        self.fs.cat_file(path, start=0, end=1)
+                    except OSError as error:
+                        if _http_status(error) != 416:
+                            raise
+                else:
+                    self.fs.invalidate_cache(path)
+                    return bool(self.fs.info(path)["type"] != "directory")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def delete(self, name: str) -> None:
+        """Remove a file if it is there.
+
+        :raises StorageError: it can't be removed
+        """
+        try:
+            with self._faults("remove", name, missing_is_an_answer=True):
+                self.fs.rm_file(self.path(name))
+        except FileNotFoundError:
+            return
+
+    def _found(self, below: str) -> Iterator[str]:
+        if self._s3:
+            # One listing, however deep; with a prefix s3fs neither caches it nor looks for a file of that name.
+            prefix = {"prefix": f"{below}/"} if below else {}
+            yield from self.fs.find(self.root, **prefix)
+            return
+        folders = [self.path(below)]
+        while folders:
+            for path, is_folder in self._entries(folders.pop()):
+                if is_folder:
+                    folders.append(path)
+                else:
+                    yield path
+
+    def _entries(self, folder: str) -> Iterator[tuple[str, bool]]:
+        # Not fsspec's own walk: it leaves out what it isn't allowed to read.
+        try:
+            if self._local:
+                with os.scandir(folder) as entries:
+                    yield from [(entry.path, entry.is_dir(follow_symlinks=True)) for entry in entries]
+            else:
+                self.fs.invalidate_cache(folder)
+                for entry in self.fs.ls(folder, detail=True, refresh=True):
+                    yield entry["name"], entry["type"] == "directory"
+        except FileNotFoundError as error:
+            if _no_bucket(error):
+                raise
+
+    def _write_beside(self, target: str, data: bytes) -> str:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), suffix=_UNFINISHED)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp's 0600 would lock out a second worker that runs as another user of the same group.
+            os.chmod(temporary, 0o666 & ~_UMASK)
+        except BaseException:
+            _unlink(temporary)
+            raise
+        return temporary
+
+    def _move(self, temporary: str, target: str) -> None:
+        try:
+            os.replace(temporary, target)
+        except BaseException:
+            _unlink(temporary)
+            raise
+        _sync(os.path.dirname(target))
+
+    @contextmanager
+    def _faults(self, verb: str, name: str, *, missing_is_an_answer: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if missing_is_an_answer and isinstance(error, FileNotFoundError) and not _no_bucket(error):
+                raise
+            raise self.fault(f"Can't {verb} {self.url_of(name)}: {_reason(error)}", retry="tries it again") from error
+
+
+def _current_umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+#: Read once, while the process has one thread: there is no way to read it without setting it.
+_UMASK = _current_umask()
+
+
+def _sync(folder: str) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network filesystems can't; the file itself is safe.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def _response(error: BaseException) -> dict[str, Any]:
+    """Return what the store answered, where the error, or what it was made from, is botocore's."""
+    seen: BaseException | None = error
+    while seen is not None:
+        response = getattr(seen, "response", None)
+        if isinstance(response, dict):
+            return response
+        seen = seen.__cause__
+    return {}
+
+
+def _http_status(error: BaseException) -> int | None:
+    status: int | None = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status
+
+
+def _no_bucket(error: BaseException) -> bool:
+    return bool(_response(error).get("Error", {}).get("Code") == "NoSuchBucket")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        return f"{error.strerror} ({type(error).__name__})"
+    text = str(error).split("?", 1)[0]
+    return f"{text} ({type(error).__name__})" if text else type(error).__name__

@@ -1,0 +1,65 @@
+"""What was submitted: the facts that lead from an operation id back to its recording."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_speechkit.settings import RecognitionSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """One recording as it was handed to the service.
+
+    :param operation_id: what the service called it
+    :param fingerprint: of (recording's address, version, settings): what the ledger keys on
+    :param audio_uri: ``s3://bucket/key`` of the recording, without any connection id or query
+    :param etag: the recording's ETag or version id when it was submitted
+    :param size_bytes: its size
+    :param duration_ms: its length, where it can be told
+    :param channels: its channels, where they can be told
+    :param billed_seconds: what the service will charge for, where the length can be told
+    :param settings: what was asked for, with what was read from the recording filled in
+    :param labels: the user's own: a call id, a direction, channel roles
+    :param submitted_at: UTC
+    :param speechkit_conn_id: the connection it went through
+    :param dag_id: and so on: the task instance that submitted it
+    """
+
+    operation_id: str
+    fingerprint: str
+    audio_uri: str
+    settings: RecognitionSettings
+    submitted_at: datetime
+    etag: str | None = None
+    size_bytes: int | None = None
+    duration_ms: int | None = None
+    channels: int | None = None
+    billed_seconds: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    speechkit_conn_id: str | None = None
+    dag_id: str | None = None
+    run_id: str | None = None
+    task_id: str | None = None
+    map_index: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        data["settings"] = self.settings.to_json()
+        data["submitted_at"] = self.submitted_at.isoformat()
+        data["labels"] = dict(self.labels)
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Submission:
+        """Rebuild what `to_json` gave, ignoring what a later version added."""
+        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        known["settings"] = RecognitionSettings.from_json(data["settings"])
+        known["submitted_at"] = datetime.fromisoformat(data["submitted_at"])
+        return cls(**known)

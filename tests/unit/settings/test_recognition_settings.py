@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings, strategies
+
+from airflow_speechkit.errors import SettingsError
+from airflow_speechkit.settings import V3_ONLY, ApiVersion, AudioEncoding, RecognitionSettings
+
+EVERYTHING_OF_V3 = {
+    "api_version": "v3",
+    "languages": ["ru-RU", "kk-KZ"],
+    "language_restriction": "WHITELIST",
+    "model": "deferred-general:rc",
+    "profanity_filter": True,
+    "literature_text": True,
+    "audio_encoding": "LINEAR16_PCM",
+    "sample_rate_hertz": 8000,
+    "audio_channel_count": 1,
+    "phone_formatting": False,
+    "classifiers": {"insult": ["ON_UTTERANCE", "ON_FINAL"]},
+    "speaker_analysis": True,
+    "conversation_analysis": True,
+    "analysis_quantiles": [0.5, 0.95],
+    "speaker_silence_threshold_ms": 300,
+    "simultaneous_silence_threshold_ms": 400,
+    "simultaneous_speech_threshold_ms": 500,
+    "speaker_labeling": True,
+    "summarization": {
+        "model_uri": "gpt://folder/yandexgpt",
+        "properties": [
+            {"instruction": "Name the topic", "json_object": True},
+            {"instruction": "Sum it up", "json_schema": {"type": "object"}},
+        ],
+    },
+}
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    asked = RecognitionSettings()
+    assert (asked.api_version, asked.language, asked.model) == (ApiVersion.V2, "ru-RU", "general")
+    assert not asked.deferred_model
+
+
+def test_strings_and_lists_are_taken_for_enums_and_tuples() -> None:
+    asked = RecognitionSettings(**EVERYTHING_OF_V3)
+    assert asked.api_version is ApiVersion.V3
+    assert asked.audio_encoding is AudioEncoding.LINEAR16_PCM
+    assert asked.languages == ("ru-RU", "kk-KZ")
+    assert asked.classifiers == {"insult": ("ON_UTTERANCE", "ON_FINAL")}
+
+
+@pytest.mark.parametrize("given", [{}, EVERYTHING_OF_V3, {"audio_encoding": "MP3", "raw_results": True}])
+def test_json_there_and_back_is_the_same(given: dict[str, object]) -> None:
+    asked = RecognitionSettings(**given)
+    data = json.loads(json.dumps(asked.to_json()))
+    assert RecognitionSettings.from_json(data) == asked
+    assert list(data) == list(RecognitionSettings().to_json())
+
+
+def test_what_an_earlier_version_wrote_is_read_with_defaults_and_a_later_ones_fields_are_left_out() -> None:
+    asked = RecognitionSettings.from_json({"api_version": "v2", "language": "en-US", "invented_in_2031": 1})
+    assert asked == RecognitionSettings(language="en-US")
+
+
+@pytest.mark.parametrize("name", sorted(V3_ONLY))
+def test_a_keyword_that_only_v3_has_is_refused_by_name_with_v2(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"`{name}` is a setting of API v3"):
+        RecognitionSettings(**{name: EVERYTHING_OF_V3[name]})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"api_version": "v4"}, "`api_version` is one of v2, v3"),
+        ({"language": "auto"}, "`language`='auto' is known to API v3 only"),
+        ({"model": "deferred-general:rc"}, "`model`='deferred-general:rc' is known to API v3 only"),
+        ({"audio_encoding": "WAV"}, "`audio_encoding`='WAV' is known to API v3 only"),
+        ({"audio_encoding": "FLAC"}, "`audio_encoding` is one of LINEAR16_PCM, OGG_OPUS, MP3, WAV"),
+        ({"audio_encoding": "LINEAR16_PCM"}, "`sample_rate_hertz` has to be given"),
+        ({"audio_encoding": "LINEAR16_PCM", "sample_rate_hertz": 44100}, "8000, 16000 or 48000, not 44100"),
+        ({"sample_rate_hertz": True}, "`sample_rate_hertz` is a whole number"),
+        ({"audio_encoding": "OGG_OPUS", "audio_channel_count": 2}, "`audio_channel_count` goes with"),
+        ({"audio_encoding": "MP3", "sample_rate_hertz": 48000}, "`sample_rate_hertz` goes with"),
+        ({"audio_channel_count": 0}, "`audio_channel_count` is a whole number above zero"),
+        ({"language": "русский"}, "is no language code"),
+        ({"model": "General Model"}, "is no model's name"),
+        ({"profanity_filter": "true"}, "`profanity_filter` is True or False"),
+        ({"api_version": "v3", "languages": "ru-RU"}, "`languages` is a list"),
+        ({"api_version": "v3", "language_restriction": "WHITELIST"}, "needs `languages`"),
+        ({"api_version": "v3", "languages": ["ru-RU"], "language_restriction": "ALL"}, "WHITELIST or BLACKLIST"),
+        ({"api_version": "v3", "languages": ["ru-RU"], "language": "en-US"}, "takes the place of `language`"),
+        ({"api_version": "v3", "raw_results": True, "literature_text": True}, "`literature_text` works on a normal"),
+        ({"api_version": "v3", "language": "auto", "profanity_filter": True}, "`profanity_filter` works on a norm"),
+        ({"api_version": "v3", "raw_results": True, "phone_formatting": False}, "`phone_formatting` works on"),
+        ({"api_version": "v3", "classifiers": {"insult": ["SOMETIMES"]}}, "insult is asked ON_UTTERANCE"),
+        ({"api_version": "v3", "classifiers": ["insult"]}, "`classifiers` is a mapping"),
+        ({"api_version": "v3", "analysis_quantiles": [0.5]}, "needs `speaker_analysis` or"),
+        ({"api_version": "v3", "speaker_analysis": True, "analysis_quantiles": [1.5]}, "between 0 and 1"),
+        ({"api_version": "v3", "speaker_silence_threshold_ms": 3}, "needs `speaker_analysis`"),
+        (
+            {
+                "api_version": "v3",
+                "speaker_labeling": True,
+                "audio_encoding": "LINEAR16_PCM",
+                "sample_rate_hertz": 8000,
+                "audio_channel_count": 2,
+            },
+            "is for mono recordings",
+        ),
+        ({"api_version": "v3", "summarization": {"instruction": "x"}}, "and nothing else"),
+        ({"api_version": "v3", "summarization": {"model_uri": "gpt://f/m"}}, "needs `properties`"),
+        (
+            {"api_version": "v3", "summarization": {"model_uri": "m", "properties": [{"instruction": "i"}] * 17}},
+            "16 instructions, not 17",
+        ),
+        (
+            {
+                "api_version": "v3",
+                "summarization": {
+                    "model_uri": "m",
+                    "properties": [{"instruction": "i", "json_object": True, "json_schema": {}}],
+                },
+            },
+            "exclude each other",
+        ),
+    ],
+)
+def test_what_the_service_would_not_take_is_refused_naming_the_keyword(given: dict[str, object], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        RecognitionSettings(**given)
+
+
+@given(strategies.text(max_size=12))
+@settings(derandomize=True, deadline=None, max_examples=80)
+def test_any_text_for_a_language_is_either_taken_or_refused_by_name(text: str) -> None:
+    refusal = ""
+    try:
+        RecognitionSettings(language=text)
+    except SettingsError as error:
+        refusal = str(error)
+    assert not refusal or "`language`" in refusal
