@@ -1,0 +1,181 @@
+"""What the service says when it says no: the forms of its errors, read into ours."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_speechkit.errors import (
+    AuthenticationError,
+    OperationNotFoundError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RefusedError,
+    ServiceFaultError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_LONGEST_MESSAGE = 500
+
+#: What must never be repeated, wherever it turns up in a text of the service: keys, tokens and links' queries.
+_SECRETS = (
+    re.compile(r"AQVN[\w*-]{8,}", re.ASCII),
+    # IAM tokens, by the mask that their documentation gives, but wider: a cut one is a secret as well.
+    re.compile(r"\bt1\.[\w-]{8,}={0,2}(?:\.[\w-]+={0,2})?", re.ASCII),
+    re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]*){0,2}", re.ASCII),
+    re.compile(r"\by[0-3]_[\w-]{20,}", re.ASCII),
+    re.compile(r"\bYC[\w-]{20,}", re.ASCII),
+    re.compile(r"-----BEGIN[^-]*KEY-----.*?(?:-----END[^-]*KEY-----|$)", re.ASCII | re.DOTALL),
+)
+_QUERY = re.compile(r"((?:https?|s3)://[^\s?\"'<>]+)\?[^\s\"'<>]*")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text of somebody else's with keys, tokens and the queries of links taken out."""
+    for pattern in _SECRETS:
+        text = pattern.sub("***", text)
+    return _QUERY.sub(r"\1", text)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What an error's body says.
+
+    :param code: the gRPC code, where there is one
+    :param message: the service's text, without secrets; None where the body isn't one of the service's own
+    """
+
+    code: int | None = None
+    message: str | None = None
+
+    @property
+    def not_ready(self) -> bool:
+        """Whether a v3 result is on its way: the only thing that tells it from a result that is gone."""
+        return "not ready" in (self.message or "").lower()
+
+
+#: HTTP status and gRPC code with which the service itself says that it has not taken a submission.
+_NOT_TAKEN = frozenset({(500, 13), (503, 14)})
+
+
+def read_refusal(body: bytes) -> Refusal:
+    """Read an error's body: a bare ``google.rpc.Status``, the gateway's form, or the synchronous API's.
+
+    Anything else (a proxy's HTML page, garbage) says nothing and isn't repeated.
+    """
+    try:
+        data = json.loads(body)
+    except ValueError:
+        return Refusal()
+    if isinstance(data, dict) and isinstance(data.get("error"), dict):
+        data = data["error"]
+    if not isinstance(data, dict):
+        return Refusal()
+    code = next((data[name] for name in ("code", "grpcCode", "grpc_code") if isinstance(data.get(name), int)), None)
+    message = next((data[name] for name in ("message", "error_message") if isinstance(data.get(name), str)), None)
+    if message is not None:
+        message = without_secrets(" ".join(message.split()))[:_LONGEST_MESSAGE]
+    return Refusal(code, message)
+
+
+def refused(
+    *,
+    what: str,
+    status: int,
+    body: bytes,
+    headers: Mapping[str, str],
+    retry_after_s: float | None,
+    submission: bool,
+    about: Mapping[str, str | None],
+) -> RefusedError:
+    """Return the error that an answer means.
+
+    Which answers leave open whether a submission was accepted: a gateway that gave up waiting (408, 499, 504),
+    one that got nonsense from behind it (502), and a 500 or 503 that isn't in the service's own words. With its
+    own ``google.rpc.Status`` (INTERNAL or UNAVAILABLE) the service itself says that it has not taken the
+    request, and its FAQ that such requests aren't billed: these may be sent again. 501 and everything below 500
+    was refused before anything began, 429 included.
+
+    :param what: what was asked for, such as "submitting the recording"
+    :param status: the HTTP status, 300 and above
+    :param body: the answer's body
+    :param headers: its headers, names in lower case
+    :param retry_after_s: what ``Retry-After`` says, seconds
+    :param submission: whether it was a submission
+    :param about: `recording` and `operation_id`
+    """
+    refusal = read_refusal(body)
+    says = f': "{refusal.message}"' if refusal.message else ""
+    said = f"The service refused {what} with HTTP {status}{says}"
+    facts: dict[str, Any] = {
+        **about,
+        "request_id": headers.get("x-request-id"),
+        "server_trace_id": headers.get("x-server-trace-id"),
+    }
+    code = refusal.code
+    if status == 401:
+        return AuthenticationError(
+            said,
+            http_status=status,
+            grpc_code=code,
+            todo="Check the connection's key or token: it is wrong, revoked or run out. The service also answers "
+            "so where the service account lacks the role ai.speechkit-stt.user",
+            **facts,
+        )
+    if status == 403:
+        return PermissionDeniedError(
+            said,
+            http_status=status,
+            grpc_code=code,
+            todo="Give the service account the role ai.speechkit-stt.user on its folder"
+            + (
+                ", and let it read the bucket (storage.viewer or storage.uploader; an encrypted one: "
+                "kms.keys.encrypterDecrypter). A new role takes some minutes to work"
+                if submission
+                else ""
+            ),
+            **facts,
+        )
+    if status == 404 and not submission:
+        return OperationNotFoundError(
+            said,
+            http_status=status,
+            grpc_code=code,
+            todo="Check the operation id and the connection: it never existed in this folder, or the three days "
+            "that the service keeps it for are over",
+            **facts,
+        )
+    if status == 429:
+        return QuotaExceededError(
+            said,
+            http_status=status,
+            grpc_code=code,
+            retry_after_s=retry_after_s,
+            todo="Wait, or have the folder's quota raised",
+            **facts,
+        )
+    if status >= 500 or status in (408, 499):
+        unsure = submission and status != 501 and (status, code) not in _NOT_TAKEN
+        return ServiceFaultError(
+            said,
+            http_status=status,
+            grpc_code=code,
+            may_have_been_accepted=unsure,
+            todo="It may have been accepted all the same: look before it is sent again" if unsure else None,
+            **facts,
+        )
+    if status < 400:
+        todo = "A redirect isn't followed, it would carry the key elsewhere: check the connection's host"
+    elif "folder id" in (refusal.message or "").lower():
+        todo = "Leave `folder_id` out of the connection, or name the service account's own folder"
+    elif status == 413:
+        todo = "Upload the recording to a bucket and submit its link"
+    elif submission:
+        todo = "Check that the recording is what its settings say, and that the link leads to Object Storage"
+    else:
+        todo = None
+    return RefusedError(said, http_status=status, grpc_code=code, todo=todo, **facts)

@@ -1,0 +1,268 @@
+"""What the service can be asked, each as a generator for a transport to drive."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from airflow_speechkit.api import v2, v3
+from airflow_speechkit.api.exchange import Call, Effect, Exchange
+from airflow_speechkit.api.operation import Operation, read_operation
+from airflow_speechkit.api.refusal import without_secrets
+from airflow_speechkit.api.steps import Outcome, Pause, Response, Step
+from airflow_speechkit.errors import (
+    AnswerUnreadableError,
+    NotFinishedError,
+    OperationNotFoundError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RecognitionFailedError,
+    RefusedError,
+    ResultExpiredError,
+    SettingsError,
+)
+from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from airflow_speechkit.api.endpoints import Endpoints
+
+_OPERATION_ID = re.compile(r"[A-Za-z0-9_*-]{1,50}", re.ASCII)
+#: Of the form that the service's ids have, and never one of them.
+_MADE_UP_ID = "e0300000000000000000"
+#: A result right after "done" is a race of seconds.
+_NOT_READY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+_NO_SUCH_METHOD = (404, 405, 501)
+
+
+class Service:
+    """SpeechKit's asynchronous recognition.
+
+    :param folder_id: sent as ``x-folder-id`` with v3. v2 is never told: the service account's own is used
+    :param data_logging_enabled: sent as ``x-data-logging-enabled`` with submissions: whether the service may keep
+        the recording. None sends nothing, and then it doesn't
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        endpoints: Endpoints,
+        *,
+        folder_id: str | None = None,
+        data_logging_enabled: bool | None = None,
+    ) -> None:
+        self.exchange = exchange
+        self.endpoints = endpoints
+        self.v3_headers = {"x-folder-id": folder_id} if folder_id else {}
+        self.submit_headers = (
+            {}
+            if data_logging_enabled is None
+            else {"x-data-logging-enabled": "true" if data_logging_enabled else "false"}
+        )
+
+    def submit(
+        self, settings: RecognitionSettings, *, audio_uri: str | None, content: bytes | None = None
+    ) -> Generator[Step, Outcome, Operation]:
+        """Have a recording recognised. Costs money, each time.
+
+        :param audio_uri: the recording's https link in Object Storage
+        :param content: or the recording itself, v3 only
+        """
+        call = self._submission(settings, audio_uri, content)
+        response = yield from self.exchange.perform(call)
+        try:
+            return read_operation(response.body)
+        except AnswerUnreadableError as error:
+            raise AnswerUnreadableError(
+                f"The submission was accepted, but its answer can't be read: {error.what}",
+                may_have_been_accepted=True,
+                recording=call.recording,
+                todo="Look in the service before it is sent again",
+                request_id=response.headers.get("x-request-id"),
+                server_trace_id=response.headers.get("x-server-trace-id"),
+            ) from None
+
+    def _submission(self, settings: RecognitionSettings, audio_uri: str | None, content: bytes | None) -> Call:
+        if settings.api_version is ApiVersion.V2:
+            if content is not None or audio_uri is None:
+                raise SettingsError("API v2 takes a link, not the recording itself", todo="Choose api_version='v3'")
+            return Call(
+                "POST",
+                self.endpoints.recognition + v2.SUBMIT_PATH,
+                "the submission",
+                Effect.SUBMISSION,
+                self.submit_headers,
+                v2.submission_body(audio_uri, settings),
+                recording=audio_uri,
+            )
+        return Call(
+            "POST",
+            self.endpoints.recognition_v3 + v3.SUBMIT_PATH,
+            "the submission",
+            Effect.SUBMISSION,
+            self.submit_headers | self.v3_headers,
+            v3.submission_body(settings, audio_uri=audio_uri, content=content),
+            recording=audio_uri,
+        )
+
+    def operation(self, operation_id: str, *, attempts: int | None = None) -> Generator[Step, Outcome, Response]:
+        """Ask for an operation. The answer is left unread: with v2 it may be megabytes.
+
+        :param attempts: how often at most: each is one of the folder's status checks
+        """
+        url = f"{self.endpoints.operations}/operations/{_checked(operation_id)}"
+        return (
+            yield from self.exchange.perform(
+                Call("GET", url, "the request for the operation's state", operation_id=operation_id), attempts=attempts
+            )
+        )
+
+    def cancel(self, operation_id: str) -> Generator[Step, Outcome, Response]:
+        """Ask for an operation to be cancelled: best effort, the answer is the operation.
+
+        The protocol's definition and the v3 reference say GET, the design guide says POST: the second is tried
+        where the first isn't known.
+        """
+        url = f"{self.endpoints.operations}/operations/{_checked(operation_id)}:cancel"
+        call = Call("GET", url, "the request to cancel the operation", operation_id=operation_id)
+        try:
+            return (yield from self.exchange.perform(call))
+        except RefusedError as error:
+            if error.http_status not in _NO_SUCH_METHOD:
+                raise
+        return (
+            yield from self.exchange.perform(
+                Call("POST", url, "the request to cancel the operation", body=b"{}", operation_id=operation_id)
+            )
+        )
+
+    def recognition(self, operation_id: str, *, seen_done: bool) -> Generator[Step, Outcome, Response]:
+        """Ask for a v3 result, a few times where it isn't ready yet. The answer is left unread.
+
+        :param seen_done: whether the operation is known to be done: then a 404 means that its time is over
+        :raises NotFinishedError: it isn't ready
+        :raises ResultExpiredError: it is gone
+        """
+        url = f"{self.endpoints.recognition_v3}{v3.RESULT_PATH}?operation_id={_checked(operation_id)}"
+        call = Call("GET", url, "the request for the result", headers=self.v3_headers, operation_id=operation_id)
+        pauses = iter(_NOT_READY_PAUSES_S)
+        while True:
+            try:
+                return (yield from self.exchange.perform(call))
+            except RefusedError as error:
+                if error.http_status not in (400, 404):
+                    raise
+                if "not ready" in error.what.lower():
+                    pause_s = next(pauses, None)
+                    if pause_s is None:
+                        raise NotFinishedError(
+                            "The service has no result ready",
+                            operation_id=operation_id,
+                            retry="asks for it again",
+                            request_id=error.request_id,
+                            server_trace_id=error.server_trace_id,
+                        ) from error
+                elif seen_done and error.http_status == 404:
+                    raise ResultExpiredError(
+                        "The service has forgotten the result: it keeps one for three days",
+                        operation_id=operation_id,
+                        todo="Submit the recording again, and archive the answer in time",
+                        request_id=error.request_id,
+                        server_trace_id=error.server_trace_id,
+                    ) from error
+                else:
+                    raise
+            yield Pause(pause_s)
+
+    def delete_recognition(self, operation_id: str) -> Generator[Step, Outcome, bool]:
+        """Have the service forget a v3 result; return whether it had one."""
+        url = f"{self.endpoints.recognition_v3}{v3.DELETE_PATH}?operationId={_checked(operation_id)}"
+        call = Call(
+            "DELETE", url, "the request to delete the result", headers=self.v3_headers, operation_id=operation_id
+        )
+        try:
+            yield from self.exchange.perform(call)
+        except OperationNotFoundError:
+            return False
+        return True
+
+    def probe(self, api_version: ApiVersion) -> Generator[Step, Outcome, str]:
+        """Find out whether the key is accepted and may recognise speech, without recognising anything.
+
+        A made-up operation isn't found where the key is right. A submission without a recording is then
+        refused as such (400) where the role is there, and as forbidden where it isn't. That the service never
+        accepts one is an assumption; nothing could be recognised, so nothing could be charged.
+
+        :return: what was found, in a sentence
+        :raises SpeechKitError: what is wrong
+        """
+        # A missing role is the second question.
+        with suppress(OperationNotFoundError, PermissionDeniedError):
+            yield from self.operation(_MADE_UP_ID)
+        settings = RecognitionSettings(api_version=api_version, audio_encoding=AudioEncoding.OGG_OPUS)
+        try:
+            yield from self.exchange.perform(self._submission(settings, "", None))
+        except QuotaExceededError:
+            return f"The key is accepted, and the folder's quota of submissions is used up (API {api_version})"
+        except RefusedError as error:
+            if error.http_status != 400 or "folder id" in error.what.lower():
+                raise
+        return f"The service accepts the key and lets it recognise speech (API {api_version})"
+
+
+def operation_of(response: Response, operation_id: str) -> Operation:
+    """Read the answer to `Service.operation` and `Service.cancel`.
+
+    :raises AnswerUnreadableError: it is cut off, or isn't an Operation
+    """
+    try:
+        return read_operation(response.body)
+    except AnswerUnreadableError as error:
+        raise AnswerUnreadableError(
+            error.what,
+            operation_id=operation_id,
+            retry="asks again",
+            request_id=response.headers.get("x-request-id"),
+            server_trace_id=response.headers.get("x-server-trace-id"),
+        ) from None
+
+
+def check_recognition(response: Response, operation_id: str) -> bytes:
+    """Return a v3 result's bytes, where no error stands among them.
+
+    :raises RecognitionFailedError: one does: the HTTP status has said 200 long before
+    :raises AnswerUnreadableError: it is no result
+    """
+    error = v3.failure_within(response.body)
+    if error is None:
+        # Only its ends are looked at: a result runs to megabytes, and one that is archived may be deleted at once.
+        body = response.body.strip()
+        if body and not (body.startswith(b"{") and body.endswith(b"}")):
+            raise AnswerUnreadableError(
+                "The result is cut off, or isn't JSON",
+                operation_id=operation_id,
+                retry="asks again",
+                request_id=response.headers.get("x-request-id"),
+                server_trace_id=response.headers.get("x-server-trace-id"),
+            )
+        return response.body
+    code, message = error.get("code", error.get("grpcCode")), error.get("message")
+    text = without_secrets(message) if isinstance(message, str) else None
+    raise RecognitionFailedError(
+        f"The result breaks off with an error{f' ({code})' if code is not None else ''}"
+        + (f': "{text}"' if text else ""),
+        code=code if isinstance(code, int) else None,
+        message=text,
+        operation_id=operation_id,
+        request_id=response.headers.get("x-request-id"),
+        server_trace_id=response.headers.get("x-server-trace-id"),
+    )
+
+
+def _checked(operation_id: str) -> str:
+    if not isinstance(operation_id, str) or not _OPERATION_ID.fullmatch(operation_id):
+        raise SettingsError(f"{operation_id!r} can't be an operation id", todo="It looks like e03sncdp55uvg2tfpso1")
+    return quote(operation_id, safe="")

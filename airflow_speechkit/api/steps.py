@@ -1,0 +1,108 @@
+"""What the protocol asks of a transport, and what it is told came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FIRST_PAUSE_S = 1.0
+#: Nobody holds a task up for longer than that: whoever asks for more is left to the caller.
+LONGEST_PAUSE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """An HTTP request.
+
+    :param read_timeout_s: how long nothing may come
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Response:
+    """An HTTP response, read to its end.
+
+    :param headers: names in lower case
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class FaultKind(Enum):
+    """How far a request got that has no answer."""
+
+    NOT_SENT = "not sent"
+    MAYBE_SENT = "maybe sent"
+    CUT_ANSWER = "cut answer"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why there is no answer.
+
+    :param kind: ``NOT_SENT`` only where the service provably never had the whole request
+    :param what: what happened, without secrets, such as "the host name can't be resolved"
+    """
+
+    kind: FaultKind
+    what: str
+
+
+@dataclass(frozen=True)
+class Send:
+    """Step: carry this request."""
+
+    request: Request
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Step: wait."""
+
+    seconds: float
+
+
+Step = Send | Pause
+Outcome = Response | Fault | None
+
+
+def answered(outcome: Outcome) -> Response:
+    """Return the response that `Send` was answered with, where it wasn't a fault."""
+    if not isinstance(outcome, Response):  # pragma: no cover
+        raise TypeError("a transport answers Send with a Response or a Fault")
+    return outcome
+
+
+def backoff_s(attempt: int, chance: float) -> float:
+    """Return how long to wait before another attempt: doubling, with a jitter of up to a half.
+
+    :param attempt: how many there have been
+    :param chance: a number between 0 and 1
+    """
+    pause_s: float = min(LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
+    return pause_s * (0.5 + chance / 2)
+
+
+def retry_after_s(response: Response, now: float) -> float | None:
+    """Return what ``Retry-After`` says in seconds, None where it says nothing."""
+    text = response.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+    except ValueError:
+        return None

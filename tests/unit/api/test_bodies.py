@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from airflow_speechkit.api import v2, v3
+from airflow_speechkit.errors import RecordingError, SettingsError
+from airflow_speechkit.settings import RecognitionSettings
+
+LINK = "https://storage.yandexcloud.net/calls/1%20%D1%8F.ogg"
+
+
+def test_v2_has_the_docs_spelling_and_no_channels_but_with_lpcm() -> None:
+    body = json.loads(v2.submission_body(LINK, RecognitionSettings(audio_encoding="OGG_OPUS", literature_text=True)))
+    assert body == {
+        "config": {
+            "specification": {
+                "languageCode": "ru-RU",
+                "model": "general",
+                "profanityFilter": False,
+                "literature_text": True,
+                "audioEncoding": "OGG_OPUS",
+                "rawResults": False,
+            }
+        },
+        "audio": {"uri": LINK},
+    }
+
+
+def test_v2_with_lpcm_has_rate_and_channels() -> None:
+    settings = RecognitionSettings(audio_encoding="LINEAR16_PCM", sample_rate_hertz=8000, audio_channel_count=2)
+    specification = json.loads(v2.submission_body(LINK, settings))["config"]["specification"]
+    assert specification["sampleRateHertz"] == 8000
+    assert specification["audioChannelCount"] == 2
+
+
+def test_v3_writes_the_whole_request_message() -> None:
+    settings = RecognitionSettings(
+        api_version="v3",
+        language="auto",
+        languages=("ru-RU", "kk-KZ"),
+        language_restriction="BLACKLIST",
+        model="deferred-general",
+        profanity_filter=True,
+        literature_text=True,
+        phone_formatting=False,
+        audio_encoding="LINEAR16_PCM",
+        sample_rate_hertz=16000,
+        classifiers={"insult": ("ON_UTTERANCE",)},
+        speaker_analysis=True,
+        conversation_analysis=True,
+        analysis_quantiles=(0.5,),
+        speaker_silence_threshold_ms=300,
+        simultaneous_silence_threshold_ms=400,
+        simultaneous_speech_threshold_ms=500,
+        speaker_labeling=True,
+        summarization={
+            "model_uri": "gpt://f/m",
+            "properties": [
+                {"instruction": "a"},
+                {"instruction": "b", "json_object": True},
+                {"instruction": "c", "json_schema": {"type": "object"}},
+            ],
+        },
+    )
+    assert json.loads(v3.submission_body(settings, audio_uri=LINK)) == {
+        "uri": LINK,
+        "recognition_model": {
+            "model": "deferred-general",
+            "audio_format": {
+                "raw_audio": {
+                    "audio_encoding": "LINEAR16_PCM",
+                    "sample_rate_hertz": 16000,
+                    "audio_channel_count": 1,
+                }
+            },
+            "text_normalization": {
+                "text_normalization": "TEXT_NORMALIZATION_ENABLED",
+                "profanity_filter": True,
+                "literature_text": True,
+                "phone_formatting_mode": "PHONE_FORMATTING_MODE_DISABLED",
+            },
+            "language_restriction": {"restriction_type": "BLACKLIST", "language_code": ["ru-RU", "kk-KZ"]},
+            "audio_processing_type": "FULL_DATA",
+        },
+        "recognition_classifier": {"classifiers": [{"classifier": "insult", "triggers": ["ON_UTTERANCE"]}]},
+        "speech_analysis": {
+            "enable_speaker_analysis": True,
+            "enable_conversation_analysis": True,
+            "descriptive_statistics_quantiles": [0.5],
+            "speaker_options": {"silence_threshold_ms": 300},
+            "converstation_options": {
+                "simultaneous_silence_threshold_ms": 400,
+                "simultaneous_speech_threshold_ms": 500,
+            },
+        },
+        "speaker_labeling": {"speaker_labeling": "SPEAKER_LABELING_ENABLED"},
+        "summarization": {
+            "model_uri": "gpt://f/m",
+            "properties": [
+                {"instruction": "a"},
+                {"instruction": "b", "json_object": True},
+                {"instruction": "c", "json_schema": {"schema": {"type": "object"}}},
+            ],
+        },
+    }
+
+
+@pytest.mark.parametrize("encoding", ["WAV", "OGG_OPUS", "MP3"])
+def test_v3_takes_containers_and_asks_for_nothing_that_was_not_asked_for(encoding: str) -> None:
+    settings = RecognitionSettings(api_version="v3", audio_encoding=encoding)
+    body = json.loads(v3.submission_body(settings, audio_uri=LINK))
+    assert set(body) == {"uri", "recognition_model"}
+    assert body["recognition_model"]["audio_format"] == {"container_audio": {"container_audio_type": encoding}}
+
+
+@pytest.mark.parametrize(
+    ("given", "normalised", "codes"),
+    [
+        ({}, True, ["ru-RU"]),
+        ({"raw_results": True}, False, ["ru-RU"]),
+        ({"language": "kk-KZ"}, True, ["kk-KZ"]),
+        ({"language": "auto"}, False, ["auto"]),
+        ({"languages": ["en-US", "ru-RU"]}, True, ["en-US", "ru-RU"]),
+    ],
+)
+def test_v3_names_the_language_and_normalises_a_known_one(
+    given: dict[str, object], normalised: bool, codes: list[str]
+) -> None:
+    settings = RecognitionSettings(api_version="v3", audio_encoding="WAV", **given)
+    model = json.loads(v3.submission_body(settings, audio_uri=LINK))["recognition_model"]
+    asked = "TEXT_NORMALIZATION_ENABLED" if normalised else "TEXT_NORMALIZATION_DISABLED"
+    assert model["text_normalization"]["text_normalization"] == asked
+    assert model["language_restriction"] == {"restriction_type": "WHITELIST", "language_code": codes}
+
+
+def test_v3_sends_a_small_recording_along() -> None:
+    content = bytes(range(256)) * 3
+    settings = RecognitionSettings(api_version="v3", audio_encoding="WAV", speaker_labeling=True)
+    body = json.loads(v3.submission_body(settings, audio_uri=None, content=content))
+    assert base64.b64decode(body["content"]) == content
+    assert "uri" not in body
+    assert "speaker_labeling" in body
+
+
+def test_v3_refuses_a_recording_of_which_the_request_would_be_too_large() -> None:
+    settings = RecognitionSettings(api_version="v3", audio_encoding="WAV")
+    with pytest.raises(RecordingError, match="60000000 are taken"):
+        v3.submission_body(settings, audio_uri=None, content=bytes(45_000_001))
+    assert len(v3.submission_body(settings, audio_uri=None, content=bytes(44_999_000))) <= v3.LARGEST_BODY
+
+
+def test_an_encoding_has_to_be_known() -> None:
+    for write in (
+        lambda: v2.submission_body(LINK, RecognitionSettings()),
+        lambda: v3.submission_body(RecognitionSettings(api_version="v3"), audio_uri=LINK),
+    ):
+        with pytest.raises(SettingsError, match="`audio_encoding` isn't known"):
+            write()
+
+
+GOOD = {"result": {"final": {"alternatives": [{"text": 'say "error": now', "words": []}]}, "channelTag": "0"}}
+BAD = {"error": {"code": 13, "message": "lost AQVNabcdefghijklmnop"}}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_error_in_mid_stream_is_found_in_either_framing(indent: int | None) -> None:
+    lines = [json.dumps(one, indent=indent) for one in (GOOD, GOOD, BAD)]
+    assert v3.failure_within("\n".join(lines).encode()) == BAD["error"]
+    assert v3.failure_within("".join(lines).encode()) == BAD["error"]
+
+
+@pytest.mark.parametrize("stream", [b"", b"\n", json.dumps(GOOD).encode() * 2, json.dumps(GOOD).encode()[:-9]])
+def test_the_word_error_in_a_transcript_is_no_error(stream: bytes) -> None:
+    assert v3.failure_within(stream) is None

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import threading
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from airflow_speechkit.api.credentials import (
+    JWT_AUDIENCE,
+    AuthorizedKey,
+    Metadata,
+    Token,
+    TokenCache,
+    read_iam_token,
+    read_metadata_token,
+    token_key,
+)
+from airflow_speechkit.errors import AnswerUnreadableError, ConnectionSettingsError
+
+NOW = 1_800_000_000.0
+PRIVATE = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+PEM = PRIVATE.private_bytes(
+    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+).decode()
+PREAMBLE = "PLEASE DO NOT REMOVE THIS LINE! Yandex.Cloud SA Key ID <ajek>\n"
+
+
+def key_file(**changed: object) -> str:
+    return json.dumps({"id": "ajek", "service_account_id": "ajes", "private_key": PREAMBLE + PEM, **changed})
+
+
+def test_the_jwt_is_signed_for_the_real_iam_whatever_stands_before_the_key() -> None:
+    for text in (key_file(), key_file(private_key=PEM), key_file(private_key=(PREAMBLE + PEM).replace("\n", "\\n"))):
+        signed = AuthorizedKey.from_json(text).jwt(NOW)
+        assert jwt.get_unverified_header(signed) == {"typ": "JWT", "alg": "PS256", "kid": "ajek"}
+        claims = jwt.decode(
+            signed,
+            PRIVATE.public_key(),
+            algorithms=["PS256"],
+            audience=JWT_AUDIENCE,
+            options={"verify_exp": False, "verify_iat": False},
+        )
+        assert claims["iss"] == "ajes"
+        assert claims["aud"] == "https://iam.api.cloud.yandex.net/iam/v1/tokens"
+        assert claims["exp"] - claims["iat"] == 3600
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("hunter2", "isn't JSON"),
+        ('["hunter2"]', "isn't a JSON object"),
+        ('{"private_key": "hunter2"}', "lacks `id`"),
+        (key_file(private_key="hunter2"), "holds no PEM"),
+        (key_file(private_key=None), "lacks `private_key`"),
+    ],
+)
+def test_what_is_no_authorized_key_is_refused_without_being_repeated(text: str, says: str) -> None:
+    with pytest.raises(ConnectionSettingsError, match=says) as caught:
+        AuthorizedKey.from_json(text)
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in repr(caught.value.__cause__)
+
+
+def test_a_private_key_that_is_none_is_refused_when_it_is_used() -> None:
+    broken = AuthorizedKey.from_json(
+        key_file(private_key="-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----")
+    )
+    with pytest.raises(ConnectionSettingsError, match="isn't a private RSA key") as caught:
+        broken.jwt(NOW)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_no_repr_shows_a_secret() -> None:
+    assert "PRIVATE KEY" not in repr(AuthorizedKey.from_json(key_file()))
+    assert "t1.x" not in repr(Token("t1.x", 0, 0))
+
+
+def test_a_token_is_renewed_every_hour_and_well_before_its_end() -> None:
+    day = Token.living("t", now=NOW, expires_at=NOW + 12 * 3600)
+    assert day.renew_at == NOW + 3600
+    assert day.unusable_at == NOW + 12 * 3600 - 60
+    short = Token.living("t", now=NOW, expires_at=NOW + 100)
+    assert NOW < short.renew_at < short.unusable_at < NOW + 100
+
+
+def test_the_answers_of_iam_and_of_the_metadata_service_are_read() -> None:
+    token = read_iam_token(b'{"iamToken":"t1.a","expiresAt":"2027-01-15T20:00:00.123456789Z"}', NOW)
+    assert token.value == "t1.a"
+    assert token.unusable_at > NOW
+    assert read_metadata_token(b'{"access_token":"t1.b","expires_in":3600,"token_type":"Bearer"}', NOW).value == "t1.b"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"iamToken":"a\\nb","expiresAt":"2027-01-15T20:00:00Z"}', b"<html>"]
+)
+def test_an_answer_without_a_token_is_refused(body: bytes) -> None:
+    with pytest.raises(AnswerUnreadableError):
+        read_iam_token(body, NOW)
+    with pytest.raises(AnswerUnreadableError):
+        read_metadata_token(body, NOW)
+
+
+def test_a_token_is_kept_under_a_hash_of_who_asks_whom() -> None:
+    key = AuthorizedKey.from_json(key_file())
+    names = {token_key(key, "https://a"), token_key(key, "https://b"), token_key(Metadata(), "https://a")}
+    assert len(names) == 3
+    assert not any("PRIVATE" in name or "ajek" in name for name in names)
+
+
+def test_a_refused_token_is_dropped_but_never_the_one_that_replaced_it() -> None:
+    cache = TokenCache()
+    cache.put("k", Token.living("new", now=NOW, expires_at=NOW + 3600))
+    cache.drop("k", "old")
+    assert cache.usable("k", NOW) is not None
+    cache.drop("k", "new")
+    assert cache.usable("k", NOW) is None
+
+
+def test_a_token_past_its_time_is_not_used() -> None:
+    cache = TokenCache()
+    cache.put("k", Token.living("t", now=NOW, expires_at=NOW + 3600))
+    assert cache.usable("k", NOW + 3600) is None
+
+
+def test_of_many_threads_exactly_one_fetches_the_token_and_a_dead_ones_claim_runs_out() -> None:
+    cache = TokenCache()
+    won: list[bool] = []
+    gate = threading.Barrier(16)
+
+    def ask() -> None:
+        gate.wait()
+        won.append(cache.claim("k", NOW))
+
+    threads = [threading.Thread(target=ask) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert won.count(True) == 1
+    assert cache.claim("k", NOW + 31)
+    cache.release("k")
+    assert cache.claim("k", NOW + 32)

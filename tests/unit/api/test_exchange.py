@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import socket
+import ssl
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from airflow_speechkit.api.credentials import IamToken
+from airflow_speechkit.api.exchange import Call, Effect
+from airflow_speechkit.errors import (
+    AnswerUnreadableError,
+    ConnectionSettingsError,
+    QuotaExceededError,
+    RefusedError,
+    ServiceFaultError,
+    UnreachableError,
+)
+from tests.unit.api.loopback import KEY, Carrier, Told, answer, cut, exchange_at, reset, silent
+
+NOW = 1_800_000_000.0
+PRIVATE = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+PEM = PRIVATE.private_bytes(
+    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+).decode()
+
+
+def get(url: str) -> Call:
+    return Call("GET", f"{url}/operations/e03", "the state", operation_id="e03")
+
+
+def submission(url: str) -> Call:
+    return Call(
+        "POST",
+        f"{url}/submit",
+        "the submission",
+        Effect.SUBMISSION,
+        body=b'{"a":1}',
+        recording="https://s/b/k?X=hunter2",
+    )
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_request_says_who_asks_and_carries_an_id_of_its_own(server: Told, carry: Carrier) -> None:
+    for _ in range(2):
+        carry(exchange_at(server.url).perform(submission(server.url)))
+    first, second = server.asked
+    assert first.headers["authorization"] == f"Api-Key {KEY}"
+    assert first.headers["user-agent"] == "tests"
+    assert first.headers["content-type"] == "application/json"
+    assert first.body == b'{"a":1}'
+    assert first.headers["content-length"] == "7"
+    assert first.headers["x-client-request-id"] != second.headers["x-client-request-id"]
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_get_is_asked_again_with_growing_pauses(server: Told, carry: Carrier, status: int) -> None:
+    server.script = [answer(status), answer(status), answer(200, b"yes")]
+    assert carry(exchange_at(server.url).perform(get(server.url))).body == b"yes"
+    assert carry.pauses == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("broken", [reset, cut(b'{"id":', 500)])
+def test_a_get_that_breaks_off_is_asked_again(server: Told, carry: Carrier, broken: Any) -> None:
+    server.script = [broken, answer(200, b"yes")]
+    assert carry(exchange_at(server.url).perform(get(server.url))).body == b"yes"
+
+
+def test_a_get_gives_up_after_its_attempts(server: Told, carry: Carrier) -> None:
+    server.script = [answer(503)]
+    with pytest.raises(ServiceFaultError):
+        carry(exchange_at(server.url, attempts=3).perform(get(server.url)))
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 413, 501])
+def test_a_get_that_was_refused_for_good_is_not_asked_again(server: Told, carry: Carrier, status: int) -> None:
+    server.script = [answer(status)]
+    with pytest.raises(RefusedError):
+        carry(exchange_at(server.url).perform(get(server.url)))
+    assert len(server.asked) == 1
+
+
+def test_retry_after_is_kept_to_where_it_is_bearable(server: Told, carry: Carrier) -> None:
+    server.script = [answer(429, retry_after="7"), answer(200)]
+    carry(exchange_at(server.url).perform(get(server.url)))
+    assert carry.pauses == [7.0]
+
+
+def test_retry_after_as_a_date_is_read(server: Told, carry: Carrier) -> None:
+    moment = dt.datetime.fromtimestamp(NOW + 9, dt.UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    server.script = [answer(503, retry_after=moment), answer(200)]
+    carry(exchange_at(server.url, now=lambda: NOW).perform(get(server.url)))
+    assert carry.pauses == [9.0]
+
+
+def test_retry_after_that_is_too_long_is_left_to_the_caller(server: Told, carry: Carrier) -> None:
+    server.script = [answer(429, retry_after="600")]
+    with pytest.raises(QuotaExceededError) as caught:
+        carry(exchange_at(server.url).perform(get(server.url)))
+    assert caught.value.retry_after_s == 600.0
+    assert not carry.pauses
+
+
+# --- submissions
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 502, 503, 504])
+def test_a_submission_that_was_answered_is_never_sent_again(server: Told, carry: Carrier, status: int) -> None:
+    server.script = [answer(status)]
+    with pytest.raises(RefusedError) as caught:
+        carry(exchange_at(server.url).perform(submission(server.url)))
+    assert len(server.asked) == 1
+    assert caught.value.may_have_been_accepted is (status >= 500)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_submission_whose_answer_is_a_broken_connection_is_never_sent_again(server: Told, carry: Carrier) -> None:
+    server.script = [reset]
+    with pytest.raises(UnreachableError) as caught:
+        carry(exchange_at(server.url).perform(submission(server.url)))
+    assert len(server.asked) == 1
+    assert caught.value.may_have_arrived
+    assert caught.value.may_have_been_accepted
+
+
+def test_a_submission_whose_answer_is_cut_off_is_never_sent_again(server: Told, carry: Carrier) -> None:
+    server.script = [cut(b'{"id":"e0', 60)]
+    with pytest.raises(AnswerUnreadableError) as caught:
+        carry(exchange_at(server.url).perform(submission(server.url)))
+    assert len(server.asked) == 1
+    assert caught.value.may_have_been_accepted
+
+
+def test_a_submission_that_is_not_answered_in_time_is_never_sent_again(
+    server: Told, carry: Carrier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_speechkit.api import exchange as module
+    from airflow_speechkit.api.steps import Request
+
+    monkeypatch.setattr(module, "Request", lambda *given: Request(*given, read_timeout_s=0.2))
+    server.script = [silent]
+    with pytest.raises(UnreachableError, match=r"nothing came within 0\.2 s") as caught:
+        carry(exchange_at(server.url).perform(submission(server.url)))
+    assert len(server.asked) == 1
+    assert caught.value.may_have_been_accepted
+
+
+def test_a_submission_that_was_never_carried_is_sent_again(server: Told, carry: Carrier) -> None:
+    nobody = f"http://127.0.0.1:{unused_port()}"
+    with pytest.raises(UnreachableError, match="the connection was refused") as caught:
+        carry(exchange_at(nobody, attempts=3).perform(submission(nobody)))
+    assert carry.pauses == [1.0, 2.0]
+    assert not caught.value.may_have_been_accepted
+    assert nobody.removeprefix("http://") in str(caught.value)
+
+
+def test_a_name_that_is_none_is_told_as_such(carry: Carrier) -> None:
+    url = "https://no-such-host.invalid"
+    with pytest.raises(UnreachableError, match="can't be resolved") as caught:
+        carry(exchange_at(url, attempts=1).perform(submission(url)))
+    assert not caught.value.may_have_been_accepted
+
+
+def test_a_submission_goes_out_on_a_fresh_connection_after_an_idle_time(server: Told, monkeypatch: Any) -> None:
+    from airflow_speechkit.api import sync_transport
+
+    monkeypatch.setattr(sync_transport, "_FRESH_S", -1.0)
+    transport = sync_transport.SyncTransport()
+    for _ in range(3):
+        transport.drive(exchange_at(server.url).perform(submission(server.url)))
+    transport.close()
+    assert len(server.asked) == 3
+
+
+def test_threads_share_one_pooled_session(server: Told) -> None:
+    from airflow_speechkit.api.sync_transport import SyncTransport
+
+    transport = SyncTransport()
+    exchange = exchange_at(server.url)
+    threads = [
+        threading.Thread(target=lambda: [transport.drive(exchange.perform(get(server.url))) for _ in range(5)])
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    transport.close()
+    assert len(server.asked) == 40
+
+
+def test_a_redirect_is_not_followed_with_the_key(server: Told, carry: Carrier) -> None:
+    server.script = [answer(307, location="http://127.0.0.1:1/elsewhere")]
+    with pytest.raises(RefusedError, match="redirect"):
+        carry(exchange_at(server.url).perform(get(server.url)))
+    assert len(server.asked) == 1
+
+
+def test_neither_a_netrc_nor_a_proxy_comes_between_key_and_loopback(
+    server: Told, carry: Carrier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{unused_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    carry(exchange_at(server.url, IamToken("t1.mine")).perform(get(server.url)))
+    assert server.asked[0].headers["authorization"] == "Bearer t1.mine"
+
+
+def test_the_environments_proxy_is_used_beyond_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_speechkit.api.network import proxy_for
+
+    monkeypatch.setenv("https_proxy", "http://proxy.example.com:3128")
+    monkeypatch.setenv("http_proxy", "http://proxy.example.com:3128")
+    monkeypatch.setenv("no_proxy", "transcribe.api.cloud.yandex.net")
+    assert proxy_for("https://stt.api.cloud.yandex.net/stt") == "http://proxy.example.com:3128"
+    assert proxy_for("https://transcribe.api.cloud.yandex.net/x") is None
+    assert proxy_for("http://169.254.169.254/x") is None
+
+
+# --- TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(PRIVATE.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(PRIVATE.public_key()), critical=False)
+        .sign(PRIVATE, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + PEM.encode())
+    return path
+
+
+@pytest.fixture
+def tls_url(server: Told, certificate: Path) -> str:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    plain = server.socket
+    server.socket = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+    return server.url.replace("http:", "https:")
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_before_anything_is_sent(
+    server: Told, carry: Carrier, tls_url: str
+) -> None:
+    with pytest.raises(UnreachableError, match="certificate isn't trusted") as caught:
+        carry(exchange_at(tls_url, attempts=2).perform(submission(tls_url)))
+    assert not caught.value.may_have_been_accepted
+    assert not server.asked
+
+
+def test_a_bundle_of_ones_own_is_trusted(carry: Carrier, tls_url: str, certificate: Path) -> None:
+    carry.ca_bundle = str(certificate)
+    assert carry(exchange_at(tls_url).perform(get(tls_url))).status == 200
+
+
+def test_plain_http_where_tls_is_expected_is_told(server: Told, carry: Carrier) -> None:
+    url = server.url.replace("http:", "https:")
+    with pytest.raises(UnreachableError) as caught:
+        carry(exchange_at(url, attempts=1).perform(submission(url)))
+    assert not caught.value.may_have_been_accepted
+
+
+def test_a_bundle_that_is_not_there_is_the_connections_fault(carry: Carrier) -> None:
+    carry.ca_bundle = "/nowhere/ca.pem"
+    with pytest.raises(ConnectionSettingsError, match=r"/nowhere/ca\.pem"):
+        carry(exchange_at("https://127.0.0.1:1").perform(get("https://127.0.0.1:1")))
