@@ -1,0 +1,1 @@
+"""Answers to tables: the schema, the readers, and writing them as files."""

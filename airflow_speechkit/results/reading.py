@@ -1,0 +1,259 @@
+"""What the service said, read: one reader for each API, both giving `Speech`.
+
+Both take an answer whose regular words have been cut out (`words.cut_many`), or one that still has them all: the
+result is the same, and the tests hold the two together.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_speechkit.results.schema import Analysis
+from airflow_speechkit.results.speech import Speech, as_text, writable
+from airflow_speechkit.results.times import duration_column, duration_ms, whole, whole_column
+from airflow_speechkit.results.words import Cut, Wording, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+V2_WORDING = Wording("startTime", "endTime", "word", b"s", 4, duration_column)
+V3_WORDING = Wording("startTimeMs", "endTimeMs", "text", b"", 0, whole_column)
+
+_ANALYSES = {
+    "classifierUpdate": Analysis.CLASSIFIER,
+    "speakerAnalysis": Analysis.SPEAKER,
+    "conversationAnalysis": Analysis.CONVERSATION,
+    "summarization": Analysis.SUMMARIZATION,
+}
+_BOUNDARIES = {Analysis.SPEAKER: "speechBoundaries", Analysis.CONVERSATION: "conversationBoundaries"}
+_OF_ALL_CHANNELS = frozenset({Analysis.CONVERSATION, Analysis.SUMMARIZATION})
+
+
+@dataclass
+class Heard:
+    """A result.
+
+    :param speech: the utterances
+    :param analyses: rows of the table `analyses`, without the operation's id
+    :param error: v3: the error that the stream ended with
+    """
+
+    speech: Speech
+    analyses: list[dict[str, Any]] = field(default_factory=list)
+    error: dict[str, Any] | None = None
+
+
+def read_operation(cut: Cut) -> dict[str, Any]:
+    """Parse an Operation.
+
+    :raises ValueError: it is no JSON object
+    """
+    operation = parse(cut, lambda text, constant: json.loads(text, parse_constant=constant))
+    if not isinstance(operation, dict):
+        raise ValueError("an operation is no JSON object")
+    return operation
+
+
+def read_v2(response: dict[str, Any], cut: Cut) -> Heard:
+    """Read the ``response`` of a v2 operation. Without ``chunks`` nothing was recognised: silence.
+
+    :raises ValueError: it isn't what is documented
+    """
+    speech = Speech(cut)
+    indexes: dict[str, int] = {}
+    for chunk in _objects(response.get("chunks")):
+        alternatives = _objects(chunk.get("alternatives"))
+        if not alternatives:
+            continue
+        channel = _channel(_either(chunk, "channelTag", "channel_tag"), first=1)
+        if channel not in indexes:
+            indexes[channel] = _channel_index(channel, first=1)
+        speech.utter(channel, indexes[channel], len(alternatives))
+        for alternative in alternatives:
+            speech.say(alternative.get("words"), _v2_word, text=as_text(alternative.get("text")))
+    return Heard(speech)
+
+
+def read_v3(cut: Cut, *, speakers: bool) -> Heard:
+    """Read what ``getRecognition`` answered: JSON objects one after the other, on lines of their own or not.
+
+    :param speakers: whether speaker labelling was asked for: the service then tells the speaker by the channel
+    :raises ValueError: it isn't what is documented
+    """
+    heard = Heard(Speech(cut))
+    utterances: list[_Utterance] = []
+    latest: dict[tuple[str, int], _Utterance] = {}
+    for stated in parse(cut, _stream):
+        if not isinstance(stated, dict):
+            raise ValueError("a message is no JSON object")
+        if isinstance(stated.get("error"), dict):
+            return Heard(Speech(Cut.nothing(b"")), error=stated["error"])
+        message = stated.get("result", stated)
+        if not isinstance(message, dict):
+            raise ValueError("a message is no JSON object")
+        for name, kind in _ANALYSES.items():
+            if isinstance(found := _either(message, name, _snake(name)), dict):
+                heard.analyses.append(_analysis(kind, found, message))
+        update = message.get("final")
+        refinement = _either(message, "finalRefinement", "final_refinement")
+        if isinstance(update, dict):
+            cursors = _object(_either(message, "audioCursors", "audio_cursors"))
+            key = (_v3_channel(message, update), whole(_either(cursors, "finalIndex", "final_index")))
+            latest[key] = _Utterance(key[0], _objects(update.get("alternatives")))
+            utterances.append(latest[key])
+        elif isinstance(refinement, dict):
+            update = _object(_either(refinement, "normalizedText", "normalized_text"))
+            key = (_v3_channel(message, update), whole(_either(refinement, "finalIndex", "final_index")))
+            refined = _objects(update.get("alternatives"))
+            if key in latest:
+                latest[key].refined = refined
+            else:
+                latest[key] = _Utterance(key[0], [], refined)
+                utterances.append(latest[key])
+    for utterance in utterances:
+        utterance.tell(heard.speech, speakers)
+    return heard
+
+
+@dataclass
+class _Utterance:
+    """A final of v3, and its refinement if it came."""
+
+    channel: str
+    alternatives: list[dict[str, Any]]
+    refined: list[dict[str, Any]] = field(default_factory=list)
+
+    def tell(self, speech: Speech, speakers: bool) -> None:
+        # A refinement normalises the text of the best alternative; its words stay as they were.
+        alternatives = self.alternatives or self.refined
+        if not alternatives:
+            return
+        speech.utter(self.channel, _channel_index(self.channel, first=0), len(alternatives))
+        for number, alternative in enumerate(alternatives):
+            raw = as_text(alternative.get("text")) if self.alternatives else None
+            refined = self.refined[number] if number < len(self.refined) else alternative
+            speech.say(
+                alternative.get("words"),
+                _v3_word,
+                text=as_text(refined.get("text")),
+                text_raw=raw,
+                language=_language(alternative) or _language(refined),
+                speaker=self.channel if speakers else None,
+            )
+
+
+def _stream(text: str, constant: Callable[[str], Any]) -> Iterator[Any]:
+    decoder = json.JSONDecoder(parse_constant=constant)
+    messages = []
+    at = _skip_space(text, 0)
+    while at < len(text):
+        message, at = decoder.raw_decode(text, at)
+        messages.append(message)
+        at = _skip_space(text, at)
+    return iter(messages)
+
+
+def _skip_space(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _v2_word(word: dict[str, Any]) -> tuple[Any, int | None, int | None]:
+    return (
+        word.get("word"),
+        duration_ms(_either(word, "startTime", "start_time")),
+        duration_ms(_either(word, "endTime", "end_time")),
+    )
+
+
+def _v3_word(word: dict[str, Any]) -> tuple[Any, int | None, int | None]:
+    # Zeros are left out by whoever asked over gRPC.
+    return (
+        word.get("text"),
+        whole(_either(word, "startTimeMs", "start_time_ms")),
+        whole(_either(word, "endTimeMs", "end_time_ms")),
+    )
+
+
+def _language(alternative: dict[str, Any]) -> str | None:
+    languages = _objects(alternative.get("languages"))
+    if not languages:
+        return None
+    likeliest = max(languages, key=lambda one: float(one.get("probability") or 0))
+    return as_text(_either(likeliest, "languageCode", "language_code")) or None
+
+
+def _v3_channel(message: dict[str, Any], update: dict[str, Any]) -> str:
+    tag = _either(message, "channelTag", "channel_tag")
+    return _channel(tag if tag not in (None, "") else _either(update, "channelTag", "channel_tag"), first=0)
+
+
+def _channel(tag: Any, *, first: int) -> str:
+    """Return the channel's name: a string, whatever it was written as."""
+    if tag is None or tag == "":
+        return str(first)
+    return str(whole(tag)) if isinstance(tag, int) else as_text(tag)
+
+
+def _channel_index(channel: str, *, first: int) -> int:
+    number = int(channel) if channel.isascii() and channel.isdigit() and len(channel) < 10 else -1
+    return max(number - first, -1)
+
+
+def _analysis(kind: Analysis, found: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
+    tag = _either(message, "channelTag", "channel_tag")
+    if tag in (None, ""):
+        tag = _either(found, "speakerTag", "speaker_tag")
+    if kind in _OF_ALL_CHANNELS:
+        # Each message of the stream has a channel; that of these means nothing.
+        tag = None
+    name = _BOUNDARIES.get(kind)
+    bounds = found if name is None else _either(found, name, _snake(name))
+    timed = kind is not Analysis.SUMMARIZATION and isinstance(bounds, dict)
+    return {
+        "channel": None if tag in (None, "") else _channel(tag, first=0),
+        "kind": kind.value,
+        "start_ms": whole(_either(bounds, "startTimeMs", "start_time_ms")) if timed else None,
+        "end_ms": whole(_either(bounds, "endTimeMs", "end_time_ms")) if timed else None,
+        "payload": writable(json.dumps(found, ensure_ascii=False, separators=(",", ":"))),
+    }
+
+
+def _either(message: dict[str, Any], camel: str, snake: str) -> Any:
+    """Take a field by either of the names that proto3's JSON has for it."""
+    value = message.get(camel)
+    return message.get(snake) if value is None else value
+
+
+def _snake(camel: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in camel)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Return a message; one that is left out is empty.
+
+    :raises ValueError: it is something else
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError("an object is something else")
+    return value
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """Return a repeated message.
+
+    :raises ValueError: it is something else
+    """
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise ValueError("a list of objects is something else")
+    for item in value:
+        if not isinstance(item, dict):
+            raise ValueError("a list of objects is something else")
+    return value

@@ -1,0 +1,232 @@
+"""The tables that a recognition becomes: their columns, types and meanings. ``docs/tables.md`` is made from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Grows when a column changes its meaning or goes; a new column alone doesn't need it. In every file's metadata.
+SCHEMA_VERSION = 1
+
+#: The key of the version in a schema's metadata.
+VERSION_KEY = b"airflow_speechkit.schema_version"
+
+
+class Status(StrEnum):
+    """How a recording's recognition ended: ``recognitions.status``."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    REFUSED = "refused"
+    LOST = "lost"
+
+    @property
+    def about(self) -> str:
+        """What it means."""
+        return {
+            Status.FINISHED: "There is a result. With `utterances = 0` the service heard no speech: a result too.",
+            Status.FAILED: "The service took the recording, and the operation ended in an error.",
+            Status.REFUSED: "The recording could not be submitted; the `operation_id` is ours, `refused-…`.",
+            Status.LOST: "It may have been paid for, but there is no result to be had any more.",
+        }[self]
+
+
+class Analysis(StrEnum):
+    """What a row of ``analyses`` is about: ``analyses.kind``."""
+
+    CLASSIFIER = "classifier"
+    SPEAKER = "speaker_analysis"
+    CONVERSATION = "conversation_analysis"
+    SUMMARIZATION = "summarization"
+
+    @property
+    def about(self) -> str:
+        """What its ``payload`` holds."""
+        return {
+            Analysis.CLASSIFIER: "`classifierUpdate`: `windowType`, and the `classifierResult` with the `classifier`'s "
+            "name, its `highlights` in the text and its `labels` with their confidence. The times are the window's.",
+            Analysis.SPEAKER: "`speakerAnalysis`: `speakerTag`, `windowType`, and statistics of one speaker's speech, "
+            "silence, rate and utterances. The times are those of `speechBoundaries`.",
+            Analysis.CONVERSATION: "`conversationAnalysis`: statistics of the whole conversation: speech and silence "
+            "together, interrupts by speaker. The times are those of `conversationBoundaries`.",
+            Analysis.SUMMARIZATION: "`summarization`: `results`, a `response` for each instruction in their order, "
+            "and `contentUsage`, the tokens used. Without times.",
+        }[self]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    :param name: its name
+    :param type: its Arrow type
+    :param about: what it says
+    :param nullable: whether a row may lack it
+    """
+
+    name: str
+    type: pa.DataType
+    about: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """One table.
+
+    :param name: its name
+    :param row: what one row is
+    :param columns: its columns, in order
+    :param key: the columns that tell a row from every other
+    """
+
+    name: str
+    row: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema, with the schema version in its metadata."""
+        return pa.schema(
+            [pa.field(column.name, column.type, nullable=column.nullable) for column in self.columns],
+            metadata={VERSION_KEY: str(SCHEMA_VERSION)},
+        )
+
+
+_TEXT = pa.string()
+_COUNT = pa.int32()
+_MILLISECONDS = pa.int64()
+_MOMENT = pa.timestamp("us", tz="UTC")
+
+_OPERATION = Column("operation_id", _TEXT, "The service's id of the recognition; joins all the tables.")
+_CHANNEL = Column(
+    "channel", _TEXT, "The channel as the service names it: v2 counts from `1`, v3 from `0`. Left out there: the first."
+)
+_CHANNEL_INDEX = Column(
+    "channel_index",
+    _COUNT,
+    "The channel counted from 0 in both APIs; empty where the service's name for it is no such number.",
+    nullable=True,
+)
+_UTTERANCE = Column("utterance", _COUNT, "Number of the utterance within the operation, from 0, in the tables' order.")
+_ALTERNATIVE = Column("alternative", _COUNT, "Number of the hypothesis, from 0; the service gives one.")
+
+RECOGNITIONS = TableSchema(
+    "recognitions",
+    "one recording submitted",
+    (
+        _OPERATION,
+        Column(
+            "audio_uri", _TEXT, "The recording, `s3://bucket/key`; empty for an answer without its submission.", True
+        ),
+        Column("labels", _TEXT, "The labels given at the submit, a JSON object as text; `{}` for none."),
+        Column("api_version", _TEXT, "`v2` or `v3`."),
+        Column("model", _TEXT, "The model asked for.", True),
+        Column("language", _TEXT, "The language asked for; several with commas between. Empty for a blacklist.", True),
+        Column("channels", _COUNT, "The recording's channels, or else those that were heard; empty if unknown.", True),
+        Column("duration_ms", _MILLISECONDS, "The recording's length, where it is known.", True),
+        Column("utterances", _COUNT, "How many utterances; 0 is silence."),
+        Column("words", _COUNT, "How many words, those of the first alternatives."),
+        Column("billed_seconds", pa.int64(), "What the service charges for, where the length is known.", True),
+        Column("created_at", _MOMENT, "When the operation was created, UTC.", True),
+        Column("finished_at", _MOMENT, "When the operation was done, UTC.", True),
+        Column("status", _TEXT, "How it ended, see below."),
+        Column("error_code", _COUNT, "The gRPC code of the error.", True),
+        Column("error_message", _TEXT, "The error's text.", True),
+    ),
+    ("operation_id",),
+)
+
+UTTERANCES = TableSchema(
+    "utterances",
+    "one alternative of a chunk (v2), of a final with its refinement (v3)",
+    (
+        _OPERATION,
+        _CHANNEL,
+        _CHANNEL_INDEX,
+        _UTTERANCE,
+        _ALTERNATIVE,
+        Column("start_ms", _MILLISECONDS, "Start of its first word; empty without words.", True),
+        Column("end_ms", _MILLISECONDS, "End of its last word; empty without words.", True),
+        Column("text", _TEXT, "The text: in v3 the normalised one, where there is one."),
+        Column("text_raw", _TEXT, "v3: the text before normalisation. Empty in v2, which gives one text.", True),
+        Column("words", _COUNT, "How many words it has."),
+        Column("language", _TEXT, "v3: the likeliest language, where the service tells any.", True),
+        Column("speaker", _TEXT, "v3: the speaker, where speaker labelling was asked for.", True),
+    ),
+    ("operation_id", "utterance", "alternative"),
+)
+
+WORDS = TableSchema(
+    "words",
+    "one word",
+    (
+        _OPERATION,
+        _CHANNEL,
+        _CHANNEL_INDEX,
+        _UTTERANCE,
+        _ALTERNATIVE,
+        Column("word_index", _COUNT, "Number of the word within the alternative, from 0, as in the answer."),
+        Column("word", _TEXT, "The word: lower case, numbers spelled out."),
+        Column("start_ms", _MILLISECONDS, "Its start; the service speaks of an error of 1 to 2 s.", True),
+        Column("end_ms", _MILLISECONDS, "Its end.", True),
+    ),
+    ("operation_id", "utterance", "alternative", "word_index"),
+)
+
+ANALYSES = TableSchema(
+    "analyses",
+    "one result of an analysis (v3)",
+    (
+        _OPERATION,
+        Column(
+            "channel", _TEXT, "The channel as the service names it; empty for what is about the whole recording.", True
+        ),
+        Column("kind", _TEXT, "What it is, see below."),
+        Column("start_ms", _MILLISECONDS, "Start of what it is about, where the service tells.", True),
+        Column("end_ms", _MILLISECONDS, "End of what it is about, where the service tells.", True),
+        Column("payload", _TEXT, "The service's own message, a JSON object as text."),
+    ),
+    (),
+)
+
+TABLES = (RECOGNITIONS, UTTERANCES, WORDS, ANALYSES)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The rows of one operation or of many, each table with exactly its schema."""
+
+    recognitions: pa.Table
+    utterances: pa.Table
+    words: pa.Table
+    analyses: pa.Table
+
+    def items(self) -> Iterator[tuple[TableSchema, pa.Table]]:
+        """Give each table with its schema, in the order of `TABLES`."""
+        for schema in TABLES:
+            yield schema, getattr(self, schema.name)
+
+    @classmethod
+    def empty(cls) -> Tables:
+        """Return tables without any row."""
+        return cls(**{schema.name: schema.arrow.empty_table() for schema in TABLES})
+
+    @classmethod
+    def concat(cls, many: list[Tables]) -> Tables:
+        """Put the rows of several after each other, without copying them."""
+        if not many:
+            return cls.empty()
+        return cls(**{schema.name: pa.concat_tables([getattr(one, schema.name) for one in many]) for schema in TABLES})
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the columns take."""
+        return sum(table.nbytes for _, table in self.items())

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+
+from airflow_speechkit.errors import SettingsError, StorageError
+from airflow_speechkit.folder import Folder
+from airflow_speechkit.results.flatten import failed_row, flatten
+from airflow_speechkit.results.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, Status
+from airflow_speechkit.results.write import Manifest, write_tables
+from tests.fixtures.s3 import CREDENTIALS
+from tests.unit.results.saying import chunk, submission, v2, word
+
+
+@pytest.fixture(params=["disk", "s3"])
+def target(request, tmp_path):
+    if request.param == "disk":
+        return Folder.at(tmp_path / "lake")
+    request.getfixturevalue("s3_client").create_bucket(
+        Bucket="lake", CreateBucketConfiguration={"LocationConstraint": CREDENTIALS["region_name"]}
+    )
+    fs = s3fs.S3FileSystem(
+        key=CREDENTIALS["aws_access_key_id"],
+        secret=CREDENTIALS["aws_secret_access_key"],
+        endpoint_url=request.getfixturevalue("s3_endpoint"),
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+    return Folder(fs, "lake/speech", "s3://lake/speech")
+
+
+def said(operation_id: str = "e03one", day: str = "2026-11-22", text: str = "да"):
+    words = [word(f'{text},\n"{number}"', f"{number}s", f"{number}.500s") for number in range(10)]
+    answer = v2(chunk("1", *words, text='«Да»; "нет", пусть'), chunk("2"), operation_id=operation_id, day=day)
+    return flatten(answer, submission(operation_id))
+
+
+def read(target: Folder, manifest: Manifest, table: str) -> pa.Table:
+    names = [path.removeprefix(f"{target.url}/") for path in manifest.tables[table].paths]
+    return pa.concat_tables([pq.read_table(pa.BufferReader(target.read(name))) for name in names])
+
+
+def test_parquet_comes_back_as_it_went_with_the_schemas_version_and_statistics(target):
+    tables = said()
+    manifest = write_tables(tables, target, name="e03one", row_group_rows=4)
+    assert manifest.to_json() == {
+        "format": "parquet",
+        "name": "e03one",
+        "tables": {
+            name: {"paths": [f"{target.url}/{name}/e03one.parquet"], "rows": rows}
+            for name, rows in {"recognitions": 1, "utterances": 2, "words": 10, "analyses": 0}.items()
+        },
+        "operations": 1,
+        "identical_channels": 0,
+        "unread": {"count": 0, "operations": {}},
+    }
+    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+    for schema, table in tables.items():
+        assert read(target, manifest, schema.name).equals(table), schema.name
+    file = pq.ParquetFile(pa.BufferReader(target.read("words/e03one.parquet")))
+    assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [4, 4, 2]
+    assert file.schema_arrow.metadata[VERSION_KEY] == str(SCHEMA_VERSION).encode()
+    column = file.metadata.row_group(1).column(7)
+    assert (column.path_in_schema, column.statistics.min, column.statistics.max) == ("start_ms", 4000, 7000)
+    assert column.compression == "ZSTD"
+
+
+def test_a_second_run_replaces_exactly_its_own_files_and_they_are_the_same_to_the_byte(target):
+    write_tables(said("e03two"), target, name="e03two")
+    write_tables(said("e03one"), target, name="e03one")
+    before = {name: target.read(name) for name in target.names()}
+    write_tables(said("e03one"), target, name="e03one")
+    assert {name: target.read(name) for name in target.names()} == before
+    write_tables(said("e03one", text="нет"), target, name="e03one")
+    after = {name: target.read(name) for name in target.names()}
+    assert {name for name in after if after[name] != before[name]} == {"words/e03one.parquet"}
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
+def test_an_exception_in_mid_write_leaves_the_target_as_it_was(target, file_format):
+    write_tables(said(), target, name="batch", file_format=file_format)
+    before = {name: target.read(name) for name in target.names()}
+
+    def pieces():
+        yield said("e03new")
+        yield said("e03newer")
+        raise RuntimeError("the disk is full")
+
+    for name in ("batch", "other"):
+        with pytest.raises(RuntimeError, match="disk"):
+            write_tables(pieces(), target, name=name, file_format=file_format, row_group_rows=2, buffer_bytes=1)
+    assert {name: target.read(name) for name in target.names()} == before
+
+
+def test_recognitions_appear_last_so_that_what_is_there_is_complete(target, monkeypatch):
+    placed = []
+    put = Folder.put
+
+    def put_two(self, name, finished):
+        if len(placed) == 2:
+            raise StorageError("no more")
+        placed.append(name)
+        put(self, name, finished)
+
+    monkeypatch.setattr(Folder, "put", put_two)
+    with pytest.raises(StorageError):
+        write_tables(said(), target, name="e03one")
+    assert list(target.names()) == sorted(placed)
+    assert not any(name.startswith("recognitions") for name in placed)
+
+
+def test_a_target_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="file"):
+        write_tables(said(), Folder.at(tmp_path / "file" / "lake"), name="e03one")
+
+
+def test_partitions_are_the_utc_dates_of_created_at_as_hive_has_them(target):
+    late = datetime(2026, 11, 22, 23, 30, tzinfo=UTC)
+    pieces = [
+        said("e03a", "2026-11-21"),
+        said("e03b", "2026-11-22"),
+        failed_row(submission("refused-1", submitted_at=late), Status.REFUSED, 3, "no header"),
+        flatten(v2(operation_id="e03c", createdAt=None)),
+    ]
+    manifest = write_tables(pieces, target, name="batch", partition_by_date=True)
+    assert manifest.tables["recognitions"].paths == tuple(
+        f"{target.url}/recognitions/created_date={date}/batch.parquet"
+        for date in ("2026-11-21", "2026-11-22", "__HIVE_DEFAULT_PARTITION__")
+    )
+    assert manifest.operations == 4
+    assert manifest.tables["words"].rows == 20
+    assert pq.read_table(pa.BufferReader(target.read("recognitions/created_date=2026-11-22/batch.parquet")))[
+        "operation_id"
+    ].to_pylist() == ["e03b", "refused-1"]
+    assert set(
+        pq.read_table(pa.BufferReader(target.read("words/created_date=2026-11-21/batch.parquet")))[
+            "operation_id"
+        ].to_pylist()
+    ) == {"e03a"}
+
+
+def test_one_piece_can_hold_several_dates(tmp_path):
+    from airflow_speechkit.results.schema import Tables
+
+    both = Tables.concat([said("e03a", "2026-11-21"), said("e03b", "2026-11-22")])
+    manifest = write_tables(both, Folder.at(tmp_path), name="batch", partition_by_date=True)
+    assert [len(table.paths) for table in manifest.tables.values()] == [2, 2, 2, 2]
+    dataset = ds.dataset(tmp_path / "words", partitioning="hive")
+    assert dataset.count_rows(filter=ds.field("created_date") == "2026-11-21") == 10
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
+def test_no_rows_are_files_with_the_same_columns(target, file_format):
+    manifest = write_tables([], target, name="none", file_format=file_format)
+    assert {name: table.rows for name, table in manifest.tables.items()} == {schema.name: 0 for schema in TABLES}
+    assert manifest.operations == 0
+    if file_format == "parquet":
+        for schema in TABLES:
+            assert read(target, manifest, schema.name).schema.equals(schema.arrow, check_metadata=False)
+    if file_format == "csv":
+        header = target.read("analyses/none.csv").decode().strip()
+        assert header == '"operation_id","channel","kind","start_ms","end_ms","payload"'
+
+
+def test_duckdb_the_dataset_reader_and_pandas_read_the_files_as_they_are(tmp_path):
+    tables = said()
+    target = Folder.at(tmp_path)
+    for file_format in ("parquet", "csv", "jsonl"):
+        write_tables(tables, target, name="e03one", file_format=file_format)
+    words = [tuple(row.values()) for row in tables.words.select(["word", "start_ms", "end_ms"]).to_pylist()]
+    recognition = (datetime(2026, 11, 22, 10, tzinfo=UTC), 61_500, 2, None, '{"call_id": "17", "агент": "Анна"}')
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        for source in ("'{}.parquet'", "read_csv('{}.csv', all_varchar=false)", "read_json('{}.jsonl')"):
+            table = source.format(tmp_path / "words" / "e03one")
+            assert connection.execute(f"SELECT word, start_ms, end_ms FROM {table}").fetchall() == words
+            table = source.format(tmp_path / "recognitions" / "e03one")
+            created, *rest = connection.execute(
+                f"SELECT epoch_ms(created_at::TIMESTAMPTZ), duration_ms, channels, error_code FROM {table}"
+            ).fetchone()
+            assert datetime.fromtimestamp(created / 1000, UTC) == recognition[0]
+            assert tuple(rest) == recognition[1:4]
+        label = connection.execute(
+            f"SELECT labels->>'call_id' FROM '{tmp_path}/recognitions/e03one.parquet'"
+        ).fetchone()
+        assert label == ("17",)
+    for ending in ("parquet", "csv"):
+        dataset = ds.dataset(tmp_path / "utterances" / f"e03one.{ending}", format=ending)
+        assert dataset.to_table()["text"].to_pylist() == tables.utterances["text"].to_pylist()
+    assert pd.read_parquet(tmp_path / "words" / "e03one.parquet")["start_ms"].tolist() == [row[1] for row in words]
+    assert pd.read_csv(tmp_path / "words" / "e03one.csv")["word"].tolist() == [row[0] for row in words]
+    frame = pd.read_json(tmp_path / "words" / "e03one.jsonl", lines=True)
+    assert frame["word"].tolist() == [row[0] for row in words]
+
+
+def test_a_name_that_paths_would_not_take_is_made_to_fit(tmp_path):
+    manifest = write_tables(said(), Folder.at(tmp_path), name="../e03 one*/день")
+    assert manifest.tables["words"].paths == (f"{tmp_path}/words/_e03_one______.parquet",)
+
+
+@pytest.mark.parametrize("wrong", [{"file_format": "orc"}, {"row_group_rows": 0}, {"buffer_bytes": 0}])
+def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path, wrong):
+    with pytest.raises(SettingsError):
+        write_tables(said(), Folder.at(tmp_path), name="e03one", **wrong)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_gathered_into_row_groups_however_they_come(tmp_path):
+    pieces = (said(f"e03{number:03d}") for number in range(30))
+    write_tables(pieces, Folder.at(tmp_path), name="batch", row_group_rows=100)
+    file = pq.ParquetFile(tmp_path / "words" / "batch.parquet")
+    assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [100, 100, 100]
+    file.close()
