@@ -1,0 +1,1 @@
+"""Recordings: where they are, what they are, what their recognition will cost."""

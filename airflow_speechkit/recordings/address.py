@@ -1,0 +1,183 @@
+"""Where a recording is: bucket and key, as people write them and as the service wants them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlsplit
+
+from airflow_speechkit.errors import RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Object Storage: "Object key … no more than 1024 bytes" in UTF-8.
+MAX_KEY_BYTES = 1024
+
+_FORMS = "Write it as s3://bucket/key, s3://conn_id@bucket/key, or as the object's https link in Object Storage"
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+
+
+@dataclass(frozen=True)
+class RecordingAddress:
+    """One object in Object Storage.
+
+    :param bucket: the bucket's name
+    :param key: the object's key as it is, not percent-encoded
+    :param conn_id: the Airflow connection to read the bucket with, where the address names one
+    :raises RecordingError: no such object can exist
+    """
+
+    bucket: str
+    key: str
+    conn_id: str | None = None
+
+    def __post_init__(self) -> None:
+        check_bucket(self.bucket, f"s3://{self.bucket}/{self.key}")
+        if not self.key:
+            raise RecordingError("There is no key in this address", recording=self.uri, todo=_FORMS)
+        try:
+            size = len(self.key.encode())
+        except UnicodeEncodeError:
+            raise RecordingError(
+                "The key has characters that UTF-8 can't hold", recording=f"s3://{self.bucket}/{self.key!a}"
+            ) from None
+        if size > MAX_KEY_BYTES:
+            raise RecordingError(
+                f"The key has {size} bytes, more than the {MAX_KEY_BYTES} that Object Storage allows",
+                recording=self.uri,
+            )
+
+    @property
+    def uri(self) -> str:
+        """Return ``s3://bucket/key`` with the key as it is: what messages, archives and tables say."""
+        return f"s3://{self.bucket}/{self.key}"
+
+    @property
+    def name(self) -> str:
+        """Return the last part of the key."""
+        return self.key.rstrip("/").rpartition("/")[2]
+
+    def link(self, storage_endpoint: str) -> str:
+        """Return the https link that the service takes: path-style, the key percent-encoded.
+
+        Path-style, because a bucket whose name has dots breaks TLS in the virtual-host form. Without any query: the
+        service ignores it, and a presigned link's query is a credential.
+
+        :param storage_endpoint: URL of the storage that the service reads from
+        :raises RecordingError: the key has ``.`` or ``..`` as a part, which HTTP clients resolve as in a path
+        """
+        if {".", ".."} & set(self.key.split("/")):
+            raise RecordingError(
+                "A key with '.' or '..' between slashes can't be written as a link: HTTP clients would resolve it",
+                recording=self.uri,
+                todo="Copy the object to another key",
+            )
+        return f"{storage_endpoint.rstrip('/')}/{quote(self.bucket)}/{quote(self.key, safe='/')}"
+
+
+def parse_address(text: str, storage_endpoints: Iterable[str]) -> RecordingAddress:
+    """Read the address of one recording.
+
+    ``s3://`` addresses are taken literally (``%20`` in them is a percent sign, a two and a zero); https links are
+    decoded once, and their query and fragment are dropped.
+
+    :param text: ``s3://bucket/key``, ``s3://conn_id@bucket/key``, or a path-style or virtual-host https link
+    :param storage_endpoints: URLs or hosts of the storage that the service reads from; a link to another is refused
+    :raises RecordingError: it is none of these
+    """
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme.lower() == "s3":
+        conn_id, bucket, key = split_s3(rest, text)
+        return RecordingAddress(bucket, key, conn_id)
+    if separator and scheme.lower() in _DEFAULT_PORTS:
+        return _parse_link(text, storage_endpoints)
+    raise RecordingError(
+        "This isn't the address of a recording in Object Storage",
+        recording=_without_credentials(_without_query(text)),
+        todo=f"{_FORMS}. A local file needs `upload_to`",
+    )
+
+
+def split_s3(rest: str, text: str) -> tuple[str | None, str, str]:
+    """Split what follows ``s3://`` into connection id, bucket and key.
+
+    :raises RecordingError: the connection id is empty, or is credentials
+    """
+    authority, _, key = rest.partition("/")
+    conn_id, has_conn_id, bucket = authority.rpartition("@")
+    if has_conn_id and (not conn_id or ":" in conn_id):
+        # s3://key:secret@bucket is how some tools write credentials: these must not get any further.
+        raise RecordingError(
+            "What stands before the '@' isn't a connection id", recording=_without_credentials(text), todo=_FORMS
+        )
+    return conn_id or None, bucket, key
+
+
+def check_bucket(bucket: str, text: str) -> None:
+    """Check a bucket's name.
+
+    :raises RecordingError: no bucket can be called that
+    """
+    if not _BUCKET.fullmatch(bucket):
+        raise RecordingError(f"{bucket!r} can't be the name of a bucket", recording=text, todo=_FORMS)
+
+
+def local_path(text: str) -> Path | None:
+    """Return the path of a local file (``/calls/1.wav``, ``file:///calls/1.wav``), None for any other address."""
+    if text.lower().startswith("file://"):
+        return Path(unquote(urlsplit(text.replace("#", "%23").replace("?", "%3F")).path))
+    return None if "://" in text else Path(text)
+
+
+def _parse_link(text: str, storage_endpoints: Iterable[str]) -> RecordingAddress:
+    bare = _without_query(text)
+    try:
+        link = urlsplit(bare)
+        place = _host_and_port(bare)
+    except ValueError:
+        raise RecordingError("This link can't be read", recording=_without_credentials(bare), todo=_FORMS) from None
+    if "@" in link.netloc:
+        raise RecordingError(
+            "The link has a user name or password in it", recording=_without_credentials(bare), todo=_FORMS
+        )
+    try:
+        path = unquote(link.path, errors="strict")
+    except UnicodeDecodeError:
+        raise RecordingError(
+            "The link's percent-encoding isn't UTF-8", recording=bare, todo="Encode the key as UTF-8"
+        ) from None
+    endpoints = tuple(storage_endpoints)
+    for endpoint in endpoints:
+        host, port = _host_and_port(endpoint)
+        if place[1] != port:
+            continue
+        if place[0] == host:
+            bucket, _, key = path.removeprefix("/").partition("/")
+            return RecordingAddress(bucket, key)
+        if place[0].endswith(f".{host}"):
+            return RecordingAddress(place[0].removesuffix(f".{host}"), path.removeprefix("/"))
+    hosts = ", ".join(sorted({_host_and_port(endpoint)[0] for endpoint in endpoints}))
+    raise RecordingError(
+        f"The service reads recordings from its Object Storage only ({hosts}), and this link leads elsewhere",
+        recording=bare,
+        todo="Copy the recording into a bucket there, or set the connection's `storage_host` if that is the right host",
+    )
+
+
+def _host_and_port(url: str) -> tuple[str, int | None]:
+    parts = urlsplit(url if "://" in url else f"//{url}")
+    # http and https lead to the same objects: a scheme's own port counts as none.
+    port = None if parts.port == _DEFAULT_PORTS.get(parts.scheme.lower()) else parts.port
+    return parts.hostname or "", port
+
+
+def _without_query(text: str) -> str:
+    return re.split(r"[?#]", text, maxsplit=1)[0]
+
+
+def _without_credentials(text: str) -> str:
+    return re.sub(r"//[^/]*@", "//", text)

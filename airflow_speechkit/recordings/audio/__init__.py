@@ -1,0 +1,77 @@
+"""What a recording is, read from its own bytes: format, rate, channels and length, in few ranged reads.
+
+A name says nothing: half of the failures that people report are a WAV or a WebM that is called ``.ogg``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.recordings.audio.facts import AudioFacts, RangedReader, samples_to_ms
+from airflow_speechkit.recordings.audio.foreign import foreign_format
+from airflow_speechkit.recordings.audio.mp3 import read_mp3
+from airflow_speechkit.recordings.audio.ogg import read_ogg
+from airflow_speechkit.recordings.audio.settling import settle
+from airflow_speechkit.recordings.audio.wav import read_wav
+from airflow_speechkit.settings import AudioEncoding
+
+if TYPE_CHECKING:
+    from airflow_speechkit.settings import RecognitionSettings
+
+__all__ = ["AudioFacts", "RangedReader", "read_audio", "settle"]
+
+
+def read_audio(reader: RangedReader, size: int, settings: RecognitionSettings) -> AudioFacts:
+    """Read what a recording is.
+
+    Samples without a header (LPCM) can't be told from noise: they are taken for that where `settings` say so, and where
+    the bytes aren't those of anything else.
+
+    :param reader: the recording
+    :param size: its size in bytes
+    :param settings: what the user says about it
+    :raises RecordingError: it is empty, cut off, or nothing that the service takes
+    """
+    if not size:
+        raise RecordingError("The recording is empty (0 bytes)", todo="Upload the recording again")
+    head = reader.read(0, 64)
+    if head[:4] == b"OggS":
+        return read_ogg(reader, size)
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return read_wav(reader, size)
+    if (facts := read_mp3(reader, size)) is not None:
+        return facts
+    samples = settings.audio_encoding is AudioEncoding.LINEAR16_PCM
+    foreign = foreign_format(head, certain=samples)
+    if samples and foreign is None:
+        return _read_lpcm(settings, size)
+    raise RecordingError(
+        f"The recording is {foreign or 'neither OggOpus nor MP3 nor WAV'}, and the service doesn't take that",
+        todo=(
+            "Convert it: ffmpeg -i IN -c:a libopus OUT.ogg. Samples without a header (LPCM) need "
+            "`audio_encoding='LINEAR16_PCM'` and `sample_rate_hertz`"
+        ),
+    )
+
+
+def _read_lpcm(settings: RecognitionSettings, size: int) -> AudioFacts:
+    rate, channels = settings.sample_rate_hertz, settings.audio_channel_count or 1
+    if rate is None:
+        raise RecordingError(
+            "Samples without a header (LPCM) don't say how fast they go", todo="Set `sample_rate_hertz`"
+        )
+    frame = 2 * channels
+    if size % frame:
+        raise RecordingError(
+            f"{size:,} bytes aren't whole 16-bit samples of {channels} channels: it is cut off, or it isn't LPCM",
+            todo="Check `audio_channel_count`, or upload the recording again",
+        )
+    return AudioFacts(
+        encoding=AudioEncoding.LINEAR16_PCM,
+        sample_rate_hertz=rate,
+        channels=channels,
+        duration_ms=samples_to_ms(size // frame, rate),
+        size_bytes=size,
+        data_bytes=size,
+    )

@@ -1,0 +1,246 @@
+"""Recordings in a bucket: read in pieces, listed, many at a time. A thin shell over a boto3 S3 client."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_speechkit.errors import RecordingError, SpeechKitError
+from airflow_speechkit.recordings.address import RecordingAddress
+from airflow_speechkit.recordings.audio import AudioFacts, read_audio, settle
+from airflow_speechkit.recordings.refusals import about, told
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
+    from io import RawIOBase
+
+    from airflow_speechkit.recordings.pattern import RecordingPattern
+    from airflow_speechkit.settings import RecognitionSettings
+
+#: What the first request brings: every header there is, and small recordings whole.
+_HEAD_BYTES = 64 * 1024
+#: A request costs more than a few kilobytes.
+_LEAST_BYTES = 16 * 1024
+
+_PART_BYTES = 8 * 1024 * 1024
+_PARTS_AT_ONCE = 4
+
+DEFAULT_THREADS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stat:
+    """What the storage says about an object.
+
+    :param etag: its ETag, without the quotes
+    :param version: its version id, in a bucket that keeps versions; a listing doesn't tell it
+    :param size: in bytes
+    :param modified: when it was written, UTC
+    """
+
+    etag: str | None
+    version: str | None
+    size: int
+    modified: datetime | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object that a listing named."""
+
+    address: RecordingAddress
+    stat: Stat
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a recording turned out to be.
+
+    :param address: where it is
+    :param stat: what the storage says about it
+    :param facts: what its own bytes say
+    :param settings: the user's settings with the format filled in: what to submit
+    """
+
+    address: RecordingAddress
+    stat: Stat
+    facts: AudioFacts
+    settings: RecognitionSettings
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A recording that can't be submitted, and why."""
+
+    address: RecordingAddress
+    error: SpeechKitError
+
+
+class Bucket:
+    """Recordings that one S3 client reaches.
+
+    :param client: a boto3 S3 client; it may be used by several threads
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def stat(self, address: RecordingAddress) -> Stat:
+        """Return what the storage says about a recording; one request.
+
+        :raises RecordingError: it isn't there, or may not be read
+        :raises StorageError: the storage can't be reached, or is in trouble
+        """
+        with told(address.uri):
+            answer = self._client.head_object(Bucket=address.bucket, Key=address.key)
+            return _stat(answer, answer["ContentLength"])
+
+    def probe(self, address: RecordingAddress, settings: RecognitionSettings) -> Probe:
+        """Read what a recording is, and settle its settings; one or two requests, seldom more.
+
+        :raises RecordingError: it isn't there, may not be read, isn't what the settings say, or isn't taken
+        :raises StorageError: the storage can't be reached, or is in trouble
+        """
+        recording = _Recording(self._client, address)
+        try:
+            facts = read_audio(recording, recording.stat.size, settings)
+            return Probe(address, recording.stat, facts, settle(settings, facts))
+        except RecordingError as error:
+            raise about(error, address.uri) from None
+
+    def probe_many(
+        self,
+        addresses: Iterable[RecordingAddress],
+        settings: RecognitionSettings,
+        *,
+        threads: int = DEFAULT_THREADS,
+    ) -> Iterator[Probe | Unusable]:
+        """Read what many recordings are, side by side; one that can't be used doesn't hold up the others.
+
+        :param addresses: the recordings; taken as they are needed, so any number of them will do
+        :param threads: how many to read at a time
+        :return: one for each, in the same order
+        """
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="probe")
+        ahead: deque[tuple[RecordingAddress, Future[Probe]]] = deque()
+        try:
+            for address in addresses:
+                ahead.append((address, pool.submit(self.probe, address, settings)))
+                if len(ahead) >= 4 * threads:
+                    yield _outcome(*ahead.popleft())
+            while ahead:
+                yield _outcome(*ahead.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def find(self, pattern: RecordingPattern) -> Iterator[Found]:
+        """List the recordings that a prefix or a glob stands for, by key; one request for each thousand keys listed.
+
+        Folder markers (keys that end in a slash) and transcripts beside recordings are left out.
+
+        :raises RecordingError: the bucket isn't there, or may not be listed
+        :raises StorageError: the storage can't be reached, or is in trouble
+        """
+        with told(pattern.uri):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=pattern.bucket, Prefix=pattern.prefix)
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    if pattern.matches(entry["Key"]):
+                        yield Found(
+                            RecordingAddress(pattern.bucket, entry["Key"], pattern.conn_id),
+                            _stat(entry, entry["Size"]),
+                        )
+
+    def stat_if_there(self, address: RecordingAddress) -> Stat | None:
+        """Return what the storage says about an object, None where there is none that may be seen.
+
+        :raises StorageError: the storage can't be reached, or is in trouble
+        """
+        try:
+            return self.stat(address)
+        except RecordingError:
+            return None
+
+    def put(self, content: RawIOBase, address: RecordingAddress) -> Stat:
+        """Write an object, in parts where it is long; a few of them are in memory at a time.
+
+        :param content: what to write, from its current place on; it has to be seekable
+        :raises RecordingError: the bucket isn't there, or may not be written
+        :raises StorageError: the storage can't be reached, or is in trouble
+        """
+        from boto3.s3.transfer import TransferConfig
+
+        config = TransferConfig(
+            multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
+        )
+        with told(address.uri, writing=True):
+            self._client.upload_fileobj(content, address.bucket, address.key, Config=config)
+        return self.stat(address)
+
+    def remove(self, address: RecordingAddress) -> None:
+        """Delete an object, if it is there.
+
+        :raises RecordingError: it may not be deleted
+        :raises StorageError: the storage can't be reached, or is in trouble
+        """
+        with told(address.uri, writing=True):
+            self._client.delete_object(Bucket=address.bucket, Key=address.key)
+
+
+def _outcome(address: RecordingAddress, future: Future[Probe]) -> Probe | Unusable:
+    try:
+        return future.result()
+    except SpeechKitError as error:
+        return Unusable(address, error)
+
+
+def _stat(answer: Mapping[str, Any], size: int) -> Stat:
+    version = answer.get("VersionId")
+    return Stat(
+        etag=(answer.get("ETag") or "").strip('"') or None,
+        version=version if version != "null" else None,
+        size=size,
+        modified=answer.get("LastModified"),
+    )
+
+
+class _Recording:
+    """A recording that is read in pieces, all of them of the same version."""
+
+    def __init__(self, client: Any, address: RecordingAddress) -> None:
+        self._client = client
+        self._address = address
+        self._pieces: list[tuple[int, bytes]] = []
+        self.stat = self._open()
+
+    def _open(self) -> Stat:
+        # One ranged GET brings the size, the ETag and the head at once; of an empty object there is no range (416).
+        address = self._address
+        with told(address.uri):
+            answer = self._client.get_object(Bucket=address.bucket, Key=address.key, Range=f"bytes=0-{_HEAD_BYTES - 1}")
+            self._pieces.append((0, answer["Body"].read()))
+            _, _, total = answer.get("ContentRange", "").rpartition("/")
+            return _stat(answer, int(total) if total.isdigit() else answer["ContentLength"])
+
+    def read(self, start: int, length: int) -> bytes:
+        end = min(start + length, self.stat.size)
+        if end <= start:
+            return b""
+        for begin, piece in self._pieces:
+            if begin <= start and end <= begin + len(piece):
+                return piece[start - begin : end - begin]
+        return self._fetch(start, max(end, min(start + _LEAST_BYTES, self.stat.size)))[: end - start]
+
+    def _fetch(self, start: int, end: int) -> bytes:
+        address = self._address
+        same = {"IfMatch": f'"{self.stat.etag}"'} if self.stat.etag else {}
+        with told(address.uri):
+            answer = self._client.get_object(
+                Bucket=address.bucket, Key=address.key, Range=f"bytes={start}-{end - 1}", **same
+            )
+            piece: bytes = answer["Body"].read()
+            self._pieces.append((start, piece))
+            return piece

@@ -1,0 +1,120 @@
+"""What the storage's refusals mean for a recording, and what a person can do about each."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.errors import ConnectionSettingsError, RecordingError, SpeechKitError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from botocore.exceptions import ClientError
+
+_WRONG_KEY = frozenset(
+    {
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "InvalidToken",
+        "AuthorizationHeaderMalformed",
+        "PermanentRedirect",
+    }
+)
+_STORAGE_CONNECTION = (
+    "Check the connection that the bucket is read with (amazon provider): the static key, `endpoint_url` and "
+    "`region_name` in its extra"
+)
+
+
+def about(error: RecordingError, recording: str) -> RecordingError:
+    """Return an error with the recording's name in it."""
+    named = RecordingError(error.what, recording=recording, todo=error.todo, retry=error.retry)
+    named.retry_can_help = error.retry_can_help
+    return named
+
+
+@contextmanager
+def told(uri: str, *, writing: bool = False) -> Iterator[None]:
+    """Turn what boto3 raises into errors that say what to do.
+
+    :param uri: the recording (or the pattern) that it is about
+    :param writing: whether it is about writing it
+    :raises RecordingError: the object or its bucket isn't there, or may not be read
+    :raises ConnectionSettingsError: the storage doesn't know the key
+    :raises StorageError: the storage can't be reached, or is in trouble
+    """
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        ParamValidationError,
+        PartialCredentialsError,
+    )
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ClientError as error:
+        raise _refusal(error, uri, writing) from None
+    except (NoCredentialsError, PartialCredentialsError):
+        raise ConnectionSettingsError(
+            "There is no key to read the bucket with", recording=uri, todo=_STORAGE_CONNECTION
+        ) from None
+    except ParamValidationError:
+        raise RecordingError("Object Storage can't have such a bucket or key", recording=uri) from None
+    except (BotoCoreError, HTTPError, OSError) as error:
+        # The exception's own text may hold the link that was asked for, with its signature.
+        raise StorageError(
+            f"The bucket can't be reached ({type(error).__name__})",
+            recording=uri,
+            todo="If this lasts, check `endpoint_url` in the connection's extra",
+            retry="asks again",
+        ) from None
+
+
+def _refusal(error: ClientError, uri: str, writing: bool) -> SpeechKitError:
+    code = error.response.get("Error", {}).get("Code", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code == "NoSuchBucket":
+        return RecordingError("There is no such bucket", recording=uri, todo=f"Check its name. {_STORAGE_CONNECTION}")
+    if code in ("NoSuchKey", "NoSuchVersion", "NotFound", "404"):
+        return RecordingError(
+            "The recording isn't there (any more)",
+            recording=uri,
+            todo="Check the bucket and the key, or upload it again",
+        )
+    if code in _WRONG_KEY or status in (301, 307, 401):
+        return ConnectionSettingsError(
+            f"The storage doesn't take the key or the region ({code})", recording=uri, todo=_STORAGE_CONNECTION
+        )
+    if status == 403 and writing:
+        return RecordingError(
+            "Writing is not permitted (HTTP 403)",
+            recording=uri,
+            todo=(
+                "Give the role `storage.uploader` on the bucket to the service account whose static key the "
+                "connection has"
+            ),
+        )
+    if status == 403:
+        return RecordingError(
+            "Reading is not permitted (HTTP 403)",
+            recording=uri,
+            todo=(
+                "Give the role `storage.viewer` on the bucket to the service account whose static key the connection "
+                "has, and to the one that SpeechKit is called with (for an encrypted bucket `kms.keys.decrypter` too)"
+            ),
+        )
+    if status == 416:
+        return RecordingError("The recording is empty (0 bytes)", recording=uri, todo="Upload the recording again")
+    if status == 412:
+        changed = RecordingError("The recording was replaced while it was read", recording=uri, retry="reads it anew")
+        changed.retry_can_help = True
+        return changed
+    if status and status < 500 and status != 429:
+        return RecordingError(f"The storage refused to give the recording ({code}, HTTP {status})", recording=uri)
+    return StorageError(
+        f"The storage is in trouble ({code or 'no code'}, HTTP {status})", recording=uri, retry="asks again"
+    )

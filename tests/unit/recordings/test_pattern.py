@@ -1,0 +1,96 @@
+"""Requirements on prefixes and globs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.recordings.pattern import is_pattern, parse_pattern
+
+KEYS = [
+    "2026-11-01/1.ogg",
+    "2026-11-01/2.mp3",
+    "2026-11-02/deep/3.ogg",
+    "2026-12-01/4.ogg",
+    "calls.ogg",
+    "what?.ogg",
+    "whats.ogg",
+]
+
+
+def matching(text: str) -> list[str]:
+    pattern = parse_pattern(text)
+    assert all(key.startswith(pattern.prefix) for key in KEYS if pattern.matches(key))
+    return [key for key in KEYS if pattern.matches(key)]
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("s3://b", KEYS),
+        ("s3://b/", KEYS),
+        ("s3://b/2026-11-02/", ["2026-11-02/deep/3.ogg"]),
+        ("s3://b/2026-11-*/", ["2026-11-01/1.ogg", "2026-11-01/2.mp3", "2026-11-02/deep/3.ogg"]),
+        ("s3://b/*.ogg", ["calls.ogg", "what?.ogg", "whats.ogg"]),
+        ("s3://b/*/*.ogg", ["2026-11-01/1.ogg", "2026-12-01/4.ogg"]),
+        ("s3://b/**/*.mp3", ["2026-11-01/2.mp3"]),
+        ("s3://b/**/*.ogg", [key for key in KEYS if key.endswith(".ogg")]),
+        ("s3://b/2026-*/**/3.ogg", ["2026-11-02/deep/3.ogg"]),
+        ("s3://b/**/deep/**", ["2026-11-02/deep/3.ogg"]),
+        ("s3://b/2026-1[12]-01/*", ["2026-11-01/1.ogg", "2026-11-01/2.mp3", "2026-12-01/4.ogg"]),
+        ("s3://b/2026-1[!1]-01/*", ["2026-12-01/4.ogg"]),
+        ("s3://b/*/[1-3].ogg", ["2026-11-01/1.ogg"]),
+        ("s3://b/what?.ogg", ["what?.ogg", "whats.ogg"]),
+        ("s3://b/what[?].ogg", ["what?.ogg"]),
+        ("s3://b/[", []),
+        ("s3://b/2026-11-01[/]*", []),
+    ],
+)
+def test_a_pattern_stands_for_just_these_keys(text: str, keys: list[str]) -> None:
+    assert is_pattern(text)
+    assert matching(text) == keys
+
+
+def test_what_lies_beside_recordings_is_never_one_of_them() -> None:
+    pattern = parse_pattern("s3://conn@b/**")
+
+    assert pattern.conn_id == "conn"
+    assert not pattern.matches("calls/")
+    assert not pattern.matches("calls/1.ogg.transcript.json")
+    assert pattern.matches("calls/1.ogg")
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://b/1.ogg", "https://storage.yandexcloud.net/b/*.ogg", "https://host/b/", "/calls/*.ogg", "", "s3:/b/"]
+)
+def test_what_is_one_recording_is_no_pattern(text: str) -> None:
+    assert not is_pattern(text)
+    with pytest.raises(RecordingError, match="neither a prefix nor a glob"):
+        parse_pattern(text)
+
+
+def test_a_bucket_that_cannot_be_is_refused() -> None:
+    with pytest.raises(RecordingError, match="name of a bucket"):
+        parse_pattern("s3://*/calls/")
+
+
+@settings(derandomize=True, deadline=None)
+@given(key=st.text("ab*?[]!-./я\n", min_size=1, max_size=20).filter(lambda key: not key.endswith("/")))
+def test_any_key_can_be_named_by_putting_its_glob_characters_in_brackets(key: str) -> None:
+    escaped = re.sub(r"[*?\[]", lambda found: f"[{found[0]}]", key)
+    pattern = parse_pattern(f"s3://bucket/{escaped}*")
+
+    assert pattern.matches(key)
+    assert not pattern.matches(f"x{key}")
+
+
+@settings(derandomize=True, deadline=None)
+@given(glob=st.text("ab*?[]!-/.", max_size=20), key=st.text("ab*?[]!-/.", min_size=1, max_size=12))
+def test_no_glob_whatever_breaks_and_what_matches_begins_with_what_is_listed(glob: str, key: str) -> None:
+    if is_pattern(f"s3://bucket/{glob}"):
+        pattern = parse_pattern(f"s3://bucket/{glob}")
+        assert not pattern.matches(key) or key.startswith(pattern.prefix)

@@ -1,0 +1,171 @@
+"""Requirements on local recordings that are put into a bucket, against a real S3 server."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.recordings.bucket import Bucket
+from airflow_speechkit.recordings.upload import UploadFolder, parse_upload_to, upload_local
+from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
+from tests.unit.recordings.sounds import ogg, wav, wav_format, wav_of_chunks
+
+V2 = RecognitionSettings()
+V3 = RecognitionSettings(api_version=ApiVersion.V3)
+FOLDER = UploadFolder("calls", "in/", "own")
+
+
+@pytest.fixture
+def client(s3_client: Any) -> Any:
+    """A client of a storage with one empty bucket."""
+    s3_client.create_bucket(Bucket="calls", CreateBucketConfiguration={"LocationConstraint": "ru-central1"})
+    return s3_client
+
+
+def stored(client: Any, key: str) -> bytes:
+    body: bytes = client.get_object(Bucket="calls", Key=key)["Body"].read()
+    return body
+
+
+def written(folder: Path, name: str, data: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_pcm_wav_is_unwrapped_for_v2(client: Any, tmp_path: Path, rate: int, channels: int) -> None:
+    data = wav(rate, channels, seconds=1)
+    probe = upload_local(Bucket(client), written(tmp_path, "call 1.wav", data), FOLDER, V2)
+
+    assert stored(client, probe.address.key) == data[-2 * rate * channels :]
+    assert probe.address.key.startswith("in/call 1-")
+    assert probe.address.key.endswith(".lpcm")
+    assert probe.address.conn_id == "own"
+    assert probe.settings == replace(
+        V2, audio_encoding=AudioEncoding.LINEAR16_PCM, sample_rate_hertz=rate, audio_channel_count=channels
+    )
+    assert (probe.facts.duration_ms, probe.stat.size) == (1000, 2 * rate * channels)
+    assert Bucket(client).probe(probe.address, probe.settings).facts == probe.facts
+
+
+def test_what_follows_the_samples_is_not_uploaded_as_sound(client: Any, tmp_path: Path) -> None:
+    data = wav_of_chunks((b"fmt ", wav_format(8000)), (b"data", b"ab" * 8000), (b"LIST", b"c" * 99))
+    probe = upload_local(Bucket(client), written(tmp_path, "1.wav", data), FOLDER, V2)
+
+    assert stored(client, probe.address.key) == b"ab" * 8000
+
+
+def test_other_recordings_and_any_for_v3_go_as_they_are(client: Any, tmp_path: Path) -> None:
+    for name, data, wanted in (("1.ogg", ogg(), V2), ("1.wav", wav(44_100), V3)):
+        probe = upload_local(Bucket(client), written(tmp_path, name, data), FOLDER, wanted)
+
+        assert stored(client, probe.address.key) == data
+        assert probe.address.key.endswith(Path(name).suffix)
+        assert probe.settings.sample_rate_hertz is None
+
+
+def test_the_same_file_gets_the_same_key_and_is_not_written_again(client: Any, tmp_path: Path) -> None:
+    made: Counter[str] = Counter()
+    client.meta.events.register("before-send.s3.*", lambda event_name, **_: made.update([event_name.split(".")[-1]]))
+    path = written(tmp_path, "1.wav", wav(seconds=1))
+    first = upload_local(Bucket(client), path, FOLDER, V2)
+    os.utime(path, (0, 0))
+    made.clear()
+    second = upload_local(Bucket(client), path, FOLDER, V2)
+
+    assert second == first
+    assert made == {"HeadObject": 1}
+    other = upload_local(Bucket(client), written(tmp_path, "1.wav", wav(seconds=2)), FOLDER, V2)
+    assert other.address != first.address
+
+
+def test_a_long_recording_is_uploaded_in_parts_and_keeps_the_same_etag(client: Any, tmp_path: Path) -> None:
+    samples = os.urandom(96_000) * 200
+    path = written(tmp_path, "long.wav", wav_of_chunks((b"fmt ", wav_format(48_000)), (b"data", samples)))
+    first = upload_local(Bucket(client), path, FOLDER, V2)
+
+    assert stored(client, first.address.key) == samples
+    assert str(first.stat.etag).endswith("-3")
+    client.delete_object(Bucket="calls", Key=first.address.key)
+    assert upload_local(Bucket(client), path, FOLDER, V2).stat.etag == first.stat.etag
+
+
+def test_an_upload_that_was_broken_off_is_made_whole(client: Any, tmp_path: Path) -> None:
+    path = written(tmp_path, "1.ogg", ogg())
+    key = upload_local(Bucket(client), path, FOLDER, V2).address.key
+    client.put_object(Bucket="calls", Key=key, Body=ogg()[:100])
+
+    assert upload_local(Bucket(client), path, FOLDER, V2).address.key == key
+    assert stored(client, key) == ogg()
+
+
+def test_a_file_that_changes_on_its_way_is_not_left_in_the_bucket(client: Any, tmp_path: Path) -> None:
+    path = written(tmp_path, "1.ogg", ogg())
+
+    def changed(**_: object) -> None:
+        path.write_bytes(ogg(seconds=3))
+
+    client.meta.events.register("before-call.s3.PutObject", changed)
+
+    with pytest.raises(RecordingError, match=r"changed while it was uploaded.*A retry uploads it anew"):
+        upload_local(Bucket(client), path, FOLDER, V2)
+    assert "Contents" not in client.list_objects_v2(Bucket="calls")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "wanted", "what"),
+    [
+        ("1.wav", wav(44_100), V2, "44100 Hz.*Resample"),
+        ("1.wav", wav()[:5_000], V2, "truncated"),
+        ("1.ogg", wav(), replace(V2, audio_encoding=AudioEncoding.OGG_OPUS), "is LPCM, and audio_encoding='OGG_OPUS'"),
+        ("1.ogg", b"", V2, "empty"),
+        ("1.wav", wav(codec="pcm_alaw"), V2, "A-law"),
+    ],
+)
+def test_what_is_not_taken_is_not_uploaded(
+    client: Any, tmp_path: Path, name: str, data: bytes, wanted: RecognitionSettings, what: str
+) -> None:
+    path = written(tmp_path, name, data)
+
+    with pytest.raises(RecordingError, match=what) as refused:
+        upload_local(Bucket(client), path, FOLDER, wanted)
+    assert refused.value.recording == str(path)
+    assert "Contents" not in client.list_objects_v2(Bucket="calls")
+
+
+def test_a_file_that_is_not_there_or_is_none_is_refused(client: Any, tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match=r"can't be read \(No such file or directory\)"):
+        upload_local(Bucket(client), tmp_path / "nothing.wav", FOLDER, V2)
+    with pytest.raises(RecordingError, match=r"can't be read \(Is a directory\)"):
+        upload_local(Bucket(client), tmp_path, FOLDER, V2)
+    with pytest.raises(RecordingError, match="no regular file"):
+        upload_local(Bucket(client), Path("/dev/null"), FOLDER, V2)
+
+
+def test_a_bucket_that_is_not_there_is_refused(client: Any, tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="no such bucket"):
+        upload_local(Bucket(client), written(tmp_path, "1.ogg", ogg()), UploadFolder("nowhere", ""), V2)
+
+
+def test_the_folder_to_upload_to_is_read_from_its_address() -> None:
+    assert parse_upload_to("s3://calls") == UploadFolder("calls", "")
+    assert parse_upload_to("s3://calls/in") == parse_upload_to("s3://calls/in/") == UploadFolder("calls", "in/")
+    assert parse_upload_to("s3://own@calls/a/b") == UploadFolder("calls", "a/b/", "own")
+    for wrong in (
+        "calls/in",
+        "https://storage.yandexcloud.net/calls/",
+        "s3://",
+        "s3://calls/*/",
+        "s3://a:SECRET@calls/",
+    ):
+        with pytest.raises(RecordingError) as refused:
+            parse_upload_to(wrong)
+        assert "SECRET" not in str(refused.value)
