@@ -1,0 +1,1 @@
+"""What was submitted, and what was answered: pay once, lose nothing."""

@@ -1,0 +1,149 @@
+"""Recordings on their way to the service, and what becomes of each: the facts and rules, without any I/O."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.errors import SubmissionsFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow_speechkit.errors import SpeechKitError
+    from airflow_speechkit.settings import RecognitionSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToSubmit:
+    """One recording that somebody wants to have recognised.
+
+    :param audio_uri: ``s3://bucket/key``, without a connection id
+    :param version: its ETag or version id
+    :param settings: what is asked for. What has to be read from the recording may still be open: see
+        `Submitter`'s `prepare`
+    :param link: the https link that the service gets
+    :param size_bytes: its size
+    :param duration_ms: its length, where it can be told
+    :param channels: its channels, where they can be told
+    :param billed_seconds: what the service will charge for, where it can be told
+    :param labels: the user's own
+    :param error: why it can't be submitted, where that is known already
+    """
+
+    audio_uri: str
+    version: str | None
+    settings: RecognitionSettings
+    link: str = ""
+    size_bytes: int | None = None
+    duration_ms: int | None = None
+    channels: int | None = None
+    billed_seconds: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    error: SpeechKitError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Who submits: the connection, and the task instance where there is one."""
+
+    speechkit_conn_id: str | None = None
+    dag_id: str | None = None
+    run_id: str | None = None
+    task_id: str | None = None
+    map_index: int | None = None
+
+    @property
+    def scope(self) -> str | None:
+        """What stays the same over all tries of a task instance, and names no other one."""
+        if self.dag_id is None:
+            return None
+        return json.dumps([self.dag_id, self.run_id, self.task_id, self.map_index], ensure_ascii=False)
+
+
+class OnLostSubmission(StrEnum):
+    """What to do about a request that may have been taken, and whose operation id never came back."""
+
+    FAIL = "fail"
+    RESUBMIT = "resubmit"
+
+
+class OnFailure(StrEnum):
+    """What becomes of the task when a recording can't be submitted."""
+
+    FAIL = "fail"  #: the task fails, after all the others have been submitted
+    SKIP = "skip"  #: it is left out of what is handed on
+    RECORD = "record"  #: an id that stands for it is handed on, and brings its error into `recognitions`
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitPolicy:
+    """How to go about it.
+
+    :param reuse: whether what has been paid for before will do; ``False`` pays again, once for each task instance
+    :param on_lost_submission: see `OnLostSubmission`
+    :param allow_unversioned: take recordings without an ETag: one address is one recording then, for ever
+    :param max_billed_seconds: nothing is sent if all that would have to be sent costs more
+    :param submits_per_hour: the folder's quota
+    :param side_by_side: how many requests at once
+    :param lease: how long others wait for the operation id of a claim; longer than any submit takes
+    :param patience: how long the service may refuse for its quota before the task gives up
+    :param tries: how often a recording is sent that the service, in trouble, has surely not taken
+    :param progress_every: the least time between two lines of progress in the log
+    """
+
+    reuse: bool = True
+    on_lost_submission: OnLostSubmission = OnLostSubmission.FAIL
+    allow_unversioned: bool = False
+    max_billed_seconds: int | None = None
+    submits_per_hour: int = 500
+    side_by_side: int = 8
+    lease: timedelta = timedelta(minutes=10)
+    patience: timedelta = timedelta(hours=2)
+    tries: int = 4
+    progress_every: timedelta = timedelta(seconds=30)
+
+
+class How(StrEnum):
+    """How a recording came by its operation, or why it has none."""
+
+    SUBMITTED = "submitted"  #: it was sent, and is paid for
+    JOINED = "joined"  #: its operation runs already
+    REUSED = "reused"  #: its answer is archived
+    FAILED = "failed"  #: its operation failed, and would only fail again
+    REFUSED = "refused"  #: it can't be sent, or the service said no
+    LOST = "lost"  #: it may have been taken, but nobody knows its operation
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitOutcome:
+    """What became of one recording.
+
+    :param item: the recording, as it was given
+    :param fingerprint: its place in the ledger
+    :param how: what became of it
+    :param operation_id: its operation, where it has one
+    :param error: why it has none, or what that one ended in
+    """
+
+    item: ToSubmit
+    fingerprint: str
+    how: How
+    operation_id: str | None = None
+    error: SpeechKitError | None = None
+
+
+def raise_failures(errors: Sequence[SpeechKitError], *, of: int) -> None:
+    """Raise what went wrong, if anything did.
+
+    :param errors: what went wrong
+    :param of: how many recordings there were
+    :raises SpeechKitError: the error itself where there is one, `SubmissionsFailedError` where there are several
+    """
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise SubmissionsFailedError(errors, of=of)

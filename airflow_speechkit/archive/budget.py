@@ -1,0 +1,72 @@
+"""What a run may be billed for, checked before anything is sent."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.errors import BudgetExceededError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_speechkit.archive.batch import ToSubmit
+
+
+class Budget:
+    """Billed seconds that may still be spent. Safe to share between threads.
+
+    :param max_billed_seconds: for everything that a run sends; None for no limit
+    """
+
+    def __init__(self, max_billed_seconds: int | None) -> None:
+        self._limit = max_billed_seconds
+        self._left = max_billed_seconds
+        self._lock = Lock()
+
+    def plan(self, items: Sequence[ToSubmit]) -> int:
+        """Set aside what sending these will be billed.
+
+        :param items: those that have to be sent
+        :return: billed seconds, of those whose length is known
+        :raises BudgetExceededError: it is more than the budget, or can't be told
+        """
+        total = sum(item.billed_seconds or 0 for item in items)
+        if self._limit is None:
+            return total
+        unknown = [item for item in items if item.billed_seconds is None]
+        if unknown:
+            raise BudgetExceededError(
+                f"The length of {len(unknown)} of {len(items)} recordings can't be told, so neither can their cost, "
+                f"and `max_billed_seconds` is {self._limit}",
+                recording=unknown[0].audio_uri,
+                todo="Leave them out, or take the limit away; nothing has been sent",
+            )
+        if total > self._limit:
+            raise BudgetExceededError(
+                f"Submitting {len(items)} recordings would be billed {total} seconds, and `max_billed_seconds` is "
+                f"{self._limit}",
+                todo="Submit fewer, or raise the limit; nothing has been sent",
+            )
+        self._left = self._limit - total
+        return total
+
+    def spend(self, item: ToSubmit) -> None:
+        """Set aside what one more will be billed.
+
+        :raises BudgetExceededError: it is more than what is left, or can't be told
+        """
+        if self._left is None:
+            return
+        seconds = item.billed_seconds
+        with self._lock:
+            if seconds is not None and seconds <= self._left:
+                self._left -= seconds
+                return
+        raise BudgetExceededError(
+            "The length of this recording can't be told, so neither can its cost"
+            if seconds is None
+            else f"Submitting this recording too would be more than `max_billed_seconds` ({self._limit})",
+            recording=item.audio_uri,
+            todo="Leave it out, or raise the limit; it has not been sent",
+        )

@@ -1,0 +1,288 @@
+"""One recording, paid for once: decide, claim, send, put on record."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.archive.batch import How, SubmitOutcome
+from airflow_speechkit.archive.ledger import Action, Failure, Stage, decide
+from airflow_speechkit.archive.records import Claim
+from airflow_speechkit.errors import (
+    ArchiveError,
+    AuthenticationError,
+    BudgetExceededError,
+    RecognitionFailedError,
+    SpeechKitError,
+    SubmissionLostError,
+)
+from airflow_speechkit.submission import Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from airflow_speechkit.api.operation import Operation
+    from airflow_speechkit.archive.batch import Origin, SubmitPolicy, ToSubmit
+    from airflow_speechkit.archive.budget import Budget
+    from airflow_speechkit.archive.ledger import Decision, Request
+    from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.settings import RecognitionSettings
+
+log = logging.getLogger(__name__)
+
+#: How long somebody else's claim is left alone between two looks at it.
+_LOOK_AGAIN = timedelta(seconds=5)
+
+#: An accepted submission is worth more than a quick failure: how long to try to put it on record.
+_RECORD_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 20.0)
+
+
+@dataclass
+class Case:
+    """A recording on its way.
+
+    :param fingerprint: its place in the ledger
+    :param places: where it stands among what was given
+    :param item: the recording
+    :param decision: what is to be done about it
+    :param prepared: whether what has to be known of it has been read
+    :param charged: whether its cost has been set aside
+    :param faults: how often it was surely not taken because the service was in trouble
+    :param ambiguous: how often it may have been taken
+    :param outcome: what became of it, at last
+    """
+
+    fingerprint: str
+    places: list[int]
+    item: ToSubmit
+    decision: Decision | None = None
+    prepared: bool = False
+    charged: bool = False
+    faults: int = 0
+    ambiguous: int = 0
+    outcome: SubmitOutcome | None = None
+
+    def conclude(self, how: How, operation_id: str | None = None, *, error: SpeechKitError | None = None) -> None:
+        """Give it its outcome."""
+        if error is not None:
+            error.about_recording(self.item.audio_uri)
+        self.outcome = SubmitOutcome(
+            item=self.item, fingerprint=self.fingerprint, how=how, operation_id=operation_id, error=error
+        )
+
+
+@dataclass(frozen=True)
+class NotYet:
+    """Nothing came of it this time.
+
+    :param until: when to look again; at once without
+    :param error: what the service answered in place of an operation, where the recording is to be sent again
+    :param sent: whether something went out
+    """
+
+    until: datetime | None = None
+    error: SpeechKitError | None = None
+    sent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimant:
+    """Takes recordings one step on at a time. Safe to share between threads, but for the cases.
+
+    The parameters are `Submitter`'s; and
+
+    :param request: who asks, as the ledger wants it
+    :param owner: this process, for people
+    :param budget: what may still be spent
+    """
+
+    archive: Archive
+    send: Callable[[str, RecognitionSettings], Operation]
+    origin: Origin
+    policy: SubmitPolicy
+    prepare: Callable[[ToSubmit], ToSubmit] | None
+    ask: Callable[[str], bool] | None
+    now: Callable[[], datetime]
+    sleep: Callable[[float], None]
+    request: Request
+    owner: str
+    budget: Budget
+
+    def decide(self, case: Case) -> Decision | None:
+        """Decide about a case; give it its outcome if it needs no sending."""
+        item = case.item
+        case.decision = None
+        try:
+            decision = self._decision(case)
+            if decision.action is Action.SUBMIT and self.prepare is not None and not case.prepared:
+                case.item = self.prepare(item)
+                case.prepared = True
+                if case.item.error is not None:
+                    raise case.item.error
+        except ArchiveError:
+            raise
+        except SpeechKitError as error:
+            case.conclude(How.REFUSED, error=error)
+            return None
+        match decision.action:
+            case Action.JOIN:
+                case.conclude(How.JOINED, decision.operation_id)
+            case Action.REUSE:
+                case.conclude(How.REUSED, decision.operation_id)
+            case Action.FAIL:
+                case.conclude(How.FAILED, decision.operation_id, error=_failed(case, decision))
+            case Action.LOST:
+                case.conclude(How.LOST, error=self._lost(case, decision.attempt, decision.owner))
+            case _:
+                case.decision = decision
+        return case.decision
+
+    def _decision(self, case: Case) -> Decision:
+        while True:
+            now = self.now()
+            decision = decide(self.archive.attempts(case.fingerprint), self.request, now)
+            if decision.action is not Action.ASK or decision.operation_id is None:
+                return decision
+            if self.ask is not None and self.ask(decision.operation_id):
+                return replace(decision, action=Action.JOIN)
+            self.archive.expire(decision.operation_id, now)
+
+    def advance(self, case: Case) -> NotYet | None:
+        """Take a case one step on, in a thread of its own; None where something was sent and taken."""
+        decision = case.decision
+        # Nobody can have come in between as long as the first attempt is free to claim.
+        if decision is None or decision.attempt > 1 or decision.action is not Action.SUBMIT:
+            decision = self.decide(case)
+        if decision is None:
+            return NotYet()
+        if decision.action is Action.WAIT:
+            return NotYet(until=min(decision.until or self.now(), self.now() + _LOOK_AGAIN))
+        return self._send(case, decision.attempt)
+
+    def _send(self, case: Case, number: int) -> NotYet | None:
+        if not case.charged:
+            try:
+                self.budget.spend(case.item)
+            except BudgetExceededError as error:
+                case.conclude(How.REFUSED, error=error)
+                return NotYet()
+            case.charged = True
+        claimed_at = self.now()
+        claim = Claim(
+            id=uuid.uuid4().hex,
+            owner=self.owner,
+            scope=self.request.scope,
+            claimed_at=claimed_at,
+            lease_expires_at=claimed_at + self.policy.lease,
+            planned=self.planned(case.item, case.fingerprint, claimed_at),
+        )
+        case.decision = None
+        if not self.archive.claim(number, claim):
+            return NotYet()
+        if self.now() - claimed_at > self.policy.lease / 2:
+            # Held up (a suspended machine): whoever waits for this claim would soon take it for lost.
+            self._give_up(number, Stage.REFUSED, claim, None)
+            return NotYet()
+        try:
+            operation = self.send(case.item.link, case.item.settings)
+        except SpeechKitError as error:
+            if error.may_have_been_accepted:
+                return self._ambiguous(case, number, claim, error)
+            self._give_up(number, Stage.REFUSED, claim, error)
+            if isinstance(error, AuthenticationError):
+                raise
+            if error.retry_can_help:
+                return NotYet(error=error, sent=True)
+            case.conclude(How.REFUSED, error=error)
+            return NotYet(sent=True)
+        submission = replace(claim.planned, operation_id=operation.id, submitted_at=self.now())
+        self._record(number, submission)
+        case.conclude(How.SUBMITTED, operation.id)
+        return None
+
+    def _ambiguous(self, case: Case, number: int, claim: Claim, error: SpeechKitError) -> NotYet:
+        self._give_up(number, Stage.LOST, claim, error)
+        case.ambiguous += 1
+        # Once in a run: a request that breaks each time may be paid for each time.
+        if self.request.resubmit_lost and case.ambiguous == 1:
+            log.warning("%s may be paid for twice: %s. It is sent again", case.item.audio_uri, type(error).__name__)
+            case.charged = False
+            return NotYet(sent=True)
+        case.conclude(How.LOST, error=self._lost(case, number, self.owner, error))
+        return NotYet(sent=True)
+
+    def _give_up(self, number: int, stage: Stage, claim: Claim, error: SpeechKitError | None) -> None:
+        code = getattr(error, "grpc_code", None)
+        message = "its claim was held up before anything was sent" if error is None else error.what
+        self.archive.give_up(number, stage, claim, Failure(code, message), self.now())
+
+    def _record(self, number: int, submission: Submission) -> None:
+        for pause_s in (*_RECORD_PAUSES_S, None):
+            try:
+                self.archive.record_submission(number, self.request.scope, submission)
+            except ArchiveError as error:
+                if pause_s is not None:
+                    self.sleep(pause_s)
+                    continue
+                raise ArchiveError(
+                    f"The service has taken the recording, and that can't be put on record: {error.what}",
+                    recording=submission.audio_uri,
+                    operation_id=submission.operation_id,
+                    todo=f"Once the archive can be written: airflow-speechkit archive adopt {submission.fingerprint} "
+                    f"{submission.operation_id} --archive {self.archive.url}",
+                    retry="takes it for a lost submission until then",
+                ) from error
+            return
+
+    def planned(self, item: ToSubmit, mark: str, now: datetime) -> Submission:
+        """Return a submission as it will be, still without an operation id."""
+        return Submission(
+            operation_id="",
+            fingerprint=mark,
+            audio_uri=item.audio_uri,
+            settings=item.settings,
+            submitted_at=now,
+            etag=item.version,
+            size_bytes=item.size_bytes,
+            duration_ms=item.duration_ms,
+            channels=item.channels,
+            billed_seconds=item.billed_seconds,
+            labels=item.labels,
+            speechkit_conn_id=self.origin.speechkit_conn_id,
+            dag_id=self.origin.dag_id,
+            run_id=self.origin.run_id,
+            task_id=self.origin.task_id,
+            map_index=self.origin.map_index,
+        )
+
+    def _lost(self, case: Case, number: int, owner: str | None, error: SpeechKitError | None = None) -> SpeechKitError:
+        command = "airflow-speechkit archive {} --archive " + self.archive.url
+        return SubmissionLostError(
+            "The service may have taken this recording, but the operation's id never came back"
+            f" (attempt {number}, by {owner or 'a process that is gone'}{f': {error.what}' if error else ''})",
+            recording=case.item.audio_uri,
+            todo="The service has no list of operations: look for the id in that process's log, or for the seconds in "
+            f"the folder's billing. With the id: `{command.format(f'adopt {case.fingerprint} OPERATION_ID')}`; if it "
+            f"surely wasn't taken: `{command.format(f'release {case.fingerprint}')}`; to send it again and perhaps pay "
+            "twice: on_lost_submission='resubmit'",
+            retry="says the same until one of these is done",
+            request_id=error.request_id if error else None,
+            server_trace_id=error.server_trace_id if error else None,
+        )
+
+
+def _failed(case: Case, decision: Decision) -> SpeechKitError:
+    failure = decision.failure or Failure(None, "no reason is on record")
+    return RecognitionFailedError(
+        f"This recording was submitted before, and failed: {failure.message} (code {failure.code})",
+        code=failure.code,
+        message=failure.message,
+        recording=case.item.audio_uri,
+        operation_id=decision.operation_id,
+        todo="Mend the recording or the settings; reuse=False sends it again as it is",
+        retry="ends here at once, and costs nothing",
+    )

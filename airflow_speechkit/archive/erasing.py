@@ -1,0 +1,151 @@
+"""Remove operations from what was made of their answers: the tables' files, and a DuckDB database."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_speechkit.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import pyarrow as pa
+
+    from airflow_speechkit.folder import Folder
+
+TABLES = ("recognitions", "utterances", "words", "analyses")
+
+#: Rows in a row group of a file that is written anew.
+_ROW_GROUP_ROWS = 250_000
+
+
+def erase_from_files(target: Folder, operation_ids: Collection[str]) -> list[str]:
+    """Remove the operations' rows from every file of the tables; a file without any other row is removed.
+
+    :param target: where the transform wrote the tables
+    :return: the files that held rows of them, or were named after them
+    :raises StorageError: a file can't be read or written; it is left as it was
+    """
+    ids = frozenset(operation_ids)
+    changed = []
+    for table in TABLES:
+        for name in list(target.names(table)):
+            if name.rsplit("/", 1)[-1].rsplit(".", 1)[0] in ids:
+                # Named after the operation: it goes even if it is empty.
+                target.delete(name)
+                changed.append(name)
+                continue
+            raw = target.read(name)
+            if name.endswith(".parquet"):
+                left = _of_table(_parquet(raw), ids, "parquet")
+            elif name.endswith(".csv"):
+                left = _of_table(_csv(raw, table), ids, "csv")
+            elif name.endswith(".jsonl"):
+                left = _of_lines(raw, ids)
+            else:
+                continue
+            if left is None:
+                continue
+            if left:
+                target.replace(name, left)
+            else:
+                target.delete(name)
+            changed.append(name)
+    return changed
+
+
+def _parquet(raw: bytes) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(io.BytesIO(raw)).read()
+
+
+def _csv(raw: bytes, table: str) -> pa.Table:
+    import pyarrow.csv as pa_csv
+
+    from airflow_speechkit.results import schema
+
+    [columns] = [one.arrow for one in schema.TABLES if one.name == table]
+    # An empty text is quoted, a missing one isn't.
+    options = pa_csv.ConvertOptions(
+        column_types=columns, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
+    )
+    return pa_csv.read_csv(
+        io.BytesIO(raw), convert_options=options, parse_options=pa_csv.ParseOptions(newlines_in_values=True)
+    )
+
+
+def _of_table(rows: pa.Table, ids: frozenset[str], file_format: str) -> bytes | None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from airflow_speechkit.results.formats import FileFormat, TableFile
+
+    theirs = pc.is_in(rows["operation_id"], pa.array(sorted(ids), rows["operation_id"].type))
+    left = rows.filter(pc.invert(theirs))
+    if left.num_rows == rows.num_rows:
+        return None
+    if not left.num_rows:
+        return b""
+    with tempfile.TemporaryDirectory(prefix="speechkit-") as folder:
+        path = Path(folder) / "left"
+        file = TableFile(path, left.schema, FileFormat(file_format), _ROW_GROUP_ROWS)
+        file.add(left)
+        file.close()
+        return path.read_bytes()
+
+
+def _of_lines(raw: bytes, ids: frozenset[str]) -> bytes | None:
+    lines = raw.splitlines(keepends=True)
+    left = [line for line in lines if json.loads(line).get("operation_id") not in ids]
+    return None if len(left) == len(lines) else b"".join(left)
+
+
+def erase_from_duckdb(database: str, operation_ids: Collection[str], schema: str | None = None) -> int:
+    """Remove the operations' rows from the tables of a DuckDB database, in one transaction.
+
+    :param database: its file
+    :param schema: the tables' schema; all schemas without
+    :return: how many rows were removed
+    :raises StorageError: the file can't be opened, or another process has it open
+    """
+    import duckdb
+
+    if not Path(database).is_file():
+        raise StorageError(f"There is no DuckDB database at {database}")
+    try:
+        connection = duckdb.connect(database)
+    except duckdb.Error as error:
+        raise StorageError(
+            f"The DuckDB database {database} can't be opened: {type(error).__name__}",
+            todo="Close whatever has it open",
+        ) from error
+    with connection:
+        found: list[tuple[str, str]] = connection.execute(
+            "SELECT table_schema, table_name FROM information_schema.tables "
+            "WHERE table_type = 'BASE TABLE' AND list_contains(?, table_name) AND (? IS NULL OR table_schema = ?)",
+            [list(TABLES), schema, schema],
+        ).fetchall()
+        connection.begin()
+        removed = 0
+        for table_schema, table in found:
+            place = ".".join(f'"{part.replace(chr(34), chr(34) * 2)}"' for part in (table_schema, table))
+            row: tuple[Any, ...] | None = connection.execute(
+                f"DELETE FROM {place} WHERE list_contains(?, operation_id)",  # noqa: S608 - both names quoted
+                [sorted(operation_ids)],
+            ).fetchone()
+            removed += int(row[0]) if row else 0
+        connection.commit()
+        # Deleted rows stay readable in the file until it is rewritten.
+        connection.execute("CHECKPOINT")
+    return removed
+
+
+def sql_for(operation_ids: Collection[str]) -> str:
+    """Return the statements that remove the operations from any other database."""
+    quoted = ", ".join(f"'{one}'" for one in sorted(operation_ids))
+    return "\n".join(f"DELETE FROM {table} WHERE operation_id IN ({quoted});" for table in TABLES)  # noqa: S608

@@ -1,0 +1,50 @@
+"""Take an archive elsewhere: as an archive, or as plain files."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.archive.layout import OUTCOME_FILE, ROOT_FILE
+
+if TYPE_CHECKING:
+    from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.folder import Folder
+
+_SIDE_BY_SIDE = 16
+
+
+def copy_archive(archive: Archive, target: Folder) -> int:
+    """Copy an archive to another place, where it is an archive again. What is there already is left as it is.
+
+    :param target: a folder; another archive's is added to
+    :return: how many files were copied
+    """
+    names = [name for name in archive.folder.names() if not name.startswith("probe/")]
+    # What says that something is complete comes after all of it.
+    last = [name for name in names if name.endswith(OUTCOME_FILE) or name == ROOT_FILE]
+
+    def copy(name: str) -> bool:
+        return target.create(name, archive.folder.read(name))
+
+    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        copied = sum(pool.map(copy, sorted(set(names) - set(last))))
+        return copied + sum(pool.map(copy, last))
+
+
+def copy_answers(archive: Archive, target: Folder) -> int:
+    """Write each answer as a plain file that ``airflow-speechkit transform`` takes, named by its operation.
+
+    :return: how many there are
+    """
+
+    def write(operation_id: str) -> bool:
+        answer = archive.answer(operation_id)
+        if answer is None:
+            return False
+        recognition = b"" if answer.recognition is None else b"\n" + answer.recognition
+        target.replace(f"{operation_id}.json", answer.operation + recognition)
+        return True
+
+    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        return sum(pool.map(write, archive.operations()))

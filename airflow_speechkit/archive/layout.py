@@ -1,0 +1,71 @@
+"""Which file of the archive lies where.
+
+::
+
+    archive.json                                 what makes the folder an archive
+    ledger/<fingerprint>/0001.claim.json         a process is about to submit (exclusive create)
+                         0001.operation.json     the service took it: the submission, with its operation id
+                         0001.finished.json      … and so on: the stages of `archive.ledger`
+    operations/<operation id>/submission.json    from the operation id back to the recording
+                              operation.json.gz  the service's answers, as they came
+                              recognition.json.gz
+                              outcome.json       how it ended: the answer is complete once this is there
+    forgotten/<operation id>.json                that something was here, and that it was removed
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.errors import SettingsError
+
+if TYPE_CHECKING:
+    from airflow_speechkit.archive.ledger import Stage
+
+ROOT_FILE = "archive.json"
+SUBMISSION_FILE = "submission.json"
+OPERATION_FILE = "operation.json.gz"
+RECOGNITION_FILE = "recognition.json.gz"
+OUTCOME_FILE = "outcome.json"
+
+#: What stands before the fingerprint in the operation id of a recording that could not be submitted.
+REFUSED_PREFIX = "refused-"
+
+_OPERATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+def checked_operation_id(operation_id: str) -> str:
+    """Return an operation id that is safe in a path.
+
+    :raises SettingsError: it can't be one
+    """
+    if not _OPERATION_ID.fullmatch(operation_id):
+        raise SettingsError(f"{operation_id[:64]!r} is not an operation id")
+    return operation_id
+
+
+def checked_fingerprint(fingerprint: str) -> str:
+    """Return a fingerprint that is safe in a path.
+
+    :raises SettingsError: it can't be one
+    """
+    if not _FINGERPRINT.fullmatch(fingerprint):
+        raise SettingsError(f"{fingerprint[:80]!r} is not a fingerprint", todo="It has 64 hexadecimal digits")
+    return fingerprint
+
+
+def ledger_file(fingerprint: str, number: int, stage: Stage) -> str:
+    """Return the name of the file that puts a stage of an attempt on record."""
+    return f"ledger/{fingerprint}/{number:04d}.{stage.value}.json"
+
+
+def operation_file(operation_id: str, file: str = "") -> str:
+    """Return the name of one of an operation's files, or of their folder."""
+    return f"operations/{checked_operation_id(operation_id)}/{file}".rstrip("/")
+
+
+def forgotten_file(operation_id: str) -> str:
+    """Return the name of the file that says that the operation was removed."""
+    return f"forgotten/{checked_operation_id(operation_id)}.json"

@@ -1,0 +1,203 @@
+"""What was submitted, and what that means for the next one who asks: the ledger, without any I/O.
+
+Each recording and settings have a *fingerprint*, and under it numbered *attempts*. An attempt begins with a claim
+and collects facts, each written once and never changed; the weightiest one is the attempt's *stage*. `decide` turns
+the attempts into what is to be done now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from airflow_speechkit.settings import AudioEncoding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_speechkit.settings import RecognitionSettings
+
+#: How long the service keeps a result (speechkit-api: "Results are kept 3 days").
+RESULTS_KEPT = timedelta(days=3)
+
+#: INVALID_ARGUMENT, OUT_OF_RANGE and UNIMPLEMENTED depend on the request alone: the same recording with the same
+#: settings ends the same way each time. Anything else can be mended: INTERNAL, UNAVAILABLE, RESOURCE_EXHAUSTED and
+#: DEADLINE_EXCEEDED by time, CANCELLED by asking again, PERMISSION_DENIED and NOT_FOUND by a person.
+HOPELESS_CODES = frozenset({3, 11, 12})
+
+#: What a container says about itself. The recording's bytes decide it, and the ETag stands for those.
+_IN_THE_CONTAINER = frozenset({"audio_encoding", "sample_rate_hertz", "audio_channel_count"})
+
+
+def fingerprint(audio_uri: str, version: str | None, settings: RecognitionSettings) -> str:
+    """Name what is asked for: this recording, in this version, with these settings, of this API.
+
+    It has to stay the same for as long as archives live, or everything would be paid for again. So a field at a
+    default that is empty counts as not being there (later versions add such fields), a language is written in small
+    letters (the service doesn't tell them apart), and what a container says about itself is left out: it doesn't
+    matter whether ``audio_encoding`` was given or read from the recording.
+
+    :param audio_uri: ``s3://bucket/key``
+    :param version: the recording's ETag or version id; quotes around an ETag don't matter
+    :param settings: before or after what was read from the recording has been filled in
+    :return: 64 hexadecimal digits
+    """
+    given = settings.to_json()
+    asked: dict[str, Any] = {
+        field.name: given[field.name]
+        for field in fields(settings)
+        # `False` isn't empty where a setting has three answers: its default is `None`.
+        if field.default not in (None, False, ()) or getattr(settings, field.name) != field.default
+    }
+    asked["language"] = settings.language.lower()
+    if settings.audio_encoding is AudioEncoding.LINEAR16_PCM:
+        asked["audio_channel_count"] = settings.audio_channel_count or 1
+    else:
+        asked = {name: value for name, value in asked.items() if name not in _IN_THE_CONTAINER}
+    material = {"audio_uri": audio_uri, "version": (version or "").strip('"'), "settings": asked}
+    text = json.dumps(material, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Stage(StrEnum):
+    """How far an attempt, or an operation, has got. Of several that are on record the first one here counts."""
+
+    FORGOTTEN = "forgotten"
+    FINISHED = "finished"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    IN_FLIGHT = "operation"
+    REFUSED = "refused"
+    LOST = "lost"
+    CLAIMED = "claim"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no answer.
+
+    :param code: the gRPC code, where the service gave one
+    :param message: in words, without secrets
+    """
+
+    code: int | None
+    message: str
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the same recording with the same settings would end the same way."""
+        return self.code in HOPELESS_CODES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One attempt to submit, as far as it is on record.
+
+    :param number: from 1
+    :param stage: the weightiest fact on record
+    :param scope: the task instance that made it
+    :param owner: the process that made it
+    :param lease_expires_at: until when its maker may still be at it
+    :param operation_id: from `Stage.IN_FLIGHT` on
+    :param submitted_at: from `Stage.IN_FLIGHT` on
+    :param failure: of one that failed
+    """
+
+    number: int
+    stage: Stage
+    scope: str | None = None
+    owner: str | None = None
+    lease_expires_at: datetime | None = None
+    operation_id: str | None = None
+    submitted_at: datetime | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Who asks for a recognition, and how.
+
+    :param scope: the task instance: what it paid for on purpose, its own retries get back
+    :param reuse: whether what others have paid for will do
+    :param resubmit_lost: whether a lost submission may be paid for again
+    """
+
+    scope: str
+    reuse: bool = True
+    resubmit_lost: bool = False
+
+
+class Action(StrEnum):
+    """What is to be done about a recording."""
+
+    SUBMIT = "submit"  #: claim the attempt and send it
+    JOIN = "join"  #: the operation runs: wait for it
+    REUSE = "reuse"  #: the answer is archived
+    FAIL = "fail"  #: it failed, and would only fail again
+    ASK = "ask"  #: the operation is older than the service keeps results: see whether it still has it
+    WAIT = "wait"  #: somebody else is at it
+    LOST = "lost"  #: a request may have been taken; nobody knows the operation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What is to be done, and the facts that go with it.
+
+    :param action: what
+    :param attempt: the attempt it is about; for `Action.SUBMIT` the one to claim
+    :param operation_id: the operation, where there is one
+    :param until: for `Action.WAIT`: when the lease ends; for `Action.LOST`: when it ended
+    :param owner: for `Action.WAIT` and `Action.LOST`: whose claim it is
+    :param failure: for `Action.FAIL`: why
+    """
+
+    action: Action
+    attempt: int
+    operation_id: str | None = None
+    until: datetime | None = None
+    owner: str | None = None
+    failure: Failure | None = None
+
+
+def decide(attempts: Sequence[Attempt], request: Request, now: datetime) -> Decision:
+    """Say what is to be done about a recording.
+
+    An answer that is there is used; else an operation that runs is joined; else whoever is submitting it is waited
+    for; else the newest attempt counts. Attempts that the service refused, or that were never sent, count for nothing.
+
+    :param attempts: all that are on record under the fingerprint, in any order
+    :param request: who asks
+    :param now: UTC
+    """
+    anew = Decision(action=Action.SUBMIT, attempt=max((one.number for one in attempts), default=0) + 1)
+    ours = [
+        one
+        for one in sorted(attempts, key=lambda one: -one.number)
+        if one.stage is not Stage.REFUSED and (request.reuse or one.scope == request.scope)
+    ]
+    for one in ours:
+        if one.stage is Stage.FINISHED:
+            return Decision(action=Action.REUSE, attempt=one.number, operation_id=one.operation_id)
+    for one in ours:
+        if one.stage is Stage.IN_FLIGHT:
+            old = one.submitted_at is not None and now - one.submitted_at >= RESULTS_KEPT
+            return Decision(
+                action=Action.ASK if old else Action.JOIN, attempt=one.number, operation_id=one.operation_id
+            )
+    for one in ours:
+        if one.stage is Stage.CLAIMED and one.lease_expires_at is not None and now < one.lease_expires_at:
+            return Decision(action=Action.WAIT, attempt=one.number, until=one.lease_expires_at, owner=one.owner)
+    if not ours:
+        return anew
+    newest = ours[0]
+    if newest.stage is Stage.FAILED and newest.failure is not None and newest.failure.hopeless:
+        return Decision(
+            action=Action.FAIL, attempt=newest.number, operation_id=newest.operation_id, failure=newest.failure
+        )
+    if newest.stage in (Stage.LOST, Stage.CLAIMED) and not request.resubmit_lost:
+        return Decision(action=Action.LOST, attempt=newest.number, until=newest.lease_expires_at, owner=newest.owner)
+    return anew

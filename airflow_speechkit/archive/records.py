@@ -1,0 +1,215 @@
+"""The archive's small files: JSON, with the version of the archive's layout in each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_speechkit.archive.ledger import Attempt, Failure, Stage
+from airflow_speechkit.errors import ArchiveError
+from airflow_speechkit.submission import Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ARCHIVE_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A process says that it is about to submit a recording.
+
+    :param id: unique: whoever finds it in the claim's file holds the claim
+    :param owner: host and process, for people
+    :param scope: the task instance
+    :param claimed_at: UTC
+    :param lease_expires_at: until when others wait for its operation id
+    :param planned: the submission as it will be, without its operation id
+    """
+
+    id: str
+    owner: str
+    scope: str
+    claimed_at: datetime
+    lease_expires_at: datetime
+    planned: Submission
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A submission on record, and where in the ledger it belongs.
+
+    :param submission: the submission
+    :param attempt: its number under the fingerprint; None for a recording that never got as far as a claim
+    :param scope: the task instance that made it
+    """
+
+    submission: Submission
+    attempt: int | None
+    scope: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an operation ended.
+
+    :param operation_id: the operation
+    :param stage: `Stage.FINISHED`, `Stage.FAILED`, `Stage.EXPIRED` or `Stage.REFUSED`
+    :param at: when it was put on record, UTC
+    :param failure: why, where it isn't `Stage.FINISHED`
+    :param api_version: of the answer's files
+    :param files: name -> ``{"sha256": …, "bytes": …}`` of each file of the answer, as it lies there
+    """
+
+    operation_id: str
+    stage: Stage
+    at: datetime
+    failure: Failure | None = None
+    api_version: str | None = None
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def pack(data: Mapping[str, Any]) -> bytes:
+    """Write a record."""
+    return json.dumps({"archive_version": ARCHIVE_VERSION, **data}, ensure_ascii=False, indent=1).encode()
+
+
+def unpack(raw: bytes, url: str) -> dict[str, Any]:
+    """Read a record.
+
+    :param url: where it lies, for the message
+    :raises ArchiveError: it is damaged, or a later version wrote it
+    """
+    try:
+        data = json.loads(raw)
+        version = data["archive_version"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ArchiveError(
+            f"{url} is damaged: it can't be told what was submitted",
+            todo="Look at it with your own eyes, and put it back from a backup if there is one",
+        ) from error
+    if not isinstance(version, int) or version > ARCHIVE_VERSION:
+        raise ArchiveError(
+            f"{url} was written by a later version (archive_version {version}, this one knows {ARCHIVE_VERSION})",
+            todo="Upgrade airflow-speechkit",
+        )
+    return dict(data)
+
+
+def claim_to_json(claim: Claim) -> dict[str, Any]:
+    """Return plain JSON types."""
+    return {
+        "claim_id": claim.id,
+        "owner": claim.owner,
+        "scope": claim.scope,
+        "claimed_at": claim.claimed_at.isoformat(),
+        "lease_expires_at": claim.lease_expires_at.isoformat(),
+        "planned": claim.planned.to_json(),
+    }
+
+
+def claim_from_json(data: Mapping[str, Any]) -> Claim:
+    """Rebuild what `claim_to_json` gave."""
+    return Claim(
+        id=data["claim_id"],
+        owner=data["owner"],
+        scope=data["scope"],
+        claimed_at=datetime.fromisoformat(data["claimed_at"]),
+        lease_expires_at=datetime.fromisoformat(data["lease_expires_at"]),
+        planned=Submission.from_json(data["planned"]),
+    )
+
+
+def entry_to_json(entry: Entry) -> dict[str, Any]:
+    """Return plain JSON types."""
+    return {"attempt": entry.attempt, "scope": entry.scope, "submission": entry.submission.to_json()}
+
+
+def entry_from_json(data: Mapping[str, Any]) -> Entry:
+    """Rebuild what `entry_to_json` gave."""
+    return Entry(
+        submission=Submission.from_json(data["submission"]), attempt=data.get("attempt"), scope=data.get("scope")
+    )
+
+
+def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
+    """Return plain JSON types."""
+    return {
+        "operation_id": outcome.operation_id,
+        "stage": outcome.stage.value,
+        "at": outcome.at.isoformat(),
+        "failure": _failure_to_json(outcome.failure),
+        "api_version": outcome.api_version,
+        "files": {name: dict(about) for name, about in outcome.files.items()},
+    }
+
+
+def outcome_from_json(data: Mapping[str, Any]) -> Outcome:
+    """Rebuild what `outcome_to_json` gave."""
+    return Outcome(
+        operation_id=data["operation_id"],
+        stage=Stage(data["stage"]),
+        at=datetime.fromisoformat(data["at"]),
+        failure=_failure_from_json(data.get("failure")),
+        api_version=data.get("api_version"),
+        files=data.get("files") or {},
+    )
+
+
+def attempt_to_json(entry: Entry, outcome: Outcome) -> dict[str, Any]:
+    """Return what the ledger says about an attempt that has come to an end."""
+    return {
+        "attempt": entry.attempt,
+        "scope": entry.scope,
+        "operation_id": outcome.operation_id,
+        "submitted_at": entry.submission.submitted_at.isoformat(),
+        "at": outcome.at.isoformat(),
+        "failure": _failure_to_json(outcome.failure),
+    }
+
+
+def given_up_to_json(scope: str | None, owner: str | None, failure: Failure, at: datetime) -> dict[str, Any]:
+    """Return what the ledger says about an attempt without an operation."""
+    return {"scope": scope, "owner": owner, "at": at.isoformat(), "failure": _failure_to_json(failure)}
+
+
+def attempt_from_json(number: int, stage: Stage, data: Mapping[str, Any]) -> Attempt:
+    """Read the file of an attempt's stage."""
+    if stage is Stage.CLAIMED:
+        claim = claim_from_json(data)
+        return Attempt(
+            number=number,
+            stage=stage,
+            scope=claim.scope,
+            owner=claim.owner,
+            lease_expires_at=claim.lease_expires_at,
+        )
+    if stage is Stage.IN_FLIGHT:
+        entry = entry_from_json(data)
+        return Attempt(
+            number=number,
+            stage=stage,
+            scope=entry.scope,
+            operation_id=entry.submission.operation_id,
+            submitted_at=entry.submission.submitted_at,
+        )
+    submitted_at = data.get("submitted_at")
+    return Attempt(
+        number=number,
+        stage=stage,
+        scope=data.get("scope"),
+        owner=data.get("owner"),
+        operation_id=data.get("operation_id"),
+        submitted_at=datetime.fromisoformat(submitted_at) if submitted_at else None,
+        failure=_failure_from_json(data.get("failure")),
+    )
+
+
+def _failure_to_json(failure: Failure | None) -> dict[str, Any] | None:
+    return None if failure is None else {"code": failure.code, "message": failure.message}
+
+
+def _failure_from_json(data: Mapping[str, Any] | None) -> Failure | None:
+    return None if data is None else Failure(data.get("code"), data["message"])

@@ -1,0 +1,242 @@
+"""Recordings become operations, each paid for once: one after the other or thousands side by side."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.archive.batch import How, OnFailure, OnLostSubmission, Origin, SubmitPolicy, raise_failures
+from airflow_speechkit.archive.budget import Budget
+from airflow_speechkit.archive.claiming import Case, Claimant
+from airflow_speechkit.archive.ledger import Action, Failure, Request, fingerprint
+from airflow_speechkit.archive.pace import Pace
+from airflow_speechkit.archive.progress import Progress
+from airflow_speechkit.errors import QuotaExceededError, RecordingError, ServiceFaultError, SpeechKitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
+
+    from airflow_speechkit.api.operation import Operation
+    from airflow_speechkit.archive.batch import SubmitOutcome, ToSubmit
+    from airflow_speechkit.archive.claiming import NotYet
+    from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.settings import RecognitionSettings
+
+log = logging.getLogger(__name__)
+
+#: How many failed recordings are named one by one in the log.
+_MOST_NAMED = 20
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Submitter:
+    """Makes operations of recordings: joins, reuses or submits, as the archive's ledger says.
+
+    :param archive: has been probed
+    :param send: hands one recording (its https link) to the service; blocks; must not send it again on its own
+        account once it may have been taken
+    :param origin: who submits
+    :param policy: how
+    :param prepare: reads what has to be known of a recording before it is sent (its format, its length); called side
+        by side, and only for those that have to be sent
+    :param ask: whether the service still has an operation that is older than results are kept; without it they are
+        taken to be gone
+    :param now: the time, UTC
+    :param sleep: waits, in seconds
+    """
+
+    archive: Archive
+    send: Callable[[str, RecognitionSettings], Operation]
+    origin: Origin = field(default_factory=Origin)
+    policy: SubmitPolicy = field(default_factory=SubmitPolicy)
+    prepare: Callable[[ToSubmit], ToSubmit] | None = None
+    ask: Callable[[str], bool] | None = None
+    now: Callable[[], datetime] = _utc_now
+    sleep: Callable[[float], None] = time.sleep
+
+    def __post_init__(self) -> None:
+        self._pace = Pace(self.policy.submits_per_hour)
+        self._budget = Budget(self.policy.max_billed_seconds)
+        self._claimant = Claimant(
+            archive=self.archive,
+            send=self.send,
+            origin=self.origin,
+            policy=self.policy,
+            prepare=self.prepare,
+            ask=self.ask,
+            now=self.now,
+            sleep=self.sleep,
+            request=Request(
+                # Without a task instance there are no retries to give it back to.
+                scope=self.origin.scope or uuid.uuid4().hex,
+                reuse=self.policy.reuse,
+                resubmit_lost=self.policy.on_lost_submission == OnLostSubmission.RESUBMIT,
+            ),
+            owner=f"{socket.gethostname()}:{os.getpid()}",
+            budget=self._budget,
+        )
+
+    def submit(self, items: Sequence[ToSubmit]) -> list[SubmitOutcome]:
+        """Get every recording its operation. Killed at any point and started again, it goes on where it was.
+
+        A recording that can't be submitted doesn't hold up the others; its outcome says why. What concerns all of
+        them is raised: the archive, the credentials, the budget, a quota that stays used up, a service that can't be
+        reached.
+
+        :param items: the recordings; one that is there twice is paid for once
+        :return: one for each item, in the same order
+        :raises SpeechKitError: nothing more could be sent; a retry goes on from there
+        """
+        cases = self._cases(items)
+        with ThreadPoolExecutor(self.policy.side_by_side, thread_name_prefix="speechkit-submit") as pool:
+            try:
+                self._look_up(pool, cases)
+                self._start_budget(cases)
+                self._work_off(pool, cases)
+            except BaseException:
+                # What is on its way still gets put on record; nothing else goes out.
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        by_place = {place: case.outcome for case in cases for place in case.places}
+        found = [by_place[place] for place in range(len(items))]
+        return [replace(one, item=item) for one, item in zip(found, items, strict=True) if one is not None]
+
+    def _cases(self, items: Sequence[ToSubmit]) -> list[Case]:
+        cases: dict[str, Case] = {}
+        for place, item in enumerate(items):
+            mark = fingerprint(item.audio_uri, item.version, item.settings)
+            if mark in cases:
+                cases[mark].places.append(place)
+                continue
+            case = cases[mark] = Case(mark, [place], item)
+            if item.error is not None:
+                case.conclude(How.REFUSED, error=item.error)
+            elif not item.version and not self.policy.allow_unversioned:
+                error = RecordingError(
+                    "The bucket gives this recording no ETag: if it is replaced nobody can tell",
+                    recording=item.audio_uri,
+                    todo="Set `allow_unversioned=True` if recordings under one address never change",
+                )
+                case.conclude(How.REFUSED, error=error)
+        return list(cases.values())
+
+    def _look_up(self, pool: ThreadPoolExecutor, cases: list[Case]) -> None:
+        for _ in pool.map(self._claimant.decide, [case for case in cases if case.outcome is None]):
+            pass
+
+    def _start_budget(self, cases: list[Case]) -> None:
+        to_send = [case for case in cases if case.decision is not None and case.decision.action is Action.SUBMIT]
+        seconds = self._budget.plan([case.item for case in to_send])
+        for case in to_send:
+            case.charged = True
+        unknown = sum(case.item.billed_seconds is None for case in to_send)
+        log.info(
+            "%d recordings: %d to submit, which will be billed %d seconds%s; the others have their operations, are "
+            "being submitted elsewhere, or can't be submitted",
+            len(cases),
+            len(to_send),
+            seconds,
+            f" and {unknown} of unknown length" if unknown else "",
+        )
+
+    def _work_off(self, pool: ThreadPoolExecutor, cases: list[Case]) -> None:
+        queue = deque(case for case in cases if case.outcome is None)
+        later: list[tuple[datetime, Case]] = []
+        running: dict[Future[NotYet | None], Case] = {}
+        accepted_at = self.now()
+        progress = Progress(cases, self._pace, self.policy.progress_every, accepted_at)
+        while queue or later or running:
+            now = self.now()
+            queue.extend(case for at, case in later if at <= now)
+            later = [(at, case) for at, case in later if at > now]
+            delay_s = self._pace.delay_s(now)
+            if queue and delay_s == 0 and len(running) < self.policy.side_by_side:
+                case = queue.popleft()
+                self._pace.sent(now)
+                running[pool.submit(self._claimant.advance, case)] = case
+                continue
+            progress.log(now)
+            if not running:
+                waits_s = [(at - now).total_seconds() for at, _ in later] + ([delay_s] if queue else [])
+                self.sleep(min(*waits_s, max(1.0, self.policy.progress_every.total_seconds())))
+                continue
+            for done in wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done:
+                case = running.pop(done)
+                not_yet = done.result()
+                if not_yet is None:
+                    accepted_at = self.now()
+                    self._pace.accepted()
+                    continue
+                if not not_yet.sent or isinstance(not_yet.error, QuotaExceededError):
+                    self._pace.not_sent()
+                if not_yet.error is not None:
+                    self._not_taken(case, not_yet.error, accepted_at)
+                if case.outcome is None:
+                    later.append((not_yet.until or self.now(), case))
+        progress.log(self.now(), last=True)
+
+    def _not_taken(self, case: Case, error: SpeechKitError, accepted_at: datetime) -> None:
+        now = self.now()
+        if isinstance(error, QuotaExceededError):
+            if now - accepted_at >= self.policy.patience:
+                raise error
+            pause_s = self._pace.pause(now, error.retry_after_s)
+            log.warning("The quota is used up: nothing goes out for %.0f seconds", pause_s)
+            return
+        case.faults += 1
+        if case.faults < self.policy.tries:
+            pause_s = self._pace.pause(now)
+            log.warning("The service is in trouble (%s): nothing goes out for %.0f s", type(error).__name__, pause_s)
+        elif isinstance(error, ServiceFaultError):
+            case.conclude(How.REFUSED, error=error)
+        else:
+            raise error
+
+    def hand_on(self, outcomes: Sequence[SubmitOutcome], on_failure: OnFailure) -> list[str]:
+        """Return the operation ids that go to whoever waits for the results, in the order of the recordings.
+
+        What a retry of the task may mend is raised whatever `on_failure` says: that isn't the recording's fault.
+
+        :param outcomes: what `submit` gave
+        :param on_failure: see `OnFailure`
+        :raises SpeechKitError: the error itself where there is one, `SubmissionsFailedError` where there are several
+        """
+        failed = [one for one in outcomes if one.error is not None]
+        errors = [one.error for one in outcomes if one.error is not None]
+        if on_failure != OnFailure.FAIL:
+            errors = [error for error in errors if _passing(error)]
+        raise_failures(errors, of=len(outcomes))
+        for one in failed[:_MOST_NAMED]:
+            log.warning("%s: %s", "Skipped" if on_failure == OnFailure.SKIP else "On record as failed", one.error)
+        if len(failed) > _MOST_NAMED:
+            log.warning("… and %d more", len(failed) - _MOST_NAMED)
+        if on_failure == OnFailure.SKIP:
+            return [one.operation_id for one in outcomes if one.error is None and one.operation_id is not None]
+        return [one.operation_id or self._refuse(one) for one in outcomes]
+
+    def _refuse(self, outcome: SubmitOutcome) -> str:
+        now = self.now()
+        planned = self._claimant.planned(outcome.item, outcome.fingerprint, now)
+        code = getattr(outcome.error, "grpc_code", None)
+        message = outcome.error.what if outcome.error is not None else outcome.how.value
+        return self.archive.refuse(planned, Failure(code, message), now)
+
+
+def _passing(error: SpeechKitError) -> bool:
+    if isinstance(error, ServiceFaultError):
+        # "Internal Server Error = check that the declared format matches the file" (the service's FAQ).
+        return error.http_status != 500
+    return error.retry_can_help

@@ -1,0 +1,202 @@
+"""What to do about a recording, decided from what is on record."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from airflow_speechkit.archive.ledger import (
+    RESULTS_KEPT,
+    Action,
+    Attempt,
+    Failure,
+    Request,
+    Stage,
+    decide,
+    fingerprint,
+)
+from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+MINE, THEIRS = "mine", "theirs"
+
+
+def attempt(number: int, stage: Stage, **about: Any) -> Attempt:
+    defaults: dict[str, Any] = {"scope": THEIRS}
+    if stage in (Stage.IN_FLIGHT, Stage.FINISHED, Stage.FAILED, Stage.EXPIRED):
+        defaults |= {"operation_id": f"op{number}", "submitted_at": NOW - timedelta(minutes=5)}
+    if stage is Stage.CLAIMED:
+        defaults |= {"lease_expires_at": NOW + timedelta(minutes=5), "owner": "worker-7"}
+    return Attempt(number=number, stage=stage, **(defaults | about))
+
+
+def decided(*attempts: Attempt, now: datetime = NOW, **request: Any) -> tuple[Action, int, str | None]:
+    decision = decide(attempts, Request(scope=MINE, **request), now)
+    return decision.action, decision.attempt, decision.operation_id
+
+
+def failed(number: int, code: int | None, **about: Any) -> Attempt:
+    return attempt(number, Stage.FAILED, failure=Failure(code, "no"), **about)
+
+
+class TestDecide:
+    def test_nothing_on_record_is_submitted(self) -> None:
+        assert decided() == (Action.SUBMIT, 1, None)
+
+    def test_an_operation_in_flight_is_joined(self) -> None:
+        assert decided(attempt(1, Stage.IN_FLIGHT)) == (Action.JOIN, 1, "op1")
+
+    def test_an_archived_answer_is_used(self) -> None:
+        assert decided(attempt(1, Stage.FINISHED)) == (Action.REUSE, 1, "op1")
+
+    def test_an_archived_answer_is_used_however_old_it_is(self) -> None:
+        assert decided(attempt(1, Stage.FINISHED, submitted_at=NOW - timedelta(days=900)))[0] is Action.REUSE
+
+    def test_the_newest_answer_is_used(self) -> None:
+        assert decided(attempt(1, Stage.FINISHED), attempt(2, Stage.FINISHED)) == (Action.REUSE, 2, "op2")
+
+    def test_an_answer_that_is_there_is_better_than_one_to_come(self) -> None:
+        assert decided(attempt(1, Stage.FINISHED), attempt(2, Stage.IN_FLIGHT)) == (Action.REUSE, 1, "op1")
+
+    @pytest.mark.parametrize("code", [3, 11, 12])
+    def test_what_would_fail_again_ends_at_once(self, code: int) -> None:
+        assert decided(failed(1, code)) == (Action.FAIL, 1, "op1")
+
+    @pytest.mark.parametrize("code", [1, 2, 4, 5, 7, 8, 10, 13, 14, 16, None])
+    def test_what_a_retry_can_mend_is_submitted_anew(self, code: int | None) -> None:
+        assert decided(failed(1, code)) == (Action.SUBMIT, 2, None)
+
+    @pytest.mark.parametrize(("age", "action"), [(RESULTS_KEPT, Action.ASK), (RESULTS_KEPT / 2, Action.JOIN)])
+    def test_the_service_is_asked_about_an_operation_older_than_it_keeps_results(
+        self, age: timedelta, action: Action
+    ) -> None:
+        assert decided(attempt(1, Stage.IN_FLIGHT, submitted_at=NOW - age)) == (action, 1, "op1")
+
+    @pytest.mark.parametrize("stage", [Stage.EXPIRED, Stage.FORGOTTEN, Stage.REFUSED])
+    def test_what_left_nothing_is_submitted_anew(self, stage: Stage) -> None:
+        assert decided(attempt(1, stage)) == (Action.SUBMIT, 2, None)
+
+    def test_a_live_claim_is_waited_for(self) -> None:
+        decision = decide([attempt(1, Stage.CLAIMED)], Request(scope=MINE), NOW)
+        assert (decision.action, decision.until, decision.owner) == (
+            Action.WAIT,
+            NOW + timedelta(minutes=5),
+            "worker-7",
+        )
+
+    def test_an_expired_claim_is_a_lost_submission(self) -> None:
+        assert decided(attempt(1, Stage.CLAIMED, lease_expires_at=NOW)) == (Action.LOST, 1, None)
+
+    def test_what_its_owner_calls_lost_is_lost_before_the_lease_ends(self) -> None:
+        assert decided(attempt(1, Stage.LOST)) == (Action.LOST, 1, None)
+
+    @pytest.mark.parametrize(
+        "lost", [attempt(1, Stage.LOST), attempt(1, Stage.CLAIMED, lease_expires_at=NOW - timedelta(hours=1))]
+    )
+    def test_a_lost_submission_is_sent_again_only_on_request(self, lost: Attempt) -> None:
+        assert decided(lost, resubmit_lost=True) == (Action.SUBMIT, 2, None)
+
+    def test_a_lost_submission_stays_lost_behind_one_that_was_refused(self) -> None:
+        assert decided(attempt(1, Stage.LOST), attempt(2, Stage.REFUSED)) == (Action.LOST, 1, None)
+        assert decided(attempt(1, Stage.LOST), attempt(2, Stage.REFUSED), resubmit_lost=True)[1] == 3
+
+    def test_a_lost_submission_is_over_once_a_later_one_came_to_an_end(self) -> None:
+        assert decided(attempt(1, Stage.LOST), failed(2, 13)) == (Action.SUBMIT, 3, None)
+
+    def test_the_order_of_the_records_does_not_matter(self) -> None:
+        assert decided(attempt(2, Stage.IN_FLIGHT), failed(1, 13)) == (Action.JOIN, 2, "op2")
+
+
+class TestPayAgainOnPurpose:
+    @pytest.mark.parametrize("stage", [Stage.FINISHED, Stage.IN_FLIGHT, Stage.CLAIMED, Stage.LOST, Stage.FAILED])
+    def test_what_others_have_does_not_count(self, stage: Stage) -> None:
+        assert decided(attempt(1, stage), reuse=False) == (Action.SUBMIT, 2, None)
+
+    @pytest.mark.parametrize(
+        ("stage", "action"),
+        [
+            (Stage.FINISHED, Action.REUSE),
+            (Stage.IN_FLIGHT, Action.JOIN),
+            (Stage.CLAIMED, Action.WAIT),
+            (Stage.LOST, Action.LOST),
+        ],
+    )
+    def test_a_retry_of_the_same_task_instance_does_not_pay_a_third_time(self, stage: Stage, action: Action) -> None:
+        found = decided(attempt(1, Stage.FINISHED), attempt(2, stage, scope=MINE), reuse=False)
+        assert found[:2] == (action, 2)
+
+    def test_its_own_hopeless_failure_ends_at_once(self) -> None:
+        assert decided(failed(1, 3, scope=MINE), reuse=False)[0] is Action.FAIL
+
+
+class TestFingerprint:
+    ADDRESS = ("s3://calls/2026/1.ogg", "abc")
+
+    def test_it_never_changes(self) -> None:
+        # These stand in the archives of users: another value means that everything is paid for again.
+        assert fingerprint(*self.ADDRESS, RecognitionSettings()) == (
+            "aee16bfdd0ee38bc3347b5e7b38ba68b699aa80780ed8d5dde88292211342ef9"
+        )
+        loaded = RecognitionSettings(
+            api_version=ApiVersion.V3,
+            language="kk-KZ",
+            model="deferred-general",
+            literature_text=True,
+            phone_formatting=False,
+            classifiers={"formal_greeting": ("ON_UTTERANCE",)},
+            speaker_analysis=True,
+            analysis_quantiles=(0.5, 0.9),
+            speaker_labeling=True,
+            audio_encoding=AudioEncoding.MP3,
+        )
+        assert fingerprint(*self.ADDRESS, loaded) == "75146404a7421057d1aea6e484d1afd63380144808f79a624f79f75ee392a70b"
+        pcm = RecognitionSettings(audio_encoding=AudioEncoding.LINEAR16_PCM, sample_rate_hertz=8000)
+        assert fingerprint(*self.ADDRESS, pcm) == "40a4f5807d9761e38ef6c4967645b117cc5284c63e1d5dda0c89f2aa590d1f5a"
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"language": "en-US"},
+            {"model": "general:rc"},
+            {"profanity_filter": True},
+            {"literature_text": True},
+            {"raw_results": True},
+            {"api_version": "v3"},
+            {"api_version": "v3", "phone_formatting": False},
+            {"api_version": "v3", "speaker_labeling": True},
+            {"audio_encoding": "LINEAR16_PCM", "sample_rate_hertz": 8000},
+            {"audio_encoding": "LINEAR16_PCM", "sample_rate_hertz": 16000},
+            {"audio_encoding": "LINEAR16_PCM", "sample_rate_hertz": 8000, "audio_channel_count": 2},
+        ],
+        ids=str,
+    )
+    def test_whatever_changes_the_answer_changes_it(self, change: dict[str, Any]) -> None:
+        changed = fingerprint(*self.ADDRESS, RecognitionSettings(**change))
+        assert changed != fingerprint(*self.ADDRESS, RecognitionSettings())
+        assert changed != fingerprint(*self.ADDRESS, RecognitionSettings(api_version=ApiVersion.V3)) or (
+            change == {"api_version": "v3"}
+        )
+
+    @pytest.mark.parametrize(
+        "address", [("s3://calls/2026/2.ogg", "abc"), ("s3://calls/2026/1.ogg", "abd"), ("s3://calls/2026/1.ogg", None)]
+    )
+    def test_another_recording_or_version_changes_it(self, address: tuple[str, str | None]) -> None:
+        assert fingerprint(*address, RecognitionSettings()) != fingerprint(*self.ADDRESS, RecognitionSettings())
+
+    @pytest.mark.parametrize("encoding", ["OGG_OPUS", "MP3"])
+    def test_what_a_container_says_about_itself_does_not_matter(self, encoding: str) -> None:
+        settled = RecognitionSettings(audio_encoding=AudioEncoding(encoding))
+        assert fingerprint(*self.ADDRESS, settled) == fingerprint(*self.ADDRESS, RecognitionSettings())
+
+    def test_one_channel_is_the_same_said_or_unsaid(self) -> None:
+        pcm = {"audio_encoding": AudioEncoding.LINEAR16_PCM, "sample_rate_hertz": 8000}
+        assert fingerprint(*self.ADDRESS, RecognitionSettings(**pcm)) == fingerprint(
+            *self.ADDRESS, RecognitionSettings(**pcm, audio_channel_count=1)
+        )
+
+    def test_quotes_and_case_that_the_services_ignore_do_not_matter(self) -> None:
+        assert fingerprint("s3://b/k", '"abc"', RecognitionSettings(language="RU-ru")) == fingerprint(
+            "s3://b/k", "abc", RecognitionSettings()
+        )

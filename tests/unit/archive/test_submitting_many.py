@@ -1,0 +1,230 @@
+"""Many recordings: quota, budget, runs side by side, an archive in trouble, progress."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from pathlib import Path
+from threading import Barrier, Thread
+from typing import Any
+
+import pytest
+
+from airflow_speechkit.archive.batch import How, SubmitOutcome
+from airflow_speechkit.archive.ledger import Stage
+from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.errors import (
+    ArchiveError,
+    BudgetExceededError,
+    QuotaExceededError,
+    RefusedError,
+    UnreachableError,
+)
+from airflow_speechkit.settings import RecognitionSettings
+from tests.unit.archive.world import T0, Clock, Life, Service, item, lost, mortal, submitter
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    archive = Archive.at(tmp_path)
+    archive.probe(T0)
+    return archive
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service(Clock())
+
+
+def ways(outcomes: list[SubmitOutcome]) -> list[How]:
+    return [one.how for one in outcomes]
+
+
+class TestQuota:
+    def test_a_429_stops_all_for_as_long_as_the_service_asks(self, archive: Archive, service: Service) -> None:
+        service.script["2"] = [QuotaExceededError("quota", http_status=429, retry_after_s=95.0)]
+        outcomes = submitter(archive, service).submit([item(name) for name in "123"])
+        assert ways(outcomes) == [How.SUBMITTED] * 3
+        assert sum(service.clock.slept_s) >= 95
+        assert service.accepted == {"1": 1, "2": 1, "3": 1}
+
+    def test_a_429_storm_is_waited_out_with_growing_pauses(self, archive: Archive, service: Service) -> None:
+        service.script["1"] = [QuotaExceededError("quota", http_status=429) for _ in range(5)]
+        outcomes = submitter(archive, service).submit([item("1"), item("2")])
+        assert ways(outcomes) == [How.SUBMITTED] * 2
+        assert sum(service.clock.slept_s) >= 10 + 20 + 40 + 80
+
+    def test_a_quota_that_stays_used_up_ends_the_task_and_a_retry_goes_on(
+        self, archive: Archive, service: Service
+    ) -> None:
+        service.script["2"] = [QuotaExceededError("quota", http_status=429) for _ in range(99)]
+        with pytest.raises(QuotaExceededError):
+            submitter(archive, service, patience=timedelta(hours=1)).submit([item("1"), item("2")])
+        service.script.clear()
+        assert ways(submitter(archive, service).submit([item("1"), item("2")])) == [How.JOINED, How.SUBMITTED]
+
+    def test_no_more_go_out_in_any_hour_than_allowed(self, archive: Archive, service: Service) -> None:
+        submitter(archive, service, submits_per_hour=5, side_by_side=3).submit([item(str(n)) for n in range(17)])
+        sent = sorted(service.created_at.values())
+        assert len(sent) == 17
+        for earlier, later in zip(sent, sent[5:], strict=False):
+            assert later - earlier >= timedelta(hours=1)
+
+    def test_trouble_is_retried_after_a_pause_and_then_raised(self, archive: Archive, service: Service) -> None:
+        service.script["1"] = [UnreachableError("connection refused") for _ in range(3)]
+        assert ways(submitter(archive, service).submit([item("1")])) == [How.SUBMITTED]
+        service.script["2"] = [UnreachableError("connection refused") for _ in range(9)]
+        with pytest.raises(UnreachableError):
+            submitter(archive, service).submit([item("2")])
+        assert service.accepted == {"1": 1}
+
+
+class TestBudget:
+    def test_nothing_is_sent_past_the_budget(self, archive: Archive, service: Service) -> None:
+        with pytest.raises(BudgetExceededError, match="180 seconds"):
+            submitter(archive, service, max_billed_seconds=179).submit([item(name) for name in "123"])
+        assert service.asked == 0
+
+    def test_what_costs_nothing_does_not_count(self, archive: Archive, service: Service) -> None:
+        submitter(archive, service).submit([item("1"), item("2")])
+        outcomes = submitter(archive, service, max_billed_seconds=60).submit([item(name) for name in "1231"])
+        assert ways(outcomes) == [How.JOINED, How.JOINED, How.SUBMITTED, How.JOINED]
+
+    def test_an_unknown_length_with_a_budget_is_an_error_not_a_guess(self, archive: Archive, service: Service) -> None:
+        unknown = item("2", billed_seconds=None, duration_ms=None)
+        with pytest.raises(BudgetExceededError, match="can't be told"):
+            submitter(archive, service, max_billed_seconds=10_000).submit([item("1"), unknown])
+        assert service.asked == 0
+        assert ways(submitter(archive, service).submit([unknown])) == [How.SUBMITTED]
+
+    def test_a_resubmission_counts_too(self, archive: Archive, service: Service) -> None:
+        service.script["1"] = [lost()]
+        [outcome] = submitter(archive, service, max_billed_seconds=60, on_lost_submission="resubmit").submit([item()])
+        assert isinstance(outcome.error, BudgetExceededError)
+        assert service.accepted["1"] == 1
+
+
+class TestTwoAtOnce:
+    def test_who_comes_second_waits_for_the_operation_id(self, archive: Archive, service: Service) -> None:
+        other: list[SubmitOutcome] = []
+        accept = service.send
+
+        def slowly(link: str, settings: RecognitionSettings) -> Any:
+            waiting = submitter(archive, service, run="other")
+            waiting.sleep = service.clock.sleep
+            thread = Thread(target=lambda: other.extend(waiting.submit([item()])))
+            thread.start()
+            while not service.clock.slept_s:
+                thread.join(0.01)
+            operation = accept(link, settings)
+            threads.append(thread)
+            return operation
+
+        threads: list[Thread] = []
+        [first] = submitter(archive, service, send=slowly, lease=timedelta(days=1000)).submit([item()])
+        threads[0].join()
+        assert (other[0].how, other[0].operation_id) == (How.JOINED, first.operation_id)
+        assert service.accepted.total() == 1
+
+    def test_a_claim_whose_owner_is_gone_is_lost_when_its_lease_ends(self, archive: Archive, service: Service) -> None:
+        service.script["1"] = [KeyboardInterrupt()]
+        with pytest.raises(KeyboardInterrupt):
+            submitter(archive, service, run="killed").submit([item()])
+        [outcome] = submitter(archive, service, run="other").submit([item()])
+        assert outcome.how is How.LOST
+        assert sum(service.clock.slept_s) == pytest.approx(600)
+
+    def test_a_process_that_was_held_up_after_its_claim_sends_nothing(self, tmp_path: Path, service: Service) -> None:
+        Archive.at(tmp_path).probe(T0)
+
+        class Suspended(Life):
+            def after(self) -> None:
+                self.used += 1
+                if self.used == 3:
+                    service.clock.advance(minutes=9)
+
+        [outcome] = submitter(mortal(tmp_path, Suspended()), service).submit([item()])
+        assert outcome.how is How.SUBMITTED
+        assert [one.stage for one in Archive.at(tmp_path).attempts(outcome.fingerprint)] == [
+            Stage.REFUSED,
+            Stage.IN_FLIGHT,
+        ]
+        assert service.accepted.total() == 1
+
+    def test_many_threads_over_the_same_list_pay_once_each(self, tmp_path: Path, service: Service) -> None:
+        Archive.at(tmp_path).probe(T0)
+        items = [item(str(n)) for n in range(40)]
+        barrier = Barrier(3)
+        found: list[list[str | None]] = []
+
+        def run(name: str) -> None:
+            process = submitter(Archive.at(tmp_path), service, run=name, side_by_side=4, lease=timedelta(days=9999))
+            barrier.wait()
+            found.append([one.operation_id for one in process.submit(items)])
+
+        threads = [Thread(target=run, args=(f"run-{n}",)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found[0] == found[1] == found[2]
+        assert None not in found[0]
+        assert set(service.accepted.values()) == {1}
+
+
+class TestArchiveInTrouble:
+    def test_an_operation_that_cannot_be_put_on_record_is_named_so_that_it_can_be_adopted(
+        self, archive: Archive, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: Any) -> None:
+            raise ArchiveError("No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Archive, "record_submission", full)
+            with pytest.raises(ArchiveError) as raised:
+                submitter(archive, service).submit([item("1"), item("2")])
+        [operation_id] = service.operations
+        assert raised.value.operation_id == operation_id
+        assert f"{operation_id} --archive {archive.url}" in str(raised.value)
+        assert service.accepted.total() == 1
+
+    def test_a_short_outage_of_the_archive_loses_nothing(
+        self, archive: Archive, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fails = [ArchiveError("away"), ArchiveError("away")]
+        record = Archive.record_submission
+
+        def shaky(self: Archive, *args: Any) -> None:
+            if fails:
+                raise fails.pop()
+            record(self, *args)
+
+        monkeypatch.setattr(Archive, "record_submission", shaky)
+        assert ways(submitter(archive, service).submit([item("1"), item("2")])) == [How.SUBMITTED] * 2
+
+
+class TestProgress:
+    def test_lines_say_done_failed_waiting_and_the_expected_end(
+        self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        service.script["3"] = [RefusedError("no", http_status=400)]
+        submitter(archive, service, submits_per_hour=4).submit([item(str(n)) for n in range(10)])
+        lines = [record.getMessage() for record in caplog.records if "recordings done" in record.getMessage()]
+        assert "4 of 10 recordings done (3 submitted, 1 refused), 6 waiting; expected end 2026-11-22 14:00 UTC" in lines
+        assert lines[-1] == "10 of 10 recordings done (9 submitted, 1 refused), 0 waiting"
+
+    def test_there_is_at_most_one_line_in_a_while(
+        self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        submitter(archive, service).submit([item(str(n)) for n in range(30)])
+        assert sum("recordings done" in record.getMessage() for record in caplog.records) == 1
+
+    def test_the_cost_is_logged_before_anything_is_sent(
+        self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        unknown = item("3", billed_seconds=None)
+        submitter(archive, service).submit([item("1"), item("2"), unknown])
+        assert "3 to submit, which will be billed 120 seconds and 1 of unknown length" in caplog.text

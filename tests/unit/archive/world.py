@@ -1,0 +1,205 @@
+"""The world around an archive: a service that counts what it is paid for, a clock, a disk on which processes die."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from airflow_speechkit.api.operation import Operation, OperationState
+from airflow_speechkit.archive.batch import Origin, SubmitPolicy, ToSubmit
+from airflow_speechkit.archive.ledger import Failure
+from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.archive.submitting import Submitter
+from airflow_speechkit.errors import ArchiveError, UnreachableError
+from airflow_speechkit.folder import Folder
+from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.settings import ApiVersion, RecognitionSettings
+
+T0 = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+class Killed(BaseException):
+    """``kill -9``: nothing of the process runs on."""
+
+
+class Clock:
+    """A clock that stands still but for `sleep`."""
+
+    def __init__(self) -> None:
+        self.time = T0
+        self.slept_s: list[float] = []
+        self._lock = Lock()
+
+    def now(self) -> datetime:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        with self._lock:
+            self.slept_s.append(seconds)
+            self.time += timedelta(seconds=seconds)
+
+    def advance(self, **by: float) -> None:
+        self.time += timedelta(**by)
+
+
+@dataclass
+class Service:
+    """Accepts recordings, counts them, and does as it is told.
+
+    :ivar script: link -> what happens to its next submits, one after the other: an exception, raised before the
+        recording is accepted, or after it if it says that it may have been accepted
+    """
+
+    clock: Clock
+    script: dict[str, list[BaseException]] = field(default_factory=dict)
+    accepted: Counter[str] = field(default_factory=Counter)
+    operations: dict[str, str] = field(default_factory=dict)
+    created_at: dict[str, datetime] = field(default_factory=dict)
+    asked: int = 0
+    _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _lock: Lock = field(default_factory=Lock)
+
+    def send(self, link: str, settings: RecognitionSettings) -> Operation:
+        with self._lock:
+            self.asked += 1
+            happens = self.script.get(link, [])
+            event = happens.pop(0) if happens else None
+            if event is not None and not getattr(event, "may_have_been_accepted", isinstance(event, Killed)):
+                raise event
+            operation_id = f"e03{next(self._ids):017d}"
+            self.accepted[link] += 1
+            self.operations[operation_id] = link
+            self.created_at[operation_id] = self.clock.now()
+            if event is not None:
+                raise event
+        return Operation(
+            id=operation_id,
+            state=OperationState.RUNNING,
+            api_version=settings.api_version,
+            created_at=self.clock.now(),
+            modified_at=self.clock.now(),
+            error_code=None,
+            error_message=None,
+            raw=b"{}",
+        )
+
+
+@dataclass(frozen=True)
+class MortalFolder(Folder):
+    """A folder that kills its process at the n-th thing that is done to it, before or after it is done."""
+
+    life: Any = None
+
+    def _live(self, do: Callable[[], Any]) -> Any:
+        self.life.before()
+        result = do()
+        self.life.after()
+        return result
+
+    def read(self, name: str) -> bytes:
+        found: bytes = self._live(lambda: Folder.read(self, name))
+        return found
+
+    def create(self, name: str, data: bytes) -> bool:
+        return bool(self._live(lambda: Folder.create(self, name, data)))
+
+    def replace(self, name: str, data: bytes) -> None:
+        self._live(lambda: Folder.replace(self, name, data))
+
+    def names(self, below: str = "") -> Iterator[str]:
+        yield from self._live(lambda: list(Folder.names(self, below)))
+
+    def delete(self, name: str) -> None:
+        self._live(lambda: Folder.delete(self, name))
+
+
+class Life:
+    """How many file operations a process still has; every one after that finds it dead."""
+
+    def __init__(self, operations: int | None = None, *, dies_after: bool = False) -> None:
+        self.left = operations
+        self.dies_after = dies_after
+        self.dead = False
+        self.used = 0
+
+    def before(self) -> None:
+        if self.dead or (self.left == 0 and not self.dies_after):
+            self.dead = True
+            raise Killed
+
+    def after(self) -> None:
+        self.used += 1
+        if self.left is not None:
+            if self.left == 0:
+                self.dead = True
+                raise Killed
+            self.left -= 1
+
+
+def mortal(path: Path, life: Life) -> Archive:
+    """An archive on a disk, as a process with that life sees it."""
+    folder = Folder.at(path)
+    return Archive(MortalFolder(folder.fs, folder.root, folder.url, ArchiveError, life))
+
+
+def item(name: str = "1", **about: Any) -> ToSubmit:
+    """A recording."""
+    return replace(
+        ToSubmit(
+            audio_uri=f"s3://calls/{name}.ogg",
+            version=f"etag-{name}",
+            settings=RecognitionSettings(),
+            link=name,
+            size_bytes=1000,
+            duration_ms=60_000,
+            channels=2,
+            billed_seconds=60,
+            labels={"call_id": name},
+        ),
+        **about,
+    )
+
+
+def origin(run: str = "run-1") -> Origin:
+    """A task instance."""
+    return Origin(speechkit_conn_id="speechkit_default", dag_id="calls", run_id=run, task_id="submit", map_index=-1)
+
+
+def submitter(archive: Archive, service: Service, *, run: str = "run-1", **policy: Any) -> Submitter:
+    """A process of a run."""
+    about = {name: policy.pop(name) for name in ("send", "prepare", "ask") if name in policy}
+    return Submitter(
+        archive,
+        about.pop("send", service.send),
+        origin=origin(run),
+        policy=SubmitPolicy(**{"side_by_side": 1, **policy}),
+        now=service.clock.now,
+        sleep=service.clock.sleep,
+        **about,
+    )
+
+
+def answer(operation_id: str, version: ApiVersion = ApiVersion.V2) -> Answer:
+    """What the service says about a finished operation."""
+    return Answer(
+        operation_id=operation_id,
+        api_version=version,
+        operation=f'{{"done": true, "id": "{operation_id}", "response": {{}}}}'.encode(),
+        recognition=b'{"result": {}}' if version is ApiVersion.V3 else None,
+    )
+
+
+def failure(code: int) -> Failure:
+    """An error of an operation."""
+    return Failure(code, f"the service said {code}")
+
+
+def lost(name: str = "timeout") -> UnreachableError:
+    """A broken connection after which nobody knows whether the service has taken the recording."""
+    return UnreachableError(f"No answer within 60 seconds ({name})", may_have_arrived=True)
