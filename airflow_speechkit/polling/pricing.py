@@ -1,0 +1,75 @@
+"""What a check may cost, in seconds of delay that it has to save: pure.
+
+The budget has to do for all that wait and for what comes after them. The price is set so that the plans use a part of
+it, no more and not much less: where few wait, checks are cheap, where many do, they are dear.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.polling.schedule import Forecast, price_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_speechkit.polling.forecast import Kind
+
+#: What part of the budget the schedules plan to use: the rest is for what was not foreseen.
+PLANNED_SHARE = 0.58
+#: Checks for one operation that are planned at least (scarce) and at most (plenty).
+FEWEST_CHECKS, MOST_CHECKS = 1.15, 60.0
+#: Arrivals are counted over this stretch, and never over less than the second, in seconds.
+_ARRIVALS_S, _SHORTEST_ARRIVALS_S = 1800.0, 300.0
+#: How long a wait counts at least when the demand of those who wait is estimated, in seconds.
+_SHORTEST_WAIT_S = 900.0
+_REPRICE_S = 10.0
+_SAMPLE = 24
+_FIRST_PRICE_S = 10.0
+
+
+class Pricing:
+    """The price of a check, kept up with what arrives and what waits."""
+
+    def __init__(self) -> None:
+        self.price_s = _FIRST_PRICE_S
+        self._arrivals: list[float] = []
+        self._since = math.inf
+        self._demand = 0.0
+        self._sample: deque[tuple[Kind, float]] = deque(maxlen=_SAMPLE)
+        self._set_at = -math.inf
+
+    def arrived(self, kind: Kind, work_s: float, submitted_at: float, now: float) -> None:
+        """Count an operation that is waited for from now on."""
+        if submitted_at > now - _ARRIVALS_S:
+            heapq.heappush(self._arrivals, submitted_at)
+        self._since = min(self._since, max(submitted_at, now - _ARRIVALS_S))
+        self._sample.append((kind, work_s))
+
+    def demand_of(self, median_s: float, age_s: float) -> float:
+        """Return how many such operations end in a second for each one that waits."""
+        return 1.0 / max(median_s, age_s, _SHORTEST_WAIT_S)
+
+    def change_demand(self, by: float) -> None:
+        """Add to the demand of all that wait."""
+        self._demand += by
+
+    def set(self, now: float, checks_per_second: float, forecast: Callable[[Kind, float], Forecast]) -> None:
+        """Set the price anew, if the last time is long enough ago.
+
+        :param checks_per_second: what the budget can keep up
+        :param forecast: how long an operation of a kind and work takes
+        """
+        if now - self._set_at < _REPRICE_S or not self._sample:
+            return
+        self._set_at = now
+        while self._arrivals and self._arrivals[0] < now - _ARRIVALS_S:
+            heapq.heappop(self._arrivals)
+        counted_s = max(min(_ARRIVALS_S, now - self._since), _SHORTEST_ARRIVALS_S)
+        load = max(len(self._arrivals) / counted_s, self._demand)
+        checks = MOST_CHECKS if load <= 0.0 else PLANNED_SHARE * checks_per_second / load
+        checks = min(max(checks, FEWEST_CHECKS), MOST_CHECKS)
+        self.price_s = price_for(checks, [forecast(kind, work) for kind, work in self._sample])
