@@ -1,0 +1,109 @@
+"""What the emulator can be told when it starts."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """One emulator. Durations are the service's own seconds, which pass `speed` times as fast as a wall clock's.
+
+    :param port: of the emulated SpeechKit; 0 takes any free one
+    :param storage_port: of the bucket's server; 0 takes any free one
+    :param storage_url: use this S3 server, that is already running, instead of starting one
+    :param bucket: the bucket that is made if it is not there
+    :param speed: 60 = a minute of the service's time passes in a second
+    :param state: directory where operations, billing record, credentials and clock outlive the process;
+        without one they are forgotten at the end
+    :param authorized_key: file with a service account's authorized key; written where none lies there
+    :param recognisers: worker processes that recognise side by side
+    :param warm: load the recogniser's model at the start rather than with the first recording
+    :param exit_with_stdin: end when standard input is closed, so when the process that started this one is gone
+    :param submits_per_hour: quota of submits
+    :param v2_checks_per_hour: quota of v2 operation checks
+    :param v3_checks_per_second: quota of v3 operation checks
+    :param body_limit: bytes that a request's body may have
+    :param retention_s: how long a finished operation and its result are kept
+    :param token_lifetime_s: how long an IAM token is good
+    :param seconds_a_minute: the service's time for a minute of one channel
+    :param deferred_delay_s: what a deferred model takes on top
+    """
+
+    port: int = 0
+    storage_port: int = 0
+    storage_url: str | None = None
+    bucket: str = "recordings"
+    speed: float = 60.0
+    state: Path | None = None
+    authorized_key: Path | None = None
+    recognisers: int = 2
+    warm: bool = True
+    exit_with_stdin: bool = False
+    submits_per_hour: int = 500
+    v2_checks_per_hour: int = 2500
+    v3_checks_per_second: int = 5
+    body_limit: int = 60_000_000
+    retention_s: float = 3 * 24 * 3600.0
+    token_lifetime_s: float = 12 * 3600.0
+    seconds_a_minute: float = 10.0
+    deferred_delay_s: float = 60.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line's arguments, one for each field of :class:`Options`."""
+    default = Options(recognisers=max(1, min(2, os.cpu_count() or 1)))
+    port = parser.add_argument_group("where it listens (always on loopback)")
+    port.add_argument("--port", type=int, default=default.port, help="port of the emulated SpeechKit, 0 = any")
+    port.add_argument("--storage-port", type=int, default=default.storage_port, help="port of the bucket, 0 = any")
+    port.add_argument("--storage-url", default=None, help="use the S3 server that already runs here")
+    port.add_argument("--bucket", default=default.bucket, help="name of the bucket (default: %(default)s)")
+    time = parser.add_argument_group("time")
+    time.add_argument(
+        "--speed",
+        type=float,
+        default=default.speed,
+        help="seconds of the service's time that pass in a second (default: %(default)g)",
+    )
+    time.add_argument("--seconds-a-minute", type=float, default=default.seconds_a_minute, metavar="S")
+    time.add_argument("--deferred-delay-s", type=float, default=default.deferred_delay_s, metavar="S")
+    time.add_argument("--retention-s", type=float, default=default.retention_s, metavar="S")
+    time.add_argument("--token-lifetime-s", type=float, default=default.token_lifetime_s, metavar="S")
+    quota = parser.add_argument_group("quotas, on the service's clock")
+    quota.add_argument("--submits-per-hour", type=int, default=default.submits_per_hour, metavar="N")
+    quota.add_argument("--v2-checks-per-hour", type=int, default=default.v2_checks_per_hour, metavar="N")
+    quota.add_argument("--v3-checks-per-second", type=int, default=default.v3_checks_per_second, metavar="N")
+    quota.add_argument("--body-limit", type=int, default=default.body_limit, metavar="BYTES")
+    rest = parser.add_argument_group("state and recogniser")
+    rest.add_argument("--state", type=Path, default=None, metavar="DIR", help="what is to survive a restart goes here")
+    rest.add_argument(
+        "--authorized-key", type=Path, default=None, metavar="FILE", help="authorized key; written if there is none"
+    )
+    rest.add_argument("--recognisers", type=int, default=default.recognisers, metavar="N", help="worker processes")
+    rest.add_argument("--warm", action=argparse.BooleanOptionalAction, default=True, help="load the model at once")
+    rest.add_argument("--exit-with-stdin", action="store_true", help="end when standard input is closed")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run an emulator until it is told to stop."""
+    options = Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
+    missing = [name for name in ("av", "moto", "pocketsphinx") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(f"{', '.join(missing)} not installed: pip install 'airflow-speechkit[emulator]'")
+    if options.speed <= 0:
+        raise SystemExit("--speed must be greater than 0")
+    from airflow_speechkit.emulator.server import serve
+
+    return asyncio.run(serve(options))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The emulator's own command line."""
+    parser = argparse.ArgumentParser(prog="python -m airflow_speechkit.emulator", description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args(argv))

@@ -1,0 +1,132 @@
+"""Operations that nobody submitted: thousands in flight, or results of megabytes, at no cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_speechkit.emulator import v2, v3
+from airflow_speechkit.emulator.operation import Operation, billed_seconds, new_id
+from airflow_speechkit.emulator.request import Request
+from airflow_speechkit.emulator.transcript import Failure, Transcript, Utterance, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "the",
+    "lazy",
+    "dog",
+    "and",
+    "the",
+    "slow",
+    "red",
+    "hen",
+    "looks",
+    "on",
+    "from",
+    "a",
+    "little",
+    "hill",
+]
+_WORD_MS = 400
+_WORDS_AN_UTTERANCE = 12
+
+
+class StandInError(ValueError):
+    """Stand-ins that can't be made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandIns:
+    """What to register.
+
+    :param count: how many operations
+    :param api: "v2" or "v3"
+    :param processing_s: service seconds until they are done
+    :param spread_s: they get done one after the other over so many service seconds more
+    :param result_bytes: about how big each one's result is
+    :param duration_ms: of the recordings that never were
+    :param channels: of these
+    :param error: what they end with instead of a result
+    """
+
+    count: int = 1
+    api: str = "v2"
+    processing_s: float = 0.0
+    spread_s: float = 0.0
+    result_bytes: int = 2000
+    duration_ms: int = 60_000
+    channels: int = 1
+    error: Failure | None = None
+
+    @property
+    def request(self) -> Request:
+        """The request that never was."""
+        return Request(
+            api=self.api,
+            link="https://storage.yandexcloud.net/stand-in/recording.ogg",
+            model="general",
+            languages=("en-us",),
+            encoding="OGG_OPUS",
+        )
+
+    def operation(self, now: float, created_by: str) -> Operation:
+        """The operation that all are copies of."""
+        return Operation(
+            id=new_id(self.api),
+            request=self.request,
+            created_by=created_by,
+            created_s=now,
+            due_s=now + self.processing_s,
+            duration_ms=self.duration_ms,
+            channels=self.channels,
+            billed_seconds=billed_seconds(self.duration_ms, self.channels),
+            settled_s=now,
+            failure=self.error,
+            stand_in=True,
+        )
+
+    def result(self) -> bytes:
+        """A result of about `result_bytes`, as it is sent."""
+        sample = self._render(8)
+        return self._render(max(1, round(self.result_bytes / len(sample) * 8)))
+
+    def _render(self, utterances: int) -> bytes:
+        transcript = Transcript(tuple(self._utterance(number) for number in range(utterances)))
+        if self.api == "v2":
+            return v2.render_response(transcript, self.request)
+        return v3.render_recognition(transcript, self.request, "f8dstandin", self.duration_ms)
+
+    def _utterance(self, number: int) -> Utterance:
+        start_ms = number * _WORDS_AN_UTTERANCE * _WORD_MS
+        words = tuple(
+            Word(
+                _WORDS[(number + index) % len(_WORDS)],
+                start_ms + index * _WORD_MS,
+                start_ms + index * _WORD_MS + _WORD_MS - 80,
+            )
+            for index in range(_WORDS_AN_UTTERANCE)
+        )
+        text = " ".join(word.word for word in words)
+        return Utterance(number % self.channels, words, text, text.capitalize(), words[0].start_ms, words[-1].end_ms)
+
+
+def read_stand_ins(value: Mapping[str, Any]) -> StandIns:
+    """What to register, as it was asked for over HTTP.
+
+    :raises StandInError: if it is not possible
+    """
+    if unknown := set(value) - set(StandIns.__dataclass_fields__):
+        raise StandInError(f"unknown: {', '.join(sorted(unknown))}")
+    error = value.get("error")
+    asked = StandIns(**{**value, "error": None if error is None else Failure(int(error["code"]), error["message"])})
+    if asked.api not in ("v2", "v3") or asked.count < 1 or asked.channels < 1:
+        raise StandInError("api must be v2 or v3, count and channels at least 1")
+    return asked
