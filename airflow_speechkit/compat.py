@@ -1,0 +1,60 @@
+"""The few things that Airflow's versions keep in different places and common-compat does not cover."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger
+
+#: Airflow 3.3 tells a trigger that a user has killed its task; before, only a cancelled coroutine hints at it.
+TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
+
+#: States that a task instance doesn't leave by itself. Anything else may belong to a new attempt that waits
+#: for the same operation: on "clear" it is deferred again before the old trigger hears of it.
+TERMINAL_TASK_STATES = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
+
+
+def read_task_state(task_instance: Any) -> str | None:
+    """Ask Airflow for a task instance's state as it is now (blocking: call it in a thread from a trigger).
+
+    :param task_instance: anything with ``dag_id``, ``task_id``, ``run_id`` and ``map_index``
+    :return: the state, ``None`` for a task without one
+    :raises LookupError: Airflow doesn't know such a task instance
+    """
+    try:
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+    except ImportError:
+        return _read_task_state_from_database(task_instance)
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=task_instance.dag_id,
+        task_ids=[task_instance.task_id],
+        run_ids=[task_instance.run_id],
+        map_index=task_instance.map_index,
+    )
+    # The server keys a mapped task by "<task>_<index>".
+    for name, state in states.get(task_instance.run_id, {}).items():
+        if name == task_instance.task_id or name == f"{task_instance.task_id}_{task_instance.map_index}":
+            return None if state is None else str(getattr(state, "value", state))
+    raise LookupError(f"no task instance {task_instance.dag_id}.{task_instance.task_id} in {task_instance.run_id}")
+
+
+def _read_task_state_from_database(task_instance: Any) -> str | None:
+    # Airflow 2.11: workers and triggerers still reach the database.
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        found = (
+            session.query(TaskInstance)
+            .filter(
+                TaskInstance.dag_id == task_instance.dag_id,
+                TaskInstance.task_id == task_instance.task_id,
+                TaskInstance.run_id == task_instance.run_id,
+                TaskInstance.map_index == task_instance.map_index,
+            )
+            .one_or_none()
+        )
+        if found is None:
+            raise LookupError(f"no task instance {task_instance.dag_id}.{task_instance.task_id}")
+        state: str | None = found.state
+        return state

@@ -1,0 +1,1 @@
+"""What tasks and triggers reach SpeechKit and the bucket through."""

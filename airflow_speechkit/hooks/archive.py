@@ -1,0 +1,108 @@
+"""Which archive a task uses, and how an ended operation gets into it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_speechkit.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from airflow_speechkit.api.operation import Operation
+    from airflow_speechkit.archive.records import Outcome
+    from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.errors import RecognitionFailedError
+    from airflow_speechkit.hooks.speechkit import SpeechKitHook
+
+_T = TypeVar("_T")
+
+#: How many small files of an archive are read side by side: a bucket answers each in its own good time.
+READERS = 16
+
+#: Pauses before a result that can't be fetched, or not be written to the archive, is tried again. The service
+#: keeps it for three days and the task retries, so giving up after these loses nothing.
+RETRY_PAUSES_S = (1.0, 4.0, 15.0, 40.0)
+
+
+def archive_url(given: str | bool | None, hook: SpeechKitHook) -> str | None:
+    """Say which archive a task uses: the operator's, else the connection's, else ``[speechkit] archive``.
+
+    :param given: the operator's `archive`; ``False`` does without one
+    :param hook: of the task's connection
+    :return: a URL that names the storage connection it needs (never a secret), ``None`` for ``False``
+    :raises SettingsError: none of the three names one
+    """
+    if given is False:
+        return None
+    if given is True:
+        raise SettingsError("`archive` is True; it is a URL, or False")
+    url = given or hook.archive or conf.get("speechkit", "archive", fallback=None)
+    if not url:
+        raise SettingsError(
+            "There is no archive to keep submissions and answers in",
+            todo="Name one as `archive` in the connection's extra, in [speechkit] of Airflow's configuration, or on "
+            "the operator, say 's3://my-bucket/speechkit-archive'. `archive=False` does without: then a retry or a "
+            "second run pays again, and results that are not loaded within three days are gone",
+        )
+    scheme, separator, rest = str(url).partition("://")
+    if separator and scheme.startswith("s3") and "@" not in rest.partition("/")[0]:
+        # Written into the URL, since a trigger gets the URL alone.
+        return f"{scheme}://{hook.aws_conn_id}@{rest}"
+    return str(url)
+
+
+def open_archive(url: str) -> Archive:
+    """Open the archive at a URL that `archive_url` gave.
+
+    :raises ArchiveError: it can't be reached
+    """
+    from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.hooks.storage import object_storage_path
+
+    return Archive.at(object_storage_path(url))
+
+
+def keep_operation(
+    archive: Archive,
+    operation: Operation,
+    recognition: bytes | None,
+    broken: RecognitionFailedError | None = None,
+) -> Outcome:
+    """Archive an ended operation as the service gave it.
+
+    :param operation: one that is done or has failed
+    :param recognition: v3: the result's stream
+    :param broken: v3: what the service says in place of the result of an operation that is done
+    :raises ArchiveError: it can't be written
+    """
+    from airflow_speechkit.api.operation import OperationState
+    from airflow_speechkit.archive.ledger import Failure
+    from airflow_speechkit.results.answer import Answer
+
+    failure = None if broken is None else Failure(broken.code, broken.message or broken.what)
+    if operation.state is OperationState.FAILED:
+        failure = Failure(operation.error_code, operation.error_message or "")
+    answer = Answer(
+        operation_id=operation.id,
+        api_version=operation.api_version,
+        operation=operation.raw,
+        recognition=recognition,
+    )
+    return archive.keep(answer, failure, now=datetime.now(UTC))
+
+
+def read_each(read: Callable[[str], _T], operation_ids: Iterable[str]) -> Mapping[str, _T]:
+    """Read something small about each operation, side by side.
+
+    :param read: such as ``archive.outcome``
+    """
+    ids = list(operation_ids)
+    if len(ids) == 1:
+        return {ids[0]: read(ids[0])}
+    with ThreadPoolExecutor(READERS, thread_name_prefix="speechkit-archive") as pool:
+        return dict(zip(ids, pool.map(read, ids), strict=True))

@@ -1,0 +1,109 @@
+"""The hook's other half: what triggers ask SpeechKit through, on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow_speechkit import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import TracebackType
+
+    from airflow_speechkit.api.async_transport import AsyncTransport
+    from airflow_speechkit.api.operation import Operation
+    from airflow_speechkit.api.service import Service
+    from airflow_speechkit.api.steps import Outcome, Step
+    from airflow_speechkit.hooks.speechkit import SpeechKitHook
+
+T = TypeVar("T")
+
+
+def user_agent() -> str:
+    """Return who asks, with versions, for the service's support."""
+    from airflow import __version__ as airflow_version
+
+    return f"airflow-speechkit/{__version__} apache-airflow/{airflow_version} python/{platform.python_version()}"
+
+
+class SpeechKitAsyncClient:
+    """What a trigger asks the service through. One session, closed with the ``async with`` statement."""
+
+    def __init__(self, hook: SpeechKitHook) -> None:
+        self._hook = hook
+        self._opened: tuple[Service, AsyncTransport] | None = None
+
+    async def __aenter__(self) -> SpeechKitAsyncClient:
+        connection = await self._hook.async_connection()
+        # The first import of these takes longer than an event loop should be away.
+        transport_kind = await asyncio.to_thread(_import_what_waiting_needs)
+        transport = transport_kind(ca_bundle=connection.ca_bundle)
+        await transport.open()
+        self._opened = connection.service(user_agent()), transport
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if self._opened is not None:
+            _, transport = self._opened
+            self._opened = None
+            await transport.close()
+
+    async def get_operation(self, operation_id: str) -> Operation:
+        """Ask how far an operation is, once: whoever waits asks again anyway, within what it may spend.
+
+        A large answer is read in a thread, and the event loop goes on meanwhile.
+
+        :raises OperationNotFoundError: it never existed, or is older than three days
+        """
+        from airflow_speechkit.api.service import operation_of
+
+        response = await self._drive(self._service.operation(operation_id, attempts=1))
+        return await self._transport.aside(operation_of, response, operation_id)
+
+    async def cancel_operation(self, operation_id: str) -> Operation:
+        """Ask for an operation to be cancelled: best effort."""
+        from airflow_speechkit.api.service import operation_of
+
+        response = await self._drive(self._service.cancel(operation_id))
+        return await self._transport.aside(operation_of, response, operation_id)
+
+    async def get_recognition(self, operation_id: str, *, seen_done: bool = False) -> bytes:
+        """Fetch a v3 result, see `SpeechKitHook.get_recognition`."""
+        from airflow_speechkit.api.service import check_recognition
+
+        response = await self._drive(self._service.recognition(operation_id, seen_done=seen_done))
+        return await self._transport.aside(check_recognition, response, operation_id)
+
+    async def delete_recognition(self, operation_id: str) -> bool:
+        """Have the service forget a v3 result; return whether it had one."""
+        return await self._drive(self._service.delete_recognition(operation_id))
+
+    @property
+    def _service(self) -> Service:
+        return self._open()[0]
+
+    @property
+    def _transport(self) -> AsyncTransport:
+        return self._open()[1]
+
+    def _open(self) -> tuple[Service, AsyncTransport]:
+        if self._opened is None:
+            raise RuntimeError("the client is used outside of its `async with` statement")
+        return self._opened
+
+    async def _drive(self, steps: Generator[Step, Outcome, T]) -> T:
+        return await self._transport.drive(steps)
+
+
+def _import_what_waiting_needs() -> type[AsyncTransport]:
+    import jwt  # noqa: F401
+    import pyarrow.json  # noqa: F401
+    import requests.utils  # noqa: F401
+
+    from airflow_speechkit.api.async_transport import AsyncTransport
+
+    return AsyncTransport

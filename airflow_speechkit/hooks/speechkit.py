@@ -1,0 +1,327 @@
+"""The hook: what tasks and triggers ask SpeechKit through."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf, mask_secret
+
+from airflow_speechkit.errors import ConnectionSettingsError, NotFinishedError, SpeechKitError
+from airflow_speechkit.hooks.async_client import user_agent
+from airflow_speechkit.hooks.connection import SpeechKitConnection, secrets_in
+from airflow_speechkit.hooks.reading import read_together
+from airflow_speechkit.settings import ApiVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import TracebackType
+
+    from pandas import DataFrame
+
+    from airflow_speechkit.api.endpoints import Endpoints
+    from airflow_speechkit.api.operation import Operation
+    from airflow_speechkit.api.service import Service
+    from airflow_speechkit.api.steps import Outcome, Step
+    from airflow_speechkit.api.sync_transport import SyncTransport
+    from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
+    from airflow_speechkit.polling.budget import CheckBudget
+    from airflow_speechkit.results.answer import Answer
+    from airflow_speechkit.settings import RecognitionSettings
+
+T = TypeVar("T")
+
+_TESTING_ATTEMPTS = 2
+
+
+class SpeechKitHook(BaseHook):
+    """Yandex SpeechKit's asynchronous recognition, API v2 and v3.
+
+    The connection is read when it is first needed, and once. Threads may share a hook. Close it, or use it in
+    a ``with`` statement, so that its connections don't outlive it.
+
+    :param speechkit_conn_id: a connection of type ``speechkit``, or ``yandexcloud``
+    """
+
+    conn_name_attr = "speechkit_conn_id"
+    default_conn_name = "speechkit_default"
+    conn_type = "speechkit"
+    hook_name = "Yandex SpeechKit"
+
+    def __init__(self, speechkit_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.speechkit_conn_id = speechkit_conn_id
+        self._lock = threading.RLock()
+        self._read: SpeechKitConnection | None = None
+        self._transport: SyncTransport | None = None
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the connection form's fields, for Airflow before 3.2: later ones read the provider's info."""
+        from airflow_speechkit.provider import legacy_form_widgets
+
+        return legacy_form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return how the form looks, for Airflow before 3.2."""
+        from airflow_speechkit.provider import legacy_field_behaviour
+
+        return legacy_field_behaviour()
+
+    # --- what the connection says
+
+    @property
+    def connection(self) -> SpeechKitConnection:
+        """The connection, read.
+
+        :raises ConnectionSettingsError: there is none, or it lacks something
+        """
+        with self._lock:
+            if self._read is None:
+                try:
+                    found = self.get_connection(self.speechkit_conn_id)
+                except AirflowNotFoundException:
+                    raise _no_such(self.speechkit_conn_id) from None
+                _check_extra(self.speechkit_conn_id, found.extra)
+                extra = found.extra_dejson
+                for secret in secrets_in(found.password, extra):
+                    mask_secret(secret)
+                self._read = _settled(self.speechkit_conn_id, found, extra)
+            return self._read
+
+    async def async_connection(self) -> SpeechKitConnection:
+        """Read the connection on an event loop, once for all hooks there that begin within a minute.
+
+        :raises ConnectionSettingsError: there is none, or it lacks something
+        """
+        if self._read is None:
+            self._read = await read_together((type(self), self.speechkit_conn_id), self._read_async)
+        return self._read
+
+    async def _read_async(self) -> SpeechKitConnection:
+        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+
+        try:
+            found = await get_async_connection(self.speechkit_conn_id, hook=self)
+        except AirflowNotFoundException:
+            raise _no_such(self.speechkit_conn_id) from None
+        _check_extra(self.speechkit_conn_id, found.extra)
+        extra = await get_async_extra_dejson(found)
+        for secret in secrets_in(found.password, extra):
+            await _mask(secret)
+        # A key's file may have to be read.
+        return await asyncio.to_thread(_settled, self.speechkit_conn_id, found, extra)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """The service's addresses."""
+        return self.connection.endpoints
+
+    @property
+    def api_version(self) -> str:
+        """The API that is used where none is asked for: ``v2`` or ``v3``."""
+        return self.connection.api_version.value
+
+    @property
+    def archive(self) -> str | None:
+        """Where submissions and answers are kept."""
+        return self.connection.archive
+
+    @property
+    def aws_conn_id(self) -> str:
+        """The connection of the bucket, ``aws_default`` if none is named."""
+        return self.connection.aws_conn_id or "aws_default"
+
+    @property
+    def submits_per_hour(self) -> float:
+        """How many submissions the folder's quota allows."""
+        return self.connection.submits_per_hour
+
+    @property
+    def checks_per_hour(self) -> float | None:
+        """How many status checks of v2 may be made; None leaves it to the poller."""
+        return self.connection.checks_per_hour
+
+    @property
+    def checks_per_second(self) -> float | None:
+        """How many status checks of v3 may be made; None leaves it to the poller."""
+        return self.connection.checks_per_second
+
+    async def check_budget(self, api_version: str) -> CheckBudget:
+        """Return what this connection lets a triggerer spend on status checks."""
+        from airflow_speechkit.polling.budget import CheckBudget
+
+        connection = await self.async_connection()
+        return CheckBudget.of(
+            api_version,
+            checks_per_hour=connection.checks_per_hour,
+            checks_per_second=connection.checks_per_second,
+            triggerers=conf.getint("speechkit", "triggerers", fallback=1),
+        )
+
+    # --- what the service can be asked
+
+    def submit(self, audio_uri: str, settings: RecognitionSettings) -> Operation:
+        """Have a recording recognised. Costs money, each time: the service knows no idempotency key.
+
+        Nothing is sent a second time where the first may have arrived; an error's ``may_have_been_accepted``
+        says whether it may.
+
+        :param audio_uri: the recording's https link in Object Storage
+        :param settings: with the encoding filled in
+        :raises SpeechKitError: what went wrong
+        """
+        return self._drive(self._service().submit(settings, audio_uri=audio_uri))
+
+    def submit_inline(self, content: bytes, settings: RecognitionSettings) -> Operation:
+        """Have a recording recognised that is sent along: v3 only, a request of 60 MB at most.
+
+        :param content: the recording
+        :raises RecordingError: it is too large
+        """
+        return self._drive(self._service().submit(settings, audio_uri=None, content=content))
+
+    def get_operation(self, operation_id: str, *, attempts: int | None = None) -> Operation:
+        """Ask how far an operation is: one of the folder's status checks. With v2 the result is in `raw`.
+
+        :param attempts: how often at most, after answers that a retry may mend: each is a status check
+        :raises OperationNotFoundError: it never existed, or is older than three days
+        """
+        from airflow_speechkit.api.service import operation_of
+
+        return operation_of(self._drive(self._service().operation(operation_id, attempts=attempts)), operation_id)
+
+    def cancel_operation(self, operation_id: str) -> Operation:
+        """Ask for an operation to be cancelled: best effort, and what was done so far may be charged."""
+        from airflow_speechkit.api.service import operation_of
+
+        return operation_of(self._drive(self._service().cancel(operation_id)), operation_id)
+
+    def get_recognition(self, operation_id: str, *, seen_done: bool = False) -> bytes:
+        """Fetch a v3 result: JSON objects, one after the other. Asked for a few times where it isn't ready yet.
+
+        :param seen_done: whether the operation is known to be done: then a 404 means that its time is over
+        :raises NotFinishedError: it isn't ready
+        :raises ResultExpiredError: it is gone
+        :raises RecognitionFailedError: there is an error among the objects
+        """
+        from airflow_speechkit.api.service import check_recognition
+
+        response = self._drive(self._service().recognition(operation_id, seen_done=seen_done))
+        return check_recognition(response, operation_id)
+
+    def delete_recognition(self, operation_id: str) -> bool:
+        """Have the service forget a v3 result; return whether it had one."""
+        return self._drive(self._service().delete_recognition(operation_id))
+
+    def get_answer(self, operation_id: str) -> Answer:
+        """Fetch everything that the service says about an operation that has ended, as it says it.
+
+        :raises NotFinishedError: it is running
+        """
+        from airflow_speechkit.api.operation import OperationState
+        from airflow_speechkit.results.answer import Answer
+
+        operation = self.get_operation(operation_id)
+        if operation.state is OperationState.RUNNING:
+            raise NotFinishedError(
+                "The operation is still running",
+                operation_id=operation_id,
+                todo="Wait for it with SpeechKitRecognitionSensor",
+                retry="asks again",
+            )
+        recognition = None
+        if operation.api_version is ApiVersion.V3 and operation.state is OperationState.DONE:
+            recognition = self.get_recognition(operation_id, seen_done=True)
+        return Answer(operation_id, operation.api_version, operation.raw, recognition)
+
+    def tables(self, operation_ids: list[str]) -> dict[str, DataFrame]:
+        """Fetch operations that have ended, and return their tables.
+
+        :return: ``recognitions``, ``utterances``, ``words`` and ``analyses``
+        """
+        from airflow_speechkit.results.flatten import read, tables
+
+        made = tables([read(self.get_answer(operation_id)) for operation_id in operation_ids])
+        return {name: getattr(made, name).to_pandas() for name in ("recognitions", "utterances", "words", "analyses")}
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask the service whether the connection works. Nothing is recognised, and nothing spent."""
+        try:
+            connection = self.connection
+            service = connection.service(user_agent(), attempts=_TESTING_ATTEMPTS)
+            return True, self._drive(service.probe(connection.api_version))
+        except SpeechKitError as error:
+            return False, str(error)
+
+    def async_client(self) -> SpeechKitAsyncClient:
+        """Return what asks the service on an event loop: ``async with hook.async_client() as client``."""
+        from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
+
+        return SpeechKitAsyncClient(self)
+
+    def close(self) -> None:
+        """Close the connections to the service."""
+        with self._lock:
+            if self._transport is not None:
+                self._transport.close()
+                self._transport = None
+
+    def __enter__(self) -> SpeechKitHook:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _service(self) -> Service:
+        return self.connection.service(user_agent())
+
+    def _drive(self, steps: Generator[Step, Outcome, T]) -> T:
+        with self._lock:
+            if self._transport is None:
+                from airflow_speechkit.api.sync_transport import SyncTransport
+
+                self._transport = SyncTransport(ca_bundle=self.connection.ca_bundle)
+            transport = self._transport
+        return transport.drive(steps)
+
+
+def _no_such(conn_id: str) -> ConnectionSettingsError:
+    return ConnectionSettingsError(
+        f"There is no connection `{conn_id}`",
+        todo="Create it (type `speechkit`), or name another one in `speechkit_conn_id`",
+    )
+
+
+def _check_extra(conn_id: str, extra: str | None) -> None:
+    # Airflow takes an extra that can't be read for an empty one, and the key would seem to be missing.
+    try:
+        sound = not extra or isinstance(json.loads(extra), dict)
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ConnectionSettingsError(f"Connection `{conn_id}`: its extra isn't a JSON object")
+
+
+def _settled(conn_id: str, found: Any, extra: dict[str, Any]) -> SpeechKitConnection:
+    return SpeechKitConnection.read(
+        conn_id,
+        conn_type=found.conn_type,
+        host=found.host,
+        port=found.port,
+        schema=found.schema,
+        password=found.password,
+        extra=extra,
+    )
+
+
+async def _mask(secret: str) -> None:
+    try:
+        from airflow.sdk.log import amask_secret
+    except ImportError:
+        await asyncio.to_thread(mask_secret, secret)
+    else:
+        await amask_secret(secret)

@@ -1,0 +1,102 @@
+"""Triggers that start together read their connection together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_speechkit.errors import ConnectionSettingsError
+from airflow_speechkit.hooks import reading
+from airflow_speechkit.hooks.speechkit import SpeechKitHook
+
+
+class CountingHook(SpeechKitHook):
+    """Counts how often Airflow is asked for the connection."""
+
+    asked = 0
+
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Any:
+        cls.asked += 1
+        return super().get_connection(conn_id)
+
+    @classmethod
+    async def aget_connection(cls, conn_id: str) -> Any:
+        cls.asked += 1
+        return await super().aget_connection(conn_id)
+
+
+@pytest.fixture
+def kind() -> type[CountingHook]:
+    return type("CountingHook", (CountingHook,), {})
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def make(password: str) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_SHARED", json.dumps({"conn_type": "speechkit", "password": password}))
+
+    return make
+
+
+async def gathered(kind: type[CountingHook], count: int) -> list[Any]:
+    return await asyncio.gather(*(kind("shared").async_connection() for _ in range(count)), return_exceptions=True)
+
+
+def test_thousands_that_start_together_ask_airflow_once(
+    kind: type[CountingHook], connect: Callable[[str], None]
+) -> None:
+    connect("key-of-the-service")
+
+    async def both() -> list[Any]:
+        return [*await gathered(kind, 2000), *await gathered(kind, 1)]
+
+    found = asyncio.run(both())
+    assert len(found) == 2001
+    assert all(one is found[0] for one in found)
+    assert kind.asked == 1
+
+
+def test_another_event_loop_and_another_minute_read_again(
+    kind: type[CountingHook], connect: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect("the-first-key-there-was")
+    [first] = asyncio.run(gathered(kind, 1))
+    connect("the-second-key-there-was")
+
+    async def later() -> list[Any]:
+        [second] = await gathered(kind, 1)
+        connect("the-third-key-there-was")
+        monkeypatch.setattr(reading, "READ_AGAIN_AFTER_S", 0.0)
+        return [second, *await gathered(kind, 1)]
+
+    keys = [one.credential.key for one in [first, *asyncio.run(later())]]
+    assert keys == ["the-first-key-there-was", "the-second-key-there-was", "the-third-key-there-was"]
+
+
+def test_a_failure_is_told_to_all_and_not_kept(kind: type[CountingHook], connect: Callable[[str], None]) -> None:
+    async def mended() -> list[Any]:
+        failures = await gathered(kind, 3)
+        connect("key-of-the-service")
+        return [*failures, *await gathered(kind, 1)]
+
+    *failures, found = asyncio.run(mended())
+    assert [type(one) for one in failures] == [ConnectionSettingsError] * 3
+    assert found.credential
+
+
+def test_whoever_began_to_read_may_be_cancelled(kind: type[CountingHook], connect: Callable[[str], None]) -> None:
+    connect("key-of-the-service")
+
+    async def one_leaves() -> Any:
+        first, second = (asyncio.create_task(kind("shared").async_connection()) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        return await second
+
+    assert asyncio.run(one_leaves()).credential
+    assert kind.asked == 1

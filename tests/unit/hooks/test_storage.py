@@ -1,0 +1,96 @@
+"""Requirements on reaching Object Storage through the amazon provider's connection."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from airflow_speechkit.errors import ConnectionSettingsError
+from airflow_speechkit.hooks.storage import object_storage_path, storage_client
+
+REAL = "https://storage.yandexcloud.net"
+
+
+def connection(**extra: Any) -> str:
+    return json.dumps({"conn_type": "aws", "login": "id", "password": "secret", "extra": extra})
+
+
+@pytest.fixture
+def own(s3_endpoint: str, s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A bucket, and the connections `aws_default` and `own` that lead to it."""
+    for name in ("AWS_DEFAULT", "OWN"):
+        monkeypatch.setenv(
+            f"AIRFLOW_CONN_{name}",
+            connection(endpoint_url=s3_endpoint, region_name="ru-central1", config_kwargs={"read_timeout": 7}),
+        )
+    s3_client.create_bucket(Bucket="calls", CreateBucketConfiguration={"LocationConstraint": "ru-central1"})
+    return s3_client
+
+
+def test_the_client_comes_from_the_connection_with_its_own_settings_first(own: Any, s3_endpoint: str) -> None:
+    client = storage_client("own", storage_endpoint=s3_endpoint)
+
+    assert [bucket["Name"] for bucket in client.list_buckets()["Buckets"]] == ["calls"]
+    config = client.meta.config
+    assert (config.read_timeout, config.connect_timeout, config.max_pool_connections) == (7, 10, 32)
+    assert config.request_checksum_calculation == "when_required"
+    client.close()
+
+
+def test_a_connection_without_an_endpoint_leads_to_the_storage_that_the_service_reads_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_BARE", connection())
+    client = storage_client("bare", storage_endpoint=REAL)
+
+    assert (client.meta.endpoint_url, client.meta.region_name) == (REAL, "ru-central1")
+    client.close()
+
+
+def test_two_different_storages_are_pointed_out(own: Any, s3_endpoint: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        storage_client("own", storage_endpoint=s3_endpoint).close()
+        assert "same storage" not in caplog.text
+        storage_client("own", storage_endpoint=REAL).close()
+
+    assert "are both the same storage?" in caplog.text
+
+
+def test_a_connection_that_is_not_there_is_said_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for ask in (
+        lambda: storage_client("nowhere", storage_endpoint=REAL),
+        lambda: object_storage_path("s3://nowhere@calls/archive/"),
+        lambda: object_storage_path("s3://calls/archive/", "nowhere"),
+    ):
+        with pytest.raises(ConnectionSettingsError, match=r"no connection 'nowhere'.*endpoint_url"):
+            ask()
+
+
+# Airflow 2.11's own paths provoke it.
+@pytest.mark.filterwarnings("ignore:in a future version of UPath:PendingDeprecationWarning")
+@pytest.mark.parametrize("url", ["s3://own@calls/archive/", "s3://calls/archive/"])
+def test_a_path_sees_at_once_what_another_process_has_written(own: Any, url: str) -> None:
+    path = object_storage_path(url)
+
+    assert not (path / "1.json").exists()
+    assert path.fs.find("calls/archive") == []
+    own.put_object(Bucket="calls", Key="archive/1.json", Body=b"{}")
+    assert (path / "1.json").exists()
+    assert [one.name for one in path.iterdir()] == ["1.json"]
+    assert path.fs.find("calls/archive") == ["calls/archive/1.json"]
+    own.put_object(Bucket="calls", Key="archive/2.json", Body=b"{}")
+    assert [one.name for one in path.iterdir()] == ["1.json", "2.json"]
+    own.delete_object(Bucket="calls", Key="archive/1.json")
+    assert path.fs.find("calls/archive") == ["calls/archive/2.json"]
+
+
+def test_a_local_path_is_taken_too(tmp_path: Any) -> None:
+    (tmp_path / "1.json").write_bytes(b"{}")
+
+    assert [one.name for one in object_storage_path(f"file://{tmp_path}").iterdir()] == ["1.json"]
+    assert [one.name for one in object_storage_path(str(tmp_path)).iterdir()] == ["1.json"]
