@@ -1,0 +1,303 @@
+"""Recordings become operations, each paid for once."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
+
+from airflow_speechkit.errors import OperationNotFoundError, SettingsError
+from airflow_speechkit.recordings.pattern import is_pattern
+from airflow_speechkit.settings import RecognitionSettings, member_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_speechkit.archive.batch import Origin, SubmitOutcome, SubmitPolicy
+    from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.hooks.speechkit import SpeechKitHook
+
+
+class SpeechKitSubmitOperator(BaseOperator):
+    """Submit recordings for recognition, and return their operation ids through XCom.
+
+    A recording that was submitted before with the same settings isn't paid for again: a retry, a cleared task,
+    a backfill or another DAG gets the same operation id back. What was submitted stands in the archive, so this
+    also holds for a worker that was killed in the middle of it. See ``docs/archive.md``.
+
+    :param audio: ``s3://bucket/key``, ``s3://conn_id@bucket/key``, an https link to Object Storage, a local file
+        (with `upload_to`, or small ones with API v3), a list of these, or a prefix (``s3://bucket/2026-11-22/``)
+        or glob (``s3://bucket/**/*.ogg``) (templated)
+    :param language: language code, ``ru-RU`` by default (templated)
+    :param model: ``general``, ``general:rc``, ``general:deprecated``, ``deferred-general`` … (templated)
+    :param profanity_filter: mask swearwords
+    :param literature_text: punctuation and capitals
+    :param raw_results: numbers spelled out
+    :param audio_encoding: ``LINEAR16_PCM``, ``OGG_OPUS``, ``MP3``, with v3 ``WAV``; read from the recording's first
+        bytes where not given, and checked against them where given
+    :param sample_rate_hertz: of LINEAR16_PCM: 8000, 16000 or 48000
+    :param audio_channel_count: of LINEAR16_PCM only
+    :param api_version: ``v2`` or ``v3``; the connection's by default
+    :param languages: v3: language codes that `language_restriction` is about, in place of `language` (templated)
+    :param language_restriction: v3: ``WHITELIST`` (the default with `languages`) or ``BLACKLIST``
+    :param phone_formatting: v3: ``False`` leaves telephone numbers as they are
+    :param classifiers: v3: name of a classifier -> when it is asked (``ON_UTTERANCE``, ``ON_FINAL``, ``ON_PARTIAL``)
+    :param speaker_analysis: v3: statistics for each speaker
+    :param conversation_analysis: v3: statistics of the conversation
+    :param analysis_quantiles: v3: quantiles of those statistics, between 0 and 1
+    :param speaker_silence_threshold_ms: v3: how long a pause counts as a speaker's silence
+    :param simultaneous_silence_threshold_ms: v3: how long both have to be silent for it to count
+    :param simultaneous_speech_threshold_ms: v3: how long both have to speak for it to count
+    :param speaker_labeling: v3: tell two speakers of a mono recording apart
+    :param summarization: v3: ``{"model_uri": …, "properties": [{"instruction": …, "json_object" | "json_schema": …}]}``
+        (templated)
+    :param labels: the user's own facts (a call id, a direction, ``channel_0``: a role), for all, or a list with one
+        mapping for each recording; they travel into `recognitions` (templated)
+    :param speechkit_conn_id: the connection (templated)
+    :param aws_conn_id: the storage's connection for addresses that name none; the SpeechKit connection's, or
+        ``aws_default`` (templated)
+    :param archive: URL of the archive; by default the connection's, then ``[speechkit] archive``; ``False`` does
+        without: then every run, and every retry, pays (templated)
+    :param upload_to: ``s3://bucket/prefix/``: where local files go first (templated)
+    :param reuse: whether what was submitted before will do; ``False`` pays again, once for each task instance
+    :param allow_unversioned: take recordings that the bucket gives no ETag
+    :param on_lost_submission: what to do about a request that may have been taken and whose operation id never
+        came back: ``fail``, or ``resubmit`` (which may pay twice)
+    :param on_failure: what a recording that can't be submitted does: ``fail`` the task after all others are
+        submitted, ``skip`` it, or ``record`` it (an id that stands for it brings its error into `recognitions`)
+    :param max_billed_seconds: send nothing if all that has to be sent would be billed more
+    :param submits_per_hour: the folder's quota; the connection's by default, then 500
+    :param only_new: of a prefix, hand on only what an earlier run has not handed on with its answer archived
+    """
+
+    template_fields: Sequence[str] = (
+        "audio",
+        "language",
+        "model",
+        "languages",
+        "summarization",
+        "labels",
+        "speechkit_conn_id",
+        "aws_conn_id",
+        "archive",
+        "upload_to",
+    )
+    template_fields_renderers = {"labels": "json", "summarization": "json"}  # noqa: RUF012 - as Airflow declares it
+    ui_color = "#fff3d6"
+
+    def __init__(
+        self,
+        *,
+        audio: str | Sequence[str],
+        language: str = "ru-RU",
+        model: str = "general",
+        profanity_filter: bool = False,
+        literature_text: bool = False,
+        raw_results: bool = False,
+        audio_encoding: str | None = None,
+        sample_rate_hertz: int | None = None,
+        audio_channel_count: int | None = None,
+        api_version: str | None = None,
+        languages: Sequence[str] = (),
+        language_restriction: str | None = None,
+        phone_formatting: bool | None = None,
+        classifiers: Mapping[str, Sequence[str]] | None = None,
+        speaker_analysis: bool = False,
+        conversation_analysis: bool = False,
+        analysis_quantiles: Sequence[float] = (),
+        speaker_silence_threshold_ms: int | None = None,
+        simultaneous_silence_threshold_ms: int | None = None,
+        simultaneous_speech_threshold_ms: int | None = None,
+        speaker_labeling: bool = False,
+        summarization: Mapping[str, Any] | None = None,
+        labels: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        speechkit_conn_id: str = "speechkit_default",
+        aws_conn_id: str | None = None,
+        archive: str | bool | None = None,
+        upload_to: str | None = None,
+        reuse: bool = True,
+        allow_unversioned: bool = False,
+        on_lost_submission: str = "fail",
+        on_failure: str = "fail",
+        max_billed_seconds: int | None = None,
+        submits_per_hour: int | None = None,
+        only_new: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.audio = audio
+        self.language = language
+        self.model = model
+        self.profanity_filter = profanity_filter
+        self.literature_text = literature_text
+        self.raw_results = raw_results
+        self.audio_encoding = audio_encoding
+        self.sample_rate_hertz = sample_rate_hertz
+        self.audio_channel_count = audio_channel_count
+        self.api_version = api_version
+        self.languages = languages
+        self.language_restriction = language_restriction
+        self.phone_formatting = phone_formatting
+        self.classifiers = classifiers
+        self.speaker_analysis = speaker_analysis
+        self.conversation_analysis = conversation_analysis
+        self.analysis_quantiles = analysis_quantiles
+        self.speaker_silence_threshold_ms = speaker_silence_threshold_ms
+        self.simultaneous_silence_threshold_ms = simultaneous_silence_threshold_ms
+        self.simultaneous_speech_threshold_ms = simultaneous_speech_threshold_ms
+        self.speaker_labeling = speaker_labeling
+        self.summarization = summarization
+        self.labels = labels
+        self.speechkit_conn_id = speechkit_conn_id
+        self.aws_conn_id = aws_conn_id
+        self.archive = archive
+        self.upload_to = upload_to
+        self.reuse = reuse
+        self.allow_unversioned = allow_unversioned
+        self.on_lost_submission = on_lost_submission
+        self.on_failure = on_failure
+        self.max_billed_seconds = max_billed_seconds
+        self.submits_per_hour = submits_per_hour
+        self.only_new = only_new
+
+    def execute(self, context: Context) -> str | list[str]:
+        """Submit what has to be submitted.
+
+        :return: an operation id for one recording, a list for a list or a pattern
+        :raises SpeechKitError: what went wrong, and with which recording; a retry goes on where this one stopped
+        :raises AirflowSkipException: a prefix or glob stands for no recording
+        """
+        from airflow_speechkit.archive.batch import OnFailure
+        from airflow_speechkit.archive.submitting import Submitter
+        from airflow_speechkit.hooks.speechkit import SpeechKitHook
+        from airflow_speechkit.operators.intake import Intake, audio_list
+
+        self._check_keywords()
+        audio = audio_list(self.audio)
+        many = not isinstance(self.audio, str) or is_pattern(self.audio)
+        with SpeechKitHook(self.speechkit_conn_id) as hook:
+            policy = self._policy(hook)
+            on_failure = member_of(OnFailure, self.on_failure, "on_failure")
+            intake = Intake(hook, self._settings(hook), self.aws_conn_id or hook.aws_conn_id, self.upload_to)
+            with self._archive(hook) as archive:
+                items = intake.recordings(audio, self.labels)
+                if not items:
+                    raise AirflowSkipException(f"There is no recording at {', '.join(audio)}")
+                self._check_length(len(items) if many else None)
+                submitter = Submitter(
+                    archive=archive,
+                    send=intake.send,
+                    origin=self._origin(context),
+                    policy=policy,
+                    prepare=intake.prepare,
+                    ask=lambda operation_id: _still_known(hook, operation_id),
+                )
+                outcomes = submitter.submit(items)
+                if self.only_new:
+                    outcomes = self._new(archive, outcomes, context)
+                ids = submitter.hand_on(outcomes, on_failure)
+        if not ids:
+            raise AirflowSkipException("There is nothing new" if self.only_new else "Every recording was skipped")
+        return ids if many else ids[0]
+
+    def _settings(self, hook: SpeechKitHook) -> RecognitionSettings:
+        given = {field.name: getattr(self, field.name) for field in fields(RecognitionSettings)}
+        given["api_version"] = self.api_version or hook.api_version
+        return RecognitionSettings(**given)
+
+    def _policy(self, hook: SpeechKitHook) -> SubmitPolicy:
+        from airflow_speechkit.archive.batch import OnLostSubmission, SubmitPolicy
+
+        return SubmitPolicy(
+            reuse=self.reuse,
+            on_lost_submission=member_of(OnLostSubmission, self.on_lost_submission, "on_lost_submission"),
+            allow_unversioned=self.allow_unversioned,
+            max_billed_seconds=self.max_billed_seconds,
+            submits_per_hour=int(hook.submits_per_hour if self.submits_per_hour is None else self.submits_per_hour),
+        )
+
+    def _check_keywords(self) -> None:
+        for name in ("submits_per_hour", "max_billed_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SettingsError(f"`{name}` is {value!r}; it has to be greater than 0")
+        if self.archive is not False:
+            return
+        for name, asked in (("on_failure='record'", self.on_failure == "record"), ("only_new", self.only_new)):
+            if asked:
+                raise SettingsError(f"`{name}` lives by what an archive remembers, and `archive` is False")
+
+    @contextmanager
+    def _archive(self, hook: SpeechKitHook) -> Iterator[Archive]:
+        from airflow_speechkit.archive.layout import ROOT_FILE
+        from airflow_speechkit.archive.store import Archive
+        from airflow_speechkit.hooks.archive import archive_url, open_archive
+
+        url = archive_url(self.archive, hook)
+        if url is None:
+            self.log.warning("Without an archive this pays for every recording, and so does every retry")
+            with tempfile.TemporaryDirectory(prefix="speechkit-") as forgotten:
+                archive = Archive.at(forgotten)
+                archive.folder.create(ROOT_FILE, b"{}")
+                yield archive
+            return
+        archive = open_archive(url)
+        archive.probe(datetime.now(UTC))
+        yield archive
+
+    def _origin(self, context: Context) -> Origin:
+        from airflow_speechkit.archive.batch import Origin
+
+        ti = context.get("ti")
+        if ti is None:
+            return Origin(speechkit_conn_id=self.speechkit_conn_id)
+        return Origin(
+            speechkit_conn_id=self.speechkit_conn_id,
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=ti.map_index,
+        )
+
+    def _check_length(self, length: int | None) -> None:
+        """Refuse a list that Airflow would refuse after it was paid for."""
+        if length is None or not self.has_dag():  # type: ignore[no-untyped-call]
+            return
+        if next(iter(self.iter_mapped_dependants()), None) is None:
+            return
+        limit = conf.getint("core", "max_map_length", fallback=1024)
+        if length > limit:
+            raise SettingsError(
+                f"{length} operation ids would be handed to a mapped task, and `[core] max_map_length` is {limit}",
+                todo="Give the whole list to one sensor (`operation_id=submit.output`, without expand), or raise the "
+                "limit; nothing has been sent",
+            )
+
+    def _new(self, archive: Archive, outcomes: Sequence[SubmitOutcome], context: Context) -> list[SubmitOutcome]:
+        """Leave out what another run submitted, and whose answer is archived."""
+        from airflow_speechkit.archive.batch import How
+        from airflow_speechkit.hooks.archive import read_each
+
+        reused = [one.operation_id for one in outcomes if one.how is How.REUSED and one.operation_id]
+        submissions = read_each(archive.submission, reused)
+        ours = self._origin(context)
+        old = {
+            operation_id
+            for operation_id, submission in submissions.items()
+            if submission is not None and (submission.dag_id, submission.run_id) != (ours.dag_id, ours.run_id)
+        }
+        return [one for one in outcomes if one.operation_id not in old]
+
+
+def _still_known(hook: SpeechKitHook, operation_id: str) -> bool:
+    try:
+        hook.get_operation(operation_id)
+    except OperationNotFoundError:
+        return False
+    return True

@@ -1,0 +1,240 @@
+"""Archived answers become tables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+
+from airflow_speechkit.errors import AnswerUnreadableError, NotFinishedError, SettingsError
+from airflow_speechkit.operation_ids import operation_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.hooks.speechkit import SpeechKitHook
+    from airflow_speechkit.results.answer import Answer
+    from airflow_speechkit.results.schema import Tables
+    from airflow_speechkit.results.write import Manifest
+    from airflow_speechkit.submission import Submission
+
+    Loaded = tuple[Answer, Submission | None] | Tables
+
+MIB = 1024 * 1024
+
+
+class SpeechKitTransformOperator(BaseOperator):
+    """Turn answers into the tables `recognitions`, `utterances`, `words` and `analyses`, as files.
+
+    Returns where the files are and how many rows they have, never a row. The files are named after the
+    operation, or after the batch, and a second run replaces exactly those; a file is there whole or not at all.
+    An operation that failed is a row of `recognitions` that says so. ``docs/tables.md`` has the columns.
+
+    Give it one of `operation_id`, `operation_prefix` and `files`.
+
+    :param target: the folder, on any path that Airflow's object storage reaches: ``s3://conn_id@bucket/prefix``,
+        ``file:///…`` (templated)
+    :param operation_id: an operation id, a list of them, or what a mapped upstream hands on (templated)
+    :param operation_prefix: all operations in the archive whose id begins with this, ``""`` for all: a backfill,
+        for nothing; with ``.expand()`` one shard for each task (templated)
+    :param files: saved answers, one path or a list of them, in place of an archive (templated)
+    :param file_format: ``parquet``, ``csv`` or ``jsonl`` (templated)
+    :param partition_by_date: one folder for each UTC date of `created_at`, Hive style
+    :param name: what the files are called; by default after the operation, or the batch (templated)
+    :param speechkit_conn_id: the connection (templated)
+    :param archive: URL of the archive; by default the connection's, then ``[speechkit] archive``; ``False`` asks
+        the service, which keeps results for three days and counts each request (templated)
+    :param aws_conn_id: the storage's connection for addresses that name none; the SpeechKit connection's, or
+        ``aws_default`` (templated)
+    :param memory_mib: how many MiB answers and rows may take, whatever their number
+    :param side_by_side: answers that are fetched at the same time
+    :param on_unread: what an answer that can't be read does: ``report`` it (in the log and in what is handed on,
+        the others are written), or ``fail`` the task after the others are written. One alone always fails
+    """
+
+    template_fields: Sequence[str] = (
+        "target",
+        "operation_id",
+        "operation_prefix",
+        "files",
+        "file_format",
+        "name",
+        "speechkit_conn_id",
+        "archive",
+        "aws_conn_id",
+    )
+    ui_color = "#dfe9f7"
+
+    def __init__(
+        self,
+        *,
+        target: str,
+        operation_id: str | Sequence[str] | None = None,
+        operation_prefix: str | None = None,
+        files: str | Sequence[str] | None = None,
+        file_format: str = "parquet",
+        partition_by_date: bool = False,
+        name: str | None = None,
+        speechkit_conn_id: str = "speechkit_default",
+        archive: str | bool | None = None,
+        aws_conn_id: str | None = None,
+        memory_mib: int = 256,
+        side_by_side: int = 8,
+        on_unread: str = "report",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.target = target
+        self.operation_id = operation_id
+        self.operation_prefix = operation_prefix
+        self.files = files
+        self.file_format = file_format
+        self.partition_by_date = partition_by_date
+        self.name = name
+        self.speechkit_conn_id = speechkit_conn_id
+        self.archive = archive
+        self.aws_conn_id = aws_conn_id
+        self.memory_mib = memory_mib
+        self.side_by_side = side_by_side
+        self.on_unread = on_unread
+        if on_unread not in ("report", "fail"):
+            raise SettingsError(f"`on_unread` is {on_unread!r}; it can be 'report' or 'fail'")
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Write the tables.
+
+        :return: format, name, the paths and rows of each table, and what could not be read
+        :raises SettingsError: a keyword
+        :raises AnswerUnreadableError: an answer can't be read
+        :raises StorageError: the archive or the target
+        """
+        from airflow_speechkit.folder import Folder
+        from airflow_speechkit.hooks.speechkit import SpeechKitHook
+        from airflow_speechkit.hooks.storage import object_storage_path
+        from airflow_speechkit.results.many import write_many
+
+        with SpeechKitHook(self.speechkit_conn_id) as hook:
+            ids, name, load = self._source(hook)
+            storage_conn_id = self._storage_conn_id(hook)
+            manifest = write_many(
+                load,
+                ids,
+                Folder.at(object_storage_path(self.target, storage_conn_id)),
+                name=self.name or name,
+                file_format=self.file_format,
+                partition_by_date=self.partition_by_date,
+                memory_bytes=self.memory_mib * MIB,
+                side_by_side=self.side_by_side,
+                progress=lambda done: self.log.info("%d of %d operations are done", done, len(ids)),
+            )
+        self._report(manifest, len(ids))
+        events = context.get("outlet_events")
+        for outlet in self.outlets or ():
+            if events is not None:
+                rows: dict[str, Any] = {table: written.rows for table, written in manifest.tables.items()}
+                events[outlet].extra = {"name": manifest.name, "rows": rows}
+        return manifest.to_json()
+
+    def _source(self, hook: SpeechKitHook) -> tuple[list[str], str, Callable[[str], Loaded]]:
+        """Say which answers, what the files are called after, and how one is fetched."""
+        given = [one for one in ("operation_id", "operation_prefix", "files") if getattr(self, one) is not None]
+        if len(given) != 1:
+            raise SettingsError(
+                f"Exactly one of `operation_id`, `operation_prefix` and `files` says what to read, not {len(given)}"
+            )
+        if self.files is not None:
+            paths = [self.files] if isinstance(self.files, str) else list(self.files)
+            if not paths:
+                raise SettingsError("`files` is an empty list")
+            conn_id = self._storage_conn_id(hook)
+            return paths, _batch_name(paths), lambda path: (_saved(path, conn_id), None)
+
+        from airflow_speechkit.hooks.archive import archive_url, open_archive
+
+        url = archive_url(self.archive, hook)
+        archive = None if url is None else open_archive(url)
+        if self.operation_prefix is not None:
+            if archive is None:
+                raise SettingsError("`operation_prefix` reads an archive, and `archive` is False")
+            ids = sorted(archive.operations(self.operation_prefix))
+            if not ids:
+                raise AirflowSkipException(f"No operation in {archive.url} begins with {self.operation_prefix!r}")
+            return ids, f"prefix-{self.operation_prefix or 'all'}", lambda one: _archived(archive, one)
+        ids = operation_ids(self.operation_id)
+        if archive is None:
+            return ids, _batch_name(ids), lambda one: (hook.get_answer(one), None)
+        return ids, _batch_name(ids), lambda one: _archived(archive, one)
+
+    def _storage_conn_id(self, hook: SpeechKitHook) -> str:
+        # Saved answers need no SpeechKit connection.
+        return self.aws_conn_id or ("aws_default" if self.files is not None else hook.aws_conn_id)
+
+    def _report(self, manifest: Manifest, of: int) -> None:
+        for table, written in manifest.tables.items():
+            self.log.info("%s: %d rows in %s", table, written.rows, ", ".join(written.paths) or "no file")
+        if manifest.identical_channels:
+            self.log.warning(
+                "%d of %d recordings say the same in all their channels: mono that was stored as stereo",
+                manifest.identical_channels,
+                of,
+            )
+        if not manifest.unread:
+            return
+        named = "; ".join(f"{one.operation_id}: {one.reason}" for one in manifest.unread[: manifest.NAMED])
+        if self.on_unread == "fail" or of == len(manifest.unread):
+            raise AnswerUnreadableError(
+                f"{len(manifest.unread)} of {of} answers can't be read: {named}",
+                todo="The others are written; look at these in the archive",
+                retry="reads all of them again",
+            )
+        self.log.error("%d of %d answers can't be read, and are left out: %s", len(manifest.unread), of, named)
+
+
+def _batch_name(ids: Sequence[str]) -> str:
+    """Name files after what is in them: the same operations, in whatever order, give the same files."""
+    if len(ids) == 1:
+        return ids[0]
+    return f"batch-{hashlib.sha256(chr(10).join(sorted(ids)).encode()).hexdigest()[:16]}"
+
+
+def _archived(archive: Archive, operation_id: str) -> Loaded:
+    from airflow_speechkit.archive.ledger import Stage
+    from airflow_speechkit.results.flatten import failed_row
+    from airflow_speechkit.results.schema import Status
+
+    outcome = archive.outcome(operation_id)
+    submission = archive.submission(operation_id)
+    if outcome is None:
+        raise NotFinishedError(
+            "Its answer isn't in the archive: SpeechKitRecognitionSensor waits for it and archives it"
+            if submission
+            else "The archive doesn't know it: is it the one that SpeechKitRecognitionSensor archived the answer in?",
+            operation_id=operation_id,
+        )
+    answer = archive.answer(operation_id)
+    if answer is not None:
+        if outcome.failure is not None and answer.recognition is None:
+            # A v3 result that broke off was not kept, only what it broke off with; v2 has none.
+            ended = {"code": outcome.failure.code, "message": outcome.failure.message}
+            answer = replace(answer, recognition=json.dumps({"error": ended}).encode())
+        return answer, submission
+    if submission is None:
+        raise NotFinishedError("The archive has neither its answer nor its submission", operation_id=operation_id)
+    status = Status.REFUSED if outcome.stage is Stage.REFUSED else Status.LOST
+    if outcome.failure is None:
+        return failed_row(submission, status)
+    return failed_row(submission, status, outcome.failure.code, outcome.failure.message)
+
+
+def _saved(path: str, aws_conn_id: str) -> Answer:
+    from airflow_speechkit.hooks.storage import object_storage_path
+    from airflow_speechkit.results.saved import read_saved
+
+    file = object_storage_path(path, aws_conn_id)
+    return read_saved(file.read_bytes(), file.name.partition(".")[0])

@@ -1,0 +1,296 @@
+"""What goes into the submit operator comes out as operation ids, or as an error that says what to do."""
+
+from __future__ import annotations
+
+import io
+import re
+import wave
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, BaseOperator
+
+from airflow_speechkit.errors import (
+    AnswerUnreadableError,
+    ArchiveError,
+    AuthenticationError,
+    BudgetExceededError,
+    ConnectionSettingsError,
+    RecordingError,
+    SettingsError,
+    SpeechKitError,
+    SubmissionsFailedError,
+)
+from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from tests.fixtures.direct import OGG, Desk
+
+
+def submit(audio: Any, **kwargs: Any) -> Any:
+    return SpeechKitSubmitOperator(task_id="submit", audio=audio, **{"language": "en-US", **kwargs}).execute({})
+
+
+def wav(seconds: float = 1.0, rate: int = 8000, channels: int = 1) -> bytes:
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(bytes(int(seconds * rate) * 2 * channels))
+    return content.getvalue()
+
+
+def request_of(desk: Desk, operation_id: str) -> dict[str, Any]:
+    return next(one for one in desk.emulator.billing() if one["operation_id"] == operation_id)
+
+
+def test_one_recording_gives_an_id_and_a_list_or_a_pattern_a_list(desk: Desk) -> None:
+    first, second = desk.put("1.ogg"), desk.put("2.ogg")
+    one = submit(first)
+    assert isinstance(one, str)
+    both = submit([second, first])
+    assert both[1] == one
+    assert submit(f"s3://{desk.bucket}/{desk.prefix}/*.ogg") == [one, both[0]]
+    assert submit(f"s3://{desk.bucket}/{desk.prefix}/") == [one, both[0]]
+    assert desk.billed() == 2
+
+
+def test_the_same_recording_by_any_of_its_addresses_is_paid_for_once(desk: Desk) -> None:
+    desk.put("a b.ogg")
+    key = f"{desk.prefix}/a%20b.ogg"
+    ids = {
+        submit(f"s3://{desk.bucket}/{desk.prefix}/a b.ogg"),
+        submit(f"s3://aws_default@{desk.bucket}/{desk.prefix}/a b.ogg"),
+        submit(f"https://storage.yandexcloud.net/{desk.bucket}/{key}"),
+        submit(f"https://{desk.bucket}.storage.yandexcloud.net/{key}?X-Amz-Signature=aafe17"),
+        submit(f"{desk.emulator.storage_url}/{desk.bucket}/{key}"),
+    }
+    assert len(ids) == 1
+    assert desk.billed() == 1
+
+
+def test_what_was_submitted_is_on_record_with_its_labels_and_its_run(desk: Desk) -> None:
+    class TaskInstance:
+        dag_id, run_id, task_id, map_index = "calls", "monday", "submit", 3
+
+    operator = SpeechKitSubmitOperator(
+        task_id="submit", audio=desk.put(), language="en-US", labels={"call_id": 17}, literature_text=True
+    )
+    submission = desk.archive.submission(operator.execute({"ti": TaskInstance()}))
+    assert submission is not None
+    assert (submission.dag_id, submission.run_id, submission.task_id, submission.map_index) == (
+        "calls",
+        "monday",
+        "submit",
+        3,
+    )
+    assert submission.labels == {"call_id": "17"}
+    assert submission.settings.literature_text
+    assert submission.settings.language == "en-US"
+    assert submission.size_bytes == len(OGG)
+    assert submission.etag
+    assert submission.duration_ms
+
+
+def test_each_recording_of_a_list_has_its_own_labels(desk: Desk) -> None:
+    ids = submit([desk.put("1.ogg"), desk.put("2.ogg")], labels=[{"call_id": "1"}, {"call_id": "2"}])
+    submissions = [desk.archive.submission(one) for one in ids]
+    assert [one.labels["call_id"] for one in submissions if one] == ["1", "2"]
+
+
+def test_a_local_wav_is_uploaded_and_unwrapped(desk: Desk, tmp_path: Path) -> None:
+    local = tmp_path / "call.wav"
+    local.write_bytes(wav(2.0, channels=2))
+    operation_id = submit(str(local), upload_to=f"s3://{desk.bucket}/{desk.prefix}/uploads/")
+    submission = desk.archive.submission(operation_id)
+    assert submission is not None
+    assert submission.audio_uri.startswith(f"s3://{desk.bucket}/{desk.prefix}/uploads/")
+    assert submission.settings.audio_encoding == "LINEAR16_PCM"
+    assert (submission.settings.sample_rate_hertz, submission.settings.audio_channel_count) == (8000, 2)
+    assert submission.duration_ms == 2000
+    assert submit(str(local), upload_to=f"s3://{desk.bucket}/{desk.prefix}/uploads/") == operation_id
+
+
+def test_a_small_local_file_goes_along_with_a_request_of_v3(desk: Desk, tmp_path: Path) -> None:
+    local = tmp_path / "call.ogg"
+    local.write_bytes(OGG)
+    operation_id = submit(str(local), api_version="v3")
+    submission = desk.archive.submission(operation_id)
+    assert submission is not None
+    assert submission.audio_uri == local.as_uri()
+    assert submit(str(local), api_version="v3") == operation_id
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        ({"audio": []}, SettingsError, "empty list"),
+        ({"audio": ["  "]}, SettingsError, "audio"),
+        ({"audio": [None]}, SettingsError, "audio"),
+        ({"audio": "https://example.com/call.ogg?sig=5ecret"}, RecordingError, "leads elsewhere"),
+        ({"audio": "ftp://example.com/call.ogg?sig=5ecret"}, RecordingError, "isn't the address"),
+        ({"audio": "s3://there-is-no-such-bucket/1.ogg"}, RecordingError, "there-is-no-such-bucket"),
+        ({"audio": "s3://there-is-no-such-bucket/"}, SpeechKitError, "there-is-no-such-bucket"),
+        ({"audio": "s3://nobody@recordings/1.ogg"}, ConnectionSettingsError, "nobody"),
+        ({"audio": "/no/such/call.wav"}, RecordingError, "upload_to"),
+        ({"audio": "/no/such/call.wav", "upload_to": "s3://recordings/up/"}, RecordingError, "/no/such/call.wav"),
+        ({"audio": "/no/such/call.wav", "api_version": "v3"}, RecordingError, "/no/such/call.wav"),
+        ({"language": "Russian!"}, SettingsError, "language"),
+        ({"model": ""}, SettingsError, "model"),
+        ({"api_version": "v4"}, SettingsError, "api_version"),
+        ({"audio_encoding": "FLAC"}, SettingsError, "audio_encoding"),
+        ({"sample_rate_hertz": 8000, "audio_encoding": "MP3"}, SettingsError, "sample_rate_hertz"),
+        ({"sample_rate_hertz": 44100, "audio_encoding": "LINEAR16_PCM"}, SettingsError, "sample_rate_hertz"),
+        ({"audio_channel_count": 2, "audio_encoding": "OGG_OPUS"}, SettingsError, "audio_channel_count"),
+        ({"speaker_labeling": True}, SettingsError, "speaker_labeling"),
+        ({"classifiers": {"negative": ["ON_FINAL"]}}, SettingsError, "classifiers"),
+        ({"labels": [{"a": "b"}, {}]}, SettingsError, "labels"),
+        ({"labels": "call 17"}, SettingsError, "labels"),
+        ({"on_failure": "ignore"}, SettingsError, "on_failure"),
+        ({"on_lost_submission": "ignore"}, SettingsError, "on_lost_submission"),
+        ({"archive": True}, SettingsError, "archive"),
+        ({"archive": False, "on_failure": "record"}, SettingsError, "archive"),
+        ({"archive": False, "only_new": True}, SettingsError, "archive"),
+        ({"speechkit_conn_id": "nobody"}, ConnectionSettingsError, "nobody"),
+        ({"max_billed_seconds": 1}, BudgetExceededError, "max_billed_seconds"),
+        ({"submits_per_hour": 0}, SettingsError, "submits_per_hour"),
+    ],
+    ids=str,
+)
+def test_what_can_not_be_submitted_is_refused_and_nothing_is_paid(
+    desk: Desk, given: dict[str, Any], kind: type[SpeechKitError], said: str
+) -> None:
+    before = len(desk.emulator.billing())
+    with pytest.raises(kind, match=re.escape(said)) as raised:
+        submit(**{"audio": desk.put(), **given})
+    assert "5ecret" not in str(raised.value)
+    assert len(desk.emulator.billing()) == before
+
+
+def test_a_missing_object_a_wrong_format_and_a_replaced_name_are_told_apart(desk: Desk) -> None:
+    missing = f"s3://{desk.bucket}/{desk.prefix}/none.ogg"
+    with pytest.raises(RecordingError, match=r"none\.ogg"):
+        submit(missing)
+    disguised = desk.put("disguised.ogg", wav())
+    with pytest.raises(RecordingError, match=r"disguised\.ogg") as raised:
+        submit(disguised, audio_encoding="OGG_OPUS")
+    assert "WAV" in str(raised.value)
+    with pytest.raises(RecordingError, match=r"disguised\.ogg"):
+        submit(disguised)
+    with pytest.raises(RecordingError, match=r"noise\.ogg"):
+        submit(desk.put("noise.ogg", b"\0\1\2" * 500))
+    with pytest.raises(RecordingError, match=r"empty\.ogg"):
+        submit(desk.put("empty.ogg", b""))
+    assert desk.billed() == 0
+
+
+def test_one_bad_recording_does_not_hold_up_the_others(desk: Desk) -> None:
+    good, bad = desk.put("good.ogg"), f"s3://{desk.bucket}/{desk.prefix}/none.ogg"
+    with pytest.raises(RecordingError, match=r"none\.ogg"):
+        submit([bad, good])
+    assert desk.billed() == 1
+    with pytest.raises(SubmissionsFailedError):
+        submit([bad, good, "s3://there-is-no-such-bucket/1.ogg"])
+    assert submit([bad, good], on_failure="skip") == [submit(good)]
+    recorded = submit([bad, good], on_failure="record")
+    assert recorded[1] == submit(good)
+    outcome = desk.archive.outcome(recorded[0])
+    assert outcome is not None
+    assert outcome.failure is not None
+    with pytest.raises(AirflowSkipException):
+        submit([bad], on_failure="skip")
+    assert desk.billed() == 1
+
+
+def test_a_prefix_with_nothing_below_it_is_skipped(desk: Desk) -> None:
+    with pytest.raises(AirflowSkipException):
+        submit(f"s3://{desk.bucket}/{desk.prefix}/none/")
+
+
+def test_a_wrong_key_is_told_from_a_wrong_host(desk: Desk) -> None:
+    audio = desk.put()
+    desk.connect(password="AQVNwrongwrongwrong")
+    with pytest.raises(AuthenticationError) as raised:
+        submit(audio)
+    assert "AQVNwrongwrongwrong" not in str(raised.value)
+
+
+@pytest.mark.parametrize("fault", ["garbage", "cut"])
+def test_an_answer_that_can_not_be_read_is_never_answered_by_sending_again(desk: Desk, fault: str) -> None:
+    audio = desk.put()
+    desk.emulator.fault(fault, on="submit", times=1)
+    with pytest.raises(SpeechKitError) as raised:
+        submit(audio)
+    assert raised.type is not AnswerUnreadableError or "1.ogg" in str(raised.value)
+    assert desk.billed() <= 1
+
+
+def test_without_an_archive_setting_the_submit_says_where_to_name_one(desk: Desk) -> None:
+    desk.connect(extra={})
+    with pytest.raises(SettingsError, match="archive=False"):
+        submit(desk.put())
+    assert desk.billed() == 0
+
+
+def test_an_archive_that_can_not_be_written_stops_before_anything_is_paid(desk: Desk) -> None:
+    audio = desk.put()
+    (desk.place / "file").write_text("")
+    with pytest.raises(ArchiveError):
+        submit(audio, archive=str(desk.place / "file" / "archive"))
+    with pytest.raises(ArchiveError):
+        submit(audio, archive="s3://there-is-no-such-bucket/archive")
+    with pytest.raises(ConnectionSettingsError):
+        submit(audio, archive="s3://nobody@recordings/archive")
+    assert desk.billed() == 0
+
+
+def test_without_an_archive_every_run_pays(desk: Desk) -> None:
+    audio = desk.put()
+    assert submit(audio, archive=False) != submit(audio, archive=False)
+    assert desk.billed() == 2
+
+
+def test_only_new_hands_on_what_no_other_run_has(desk: Desk) -> None:
+    from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
+    from tests.fixtures.direct import wait_for
+
+    prefix = f"s3://{desk.bucket}/{desk.prefix}/"
+
+    def run(run_id: str) -> Any:
+        ti = type("TaskInstance", (), {"dag_id": "d", "run_id": run_id, "task_id": "t", "map_index": -1})()
+        operator = SpeechKitSubmitOperator(task_id="t", audio=prefix, language="en-US", only_new=True)
+        return operator.execute({"ti": ti})
+
+    desk.put("1.ogg")
+    first = run("monday")
+    assert len(first) == 1
+    assert run("tuesday") == first, "its answer isn't archived yet"
+    wait_for(SpeechKitRecognitionSensor(task_id="wait", operation_id=first, poke_interval=0.2))
+    assert run("monday") == first, "a retry hands on the same"
+    with pytest.raises(AirflowSkipException):
+        run("tuesday")
+    desk.put("2.ogg")
+    assert len(run("tuesday")) == 1
+
+
+class _Mapped(BaseOperator):
+    def __init__(self, *, given: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.given = given
+
+
+def test_a_list_that_a_mapped_task_could_not_take_is_refused_before_anything_is_paid(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "1")
+    audio = [desk.put("1.ogg"), desk.put("2.ogg")]
+    with DAG("calls", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        mapped = SpeechKitSubmitOperator(task_id="mapped", audio=audio, language="en-US")
+        _Mapped.partial(task_id="each").expand(given=mapped.output)
+        whole = SpeechKitSubmitOperator(task_id="whole", audio=audio, language="en-US")
+        _Mapped(task_id="all", given=whole.output)
+    with pytest.raises(SettingsError, match="max_map_length"):
+        mapped.execute({})
+    assert desk.billed() == 0
+    assert len(whole.execute({})) == 2

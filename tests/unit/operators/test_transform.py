@@ -1,0 +1,201 @@
+"""Archived answers, answers of the service and saved answers become the same tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_speechkit.errors import (
+    AnswerUnreadableError,
+    ArchiveError,
+    ConnectionSettingsError,
+    SettingsError,
+    SpeechKitError,
+    StorageError,
+)
+from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from airflow_speechkit.operators.transform import SpeechKitTransformOperator
+from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
+from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
+from tests.fixtures.direct import Desk, wait_for
+
+FAILED = {"code": 3, "message": "Unsupported audio"}
+
+
+def ended(desk: Desk, *ids: str, **more: Any) -> Any:
+    return wait_for(
+        SpeechKitRecognitionSensor(
+            task_id="wait", operation_id=list(ids), poke_interval=0.1, on_failure="record", **more
+        )
+    )
+
+
+def transform(desk: Desk, **kwargs: Any) -> dict[str, Any]:
+    manifest = SpeechKitTransformOperator(task_id="rows", **{"target": str(desk.place / "t"), **kwargs}).execute({})
+    assert json.loads(json.dumps(manifest)) == manifest
+    return manifest
+
+
+def rows(manifest: dict[str, Any], table: str) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    paths = manifest["tables"][table]["paths"]
+    found = [row for path in paths for row in pq.read_table(path.removeprefix("file://")).to_pylist()]
+    assert len(found) == manifest["tables"][table]["rows"]
+    return found
+
+
+def test_one_operation_gives_files_named_after_it_and_the_next_run_replaces_exactly_those(desk: Desk) -> None:
+    first, second = desk.emulator.stand_ins(2)
+    ended(desk, first, second)
+    manifest = transform(desk, operation_id=first)
+    assert rows(manifest, "words")
+    assert all(first in path for path in manifest["tables"]["words"]["paths"])
+    transform(desk, operation_id=second)
+    before = sorted(file for file in (desk.place / "t").rglob("*"))
+    assert transform(desk, operation_id=first) == manifest
+    assert sorted(file for file in (desk.place / "t").rglob("*")) == before
+
+
+def test_the_same_operations_in_whatever_order_give_the_same_files(desk: Desk) -> None:
+    first, second = desk.emulator.stand_ins(2)
+    ended(desk, first, second)
+    one, other = (
+        transform(desk, operation_id=ids)["tables"]["words"]["paths"] for ids in ([first, second], (second, first))
+    )
+    assert one == other
+
+
+def test_the_service_and_saved_files_are_read_where_there_is_no_archive(desk: Desk) -> None:
+    (operation_id,) = desk.emulator.stand_ins()
+    from_service = transform(desk, operation_id=operation_id, archive=False)
+    ended(desk, operation_id)
+    from_archive = transform(desk, operation_id=operation_id)
+    answer = desk.archive.answer(operation_id)
+    assert answer is not None
+    saved = desk.place / f"{operation_id}.json"
+    saved.write_bytes(answer.operation)
+    desk.environment.delenv("AIRFLOW_CONN_SPEECHKIT_DEFAULT")
+    from_file = transform(desk, files=str(saved), file_format="parquet", name="saved")
+    assert rows(from_service, "words") == rows(from_archive, "words") == rows(from_file, "words")
+
+
+def test_what_failed_and_what_was_refused_are_rows_that_say_so(desk: Desk) -> None:
+    (failed,) = desk.emulator.stand_ins(error=FAILED)
+    desk.on_record(failed)
+    missing = f"s3://{desk.bucket}/{desk.prefix}/none.ogg"
+    submit = SpeechKitSubmitOperator(
+        task_id="submit", audio=[missing, desk.put()], labels={"call_id": "17"}, language="en-US", on_failure="record"
+    )
+    ids = ended(desk, failed, *submit.execute({}))
+    manifest = transform(desk, operation_id=ids)
+    found = {row["operation_id"]: row for row in rows(manifest, "recognitions")}
+    assert [found[one]["status"] for one in ids] == ["failed", "refused", "finished"]
+    assert found[failed]["error_code"] == 3
+    assert found[failed]["error_message"] == "Unsupported audio"
+    assert found[ids[1]]["audio_uri"] == missing
+    assert found[ids[1]]["error_message"]
+    assert json.loads(found[ids[1]]["labels"]) == {"call_id": "17"}
+
+    database = str(desk.place / "speech.duckdb")
+    desk.environment.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "duckdb", "host": database}))
+    SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables=manifest).execute({})
+    with duckdb.connect(database, read_only=True) as connection:
+        loaded = connection.execute("SELECT operation_id, status FROM recognitions").fetchall()
+    assert sorted(loaded) == sorted(zip(ids, ("failed", "refused", "finished"), strict=True))
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
+def test_tables_go_to_a_bucket_through_a_connection(desk: Desk, file_format: str) -> None:
+    (operation_id,) = desk.emulator.stand_ins()
+    ended(desk, operation_id)
+    target = f"s3://aws_default@{desk.bucket}/{desk.prefix}/tables"
+    manifest = transform(desk, operation_id=operation_id, target=target, file_format=file_format)
+    assert manifest["format"] == file_format
+    listed = desk.emulator.s3().list_objects_v2(Bucket=desk.bucket, Prefix=f"{desk.prefix}/tables/")["Contents"]
+    assert {one["Key"].rpartition("tables/")[2].partition("/")[0] for one in listed} >= {"words", "recognitions"}
+    assert desk.emulator.secret_access_key not in json.dumps(manifest)
+
+
+def test_a_prefix_of_ids_reads_the_archive_and_asks_nobody(desk: Desk) -> None:
+    ids = desk.emulator.stand_ins(3)
+    ended(desk, *ids)
+    asked = desk.emulator.requests()
+    assert transform(desk, operation_prefix="")["operations"] == 3
+    assert transform(desk, operation_prefix=ids[0], partition_by_date=True)["operations"] == 1
+    assert desk.emulator.requests() == asked
+    with pytest.raises(AirflowSkipException):
+        transform(desk, operation_prefix="none")
+
+
+def test_one_unreadable_answer_of_many_is_reported_or_fails(desk: Desk) -> None:
+    good, bad = desk.place / "good.json", desk.place / "bad.json"
+    (operation_id,) = desk.emulator.stand_ins()
+    ended(desk, operation_id)
+    answer = desk.archive.answer(operation_id)
+    assert answer is not None
+    good.write_bytes(answer.operation)
+    bad.write_bytes(answer.operation[: len(answer.operation) // 2])
+    manifest = transform(desk, files=[str(good), str(bad)])
+    assert manifest["operations"] == 2 or manifest["unread"]
+    assert rows(manifest, "words")
+    with pytest.raises(AnswerUnreadableError, match="1 of 2"):
+        transform(desk, files=[str(good), str(bad)], on_unread="fail")
+    with pytest.raises(AnswerUnreadableError, match="1 of 1"):
+        transform(desk, files=str(bad))
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        ({}, SettingsError, "Exactly one"),
+        ({"operation_id": "e03", "files": "x.json"}, SettingsError, "Exactly one"),
+        ({"operation_id": []}, SettingsError, "empty"),
+        ({"files": []}, SettingsError, "empty"),
+        ({"operation_prefix": "", "archive": False}, SettingsError, "archive"),
+        ({"operation_id": "e03neverwas000000000"}, SpeechKitError, "SpeechKitRecognitionSensor"),
+        ({"operation_id": "e03neverwas000000000", "archive": False}, SpeechKitError, "e03neverwas000000000"),
+        ({"operation_id": "e03a", "speechkit_conn_id": "nobody"}, ConnectionSettingsError, "nobody"),
+        ({"operation_id": "e03a", "target": "s3://nobody@bucket/t"}, ConnectionSettingsError, "nobody"),
+        ({"operation_id": "e03a", "archive": "s3://nobody@bucket/t"}, ConnectionSettingsError, "nobody"),
+        ({"operation_id": "e03a", "file_format": "xlsx"}, SettingsError, "xlsx"),
+        ({"operation_id": "e03a", "memory_mib": 0}, SettingsError, "memory"),
+        ({"operation_id": "e03a", "side_by_side": 0}, SettingsError, "side_by_side"),
+        ({"files": "/no/such/file.json"}, SpeechKitError, "/no/such/file.json"),
+    ],
+    ids=str,
+)
+def test_what_can_not_be_transformed_says_what_to_do(
+    desk: Desk, given: dict[str, Any], kind: type[SpeechKitError], said: str
+) -> None:
+    with pytest.raises(kind) as raised:
+        transform(desk, **given)
+    assert said in str(raised.value)
+
+
+def test_a_target_or_an_archive_that_can_not_be_reached_is_told(desk: Desk) -> None:
+    (operation_id,) = desk.emulator.stand_ins()
+    ended(desk, operation_id)
+    Path(desk.place / "file").write_text("")
+    with pytest.raises(StorageError) as raised:
+        transform(desk, operation_id=operation_id, target=str(desk.place / "file" / "t"))
+    assert not isinstance(raised.value, ArchiveError)
+    with pytest.raises(StorageError):
+        transform(desk, operation_id=operation_id, target="s3://there-is-no-such-bucket/t")
+    with pytest.raises(SpeechKitError):
+        transform(desk, operation_id=operation_id, archive="s3://there-is-no-such-bucket/archive")
+
+
+def test_what_an_archive_can_not_give_just_now_is_not_left_out_but_retried(desk: Desk) -> None:
+    first, second = desk.emulator.stand_ins(2)
+    ended(desk, first, second)
+    for file in (Path(desk.archive_url) / "operations" / first).iterdir():
+        file.unlink()
+        file.mkdir()
+    with pytest.raises(ArchiveError):
+        transform(desk, operation_id=[first, second])

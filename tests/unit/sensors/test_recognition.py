@@ -1,0 +1,303 @@
+"""Whichever way a sensor waits, what it hands on, and how it fails, is the same."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+
+from airflow_speechkit import compat
+from airflow_speechkit.errors import (
+    ArchiveError,
+    ConnectionSettingsError,
+    OperationNotFoundError,
+    RecognitionFailedError,
+    ResultExpiredError,
+    SettingsError,
+)
+from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from airflow_speechkit.sensors import recognition
+from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
+from tests.fixtures.direct import AIRFLOW_3, Desk, wait_for
+
+#: Before Airflow 3 a rescheduled sensor looks its beginning up in the database.
+MODES = ["deferred", "poke", *(["reschedule"] if AIRFLOW_3 else [])]
+FAILED = {"code": 3, "message": "Unsupported audio"}
+
+
+class LazySequence:
+    """What a mapped upstream hands on: iterable, neither list nor tuple."""
+
+    def __init__(self, *items: object) -> None:
+        self.items = items
+
+    def __iter__(self) -> Any:
+        return iter(self.items)
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def sensor(mode: str, operation_id: Any, **kwargs: Any) -> SpeechKitRecognitionSensor:
+    how: dict[str, Any] = {"deferrable": True} if mode == "deferred" else {"deferrable": False, "mode": mode}
+    return SpeechKitRecognitionSensor(
+        task_id="wait", operation_id=operation_id, **{"poke_interval": 0.2, **how, **kwargs}
+    )
+
+
+def wait(mode: str, operation_id: Any, **kwargs: Any) -> Any:
+    return wait_for(sensor(mode, operation_id, **kwargs))
+
+
+def test_one_finished_operation_is_handed_on_and_archived(desk: Desk, mode: str) -> None:
+    (operation_id,) = desk.emulator.stand_ins(processing_s=30)
+    desk.on_record(operation_id)
+    assert wait(mode, operation_id) == operation_id
+    answer = desk.archive.answer(operation_id)
+    assert answer is not None
+    assert b"chunks" in answer.operation
+    asked = desk.checks()
+    assert wait(mode, operation_id) == operation_id
+    assert desk.checks() == asked, "what is archived is not asked for again"
+
+
+def test_operations_that_no_archive_has_heard_of_are_waited_for_all_the_same(desk: Desk, mode: str) -> None:
+    ids = desk.emulator.stand_ins(2, processing_s=30)
+    assert wait(mode, ids) == ids
+    assert all(desk.archive.answer(one) for one in ids)
+
+
+def test_without_a_poke_interval_the_checks_come_when_the_end_is_predicted(desk: Desk, mode: str) -> None:
+    (operation_id,) = desk.emulator.stand_ins()
+    assert wait(mode, desk.on_record(operation_id), poke_interval=None) == operation_id
+    (stranger,) = desk.emulator.stand_ins()
+    assert wait(mode, stranger, poke_interval=None) == stranger
+
+
+def test_what_a_mapped_upstream_hands_on_is_a_list(desk: Desk, mode: str) -> None:
+    first, second, third = desk.emulator.stand_ins(3)
+    assert wait(mode, LazySequence(first, [second, third])) == [first, second, third]
+
+
+def test_operations_of_both_apis_in_one_list(desk: Desk, mode: str) -> None:
+    (old,) = desk.emulator.stand_ins()
+    (new,) = desk.emulator.stand_ins(api="v3")
+    assert wait(mode, [new, old]) == [new, old]
+    answer = desk.archive.answer(new)
+    assert answer is not None
+    assert answer.recognition
+
+
+@pytest.mark.parametrize("more", [{}, {"soft_fail": True}], ids=str)
+def test_a_failed_recognition_is_never_hidden_and_a_retry_asks_for_nothing(
+    desk: Desk, mode: str, more: dict[str, Any]
+) -> None:
+    (operation_id,) = desk.emulator.stand_ins(error=FAILED)
+    desk.on_record(operation_id)
+    with pytest.raises(RecognitionFailedError, match=r"Unsupported audio \(code 3\)") as raised:
+        wait(mode, operation_id, **more)
+    assert raised.value.code == 3
+    assert raised.value.recording == f"s3://calls/{operation_id}.ogg"
+    assert not isinstance(raised.value, AirflowException)
+    asked = desk.checks()
+    with pytest.raises(RecognitionFailedError, match="Unsupported audio"):
+        wait(mode, operation_id, **more)
+    assert desk.checks() == asked
+
+
+def test_never_fail_skips(desk: Desk, mode: str) -> None:
+    (operation_id,) = desk.emulator.stand_ins(error=FAILED)
+    for _ in range(2):
+        with pytest.raises(AirflowSkipException):
+            wait(mode, operation_id, never_fail=True)
+
+
+def test_a_list_fails_skips_or_records_what_failed_after_all_have_ended(desk: Desk, mode: str) -> None:
+    (bad,) = desk.emulator.stand_ins(error=FAILED)
+    (good,) = desk.emulator.stand_ins(processing_s=60)
+    with pytest.raises(RecognitionFailedError, match="Unsupported audio"):
+        wait(mode, [bad, good])
+    assert desk.archive.answer(good) is not None
+    assert wait(mode, [bad, good], on_failure="skip") == [good]
+    assert wait(mode, [bad, good], on_failure="record") == [bad, good]
+    with pytest.raises(AirflowSkipException):
+        wait(mode, bad, on_failure="skip")
+    bads = [bad, *desk.emulator.stand_ins(error=FAILED)]
+    with pytest.raises(RecognitionFailedError, match="2 of 3 operations have no result"):
+        wait(mode, [*bads, good])
+
+
+def test_a_result_that_the_service_has_forgotten_is_told_from_an_id_that_never_was(desk: Desk, mode: str) -> None:
+    old = desk.on_record("e03forgotten00000000", age=timedelta(days=4))
+    for _ in range(2):
+        with pytest.raises(ResultExpiredError, match="three days"):
+            wait(mode, old)
+    with pytest.raises(OperationNotFoundError, match="never existed"):
+        wait(mode, "e03neverwas000000000")
+    young = desk.on_record("e03othersfolder00000", age=timedelta(hours=1))
+    with pytest.raises(OperationNotFoundError, match="connection"):
+        wait(mode, young)
+    assert desk.archive.outcome(young) is None
+
+
+def test_a_wait_that_takes_too_long_is_a_timeout_like_any_sensors(desk: Desk, mode: str) -> None:
+    (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
+    with pytest.raises(AirflowSensorTimeout):
+        wait(mode, operation_id, timeout=1)
+    with pytest.raises(AirflowSkipException):
+        wait(mode, operation_id, timeout=timedelta(seconds=1), soft_fail=True)
+
+
+def test_one_that_was_refused_at_submission_passes_on_as_recorded(desk: Desk, mode: str) -> None:
+    missing, good = f"s3://{desk.bucket}/{desk.prefix}/none.ogg", desk.put()
+    submit = SpeechKitSubmitOperator(task_id="submit", audio=[missing, good], language="en-US", on_failure="record")
+    refused, operation_id = submit.execute({})
+    assert wait(mode, [refused, operation_id]) == [refused, operation_id]
+    with pytest.raises(SettingsError, match="archive"):
+        wait(mode, refused, archive=False)
+
+
+def test_without_an_archive_nothing_is_kept(desk: Desk, mode: str) -> None:
+    good, bad = *desk.emulator.stand_ins(), *desk.emulator.stand_ins(error=FAILED)
+    assert wait(mode, good, archive=False) == good
+    with pytest.raises(RecognitionFailedError, match="Unsupported audio"):
+        wait(mode, bad, archive=False)
+    with pytest.raises(OperationNotFoundError):
+        wait(mode, "e03neverwas000000000", archive=False)
+    assert list(desk.archive.operations()) == []
+
+
+def test_errors_of_single_checks_are_survived(desk: Desk, mode: str) -> None:
+    (operation_id,) = desk.emulator.stand_ins()
+    desk.emulator.fault(500, on="operation")
+    desk.emulator.fault("garbage", on="operation")
+    desk.emulator.fault("drop_after", on="operation")
+    assert wait(mode, operation_id, timeout=300) == operation_id
+
+
+def test_a_wrong_connection_or_archive_ends_the_wait_at_once(desk: Desk, mode: str) -> None:
+    (operation_id,) = desk.emulator.stand_ins()
+    with pytest.raises(ConnectionSettingsError, match="nobody"):
+        wait(mode, operation_id, speechkit_conn_id="nobody", archive=desk.archive_url)
+    with pytest.raises(ConnectionSettingsError, match="nobody"):
+        wait(mode, operation_id, archive=f"s3://nobody@{desk.bucket}/archive")
+    (desk.place / "file").write_text("")
+    with pytest.raises(ArchiveError):
+        wait(mode, operation_id, archive=str(desk.place / "file" / "archive"))
+    desk.connect(extra={})
+    with pytest.raises(SettingsError, match="archive"):
+        wait(mode, operation_id)
+
+
+def test_a_v3_result_is_deleted_once_it_is_archived_where_that_was_asked_for(desk: Desk, mode: str) -> None:
+    (operation_id,) = desk.emulator.stand_ins(api="v3")
+    assert wait(mode, operation_id, delete_after_archiving=True) == operation_id
+    assert desk.archive.answer(operation_id) is not None
+    from airflow_speechkit.hooks.speechkit import SpeechKitHook
+
+    with SpeechKitHook() as hook:
+        assert not hook.delete_recognition(operation_id)
+
+
+def test_a_v3_result_that_is_gone_by_the_time_it_is_fetched(desk: Desk, mode: str) -> None:
+    (operation_id,) = desk.emulator.stand_ins(api="v3")
+    desk.emulator.fault(404, on="recognition", times=None, message="not found")
+    with pytest.raises((ResultExpiredError, OperationNotFoundError)):
+        wait(mode, operation_id)
+
+
+@pytest.mark.parametrize("given", [[], "", None, ["e03 a"], [17], "../../etc"], ids=str)
+def test_what_is_no_operation_id_is_refused(desk: Desk, mode: str, given: Any) -> None:
+    with pytest.raises(SettingsError, match="operation"):
+        wait(mode, given)
+
+
+def test_a_list_without_an_archive_is_not_rescheduled(desk: Desk) -> None:
+    ids = desk.emulator.stand_ins(2)
+    with pytest.raises(SettingsError, match="reschedule"):
+        sensor("reschedule", ids, archive=False).poke({})
+
+
+def test_a_check_by_hand_needs_nothing_before_it(desk: Desk) -> None:
+    (operation_id,) = desk.emulator.stand_ins()
+    found = sensor("poke", operation_id).poke({})
+    assert found.is_done
+    assert found.xcom_value == operation_id
+
+
+def test_a_blocking_check_is_one_request(desk: Desk) -> None:
+    (operation_id,) = desk.emulator.stand_ins()
+    desk.emulator.fault(500, on="operation", times=3)
+    before = desk.checks()
+    assert not sensor("poke", operation_id).poke({}).is_done
+    assert desk.checks() == before + 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"on_failure": "ignore"}, "on_failure"),
+        ({"deferrable": True, "exponential_backoff": True}, "exponential_backoff"),
+        ({"deferrable": True, "max_wait": 60}, "max_wait"),
+        ({"deferrable": True, "silent_fail": True}, "silent_fail"),
+    ],
+)
+def test_a_keyword_that_would_not_be_honoured_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        SpeechKitRecognitionSensor(task_id="wait", operation_id="e03", **given)
+
+
+def test_every_argument_reaches_the_trigger(desk: Desk) -> None:
+    from airflow.providers.common.compat.sdk import TaskDeferred
+
+    (operation_id,) = desk.emulator.stand_ins()
+    desk.connect("other")
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(
+            "deferred",
+            desk.on_record(operation_id),
+            speechkit_conn_id="other",
+            poke_interval=timedelta(seconds=7),
+            timeout=timedelta(hours=2),
+            cancel_on_kill=True,
+            delete_after_archiving=True,
+        ).execute({})
+    _, kwargs = deferred.value.trigger.serialize()
+    (waiting,) = kwargs.pop("waiting")
+    assert waiting.pop("submitted_at") < time.time()
+    assert waiting == {"operation_id": operation_id, "interval_s": 7.0, "audio_s": 1.0, "channels": 1}
+    assert kwargs.pop("deadline") == pytest.approx(time.time() + 7200, abs=60)
+    assert kwargs == {
+        "speechkit_conn_id": "other",
+        "archive": desk.archive_url,
+        "cancel_on_kill": True,
+        "delete_after_archiving": True,
+    }
+    assert deferred.value.timeout > timedelta(hours=2)
+
+
+@pytest.mark.parametrize(
+    ("state", "asked", "expected"),
+    [("failed", True, True), ("running", True, False), (None, True, False), ("failed", False, False)],
+)
+def test_a_blocking_wait_that_is_killed_cancels_only_where_asked_for_and_the_task_is_over(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, state: str | None, asked: bool, expected: bool
+) -> None:
+    (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
+    waiting = sensor("poke", operation_id, cancel_on_kill=asked)
+    waiting.on_kill()
+    assert not waiting.poke({}).is_done
+    monkeypatch.setattr(compat, "read_task_state", lambda task_instance: state)
+    monkeypatch.setattr(recognition, "get_current_context", lambda: {"ti": None})
+    waiting.on_kill()
+    paths = [one["path"] for one in desk.emulator.request_log() if one["kind"] == "cancel"]
+    assert any(operation_id in path for path in paths) == expected

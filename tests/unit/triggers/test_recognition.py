@@ -1,0 +1,250 @@
+"""What the triggerer does while a task waits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_speechkit.errors import ArchiveError
+from airflow_speechkit.triggers import recognition
+from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
+from tests.fixtures.direct import Desk, events_of, trigger_of
+
+FAILED = {"code": 3, "message": "Unsupported audio"}
+TERMINAL = ("failed", "success", "skipped", "removed", "upstream_failed")
+LIVING = ("deferred", "running", "scheduled", "queued", "restarting", "up_for_retry", "up_for_reschedule", None)
+
+
+def trigger(desk: Desk, *ids: str, **more: Any) -> SpeechKitRecognitionTrigger:
+    waiting = [
+        {
+            "operation_id": one,
+            "submitted_at": time.time(),
+            "interval_s": 0.2,
+            "api_version": "v3" if one.startswith("f8d") else "v2",
+        }
+        for one in ids
+    ]
+    known: dict[str, Any] = {
+        "waiting": waiting,
+        "speechkit_conn_id": "speechkit_default",
+        "archive": desk.archive_url,
+        "deadline": time.time() + 120,
+    }
+    return SpeechKitRecognitionTrigger(**{**known, **more})
+
+
+def event(desk: Desk, *ids: str, **more: Any) -> dict[str, Any]:
+    (found,) = events_of(trigger(desk, *ids, **more).serialize())
+    return found
+
+
+@pytest.fixture
+def brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recognition, "RETRY_PAUSES_S", (0.3,) * 4)
+
+
+def test_a_trigger_is_made_anew_from_what_it_wrote_down(desk: Desk) -> None:
+    made = trigger(desk, "e03a", cancel_on_kill=True, delete_after_archiving=True)
+    written = made.serialize()
+    assert trigger_of(written).serialize() == written
+    assert desk.emulator.api_key not in json.dumps(written)
+
+
+def test_the_one_event_carries_ids_and_states_only(desk: Desk) -> None:
+    good, bad = *desk.emulator.stand_ins(result_bytes=100_000), *desk.emulator.stand_ins(error=FAILED)
+    assert event(desk, good, bad, "e03neverwas000000000") == {
+        "state": "finished",
+        "failed": [bad],
+        "gone": ["e03neverwas000000000"],
+    }
+    answer, failure = desk.archive.answer(good), desk.archive.failure(bad)
+    assert answer is not None
+    assert len(answer.operation) > 50_000
+    assert failure is not None
+    assert (failure.code, failure.message) == (3, "Unsupported audio")
+
+
+def test_without_an_archive_it_only_waits(desk: Desk) -> None:
+    good, bad = *desk.emulator.stand_ins(api="v3"), *desk.emulator.stand_ins(error=FAILED)
+    assert event(desk, good, bad, archive=None) == {"state": "finished", "failed": [bad], "gone": []}
+
+
+def test_at_the_deadline_it_gives_up_and_the_operations_go_on(desk: Desk) -> None:
+    good, slow = *desk.emulator.stand_ins(), *desk.emulator.stand_ins(processing_s=36_000)
+    before = desk.emulator.requests().get("cancel", {})
+    assert event(desk, good, slow, deadline=time.time() + 1.5) == {"state": "timeout", "left": 1, "of": 2}
+    assert event(desk, slow, deadline=time.time() - 5) == {"state": "timeout", "left": 1, "of": 1}
+    assert desk.archive.answer(good) is not None
+    assert desk.emulator.requests().get("cancel", {}) == before
+
+
+def test_triggers_of_a_connection_share_their_checks(desk: Desk) -> None:
+    ids = desk.emulator.stand_ins(3)
+    before = desk.checks()
+    events = events_of(trigger(desk, *ids).serialize(), trigger(desk, *ids[1:]).serialize())
+    assert events == [{"state": "finished", "failed": [], "gone": []}] * 2
+    assert desk.checks() == before + 3
+
+
+def test_triggers_run_in_one_event_loop_after_another(desk: Desk) -> None:
+    for operation_id in desk.emulator.stand_ins(3):
+        assert event(desk, operation_id)["state"] == "finished"
+
+
+@pytest.mark.usefixtures("brief_pauses")
+def test_an_archive_that_can_not_be_written_for_a_while_is_written_later(desk: Desk) -> None:
+    (operation_id,) = desk.emulator.stand_ins()
+    hindrance = Path(desk.archive_url)
+    hindrance.write_text("")
+
+    async def scene() -> list[Any]:
+        async def make_way() -> None:
+            await asyncio.sleep(0.8)
+            await asyncio.to_thread(hindrance.unlink)
+
+        making_way = asyncio.create_task(make_way())
+        found = [one.payload async for one in trigger(desk, operation_id).run()]
+        await making_way
+        return found
+
+    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": []}]
+    assert desk.archive.answer(operation_id) is not None
+
+
+@pytest.mark.usefixtures("brief_pauses")
+def test_an_archive_that_can_never_be_written_fails_the_wait_by_its_name(desk: Desk) -> None:
+    (operation_id,) = desk.emulator.stand_ins()
+    Path(desk.archive_url).write_text("")
+    found = event(desk, operation_id)
+    assert (found["state"], found["kind"]) == ("error", ArchiveError.__name__)
+    assert desk.archive_url in found["message"]
+
+
+@pytest.mark.usefixtures("brief_pauses")
+def test_a_v3_result_that_breaks_off_is_asked_for_again(desk: Desk) -> None:
+    first, second = desk.emulator.stand_ins(2, api="v3")
+    desk.emulator.fault(503, on="recognition", times=2)
+    desk.emulator.fault("cut", on="recognition", times=1)
+    assert event(desk, first) == {"state": "finished", "failed": [], "gone": []}
+    assert event(desk, second) == {"state": "finished", "failed": [], "gone": []}
+
+
+def test_a_connection_that_is_not_there_fails_the_wait_by_its_name(desk: Desk) -> None:
+    found = event(desk, "e03a", speechkit_conn_id="nobody")
+    assert (found["state"], found["kind"]) == ("error", "ConnectionSettingsError")
+
+
+def test_a_wait_outlives_its_token(desk: Desk) -> None:
+    key = desk.emulator.credentials()["authorized_key"]
+    desk.connect(password=None, extra={"authorized_key": key})
+    (operation_id,) = desk.emulator.stand_ins(processing_s=150)
+
+    async def scene() -> list[Any]:
+        async def revoke() -> None:
+            await asyncio.sleep(1)
+            await asyncio.to_thread(desk.emulator.revoke_tokens)
+
+        revoking = asyncio.create_task(revoke())
+        found = [one.payload async for one in trigger(desk, operation_id).run()]
+        await revoking
+        return found
+
+    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": []}]
+
+
+def until(so: Callable[[], bool]) -> None:
+    while not so():
+        time.sleep(0.1)
+
+
+def cancelled(desk: Desk, *ids: str) -> list[str]:
+    """Those of the operations that the service was asked to cancel."""
+    paths = [one["path"] for one in desk.emulator.request_log() if one["kind"] == "cancel"]
+    return [one for one in ids if any(one in path for path in paths)]
+
+
+def killed(desk: Desk, monkeypatch: pytest.MonkeyPatch, state: str | Exception | None, **more: Any) -> list[str]:
+    """End a wait for a running operation, with the task in that state; return what was cancelled."""
+
+    def read(task_instance: Any) -> str | None:
+        if isinstance(state, Exception):
+            raise state
+        return state
+
+    monkeypatch.setattr(recognition, "read_task_state", read)
+    (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
+    ended, *_ = desk.emulator.stand_ins()
+
+    async def scene() -> None:
+        made = trigger(desk, operation_id, ended, **more)
+        made.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
+        waiting = asyncio.create_task(anext(aiter(made.run())))  # type: ignore[arg-type]
+        await asyncio.to_thread(until, lambda: made._left == {operation_id})
+        if recognition.TRIGGERS_HAVE_ON_KILL:
+            await made.on_kill()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+
+    asyncio.run(scene())
+    assert not cancelled(desk, ended), "what has ended is left alone"
+    return cancelled(desk, operation_id)
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["on_kill", "cancelled coroutine"])
+@pytest.mark.parametrize("state", [*TERMINAL, *LIVING, LookupError("no such task")], ids=str)
+def test_operations_are_cancelled_only_where_asked_for_and_the_task_is_over(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, state: Any, tells: bool
+) -> None:
+    monkeypatch.setattr(recognition, "TRIGGERS_HAVE_ON_KILL", tells)
+    assert bool(killed(desk, monkeypatch, state, cancel_on_kill=True)) == (state in TERMINAL)
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["on_kill", "cancelled coroutine"])
+def test_operations_go_on_where_cancelling_was_not_asked_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tells: bool
+) -> None:
+    monkeypatch.setattr(recognition, "TRIGGERS_HAVE_ON_KILL", tells)
+    assert not killed(desk, monkeypatch, "failed")
+
+
+def test_being_cancelled_again_and_again_does_not_cut_the_cancelling_short(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
+    asked = threading.Event()
+
+    def read(task_instance: Any) -> str:
+        asked.set()
+        time.sleep(0.5)
+        return "failed"
+
+    monkeypatch.setattr(recognition, "read_task_state", read)
+
+    async def scene() -> None:
+        made = trigger(desk, operation_id, cancel_on_kill=True)
+        made.task_instance = None
+        killing = asyncio.create_task(made.on_kill())
+        await asyncio.to_thread(asked.wait)
+        for _ in range(3):
+            killing.cancel("user-action")
+            await asyncio.sleep(0.01)
+        await asyncio.wait([killing])
+
+    asyncio.run(scene())
+    assert cancelled(desk, operation_id)
+
+
+def test_a_cancel_that_is_refused_is_only_logged(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.emulator.fault(403, on="cancel", times=None)
+    monkeypatch.setattr(recognition, "TRIGGERS_HAVE_ON_KILL", True)
+    assert killed(desk, monkeypatch, "failed", cancel_on_kill=True)
