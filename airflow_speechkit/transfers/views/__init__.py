@@ -1,0 +1,61 @@
+"""The views that analysts start from, as SQL files for DuckDB and PostgreSQL.
+
+Each file is one statement that runs as it is, over tables in the schema that the session is in. In it, what
+stands in double quotes is a table or a view, and nothing else is: so another schema or a prefix can be put in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_speechkit.transfers.ddl import Dialect, Names
+
+#: In the order in which they build on each other.
+VIEWS = (
+    "current_recognitions",
+    "dialogue",
+    "talk_time",
+    "words_per_minute",
+    "interruptions",
+    "word_search",
+)
+
+_MARK = "airflow-speechkit view"
+_QUOTED = re.compile(r'"([a-z_]+)"')
+
+
+@dataclass(frozen=True)
+class View:
+    """One view for one database.
+
+    :param name: its name, without any prefix
+    :param statement: what makes it, with its names filled in
+    """
+
+    name: str
+    statement: str
+
+    @property
+    def comment(self) -> str:
+        """What is left in the database beside it: whose it is, and which version."""
+        return f"{_MARK} {hashlib.sha256(self.statement.encode()).hexdigest()[:16]}"
+
+    @staticmethod
+    def is_ours(comment: str | None) -> bool:
+        """Tell from a comment whether this package made the view that bears it."""
+        return (comment or "").startswith(_MARK)
+
+
+def sql_of(dialect: Dialect, name: str) -> str:
+    """Return a view's SQL as it is in its file."""
+    return (files(__name__) / dialect.value / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def views_for(names: Names) -> list[View]:
+    """Return the views with the schema and prefix put in."""
+    return [View(name, _QUOTED.sub(lambda quoted: names.of(quoted[1]), sql_of(names.dialect, name))) for name in VIEWS]

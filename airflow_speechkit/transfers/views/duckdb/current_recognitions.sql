@@ -1,0 +1,19 @@
+-- The newest recognition of each recording: the newest that has a result, or where none has, the newest of all.
+-- An answer without its submission has no audio_uri and counts as a recording of its own.
+CREATE OR REPLACE VIEW "current_recognitions" AS
+SELECT
+    operation_id, audio_uri, labels, api_version, model, language, channels, duration_ms, utterances, words,
+    billed_seconds, created_at, finished_at, status, error_code, error_message
+FROM (
+    SELECT
+        r.*,
+        row_number() OVER (
+            PARTITION BY coalesce(r.audio_uri, r.operation_id)
+            ORDER BY
+                CASE WHEN r.status = 'finished' THEN 0 ELSE 1 END,
+                r.created_at DESC NULLS LAST,
+                r.operation_id DESC
+        ) AS place
+    FROM "recognitions" AS r
+) AS ranked
+WHERE place = 1

@@ -1,0 +1,20 @@
+-- How fast each channel spoke: words in a minute of its own talk time.
+CREATE OR REPLACE VIEW "words_per_minute" AS
+WITH said AS (
+    SELECT u.operation_id, u.channel, CAST(sum(u.words) AS BIGINT) AS words
+    FROM "utterances" AS u
+    WHERE u.alternative = 0 AND u.start_ms IS NOT NULL AND u.end_ms IS NOT NULL
+    GROUP BY u.operation_id, u.channel
+)
+SELECT
+    t.audio_uri,
+    t.labels,
+    t.operation_id,
+    t.channel,
+    t.channel_index,
+    t.role,
+    coalesce(s.words, 0) AS words,
+    t.talk_ms,
+    CAST(s.words * 60000.0 / nullif(t.talk_ms, 0) AS DOUBLE PRECISION) AS words_per_minute
+FROM "talk_time" AS t
+LEFT JOIN said AS s ON s.operation_id = t.operation_id AND s.channel = t.channel

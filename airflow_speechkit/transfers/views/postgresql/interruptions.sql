@@ -1,0 +1,25 @@
+-- Every utterance that begins while another channel is speaking: who broke in on whom, when, and for how long
+-- both spoke. Two that begin in the same millisecond interrupt nobody.
+CREATE OR REPLACE VIEW "interruptions" AS
+SELECT
+    r.audio_uri,
+    r.labels,
+    r.operation_id,
+    b.start_ms AS at_ms,
+    least(a.end_ms, b.end_ms) - b.start_ms AS overlap_ms,
+    b.channel AS channel,
+    b.channel_index AS channel_index,
+    r.labels ->> ('channel_' || b.channel_index) AS role,
+    b.utterance AS utterance,
+    a.channel AS interrupted_channel,
+    a.channel_index AS interrupted_channel_index,
+    r.labels ->> ('channel_' || a.channel_index) AS interrupted_role,
+    a.utterance AS interrupted_utterance
+FROM "current_recognitions" AS r
+JOIN "utterances" AS b ON b.operation_id = r.operation_id AND b.alternative = 0
+JOIN "utterances" AS a
+    ON a.operation_id = r.operation_id
+    AND a.alternative = 0
+    AND a.channel <> b.channel
+    AND a.start_ms < b.start_ms
+    AND a.end_ms > b.start_ms

@@ -1,0 +1,239 @@
+"""A load, the same for every database: shape the tables, then replace the rows of each operation, all in one go."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from airflow_speechkit.errors import SettingsError, StorageError
+from airflow_speechkit.transfers.ddl import Dialect, Names, Shaping
+from airflow_speechkit.transfers.files import LocalFile, fetched
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    import pyarrow as pa
+
+    from airflow_speechkit.results.schema import TableSchema
+    from airflow_speechkit.results.write import Manifest
+    from airflow_speechkit.transfers.views import View
+
+log = logging.getLogger(__name__)
+
+
+class Warehouse(ABC):
+    """An open connection to a database, seen as a place for our tables.
+
+    :param names: what the tables are called there
+    """
+
+    dialect: ClassVar[Dialect]
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        #: For the error's message: what is going on right now, and whether a driver's message may quote a row.
+        self.doing = "connecting"
+        self.rows_are_in_play = False
+
+    def do(self, doing: str, *, rows_are_in_play: bool = False) -> None:
+        """Note what is going on from here on."""
+        self.doing, self.rows_are_in_play = doing, rows_are_in_play
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Start a transaction in which no other load changes these tables."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """End it, and keep what it did."""
+
+    @abstractmethod
+    def rollback(self) -> None:
+        """End it, and keep nothing."""
+
+    @abstractmethod
+    def execute(self, statement: str) -> None:
+        """Run a statement that holds no row's value."""
+
+    @abstractmethod
+    def create_schema(self) -> None:
+        """Make the schema that the names are in, if it isn't there."""
+
+    @abstractmethod
+    def columns(self, tables: Collection[TableSchema]) -> dict[str, frozenset[str]]:
+        """Return the columns of those tables that exist, by the tables' names without their prefix."""
+
+    @abstractmethod
+    def forget(self, tables: Collection[str], operation_ids: pa.Array) -> None:
+        """Delete the operations' rows.
+
+        :param tables: the tables' names without their prefix
+        :param operation_ids: distinct ids
+        """
+
+    @abstractmethod
+    def insert(self, table: TableSchema, file: LocalFile, columns: list[str]) -> int:
+        """Add a file's rows to a table and return how many.
+
+        :param columns: which of the file's columns to take
+        """
+
+    def views(self) -> Mapping[str, str | None] | None:
+        """Return the comments of all tables and views that bear one of our views' names.
+
+        None where this dialect has no views of ours.
+        """
+        return None
+
+    def create_view(self, view: View) -> None:
+        """Make a view, or make it anew, and leave its mark in its comment."""
+        raise NotImplementedError
+
+
+def load(warehouse: Warehouse, manifests: Iterable[Manifest], *, create: bool) -> dict[str, int]:
+    """Replace the rows of all the manifests' operations in one transaction.
+
+    A later manifest's operation takes the place of an earlier one's, so none is doubled.
+
+    :param warehouse: where to
+    :param manifests: what
+    :param create: make what is missing of tables and columns
+    :returns: how many rows were written to each table
+    """
+    from airflow_speechkit.results.schema import RECOGNITIONS, TABLES
+
+    warehouse.do("starting the transaction")
+    try:
+        warehouse.begin()
+        warehouse.do("looking at the tables")
+        if create:
+            warehouse.create_schema()
+        there = before = warehouse.columns(TABLES)
+        shaping = Shaping.of(warehouse.names, TABLES, there) if create else Shaping((), ())
+        if shaping.before:
+            log.info("Making what is missing: %d statements, the first: %s", len(shaping.before), shaping.before[0])
+            _run(warehouse, shaping.before)
+            there = warehouse.columns(TABLES)
+        written = dict.fromkeys((table.name for table in TABLES), 0)
+        loaded: set[str] = set()
+        for manifest in manifests:
+            _forget(warehouse, _operation_ids(warehouse, RECOGNITIONS, manifest), loaded, there, before)
+            for name, rows in _insert_all(warehouse, TABLES, manifest, there).items():
+                written[name] += rows
+        _run(warehouse, shaping.after)
+        warehouse.do("committing", rows_are_in_play=True)
+        warehouse.commit()
+    except BaseException:
+        warehouse.rollback()
+        raise
+    return written
+
+
+def _run(warehouse: Warehouse, statements: Iterable[str]) -> None:
+    for statement in statements:
+        warehouse.do(f"running `{statement}`")
+        warehouse.execute(statement)
+
+
+def _forget(
+    warehouse: Warehouse, ids: pa.Array, loaded: set[str], there: Collection[str], before: Collection[str]
+) -> None:
+    """Delete the operations' rows, in tables made by this load only where it has loaded them already.
+
+    :param loaded: what this load has loaded so far; the ids are added
+    :param there: the tables
+    :param before: those that were there before this load: the others are empty so far, and have no index yet
+    """
+    import pyarrow as pa
+
+    warehouse.do("deleting what is replaced", rows_are_in_play=True)
+    again = [one for one in ids.to_pylist() if one in loaded]
+    for tables, some in ((sorted(before), ids), (sorted(set(there) - set(before)), pa.array(again, pa.string()))):
+        if tables and len(some):
+            warehouse.forget(tables, some)
+    loaded.update(ids.to_pylist())
+
+
+def _insert_all(
+    warehouse: Warehouse,
+    tables: Collection[TableSchema],
+    manifest: Manifest,
+    there: Mapping[str, frozenset[str]],
+) -> dict[str, int]:
+    written: dict[str, int] = {}
+    for table in tables:
+        files = manifest.tables.get(table.name)
+        if files is None:
+            continue
+        if table.name not in there:
+            if files.rows == 0:
+                continue
+            raise SettingsError(
+                f"There is no table {warehouse.names.of(table.name)} in the database",
+                todo="Let the operator make it with `create=True`, or make it yourself",
+            )
+        rows = sum(_insert(warehouse, table, url, manifest.file_format, there[table.name]) for url in files.paths)
+        if rows != files.rows:
+            raise StorageError(
+                f"The files of the manifest {manifest.name!r} hold {rows} rows for `{table.name}`, "
+                f"the manifest says {files.rows}",
+                todo="They were written anew in the meantime: run the load after that transform",
+                retry="reads them again",
+            )
+        written[table.name] = rows
+    return written
+
+
+def _operation_ids(warehouse: Warehouse, recognitions: TableSchema, manifest: Manifest) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    warehouse.do(f"reading `recognitions` of the manifest {manifest.name!r}", rows_are_in_play=True)
+    chunks: list[pa.Array] = []
+    for url in manifest.tables["recognitions"].paths:
+        with fetched(url, manifest.file_format) as file:
+            chunks += [batch.column(0) for batch in file.batches(recognitions.arrow, ["operation_id"])]
+    return pc.unique(pa.chunked_array(chunks, pa.string()))
+
+
+def _insert(warehouse: Warehouse, table: TableSchema, url: str, file_format: str, there: Collection[str]) -> int:
+    warehouse.do(f"inserting {url} into `{table.name}`", rows_are_in_play=True)
+    with fetched(url, file_format) as file:
+        in_file = file.columns(table.arrow)
+        columns = [name for name in in_file if name in there]
+        if len(columns) < len(in_file):
+            left_out = ", ".join(name for name in in_file if name not in there)
+            log.warning("The table `%s` has no column for %s: left out, as `create` is off", table.name, left_out)
+        return warehouse.insert(table, file, columns)
+
+
+def show_views(warehouse: Warehouse, views: Collection[View]) -> None:
+    """Make the views that are missing or older than this package's; a failure is told and leaves the rows be.
+
+    A table or view that somebody else made under such a name is left alone.
+    """
+    warehouse.do("looking at the views")
+    try:
+        warehouse.begin()
+        there = warehouse.views()
+        if there is None:
+            log.info("There are no views for this database")
+        else:
+            for view in views:
+                _show_view(warehouse, view, there)
+        warehouse.commit()
+    except BaseException:
+        warehouse.rollback()
+        raise
+
+
+def _show_view(warehouse: Warehouse, view: View, there: Mapping[str, str | None]) -> None:
+    comment = there.get(view.name, "")
+    if comment == view.comment:
+        return
+    if view.name in there and not view.is_ours(comment):
+        log.warning("%s is somebody else's: our view of that name is not made", warehouse.names.of(view.name))
+        return
+    warehouse.do(f"making the view {warehouse.names.of(view.name)}")
+    warehouse.create_view(view)

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from airflow_speechkit.errors import ConnectionSettingsError, SettingsError, StorageError
+from airflow_speechkit.transfers.ddl import Dialect, Names
+from airflow_speechkit.transfers.duckdb import DuckDBWarehouse
+from airflow_speechkit.transfers.manifest import read_manifests
+from airflow_speechkit.transfers.warehouse import load as load_into
+from tests.fixtures.manifests import recognition, the_call, utterance, words_of, write_manifest
+
+EVERYTHING = {"recognitions": 7, "utterances": 6, "words": 16, "analyses": 0}
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
+def test_every_format_is_loaded_with_its_types(file_format, tmp_path, database, load, ask) -> None:
+    rows = the_call()
+    rows["analyses"] = [{"operation_id": "op-new", "kind": "summarization", "payload": '{"a": "б"}'}]
+    assert load(write_manifest(tmp_path / "lake", rows, file_format=file_format)) == EVERYTHING | {"analyses": 1}
+    types = dict(ask("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'recognitions'"))
+    assert types["labels"] == "JSON"
+    assert types["created_at"] == "TIMESTAMP WITH TIME ZONE"
+    assert types["duration_ms"] == "BIGINT"
+    assert ask(
+        "SELECT labels ->> 'call_id', epoch_ms(created_at), model, error_message FROM recognitions "
+        "WHERE operation_id = 'op-new'"
+    ) == [("17", int(datetime(2026, 11, 22, 10, tzinfo=UTC).timestamp() * 1000), "general", None)]
+    assert ask("SELECT payload ->> 'a' FROM analyses") == [("б",)]
+    assert ask("SELECT text, text_raw FROM utterances WHERE utterance = 4") == [("Ёлка", None)]
+
+
+def test_a_rerun_doubles_nothing_and_replaces_exactly_its_operations(tmp_path, database, load, ask) -> None:
+    manifest = write_manifest(tmp_path / "lake", the_call())
+    assert load(manifest) == load(manifest) == EVERYTHING
+    said = [utterance("op-new", 0, 1, 0, 100, "заново")]
+    again = {"recognitions": [recognition("op-new", "s3://calls/1.ogg")], "utterances": said, "words": words_of(said)}
+    load(write_manifest(tmp_path / "lake", again, name="again"))
+    assert ask("SELECT count(*) FROM recognitions") == [(7,)]
+    assert ask("SELECT text FROM utterances WHERE operation_id = 'op-new'") == [("заново",)]
+    assert ask("SELECT count(*) FROM words WHERE operation_id = 'op-old'") == [(3,)]
+
+
+def test_an_operation_in_two_manifests_of_one_load_is_loaded_once_from_the_later(tmp_path, database, load, ask) -> None:
+    first = {"recognitions": [recognition("op-1", None, model="first"), recognition("op-2", None)]}
+    later = {"recognitions": [recognition("op-1", None, model="later")]}
+    manifests = [write_manifest(tmp_path, rows, name=name) for name, rows in (("a", first), ("b", later))]
+    for _ in range(2):  # into new tables, then into those
+        load(one for one in manifests)  # as the lazy sequence of a mapped task is: iterable, and no list
+        assert ask("SELECT operation_id, model FROM recognitions ORDER BY 1") == [
+            ("op-1", "later"),
+            ("op-2", "general"),
+        ]
+
+
+def test_new_columns_are_added_and_none_is_dropped(tmp_path, database, load, ask) -> None:
+    with duckdb.connect(str(database)) as connection:
+        connection.execute("CREATE TABLE recognitions (operation_id VARCHAR, mine VARCHAR DEFAULT 'yes')")
+        connection.execute("INSERT INTO recognitions VALUES ('op-before', 'kept')")
+    load(write_manifest(tmp_path / "lake", the_call()))
+    assert ask("SELECT mine, status FROM recognitions WHERE operation_id = 'op-before'") == [("kept", None)]
+    assert ask("SELECT mine, status FROM recognitions WHERE operation_id = 'op-new'") == [("yes", "finished")]
+
+
+def test_a_schema_and_a_prefix_keep_the_tables_apart(tmp_path, database, load, ask) -> None:
+    load(write_manifest(tmp_path / "lake", the_call()), schema="Speech data", table_prefix="sk_")
+    assert ask('SELECT count(*) FROM "Speech data".sk_words') == [(16,)]
+    assert ask('SELECT count(*) FROM "Speech data".sk_dialogue') == [(5,)]
+
+
+@pytest.mark.parametrize("keywords", [{"table_prefix": "a b"}, {"schema": ""}, {"table_prefix": "x" * 31}])
+def test_what_cannot_be_a_name_is_refused(keywords, tmp_path, database, load) -> None:
+    with pytest.raises(SettingsError):
+        load(write_manifest(tmp_path / "lake", the_call()), **keywords)
+
+
+def test_without_create_missing_tables_are_named(tmp_path, database, load) -> None:
+    with pytest.raises(SettingsError, match=r"recognitions.*create=True"):
+        load(write_manifest(tmp_path / "lake", the_call()), create=False)
+
+
+def test_without_create_columns_that_the_table_lacks_are_left_out_and_told(tmp_path, database, load, ask, caplog):
+    manifest = write_manifest(tmp_path / "lake", the_call())
+    load(manifest)
+    with duckdb.connect(str(database)) as connection:
+        for view in ("dialogue", "talk_time", "words_per_minute", "interruptions", "word_search"):
+            connection.execute(f"DROP VIEW {view}")
+        connection.execute("DROP VIEW current_recognitions")
+        connection.execute("ALTER TABLE recognitions DROP COLUMN model")
+    load(manifest, create=False)
+    assert ask("SELECT count(*) FROM recognitions") == [(7,)]
+    assert "no column for model" in caplog.text
+
+
+def test_partitions_and_patterns_in_a_path_mean_nothing(tmp_path, database, load, ask) -> None:
+    load(write_manifest(tmp_path / "date=2026-11-22" / "a*[b]?", the_call()))
+    load(write_manifest(tmp_path / "date=2026-11-22" / "plain", the_call()))
+    assert ask("SELECT count(*) FROM words") == [(16,)]
+
+
+def test_an_empty_batch_loads_nothing_and_makes_the_tables(tmp_path, database, load, ask) -> None:
+    for file_format in ("parquet", "csv", "jsonl"):
+        manifest = write_manifest(tmp_path, {"recognitions": []}, file_format=file_format)
+        assert load(manifest) == dict.fromkeys(EVERYTHING, 0)
+    assert ask("SELECT count(*) FROM words") == [(0,)]
+
+
+def test_files_that_changed_since_the_transform_are_not_loaded(tmp_path, database, load, ask) -> None:
+    load(write_manifest(tmp_path, the_call()))
+    manifest = write_manifest(tmp_path, the_call())
+    manifest["tables"]["words"]["rows"] = 17
+    with pytest.raises(StorageError, match="16 rows for `words`, the manifest says 17"):
+        load(manifest)
+    assert ask("SELECT count(*) FROM words") == [(16,)]
+
+
+def test_a_file_that_is_gone_is_named_and_nothing_is_lost(tmp_path, database, load, ask) -> None:
+    manifest = write_manifest(tmp_path, the_call())
+    load(manifest)
+    Path(manifest["tables"]["words"]["paths"][0]).unlink()
+    with pytest.raises(StorageError, match=r"words-batch.parquet is not there any more") as caught:
+        load(manifest)
+    assert caught.value.retry_can_help is False
+    assert ask("SELECT count(*) FROM words") == [(16,)]
+
+
+def test_a_database_in_memory_is_refused(tmp_path, monkeypatch, load) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "duckdb"}))
+    with pytest.raises(ConnectionSettingsError, match="in memory"):
+        load(write_manifest(tmp_path, the_call()))
+
+
+def test_a_connection_that_is_no_database_is_refused(tmp_path, monkeypatch, load) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "http", "host": "localhost"}))
+    with pytest.raises(ConnectionSettingsError, match="not a database"):
+        load(write_manifest(tmp_path, the_call()))
+
+
+@pytest.mark.parametrize(
+    "tables", ["{{ ti }}", 5, None, [], {"tables": 1}, {"tables": {}}, {"tables": {"words": {"paths": []}}}]
+)
+def test_what_is_no_manifest_is_refused(tables: Any, database, load) -> None:
+    if tables == []:
+        assert load(tables) == dict.fromkeys(EVERYTHING, 0)
+        return
+    with pytest.raises(SettingsError):
+        load(tables)
+
+
+def _hold(path: str, held: Any, let_go: Any) -> None:
+    with duckdb.connect(path):
+        held.set()
+        let_go.wait()
+
+
+@contextlib.contextmanager
+def held_by_another_process(path: Path):
+    context = multiprocessing.get_context("spawn")
+    held, let_go = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(str(path), held, let_go))
+    process.start()
+    try:
+        assert held.wait(30)
+        yield let_go
+    finally:
+        let_go.set()
+        process.join()
+
+
+def test_a_locked_file_is_waited_for(tmp_path, database, load, ask) -> None:
+    manifest = write_manifest(tmp_path, the_call())
+    with held_by_another_process(database) as let_go:
+        threading.Timer(0.5, let_go.set).start()
+        assert load(manifest) == EVERYTHING
+
+
+def test_a_file_that_stays_locked_ends_in_an_error_that_says_so(tmp_path, database, load) -> None:
+    manifest = write_manifest(tmp_path, the_call())
+    with held_by_another_process(database), pytest.raises(StorageError, match=r"locked for 0.3 s.*Close") as caught:
+        load(manifest, lock_timeout_s=0.3)
+    assert caught.value.retry_can_help
+
+
+def test_two_loads_at_once_in_one_process_double_nothing(tmp_path, database, ask) -> None:
+    manifests = read_manifests(write_manifest(tmp_path, the_call()))
+    barrier = threading.Barrier(4)
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            with contextlib.closing(duckdb.connect(str(database))) as connection:
+                barrier.wait()
+                load_into(DuckDBWarehouse(connection, Names(Dialect.DUCKDB)), manifests, create=True)
+        except Exception as error:  # noqa: BLE001 - told by the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert ask("SELECT count(*), count(DISTINCT operation_id) FROM recognitions") == [(7, 7)]
+    assert ask("SELECT count(*) FROM words") == [(16,)]
+
+
+def test_somebody_elses_view_is_left_alone(tmp_path, database, load, ask, caplog) -> None:
+    with duckdb.connect(str(database)) as connection:
+        connection.execute("CREATE VIEW dialogue AS SELECT 1 AS mine")
+    load(write_manifest(tmp_path, the_call()))
+    assert ask("SELECT * FROM dialogue") == [(1,)]
+    assert "somebody else's" in caplog.text
+    assert ask("SELECT count(*) FROM current_recognitions") == [(5,)]
+
+
+def test_a_view_that_cannot_be_made_does_not_lose_the_rows(tmp_path, database, load, ask, capfd) -> None:
+    with duckdb.connect(str(database)) as connection:
+        connection.execute("CREATE TABLE recognitions (operation_id VARCHAR, duration_ms VARCHAR)")
+    assert load(write_manifest(tmp_path, the_call())) == EVERYTHING
+    assert ask("SELECT count(*) FROM recognitions") == [(7,)]
+    assert "The rows are in; the views were left as they are" in capfd.readouterr().out
+
+
+def test_outlets_get_the_row_counts(tmp_path, database) -> None:
+    from airflow.providers.common.compat.sdk import Asset
+
+    from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
+
+    class Event:
+        extra: dict[str, Any]
+
+    asset, event = Asset("duckdb://speech"), Event()
+    operator = SpeechKitToSqlOperator(
+        task_id="load", conn_id="warehouse", tables=write_manifest(tmp_path, the_call()), outlets=[asset]
+    )
+    operator.execute({"outlet_events": {asset: event}})  # type: ignore[typeddict-item]
+    assert event.extra == {"rows": EVERYTHING}

@@ -1,0 +1,54 @@
+"""A database that there is no dialect of ours for, here SQLite: plain SQL, inserts in batches."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from airflow_speechkit.errors import SettingsError
+from airflow_speechkit.transfers import generic
+from tests.fixtures.manifests import recognition, the_call, write_manifest
+
+EVERYTHING = {"recognitions": 7, "utterances": 6, "words": 16, "analyses": 0}
+
+
+def ask(path: Any, sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_a_rerun_doubles_nothing(tmp_path, sqlite_file, load, monkeypatch) -> None:
+    monkeypatch.setattr(generic, "_IDS_IN_A_DELETE", 3)
+    monkeypatch.setattr(generic, "_ROWS_IN_AN_INSERT", 4)
+    manifest = write_manifest(tmp_path / "lake", the_call())
+    for _ in range(2):
+        assert load(manifest, conn_id="other") == EVERYTHING
+    assert ask(sqlite_file, "SELECT count(*), count(DISTINCT operation_id) FROM recognitions") == [(7, 7)]
+    assert ask(sqlite_file, "SELECT count(*) FROM words") == [(16,)]
+    silent = "SELECT created_at, labels, duration_ms FROM recognitions WHERE operation_id = 'op-silent'"
+    assert ask(sqlite_file, silent) == [("2026-11-22 10:00:00.000000", "{}", 5000)]
+
+
+def test_new_columns_are_added(tmp_path, sqlite_file, load) -> None:
+    ask(sqlite_file, "CREATE TABLE tiny_recognitions (operation_id TEXT, mine TEXT)")
+    load(write_manifest(tmp_path, the_call()), conn_id="other", table_prefix="tiny_")
+    assert ask(sqlite_file, "SELECT mine, status FROM tiny_recognitions WHERE operation_id = 'op-new'") == [
+        (None, "finished")
+    ]
+
+
+def test_a_failure_half_way_leaves_everything_as_it_was(tmp_path, sqlite_file, load) -> None:
+    load(write_manifest(tmp_path, the_call()), conn_id="other")
+    again = write_manifest(tmp_path, {"recognitions": [recognition("op-new", None)]}, name="again")
+    again["tables"]["words"]["rows"] = 1
+    with pytest.raises(Exception, match="hold 0 rows for `words`"):
+        load(again, conn_id="other")
+    assert ask(sqlite_file, "SELECT count(*) FROM words WHERE operation_id = 'op-new'") == [(13,)]
+
+
+def test_a_schema_that_would_need_quotes_is_refused(tmp_path, sqlite_file, load) -> None:
+    with pytest.raises(SettingsError, match="schema"):
+        load(write_manifest(tmp_path, the_call()), conn_id="other", schema="a b; DROP TABLE x")

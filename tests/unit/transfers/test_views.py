@@ -1,0 +1,41 @@
+"""The views over a call whose figures were worked out by hand. PostgreSQL gives the same: test_load_postgres.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_speechkit.transfers.ddl import Dialect, Names
+from airflow_speechkit.transfers.views import VIEWS, sql_of, views_for
+from tests.fixtures.manifests import the_call, write_manifest
+from tests.fixtures.views import FIGURES
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_gives_what_was_worked_out_by_hand(view, tmp_path, database, load, ask) -> None:
+    load(write_manifest(tmp_path, the_call()))
+    query, expected = FIGURES[view]
+    assert ask(query) == expected
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("dialect", [Dialect.DUCKDB, Dialect.POSTGRESQL])
+def test_a_file_quotes_tables_and_views_and_nothing_else(view, dialect) -> None:
+    plain = {one.name: one.statement for one in views_for(Names(dialect))}
+    assert plain[view] == sql_of(dialect, view)
+    renamed = {one.name: one.statement for one in views_for(Names(dialect, "s", "p_"))}
+    assert f'VIEW "s"."p_{view}" AS' in renamed[view]
+    assert renamed[view].replace('"s"."p_', '"') == plain[view]
+
+
+def test_views_that_are_there_already_are_not_made_again(tmp_path, database, load, ask) -> None:
+    manifest = write_manifest(tmp_path, the_call())
+    load(manifest)
+    made = ask("SELECT view_name, view_oid FROM duckdb_views() WHERE NOT internal ORDER BY 1")
+    assert len(made) == len(VIEWS)
+    load(manifest)
+    assert ask("SELECT view_name, view_oid FROM duckdb_views() WHERE NOT internal ORDER BY 1") == made
+
+
+def test_there_are_none_where_they_are_not_wanted(tmp_path, database, load, ask) -> None:
+    load(write_manifest(tmp_path, the_call()), views=False)
+    assert ask("SELECT count(*) FROM duckdb_views() WHERE NOT internal") == [(0,)]
