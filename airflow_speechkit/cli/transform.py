@@ -1,0 +1,89 @@
+"""``airflow-speechkit transform``: saved answers to tables."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from airflow_speechkit.results.answer import Answer
+
+
+def add(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "transform",
+        help="turn saved answers into Parquet, CSV or JSON Lines",
+        description="Turn saved answers of the service into the tables recognitions, utterances, words and analyses. "
+        "An answer of API v2 is its finished operation; one of API v3 is what getRecognition gave, with or without "
+        "its operation before it. Gzipped files are taken as they are.",
+    )
+    parser.add_argument("results", nargs="+", metavar="RESULT.json", help="a saved answer")
+    parser.add_argument("--to", required=True, metavar="DIR", help="where the tables go")
+    parser.add_argument(
+        "--format", default="parquet", choices=["parquet", "csv", "jsonl"], help="of the files (default: parquet)"
+    )
+    parser.add_argument(
+        "--name", metavar="NAME", help="name of the files (default: the operation's id; for several answers `batch`)"
+    )
+    parser.add_argument(
+        "--partition-by-date", action="store_true", help="a folder for each UTC date on which an operation was created"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from airflow_speechkit.errors import RecordingError
+    from airflow_speechkit.folder import Folder
+    from airflow_speechkit.results.many import write_many
+    from airflow_speechkit.results.saved import read_saved
+
+    paths = {str(path): path for path in map(Path, arguments.results)}
+    seen: dict[str, str] = {}
+
+    def load(name: str) -> tuple[Answer, None]:
+        answer = read_saved(paths[name].read_bytes(), paths[name].stem)
+        if seen.setdefault(answer.operation_id, name) != name:
+            raise RecordingError(f"It holds operation {answer.operation_id}, as {seen[answer.operation_id]} does")
+        return answer, None
+
+    name = arguments.name
+    if name is None:
+        name = "batch" if len(paths) > 1 else _name_of(next(iter(paths.values())))
+    manifest = write_many(
+        load,
+        paths,
+        Folder.at(arguments.to),
+        name=name,
+        file_format=arguments.format,
+        partition_by_date=arguments.partition_by_date,
+        side_by_side=1,
+    )
+    for table, written in manifest.tables.items():
+        for path in written.paths:
+            print(path)  # noqa: T201
+        print(f"{table}: {written.rows:,} rows", file=sys.stderr)  # noqa: T201
+    if manifest.identical_channels:
+        print(  # noqa: T201
+            f"warning: {manifest.identical_channels} of {manifest.operations} recordings say the same in all their "
+            "channels: mono that was stored as stereo",
+            file=sys.stderr,
+        )
+    for unread in manifest.unread:
+        print(f"error: {seen.get(unread.operation_id, unread.operation_id)}: {unread.reason}", file=sys.stderr)  # noqa: T201
+    return 1 if manifest.unread else 0
+
+
+def _name_of(path: Path) -> str:
+    from airflow_speechkit.errors import SpeechKitError
+    from airflow_speechkit.results.saved import read_saved
+
+    try:
+        return read_saved(path.read_bytes(), path.stem).operation_id
+    except (SpeechKitError, OSError):
+        return path.stem

@@ -1,0 +1,42 @@
+"""One mapped task for each call, with labels of its own that end up beside its rows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from airflow.providers.common.compat.sdk import DAG, Param
+
+from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from airflow_speechkit.operators.transform import SpeechKitTransformOperator
+from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
+from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
+
+CALLS = [
+    {"audio": "s3://calls/billing.ogg", "labels": {"call_id": "17", "channel_0": "customer", "channel_1": "agent"}},
+]
+
+with DAG(
+    dag_id="speechkit_one_task_per_call",
+    description=__doc__,
+    schedule=None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    params={
+        "calls": Param(CALLS, type="array"),
+        "language": Param("ru-RU", type="string"),
+        "target": Param("s3://lake/speech/", type="string"),
+    },
+    tags=["speechkit"],
+) as dag:
+
+    @dag.task
+    def calls(params: dict) -> list[dict]:
+        """Say which calls there are, each with its labels: from a CRM, a table, an API."""
+        return params["calls"]
+
+    submit = SpeechKitSubmitOperator.partial(
+        task_id="submit", language="{{ params.language }}", max_active_tis_per_dagrun=8
+    ).expand_kwargs(calls())
+    wait = SpeechKitRecognitionSensor.partial(task_id="wait", deferrable=True).expand(operation_id=submit.output)
+    rows = SpeechKitTransformOperator(task_id="rows", operation_id=wait.output, target="{{ params.target }}")
+    load = SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables=rows.output)

@@ -1,0 +1,36 @@
+"""Every night: the recordings below a prefix become rows in the warehouse.
+
+Connections: `speechkit_default` (its `archive` names where submissions and answers are kept), `aws_default`
+(Object Storage), `warehouse` (any SQL connection). Running it again, or clearing any of its tasks, pays for
+nothing twice and doubles no row.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG, Param
+
+from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from airflow_speechkit.operators.transform import SpeechKitTransformOperator
+from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
+from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
+
+with DAG(
+    dag_id="speechkit_to_warehouse",
+    description=__doc__,
+    schedule=None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    params={
+        "audio": Param("s3://calls/", type="string", description="a recording, a prefix or a glob"),
+        "language": Param("ru-RU", type="string"),
+        "target": Param("s3://lake/speech/", type="string", description="where the Parquet files go"),
+    },
+    tags=["speechkit"],
+):
+    submit = SpeechKitSubmitOperator(task_id="submit", audio="{{ params.audio }}", language="{{ params.language }}")
+    wait = SpeechKitRecognitionSensor(task_id="wait", operation_id=submit.output, deferrable=True)
+    rows = SpeechKitTransformOperator(task_id="rows", operation_id=wait.output, target="{{ params.target }}")
+    load = SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables=rows.output)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+
+from airflow_speechkit.cli import main
+from tests.unit.results.saying import chunk, final, v2, v3, word
+
+SAID = v2(chunk("1", word("да", "1s", "1.500s"), word("нет", "2s", "2.500s")))
+
+
+def save(path, *parts):
+    path.write_bytes(b"\n".join(parts))
+    return str(path)
+
+
+def test_an_answer_of_v2_becomes_files_named_after_its_operation(tmp_path, capsys):
+    saved = save(tmp_path / "result.json", SAID.operation)
+    assert main(["transform", saved, "--to", str(tmp_path / "out"), "--format", "csv"]) == 0
+    out, err = capsys.readouterr()
+    assert out.split() == [
+        f"{tmp_path}/out/{table}/e03one.csv" for table in ("recognitions", "utterances", "words", "analyses")
+    ]
+    assert "words: 2 rows" in err
+    assert pa_csv.read_csv(tmp_path / "out/words/e03one.csv")["word"].to_pylist() == ["да", "нет"]
+
+
+def test_answers_of_both_apis_become_one_batch(tmp_path):
+    with_operation = v3(final("0", 0, ("раз", 1, 2)), final("0", 1, ("два", 3, 4)), id="f8first")
+    alone = v3(final("0", 0, ("три", 1, 2)))
+    saved = [
+        save(tmp_path / "1.json.gz", gzip.compress(SAID.operation)),
+        save(tmp_path / "2.json", with_operation.operation, with_operation.recognition),
+        save(tmp_path / "3.json", alone.recognition),
+        save(tmp_path / "f8fourth.json", alone.recognition.replace(b"f8done", b"undefined")),
+    ]
+    assert main(["transform", *saved, "--to", str(tmp_path / "out")]) == 0
+    rows = pq.read_table(tmp_path / "out/recognitions/batch.parquet")
+    assert rows["operation_id"].to_pylist() == ["e03one", "f8first", "f8done", "f8fourth"]
+    assert rows["api_version"].to_pylist() == ["v2", "v3", "v3", "v3"]
+    assert rows["words"].to_pylist() == [2, 2, 1, 1]
+    assert rows["created_at"].null_count == 2
+
+
+def test_one_that_cannot_be_read_is_told_and_the_others_are_written(tmp_path, capsys):
+    operation = v3()
+    saved = [
+        save(tmp_path / "good.json", SAID.operation),
+        save(tmp_path / "cut.json", SAID.operation[:-9]),
+        save(tmp_path / "twice.json", SAID.operation),
+        save(tmp_path / "operation.json", operation.operation),
+        save(tmp_path / "waiting.json", b'{"done":false,"id":"e03wait"}'),
+        save(tmp_path / "other.json", b'{"a":1}'),
+        str(tmp_path / "missing.json"),
+    ]
+    assert main(["transform", *saved, "--to", str(tmp_path / "out"), "--name", "mine"]) == 1
+    err = capsys.readouterr().err
+    for name, what in {
+        "cut": "cut off, or is not JSON",
+        "twice": "holds operation e03one",
+        "operation": "save what getRecognition answers",
+        "waiting": "not done",
+        "other": "neither",
+        "missing": "can't be fetched (FileNotFoundError)",
+    }.items():
+        assert any(f"{name}.json: " in line and what in line for line in err.splitlines()), name
+    assert pq.read_table(tmp_path / "out/words/mine.parquet").num_rows == 2
+
+
+def test_channels_that_say_the_same_are_a_warning(tmp_path, capsys):
+    said = v2(chunk("1", word("да", "1s", "2s")), chunk("2", word("да", "1s", "2s")))
+    assert main(["transform", save(tmp_path / "a.json", said.operation), "--to", str(tmp_path)]) == 0
+    assert "1 of 1 recordings say the same in all their channels" in capsys.readouterr().err
+
+
+def test_a_target_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
+    saved = save(tmp_path / "a.json", SAID.operation)
+    assert main(["transform", saved, "--to", f"{saved}/below"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("airflow-speechkit: ")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "wrong", [[], ["transform"], ["transform", "a.json"], ["transform", "a", "--to", "b", "--format", "xls"]]
+)
+def test_wrong_arguments_end_with_2(wrong, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(wrong)
+    assert stopped.value.code == 2
+    assert "usage: airflow-speechkit" in capsys.readouterr().err
+
+
+def test_asking_for_help_loads_nothing_heavy():
+    heavy = "airflow", "pandas", "pyarrow", "numpy", "boto3", "aiohttp", "duckdb", "moto"
+    code = (
+        "import sys\nfrom airflow_speechkit.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "transform" in run.stdout
+    assert run.stderr.strip() == "[]"
+
+
+def test_transform_needs_no_airflow(tmp_path):
+    saved = save(tmp_path / "a.json", SAID.operation)
+    code = (
+        "import sys\nfrom airflow_speechkit.cli import main\n"
+        f"assert main(['transform', {saved!r}, '--to', {str(tmp_path)!r}]) == 0\n"
+        "assert 'airflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
