@@ -1,0 +1,140 @@
+"""Airflow runs each example DAG to its end, and nothing but ids, paths and counts is left behind in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from tests.fixtures.emulator import airflow_connections
+from tests.fixtures.environment import ROOT
+from tests.fixtures.local_airflow import FinishedRun, LocalAirflow
+
+if TYPE_CHECKING:
+    from airflow_speechkit.emulator.process import EmulatorProcess
+
+RECORDING = (ROOT / "dags/samples/delivery.ogg").read_bytes()
+#: A word that nothing else in an Airflow's logs or database contains.
+SAID = "quincunxes"
+
+
+@dataclass(frozen=True)
+class World:
+    """One test's bucket, archive and warehouse."""
+
+    airflow: LocalAirflow
+    emulator: EmulatorProcess
+    place: Path
+    prefix: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **airflow_connections(self.emulator, self.archive.as_uri()),
+            "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "duckdb", "host": str(self.place / "speech.duckdb")}),
+        }
+
+    @property
+    def archive(self) -> Path:
+        return self.place / "archive"
+
+    @property
+    def target(self) -> str:
+        return (self.place / "tables").as_uri()
+
+    def record(self, name: str, text: str = f"the {SAID} of a garden", **transcript: Any) -> str:
+        said = {"channels": [{"utterances": [{"text": text, "start_ms": 500}]}, {"utterances": []}]} | transcript
+        self.emulator.put(f"{self.prefix}/{name}", RECORDING, said)
+        return f"s3://{self.emulator.bucket}/{self.prefix}/{name}"
+
+    def run(self, dag_id: str, **conf: Any) -> FinishedRun:
+        run = self.airflow.run(dag_id, conf=conf, environment=self.environment)
+        self.nothing_told(run)
+        return run
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        import duckdb
+
+        with duckdb.connect(str(self.place / "speech.duckdb"), read_only=True) as connection:
+            return connection.execute(query).fetchall()
+
+    def nothing_told(self, run: FinishedRun) -> None:
+        """Look for what was said, and for credentials, wherever Airflow keeps something."""
+        kept = {"log": run.log}
+        kept |= {str(file): file.read_text() for file in (self.airflow.home / "logs").rglob("*") if file.is_file()}
+        for table in ("xcom", "rendered_task_instance_fields", "trigger", "task_instance", "dag_run"):
+            kept[table] = str(run._query(f"SELECT * FROM {table} WHERE 1 OR (? = ?)"))
+        for where, text in kept.items():
+            for secret in (SAID, self.emulator.api_key, self.emulator.secret_access_key):
+                assert secret not in text, f"{where} tells {secret!r}"
+
+
+@pytest.fixture
+def world(local_airflow: LocalAirflow, emulator: EmulatorProcess, tmp_path: Path) -> World:
+    return World(local_airflow, emulator, tmp_path, uuid4().hex)
+
+
+def test_a_prefix_becomes_rows_and_again_costs_nothing(world: World) -> None:
+    world.record("1.ogg")
+    world.record("2.ogg", "nothing else")
+    billed = len(world.emulator.billing())
+    conf = {"audio": f"s3://{world.emulator.bucket}/{world.prefix}/*.ogg", "target": world.target}
+    for _ in range(2):
+        run = world.run("speechkit_to_warehouse", **conf)
+        assert run.state == "success", run.log[-5000:]
+        assert run.tasks == {(task, -1): "success" for task in ("submit", "wait", "rows", "load")}
+        ids = run.xcom("submit")
+        assert len(ids) == 2
+        assert all(len(one) == 20 for one in ids)
+        assert run.xcom("wait") == ids
+        manifest = run.xcom("rows")
+        assert manifest["tables"]["words"]["rows"] == 7
+        assert world.rows("SELECT count(*), min(status), max(status) FROM recognitions") == [
+            (2, "finished", "finished")
+        ]
+        assert world.rows("SELECT count(*) FROM words") == [(7,)]
+    assert len(world.emulator.billing()) == billed + 2
+    kept = {file.name for file in (world.archive / "operations").glob(f"{ids[0]}/*")}
+    assert len(kept) == 3, kept
+
+
+def test_one_mapped_task_for_each_call_brings_its_labels_along_and_a_backfill_reads_them_from_the_archive(
+    world: World,
+) -> None:
+    calls = [
+        {"audio": world.record("1.ogg"), "labels": {"call_id": "17", "channel_1": "customer"}},
+        {"audio": world.record("2.ogg"), "labels": {"call_id": "18", "channel_1": "agent"}},
+    ]
+    run = world.run("speechkit_one_task_per_call", calls=calls, target=world.target)
+    assert run.state == "success", run.log[-5000:]
+    ids = [run.xcom("submit", map_index=index) for index in range(2)]
+    assert [run.xcom("wait", map_index=index) for index in range(2)] == ids
+    labelled = {
+        one: json.loads(labels)["call_id"]
+        for one, labels in world.rows("SELECT operation_id, labels FROM recognitions")
+    }
+    assert labelled == dict(zip(ids, ["17", "18"], strict=True))
+
+    asked = world.emulator.requests()
+    (world.place / "speech.duckdb").unlink()
+    shards = sorted({one[:4] for one in ids})
+    backfill = world.run("speechkit_backfill_archive", prefixes=[*shards, "e03-none"], target=f"{world.target}-again")
+    assert backfill.state == "success", backfill.log[-5000:]
+    assert backfill.tasks["rows", len(shards)] == "skipped"
+    assert world.rows("SELECT count(*) FROM recognitions") == [(2,)]
+    assert world.emulator.requests() == asked
+
+
+def test_a_failed_recognition_fails_the_wait_with_its_code_and_its_recording(world: World) -> None:
+    address = world.record("1.ogg", error={"code": 13, "message": "Audio could not be processed"})
+    run = world.run("speechkit_one_task_per_call", calls=[{"audio": address}], target=world.target)
+    assert run.state == "failed"
+    assert run.tasks["wait", 0] == "failed"
+    assert run.tasks["rows", -1] == "upstream_failed"
+    assert "RecognitionFailedError" in run.log
+    assert "Audio could not be processed (code 13)" in run.log
+    assert address in run.log

@@ -1,0 +1,75 @@
+"""What ``make wheel`` built, installed with nothing but what it asks for, is a provider that Airflow knows."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.environment import ROOT, airflow_environment
+
+UV = os.environ.get("UV", str(ROOT / ".work" / "uv" / "bin" / "uv"))
+
+
+@pytest.fixture(scope="module")
+def wheel() -> Path:
+    (built,) = (ROOT / "dist").glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a fresh environment with the wheel and what it depends on, in the lock's versions."""
+    environment = tmp_path_factory.mktemp("wheel") / "venv"
+    subprocess.run([UV, "venv", "--quiet", "--python", sys._base_executable, environment], check=True)  # type: ignore[attr-defined]
+    versions = ROOT / "locks" / "dev.txt"
+    into = environment / "bin" / "python"
+    subprocess.run([UV, "pip", "install", "--quiet", "--python", into, "--constraints", versions, wheel], check=True)
+    return environment / "bin"
+
+
+def run(program: Path, *arguments: str, home: Path) -> str:
+    done = subprocess.run(
+        [program, *arguments],
+        env=airflow_environment(home, home / "dags", f"sqlite:///{home}/airflow.db"),
+        cwd=home, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    tracked = subprocess.run(
+        ["git", "ls-files", "airflow_speechkit"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert {name for name in names if ".dist-info/" not in name} >= set(tracked)
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"airflow_speechkit"}
+    assert "airflow_speechkit/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_airflow_lists_it_among_its_providers(installed: Path, tmp_path: Path) -> None:
+    listed = run(installed / "airflow", "providers", "list", "--output", "plain", home=tmp_path)
+    assert "airflow-speechkit" in listed
+
+
+def test_airflow_knows_its_hook_and_its_links(installed: Path, tmp_path: Path) -> None:
+    assert "SpeechKitHook" in run(installed / "airflow", "providers", "hooks", "--output", "plain", home=tmp_path)
+    assert "airflow-speechkit" in run(
+        installed / "airflow", "providers", "get", "airflow-speechkit", "--full", "--output", "yaml", home=tmp_path
+    )
+
+
+def test_what_a_dag_imports_needs_no_extra(installed: Path, tmp_path: Path) -> None:
+    modules = ("operators.submit", "operators.transform", "sensors.recognition", "transfers.sql", "hooks.speechkit")
+    statement = "; ".join(f"import airflow_speechkit.{module}" for module in modules)
+    run(installed / "python", "-c", statement, home=tmp_path)
+
+
+def test_its_command_line_runs_without_an_extra(installed: Path, tmp_path: Path) -> None:
+    assert "transform" in run(installed / "airflow-speechkit", "--help", home=tmp_path)
