@@ -1,0 +1,241 @@
+"""Ten thousand operations waited for in one event loop, in real time, over HTTP, against the emulator.
+
+    python benchmarks/polling_live.py [--operations 10000] [--json FILE]
+
+Two ways, each in a process of its own, one after the other, on the same work: the provider's shared poller, and what a
+trigger for each operation would do: a coroutine and a session of its own, asking every 60 s. Then an event loop that
+does nothing, to tell what is the machine's doing. While they wait, ten operations end with a result of 10 MB each, that
+is archived at once. Measured: the process's peak memory, its processor time, and how late the event loop comes round (a
+timer of 10 ms).
+
+The emulator's quota is lifted and the poller's budget set to 100 checks a second, 180 times v2's default: within the
+real quota ten thousand ends can't be seen in less than four hours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from airflow_speechkit.api.async_transport import AsyncTransport
+from airflow_speechkit.api.credentials import ApiKey
+from airflow_speechkit.api.endpoints import Endpoints
+from airflow_speechkit.api.exchange import Exchange
+from airflow_speechkit.api.operation import LARGE_BODY, Operation, OperationState, read_operation
+from airflow_speechkit.api.service import Service, operation_of
+from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.polling.budget import CheckBudget, Limit
+from airflow_speechkit.polling.poller import shared_poller
+from airflow_speechkit.polling.waiting import Finished, Waiting
+from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.settings import ApiVersion
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+CHECKS_PER_SECOND = 100
+NAIVE_INTERVAL_S = 60.0
+LARGE_RESULTS, LARGE_BYTES = 10, 10_000_000
+#: The documented speed: so long a recording is done in the 20 s that the first of the operations take.
+AUDIO_S, FIRST_DONE_S = 120.0, 20.0
+LAG_EVERY_S = 0.01
+IDLE_S = 20.0
+WAYS = {"shared": "one shared poller", "naive": "a naive trigger each", "idle": "an idle event loop"}
+
+
+@asynccontextmanager
+async def client(url: str, api_key: str) -> AsyncIterator[Callable[[str], Awaitable[Operation]]]:
+    """The provider's own protocol and transport, without an Airflow connection."""
+    endpoints = Endpoints.at(url)
+    exchange = Exchange(endpoints=endpoints, credential=ApiKey(api_key), user_agent="benchmark")
+    service = Service(exchange, endpoints)
+    transport = AsyncTransport()
+    await transport.open()
+
+    async def check(operation_id: str) -> Operation:
+        response = await transport.drive(service.operation(operation_id, attempts=1))
+        if len(response.body) < LARGE_BODY:
+            return operation_of(response, operation_id)
+        return await asyncio.to_thread(operation_of, response, operation_id)
+
+    try:
+        yield check
+    finally:
+        await transport.close()
+
+
+class Lag:
+    """How late a timer of 10 ms fires."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    async def measure(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            at = loop.time()
+            await asyncio.sleep(LAG_EVERY_S)
+            self.seconds.append(max(loop.time() - at - LAG_EVERY_S, 0.0))
+
+    def quantile_ms(self, share: float, since: int = 0, until: int | None = None) -> float:
+        chosen = sorted(self.seconds[since:until])
+        return round(1000.0 * chosen[min(int(share * len(chosen)), len(chosen) - 1)], 1) if chosen else 0.0
+
+
+class Run:
+    """One way of waiting, and what it cost."""
+
+    def __init__(self, ids: list[str], submitted_at: float, archive: Archive) -> None:
+        self.ids = ids
+        self.submitted_at = submitted_at
+        self.archive = archive
+        self.lag = Lag()
+        self.checks = 0
+        self.ended = 0
+        self.large_from: int | None = None
+        self.large_until = 0
+
+    async def keep(self, operation: Operation) -> None:
+        """Archive a large answer, as the trigger does."""
+        self.ended += 1
+        if len(operation.raw) < 1_000_000:
+            return
+        if self.large_from is None:
+            self.large_from = max(len(self.lag.seconds) - 100, 0)
+        answer = Answer(operation.id, ApiVersion.V2, operation.raw)
+        await asyncio.to_thread(self.archive.keep, answer, None, now=datetime.now(UTC))
+        self.large_until = len(self.lag.seconds) + 100
+
+    async def shared(self, url: str, key: str) -> None:
+        budget = CheckBudget((Limit(CHECKS_PER_SECOND, 1.0),))
+
+        @asynccontextmanager
+        async def counted() -> AsyncIterator[Callable[[str], Awaitable[Operation]]]:
+            async with client(url, key) as check:
+
+                async def counting(operation_id: str) -> Operation:
+                    self.checks += 1
+                    return await check(operation_id)
+
+                yield counting
+
+        async def task(operation_id: str) -> None:
+            waiting = Waiting(operation_id, self.submitted_at, AUDIO_S, 1)
+            async with shared_poller("live", counted, budget).waiting([waiting]) as endings:
+                async for ending in endings:
+                    assert isinstance(ending, Finished), ending
+                    await self.keep(ending.operation)
+
+        async with asyncio.TaskGroup() as tasks:
+            for operation_id in self.ids:
+                tasks.create_task(task(operation_id))
+
+    async def naive(self, url: str, key: str) -> None:
+        async def task(number: int, operation_id: str) -> None:
+            # Triggers start one after the other, too.
+            await asyncio.sleep(NAIVE_INTERVAL_S * number / len(self.ids))
+            about = f"{url}/operations/{operation_id}"
+            async with aiohttp.ClientSession(headers={"Authorization": f"Api-Key {key}"}) as session:
+                while True:
+                    self.checks += 1
+                    async with session.get(about) as answer:
+                        operation = read_operation(await answer.read())
+                    if operation.state is not OperationState.RUNNING:
+                        await self.keep(operation)
+                        return
+                    await asyncio.sleep(NAIVE_INTERVAL_S)
+
+        async with asyncio.TaskGroup() as tasks:
+            for number, operation_id in enumerate(self.ids):
+                tasks.create_task(task(number, operation_id))
+
+    async def idle(self, url: str, key: str) -> None:
+        """Do nothing at all: how late the machine itself makes an event loop."""
+        await asyncio.sleep(IDLE_S)
+
+    async def figures(self, way: str, url: str, key: str) -> dict[str, float | str | int]:
+        lag = asyncio.create_task(self.lag.measure())
+        started, processor = time.monotonic(), time.process_time()
+        await {"shared": self.shared, "naive": self.naive, "idle": self.idle}[way](url, key)
+        wall_s, processor_s = time.monotonic() - started, time.process_time() - processor
+        lag.cancel()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+        return {
+            "way": WAYS[way],
+            "operations": len(self.ids),
+            "ended": self.ended,
+            "checks": self.checks,
+            "wall_s": round(wall_s, 1),
+            "processor_s": round(processor_s, 1),
+            "peak_mb": round(peak),
+            "lag_p50_ms": self.lag.quantile_ms(0.5),
+            "lag_p99_ms": self.lag.quantile_ms(0.99),
+            "lag_max_ms": self.lag.quantile_ms(1.0),
+            "lag_p99_large_ms": self.lag.quantile_ms(0.99, self.large_from or 0, self.large_until),
+        }
+
+
+def one_way(way: str) -> int:
+    """The process of one way: reads what to do, prints what it cost."""
+    asked = json.load(sys.stdin)
+    with tempfile.TemporaryDirectory(prefix="speechkit-archive-") as folder:
+        run = Run(asked["ids"], asked["submitted_at"], Archive.at(folder))
+        print(json.dumps(asyncio.run(run.figures(way, asked["url"], asked["api_key"]))))
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Ten thousand operations waited for in real time.")
+    parser.add_argument("--operations", type=int, default=10_000)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--way", choices=list(WAYS), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.way:
+        return one_way(arguments.way)
+
+    from airflow_speechkit.emulator.process import EmulatorProcess
+
+    rows = []
+    for way in WAYS:
+        quota = ("--v2-checks-per-hour", "100000000")
+        with EmulatorProcess(*quota, speed=1.0) as emulator:
+            spread_s = arguments.operations / CHECKS_PER_SECOND
+
+            def stand_ins(count: int, emulator: EmulatorProcess = emulator, **more: float) -> list[str]:
+                ids: list[str] = emulator.ask("POST", "/emulator/operations", {"count": count, **more})["operation_ids"]
+                return ids
+
+            ids = stand_ins(arguments.operations - LARGE_RESULTS, processing_s=FIRST_DONE_S, spread_s=spread_s)
+            ids += stand_ins(LARGE_RESULTS, processing_s=FIRST_DONE_S + spread_s / 2, result_bytes=LARGE_BYTES)
+            asked = {"ids": ids, "submitted_at": time.time(), "url": emulator.url, "api_key": emulator.api_key}
+            done = subprocess.run(
+                [sys.executable, __file__, "--way", way],
+                input=json.dumps(asked).encode(),
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+            rows.append(json.loads(done.stdout))
+            print(rows[-1], file=sys.stderr, flush=True)
+    names = ["way", *(name for name in rows[0] if name != "way")]
+    print("  ".join(f"{name:>20}" if name == "way" else name for name in names))
+    for row in rows:
+        print("  ".join(f"{row[name]:>20}" if name == "way" else f"{row[name]:>{len(name)}}" for name in names))
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"ways": rows}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
