@@ -31,7 +31,7 @@ deferred mode, and a failed recognition would disappear.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,8 @@ class SpeechKitError(Exception):
     :param operation_id: the operation it happened to
     :param todo: what a person can do about it
     :param retry: what a retry of the task will do
+    :param retry_can_help: whether running the task again, with nothing changed, can end differently; by default what
+        holds for errors of this kind
     :param request_id: the service's ``x-request-id``
     :param server_trace_id: the service's ``x-server-trace-id``
     """
@@ -64,9 +66,12 @@ class SpeechKitError(Exception):
         operation_id: str | None = None,
         todo: str | None = None,
         retry: str | None = None,
+        retry_can_help: bool | None = None,
         request_id: str | None = None,
         server_trace_id: str | None = None,
     ) -> None:
+        if retry_can_help is not None:
+            self.retry_can_help = retry_can_help
         self.what = what
         self.recording = recording.split("?", 1)[0] if recording else None
         self.operation_id = operation_id
@@ -153,7 +158,7 @@ class RefusedError(SpeechKitError):
         http_status: int | None = None,
         grpc_code: int | None = None,
         may_have_been_accepted: bool = False,
-        **about: str | None,
+        **about: Any,
     ) -> None:
         super().__init__(what, **about)
         self.http_status = http_status
@@ -181,8 +186,8 @@ class QuotaExceededError(RefusedError):
 
     retry_can_help = True
 
-    def __init__(self, what: str, *, retry_after_s: float | None = None, **about: object) -> None:
-        super().__init__(what, **about)  # type: ignore[arg-type]
+    def __init__(self, what: str, *, retry_after_s: float | None = None, **about: Any) -> None:
+        super().__init__(what, **about)
         self.retry_after_s = retry_after_s
 
 
@@ -200,7 +205,7 @@ class UnreachableError(SpeechKitError):
 
     retry_can_help = True
 
-    def __init__(self, what: str, *, may_have_arrived: bool = False, **about: str | None) -> None:
+    def __init__(self, what: str, *, may_have_arrived: bool = False, **about: Any) -> None:
         super().__init__(what, **about)
         self.may_have_arrived = may_have_arrived
         self.may_have_been_accepted = may_have_arrived
@@ -214,7 +219,7 @@ class AnswerUnreadableError(SpeechKitError):
 
     retry_can_help = True
 
-    def __init__(self, what: str, *, may_have_been_accepted: bool = False, **about: str | None) -> None:
+    def __init__(self, what: str, *, may_have_been_accepted: bool = False, **about: Any) -> None:
         super().__init__(what, **about)
         self.may_have_been_accepted = may_have_been_accepted
 
@@ -232,7 +237,7 @@ class RecognitionFailedError(SpeechKitError, RuntimeError):
     :param message: the error's ``message``
     """
 
-    def __init__(self, what: str, *, code: int | None = None, message: str | None = None, **about: str | None) -> None:
+    def __init__(self, what: str, *, code: int | None = None, message: str | None = None, **about: Any) -> None:
         super().__init__(what, **about)
         self.code = code
         self.message = message
@@ -254,9 +259,9 @@ class SubmissionsFailedError(SpeechKitError, RuntimeError):
         super().__init__(
             "\n".join([f"{len(errors)} of {of} recordings have no operation; the others have theirs:", *named]),
             retry="pays for nothing twice: it asks for these only",
+            retry_can_help=any(error.retry_can_help for error in errors),
         )
         self.errors = tuple(errors)
-        self.retry_can_help = any(error.retry_can_help for error in errors)
 
 
 class LostError(SpeechKitError, RuntimeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow_speechkit import errors
+from airflow_speechkit.errors import QuotaExceededError, SpeechKitError
 
 
 def speechkit_retry_policy(*, quota_delay: timedelta = timedelta(minutes=15)) -> Any:
@@ -14,38 +14,22 @@ def speechkit_retry_policy(*, quota_delay: timedelta = timedelta(minutes=15)) ->
     A hopeless recording fails at once instead of being tried again; a used-up quota waits longer than a
     task's usual ``retry_delay``; everything else follows the task's ``retries``.
 
-    :param quota_delay: how long to wait after the folder's quota is used up
-    :return: an ``ExceptionRetryPolicy``
+    :param quota_delay: how long to wait at least after the folder's quota is used up
+    :return: a ``RetryPolicy``
     :raises ImportError: Airflow is older than 3.3, which has no retry policies
     """
-    from airflow.providers.common.compat.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+    from airflow.providers.common.compat.sdk import RetryDecision, RetryPolicy
 
-    known = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    kinds = [kind for kind in known if issubclass(kind, errors.SpeechKitError)]
-    # Most derived first: the first rule that matches decides.
-    kinds.sort(key=lambda kind: -len(kind.__mro__))
-    rules = []
-    for kind in kinds:
-        if kind is errors.QuotaExceededError:
-            rules.append(
-                RetryRule(
-                    exception=_path(kind),
-                    action=RetryAction.RETRY,
-                    retry_delay=quota_delay,
-                    reason="the quota is used up",
-                )
-            )
-        elif not kind.retry_can_help:
-            rules.append(
-                RetryRule(
-                    exception=_path(kind),
-                    action=RetryAction.FAIL,
-                    reason="the same would happen again",
-                    match_subclasses=False,
-                )
-            )
-    return ExceptionRetryPolicy(rules=rules)
+    class SpeechKitRetryPolicy(RetryPolicy):
+        def evaluate(
+            self, exception: BaseException, try_number: int, max_tries: int, context: Any = None
+        ) -> RetryDecision:
+            if isinstance(exception, QuotaExceededError):
+                asked_for = timedelta(seconds=exception.retry_after_s or 0)
+                return RetryDecision.retry(max(quota_delay, asked_for), "the quota is used up")
+            # The error itself, not its kind: a missing file of the archive can come back, a damaged one can't.
+            if isinstance(exception, SpeechKitError) and not exception.retry_can_help:
+                return RetryDecision.fail("the same would happen again")
+            return RetryDecision.default()
 
-
-def _path(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return SpeechKitRetryPolicy()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import logging
-import uuid
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -92,26 +91,23 @@ class Archive:
 
         :raises ArchiveError: it can't be relied on; nothing may be submitted
         """
-        root = self._load(ROOT_FILE, dict)
-        if root is None:
-            if self.folder.create(ROOT_FILE, pack({"created_at": now.isoformat()})):
-                log.warning(
-                    "A new archive begins at %s. If there should be one already, stop here: without it everything "
-                    "is paid for again",
-                    self.url,
-                )
-            self._load(ROOT_FILE, dict)
-        name = f"probe/{uuid.uuid4().hex}.json"
-        first, second = pack({"probe": 1}), pack({"probe": 2})
-        self.folder.create(name, first)
-        excluded = not self.folder.create(name, second)
-        found = self._read(name)
-        self.folder.delete(name)
-        if not excluded or found != first:
+        if self._read(ROOT_FILE) is None and self.folder.create(ROOT_FILE, pack({"created_at": now.isoformat()})):
+            log.warning(
+                "A new archive begins at %s. If there should be one already, stop here: without it everything "
+                "is paid for again",
+                self.url,
+            )
+        root = self._read(ROOT_FILE)
+        if root is not None:
+            self._parsed(ROOT_FILE, lambda: unpack(root, self.folder.url_of(ROOT_FILE)))
+        # The root's own bytes, so that nothing is lost where this does overwrite; and no file of its own, which
+        # would have to be deleted: the role that may write objects (storage.uploader) may not do that.
+        if root is None or self.folder.create(ROOT_FILE, root):
             raise ArchiveError(
                 f"The store under {self.url} lets a second writer overwrite the first: two runs would both pay",
                 todo="Keep the archive on a local disk, or in a bucket whose store honours `If-None-Match: *` "
                 "(Object Storage and S3 do)",
+                retry_can_help=False,
             )
 
     # The ledger
@@ -391,7 +387,5 @@ class Archive:
 
 
 def _damage(what: str, todo: str, operation_id: str | None = None) -> ArchiveError:
-    error = ArchiveError(what, todo=todo, operation_id=operation_id)
     # An archive that can't be reached may be there again in a minute; a file that is broken stays so.
-    error.retry_can_help = False
-    return error
+    return ArchiveError(what, todo=todo, operation_id=operation_id, retry_can_help=False)

@@ -166,11 +166,12 @@ class Intake:
         address = self._addresses[item.audio_uri]
         probe = self._bucket(address.conn_id).probe(address, self.settings)
         if (probe.stat.etag or probe.stat.version) != item.version:
-            error = RecordingError(
-                "The recording was replaced while it was looked at", recording=item.audio_uri, retry="takes the new one"
+            raise RecordingError(
+                "The recording was replaced while it was looked at",
+                recording=item.audio_uri,
+                retry="takes the new one",
+                retry_can_help=True,
             )
-            error.retry_can_help = True
-            raise error
         return _known(item, probe.settings, probe.facts)
 
     def send(self, link: str, settings: RecognitionSettings) -> Operation:
@@ -183,7 +184,10 @@ class Intake:
         content = read_whole(path)
         if hashlib.sha256(content).hexdigest() != self._versions[link]:
             raise RecordingError(
-                "The file was changed after it was looked at", recording=link, retry="takes the file as it is then"
+                "The file was changed after it was looked at",
+                recording=link,
+                retry="takes the file as it is then",
+                retry_can_help=True,
             )
         return self.hook.submit_inline(content, settings)
 

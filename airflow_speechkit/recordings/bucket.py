@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_speechkit.errors import RecordingError, SpeechKitError
 from airflow_speechkit.recordings.address import RecordingAddress
 from airflow_speechkit.recordings.audio import AudioFacts, read_audio, settle
-from airflow_speechkit.recordings.refusals import about, told
+from airflow_speechkit.recordings.refusals import told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -109,7 +109,8 @@ class Bucket:
             facts = read_audio(recording, recording.stat.size, settings)
             return Probe(address, recording.stat, facts, settle(settings, facts))
         except RecordingError as error:
-            raise about(error, address.uri) from None
+            error.about_recording(address.uri)
+            raise
 
     def probe_many(
         self,

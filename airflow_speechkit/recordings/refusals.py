@@ -28,13 +28,6 @@ _STORAGE_CONNECTION = (
 )
 
 
-def about(error: RecordingError, recording: str) -> RecordingError:
-    """Return an error with the recording's name in it."""
-    named = RecordingError(error.what, recording=recording, todo=error.todo, retry=error.retry)
-    named.retry_can_help = error.retry_can_help
-    return named
-
-
 @contextmanager
 def told(uri: str, *, writing: bool = False) -> Iterator[None]:
     """Turn what boto3 raises into errors that say what to do.
@@ -104,15 +97,16 @@ def _refusal(error: ClientError, uri: str, writing: bool) -> SpeechKitError:
             recording=uri,
             todo=(
                 "Give the role `storage.viewer` on the bucket to the service account whose static key the connection "
-                "has, and to the one that SpeechKit is called with (for an encrypted bucket `kms.keys.decrypter` too)"
+                "has, and to the one that SpeechKit is called with (for an encrypted bucket "
+                "`kms.keys.encrypterDecrypter` too)"
             ),
         )
     if status == 416:
         return RecordingError("The recording is empty (0 bytes)", recording=uri, todo="Upload the recording again")
     if status == 412:
-        changed = RecordingError("The recording was replaced while it was read", recording=uri, retry="reads it anew")
-        changed.retry_can_help = True
-        return changed
+        return RecordingError(
+            "The recording was replaced while it was read", recording=uri, retry="reads it anew", retry_can_help=True
+        )
     if status and status < 500 and status != 429:
         return RecordingError(f"The storage refused to give the recording ({code}, HTTP {status})", recording=uri)
     return StorageError(

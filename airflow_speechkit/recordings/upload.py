@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import stat as file_kinds
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -15,7 +15,6 @@ from airflow_speechkit.recordings.address import RecordingAddress, check_bucket,
 from airflow_speechkit.recordings.audio import AudioFacts, read_audio, settle
 from airflow_speechkit.recordings.bucket import Probe
 from airflow_speechkit.recordings.pattern import has_magic
-from airflow_speechkit.recordings.refusals import about
 from airflow_speechkit.settings import SAMPLE_RATES_HERTZ, ApiVersion, AudioEncoding, RecognitionSettings
 
 if TYPE_CHECKING:
@@ -105,7 +104,8 @@ def upload_local(bucket: Bucket, path: Path, folder: UploadFolder, settings: Rec
         try:
             settled = settle(settings, facts)
         except RecordingError as error:
-            raise about(error, str(path)) from None
+            error.about_recording(str(path))
+            raise
         piece = Piece(file, offset, facts.size_bytes)
         before = _identity(file)
         address = RecordingAddress(folder.bucket, _key(folder, path, facts, _digest(piece)), folder.conn_id)
@@ -113,12 +113,15 @@ def upload_local(bucket: Bucket, path: Path, folder: UploadFolder, settings: Rec
         if stat is None or stat.size != facts.size_bytes:
             stat = bucket.put(piece, address)
             if _identity(file) != before:
-                bucket.remove(address)
-                changed = RecordingError(
-                    "The file was changed while it was uploaded", recording=str(path), retry="uploads it anew"
+                # Whoever may upload need not be allowed to delete; what is left has a name that no other file gets.
+                with suppress(RecordingError):
+                    bucket.remove(address)
+                raise RecordingError(
+                    "The file was changed while it was uploaded",
+                    recording=str(path),
+                    retry="uploads it anew",
+                    retry_can_help=True,
                 )
-                changed.retry_can_help = True
-                raise changed
     return Probe(address, stat, facts, settled)
 
 
@@ -201,7 +204,8 @@ def _read(file: BinaryIO, path: Path, settings: RecognitionSettings) -> AudioFac
     try:
         return read_audio(_LocalRecording(file), os.fstat(file.fileno()).st_size, settings)
     except RecordingError as error:
-        raise about(error, str(path)) from None
+        error.about_recording(str(path))
+        raise
     except OSError as error:
         raise _unreadable(path, error) from None
 

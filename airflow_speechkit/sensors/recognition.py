@@ -169,7 +169,8 @@ class SpeechKitRecognitionSensor(BaseSensorOperator):
         """Go on after the deferral.
 
         :param event: ``state``: ``finished`` (with the ids that ``failed`` and those that are ``gone``),
-            ``timeout`` (with how many are ``left``) or ``error`` (with the ``kind`` and its ``message``)
+            ``timeout`` (with how many are ``left``) or ``error`` (with its ``kind``, its
+            ``message``, and whether a ``retry_can_help``)
         """
         self._reset()
         state = event.get("state")
@@ -182,7 +183,7 @@ class SpeechKitRecognitionSensor(BaseSensorOperator):
                 "and what they cost is spent: run this task again to wait for them"
             )
         kind = getattr(errors, str(event.get("kind")), SpeechKitError)
-        error = kind(str(event.get("message")))
+        error = kind(str(event.get("message")), retry_can_help=event.get("retry_can_help"))
         if self.never_fail:
             raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
         raise error

@@ -42,15 +42,14 @@ def told_without_values(error: Exception, *, doing: str, rows_are_in_play: bool)
     kind = type(error).__name__
     where = f" ({', '.join(about)})" if about else ""
     message = "" if rows_are_in_play else f": {_first_line(error)}"
-    told = StorageError(
+    return StorageError(
         f"The load failed while {doing}, with {kind}{where}{message}",
         todo="The database's own log has the whole message; it is left out here because it may quote a transcript"
         if rows_are_in_play
         else None,
         retry="loads everything again: nothing of this load was kept",
+        retry_can_help=not (kind in _LASTING_KINDS or sqlstate.startswith(_LASTING_SQLSTATES)),
     )
-    told.retry_can_help = not (kind in _LASTING_KINDS or sqlstate.startswith(_LASTING_SQLSTATES))
-    return told
 
 
 def _sqlstate(error: Exception) -> str:

@@ -146,10 +146,9 @@ def _download(path: Any, url: str, local: str) -> None:
 
 
 def _missing(url: str) -> StorageError:
-    error = StorageError(
+    return StorageError(
         f"The file {url} is not there any more",
         todo="Run the transform again: it writes the same files from the archive",
         retry="ends in the same way",
+        retry_can_help=False,
     )
-    error.retry_can_help = False
-    return error

@@ -289,4 +289,9 @@ def _first(group: BaseException) -> BaseException:
 
 
 def _error_event(error: SpeechKitError) -> dict[str, Any]:
-    return {"state": "error", "kind": type(error).__name__, "message": str(error)}
+    return {
+        "state": "error",
+        "kind": type(error).__name__,
+        "message": str(error),
+        "retry_can_help": error.retry_can_help,
+    }

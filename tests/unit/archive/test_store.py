@@ -96,6 +96,19 @@ class TestProbe:
         with pytest.raises(ArchiveError, match="If-None-Match"):
             Archive(Folder(fs, "/archive", "memory://archive", ArchiveError)).probe(T0)
 
+    def test_whoever_may_write_need_not_be_allowed_to_delete(
+        self, archive: Archive, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(self: Folder, name: str) -> None:
+            raise ArchiveError(f"Access Denied: {name}")
+
+        # As with the role storage.uploader.
+        monkeypatch.setattr(Folder, "delete", refuse)
+        archive.probe(T0)
+        operation_id = submitted(archive, service)
+        archive.keep(answer(operation_id), now=T0)
+        assert submitted(archive, service) == operation_id
+
     def test_a_missing_bucket_is_refused(self, s3: str) -> None:
         with pytest.raises(ArchiveError):
             archive_at("nobody/archive", s3).probe(T0)
