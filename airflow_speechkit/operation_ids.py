@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from airflow_speechkit.errors import SettingsError
-
-#: The service's, which have 20 characters, and those that stand for refused recordings.
-_OPERATION_ID = re.compile(r"[A-Za-z0-9_*-]{1,100}", re.ASCII)
+from airflow_speechkit.submission import is_operation_id
 
 
 def operation_ids(given: Any) -> list[str]:
@@ -29,7 +26,12 @@ def operation_ids(given: Any) -> list[str]:
                 todo="Give it `submit.output`, an id, or a list of ids",
             )
         operation_id = one.strip()
-        if not _OPERATION_ID.fullmatch(operation_id):
+        if operation_id == "None":
+            raise SettingsError(
+                "`operation_id` is the text 'None': a template found nothing",
+                todo="Give it `submit.output`, or look why the upstream task has returned nothing",
+            )
+        if not is_operation_id(operation_id):
             raise SettingsError(
                 f"{operation_id[:100]!r} can't be an operation id", todo="One looks like e03sncdp55uvg2tfpso1"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,14 @@ from airflow_speechkit.settings import RecognitionSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+#: The service's ids have 20 characters, those that stand for refused recordings 72. Safe in paths and URLs.
+_OPERATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
+
+
+def is_operation_id(text: object) -> bool:
+    """Tell whether this can be the id of an operation."""
+    return isinstance(text, str) and _OPERATION_ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -24,13 +23,15 @@ from airflow_speechkit.errors import (
     SettingsError,
 )
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
+from airflow_speechkit.submission import is_operation_id
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from airflow_speechkit.api.endpoints import Endpoints
 
-_OPERATION_ID = re.compile(r"[A-Za-z0-9_*-]{1,50}", re.ASCII)
+#: "The maximum string length in characters is 50" (v3's reference, GetRecognitionRequest).
+_LONGEST_ID = 50
 #: Of the form that the service's ids have, and never one of them.
 _MADE_UP_ID = "e0300000000000000000"
 #: A result right after "done" is a race of seconds.
@@ -74,7 +75,10 @@ class Service:
         call = self._submission(settings, audio_uri, content)
         response = yield from self.exchange.perform(call)
         try:
-            return read_operation(response.body)
+            operation = read_operation(response.body)
+            if not is_operation_id(operation.id):
+                raise AnswerUnreadableError("its `id` is none that an operation can have")
+            return operation
         except AnswerUnreadableError as error:
             raise AnswerUnreadableError(
                 f"The submission was accepted, but its answer can't be read: {error.what}",
@@ -263,6 +267,6 @@ def check_recognition(response: Response, operation_id: str) -> bytes:
 
 
 def _checked(operation_id: str) -> str:
-    if not isinstance(operation_id, str) or not _OPERATION_ID.fullmatch(operation_id):
+    if not is_operation_id(operation_id) or len(operation_id) > _LONGEST_ID:
         raise SettingsError(f"{operation_id!r} can't be an operation id", todo="It looks like e03sncdp55uvg2tfpso1")
     return quote(operation_id, safe="")

@@ -19,6 +19,7 @@ import re
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import SettingsError
+from airflow_speechkit.submission import is_operation_id
 
 if TYPE_CHECKING:
     from airflow_speechkit.archive.ledger import Stage
@@ -32,7 +33,6 @@ OUTCOME_FILE = "outcome.json"
 #: What stands before the fingerprint in the operation id of a recording that could not be submitted.
 REFUSED_PREFIX = "refused-"
 
-_OPERATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -41,7 +41,7 @@ def checked_operation_id(operation_id: str) -> str:
 
     :raises SettingsError: it can't be one
     """
-    if not _OPERATION_ID.fullmatch(operation_id):
+    if not is_operation_id(operation_id):
         raise SettingsError(f"{operation_id[:64]!r} is not an operation id")
     return operation_id
 

@@ -30,7 +30,7 @@ def test_every_shape_of_an_upstreams_output_is_a_list_of_ids(given, expected):
     assert operation_ids(given) == expected
 
 
-@pytest.mark.parametrize("given", [[], LazySequence(), None, "", [None], [""], {"a": 1}.values(), 17])
+@pytest.mark.parametrize("given", [[], LazySequence(), None, "", "None", [None], [""], {"a": 1}.values(), 17])
 def test_anything_else_is_refused_by_name(given):
     with pytest.raises(SettingsError, match="operation_id"):
         operation_ids(given)

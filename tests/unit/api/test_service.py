@@ -67,7 +67,7 @@ def test_v2_takes_no_recording_itself(server: Told, carry: Carrier) -> None:
     assert not server.asked
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b'{"id":"e0', b"{}"])
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"id":"e0', b"{}", b'{"id":"../e03"}'])
 def test_a_submissions_answer_that_cannot_be_read_may_be_an_accepted_one(
     server: Told, carry: Carrier, body: bytes
 ) -> None:
