@@ -283,7 +283,18 @@ class Folder:
         except Exception as error:
             if missing_is_an_answer and isinstance(error, FileNotFoundError) and not _no_bucket(error):
                 raise
-            raise self.fault(f"Can't {verb} {self.url_of(name)}: {_reason(error)}", retry="tries it again") from error
+            what = f"Can't {verb} {self.url_of(name)}: {_reason(error)}"
+            if isinstance(error, PermissionError) or _http_status(error) in (401, 403):
+                raise self.fault(
+                    what,
+                    todo="Give the account that the storage's connection names the right to read, list and write there "
+                    "(in Object Storage the role `storage.uploader` on the bucket)"
+                    if self._s3
+                    else "Give the user that the task runs as the right to read and write there",
+                    retry="ends in the same way until then",
+                    retry_can_help=False,
+                ) from error
+            raise self.fault(what, retry="tries it again") from error
 
 
 def _current_umask() -> int:

@@ -179,19 +179,21 @@ class Authorization:
                 http_status=response.status,
                 grpc_code=said.code,
                 retry_after_s=retry_after_s(response, self.now()),
+                retry="asks again",
                 request_id=request_id,
                 server_trace_id=trace_id,
             )
-        kind, todo = (
-            (ServiceFaultError, None)
+        kind, todo, retry = (
+            (ServiceFaultError, None, "asks again")
             if response.status >= 500 or response.status == 408
-            else (AuthenticationError, self._todo)
+            else (AuthenticationError, self._todo, "ends in the same way until that is mended")
         )
         return kind(
             text,
             http_status=response.status,
             grpc_code=said.code,
             todo=todo,
+            retry=retry,
             request_id=request_id,
             server_trace_id=trace_id,
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _LONGEST_MESSAGE = 500
+_UNTIL_MENDED = "ends in the same way until that is mended"
 
 #: What must never be repeated, wherever it turns up in a text of the service: keys, tokens and links' queries.
 _SECRETS = (
@@ -51,11 +52,6 @@ class Refusal:
 
     code: int | None = None
     message: str | None = None
-
-    @property
-    def not_ready(self) -> bool:
-        """Whether a v3 result is on its way: the only thing that tells it from a result that is gone."""
-        return "not ready" in (self.message or "").lower()
 
 
 #: HTTP status and gRPC code with which the service itself says that it has not taken a submission.
@@ -124,6 +120,7 @@ def refused(
             grpc_code=code,
             todo="Check the connection's key or token: it is wrong, revoked or run out. The service also answers "
             "so where the service account lacks the role ai.speechkit-stt.user",
+            retry=_UNTIL_MENDED,
             **facts,
         )
     if status == 403:
@@ -138,6 +135,7 @@ def refused(
                 if submission
                 else ""
             ),
+            retry=_UNTIL_MENDED,
             **facts,
         )
     if status == 404 and not submission:
@@ -147,6 +145,7 @@ def refused(
             grpc_code=code,
             todo="Check the operation id and the connection: it never existed in this folder, or the three days "
             "that the service keeps it for are over",
+            retry=_UNTIL_MENDED,
             **facts,
         )
     if status == 429:
@@ -156,6 +155,7 @@ def refused(
             grpc_code=code,
             retry_after_s=retry_after_s,
             todo="Wait, or have the folder's quota raised",
+            retry="sends it again: nothing was taken" if submission else "asks again",
             **facts,
         )
     if status >= 500 or status in (408, 499):
@@ -166,6 +166,7 @@ def refused(
             grpc_code=code,
             may_have_been_accepted=unsure,
             todo="It may have been accepted all the same: look before it is sent again" if unsure else None,
+            retry="sends nothing again by itself" if unsure else "sends it again" if submission else "asks again",
             **facts,
         )
     if status < 400:
@@ -178,4 +179,4 @@ def refused(
         todo = "Check that the recording is what its settings say, and that the link leads to Object Storage"
     else:
         todo = None
-    return RefusedError(said, http_status=status, grpc_code=code, todo=todo, **facts)
+    return RefusedError(said, http_status=status, grpc_code=code, todo=todo, retry=_UNTIL_MENDED, **facts)

@@ -136,7 +136,7 @@ class SpeechKitHook(BaseHook):
         return self.connection.aws_conn_id or "aws_default"
 
     @property
-    def submits_per_hour(self) -> float:
+    def submits_per_hour(self) -> int:
         """How many submissions the folder's quota allows."""
         return self.connection.submits_per_hour
 
@@ -244,9 +244,9 @@ class SpeechKitHook(BaseHook):
         :return: ``recognitions``, ``utterances``, ``words`` and ``analyses``
         """
         from airflow_speechkit.results.flatten import read, tables
+        from airflow_speechkit.results.view import frames
 
-        made = tables([read(self.get_answer(operation_id)) for operation_id in operation_ids])
-        return {name: getattr(made, name).to_pandas() for name in ("recognitions", "utterances", "words", "analyses")}
+        return frames(tables([read(self.get_answer(operation_id)) for operation_id in operation_ids]))
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask the service whether the connection works. Nothing is recognised, and nothing spent."""

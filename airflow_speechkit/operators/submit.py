@@ -219,14 +219,14 @@ class SpeechKitSubmitOperator(BaseOperator):
             on_lost_submission=member_of(OnLostSubmission, self.on_lost_submission, "on_lost_submission"),
             allow_unversioned=self.allow_unversioned,
             max_billed_seconds=self.max_billed_seconds,
-            submits_per_hour=int(hook.submits_per_hour if self.submits_per_hour is None else self.submits_per_hour),
+            submits_per_hour=int(self.submits_per_hour or hook.submits_per_hour),
         )
 
     def _check_keywords(self) -> None:
         for name in ("submits_per_hour", "max_billed_seconds"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise SettingsError(f"`{name}` is {value!r}; it has to be greater than 0")
+            if value is not None and not value >= 1:
+                raise SettingsError(f"`{name}` is {value!r}; it has to be 1 at least")
         if self.archive is not False:
             return
         for name, asked in (("on_failure='record'", self.on_failure == "record"), ("only_new", self.only_new)):
