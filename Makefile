@@ -1,4 +1,4 @@
-# Everything a person or CI does with the project. Needed: make, and Python 3.11 or newer with its venv module.
+# Everything a person or CI does with the project. Needed: make, and Python 3.11, 3.12 or 3.13 with its venv module.
 # Another interpreter: make test PYTHON=python3.13 VENV=.venv-3.13
 
 .DEFAULT_GOAL := help
@@ -8,8 +8,10 @@ SHELL := /bin/sh
 export PYTHONNOUSERSITE := 1
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
-	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+# A newer one is taken where there is nothing else: the recogniser is then compiled, which needs a C compiler.
+PYTHON ?= $(shell for newest in 13 99; do for name in python3 python3.13 python3.12 python3.11; do \
+	$$name -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $$newest))" 2>/dev/null \
+	&& echo $$name && exit; done; done)
 PYTHON_2_11 ?= $(PYTHON)
 VENV ?= .venv
 VENV_2_11 ?= .venv-2.11
@@ -139,6 +141,10 @@ lock: $(UV)  ## bring the locks up to date with pyproject.toml and locks/*.in, k
 lock-check: $(UV)  ## check that the locks fit what they were made from
 	$(compile_locks)
 	@for lock in locks/*.txt; do cmp -s .work/$$lock $$lock || { echo "make lock would change $$lock" >&2; exit 1; }; done
+	@for version in 3.11 3.12 3.13; do \
+		$(UV) pip install --quiet --dry-run --only-binary :all: --python-version $$version --require-hashes \
+			--target .work/wheels -r locks/dev.txt \
+		|| { echo "Python $$version would have to compile something of locks/dev.txt" >&2; exit 1; }; done
 	@if grep -n 'index-url\|find-links\|://' locks/*.txt; then echo "a lock names a host" >&2; exit 1; fi
 
 clean:  ## remove everything that was made, environments included
