@@ -1,20 +1,17 @@
-"""Recordings in a bucket: read in pieces, listed, many at a time. A thin shell over a boto3 S3 client."""
+"""Recordings in a bucket: read in pieces, listed. A thin shell over a boto3 S3 client."""
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.errors import RecordingError, SpeechKitError
+from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.address import RecordingAddress
 from airflow_speechkit.recordings.audio import AudioFacts, read_audio, settle
 from airflow_speechkit.recordings.refusals import told
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from datetime import datetime
+    from collections.abc import Iterator, Mapping
     from io import RawIOBase
 
     from airflow_speechkit.recordings.pattern import RecordingPattern
@@ -28,8 +25,6 @@ _LEAST_BYTES = 16 * 1024
 _PART_BYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 4
 
-DEFAULT_THREADS = 16
-
 
 @dataclass(frozen=True, kw_only=True)
 class Stat:
@@ -38,13 +33,11 @@ class Stat:
     :param etag: its ETag, without the quotes
     :param version: its version id, in a bucket that keeps versions; a listing doesn't tell it
     :param size: in bytes
-    :param modified: when it was written, UTC
     """
 
     etag: str | None
     version: str | None
     size: int
-    modified: datetime | None
 
 
 @dataclass(frozen=True)
@@ -69,14 +62,6 @@ class Probe:
     stat: Stat
     facts: AudioFacts
     settings: RecognitionSettings
-
-
-@dataclass(frozen=True)
-class Unusable:
-    """A recording that can't be submitted, and why."""
-
-    address: RecordingAddress
-    error: SpeechKitError
 
 
 class Bucket:
@@ -111,31 +96,6 @@ class Bucket:
         except RecordingError as error:
             error.about_recording(address.uri)
             raise
-
-    def probe_many(
-        self,
-        addresses: Iterable[RecordingAddress],
-        settings: RecognitionSettings,
-        *,
-        threads: int = DEFAULT_THREADS,
-    ) -> Iterator[Probe | Unusable]:
-        """Read what many recordings are, side by side; one that can't be used doesn't hold up the others.
-
-        :param addresses: the recordings; taken as they are needed, so any number of them will do
-        :param threads: how many to read at a time
-        :return: one for each, in the same order
-        """
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="probe")
-        ahead: deque[tuple[RecordingAddress, Future[Probe]]] = deque()
-        try:
-            for address in addresses:
-                ahead.append((address, pool.submit(self.probe, address, settings)))
-                if len(ahead) >= 4 * threads:
-                    yield _outcome(*ahead.popleft())
-            while ahead:
-                yield _outcome(*ahead.popleft())
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def find(self, pattern: RecordingPattern) -> Iterator[Found]:
         """List the recordings that a prefix or a glob stands for, by key; one request for each thousand keys listed.
@@ -191,20 +151,12 @@ class Bucket:
             self._client.delete_object(Bucket=address.bucket, Key=address.key)
 
 
-def _outcome(address: RecordingAddress, future: Future[Probe]) -> Probe | Unusable:
-    try:
-        return future.result()
-    except SpeechKitError as error:
-        return Unusable(address, error)
-
-
 def _stat(answer: Mapping[str, Any], size: int) -> Stat:
     version = answer.get("VersionId")
     return Stat(
         etag=(answer.get("ETag") or "").strip('"') or None,
         version=version if version != "null" else None,
         size=size,
-        modified=answer.get("LastModified"),
     )
 
 

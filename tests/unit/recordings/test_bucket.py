@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -15,7 +15,7 @@ from botocore.config import Config
 
 from airflow_speechkit.errors import ConnectionSettingsError, RecordingError, StorageError
 from airflow_speechkit.recordings.address import RecordingAddress
-from airflow_speechkit.recordings.bucket import Bucket, Probe, Unusable
+from airflow_speechkit.recordings.bucket import Bucket
 from airflow_speechkit.recordings.pattern import parse_pattern
 from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
 from tests.unit.recordings.sounds import mp3, ogg, wav
@@ -102,7 +102,6 @@ def test_what_a_recording_is_takes_one_or_two_requests(
     assert requests == {"GetObject": gets}
     assert (probe.address, probe.stat.etag, probe.stat.size) == (calls(key), etag, len(data))
     assert probe.stat.version is None
-    assert probe.stat.modified is not None
     assert probe.facts.encoding is probe.settings.audio_encoding is encoding
     assert probe.facts.duration_ms in (2000, 20_000, 40_000)
 
@@ -211,38 +210,6 @@ def test_a_connection_without_a_key_says_so(s3_endpoint: str, monkeypatch: pytes
     with pytest.raises(ConnectionSettingsError, match="no key to read the bucket with"):
         Bucket(client).probe(calls("1.ogg"), V2)
     client.close()
-
-
-def test_many_are_read_side_by_side_in_order_and_each_keeps_its_own_error(client: Any) -> None:
-    bodies: list[Callable[[], bytes]] = [ogg, lambda: mp3(rate=16_000), wav, lambda: b"", lambda: b"text"]
-    addresses = [calls(f"{number:03}") for number in range(100)]
-    for number, address in enumerate(addresses):
-        if number % 10 < 5:
-            client.put_object(Bucket="calls", Key=address.key, Body=bodies[number % 10]())
-
-    outcomes = list(Bucket(client).probe_many(iter(addresses), V2, threads=8))
-
-    assert [outcome.address for outcome in outcomes] == addresses
-    for number, outcome in enumerate(outcomes):
-        if number % 10 < 2:
-            assert isinstance(outcome, Probe)
-        else:
-            assert isinstance(outcome, Unusable)
-            assert f"s3://calls/{number:03}" in str(outcome.error)
-
-
-def test_reading_many_stops_where_the_reader_stops(client: Any) -> None:
-    taken = []
-
-    def addresses() -> Iterator[RecordingAddress]:
-        for number in range(100_000):
-            taken.append(number)
-            yield calls(str(number))
-
-    for _ in Bucket(client).probe_many(addresses(), V2, threads=2):
-        break
-
-    assert len(taken) < 50
 
 
 def test_a_listing_gives_recordings_by_key_without_markers_and_transcripts(client: Any) -> None:
