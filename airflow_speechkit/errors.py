@@ -37,11 +37,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+def without_query(address: str) -> str:
+    """Cut the query and the fragment off a link, whose query may be a credential.
+
+    Keys and file names may have a ``?`` or ``#`` of their own, and in patterns they mean something: ``s3://`` and
+    ``file://`` addresses and paths stay as they are.
+    """
+    scheme, separator, _ = address.partition("://")
+    if not separator or scheme.strip().lower() in ("s3", "file"):
+        return address
+    return address.partition("?")[0].partition("#")[0]
+
+
 class SpeechKitError(Exception):
     """The root of the tree: says what happened, to which recording, and whether a retry can help.
 
     :param what: what happened, in one sentence, without secrets and without any transcript
-    :param recording: the recording's address (a query string is dropped: it is a credential)
+    :param recording: the recording's address (a link's query is dropped: it is a credential)
     :param operation_id: the operation it happened to
     :param todo: what a person can do about it
     :param retry: what a retry of the task will do
@@ -73,7 +85,7 @@ class SpeechKitError(Exception):
         if retry_can_help is not None:
             self.retry_can_help = retry_can_help
         self.what = what
-        self.recording = recording.split("?", 1)[0] if recording else None
+        self.recording = without_query(recording) if recording else None
         self.operation_id = operation_id
         self.todo = todo
         self.retry = retry
@@ -84,8 +96,13 @@ class SpeechKitError(Exception):
     def about_recording(self, recording: str) -> None:
         """Say which recording it happened to, if that isn't said yet."""
         if self.recording is None:
-            self.recording = recording.split("?", 1)[0]
+            self.recording = without_query(recording)
             self.args = (self._text(),)
+
+    def add_todo(self, todo: str) -> None:
+        """Say what else a person can do, or has to know."""
+        self.todo = f"{_sentence(self.todo)} {todo}" if self.todo else todo
+        self.args = (self._text(),)
 
     def _text(self) -> str:
         about = [

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.archive.batch import ToSubmit
-from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError
+from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError, without_query
 from airflow_speechkit.recordings.address import RecordingAddress, local_path, parse_address
 from airflow_speechkit.recordings.cost import billed_seconds
 from airflow_speechkit.recordings.pattern import is_pattern, parse_pattern
@@ -106,8 +106,8 @@ class Intake:
     def _look(self, text: str) -> ToSubmit:
         from airflow_speechkit.api.endpoints import Endpoints
 
-        path = local_path(text)
         try:
+            path = local_path(text)
             if path is not None:
                 return self._local(path)
             # The service's own storage goes by its real name also where another one stands for it.
@@ -115,7 +115,7 @@ class Intake:
             return self._item(address, self._bucket(address.conn_id).stat(address))
         except SpeechKitError as error:
             return ToSubmit(
-                audio_uri=error.recording or text.partition("?")[0], version=None, settings=self.settings, error=error
+                audio_uri=error.recording or without_query(text), version=None, settings=self.settings, error=error
             )
 
     def _item(self, address: RecordingAddress, stat: Stat) -> ToSubmit:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
-from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.errors import RecordingError, without_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +37,7 @@ class RecordingAddress:
 
     def __post_init__(self) -> None:
         check_bucket(self.bucket, f"s3://{self.bucket}/{self.key}")
+        check_no_nul(self.key, self.uri)
         if not self.key:
             raise RecordingError("There is no key in this address", recording=self.uri, todo=_FORMS)
         try:
@@ -97,7 +98,7 @@ def parse_address(text: str, storage_endpoints: Iterable[str]) -> RecordingAddre
         return _parse_link(text, storage_endpoints)
     raise RecordingError(
         "This isn't the address of a recording in Object Storage",
-        recording=_without_credentials(_without_query(text)),
+        recording=_without_credentials(without_query(text)),
         todo=f"{_FORMS}. A local file needs `upload_to`",
     )
 
@@ -109,8 +110,9 @@ def split_s3(rest: str, text: str) -> tuple[str | None, str, str]:
     """
     authority, _, key = rest.partition("/")
     conn_id, has_conn_id, bucket = authority.rpartition("@")
-    if has_conn_id and (not conn_id or ":" in conn_id):
-        # s3://key:secret@bucket is how some tools write credentials: these must not get any further.
+    if (has_conn_id and not conn_id) or ":" in authority:
+        # s3://key:secret@bucket is how some tools write credentials: these must not get any further. (A secret may
+        # have a slash in it, and then its '@' seems to stand in the key.)
         raise RecordingError(
             "What stands before the '@' isn't a connection id", recording=_without_credentials(text), todo=_FORMS
         )
@@ -126,15 +128,36 @@ def check_bucket(bucket: str, text: str) -> None:
         raise RecordingError(f"{bucket!r} can't be the name of a bucket", recording=text, todo=_FORMS)
 
 
+def check_no_nul(path: str, text: str) -> None:
+    """Check that there is no NUL in a key or a file's path.
+
+    :raises RecordingError: there is one
+    """
+    if "\0" in path:
+        raise RecordingError(
+            "There is a NUL character in this address: no object and no file can be called that",
+            recording=text.replace("\0", "\\0"),
+            todo="Look where the address comes from: binary data, or a text that was cut out of some",
+        )
+
+
 def local_path(text: str) -> Path | None:
-    """Return the path of a local file (``/calls/1.wav``, ``file:///calls/1.wav``), None for any other address."""
+    """Return the path of a local file (``/calls/1.wav``, ``file:///calls/1.wav``), None for any other address.
+
+    :raises RecordingError: no file can be called that
+    """
     if text.lower().startswith("file://"):
-        return Path(unquote(urlsplit(text.replace("#", "%23").replace("?", "%3F")).path))
-    return None if "://" in text else Path(text)
+        path = unquote(urlsplit(text.replace("#", "%23").replace("?", "%3F")).path)
+    elif "://" in text:
+        return None
+    else:
+        path = text
+    check_no_nul(path, text)
+    return Path(path)
 
 
 def _parse_link(text: str, storage_endpoints: Iterable[str]) -> RecordingAddress:
-    bare = _without_query(text)
+    bare = without_query(text)
     try:
         link = urlsplit(bare)
         place = _host_and_port(bare)
@@ -175,9 +198,5 @@ def _host_and_port(url: str) -> tuple[str, int | None]:
     return parts.hostname or "", port
 
 
-def _without_query(text: str) -> str:
-    return re.split(r"[?#]", text, maxsplit=1)[0]
-
-
 def _without_credentials(text: str) -> str:
-    return re.sub(r"//[^/]*@", "//", text)
+    return re.sub(r"//(?:[^/]*:.*|[^/]*)@", "//", text, count=1, flags=re.DOTALL)

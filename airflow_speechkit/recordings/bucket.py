@@ -74,14 +74,29 @@ class Bucket:
         self._client = client
 
     def stat(self, address: RecordingAddress) -> Stat:
-        """Return what the storage says about a recording; one request.
+        """Return what the storage says about a recording; one request, and one more if it isn't there.
 
         :raises RecordingError: it isn't there, or may not be read
         :raises StorageError: the storage can't be reached, or is in trouble
         """
-        with told(address.uri):
-            answer = self._client.head_object(Bucket=address.bucket, Key=address.key)
-            return _stat(answer, answer["ContentLength"])
+        with told(address.uri, bucket_is_there=lambda: self._has(address.bucket)):
+            return self._head(address)
+
+    def _head(self, address: RecordingAddress) -> Stat:
+        answer = self._client.head_object(Bucket=address.bucket, Key=address.key)
+        return _stat(answer, answer["ContentLength"])
+
+    def _has(self, bucket: str) -> bool:
+        """Tell whether there is such a bucket; one that can't be asked for counts as there."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._client.head_bucket(Bucket=bucket)
+        except ClientError as error:
+            return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404
+        except BotoCoreError:
+            return True
+        return True
 
     def probe(self, address: RecordingAddress, settings: RecognitionSettings) -> Probe:
         """Read what a recording is, and settle its settings; one or two requests, seldom more.
@@ -121,7 +136,8 @@ class Bucket:
         :raises StorageError: the storage can't be reached, or is in trouble
         """
         try:
-            return self.stat(address)
+            with told(address.uri):
+                return self._head(address)
         except RecordingError:
             return None
 

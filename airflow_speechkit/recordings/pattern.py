@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.address import check_bucket, split_s3
+from airflow_speechkit.recordings.address import check_bucket, check_no_nul, split_s3
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -83,6 +83,7 @@ def parse_pattern(text: str) -> RecordingPattern:
         )
     conn_id, bucket, glob = split_s3(text.partition("://")[2], text)
     check_bucket(bucket, text)
+    check_no_nul(glob, text)
     return RecordingPattern(bucket, glob, conn_id)
 
 

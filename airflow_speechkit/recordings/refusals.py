@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_speechkit.errors import ConnectionSettingsError, RecordingError, SpeechKitError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from botocore.exceptions import ClientError
 
@@ -29,11 +29,12 @@ _STORAGE_CONNECTION = (
 
 
 @contextmanager
-def told(uri: str, *, writing: bool = False) -> Iterator[None]:
+def told(uri: str, *, writing: bool = False, bucket_is_there: Callable[[], bool] | None = None) -> Iterator[None]:
     """Turn what boto3 raises into errors that say what to do.
 
     :param uri: the recording (or the pattern) that it is about
     :param writing: whether it is about writing it
+    :param bucket_is_there: asks for the bucket itself, where an answer without a body leaves open what is missing
     :raises RecordingError: the object or its bucket isn't there, or may not be read
     :raises ConnectionSettingsError: the storage doesn't know the key
     :raises StorageError: the storage can't be reached, or is in trouble
@@ -50,7 +51,7 @@ def told(uri: str, *, writing: bool = False) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise _refusal(error, uri, writing) from None
+        raise _refusal(error, uri, writing, bucket_is_there) from None
     except (NoCredentialsError, PartialCredentialsError):
         raise ConnectionSettingsError(
             "There is no key to read the bucket with", recording=uri, todo=_STORAGE_CONNECTION
@@ -67,12 +68,13 @@ def told(uri: str, *, writing: bool = False) -> Iterator[None]:
         ) from None
 
 
-def _refusal(error: ClientError, uri: str, writing: bool) -> SpeechKitError:
+def _refusal(error: ClientError, uri: str, writing: bool, bucket_is_there: Callable[[], bool] | None) -> SpeechKitError:
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code == "NoSuchBucket":
+    nothing = code in ("NoSuchKey", "NoSuchVersion", "NotFound", "404")
+    if code == "NoSuchBucket" or (nothing and bucket_is_there is not None and not bucket_is_there()):
         return RecordingError("There is no such bucket", recording=uri, todo=f"Check its name. {_STORAGE_CONNECTION}")
-    if code in ("NoSuchKey", "NoSuchVersion", "NotFound", "404"):
+    if nothing:
         return RecordingError(
             "The recording isn't there (any more)",
             recording=uri,

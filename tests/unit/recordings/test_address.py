@@ -17,7 +17,7 @@ ENDPOINT = "https://storage.yandexcloud.net"
 EMULATOR = "http://127.0.0.1:4566"
 
 keys = (
-    st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60)
+    st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=60)
     .filter(lambda key: not {".", ".."} & set(key.split("/")))
     .filter(lambda key: len(key.encode()) <= 1024)
 )
@@ -87,6 +87,9 @@ def test_other_regions_and_the_emulator_are_storage_when_the_connection_says_so(
         ("http://127.0.0.1:1/calls/1.ogg", "leads elsewhere"),
         ("https://user:SECRET@storage.yandexcloud.net/calls/1.ogg", "user name or password"),
         ("s3://AKIA:SECRET@calls/1.ogg", "isn't a connection id"),
+        ("s3://AKIA:SEC/RET+SECRET@calls/1.ogg", "isn't a connection id"),
+        ("gs://AKIA:SEC/RET+SECRET@calls/1.ogg", "isn't the address"),
+        ("https://AKIA:SEC/RET+SECRET@storage.yandexcloud.net/calls/1.ogg", "can't be read"),
         ("s3://@calls/1.ogg", "isn't a connection id"),
         ("s3://calls", "no key"),
         ("s3://calls/", "no key"),
@@ -102,6 +105,8 @@ def test_other_regions_and_the_emulator_are_storage_when_the_connection_says_so(
         ("https://storage.yandexcloud.net:port/calls/1.ogg", "can't be read"),
         (f"s3://calls/{'я' * 513}", "1026 bytes"),
         ("s3://calls/\ud800", "UTF-8"),
+        ("s3://calls/1\0.ogg", "NUL"),
+        (f"{ENDPOINT}/calls/1%00.ogg", "NUL"),
     ],
 )
 def test_what_is_no_address_is_refused_without_giving_a_secret_away(text: str, what: str) -> None:
@@ -143,6 +148,14 @@ def test_a_virtual_host_link_leads_to_the_address_too(bucket: str, key: str) -> 
 def test_no_text_whatever_breaks_the_reading_of_addresses(text: str) -> None:
     with suppress(RecordingError):
         assert parse_address(text, [ENDPOINT]).key
+
+
+@pytest.mark.parametrize("text", ["/calls/1\0.wav", "file:///calls/1%00.wav"])
+def test_a_file_that_no_disk_can_hold_is_refused(text: str) -> None:
+    with pytest.raises(RecordingError, match="NUL") as refused:
+        local_path(text)
+
+    assert "\0" not in str(refused.value)
 
 
 def test_local_files_are_told_from_addresses_in_a_bucket() -> None:

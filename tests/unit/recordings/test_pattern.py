@@ -76,6 +76,8 @@ def test_what_is_one_recording_is_no_pattern(text: str) -> None:
 def test_a_bucket_that_cannot_be_is_refused() -> None:
     with pytest.raises(RecordingError, match="name of a bucket"):
         parse_pattern("s3://*/calls/")
+    with pytest.raises(RecordingError, match="NUL"):
+        parse_pattern("s3://calls/\0*")
 
 
 @settings(derandomize=True, deadline=None)
