@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_speechkit.errors import SettingsError
+from airflow_speechkit.hooks.storage import check_no_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -35,12 +36,18 @@ def archive_url(given: str | bool | None, hook: SpeechKitHook) -> str | None:
     :param given: the operator's `archive`; ``False`` does without one
     :param hook: of the task's connection
     :return: a URL that names the storage connection it needs (never a secret), ``None`` for ``False``
-    :raises SettingsError: none of the three names one
+    :raises SettingsError: none of the three names one, or what they name can't be an archive
     """
     if given is False:
         return None
     if given is True:
         raise SettingsError("`archive` is True; it is a URL, or False")
+    if given is not None and (not given.strip() or given.strip() == "None"):
+        # Not the connection's in its place: in another archive everything is new, and is paid for again.
+        raise SettingsError(
+            f"`archive` is the text {given!r}: a template found nothing",
+            todo="Look at the template; leave `archive` out (None) to use the connection's or the configuration's",
+        )
     url = given or hook.archive or conf.get("speechkit", "archive", fallback=None)
     if not url:
         raise SettingsError(
@@ -49,11 +56,26 @@ def archive_url(given: str | bool | None, hook: SpeechKitHook) -> str | None:
             "the operator, say 's3://my-bucket/speechkit-archive'. `archive=False` does without: then a retry or a "
             "second run pays again, and results that are not loaded within three days are gone",
         )
+    _check_archive(str(url))
     scheme, separator, rest = str(url).partition("://")
-    if separator and scheme.startswith("s3") and "@" not in rest.partition("/")[0]:
+    if separator and scheme.lower().startswith("s3") and "@" not in rest.partition("/")[0]:
         # Written into the URL, since a trigger gets the URL alone.
         return f"{scheme}://{hook.aws_conn_id}@{rest}"
     return str(url)
+
+
+def _check_archive(url: str) -> None:
+    check_no_credentials(url, "The archive's address")
+    scheme, separator, rest = url.partition("://")
+    local = not separator or scheme.lower() == "file"
+    # `file://folder` is relative too: Airflow takes the host's place for the first folder.
+    if local and not (rest if separator else url).startswith("/"):
+        raise SettingsError(
+            f"The archive's path {url!r} is relative: each worker would begin an archive of its own, wherever it was "
+            "started, and pay for everything again",
+            todo="Write it in full, as /folder or file:///folder (on a disk that all workers share), or as "
+            "s3://bucket/folder",
+        )
 
 
 def open_archive(url: str) -> Archive:

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow_speechkit.errors import ConnectionSettingsError
+from airflow_speechkit.errors import ConnectionSettingsError, SettingsError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -15,6 +15,8 @@ DEFAULT_AWS_CONN_ID = "aws_default"
 
 #: Object Storage's only region, for connections that name none.
 DEFAULT_REGION = "ru-central1"
+
+_S3 = ("s3", "s3a", "s3n")
 
 _CONNECTION = (
     "Set it up: type `aws`, a static key as login and password, "
@@ -72,23 +74,70 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
 
     :param url: ``s3://bucket/folder/``, ``s3://conn_id@bucket/folder/``, ``file:///folder/``, or a local path
     :param aws_conn_id: connection of the amazon provider for ``s3://`` addresses that name none
+    :raises SettingsError: it has credentials in it, or no filesystem is known for such addresses
     :raises ConnectionSettingsError: there is no such connection, or it can't be read
     """
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    parts = urlsplit(url)
-    s3 = parts.scheme in ("s3", "s3a", "s3n")
-    conn_id = aws_conn_id if s3 and "@" not in parts.netloc else None
-    path = ObjectStoragePath(url, conn_id=conn_id) if conn_id else ObjectStoragePath(url)
-    if s3:
+    check_no_credentials(url)
+    scheme, authority = _parts(url)
+    conn_id = None
+    if scheme in _S3:
+        named = authority.rpartition("@")[0]
+        conn_id = None if named else aws_conn_id
         # Checked here: the path's own error for a missing connection comes late, and hides what it was.
         # What the path makes of it can't be asked in Airflow 2.11.
-        _s3_hook(parts.netloc.rpartition("@")[0] or aws_conn_id)
+        _s3_hook(named or aws_conn_id)
+    path = _path(url, conn_id)
     # Airflow makes the filesystem, keeps it for the process, and passes on no option that would switch this off.
     # With the switch thrown nothing more is kept; what was kept before is dropped.
     listings = path.fs.dircache
     listings.use_listings_cache = False
     listings.clear()
+    return path
+
+
+def check_no_credentials(url: str, what: str = "An address") -> None:
+    """Check that what stands before the ``@`` of a URL is a connection id, and not the keys themselves.
+
+    Some tools write them like this. Here they would get into logs, messages and the triggerer's database.
+
+    :param what: what the URL is, for the message
+    :raises SettingsError: there are credentials in it
+    """
+    scheme, authority = _parts(url)
+    # No bucket has a ':' in its name. A secret may have a '/' in it: then the '@' comes later.
+    if ":" in (authority if scheme in _S3 else authority.rpartition("@")[0]):
+        raise SettingsError(
+            f"{what} ({scheme}://…) has something with a ':' where a connection id or a bucket's name belongs: it "
+            "looks like a key and its secret, which can't be given in an address",
+            todo=f"Put them into an Airflow connection, as its login and password, and write {scheme}://conn_id@bucket/"
+            "folder. A secret that stood in a DAG, a template or a variable may have been seen: replace it",
+        )
+
+
+def _parts(url: str) -> tuple[str, str]:
+    """Return a URL's scheme and what stands before its path; of a local path neither."""
+    scheme, separator, rest = url.partition("://")
+    return (scheme.lower(), rest.partition("/")[0]) if separator else ("", "")
+
+
+def _path(url: str, conn_id: str | None) -> ObjectStoragePath:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    try:
+        path = ObjectStoragePath(url, conn_id=conn_id) if conn_id else ObjectStoragePath(url)
+        # Asks for the filesystem, which Airflow 2.11 and old versions of its paths leave for later.
+        path.fs  # noqa: B018
+    except ValueError as error:
+        scheme, _ = _parts(url)
+        if scheme in ("", "file", *_S3):
+            raise SettingsError(
+                f"{url!r} is no address that can be read", todo="Write s3://bucket/folder, or a path in full"
+            ) from error
+        raise SettingsError(
+            f"This Airflow has no filesystem for addresses that begin with {scheme}://",
+            todo="Write s3://bucket/folder, file:///folder, or a local path; others need the provider that brings "
+            f"{scheme}:// along",
+        ) from None
     return path
 
 

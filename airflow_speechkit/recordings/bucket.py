@@ -93,7 +93,7 @@ class Bucket:
         try:
             self._client.head_bucket(Bucket=bucket)
         except ClientError as error:
-            return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404
+            return bool(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404)
         except BotoCoreError:
             return True
         return True

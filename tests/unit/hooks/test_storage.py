@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_speechkit.errors import ConnectionSettingsError
+from airflow_speechkit.errors import ConnectionSettingsError, SettingsError
 from airflow_speechkit.hooks.storage import object_storage_path, storage_client
 
 REAL = "https://storage.yandexcloud.net"
@@ -69,6 +69,38 @@ def test_a_connection_that_is_not_there_is_said_to_be_missing(
     ):
         with pytest.raises(ConnectionSettingsError, match=r"no connection 'nowhere'.*endpoint_url"):
             ask()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://AKIA:SECRET@calls/archive",
+        "s3://AKIA:SEC/RET+SECRET@calls/archive",
+        "s3://:SECRET@calls/archive",
+        "S3://AKIA:SECRET@calls/archive",
+        "s3a://AKIA:SECRET@calls/archive",
+        "gs://AKIA:SECRET@calls/archive",
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"looks like a key.*Airflow connection") as refused:
+        object_storage_path(url)
+
+    assert "AKIA" not in str(refused.value)
+    assert "SECRET" not in str(refused.value)
+
+
+# Airflow 2.11's own paths provoke it.
+@pytest.mark.filterwarnings("ignore:in a future version of UPath:PendingDeprecationWarning")
+@pytest.mark.parametrize("url", ["zz://x", "hdfs://host:9000/archive", "http://host/archive"])
+def test_an_address_that_airflow_knows_no_filesystem_for_is_refused_by_its_scheme(url: str) -> None:
+    with pytest.raises(SettingsError, match=rf"{url.partition(':')[0]}://.*Write s3://bucket/folder"):
+        object_storage_path(url)
+
+
+def test_an_address_that_can_not_be_read_is_refused(own: Any) -> None:
+    with pytest.raises(SettingsError, match="no address that can be read"):
+        object_storage_path("s3://own@[calls/archive")
 
 
 # Airflow 2.11's own paths provoke it.
