@@ -235,25 +235,28 @@ def operation_of(response: Response, operation_id: str) -> Operation:
 
 
 def check_recognition(response: Response, operation_id: str) -> bytes:
-    """Return a v3 result's bytes, where no error stands among them.
+    """Return a v3 result's bytes, where they are whole and no error stands among them.
+
+    Takes as long as it takes: one that is archived may be deleted from the service at once.
 
     :raises RecognitionFailedError: one does: the HTTP status has said 200 long before
-    :raises AnswerUnreadableError: it is no result
+    :raises AnswerUnreadableError: it is cut off, or is no result
     """
     error = v3.failure_within(response.body)
     if error is None:
-        # Only its ends are looked at: a result runs to megabytes, and one that is archived may be deleted at once.
-        body = response.body.strip()
-        if body and not (body.startswith(b"{") and body.endswith(b"}")):
+        try:
+            v3.check_whole(response.body)
+        except ValueError:
             raise AnswerUnreadableError(
                 "The result is cut off, or isn't JSON",
                 operation_id=operation_id,
                 retry="asks again",
                 request_id=response.headers.get("x-request-id"),
                 server_trace_id=response.headers.get("x-server-trace-id"),
-            )
+            ) from None
         return response.body
-    code, message = error.get("code", error.get("grpcCode")), error.get("message")
+    status = error if isinstance(error, dict) else {"message": error}
+    code, message = status.get("code", status.get("grpcCode")), status.get("message")
     text = without_secrets(message) if isinstance(message, str) else None
     raise RecognitionFailedError(
         f"The result breaks off with an error{f' ({code})' if code is not None else ''}"

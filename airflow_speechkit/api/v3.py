@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import re
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import RecordingError, SettingsError
 from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SUBMIT_PATH = "/stt/v3/recognizeFileAsync"
 RESULT_PATH = "/stt/v3/getRecognition"
@@ -18,6 +22,7 @@ DELETE_PATH = "/stt/v3/deleteRecognition"
 LARGEST_BODY = 60_000_000
 #: Of a field: somebody may also have said the word.
 _ERROR_NAME = re.compile(rb'"error"\s*:')
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def submission_body(settings: RecognitionSettings, *, audio_uri: str | None, content: bytes | None = None) -> bytes:
@@ -132,8 +137,8 @@ def _summarization(asked: Any) -> dict[str, Any]:
     return {"model_uri": asked["model_uri"], "properties": properties}
 
 
-def failure_within(stream: bytes) -> dict[str, Any] | None:
-    """Return the ``error`` that a result's stream has among its objects, None where it has none.
+def failure_within(stream: bytes) -> Any:
+    """Return the ``error`` that a result's stream has among its messages, None where none can be read there.
 
     The stream is only taken apart where the word stands in it as a name: results run to megabytes.
 
@@ -141,18 +146,44 @@ def failure_within(stream: bytes) -> dict[str, Any] | None:
     """
     if not _ERROR_NAME.search(stream):
         return None
-    decoder = json.JSONDecoder()
-    text = stream.decode("utf-8", "replace")
-    at = 0
-    while at < len(text):
-        if text[at].isspace():
-            at += 1
-            continue
-        try:
-            one, at = decoder.raw_decode(text, at)
-        except ValueError:
-            return None
-        if isinstance(one, dict) and isinstance(one.get("error"), dict):
-            error: dict[str, Any] = one["error"]
-            return error
+    with suppress(ValueError):
+        for message in _messages(stream):
+            if message.get("error") is not None:
+                return message["error"]
     return None
+
+
+def check_whole(stream: bytes) -> None:
+    """Check that a result's stream is nothing but whole messages. Without any it is silence.
+
+    :param stream: the body of ``getRecognition``
+    :raises ValueError: it is cut off, or isn't what is documented
+    """
+    for message in _messages(stream):
+        if not isinstance(message.get("result", message), dict):
+            raise ValueError("a message is no JSON object")
+
+
+def _messages(stream: bytes) -> Iterator[dict[str, Any]]:
+    # One at a time: a whole result as Python objects would take many times its size.
+    decoder = json.JSONDecoder(parse_constant=_refuse)
+    text = stream.decode("utf-8-sig")
+    at = _behind_space(text, 0)
+    while at < len(text):
+        try:
+            message, at = decoder.raw_decode(text, at)
+        except RecursionError:
+            raise ValueError("a message is nested too deeply") from None
+        if not isinstance(message, dict):
+            raise ValueError("a message is no JSON object")
+        yield message
+        at = _behind_space(text, at)
+
+
+def _behind_space(text: str, at: int) -> int:
+    space = _SPACE.match(text, at)
+    return at if space is None else space.end()
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -155,11 +155,45 @@ def test_an_error_in_mid_stream_fails_without_repeating_secrets() -> None:
     assert caught.value.request_id == "rq"
 
 
-@pytest.mark.parametrize("body", [b"<html>busy</html>", STREAM[:-5]])
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [("boom", '"boom"'), ("AQVNabcdefghijklmnop", "breaks off"), ([1], "breaks off"), (0, "breaks off")],
+)
+def test_an_error_in_mid_stream_fails_whatever_its_type(error: object, says: str) -> None:
+    body = STREAM + b"\n" + json.dumps({"error": error}).encode() + b"\n"
+    with pytest.raises(RecognitionFailedError, match=says) as caught:
+        check_recognition(Response(200, {}, body), "f8dabc")
+    assert "AQVN" not in str(caught.value)
+
+
+SAID = json.dumps({"result": {"final": {"alternatives": [{"text": 'say "error": now', "words": [{}, {}]}]}}}).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>busy</html>",
+        STREAM[:-5],
+        SAID + b"\n" + SAID[: SAID.index(b"}") + 1],
+        SAID + b"\n" + SAID[:40] + b'\n{"error":{"code":13,"message":"internal"}}\n',
+        SAID + b"\n" + SAID[:40] + b"\n" + SAID,
+        SAID + b"\n[]",
+        b"7",
+        b'{"result":[]}',
+        b'{"result":{"confidence":NaN}}',
+        SAID.replace(b"now", b"\xff"),
+        b'{"result":' * 100_000,
+    ],
+    ids=range(11),
+)
 def test_what_is_no_result_is_not_taken_for_one(body: bytes) -> None:
     with pytest.raises(AnswerUnreadableError, match="asks again"):
         check_recognition(Response(200, {}, body), "f8dabc")
-    assert check_recognition(Response(200, {}, b"\n"), "f8dabc") == b"\n"
+
+
+@pytest.mark.parametrize("body", [b"", b" \r\n\t", SAID * 2, SAID + b"\n\n" + SAID + b"\n", SAID + b'{"error":null}'])
+def test_a_whole_result_is_given_as_it_is_and_an_empty_one_is_silence(body: bytes) -> None:
+    assert check_recognition(Response(200, {}, body), "f8dabc") == body
 
 
 def test_a_result_is_deleted_and_one_that_was_not_there_is_no_failure(server: Told, carry: Carrier) -> None:
