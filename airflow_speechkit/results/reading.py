@@ -88,8 +88,8 @@ def read_v3(cut: Cut, *, speakers: bool) -> Heard:
     for stated in parse(cut, _stream):
         if not isinstance(stated, dict):
             raise ValueError("a message is no JSON object")
-        if isinstance(stated.get("error"), dict):
-            return Heard(Speech(Cut.nothing(b"")), error=stated["error"])
+        if stated.get("error") is not None:
+            return Heard(Speech(Cut.nothing(b"")), error=_error(stated["error"]))
         message = stated.get("result", stated)
         if not isinstance(message, dict):
             raise ValueError("a message is no JSON object")
@@ -101,8 +101,12 @@ def read_v3(cut: Cut, *, speakers: bool) -> Heard:
         if isinstance(update, dict):
             cursors = _object(_either(message, "audioCursors", "audio_cursors"))
             key = (_v3_channel(message, update), whole(_either(cursors, "finalIndex", "final_index")))
-            latest[key] = _Utterance(key[0], _objects(update.get("alternatives")))
-            utterances.append(latest[key])
+            finals = _objects(update.get("alternatives"))
+            if key in latest and latest[key].alternatives is None:
+                latest[key].alternatives = finals
+            else:
+                latest[key] = _Utterance(key[0], finals)
+                utterances.append(latest[key])
         elif isinstance(refinement, dict):
             update = _object(_either(refinement, "normalizedText", "normalized_text"))
             key = (_v3_channel(message, update), whole(_either(refinement, "finalIndex", "final_index")))
@@ -110,7 +114,7 @@ def read_v3(cut: Cut, *, speakers: bool) -> Heard:
             if key in latest:
                 latest[key].refined = refined
             else:
-                latest[key] = _Utterance(key[0], [], refined)
+                latest[key] = _Utterance(key[0], None, refined)
                 utterances.append(latest[key])
     for utterance in utterances:
         utterance.tell(heard.speech, speakers)
@@ -119,10 +123,10 @@ def read_v3(cut: Cut, *, speakers: bool) -> Heard:
 
 @dataclass
 class _Utterance:
-    """A final of v3, and its refinement if it came."""
+    """A final of v3, None where none came, and its refinement if it came."""
 
     channel: str
-    alternatives: list[dict[str, Any]]
+    alternatives: list[dict[str, Any]] | None
     refined: list[dict[str, Any]] = field(default_factory=list)
 
     def tell(self, speech: Speech, speakers: bool) -> None:
@@ -142,6 +146,13 @@ class _Utterance:
                 language=_language(alternative) or _language(refined),
                 speaker=self.channel if speakers else None,
             )
+
+
+def _error(stated: Any) -> dict[str, Any]:
+    """Return an error as the status that it should be: whatever it is, the result broke off with it."""
+    if isinstance(stated, dict):
+        return stated
+    return {"message": stated if isinstance(stated, str) else json.dumps(stated)}
 
 
 def _stream(text: str, constant: Callable[[str], Any]) -> Iterator[Any]:
@@ -205,8 +216,10 @@ def _channel_index(channel: str, *, first: int) -> int:
 
 def _analysis(kind: Analysis, found: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
     tag = _either(message, "channelTag", "channel_tag")
-    if tag in (None, ""):
-        tag = _either(found, "speakerTag", "speaker_tag")
+    if kind is Analysis.SPEAKER:
+        # A mono recording's one channel has two speakers.
+        speaker = _either(found, "speakerTag", "speaker_tag")
+        tag = tag if speaker in (None, "") else speaker
     if kind in _OF_ALL_CHANNELS:
         # Each message of the stream has a channel; that of these means nothing.
         tag = None

@@ -63,6 +63,24 @@ def test_a_refinement_alone_still_is_what_was_said(exact):
     assert rows(tables.utterances, "text", "text_raw", "words") == [("Добрый день", None, 2)]
 
 
+def test_a_refinement_before_its_final_is_the_same_utterance(exact):
+    said = v3(
+        refinement("0", 0, *HELLO, text="Добрый день"),
+        final("0", 1, *FIVE),
+        final("0", 0, *HELLO),
+        refinement("0", 1, *FIVE, text="5 рублей"),
+    )
+    assert rows(flatten(said, exact=exact).utterances, "start_ms", "text", "text_raw", "words") == [
+        (459, "Добрый день", "добрый день", 2),
+        (2000, "5 рублей", "пять рублей", 2),
+    ]
+
+
+def test_two_finals_of_one_index_are_two_utterances(exact):
+    said = v3(final("0", 0, *HELLO), refinement("0", 0, text="Добрый день"), final("0", 0, *FIVE))
+    assert rows(flatten(said, exact=exact).utterances, "text") == [("Добрый день",), ("пять рублей",)]
+
+
 def test_zeros_that_are_left_out_are_zeros(exact):
     raw = b'{"result":{"final":{"alternatives":[{"words":[{"text":"a","endTimeMs":"20"}],"text":"a"}]}}}'
     said = Answer("f8done", ApiVersion.V3, v3().operation, raw)
@@ -118,6 +136,24 @@ def test_an_analysis_of_no_stretch_has_no_times_and_one_of_all_channels_no_chann
         (None, None, None),
         (None, None, None),
     ]
+
+
+@pytest.mark.parametrize("frame", ["0", ""])
+def test_the_statistics_of_a_speaker_have_the_speakers_channel(frame, exact):
+    said = v3(
+        message(frame, 0, {"speakerAnalysis": {"speakerTag": "1"}}),
+        message(frame, 0, {"speakerAnalysis": {"speaker_tag": "2"}}),
+        message("3", 0, {"speakerAnalysis": {}}),
+        message("3", 0, {"classifierUpdate": {"speakerTag": "1"}}),
+    )
+    assert rows(flatten(said, exact=exact).analyses, "channel") == [("1",), ("2",), ("3",), ("3",)]
+
+
+@pytest.mark.parametrize(("error", "message"), [("boom", "boom"), (["a", 1], '["a", 1]'), (0, "0"), (False, "false")])
+def test_an_error_in_mid_stream_is_a_failure_whatever_its_type(error, message, exact):
+    tables = flatten(v3(final("0", 0, *HELLO), {"error": error}), exact=exact)
+    assert rows(tables.recognitions, "status", "error_code", "error_message") == [("failed", None, message)]
+    assert tables.utterances.num_rows == 0
 
 
 @pytest.mark.parametrize("error", [{"grpcCode": 13, "message": "internal"}, {"code": "13", "message": "internal"}])
