@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.settings import RecognitionSettings
+from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +19,24 @@ _OPERATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
 def is_operation_id(text: object) -> bool:
     """Tell whether this can be the id of an operation."""
     return isinstance(text, str) and _OPERATION_ID.fullmatch(text) is not None
+
+
+def version_of(operation: Mapping[str, Any], *, finished: bool) -> ApiVersion:
+    """Tell which API an Operation came from.
+
+    :param operation: what it says, with its ``id``
+    :param finished: whether it is done, and not with an error
+    """
+    # v2 has its result inside and no description, v3 the other way round (speechkit-api §1.4, §2.3).
+    response = operation.get("response")
+    if isinstance(response, dict) and "stt.v2" in str(response.get("@type")):
+        return ApiVersion.V2
+    description = operation.get("description")
+    if isinstance(description, str) and "v3" in description.lower():
+        return ApiVersion.V3
+    if str(operation["id"]).startswith("f8d") or (finished and response is None):
+        return ApiVersion.V3
+    return ApiVersion.V2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,13 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import AnswerUnreadableError
-from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.submission import version_of
+
+if TYPE_CHECKING:
+    from airflow_speechkit.settings import ApiVersion
 
 #: From this size on a body is read by code that lets other threads run meanwhile, bytes.
 LARGE_BODY = 256 * 1024
@@ -71,7 +74,7 @@ def read_operation(raw: bytes) -> Operation:
     return Operation(
         id=operation_id,
         state=state,
-        api_version=_version(envelope, state),
+        api_version=version_of(envelope, finished=state is OperationState.DONE),
         created_at=_time(envelope.get("createdAt")),
         modified_at=_time(envelope.get("modifiedAt")),
         error_code=(code or 0) if failed else None,
@@ -137,19 +140,6 @@ def _status(error: object) -> tuple[int | None, str | None]:
         code if isinstance(code, int) and not isinstance(code, bool) else None,
         message if isinstance(message, str) else None,
     )
-
-
-def _version(envelope: dict[str, Any], state: OperationState) -> ApiVersion:
-    # v2 has its result inside and no description, v3 the other way round (speechkit-api §1.4, §2.3).
-    response = envelope.get("response")
-    if isinstance(response, dict) and "stt.v2" in str(response.get("@type")):
-        return ApiVersion.V2
-    description = envelope.get("description")
-    if isinstance(description, str) and "v3" in description.lower():
-        return ApiVersion.V3
-    if envelope["id"].startswith("f8d") or (state is OperationState.DONE and response is None):
-        return ApiVersion.V3
-    return ApiVersion.V2
 
 
 def _time(text: object) -> datetime | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.layout import OUTCOME_FILE, ROOT_FILE
+from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
+    from airflow_speechkit.archive.ledger import Failure
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.folder import Folder
+    from airflow_speechkit.results.answer import Answer
 
 _SIDE_BY_SIDE = 16
 
@@ -42,9 +46,21 @@ def copy_answers(archive: Archive, target: Folder) -> int:
         answer = archive.answer(operation_id)
         if answer is None:
             return False
-        recognition = b"" if answer.recognition is None else b"\n" + answer.recognition
-        target.replace(f"{operation_id}.json", answer.operation + recognition)
+        failure = archive.failure(operation_id) if answer.recognition is None else None
+        target.replace(f"{operation_id}.json", _plain(answer, failure))
         return True
 
     with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
         return sum(pool.map(write, archive.operations()))
+
+
+def _plain(answer: Answer, failure: Failure | None) -> bytes:
+    """Return an answer as one file that needs no archive to be read."""
+    stream = answer.recognition
+    if stream is None and failure is not None and answer.api_version == ApiVersion.V3:
+        # A result that broke off was not kept, only what it broke off with.
+        stream = json.dumps({"error": {"code": failure.code, "message": failure.message}}).encode()
+    elif stream is not None and not stream.strip():
+        # An operation with nothing behind it would be one of which nobody saved the result.
+        stream = b"{}"
+    return answer.operation if stream is None else answer.operation + b"\n" + stream

@@ -10,13 +10,24 @@ from typing import Any
 from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.submission import version_of
+
+#: What v3's messages have in them: the reader takes either spelling, and any of them alone.
+_OF_MESSAGES = frozenset(
+    {
+        *("sessionUuid", "audioCursors", "responseWallTimeMs", "channelTag", "partial", "final", "finalRefinement"),
+        *("eouUpdate", "statusCode", "classifierUpdate", "speakerAnalysis", "conversationAnalysis", "summarization"),
+        *("session_uuid", "audio_cursors", "response_wall_time_ms", "channel_tag", "final_refinement", "eou_update"),
+        *("status_code", "classifier_update", "speaker_analysis", "conversation_analysis"),
+    }
+)
 
 
 def read_saved(raw: bytes, stem: str) -> Answer:
     """Tell which API a saved answer came from, and of which operation.
 
-    :param raw: an operation of API v2; of API v3 what getRecognition gave, with or without its operation before it;
-        gzipped or not
+    :param raw: an operation of API v2; of API v3 what getRecognition gave, with or without its operation before it,
+        or an operation that failed; gzipped or not
     :param stem: the file's name without its ending: the operation's id where the answer doesn't tell it
     :raises AnswerUnreadableError: it is no answer
     """
@@ -35,11 +46,13 @@ def read_saved(raw: bytes, stem: str) -> Answer:
         operation_id = str(first.get("id") or stem)
         if second is not None:
             return Answer(operation_id, ApiVersion.V3, text[:end].encode(), rest.encode())
-        if "response" not in first and "error" not in first and first.get("done") is True:
+        finished = first.get("done") is True and first.get("error") is None
+        version = version_of({**first, "id": operation_id}, finished=finished)
+        if finished and version is ApiVersion.V3:
             raise AnswerUnreadableError(
                 "It is the operation of a v3 recognition, which has no result in it: save what getRecognition answers"
             )
-        return Answer(operation_id, ApiVersion.V2, raw)
+        return Answer(operation_id, version, raw)
     if _is_message(first):
         operation_id = _requested_id(first) or stem
         operation = json.dumps({"done": True, "id": operation_id}).encode()
@@ -48,13 +61,19 @@ def read_saved(raw: bytes, stem: str) -> Answer:
 
 
 def _is_message(message: dict[str, Any]) -> bool:
-    """Tell whether this is a message of v3's stream."""
+    """Tell whether this is a message of v3's stream, or the error that it broke off with."""
+    if message.get("error") is not None:
+        return True
     inner = message.get("result", message)
-    return isinstance(inner, dict) and bool({"sessionUuid", "audioCursors", "channelTag", "final"} & inner.keys())
+    return isinstance(inner, dict) and not _OF_MESSAGES.isdisjoint(inner)
 
 
 def _requested_id(message: dict[str, Any]) -> str | None:
     """Return the operation's id as v3's messages repeat it; the service also says ``undefined`` there."""
-    session = message.get("result", message).get("sessionUuid")
-    request_id = session.get("userRequestId") if isinstance(session, dict) else None
-    return request_id if isinstance(request_id, str) and request_id not in ("", "undefined") else None
+    inner = message.get("result", message)
+    for session, request in (("sessionUuid", "userRequestId"), ("session_uuid", "user_request_id")):
+        told = inner.get(session) if isinstance(inner, dict) else None
+        request_id = told.get(request) if isinstance(told, dict) else None
+        if isinstance(request_id, str) and request_id not in ("", "undefined"):
+            return request_id
+    return None

@@ -10,11 +10,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from airflow_speechkit.archive.batch import How
 from airflow_speechkit.archive.erasing import erase_from_duckdb, erase_from_files
 from airflow_speechkit.archive.forgetting import forget
+from airflow_speechkit.archive.ledger import Failure
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
 from airflow_speechkit.emulator.storage import StorageServer
@@ -172,6 +174,32 @@ def test_exported_answers_are_plain_files(world: World, tmp_path: Path) -> None:
     assert main(["transform", str(tmp_path / "answers" / f"{world.done}.json"), "--to", str(tables)]) == 0
 
 
+def test_exported_answers_of_v3_read_back_as_what_they_are(tmp_path: Path) -> None:
+    archive = Archive.at(tmp_path / "archive")
+    archive.probe(T0)
+    done: dict[str, Any] = {"done": True, "description": "STT v3 async recognition"}
+    stream = b'{"result":{"final":{"alternatives":[{"text":"a"}]},"channelTag":"0"}}\n'
+    for operation_id, more, recognition, why in (
+        ("f8d1said", {}, stream, None),
+        ("f8d2silent", {}, b"\n", None),
+        ("f8d3broken", {}, None, Failure(13, "lost")),
+        ("f8d4failed", {"error": {"code": 3, "message": "no header"}}, None, Failure(3, "no header")),
+    ):
+        operation = json.dumps({**done, "id": operation_id, **more}).encode()
+        archive.keep(Answer(operation_id, ApiVersion.V3, operation, recognition), why, now=T0)
+    assert main(["archive", "export", "--archive", archive.url, "--answers", "--to", str(tmp_path / "answers")]) == 0
+    saved = sorted(map(str, (tmp_path / "answers").iterdir()))
+    assert main(["transform", *saved, "--to", str(tmp_path / "tables")]) == 0
+    rows = pq.read_table(tmp_path / "tables/recognitions/batch.parquet").to_pylist()
+    columns = ("operation_id", "api_version", "status", "utterances", "error_code", "error_message")
+    assert [tuple(row[column] for column in columns) for row in rows] == [
+        ("f8d1said", "v3", "finished", 1, None, None),
+        ("f8d2silent", "v3", "finished", 0, None, None),
+        ("f8d3broken", "v3", "failed", 0, 13, "lost"),
+        ("f8d4failed", "v3", "failed", 0, 3, "no header"),
+    ]
+
+
 def test_there_has_to_be_an_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["archive", "list", "--archive", str(tmp_path / "nothing")]) == 1
     assert "There is no archive" in capsys.readouterr().err
@@ -244,8 +272,6 @@ class TestForget:
         assert sorted(target.names()) == sorted(tmp.names())
         for name in tmp.names():
             if file_format == "parquet":
-                import pyarrow.parquet as pq
-
                 assert pq.read_table(tmp_path / "tables" / name).equals(pq.read_table(tmp_path / "only" / name))
             else:
                 assert target.read(name) == tmp.read(name)

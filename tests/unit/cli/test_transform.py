@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import subprocess
 import sys
 
@@ -45,6 +46,56 @@ def test_answers_of_both_apis_become_one_batch(tmp_path):
     assert rows["api_version"].to_pylist() == ["v2", "v3", "v3", "v3"]
     assert rows["words"].to_pylist() == [2, 2, 1, 1]
     assert rows["created_at"].null_count == 2
+
+
+SNAKE = {
+    "result": {
+        "session_uuid": {"user_request_id": "f8snake"},
+        "channel_tag": "1",
+        "final_refinement": {"final_index": "0", "normalized_text": {"alternatives": [{"text": "Да"}]}},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        ({"error": {"grpcCode": 13, "message": "lost"}}, ("f8stem", "failed", 13, 0, 0)),
+        ({"error": "lost"}, ("f8stem", "failed", None, 0, 0)),
+        ({"result": {"summarization": {"results": []}}}, ("f8stem", "finished", None, 0, 1)),
+        ({"classifierUpdate": {"windowType": "LAST_FINAL"}}, ("f8stem", "finished", None, 0, 1)),
+        ({"result": {"classifier_update": {"window_type": "LAST_FINAL"}}}, ("f8stem", "finished", None, 0, 1)),
+        ({"result": {"eouUpdate": {"timeMs": "7"}}}, ("f8stem", "finished", None, 0, 0)),
+        (SNAKE, ("f8snake", "finished", None, 1, 0)),
+    ],
+    ids=["error", "text", "summarization", "classifier", "snake classifier", "end", "snake"],
+)
+def test_a_result_of_v3_is_known_by_whatever_its_first_message_is(tmp_path, first, expected):
+    saved = save(tmp_path / "f8stem.json", json.dumps(first).encode())
+    assert main(["transform", saved, "--to", str(tmp_path), "--name", "a"]) == 0
+    (row,) = pq.read_table(tmp_path / "recognitions/a.parquet").to_pylist()
+    assert row["api_version"] == "v3"
+    analyses = pq.read_table(tmp_path / "analyses/a.parquet").num_rows
+    found = (row["operation_id"], row["status"], row["error_code"], row["utterances"], analyses)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("operation", "version"),
+    [
+        ({"id": "e03one", "done": True}, "v2"),
+        ({"id": "f8done", "done": True}, "v3"),
+        ({"id": "abc", "done": False, "description": "STT v3 async recognition"}, "v3"),
+        ({"done": True}, "v3"),
+    ],
+    ids=["v2", "by its id", "by its description", "by the file's name"],
+)
+def test_a_failed_operation_says_which_api_it_came_from(tmp_path, operation, version):
+    failed = {**operation, "error": {"code": 3, "message": "no header"}}
+    saved = save(tmp_path / "f8dstem.json", json.dumps(failed).encode())
+    assert main(["transform", saved, "--to", str(tmp_path), "--name", "a"]) == 0
+    (row,) = pq.read_table(tmp_path / "recognitions/a.parquet").to_pylist()
+    assert (row["api_version"], row["status"], row["error_code"]) == (version, "failed", 3)
 
 
 def test_one_that_cannot_be_read_is_told_and_the_others_are_written(tmp_path, capsys):
