@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from enum import Enum, StrEnum
 from typing import Any, TypeVar
 
@@ -30,8 +31,7 @@ class AudioEncoding(StrEnum):
 #: ``sampleRateHertz`` of LINEAR16_PCM, as documented.
 SAMPLE_RATES_HERTZ = (8000, 16000, 48000)
 
-#: Keywords that only one of the APIs has. Everything that v2 can be told, v3 can be told too.
-V2_ONLY: frozenset[str] = frozenset()
+#: Keywords that only v3 has. Everything that v2 can be told, v3 can be told too.
 V3_ONLY = frozenset(
     {
         "languages",
@@ -56,6 +56,8 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}-[A-Za-z]{2}", re.ASCII)
 _RESTRICTIONS = ("WHITELIST", "BLACKLIST")
 _TRIGGERS = ("ON_UTTERANCE", "ON_FINAL", "ON_PARTIAL")
 _MOST_INSTRUCTIONS = 16
+#: With these a recording may have Russian in it: codes are hints, and whoever speaks Kazakh mixes it in.
+_MAY_BE_RUSSIAN = frozenset({"auto", "ru-ru", "kk-kz", "kk-kk"})
 
 _E = TypeVar("_E", bound=Enum)
 
@@ -79,7 +81,8 @@ class RecognitionSettings:
     :param languages: v3: language codes that `language_restriction` is about, in place of `language`
     :param language_restriction: v3: ``WHITELIST`` (the default with `languages`) or ``BLACKLIST``
     :param phone_formatting: v3: ``False`` leaves telephone numbers as they are
-    :param classifiers: v3: name of a classifier -> when it is asked (``ON_UTTERANCE``, ``ON_FINAL``, ``ON_PARTIAL``)
+    :param classifiers: v3: name of a classifier -> when it is asked (``ON_UTTERANCE``, ``ON_FINAL``, ``ON_PARTIAL``);
+        they know Russian only
     :param speaker_analysis: v3: statistics for each speaker
     :param conversation_analysis: v3: statistics of the conversation
     :param analysis_quantiles: v3: quantiles of those statistics, between 0 and 1
@@ -127,11 +130,6 @@ class RecognitionSettings:
         self._check_summarization()
 
     @property
-    def deferred_model(self) -> bool:
-        """Whether the model is one of the cheap ones that may take up to 24 hours."""
-        return self.model.startswith("deferred-")
-
-    @property
     def language_asked(self) -> str | None:
         """The language that was asked for; several with commas between, None where only others were ruled out."""
         if self.language_restriction == "BLACKLIST":
@@ -147,9 +145,14 @@ class RecognitionSettings:
         """Rebuild what `to_json` gave.
 
         Fields that the data lacks (an earlier version wrote it) are at their defaults, fields that this
-        version doesn't know (a later one wrote it) are left out.
+        version doesn't know (a later one wrote it) are left out. What an earlier version took is not checked
+        again: it is paid for, and has to be read even where this one would refuse to send it.
         """
-        return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})
+        settings = object.__new__(cls)
+        for field in fields(cls):
+            object.__setattr__(settings, field.name, data.get(field.name, field.default))
+        settings._take_plain_types()
+        return settings
 
     def _take_plain_types(self) -> None:
         def put(name: str, value: object) -> None:
@@ -166,30 +169,28 @@ class RecognitionSettings:
                 "classifiers", {name: _several(f"classifiers[{name}]", when) for name, when in self.classifiers.items()}
             )
         put("analysis_quantiles", _several("analysis_quantiles", self.analysis_quantiles))
+        put("summarization", _plain(self.summarization))
 
     def _check_version(self) -> None:
-        other, only_there = (ApiVersion.V3, V3_ONLY) if self.api_version is ApiVersion.V2 else (ApiVersion.V2, V2_ONLY)
+        if self.api_version is not ApiVersion.V2:
+            return
         for field in fields(self):
-            if field.name in only_there and field.default is not MISSING:
-                given = getattr(self, field.name)
-                if given != field.default:
-                    raise SettingsError(
-                        f"`{field.name}` is a setting of API {other.value}, and this is "
-                        f"api_version={self.api_version.value!r}",
-                        todo=f"Leave it away, or choose api_version={other.value!r}",
-                    )
-        if self.api_version is ApiVersion.V2:
-            for name, value, wrong in (
-                ("language", self.language, str(self.language).lower() == "auto"),
-                ("model", self.model, self.model in _V3_MODELS),
-                ("audio_encoding", "WAV", self.audio_encoding is AudioEncoding.WAV),
-            ):
-                if wrong:
-                    raise SettingsError(
-                        f"`{name}`={value!r} is known to API v3 only, and this is api_version='v2'",
-                        todo="Choose api_version='v3'"
-                        + (", or convert to OggOpus or headerless PCM" if name == "audio_encoding" else ""),
-                    )
+            if field.name in V3_ONLY and getattr(self, field.name) != field.default:
+                raise SettingsError(
+                    f"`{field.name}` is a setting of API v3, and this is api_version='v2'",
+                    todo="Leave it away, or choose api_version='v3'",
+                )
+        for name, value, wrong in (
+            ("language", self.language, str(self.language).lower() == "auto"),
+            ("model", self.model, self.model in _V3_MODELS),
+            ("audio_encoding", "WAV", self.audio_encoding is AudioEncoding.WAV),
+        ):
+            if wrong:
+                raise SettingsError(
+                    f"`{name}`={value!r} is known to API v3 only, and this is api_version='v2'",
+                    todo="Choose api_version='v3'"
+                    + (", or convert to OggOpus or headerless PCM" if name == "audio_encoding" else ""),
+                )
 
     def _check_types(self) -> None:
         for name in (
@@ -202,7 +203,8 @@ class RecognitionSettings:
         ):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"`{name}` is True or False, not {getattr(self, name)!r}")
-        if self.phone_formatting not in (None, True, False):
+        # 1 == True, and `phone_formatting is False` is what is asked of it.
+        if not isinstance(self.phone_formatting, (bool, type(None))):
             raise SettingsError(f"`phone_formatting` is True, False or None, not {self.phone_formatting!r}")
         if not isinstance(self.model, str) or not _MODEL.fullmatch(self.model):
             raise SettingsError(
@@ -253,6 +255,8 @@ class RecognitionSettings:
                 )
             if not self.languages:
                 raise SettingsError("`language_restriction` needs `languages`: the codes that it is about")
+            if self.language_restriction == "BLACKLIST" and "auto" in map(str.lower, self.languages):
+                raise SettingsError("`languages` has 'auto', and language_restriction='BLACKLIST' needs language codes")
         if self.languages and self.language.lower() not in ("ru-ru", "auto"):
             raise SettingsError(
                 f"`languages` takes the place of `language`, and both are given ({self.language})",
@@ -287,8 +291,17 @@ class RecognitionSettings:
         for name, triggers in (self.classifiers or {}).items():
             if not isinstance(name, str) or not name:
                 raise SettingsError("`classifiers` has a classifier without a name")
-            if not triggers or set(triggers) - set(_TRIGGERS):
+            if not triggers or any(trigger not in _TRIGGERS for trigger in triggers):
                 raise SettingsError(f"`classifiers`: {name} is asked ON_UTTERANCE, ON_FINAL or ON_PARTIAL")
+        # A blacklist is a hint like any other: what is heard in spite of it may be Russian.
+        if self.classifiers and self.language_restriction != "BLACKLIST":
+            codes = self.languages or (self.language,)
+            if _MAY_BE_RUSSIAN.isdisjoint(map(str.lower, codes)):
+                raise SettingsError(
+                    f"`classifiers` know Russian only, and `{'languages' if self.languages else 'language'}` is "
+                    f"{', '.join(codes)}",
+                    todo="Leave `classifiers` away",
+                )
         for level in self.analysis_quantiles:
             if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
                 raise SettingsError(f"`analysis_quantiles` lie between 0 and 1, and {level!r} doesn't")
@@ -330,6 +343,8 @@ class RecognitionSettings:
                 raise SettingsError("`summarization`: `json_object` is True or False")
             if not isinstance(item.get("json_schema"), (Mapping, type(None))):
                 raise SettingsError("`summarization`: `json_schema` is a JSON schema")
+            if not _is_json(item.get("json_schema")):
+                raise SettingsError("`summarization`: `json_schema` has something in it that isn't JSON")
 
 
 def member_of(kind: type[_E], value: object, name: str) -> _E:
@@ -358,3 +373,13 @@ def _plain(value: object) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
     return value
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_json(inner) for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_json, value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, (str, int))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given, settings, strategies
@@ -37,10 +38,12 @@ EVERYTHING_OF_V3 = {
 }
 
 
+INSULT = {"insult": ["ON_FINAL"]}
+
+
 def test_defaults_are_the_documented_ones() -> None:
     asked = RecognitionSettings()
     assert (asked.api_version, asked.language, asked.model) == (ApiVersion.V2, "ru-RU", "general")
-    assert not asked.deferred_model
 
 
 def test_strings_and_lists_are_taken_for_enums_and_tuples() -> None:
@@ -57,6 +60,13 @@ def test_json_there_and_back_is_the_same(given: dict[str, object]) -> None:
     data = json.loads(json.dumps(asked.to_json()))
     assert RecognitionSettings.from_json(data) == asked
     assert list(data) == list(RecognitionSettings().to_json())
+
+
+def test_what_an_earlier_version_took_is_read_even_where_this_one_refuses_it() -> None:
+    data = RecognitionSettings(api_version=ApiVersion.V3, languages=("en-US",)).to_json()
+    asked = RecognitionSettings.from_json({**data, "classifiers": {"insult": ["ON_FINAL"]}})
+    assert asked.classifiers == {"insult": ("ON_FINAL",)}
+    assert asked.languages == ("en-US",)
 
 
 def test_what_an_earlier_version_wrote_is_read_with_defaults_and_a_later_ones_fields_are_left_out() -> None:
@@ -95,7 +105,13 @@ def test_a_keyword_that_only_v3_has_is_refused_by_name_with_v2(name: str) -> Non
         ({"api_version": "v3", "language": "auto", "profanity_filter": True}, "`profanity_filter` works on a norm"),
         ({"api_version": "v3", "raw_results": True, "phone_formatting": False}, "`phone_formatting` works on"),
         ({"api_version": "v3", "classifiers": {"insult": ["SOMETIMES"]}}, "insult is asked ON_UTTERANCE"),
+        ({"api_version": "v3", "classifiers": {"insult": [["x"]]}}, "`classifiers`: insult is asked ON_UTTERANCE"),
         ({"api_version": "v3", "classifiers": ["insult"]}, "`classifiers` is a mapping"),
+        ({"api_version": "v3", "classifiers": INSULT, "language": "en-US"}, "`language` is en-US"),
+        ({"api_version": "v3", "classifiers": INSULT, "languages": ["en-US", "uz-UZ"]}, "`languages` is en-US, uz-UZ"),
+        ({"api_version": "v3", "phone_formatting": 0}, "`phone_formatting` is True, False or None, not 0"),
+        ({"api_version": "v3", "phone_formatting": 1.0}, "`phone_formatting` is True, False or None, not 1.0"),
+        ({"api_version": "v3", "languages": ["AUTO"], "language_restriction": "BLACKLIST"}, "`languages` has 'auto'"),
         ({"api_version": "v3", "analysis_quantiles": [0.5]}, "needs `speaker_analysis` or"),
         ({"api_version": "v3", "speaker_analysis": True, "analysis_quantiles": [1.5]}, "between 0 and 1"),
         ({"api_version": "v3", "speaker_silence_threshold_ms": 3}, "needs `speaker_analysis`"),
@@ -125,11 +141,47 @@ def test_a_keyword_that_only_v3_has_is_refused_by_name_with_v2(name: str) -> Non
             },
             "exclude each other",
         ),
+        *(
+            (
+                {
+                    "api_version": "v3",
+                    "summarization": {
+                        "model_uri": "m",
+                        "properties": [{"instruction": "i", "json_schema": {"enum": [odd]}}],
+                    },
+                },
+                "`summarization`: `json_schema` has something in it that isn't JSON",
+            )
+            for odd in ({"a"}, float("nan"), float("inf"), b"a", {1: "a"})
+        ),
     ],
 )
 def test_what_the_service_would_not_take_is_refused_naming_the_keyword(given: dict[str, object], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         RecognitionSettings(**given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"language": "RU-ru"},
+        {"language": "auto"},
+        {"language": "kk-KZ"},
+        {"languages": ["en-US", "ru-RU"]},
+        {"languages": ["en-US"], "language_restriction": "BLACKLIST"},
+    ],
+    ids=str,
+)
+def test_classifiers_are_taken_where_russian_may_be_heard(given: dict[str, object]) -> None:
+    assert RecognitionSettings(api_version="v3", classifiers=INSULT, **given).classifiers == {"insult": ("ON_FINAL",)}
+
+
+def test_a_schema_may_have_whatever_is_json_in_it() -> None:
+    schema = MappingProxyType({"enum": (1, 1.5, "a", None, True, {"a": []})})
+    properties = [{"instruction": "i", "json_schema": schema}]
+    asked = RecognitionSettings(api_version="v3", summarization={"model_uri": "m", "properties": properties})
+    assert RecognitionSettings.from_json(json.loads(json.dumps(asked.to_json()))) == asked
 
 
 @given(strategies.text(max_size=12))
