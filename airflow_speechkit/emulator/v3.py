@@ -18,7 +18,12 @@ MODELS = frozenset(
     prefix + model for prefix in ("", "deferred-") for model in ("general", "general:rc", "general:deprecated")
 )
 CONTAINERS = frozenset({"WAV", "OGG_OPUS", "MP3"})
-CLASSIFIER_TRIGGERS = frozenset({"ON_UTTERANCE", "ON_FINAL", "ON_PARTIAL"})
+CLASSIFIER_TRIGGERS = ("ON_UTTERANCE", "ON_FINAL", "ON_PARTIAL")
+#: Of the statistics: the field for each kind's options (misspelt by the service), and what is in it.
+_THRESHOLDS = {
+    "speaker_options": ("silence_threshold_ms",),
+    "converstation_options": ("simultaneous_silence_threshold_ms", "simultaneous_speech_threshold_ms"),
+}
 
 
 def snake_case(value: Any) -> Any:
@@ -53,6 +58,16 @@ def read_request(message: Mapping[str, Any]) -> Request:
         ("TEXT_NORMALIZATION_DISABLED", "TEXT_NORMALIZATION_ENABLED", "TEXT_NORMALIZATION_UNSPECIFIED"),
     )
     flag(normalization.get("profanity_filter"), "profanity_filter")
+    _one_of(
+        normalization.get("phone_formatting_mode"),
+        "phone_formatting_mode",
+        ("PHONE_FORMATTING_MODE_UNSPECIFIED", "PHONE_FORMATTING_MODE_DISABLED"),
+    )
+    _one_of(
+        model.get("audio_processing_type"),
+        "audio_processing_type",
+        ("AUDIO_PROCESSING_TYPE_UNSPECIFIED", "REAL_TIME", "FULL_DATA"),
+    )
     labels = _one_of(
         mapping(message.get("speaker_labeling"), "speaker_labeling").get("speaker_labeling"),
         "speaker_labeling",
@@ -81,6 +96,14 @@ def _one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     return str(value)
 
 
+def _entries(value: Any, name: str) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise invalid(f"{name}: must be an array")
+    return value
+
+
 def _audio_format(audio_format: Mapping[str, Any]) -> tuple[str, int, int | None]:
     raw, container = audio_format.get("raw_audio"), audio_format.get("container_audio")
     if (raw is None) == (container is None):
@@ -100,9 +123,7 @@ def _audio_format(audio_format: Mapping[str, Any]) -> tuple[str, int, int | None
 
 
 def _languages(restriction: Mapping[str, Any]) -> tuple[str, ...]:
-    codes = restriction.get("language_code") or []
-    if not isinstance(codes, list):
-        raise invalid("language_code must be a list")
+    codes = _entries(restriction.get("language_code"), "language_code")
     kind = _one_of(restriction.get("restriction_type"), "restriction_type", ("WHITELIST", "BLACKLIST"))
     named = tuple(language(code) for code in codes)
     return named if named and kind == "WHITELIST" else ("auto",)
@@ -110,26 +131,49 @@ def _languages(restriction: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _analyses(message: Mapping[str, Any]) -> tuple[str, ...]:
     asked = []
-    classifiers = mapping(message.get("recognition_classifier"), "recognition_classifier").get("classifiers") or []
-    for classifier in classifiers:
-        for trigger in mapping(classifier, "classifiers").get("triggers") or []:
-            if trigger not in CLASSIFIER_TRIGGERS:
-                raise invalid(f"triggers: unknown value {trigger}")
+    classifier = mapping(message.get("recognition_classifier"), "recognition_classifier")
+    classifiers = _entries(classifier.get("classifiers"), "classifiers")
+    for one in classifiers:
+        for trigger in _entries(mapping(one, "classifiers").get("triggers"), "triggers"):
+            _one_of(trigger, "triggers", CLASSIFIER_TRIGGERS)
     if classifiers:
         asked.append("classifierUpdate")
     analysis = mapping(message.get("speech_analysis"), "speech_analysis")
+    _check_statistics(analysis)
     if flag(analysis.get("enable_speaker_analysis"), "enable_speaker_analysis"):
         asked.append("speakerAnalysis")
     if flag(analysis.get("enable_conversation_analysis"), "enable_conversation_analysis"):
         asked.append("conversationAnalysis")
     summarization = mapping(message.get("summarization"), "summarization")
     if summarization:
-        if not summarization.get("model_uri"):
-            raise invalid("summarization.model_uri is required")
-        if len(summarization.get("properties") or []) > 16:
-            raise invalid("summarization.properties: 16 instructions at most")
+        _check_summarization(summarization)
         asked.append("summarization")
     return tuple(asked)
+
+
+def _check_statistics(analysis: Mapping[str, Any]) -> None:
+    name = "descriptive_statistics_quantiles"
+    for level in _entries(analysis.get(name), name):
+        if isinstance(level, bool) or not isinstance(level, int | float) or not 0 <= level <= 1:
+            raise invalid(f"{name}: must be numbers between 0 and 1")
+    for name, thresholds in _THRESHOLDS.items():
+        options = mapping(analysis.get(name), name)
+        for threshold in thresholds:
+            integer(options.get(threshold), threshold)
+
+
+def _check_summarization(summarization: Mapping[str, Any]) -> None:
+    if not summarization.get("model_uri"):
+        raise invalid("summarization.model_uri is required")
+    properties = _entries(summarization.get("properties"), "summarization.properties")
+    if len(properties) > 16:
+        raise invalid("summarization.properties: 16 instructions at most")
+    for one in properties:
+        asked = mapping(one, "summarization.properties")
+        if asked.get("json_object") is not None and asked.get("json_schema") is not None:
+            raise invalid("summarization.properties: only one of json_object and json_schema can be set")
+        flag(asked.get("json_object"), "json_object")
+        mapping(mapping(asked.get("json_schema"), "json_schema").get("schema"), "json_schema.schema")
 
 
 def render_operation(operation: Operation, now: float) -> dict[str, Any]:

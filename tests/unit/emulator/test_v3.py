@@ -230,10 +230,28 @@ def same_words(operation: dict[str, Any], events: list[dict[str, Any]]) -> list[
         ({"recognition_model": model(model="hqa")}, "model"),
         ({"recognition_model": model(text_normalization={"text_normalization": "YES"})}, "text_normalization"),
         ({"recognition_model": model(language_restriction={"language_code": ["xx"]})}, "language"),
+        ({"recognition_model": model(text_normalization={"phone_formatting_mode": "FOO"})}, "phone_formatting_mode"),
+        ({"recognition_model": model(audio_processing_type="NOPE")}, "audio_processing_type"),
+        ({"recognition_model": model(language_restriction={"language_code": "ru-RU"})}, "language_code"),
         ({"speaker_labeling": {"speaker_labeling": "ON"}}, "speaker_labeling"),
+        ({"speech_analysis": {"descriptive_statistics_quantiles": [5]}}, "descriptive_statistics_quantiles"),
+        ({"speech_analysis": {"descriptive_statistics_quantiles": 0.5}}, "descriptive_statistics_quantiles"),
+        ({"speech_analysis": {"speaker_options": {"silence_threshold_ms": "long"}}}, "silence_threshold_ms"),
+        ({"speech_analysis": {"converstation_options": "x"}}, "converstation_options"),
         ({"summarization": {"properties": []}}, None),
         ({"summarization": {"properties": [{}] * 17, "model_uri": "gpt://a/b"}}, "16"),
+        ({"summarization": {"properties": ["x"], "model_uri": "gpt://a/b"}}, "properties"),
+        (
+            {
+                "summarization": {
+                    "properties": [{"json_object": True, "json_schema": {"schema": {}}}],
+                    "model_uri": "gpt://a/b",
+                }
+            },
+            "json_object",
+        ),
         ({"recognition_classifier": {"classifiers": [{"triggers": ["NEVER"]}]}}, "triggers"),
+        ({"recognition_classifier": {"classifiers": {"insult": ["ON_FINAL"]}}}, "classifiers"),
     ],
 )
 def test_a_message_that_breaks_the_rules_is_refused(
