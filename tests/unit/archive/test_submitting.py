@@ -285,6 +285,6 @@ class TestRefused:
 
 def test_an_error_says_which_recording_it_was() -> None:
     error = SpeechKitError("No")
-    error.about_recording("s3://b/1.ogg?X-Amz-Signature=secret")
+    error.about_recording("https://storage.yandexcloud.net/b/1.ogg?X-Amz-Signature=secret")
     error.about_recording("s3://b/2.ogg")
-    assert str(error) == "No. [recording s3://b/1.ogg]"
+    assert str(error) == "No. [recording https://storage.yandexcloud.net/b/1.ogg]"
