@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.settings import AudioEncoding
+from airflow_speechkit.settings import ApiVersion, AudioEncoding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,13 +39,16 @@ def fingerprint(audio_uri: str, version: str | None, settings: RecognitionSettin
     It has to stay the same for as long as archives live, or everything would be paid for again. So a field at a
     default that is empty counts as not being there (later versions add such fields), a language is written in small
     letters (the service doesn't tell them apart), and what a container says about itself is left out: it doesn't
-    matter whether ``audio_encoding`` was given or read from the recording.
+    matter whether ``audio_encoding`` was given or read from the recording. What v3 is told in the same words is the
+    same, in whichever keywords it was said here.
 
     :param audio_uri: ``s3://bucket/key``
     :param version: the recording's ETag or version id; quotes around an ETag don't matter
     :param settings: before or after what was read from the recording has been filled in
     :return: 64 hexadecimal digits
     """
+    if settings.api_version is ApiVersion.V3:
+        settings = _in_fewest_words(settings)
     given = settings.to_json()
     asked: dict[str, Any] = {
         field.name: given[field.name]
@@ -61,6 +64,36 @@ def fingerprint(audio_uri: str, version: str | None, settings: RecognitionSettin
     material = {"audio_uri": audio_uri, "version": (version or "").strip('"'), "settings": asked}
     text = json.dumps(material, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _in_fewest_words(settings: RecognitionSettings) -> RecognitionSettings:
+    """Say the same to v3 with as few keywords as there can be, and all others at their defaults."""
+    codes = tuple(map(_usual_case, settings.languages or (settings.language,)))
+    restriction = None if settings.language_restriction == "WHITELIST" else settings.language_restriction
+    one = restriction is None and len(codes) == 1
+    summarization = settings.summarization and {
+        **settings.summarization,
+        "properties": [
+            {name: value for name, value in item.items() if value is not None}
+            for item in settings.summarization["properties"]
+        ],
+    }
+    return replace(
+        settings,
+        language=codes[0] if one else "ru-RU",
+        languages=() if one else codes,
+        language_restriction=restriction,
+        # Of a language that isn't known nothing is normalised anyway.
+        raw_results=settings.raw_results and "auto" not in codes,
+        phone_formatting=None if settings.phone_formatting else settings.phone_formatting,
+        classifiers=settings.classifiers or None,
+        summarization=summarization,
+    )
+
+
+def _usual_case(code: str) -> str:
+    language, _, country = code.partition("-")
+    return f"{language.lower()}-{country.upper()}" if country else language.lower()
 
 
 class Stage(StrEnum):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from airflow_speechkit.api import v2, v3
 from airflow_speechkit.archive.ledger import (
     RESULTS_KEPT,
     Action,
@@ -17,6 +21,7 @@ from airflow_speechkit.archive.ledger import (
     decide,
     fingerprint,
 )
+from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -131,6 +136,58 @@ class TestPayAgainOnPurpose:
         assert decided(failed(1, 3, scope=MINE), reuse=False)[0] is Action.FAIL
 
 
+#: What can be asked for, a few values for each keyword: so that some of many requests mean the same.
+ASKED: dict[str, list[Any]] = {
+    "language": ["ru-RU", "RU-ru", "en-US", "auto"],
+    "languages": [(), ("ru-RU",), ("en-us",), ("en-US", "ru-RU"), ("EN-us", "ru-RU"), ("auto",), ("auto", "en-US")],
+    "language_restriction": ["WHITELIST", "BLACKLIST"],
+    "raw_results": [True, False],
+    "phone_formatting": [True, False],
+    "profanity_filter": [True],
+    "classifiers": [{}, {"insult": ("ON_FINAL",), "profanity": ["ON_FINAL"]}, {"insult": ("ON_FINAL",)}],
+    "speaker_analysis": [True, False],
+    "analysis_quantiles": [(), (0.5,)],
+    "speaker_labeling": [True],
+    "summarization": [
+        {"model_uri": "gpt://f/m", "properties": [{"instruction": "i", **form}]}
+        for form in ({}, {"json_object": None}, {"json_object": False}, {"json_schema": {"a": None}})
+    ],
+    "sample_rate_hertz": [8000, 16000],
+    "audio_channel_count": [1, 2],
+}
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> RecognitionSettings | None:
+    chosen = draw(st.sets(st.sampled_from(sorted(ASKED)), max_size=3))
+    given = {name: draw(st.sampled_from(ASKED[name])) for name in sorted(chosen)}
+    pcm = {"sample_rate_hertz", "audio_channel_count"} & chosen
+    encoding = AudioEncoding.LINEAR16_PCM if pcm else draw(st.sampled_from([AudioEncoding.MP3, AudioEncoding.OGG_OPUS]))
+    if pcm:
+        given.setdefault("sample_rate_hertz", 8000)
+    try:
+        return RecognitionSettings(api_version=draw(st.sampled_from(ApiVersion)), audio_encoding=encoding, **given)
+    except SettingsError:
+        return None
+
+
+def sent(settings: RecognitionSettings) -> str:
+    """What goes to the service, but for what it ignores and what the recording decides."""
+    if settings.api_version is ApiVersion.V2:
+        body = json.loads(v2.submission_body("https://s/b/k", settings))
+        said = body["config"]["specification"]
+        said["languageCode"] = said["languageCode"].lower()
+        if settings.audio_encoding is not AudioEncoding.LINEAR16_PCM:
+            del said["audioEncoding"]
+        return json.dumps(body, sort_keys=True)
+    body = json.loads(v3.submission_body(settings, audio_uri="https://s/b/k"))
+    restriction = body["recognition_model"]["language_restriction"]
+    restriction["language_code"] = [code.lower() for code in restriction["language_code"]]
+    body["recognition_model"]["audio_format"].pop("container_audio", None)
+    body.get("recognition_classifier", {}).get("classifiers", []).sort(key=lambda one: one["classifier"])
+    return json.dumps(body, sort_keys=True)
+
+
 class TestFingerprint:
     ADDRESS = ("s3://calls/2026/1.ogg", "abc")
 
@@ -195,6 +252,45 @@ class TestFingerprint:
         assert fingerprint(*self.ADDRESS, RecognitionSettings(**pcm)) == fingerprint(
             *self.ADDRESS, RecognitionSettings(**pcm, audio_channel_count=1)
         )
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ({"languages": ["en-US"]}, {"language": "en-US"}),
+            ({"languages": ["EN-us"]}, {"languages": ["en-US"]}),
+            ({"languages": ["en-US"], "language_restriction": "WHITELIST"}, {"language": "en-US"}),
+            ({"languages": ["en-US", "ru-RU"], "language": "auto"}, {"languages": ["en-US", "ru-RU"]}),
+            ({"languages": ["ru-RU"]}, {}),
+            ({"phone_formatting": True}, {}),
+            ({"classifiers": {}}, {}),
+            ({"language": "auto", "raw_results": True}, {"language": "auto"}),
+            ({"languages": ["auto"]}, {"language": "AUTO", "raw_results": True}),
+        ],
+        ids=str,
+    )
+    def test_the_same_request_to_v3_in_other_words_is_the_same(
+        self, one: dict[str, Any], other: dict[str, Any]
+    ) -> None:
+        assert fingerprint(*self.ADDRESS, RecognitionSettings(api_version=ApiVersion.V3, **one)) == fingerprint(
+            *self.ADDRESS, RecognitionSettings(api_version=ApiVersion.V3, **other)
+        )
+
+    def test_what_was_said_to_v3_in_fewest_words_never_changes(self) -> None:
+        # These too stand in archives.
+        default = RecognitionSettings(api_version=ApiVersion.V3)
+        assert fingerprint(*self.ADDRESS, default) == "85683a1bca11bbbf6d2ade27d35a99e7dbe32d27fe7ac0b1391fe2f879f675be"
+        several = RecognitionSettings(api_version=ApiVersion.V3, languages=("ru-RU", "kk-KZ"))
+        assert fingerprint(*self.ADDRESS, several) == "16843edcdedb6688762fc186eddbed57c1b6a030961eaabf8b306a9a2e19f705"
+        unknown = RecognitionSettings(api_version=ApiVersion.V3, language="auto")
+        assert fingerprint(*self.ADDRESS, unknown) == "a8b707f0ec4a00a6ab4d911fe66b24e41b5a586f575d900f2830f383d4b7f39b"
+
+    @given(st.lists(asked(), min_size=20, max_size=60))
+    @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    def test_equal_requests_share_one_and_different_ones_do_not(
+        self, several: list[RecognitionSettings | None]
+    ) -> None:
+        pairs = {(sent(one), fingerprint(*self.ADDRESS, one)) for one in several if one is not None}
+        assert len({body for body, _ in pairs}) == len({mark for _, mark in pairs}) == len(pairs)
 
     def test_quotes_and_case_that_the_services_ignore_do_not_matter(self) -> None:
         assert fingerprint("s3://b/k", '"abc"', RecognitionSettings(language="RU-ru")) == fingerprint(
