@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from airflow_speechkit.errors import AnswerUnreadableError
+from airflow_speechkit.results.cutting import Cut, cut_many
 from airflow_speechkit.results.order import in_order
 from airflow_speechkit.results.reading import (
     V2_WORDING,
@@ -21,9 +21,9 @@ from airflow_speechkit.results.reading import (
     read_v3,
 )
 from airflow_speechkit.results.schema import ANALYSES, RECOGNITIONS, Status, Tables
-from airflow_speechkit.results.speech import Speech, as_text, writable
+from airflow_speechkit.results.speech import Speech
+from airflow_speechkit.results.texts import as_json, as_text, writable
 from airflow_speechkit.results.times import whole
-from airflow_speechkit.results.words import Cut, cut_many
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 #: Bytes of answers that are read in one go: small ones share what one costs at least, and more make nothing quicker.
 BATCH_BYTES = 4 << 20
+
+#: What reading something else than documented ends in.
+_UNREADABLE = (ValueError, TypeError, AttributeError, RecursionError, OverflowError)
 
 _WORDINGS = {ApiVersion.V2: V2_WORDING, ApiVersion.V3: V3_WORDING}
 
@@ -108,12 +111,12 @@ def read_many(
             try:
                 readings.append(_read(answer, submission, cuts.pop(number)))
                 continue
-            except (ValueError, TypeError, AttributeError, RecursionError):
+            except _UNREADABLE:
                 # Whatever the columns can't hold is for the plain reader to take or to refuse.
                 pass
         try:
             readings.append(_read(answer, submission, Cut.nothing(_body(answer))))
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        except _UNREADABLE as error:
             readings.append(_unreadable(answer, submission, error))
     return readings
 
@@ -165,7 +168,7 @@ def _unreadable(answer: Answer, submission: Submission | None, error: Exception)
         reason = "is cut off, or is not JSON"
     elif isinstance(error, (UnicodeDecodeError, RecursionError)):
         reason = "is not UTF-8 JSON"
-    elif isinstance(error, (TypeError, AttributeError)):
+    elif isinstance(error, (TypeError, AttributeError, OverflowError)):
         reason = "can't be read: something in it has another type than documented"
     else:
         reason = f"can't be read: {error}"
@@ -221,21 +224,18 @@ def _facts(
     operation_id: str, api_version: ApiVersion, submission: Submission | None, speech: Speech | None = None
 ) -> dict[str, Any]:
     settings = submission.settings if submission else None
-    heard = len(set(speech.channel)) if speech else 0
-    firsts = np.cumsum([0, *speech.alternatives])[:-1].tolist() if speech else []
+    heard = speech.columns() if speech else None
     return {
         "operation_id": operation_id,
         "audio_uri": submission.audio_uri if submission else None,
-        "labels": writable(
-            json.dumps(dict(submission.labels) if submission else {}, ensure_ascii=False, sort_keys=True)
-        ),
+        "labels": as_json(dict(sorted(submission.labels.items())) if submission else {}),
         "api_version": ApiVersion(api_version).value,
         "model": settings.model if settings else None,
         "language": settings.language_asked if settings else None,
-        "channels": (submission.channels if submission else None) or heard or None,
+        "channels": (submission.channels if submission else None) or (len(heard.channels) if heard else None) or None,
         "duration_ms": submission.duration_ms if submission else None,
-        "utterances": len(speech.channel) if speech else 0,
-        "words": sum(speech.count[number] for number in firsts) if speech else 0,
+        "utterances": len(heard.channel) if heard else 0,
+        "words": heard.words if heard else 0,
         "billed_seconds": submission.billed_seconds if submission else None,
         "created_at": submission.submitted_at if submission else None,
         "finished_at": None,
@@ -254,5 +254,9 @@ def _moment(text: Any) -> datetime | None:
         return None
     if not isinstance(text, str):
         raise ValueError("a moment is something else")
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        # Its own text would repeat what was said to be a moment.
+        raise ValueError("a moment is no RFC 3339 time") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

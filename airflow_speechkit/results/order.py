@@ -6,17 +6,17 @@ alternative that has any; its alternatives stay together.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from airflow_speechkit.results.schema import UTTERANCES, WORDS
-from airflow_speechkit.results.speech import NO_TIME, text_array
-from airflow_speechkit.results.words import take
+from airflow_speechkit.results.speech import NO_TIME, Columns, joined
+from airflow_speechkit.results.texts import take, text_array
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -31,18 +31,17 @@ def in_order(operation_ids: Sequence[str], speeches: Sequence[Speech]) -> tuple[
     :param operation_ids: the operations
     :param speeches: what was heard in each of them
     """
-    operation = np.repeat(np.arange(len(speeches)), [len(speech.channel) for speech in speeches])
-    channels = [pair for speech in speeches for pair in zip(speech.channel, speech.channel_index, strict=True)]
-    distinct = sorted(set(channels), key=lambda pair: (pair[1] < 0, pair[1], pair[0]))
-    rank = {pair: number for number, pair in enumerate(distinct)}
-    channel = np.array([rank[pair] for pair in channels], np.int64)
-    alternatives = _joined(speech.alternatives for speech in speeches)
-    count = _joined(speech.count for speech in speeches)
+    columns = [speech.columns() for speech in speeches]
+    heard = Columns.joined(columns)
+    operation = np.repeat(np.arange(len(speeches)), [len(one.channel) for one in columns])
+    distinct = sorted(heard.channels, key=lambda channel: (channel[1] < 0, channel[1], channel[0]))
+    channel = np.array([distinct.index(one) for one in heard.channels], np.int64)[heard.channel]
+    alternatives, count = heard.alternatives, heard.count
     texts = [speech.all_words for speech in speeches]
     before = np.cumsum([0, *(len(text) for text in texts)])
-    first = _joined(np.array(speech.first, np.int64) + at for speech, at in zip(speeches, before, strict=False))
-    start_ms = _joined(speech.all_starts for speech in speeches)
-    end_ms = _joined(speech.all_ends for speech in speeches)
+    first = heard.first + np.repeat(before[:-1], [len(one.first) for one in columns])
+    start_ms = joined([speech.all_starts for speech in speeches])
+    end_ms = joined([speech.all_ends for speech in speeches])
 
     utterance_of = np.repeat(np.arange(len(alternatives)), alternatives)
     alternative = _number_within(alternatives)
@@ -78,7 +77,7 @@ def in_order(operation_ids: Sequence[str], speeches: Sequence[Speech]) -> tuple[
         ]
 
     def said(name: str) -> pa.Array:
-        return take(text_array([item for speech in speeches for item in getattr(speech, name)]), rows)
+        return take(getattr(heard, name), rows)
 
     rows = np.argsort(operation * (len(order) + 1) + number, kind="stable")
     utterances = pa.Table.from_arrays(
@@ -140,11 +139,6 @@ def _order(start_ms: Integers, operation: Integers, channel: Integers, group: In
     start_ms = np.where(anchored, start_ms[anchor], NO_TIME)
     channel = np.where(anchored, channel[anchor], -1)
     return np.lexsort((place, np.where(anchored, anchor, -1), channel, start_ms, operation))
-
-
-def _joined(parts: Iterable[Any]) -> Integers:
-    arrays = [np.asarray(part, np.int64) for part in parts]
-    return arrays[0] if len(arrays) == 1 else np.concatenate([np.zeros(0, np.int64), *arrays])
 
 
 def _number_within(counts: Integers) -> Integers:

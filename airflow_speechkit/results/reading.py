@@ -10,16 +10,19 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_speechkit.results.chunks import Chunks
+from airflow_speechkit.results.cutting import Cut, parse
 from airflow_speechkit.results.schema import Analysis
-from airflow_speechkit.results.speech import Speech, as_text, writable
+from airflow_speechkit.results.speech import Speech
+from airflow_speechkit.results.texts import as_json, as_text, writable
 from airflow_speechkit.results.times import duration_column, duration_ms, whole, whole_column
-from airflow_speechkit.results.words import Cut, Wording, parse
+from airflow_speechkit.results.words import Wording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-V2_WORDING = Wording("startTime", "endTime", "word", b"s", 4, duration_column)
-V3_WORDING = Wording("startTimeMs", "endTimeMs", "text", b"", 0, whole_column)
+V2_WORDING = Wording("startTime", "endTime", "word", b"s", 4, True, duration_column)
+V3_WORDING = Wording("startTimeMs", "endTimeMs", "text", b"", 0, False, whole_column)
 
 _ANALYSES = {
     "classifierUpdate": Analysis.CLASSIFIER,
@@ -62,15 +65,17 @@ def read_v2(response: dict[str, Any], cut: Cut) -> Heard:
     :raises ValueError: it isn't what is documented
     """
     speech = Speech(cut)
-    indexes: dict[str, int] = {}
-    for chunk in _objects(response.get("chunks")):
+    for chunk in _list(response.get("chunks")):
+        if isinstance(chunk, Chunks):
+            speech.hear(chunk, lambda tag: (tag, _channel_index(tag, first=1)))
+            continue
+        if not isinstance(chunk, dict):
+            raise ValueError("a list of objects is something else")
         alternatives = _objects(chunk.get("alternatives"))
         if not alternatives:
             continue
         channel = _channel(_either(chunk, "channelTag", "channel_tag"), first=1)
-        if channel not in indexes:
-            indexes[channel] = _channel_index(channel, first=1)
-        speech.utter(channel, indexes[channel], len(alternatives))
+        speech.utter(channel, _channel_index(channel, first=1), len(alternatives))
         for alternative in alternatives:
             speech.say(alternative.get("words"), _v2_word, text=as_text(alternative.get("text")))
     return Heard(speech)
@@ -227,11 +232,11 @@ def _analysis(kind: Analysis, found: dict[str, Any], message: dict[str, Any]) ->
     bounds = found if name is None else _either(found, name, _snake(name))
     timed = kind is not Analysis.SUMMARIZATION and isinstance(bounds, dict)
     return {
-        "channel": None if tag in (None, "") else _channel(tag, first=0),
+        "channel": None if tag in (None, "") else writable(_channel(tag, first=0)),
         "kind": kind.value,
         "start_ms": whole(_either(bounds, "startTimeMs", "start_time_ms")) if timed else None,
         "end_ms": whole(_either(bounds, "endTimeMs", "end_time_ms")) if timed else None,
-        "payload": writable(json.dumps(found, ensure_ascii=False, separators=(",", ":"))),
+        "payload": as_json(found),
     }
 
 
@@ -262,11 +267,15 @@ def _objects(value: Any) -> list[dict[str, Any]]:
 
     :raises ValueError: it is something else
     """
+    for item in _list(value):
+        if not isinstance(item, dict):
+            raise ValueError("a list of objects is something else")
+    return value or []
+
+
+def _list(value: Any) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
         raise ValueError("a list of objects is something else")
-    for item in value:
-        if not isinstance(item, dict):
-            raise ValueError("a list of objects is something else")
     return value

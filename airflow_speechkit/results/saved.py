@@ -45,6 +45,11 @@ def read_saved(raw: bytes, stem: str) -> Answer:
     if "done" in first or ("id" in first and ("response" in first or "error" in first)):
         operation_id = str(first.get("id") or stem)
         if second is not None:
+            if first.get("response") is not None:
+                raise AnswerUnreadableError(
+                    "There is something behind the operation: more than one answer, or none that is whole",
+                    todo="Save each answer in a file of its own",
+                )
             return Answer(operation_id, ApiVersion.V3, text[:end].encode(), rest.encode())
         finished = first.get("done") is True and first.get("error") is None
         version = version_of({**first, "id": operation_id}, finished=finished)

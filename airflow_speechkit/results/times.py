@@ -57,7 +57,11 @@ def whole(value: Any, *, bits: int = 64) -> int:
         return 0
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError("a whole number is something else")
-    number = int(value)
+    try:
+        number = int(value)
+    except ValueError:
+        # Its own text would repeat what stands there.
+        raise ValueError("a whole number is something else") from None
     if not -(2 ** (bits - 1)) < number < 2 ** (bits - 1):
         raise ValueError("a whole number is out of range")
     return number

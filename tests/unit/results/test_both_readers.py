@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.results.chunks import Chunks
+from airflow_speechkit.results.cutting import cut_many
 from airflow_speechkit.results.flatten import flatten, read_many, tables
 from airflow_speechkit.results.reading import V2_WORDING
-from airflow_speechkit.results.words import cut_many
 from airflow_speechkit.settings import ApiVersion
 from tests.unit.results.saying import V2_TYPE
 
@@ -70,10 +71,28 @@ def words(draw: st.DrawFn) -> Any:
     return made
 
 
+PLAIN = st.text(alphabet="абвг дежз,.!", max_size=12)
+USUAL_WORD = st.fixed_dictionaries({"startTime": TIME, "endTime": TIME, "word": PLAIN, "confidence": st.just(1)})
+USUAL_CHUNK = st.fixed_dictionaries(
+    {
+        "alternatives": st.tuples(
+            st.fixed_dictionaries(
+                {
+                    "words": st.lists(USUAL_WORD, min_size=1, max_size=3),
+                    "text": st.one_of(PLAIN, PLAIN, PLAIN, TEXT),
+                    "confidence": st.sampled_from([1, 1, 1, 1, 0.5]),
+                }
+            )
+        ).map(list),
+        "channelTag": st.sampled_from(["1", "2", "1", "2", "1", "2", "3", "10", "x", 1]),
+    }
+)
+
+
 @st.composite
 def answers(draw: st.DrawFn) -> bytes:
-    chunks = []
-    for _ in range(draw(st.integers(0, 6))):
+    chunks = draw(st.one_of(st.just([]), st.lists(USUAL_CHUNK, max_size=6)))
+    for _ in range(draw(st.integers(0, 6 if not chunks else 1))):
         alternatives = []
         for _ in range(draw(st.sampled_from([1, 1, 1, 1, 0, 2]))):
             alternative: dict[str, Any] = {"words": draw(words()), "text": draw(TEXT), "confidence": 1}
@@ -90,7 +109,7 @@ def answers(draw: st.DrawFn) -> bytes:
             del chunk["channelTag"]
         if draw(st.integers(0, 9)) == 0:
             chunk["unknown"] = draw(st.recursive(TEXT, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner)))
-        chunks.append(chunk)
+        chunks.insert(draw(st.integers(0, len(chunks))), chunk)
     response = {"@type": V2_TYPE, "chunks": chunks}
     said = {"done": True, "response": response, "id": "e03one", "createdAt": "2026-11-22T10:00:00Z"}
     indent = draw(st.sampled_from([None, None, 1, 4]))
@@ -210,6 +229,50 @@ def test_a_damaged_answer_is_read_alike_or_refused_alike(raw, data):
         except AnswerUnreadableError as error:
             outcomes.append(repr(error))
     assert outcomes[0] == outcomes[1]
+
+
+def operation(*chunks: str) -> bytes:
+    return f'{{"done":true,"response":{{"@type":"{V2_TYPE}","chunks":[{",".join(chunks)}]}},"id":"e03one"}}'.encode()
+
+
+def test_a_string_that_nobody_looks_at_is_not_cut_out_with_a_word() -> None:
+    word = '{"startTime":"0s","endTime":"1s","word":"да","tag":"%s"}'
+    for tag in ("z\n", 'z" "z', 'z","word":"нет","tag":"z'):
+        said = Answer(
+            "e03one",
+            ApiVersion.V2,
+            operation(f'{{"alternatives":[{{"words":[{word % "z"},{word % tag},{word % "z"}],"text":""}}]}}'),
+        )
+        outcomes = []
+        for exact in (False, True):
+            try:
+                outcomes.append(flatten(said, exact=exact).words.to_pylist())
+            except AnswerUnreadableError as error:
+                outcomes.append(str(error))
+        assert outcomes[0] == outcomes[1]
+
+
+def test_one_odd_chunk_leaves_those_beside_it_to_the_columns() -> None:
+    word = '{"startTime":"0s","endTime":"1s","word":"да","confidence":1}'
+    usual = f'{{"alternatives":[{{"words":[{word},{word}],"text":"Да да","confidence":1}}],"channelTag":"1"}}'
+    odd = usual.replace("Да да", 'Да \\"да\\"')
+    said = Answer("e03one", ApiVersion.V2, operation(usual, usual, odd, usual, usual, usual))
+    cut = cut_many([said.operation], V2_WORDING)[0]
+    assert [len(block) for block in cut.blocks if isinstance(block, Chunks)] == [2, 3]
+    assert [block for block in cut.blocks if isinstance(block, range)] == [range(4, 6)]
+    assert flatten(said).utterances.equals(flatten(said, exact=True).utterances)
+    assert flatten(said).words.equals(flatten(said, exact=True).words)
+
+
+def test_the_usual_answer_leaves_no_chunk_to_the_json_parser() -> None:
+    words = [{"startTime": f"{n}s", "endTime": f"{n}.500s", "word": "да", "confidence": 1} for n in range(9)]
+    chunks = [{"alternatives": [{"words": words, "text": "Да", "confidence": 1}], "channelTag": tag} for tag in "1221"]
+    for indent in (None, 2):
+        raw = json.dumps({"response": {"chunks": chunks}}, ensure_ascii=False, indent=indent).encode()
+        (block,) = cut_many([raw], V2_WORDING)[0].blocks
+        assert isinstance(block, Chunks)
+        assert block.tag.tobytes() == b"1221"
+        assert block.text.to_pylist() == ["Да"] * 4
 
 
 def test_the_usual_answer_leaves_no_word_to_the_json_parser():

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
 import pytest
@@ -151,7 +150,7 @@ def test_what_was_submitted_and_what_came_back_meet_in_recognitions(exact):
         {
             "operation_id": "e03one",
             "audio_uri": "s3://calls/2026-11-22/1.ogg",
-            "labels": json.dumps({"call_id": "17", "агент": "Анна"}, ensure_ascii=False),
+            "labels": '{"call_id":"17","агент":"Анна"}',
             "api_version": "v2",
             "model": "general",
             "language": "ru-RU",
@@ -182,7 +181,7 @@ def test_a_failed_operation_is_a_row_with_its_error_even_before_done_and_beside_
 def test_a_recording_that_was_refused_is_a_row_too():
     tables = failed_row(submission("refused-abc"), Status.REFUSED, 3, "no header")
     assert rows(tables.recognitions, "operation_id", "status", "error_code", "error_message", "labels") == [
-        ("refused-abc", "refused", 3, "no header", '{"call_id": "17", "агент": "Анна"}')
+        ("refused-abc", "refused", 3, "no header", '{"call_id":"17","агент":"Анна"}')
     ]
     assert tables.recognitions["created_at"].to_pylist() == [submission().submitted_at]
     assert [table.schema for _, table in tables.items()] == [schema.arrow for schema in TABLES]
@@ -202,6 +201,8 @@ def test_a_recording_that_was_refused_is_a_row_too():
         (b'{"done":true,"response":{"chunks":[{"alternatives":[{"words":[-Infinity]}]}]}}', "Infinity"),
         (b'{"done":true,"response":{"chunks":[{"alternatives":[{"text":1}]}]}}', "a text"),
         (b"[" * 100_000, "UTF-8 JSON"),
+        ('{"done":true,"response":{},"createdAt":"тайна"}'.encode(), "a moment"),
+        ('{"done":false,"error":{"code":"тайна"}}'.encode(), "a whole number"),
     ],
 )
 def test_what_is_no_answer_is_refused_without_telling_what_was_said(raw, what):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -123,6 +124,30 @@ def test_analyses_keep_the_services_own_message(exact):
     ]
     assert [json.loads(payload) for payload in table["payload"].to_pylist()] == [classified, spoken, talked, summed]
     assert "Поздоровались" in table["payload"][3].as_py()
+
+
+def test_an_analysis_becomes_json_that_every_database_takes(exact):
+    odd = {"classifier": "a\0b", "score": float("inf"), "label\0": ["\0", 0.5], "text": "a\\u0000"}
+    said = v3(message("half", 0, {"classifierUpdate": {"classifierResult": odd}}))
+    raw = (said.recognition or b"").replace(b"Infinity", b"1e400").replace(b"half", b"\\ud800")
+    said = replace(said, recognition=raw)
+    table = flatten(said, submission(labels={"call\0": "1\0"}), exact=exact)
+    assert rows(table.analyses, "channel") == [("\N{REPLACEMENT CHARACTER}",)]
+    assert json.loads(table.analyses["payload"][0].as_py())["classifierResult"] == {
+        "classifier": "a\ufffdb",
+        "score": None,
+        "label\ufffd": ["\ufffd", 0.5],
+        "text": "a\\u0000",
+    }
+    assert json.loads(table.recognitions["labels"][0].as_py()) == {"call\ufffd": "1\ufffd"}
+
+
+def test_a_number_that_is_none_refuses_this_answer_only(exact):
+    said = v3(final("0", 0, *HELLO))
+    odd = {"alternatives": [{"text": "да", "languages": [{"languageCode": "ru-RU", "probability": 10**400}]}]}
+    with pytest.raises(AnswerUnreadableError, match="another type"):
+        flatten(v3(message("0", 0, {"final": odd})), exact=exact)
+    assert flatten(said, exact=exact).utterances.num_rows == 1
 
 
 def test_an_analysis_of_no_stretch_has_no_times_and_one_of_all_channels_no_channel(exact):
