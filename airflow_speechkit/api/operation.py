@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import AnswerUnreadableError
+from airflow_speechkit.redaction import without_secrets
 from airflow_speechkit.submission import version_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Operation:
     :param created_at: aware, UTC
     :param modified_at: aware, UTC; of a finished operation: when it finished
     :param error_code: a gRPC code, of a failed operation
-    :param error_message: the service's text about it
+    :param error_message: the service's text about it, without secrets
     :param raw: the answer, byte for byte; with v2 the result is inside
     """
 
@@ -78,7 +79,7 @@ def read_operation(raw: bytes) -> Operation:
         created_at=_time(envelope.get("createdAt")),
         modified_at=_time(envelope.get("modifiedAt")),
         error_code=(code or 0) if failed else None,
-        error_message=message if failed else None,
+        error_message=without_secrets(message) if failed and message is not None else None,
         raw=raw,
     )
 

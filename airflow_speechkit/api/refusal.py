@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,31 +14,12 @@ from airflow_speechkit.errors import (
     RefusedError,
     ServiceFaultError,
 )
+from airflow_speechkit.redaction import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_LONGEST_MESSAGE = 500
 _UNTIL_MENDED = "ends in the same way until that is mended"
-
-#: What must never be repeated, wherever it turns up in a text of the service: keys, tokens and links' queries.
-_SECRETS = (
-    re.compile(r"AQVN[\w*-]{8,}", re.ASCII),
-    # IAM tokens, by the mask that their documentation gives, but wider: a cut one is a secret as well.
-    re.compile(r"\bt1\.[\w-]{8,}={0,2}(?:\.[\w-]+={0,2})?", re.ASCII),
-    re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]*){0,2}", re.ASCII),
-    re.compile(r"\by[0-3]_[\w-]{20,}", re.ASCII),
-    re.compile(r"\bYC[\w-]{20,}", re.ASCII),
-    re.compile(r"-----BEGIN[^-]*KEY-----.*?(?:-----END[^-]*KEY-----|$)", re.ASCII | re.DOTALL),
-)
-_QUERY = re.compile(r"((?:https?|s3)://[^\s?\"'<>]+)\?[^\s\"'<>]*")
-
-
-def without_secrets(text: str) -> str:
-    """Return a text of somebody else's with keys, tokens and the queries of links taken out."""
-    for pattern in _SECRETS:
-        text = pattern.sub("***", text)
-    return _QUERY.sub(r"\1", text)
 
 
 @dataclass(frozen=True)
@@ -74,7 +54,7 @@ def read_refusal(body: bytes) -> Refusal:
     code = next((data[name] for name in ("code", "grpcCode", "grpc_code") if isinstance(data.get(name), int)), None)
     message = next((data[name] for name in ("message", "error_message") if isinstance(data.get(name), str)), None)
     if message is not None:
-        message = without_secrets(" ".join(message.split()))[:_LONGEST_MESSAGE]
+        message = without_secrets(message)
     return Refusal(code, message)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from airflow_speechkit.errors import AnswerUnreadableError
+from airflow_speechkit.redaction import without_secrets
 from airflow_speechkit.results.cutting import Cut, cut_many
 from airflow_speechkit.results.order import in_order
 from airflow_speechkit.results.reading import (
@@ -215,7 +216,7 @@ def _read(answer: Answer, submission: Submission | None, cut: Cut) -> Reading:
         code = next((error[name] for name in ("code", "grpcCode", "grpc_code") if error.get(name) is not None), None)
         facts["status"] = Status.FAILED.value
         facts["error_code"] = None if code is None else whole(code, bits=32)
-        facts["error_message"] = writable(as_text(error.get("message")))
+        facts["error_message"] = writable(without_secrets(as_text(error.get("message"))))
     heard.speech.cut = heard.speech.cut.without_rest()
     return Reading(answer.operation_id, facts, heard.speech, heard.analyses)
 

@@ -58,7 +58,7 @@ def test_airflow_lists_it_among_its_providers(installed: Path, tmp_path: Path) -
     assert "airflow-speechkit" in listed
 
 
-def test_airflow_knows_its_hook_and_its_links(installed: Path, tmp_path: Path) -> None:
+def test_airflow_knows_its_hook(installed: Path, tmp_path: Path) -> None:
     assert "SpeechKitHook" in run(installed / "airflow", "providers", "hooks", "--output", "plain", home=tmp_path)
     assert "airflow-speechkit" in run(
         installed / "airflow", "providers", "get", "airflow-speechkit", "--full", "--output", "yaml", home=tmp_path

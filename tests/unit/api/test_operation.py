@@ -142,3 +142,12 @@ def test_a_large_answer_is_read_like_a_small_one(fields: dict[str, Any]) -> None
         other.api_version,
         other.error_code,
     )
+
+
+def test_the_error_of_an_operation_is_told_without_secrets() -> None:
+    message = (
+        "can't read https://storage.yandexcloud.net/b/k.ogg?X-Amz-Signature=hunter2 with AQVNhunter2hunter2\n at all"
+    )
+    raw = json.dumps({"id": "e03abc", "done": True, "error": {"code": 7, "message": message}}).encode()
+    told = read_operation(raw).error_message
+    assert told == "can't read https://storage.yandexcloud.net/b/k.ogg with *** at all"

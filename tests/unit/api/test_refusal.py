@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from airflow_speechkit.api.refusal import read_refusal, refused, without_secrets
+from airflow_speechkit.api.refusal import read_refusal, refused
 from airflow_speechkit.errors import (
     AuthenticationError,
     OperationNotFoundError,
@@ -14,6 +14,7 @@ from airflow_speechkit.errors import (
     ServiceFaultError,
     SpeechKitError,
 )
+from airflow_speechkit.redaction import without_secrets
 
 STATUS = {"code": 16, "message": "Token is invalid or has expired.", "details": []}
 

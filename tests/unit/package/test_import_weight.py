@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "airflow_speechkit"
-AIRFLOW_SIDE = ("hooks", "links", "operators", "sensors", "transfers", "triggers")
+AIRFLOW_SIDE = ("hooks", "operators", "sensors", "transfers", "triggers")
 HEAVY = (
     "aiohttp", "av", "boto3", "botocore", "cryptography", "duckdb", "jwt", "moto", "numpy", "pandas",
     "pocketsphinx", "polars", "psycopg2", "pyarrow", "requests", "s3fs",

@@ -178,6 +178,12 @@ def test_a_failed_operation_is_a_row_with_its_error_even_before_done_and_beside_
     assert tables.words.num_rows == 0
 
 
+def test_the_error_of_an_operation_is_a_row_without_secrets(exact):
+    said = operation(error={"code": 7, "message": "no https://s/b/k.ogg?X-Amz-Signature=hunter2"})
+    tables = flatten(answer(said), submission(), exact=exact)
+    assert rows(tables.recognitions, "error_message") == [("no https://s/b/k.ogg",)]
+
+
 def test_a_recording_that_was_refused_is_a_row_too():
     tables = failed_row(submission("refused-abc"), Status.REFUSED, 3, "no header")
     assert rows(tables.recognitions, "operation_id", "status", "error_code", "error_message", "labels") == [

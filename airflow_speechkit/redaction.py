@@ -1,0 +1,28 @@
+"""What the service says in its errors, without what must not be repeated in logs, tables and exceptions."""
+
+from __future__ import annotations
+
+import re
+
+#: Nobody reads more of an error, in characters.
+_LONGEST = 500
+
+#: What must never be repeated, wherever it turns up in a text of the service: keys, tokens and links' queries.
+_SECRETS = (
+    re.compile(r"AQVN[\w*-]{8,}", re.ASCII),
+    # IAM tokens, by the mask that their documentation gives, but wider: a cut one is a secret as well.
+    re.compile(r"\bt1\.[\w-]{8,}={0,2}(?:\.[\w-]+={0,2})?", re.ASCII),
+    re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]*){0,2}", re.ASCII),
+    re.compile(r"\by[0-3]_[\w-]{20,}", re.ASCII),
+    re.compile(r"\bYC[\w-]{20,}", re.ASCII),
+    re.compile(r"-----BEGIN[^-]*KEY-----.*?(?:-----END[^-]*KEY-----|$)", re.ASCII | re.DOTALL),
+)
+_QUERY = re.compile(r"((?:https?|s3)://[^\s?\"'<>]+)\?[^\s\"'<>]*")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text of somebody else's on one line, with keys, tokens and the queries of links taken out."""
+    text = " ".join(text.split())
+    for pattern in _SECRETS:
+        text = pattern.sub("***", text)
+    return _QUERY.sub(r"\1", text)[:_LONGEST]
