@@ -27,6 +27,8 @@ _HOSTS = {
     "metadata_host": "metadata",
     "storage_host": "storage",
 }
+#: What a `yandexcloud` connection's `endpoint` is unless it is changed.
+_CLOUD = "api.cloud.yandex.net"
 _TODO = (
     "Give the connection one of: an API key (`api_key`, or the password), `iam_token`, `authorized_key` (its JSON), "
     "`authorized_key_path`, or `use_metadata` on a virtual machine with a linked service account"
@@ -236,22 +238,31 @@ def _key_file(path: str, name: str) -> AuthorizedKey:
 def _endpoints(extra: Mapping[str, Any], host: str | None, port: int | None, schema: str | None) -> Endpoints:
     endpoints = Endpoints()
     if host:
-        url = _url(host, schema)
-        if port and url.count(":") == 1:
-            url = f"{url.rstrip('/')}:{port}"
-        endpoints = Endpoints.at(url)
-    named = {part: _url(str(extra[name]), None) for name, part in _HOSTS.items() if name in extra}
+        endpoints = Endpoints.at(_url(host, schema, port))
+    named = {part: _url(str(extra[name])) for name, part in _HOSTS.items() if name in extra}
+    if extra.get("endpoint", _CLOUD) != _CLOUD and not host and not named:
+        raise ConnectionSettingsError(
+            f"Its `endpoint` is another than {_CLOUD}, and which hosts SpeechKit has there can't be told from that",
+            todo="Name them: `recognition_host` (or `recognition_v3_host`), `operations_host`, `iam_host`, `storage_host`",
+        )
     return replace(endpoints, **named)
 
 
-def _url(host: str, schema: str | None) -> str:
+def _url(host: str, schema: str | None = None, port: int | None = None) -> str:
     host = host.strip()
-    if "://" in host:
-        return host
-    if schema in ("http", "https"):
-        return f"{schema}://{host}"
-    # The emulator speaks plain HTTP, and nothing on loopback has a certificate.
-    return f"{'http' if is_local(host.partition(':')[0]) else 'https'}://{host}"
+    scheme, separator, place = host.partition("://")
+    if not separator:
+        scheme, place = "", host
+    name, slash, path = place.partition("/")
+    if name.count(":") > 1 and not name.startswith("["):
+        name = f"[{name}]"
+    if port and not name.rpartition("]")[2].count(":"):
+        name = f"{name}:{port}"
+    if not scheme:
+        # The emulator speaks plain HTTP, and nothing on loopback has a certificate.
+        local = is_local(name.rpartition("]")[0].lstrip("[") or name.partition(":")[0])
+        scheme = schema if schema in ("http", "https") else "http" if local else "https"
+    return f"{scheme}://{name}{slash}{path}"
 
 
 def _text(extra: Mapping[str, Any], name: str) -> str | None:

@@ -52,12 +52,40 @@ def test_a_key_in_a_file(tmp_path: Path, name: str) -> None:
 
 
 def test_a_yandexcloud_connection_is_understood() -> None:
-    extra = {"extra__yandexcloud__service_account_json": json.dumps(KEY_FILE), "folder_id": "b1g", "endpoint": "x.y"}
+    extra = {
+        "extra__yandexcloud__service_account_json": json.dumps(KEY_FILE),
+        "folder_id": "b1g",
+        "endpoint": "api.cloud.yandex.net",
+    }
     found = read("yandexcloud", extra=extra, password="of something else", host="somewhere")
     assert found.credential == AuthorizedKey.from_json(KEY_FILE)
     assert found.folder_id == "b1g"
     assert found.endpoints.iam == "https://iam.api.cloud.yandex.net"
     assert read("yandexcloud").credential == Metadata()
+
+
+def test_another_installation_has_to_name_its_hosts() -> None:
+    extra = {"endpoint": "api.yandexcloud.kz"}
+    with pytest.raises(ConnectionSettingsError, match=r"endpoint.*recognition_host"):
+        read("yandexcloud", extra=extra)
+    named = read("yandexcloud", extra={**extra, "recognition_host": "stt.api.ml.yandexcloud.kz"})
+    assert named.endpoints.recognition == "https://stt.api.ml.yandexcloud.kz"
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({"host": "127.0.0.1", "port": 8080}, "http://127.0.0.1:8080"),
+        ({"host": "localhost/base", "port": 8080}, "http://localhost:8080/base"),
+        ({"host": "::1", "port": 8080}, "http://[::1]:8080"),
+        ({"host": "[::1]"}, "http://[::1]"),
+        ({"host": "http://127.0.0.1:1", "port": 2}, "http://127.0.0.1:1"),
+        ({"host": "stt.example", "port": 8443}, "https://stt.example:8443"),
+        ({"host": "stt.example:8443/x"}, "https://stt.example:8443/x"),
+    ],
+)
+def test_a_host_is_written_as_people_write_hosts(given: dict[str, Any], url: str) -> None:
+    assert read(password="AQVNkey", **given).endpoints.operations == url
 
 
 def test_an_oauth_token_is_refused_with_what_to_do() -> None:
