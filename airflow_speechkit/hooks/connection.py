@@ -243,7 +243,7 @@ def _endpoints(extra: Mapping[str, Any], host: str | None, port: int | None, sch
     if extra.get("endpoint", _CLOUD) != _CLOUD and not host and not named:
         raise ConnectionSettingsError(
             f"Its `endpoint` is another than {_CLOUD}, and which hosts SpeechKit has there can't be told from that",
-            todo="Name them: `recognition_host` or `recognition_v3_host`, `operations_host`, `iam_host`, `storage_host`",
+            todo="Name them: `recognition_host`, `recognition_v3_host`, `operations_host`, `iam_host`, `storage_host`",
         )
     return replace(endpoints, **named)
 
