@@ -9,6 +9,7 @@ import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import StorageError
@@ -183,6 +184,23 @@ class Folder:
             if not path.endswith(_UNFINISHED):
                 yield path[skip:]
 
+    def unfinished(self, below: str = "", *, untouched_for: timedelta = timedelta()) -> Iterator[str]:
+        """Give the names of all files below a sub-folder that somebody is writing, or was killed while writing.
+
+        `names` leaves them out. Only a disk has them: in a bucket nothing is seen of an object before it is whole.
+
+        :param untouched_for: leave out those that were written to since
+        :raises StorageError: the listing can't be had
+        """
+        if not self._local:
+            return
+        skip = len(self.root) + 1
+        latest = time.time() - untouched_for.total_seconds()
+        with self._faults("list", below):
+            found = sorted(path for path in self._found(below) if path.endswith(_UNFINISHED))
+            old = [path for path in found if not untouched_for or _written_at(path) <= latest]
+        yield from (path[skip:] for path in old)
+
     def folders(self, below: str = "") -> Iterator[str]:
         """Give the names of the folders right below a sub-folder, as they are now, sorted.
 
@@ -224,6 +242,20 @@ class Folder:
                 self.fs.rm_file(self.path(name))
         except FileNotFoundError:
             return
+
+    def prune(self, name: str) -> None:
+        """Remove a folder if nothing is in it; a bucket has no empty ones.
+
+        :raises StorageError: it can't be removed
+        """
+        if not self._local:
+            return
+        with self._faults("remove", name):
+            try:
+                os.rmdir(self.path(name))
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                    raise
 
     def _found(self, below: str) -> Iterator[str]:
         if self._s3:
@@ -317,6 +349,14 @@ def _sync(folder: str) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def _written_at(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:
+        # It was finished, or given up, since it was listed.
+        return float("inf")
 
 
 def _unlink(path: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,63 @@ def test_a_finished_file_is_put_in_place(folder: Folder, tmp_path: Path) -> None
     folder.put("tables/words/1.parquet", finished)
     assert folder.read("tables/words/1.parquet") == b"x" * 100_000
     assert finished.exists()
+
+
+class TestUnfinished:
+    """What is there of a file before it is whole: on a disk only."""
+
+    def test_what_a_killed_process_left_is_found_and_can_be_removed(self, tmp_path: Path) -> None:
+        folder = Folder.at(tmp_path)
+        folder.replace("a/b/whole", b"1")
+        (tmp_path / "a" / "b" / "tmp1.part").write_bytes(b"half")
+        (tmp_path / "c.part").write_bytes(b"half")
+        assert list(folder.unfinished("a")) == ["a/b/tmp1.part"]
+        assert list(folder.unfinished()) == ["a/b/tmp1.part", "c.part"]
+        assert list(folder.unfinished("nowhere")) == []
+        folder.delete("a/b/tmp1.part")
+        assert list(folder.unfinished("a")) == []
+
+    def test_what_somebody_may_be_writing_can_be_left_out(self, tmp_path: Path) -> None:
+        folder = Folder.at(tmp_path)
+        (tmp_path / "old.part").write_bytes(b"half")
+        (tmp_path / "young.part").write_bytes(b"half")
+        long_ago = time.time() - 3601
+        os.utime(tmp_path / "old.part", (long_ago, long_ago))
+        assert list(folder.unfinished(untouched_for=timedelta(hours=1))) == ["old.part"]
+
+    def test_what_is_finished_while_it_is_looked_at_is_none(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = Folder.at(tmp_path)
+        (tmp_path / "a.part").write_bytes(b"half")
+
+        def gone(path: str) -> None:
+            raise FileNotFoundError(path)
+
+        monkeypatch.setattr(os, "stat", gone)
+        assert list(folder.unfinished(untouched_for=timedelta(hours=1))) == []
+
+    def test_nothing_is_seen_of_an_object_before_it_is_whole(self, folder: Folder) -> None:
+        folder.replace("a/whole", b"1")
+        assert list(folder.unfinished()) == []
+
+    def test_an_empty_folder_is_removed_and_no_other(self, folder: Folder) -> None:
+        folder.replace("a/1", b"1")
+        folder.prune("a")
+        assert folder.read("a/1") == b"1"
+        folder.delete("a/1")
+        folder.prune("a")
+        folder.prune("a")
+        if folder.fs.protocol != "memory":
+            assert list(folder.folders()) == []
+
+    def test_a_folder_that_cannot_be_removed_is_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def forbidden(*_: Any) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        monkeypatch.setattr(os, "rmdir", forbidden)
+        with pytest.raises(StorageError, match="Can't remove"):
+            Folder.at(tmp_path).prune("a")
 
 
 class TestDisk:
