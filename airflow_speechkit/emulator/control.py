@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from airflow_speechkit.emulator.bounds import LONGEST_S, BadValueError, check_sendable, number
 from airflow_speechkit.emulator.clock import timestamp
-from airflow_speechkit.emulator.faults import FaultPlan, UnknownFaultError, read_fault
-from airflow_speechkit.emulator.standins import StandInError, read_stand_ins
+from airflow_speechkit.emulator.faults import FaultPlan, read_fault
+from airflow_speechkit.emulator.standins import read_stand_ins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +52,7 @@ class Control:
         """Plan a fault."""
         try:
             fault = read_fault(await _object(request))
-        except (UnknownFaultError, TypeError, ValueError) as error:
+        except BadValueError as error:
             return _bad(error)
         return web.json_response(self._plan.add(fault).to_json())
 
@@ -91,12 +92,9 @@ class Control:
     async def advance(self, request: web.Request) -> web.Response:
         """Put the clock forward: ``{"advance_s": 3600}``, seconds of the service's time."""
         try:
-            seconds = float((await _object(request))["advance_s"])
-        except (KeyError, TypeError, ValueError) as error:
+            self._service.advance(number(0, LONGEST_S)((await _object(request)).get("advance_s"), "advance_s"))
+        except BadValueError as error:
             return _bad(error)
-        if seconds < 0:
-            return _bad(ValueError("time does not go back"))
-        self._service.advance(seconds)
         return web.json_response(self._time())
 
     def _time(self) -> dict[str, Any]:
@@ -115,7 +113,7 @@ class Control:
         """Have operations on record that nobody submitted, for benchmarks of polling and reading."""
         try:
             asked = read_stand_ins(await _object(request))
-        except (StandInError, TypeError, ValueError) as error:
+        except BadValueError as error:
             return _bad(error)
         operations = self._service.stand_ins(
             asked.operation(self._service.now(), self._service.credentials.service_account_id),
@@ -127,11 +125,15 @@ class Control:
 
 
 async def _object(request: web.Request) -> Mapping[str, Any]:
-    value = json.loads(await request.read())
+    try:
+        value = json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise BadValueError("the body is not JSON") from error
     if not isinstance(value, dict):
-        raise TypeError("an object is expected")
+        raise BadValueError("an object is expected")
+    check_sendable(value)
     return value
 
 
-def _bad(error: Exception) -> web.Response:
+def _bad(error: BadValueError) -> web.Response:
     return web.json_response({"error": f"{type(error).__name__}: {error}"}, status=400)

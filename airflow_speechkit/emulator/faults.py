@@ -6,10 +6,13 @@ import itertools
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_speechkit.emulator.bounds import BadValueError, fields, line, number, or_none, text, whole
 from airflow_speechkit.emulator.refusal import CODE_OF_HTTP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from airflow_speechkit.emulator.bounds import Reader
 
 #: Where a fault can strike.
 POINTS = ("submit", "operation", "cancel", "recognition", "delete", "iam", "metadata")
@@ -26,8 +29,41 @@ OF_RECOGNITION = ("not_ready", "pretty")
 #: Faults after which the request itself is not looked at.
 _ENDING = frozenset({"drop_before", "garbage"})
 
+_KINDS = (*map(str, CODE_OF_HTTP), *TRANSPORT, *OF_OPERATION, *OF_RECOGNITION)
 
-class UnknownFaultError(ValueError):
+
+def _kind(value: Any, name: str) -> str:
+    kind = str(value)
+    if kind not in _KINDS:
+        raise BadValueError(f"{name} must be one of {', '.join(_KINDS)}, not {kind!r:.60}")
+    return kind
+
+
+def _one_of(*allowed: str) -> Reader[str]:
+    def read(value: Any, name: str) -> str:
+        if value not in allowed:
+            raise BadValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r:.60}")
+        return str(value)
+
+    return read
+
+
+_READERS: dict[str, Reader[Any]] = {
+    "kind": _kind,
+    "on": or_none(_one_of(*POINTS, "any")),
+    "times": or_none(whole(0, 10**9)),
+    "after": whole(0, 10**9),
+    "match": text,
+    "seconds": number(0, 24 * 3600),
+    "keep": number(0, 1),
+    "code": or_none(whole(1, 16)),
+    "message": or_none(text),
+    "retry_after": or_none(line),
+    "form": or_none(_one_of("bare", "gateway")),
+}
+
+
+class UnknownFaultError(BadValueError):
     """A fault that the emulator can't commit."""
 
 
@@ -37,7 +73,7 @@ class Fault:
 
     :param kind: an HTTP status, or one of the names above
     :param on: one of POINTS, or "any"
-    :param times: how often; None until it is taken back
+    :param times: how often; None (over HTTP 0, too) until it is taken back
     :param after: so many requests pass unharmed before
     :param match: only requests in whose path or body this text stands
     :param seconds: of wall time that a slow answer takes
@@ -80,25 +116,17 @@ class Fault:
 def read_fault(value: Mapping[str, Any]) -> Fault:
     """A fault as it was asked for over HTTP.
 
-    :raises UnknownFaultError: if there is no such fault
+    :raises UnknownFaultError: if there is no such fault, or it can't be committed so
     """
-    known = set(Fault.__dataclass_fields__) - {"id", "seen", "fired"}
-    if unknown := set(value) - known:
-        raise UnknownFaultError(f"a fault has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
-    kind = str(value.get("kind", ""))
-    if not (kind.isdigit() and int(kind) in CODE_OF_HTTP) and kind not in (*TRANSPORT, *OF_OPERATION, *OF_RECOGNITION):
-        kinds = [*map(str, CODE_OF_HTTP), *TRANSPORT, *OF_OPERATION, *OF_RECOGNITION]
-        raise UnknownFaultError(f"kind must be one of {', '.join(kinds)}, not {kind!r}")
-    on = value.get("on") or ("submit" if kind in OF_OPERATION else "recognition" if kind in OF_RECOGNITION else "any")
-    if on not in (*POINTS, "any"):
-        raise UnknownFaultError(f"on must be one of {', '.join(POINTS)} or any, not {on!r}")
+    try:
+        given = fields({"kind": "", **value}, _READERS)
+    except BadValueError as error:
+        raise UnknownFaultError(str(error)) from error
+    kind = given["kind"]
+    on = given.get("on") or ("submit" if kind in OF_OPERATION else "recognition" if kind in OF_RECOGNITION else "any")
     if kind in OF_OPERATION and on not in ("submit", "any"):
         raise UnknownFaultError(f"{kind} is decided when an operation is submitted: on must be submit")
-    times = value.get("times", 1)
-    fault = Fault(**{**value, "kind": kind, "on": on, "times": times or None})
-    if (form := fault.form) and form not in ("bare", "gateway"):
-        raise UnknownFaultError(f"form must be bare or gateway, not {form!r}")
-    return fault
+    return Fault(**{**given, "on": on, "times": given.get("times", 1) or None})
 
 
 class FaultPlan:

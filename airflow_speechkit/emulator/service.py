@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from airflow_speechkit.emulator import v2, v3
 from airflow_speechkit.emulator.audio import Facts, UndecodableError, measure, wrong_container
-from airflow_speechkit.emulator.clock import ScaledClock
+from airflow_speechkit.emulator.bounds import LATEST_S, BadValueError
+from airflow_speechkit.emulator.clock import ScaledClock, timestamp
 from airflow_speechkit.emulator.operation import Operation, State, billed_seconds, new_id
 from airflow_speechkit.emulator.quota import Quota
 from airflow_speechkit.emulator.refusal import (
@@ -76,7 +77,12 @@ class Service:
         return clock
 
     def advance(self, seconds: float) -> None:
-        """Put the clock forward."""
+        """Put the clock forward.
+
+        :raises BadValueError: past the last date there is
+        """
+        if self.now() + seconds > LATEST_S:
+            raise BadValueError(f"the service's time ends at {timestamp(LATEST_S)}")
         self._keep_clock(self.clock.advanced(seconds))
 
     def now(self) -> float:

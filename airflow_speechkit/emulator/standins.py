@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.emulator import v2, v3
+from airflow_speechkit.emulator.bounds import LONGEST_S, BadValueError, fields, number, or_none, text, whole
 from airflow_speechkit.emulator.operation import Operation, billed_seconds, new_id
 from airflow_speechkit.emulator.request import Request
 from airflow_speechkit.emulator.transcript import Failure, Transcript, Utterance, Word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from airflow_speechkit.emulator.bounds import Reader
 
 _WORDS = [
     "the",
@@ -37,10 +40,6 @@ _WORDS = [
 ]
 _WORD_MS = 400
 _WORDS_AN_UTTERANCE = 12
-
-
-class StandInError(ValueError):
-    """Stand-ins that can't be made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,15 +117,33 @@ class StandIns:
         return Utterance(number % self.channels, words, text, text.capitalize(), words[0].start_ms, words[-1].end_ms)
 
 
+def _api(value: Any, name: str) -> str:
+    if value not in ("v2", "v3"):
+        raise BadValueError(f"{name} must be v2 or v3, not {value!r:.60}")
+    return str(value)
+
+
+def _failure(value: Any, name: str) -> Failure:
+    if not isinstance(value, dict) or set(value) != {"code", "message"}:
+        raise BadValueError(f"{name} must be an object of code and message")
+    return Failure(**fields(value, {"code": whole(1, 16), "message": text}))
+
+
+_READERS: dict[str, Reader[Any]] = {
+    "count": whole(1, 1_000_000),
+    "api": _api,
+    "processing_s": number(0, LONGEST_S),
+    "spread_s": number(0, LONGEST_S),
+    "result_bytes": whole(0, 1_000_000_000),
+    "duration_ms": whole(0, 1_000_000_000),
+    "channels": whole(1, 1000),
+    "error": or_none(_failure),
+}
+
+
 def read_stand_ins(value: Mapping[str, Any]) -> StandIns:
     """What to register, as it was asked for over HTTP.
 
-    :raises StandInError: if it is not possible
+    :raises BadValueError: if it is not possible
     """
-    if unknown := set(value) - set(StandIns.__dataclass_fields__):
-        raise StandInError(f"unknown: {', '.join(sorted(unknown))}")
-    error = value.get("error")
-    asked = StandIns(**{**value, "error": None if error is None else Failure(int(error["code"]), error["message"])})
-    if asked.api not in ("v2", "v3") or asked.count < 1 or asked.channels < 1:
-        raise StandInError("api must be v2 or v3, count and channels at least 1")
-    return asked
+    return StandIns(**fields(value, _READERS))
