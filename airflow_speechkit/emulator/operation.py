@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.emulator.clock import timestamp
-from airflow_speechkit.emulator.refusal import CANCELLED, INTERNAL
+from airflow_speechkit.emulator.refusal import INTERNAL
 from airflow_speechkit.emulator.request import Request
 from airflow_speechkit.emulator.transcript import Failure
 
@@ -47,6 +47,7 @@ class Operation:
     :param due_s: not done before this
     :param settled_s: when the recogniser had a result, or the operation its failure; None = not yet
     :param result_id: where the store keeps the result
+    :param cancelled: it was cancelled, whatever its failure's code: a recognition can fail with the same one
     :param result_deleted: v3's deleteRecognition was called
     :param stand_in: registered for a benchmark, not submitted by anyone
     """
@@ -62,6 +63,7 @@ class Operation:
     settled_s: float | None = None
     result_id: str | None = None
     failure: Failure | None = None
+    cancelled: bool = False
     result_deleted: bool = False
     stand_in: bool = False
     client_request_id: str | None = None
@@ -71,7 +73,7 @@ class Operation:
         """When it is, or was, over; None while the recogniser is at it."""
         if self.settled_s is None:
             return None
-        if self.failure is not None and self.failure.code == CANCELLED:
+        if self.cancelled:
             return self.settled_s
         return max(self.settled_s, self.due_s)
 
@@ -80,9 +82,9 @@ class Operation:
         finished_s = self.finished_s()
         if finished_s is None or now < finished_s:
             return State.RUNNING
-        if self.failure is None:
-            return State.DONE
-        return State.CANCELLED if self.failure.code == CANCELLED else State.FAILED
+        if self.cancelled:
+            return State.CANCELLED
+        return State.DONE if self.failure is None else State.FAILED
 
     def gone(self, now: float, retention_s: float) -> bool:
         """Whether the service has forgotten it."""

@@ -306,6 +306,7 @@ class Service:
         now = self.now()
         if operation.state(now) is State.RUNNING:
             operation.settled_s = now
+            operation.cancelled = True
             operation.failure = Failure(CANCELLED, "Operation was cancelled")
             if task := self._tasks.get(operation_id):
                 task.cancel()

@@ -86,6 +86,24 @@ def test_an_operation_can_be_told_to_fail(speechkit: EmulatorProcess, caller: Ca
     assert speechkit.billing()[-1]["state"] == "failed"
 
 
+@pytest.mark.parametrize("planned", [True, False])
+def test_an_operation_can_fail_with_the_code_of_a_cancelled_one(
+    speechkit: EmulatorProcess, caller: Caller, planned: bool
+) -> None:
+    failure = {"code": 1, "message": "told so"}
+    link = speechkit.put(
+        "one.ogg", OGG_HEAD, said("hello", processing_s=100_000, **({} if planned else {"error": failure}))
+    )
+    if planned:
+        speechkit.fault("operation_error", **failure)
+    operation_id = caller.submit(link).json()["id"]
+    assert not caller.ask("GET", f"/operations/{operation_id}").json()["done"]
+    assert speechkit.billing()[-1]["state"] == "running"
+    speechkit.advance(100_000)
+    assert caller.finished(operation_id)["error"] == failure
+    assert speechkit.billing()[-1]["state"] == "failed"
+
+
 def test_a_fault_can_be_meant_for_one_recording(speechkit: EmulatorProcess, caller: Caller, link: str) -> None:
     other = speechkit.put("other.ogg", OGG_HEAD, said("hello"))
     speechkit.fault(500, match="other.ogg", times=None)
