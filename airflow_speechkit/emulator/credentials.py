@@ -46,15 +46,28 @@ class Credentials:
         return asdict(self)
 
 
+class KeyFileError(ValueError):
+    """The file that should have an authorized key has none."""
+
+
+def _read_key(file: Path) -> dict[str, str]:
+    try:
+        key = json.loads(file.read_text())
+        return {**key, **{name: str(key[name]) for name in ("id", "service_account_id", "public_key")}}
+    except (KeyError, TypeError, ValueError) as error:
+        raise KeyFileError(f"{file} has no authorized key: {type(error).__name__}: {error}") from error
+
+
 def load_credentials(store: Store, key_file: Path | None) -> Credentials:
     """The state's credentials, made at the first start.
 
     :param key_file: authorized key to accept; written if it is not there
+    :raises KeyFileError: if something else is in it
     """
     kept = store.fact("credentials")
-    given = json.loads(key_file.read_text()) if key_file is not None and key_file.exists() else None
+    given = _read_key(key_file) if key_file is not None and key_file.exists() else None
     if kept is None:
-        account = (given or {}).get("service_account_id") or "aje" + _id(17)
+        account = given["service_account_id"] if given is not None else "aje" + _id(17)
         kept = {
             "api_key": "AQVN" + secrets.token_urlsafe(27),
             "api_key_without_role": "AQVN" + secrets.token_urlsafe(27),
@@ -149,7 +162,7 @@ def check_authorization(header: str | None, credentials: Credentials, store: Sto
     scheme, _, value = (header or "").partition(" ")
     value = value.strip()
     if scheme.lower() == "bearer":
-        expires_s = store.token_expiry(value)
+        expires_s = store.token_expiry(value) if value.isascii() else None
         if expires_s is None or expires_s <= now:
             raise RefusedError(UNAUTHENTICATED, _BAD_TOKEN)
     elif scheme.lower() == "api-key":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import time
 import uuid
@@ -17,7 +16,7 @@ from airflow_speechkit.emulator.credentials import check_authorization, check_jw
 from airflow_speechkit.emulator.faults import OF_OPERATION, Fault
 from airflow_speechkit.emulator.operation import Operation, State
 from airflow_speechkit.emulator.refusal import INTERNAL, RESOURCE_EXHAUSTED, RefusedError
-from airflow_speechkit.emulator.request import invalid, mapping
+from airflow_speechkit.emulator.request import invalid, message
 from airflow_speechkit.emulator.service import Service, not_ready
 from airflow_speechkit.emulator.transcript import Failure
 
@@ -69,13 +68,13 @@ class Endpoints:
             raise RefusedError(RESOURCE_EXHAUSTED, f"request body is larger than {limit} bytes", status=413)
         self._authorize(request)
         v2.check_folder(request.headers.get("x-folder-id"), self._service.credentials.folder_id)
-        message = v3.snake_case(await _body(request))
-        asked = v3.read_request(message)
+        body = v3.snake_case(await _body(request))
+        asked = v3.read_request(body)
         content: bytes | None = None
         if asked.link is None:
             try:
-                content = base64.b64decode(message["content"], validate=True)
-            except binascii.Error as error:
+                content = base64.b64decode(body["content"], validate=True)
+            except ValueError as error:
                 raise invalid("content: not base64") from error
         operation = await self._service.submit(asked, content, **self._extras(request))
         return _json(v3.render_accepted(operation))
@@ -176,13 +175,12 @@ async def _body(request: web.Request) -> Mapping[str, Any]:
         content = await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise RefusedError(RESOURCE_EXHAUSTED, "request body is too large", status=413) from error
-    try:
-        # Whatever the content type: the documentation's own curl sends a form's.
-        return mapping(json.loads(content), "body")
-    except ValueError as error:
-        raise invalid("the body is not JSON") from error
+    except web.RequestPayloadError as error:
+        raise invalid("the body is not encoded as its headers say") from error
+    return message(content)
 
 
 def _json(value: Mapping[str, Any] | bytes, status: int = 200) -> web.Response:
-    body = value if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False).encode()
+    # What a header or a path brought along need not be Unicode, and an error may repeat it.
+    body = value if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False).encode(errors="replace")
     return web.Response(body=body, status=status, content_type="application/json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections import Counter, deque
@@ -13,10 +14,12 @@ from aiohttp import web
 
 from airflow_speechkit.emulator.clock import timestamp
 from airflow_speechkit.emulator.endpoints import STRUCK, refused
-from airflow_speechkit.emulator.refusal import CODE_OF_HTTP, RefusedError
+from airflow_speechkit.emulator.refusal import CODE_OF_HTTP, INTERNAL, NOT_FOUND, RefusedError
 
 if TYPE_CHECKING:
     from airflow_speechkit.emulator.faults import Fault, FaultPlan
+
+log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -74,7 +77,7 @@ class Misbehaviour:
             return await handler(request)
         name = request.match_info.route.name
         if name is None:
-            return self._finish(request, "unknown", refused(RefusedError(5, "Not Found"), request))
+            return self._finish(request, "unknown", refused(RefusedError(NOT_FOUND, "Not Found"), request))
         point = _POINT_OF_ROUTE.get(name, name)
         faults: list[Fault] = []
         if self._plan:
@@ -96,6 +99,12 @@ class Misbehaviour:
             response = await handler(request)
         except RefusedError as refusal:
             response = refused(refusal, request)
+        except ConnectionError:
+            # The client has gone: nobody is there to be answered.
+            raise
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            response = refused(RefusedError(INTERNAL, "Internal server error"), request)
         if "drop_after" in kinds:
             return self._drop(request, point, "dropped")
         if "cut" in kinds and isinstance(response, web.Response):
@@ -133,7 +142,7 @@ class Misbehaviour:
 async def _text(request: web.Request) -> str:
     try:
         body = await request.read()
-    except web.HTTPRequestEntityTooLarge:
+    except (web.HTTPRequestEntityTooLarge, web.RequestPayloadError):
         body = b""
     return f"{request.path_qs}\n{body.decode(errors='replace')}"
 

@@ -6,8 +6,22 @@ import argparse
 import asyncio
 import importlib.util
 import os
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from airflow_speechkit.emulator.bounds import LONGEST_S, SPEEDS, BadValueError, number, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_speechkit.emulator.bounds import Reader, T
+
+_BUCKET = re.compile(r"(?=.{3,63}$)[a-z0-9]+(?:[.-]+[a-z0-9]+)*")
+_MANY = 10**9
+_MAX_RECOGNISERS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,36 +69,82 @@ class Options:
     deferred_delay_s: float = 60.0
 
 
+def _within(convert: Callable[[str], T], reader: Reader[T]) -> Callable[[str], T]:
+    """A type for argparse: what `convert` makes of an argument, if `reader` takes that."""
+
+    def read(given: str) -> T:
+        try:
+            return reader(convert(given), "it")
+        except BadValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    # What argparse calls a value that isn't one at all.
+    read.__name__ = "number"
+    return read
+
+
+_PORT = _within(int, whole(0, 65535))
+_COUNT = _within(int, whole(0, _MANY))
+_SPAN = _within(float, number(0, LONGEST_S))
+
+
+def _bucket(given: str) -> str:
+    if not _BUCKET.fullmatch(given):
+        raise argparse.ArgumentTypeError(
+            f"{given!r} can't be a bucket's name: 3 to 63 lower-case letters, digits, hyphens and full stops"
+        )
+    return given
+
+
+def _url(given: str) -> str:
+    try:
+        parts = urlsplit(given)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise argparse.ArgumentTypeError(f"{given!r} is not the URL of a server")
+    return given
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line's arguments, one for each field of :class:`Options`."""
     default = Options(recognisers=max(1, min(2, os.cpu_count() or 1)))
     port = parser.add_argument_group("where it listens (always on loopback)")
-    port.add_argument("--port", type=int, default=default.port, help="port of the emulated SpeechKit, 0 = any")
-    port.add_argument("--storage-port", type=int, default=default.storage_port, help="port of the bucket, 0 = any")
-    port.add_argument("--storage-url", default=None, help="use the S3 server that already runs here")
-    port.add_argument("--bucket", default=default.bucket, help="name of the bucket (default: %(default)s)")
+    port.add_argument("--port", type=_PORT, default=default.port, help="port of the emulated SpeechKit, 0 = any")
+    port.add_argument("--storage-port", type=_PORT, default=default.storage_port, help="port of the bucket, 0 = any")
+    port.add_argument("--storage-url", type=_url, default=None, help="use the S3 server that already runs here")
+    port.add_argument(
+        "--bucket", type=_bucket, default=default.bucket, help="name of the bucket (default: %(default)s)"
+    )
     time = parser.add_argument_group("time")
     time.add_argument(
         "--speed",
-        type=float,
+        type=_within(float, number(*SPEEDS)),
         default=default.speed,
         help="seconds of the service's time that pass in a second (default: %(default)g)",
     )
-    time.add_argument("--seconds-a-minute", type=float, default=default.seconds_a_minute, metavar="S")
-    time.add_argument("--deferred-delay-s", type=float, default=default.deferred_delay_s, metavar="S")
-    time.add_argument("--retention-s", type=float, default=default.retention_s, metavar="S")
-    time.add_argument("--token-lifetime-s", type=float, default=default.token_lifetime_s, metavar="S")
+    time.add_argument("--seconds-a-minute", type=_SPAN, default=default.seconds_a_minute, metavar="S")
+    time.add_argument("--deferred-delay-s", type=_SPAN, default=default.deferred_delay_s, metavar="S")
+    time.add_argument("--retention-s", type=_SPAN, default=default.retention_s, metavar="S")
+    time.add_argument("--token-lifetime-s", type=_SPAN, default=default.token_lifetime_s, metavar="S")
     quota = parser.add_argument_group("quotas, on the service's clock")
-    quota.add_argument("--submits-per-hour", type=int, default=default.submits_per_hour, metavar="N")
-    quota.add_argument("--v2-checks-per-hour", type=int, default=default.v2_checks_per_hour, metavar="N")
-    quota.add_argument("--v3-checks-per-second", type=int, default=default.v3_checks_per_second, metavar="N")
-    quota.add_argument("--body-limit", type=int, default=default.body_limit, metavar="BYTES")
+    quota.add_argument("--submits-per-hour", type=_COUNT, default=default.submits_per_hour, metavar="N")
+    quota.add_argument("--v2-checks-per-hour", type=_COUNT, default=default.v2_checks_per_hour, metavar="N")
+    quota.add_argument("--v3-checks-per-second", type=_COUNT, default=default.v3_checks_per_second, metavar="N")
+    quota.add_argument("--body-limit", type=_COUNT, default=default.body_limit, metavar="BYTES")
     rest = parser.add_argument_group("state and recogniser")
     rest.add_argument("--state", type=Path, default=None, metavar="DIR", help="what is to survive a restart goes here")
     rest.add_argument(
         "--authorized-key", type=Path, default=None, metavar="FILE", help="authorized key; written if there is none"
     )
-    rest.add_argument("--recognisers", type=int, default=default.recognisers, metavar="N", help="worker processes")
+    rest.add_argument(
+        "--recognisers",
+        type=_within(int, whole(1, _MAX_RECOGNISERS)),
+        default=default.recognisers,
+        metavar="N",
+        help="worker processes (default: %(default)s)",
+    )
     rest.add_argument("--warm", action=argparse.BooleanOptionalAction, default=True, help="load the model at once")
     rest.add_argument("--exit-with-stdin", action="store_true", help="end when standard input is closed")
 
@@ -95,8 +155,6 @@ def run(arguments: argparse.Namespace) -> int:
     missing = [name for name in ("av", "moto", "pocketsphinx") if importlib.util.find_spec(name) is None]
     if missing:
         raise SystemExit(f"{', '.join(missing)} not installed: pip install 'airflow-speechkit[emulator]'")
-    if options.speed <= 0:
-        raise SystemExit("--speed must be greater than 0")
     from airflow_speechkit.emulator.server import serve
 
     return asyncio.run(serve(options))

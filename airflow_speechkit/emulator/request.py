@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from airflow_speechkit.emulator.bounds import BadValueError, check_sendable
 from airflow_speechkit.emulator.refusal import INVALID_ARGUMENT, RefusedError
 
 LANGUAGES = frozenset(
@@ -88,6 +90,22 @@ def invalid(message: str) -> RefusedError:
     return RefusedError(INVALID_ARGUMENT, message)
 
 
+def message(content: bytes) -> Mapping[str, Any]:
+    """A request's body, whatever its content type says: the documentation's own curl sends a form's.
+
+    :raises RefusedError: if it is no JSON object that protobuf would read
+    """
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise invalid("the body is not JSON") from error
+    try:
+        check_sendable(value)
+    except BadValueError as error:
+        raise invalid(f"the body can't be read: {error}") from error
+    return mapping(value, "body")
+
+
 def mapping(value: Any, name: str) -> Mapping[str, Any]:
     """A field that is a message; a missing one is an empty one.
 
@@ -110,9 +128,12 @@ def integer(value: Any, name: str) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise invalid(f"{name}: must be an integer")
     try:
-        return int(value)
+        number = int(value)
     except ValueError:
         raise invalid(f"{name}: must be an integer") from None
+    if not -(2**63) <= number < 2**63:
+        raise invalid(f"{name}: must be an integer of 64 bits")
+    return number
 
 
 def flag(value: Any, name: str) -> bool:

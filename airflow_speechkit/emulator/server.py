@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import signal
+import sqlite3
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,13 @@ from aiohttp import web
 
 from airflow_speechkit.emulator.children import exit_when_closed
 from airflow_speechkit.emulator.control import Control
-from airflow_speechkit.emulator.credentials import Credentials, load_credentials
+from airflow_speechkit.emulator.credentials import Credentials, KeyFileError, load_credentials
 from airflow_speechkit.emulator.endpoints import Endpoints
 from airflow_speechkit.emulator.faults import FaultPlan
 from airflow_speechkit.emulator.misbehaving import Misbehaviour, RequestLog
 from airflow_speechkit.emulator.recogniser import Recogniser
 from airflow_speechkit.emulator.service import Service
-from airflow_speechkit.emulator.storage import Storage, StorageServer
+from airflow_speechkit.emulator.storage import Storage, StorageError, StorageServer
 from airflow_speechkit.emulator.store import Store
 
 if TYPE_CHECKING:
@@ -47,8 +48,11 @@ async def serve(options: Options) -> int:
         async with running(options) as addresses:
             print(json.dumps(addresses), flush=True)  # noqa: T201
             await stop.wait()
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
         log.error("The emulator can't listen or keep its state: %s", error)
+        return 1
+    except (KeyFileError, StorageError) as error:
+        log.error("The emulator can't start: %s", error)
         return 1
     return 0
 

@@ -180,8 +180,8 @@ class Service:
             raise invalid(wrong)
         transcript = await self._transcript(bucket, key)
         if transcript is not None and transcript.duration_ms is not None:
-            named = 1 + max((utterance.channel for utterance in transcript.utterances), default=0)
-            return Facts(transcript.duration_ms, request.channels or named), transcript
+            heard = 1 + max((utterance.channel for utterance in transcript.utterances), default=0)
+            return Facts(transcript.duration_ms, request.channels or max(heard, transcript.channels)), transcript
         try:
             content = await asyncio.to_thread(self._storage.read, bucket, key)
             return await asyncio.to_thread(

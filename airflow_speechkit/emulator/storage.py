@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,9 +18,20 @@ if TYPE_CHECKING:
 REAL_HOSTS = ("storage.yandexcloud.net", "storage.yandexcloud.kz")
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_MAX_KEY_BYTES = 1024
+
+
+class StorageError(Exception):
+    """The bucket's server did not start, or does not answer as one."""
+
 
 class StorageServer:
-    """Moto's S3 server as a child process, which ends with this one."""
+    """Moto's S3 server as a child process, which ends with this one.
+
+    :param port: where it listens; 0 takes any free port
+    :raises StorageError: if it can't
+    """
 
     def __init__(self, port: int = 0) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
@@ -27,13 +39,18 @@ class StorageServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=child_environment(),
+            # Ctrl-C reaches all of a terminal's process group, and this one is not to end before its holder.
+            start_new_session=True,
         )
-        assert self._process.stdout is not None  # noqa: S101
-        line = self._process.stdout.readline()
-        if not line.strip():
+        try:
+            assert self._process.stdout is not None  # noqa: S101
+            line = self._process.stdout.readline().decode().strip()
+            if not line.isdigit():
+                raise StorageError(f"The bucket's server can't listen on port {port}: {line or 'it ended'}")
+        except BaseException:
             self.close()
-            raise RuntimeError(f"The bucket's server did not start on port {port}; its own words are above.")
-        self.url = f"http://127.0.0.1:{int(line)}"
+            raise
+        self.url = f"http://127.0.0.1:{line}"
 
     def close(self) -> None:
         """Stop the server and wait until it is gone."""
@@ -65,14 +82,19 @@ def find_object(link: str, storage_url: str) -> tuple[str, str]:
 
     :raises NotALinkError: if it is something else
     """
-    parts = urlsplit(link)
+    try:
+        parts = urlsplit(link)
+        port = parts.port
+    except ValueError as error:
+        raise NotALinkError("this is no link") from error
     own = urlsplit(storage_url)
     host = (parts.hostname or "").lower()
-    path = parts.path.lstrip("/")
+    # Only the slash after the host: a key may begin with one too.
+    path = parts.path.removeprefix("/")
     if parts.scheme not in ("https", "http"):
         raise NotALinkError("only links to Object Storage are supported")
     names: tuple[str, ...] = REAL_HOSTS
-    if parts.port == own.port and parts.port is not None:
+    if port == own.port and port is not None:
         names = (*LOOPBACK_HOSTS, own.hostname or "", *REAL_HOSTS)
     if host in names:
         bucket, _, key = path.partition("/")
@@ -87,6 +109,14 @@ def find_object(link: str, storage_url: str) -> tuple[str, str]:
     bucket, key = unquote(bucket), unquote(key)
     if not bucket or not key:
         raise NotALinkError("the link names no object")
+    if not _BUCKET.fullmatch(bucket):
+        raise NotALinkError("the link's bucket has a name that no bucket has")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError as error:
+        raise NotALinkError("the link's key is not Unicode") from error
+    if size > _MAX_KEY_BYTES:
+        raise NotALinkError(f"the link's key is longer than {_MAX_KEY_BYTES} bytes")
     return bucket, key
 
 
@@ -116,13 +146,19 @@ class Storage:
         )
 
     def make_bucket(self, name: str) -> None:
-        """Create the bucket, unless it is there."""
-        from botocore.exceptions import ClientError
+        """Create the bucket, unless it is there.
+
+        :raises StorageError: if that is not possible
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            self._client.head_bucket(Bucket=name)
-        except ClientError:
-            self._client.create_bucket(Bucket=name)
+            try:
+                self._client.head_bucket(Bucket=name)
+            except ClientError:
+                self._client.create_bucket(Bucket=name)
+        except (BotoCoreError, ClientError) as error:
+            raise StorageError(f"There is no bucket {name} at {self.url}, and it can't be made: {error}") from error
 
     def look(self, bucket: str, key: str) -> StoredObject:
         """The first 64 bytes of an object and its size."""

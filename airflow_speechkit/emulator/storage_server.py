@@ -1,7 +1,7 @@
 """The bucket's server: moto's S3, as a process of its own.
 
-``python -m airflow_speechkit.emulator.storage_server PORT`` prints the port it listens on and serves until its
-standard input is closed.
+``python -m airflow_speechkit.emulator.storage_server PORT`` prints the port it listens on, or why it can't, and serves
+until its standard input is closed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,12 @@ def main(port: int) -> None:
     # Ctrl-C reaches the whole process group; the emulator ends this process itself, when it is done with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     exit_when_closed(sys.stdin.fileno())
+    try:
+        listener = socket.create_server(("127.0.0.1", port), backlog=128)
+    except OSError as error:
+        print(error.strerror, flush=True)  # noqa: T201
+        sys.exit(1)
+    port = listener.getsockname()[1]
     # moto looks for temporary credentials and its own address here; nothing of the caller's must leak in.
     os.environ["MOTO_PORT"] = str(port)
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -66,8 +73,10 @@ def main(port: int) -> None:
         one_write_at_a_time(naming_itself_once(DomainDispatcherApplication(create_backend_app))),
         threaded=True,
         request_handler=MotoRequestHandler,
+        fd=listener.fileno(),
     )
-    print(server.server_port, flush=True)  # noqa: T201
+    listener.close()
+    print(port, flush=True)  # noqa: T201
     server.serve_forever()
 
 

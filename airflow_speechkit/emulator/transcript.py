@@ -9,6 +9,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_speechkit.emulator.bounds import LONGEST_S, check_sendable, number
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -67,6 +69,7 @@ class Transcript:
     """A whole recording.
 
     :param utterances: in the order they are answered in
+    :param channels: how many there are, the silent ones included; 0 = as many as utterances tell of
     :param duration_ms: of the recording; None = read from it
     :param processing_s: service seconds until the operation is done; None = by the duration
     :param error: the operation fails with this
@@ -76,6 +79,7 @@ class Transcript:
     """
 
     utterances: tuple[Utterance, ...] = ()
+    channels: int = 0
     duration_ms: int | None = None
     processing_s: float | None = None
     error: Failure | None = None
@@ -101,15 +105,16 @@ def read_transcript(content: bytes) -> Transcript:
     """
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TranscriptError(f"not JSON: {error}") from error
     if not isinstance(document, dict):
         raise TranscriptError("not a JSON object")
     try:
+        check_sendable(document)
         return _transcript(document)
     except TranscriptError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TranscriptError(f"{type(error).__name__}: {error}") from error
 
 
@@ -130,8 +135,9 @@ def _transcript(document: Mapping[str, Any]) -> Transcript:
     duration_ms, processing_s = document.get("duration_ms"), document.get("processing_s")
     return Transcript(
         utterances=tuple(utterance for _, utterance in given) or by_end(utterances),
+        channels=len(channels),
         duration_ms=None if duration_ms is None else int(duration_ms),
-        processing_s=None if processing_s is None else float(processing_s),
+        processing_s=None if processing_s is None else number(0, LONGEST_S)(processing_s, "processing_s"),
         error=_failure(document.get("error")),
         stream_error=_failure(document.get("stream_error")),
         stream_error_after=int((document.get("stream_error") or {}).get("after", 1)),

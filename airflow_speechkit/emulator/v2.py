@@ -31,12 +31,8 @@ def read_request(body: Mapping[str, Any], folder_id: str) -> Request:
     link = audio.get("uri")
     if not isinstance(link, str) or not link:
         raise invalid("audio.uri is required")
-    model = specification.get("model") or "general"
-    if model not in MODELS:
-        raise invalid(f"unsupported model: {model}")
-    encoding = specification.get("audioEncoding") or "OGG_OPUS"
-    if encoding not in ENCODINGS:
-        raise invalid(f"unsupported audioEncoding: {encoding}")
+    model = _one_of(specification, "model", MODELS, "general")
+    encoding = _one_of(specification, "audioEncoding", ENCODINGS, "OGG_OPUS")
     rate = integer(specification.get("sampleRateHertz"), "sampleRateHertz")
     channels = integer(specification.get("audioChannelCount"), "audioChannelCount")
     if encoding == "LINEAR16_PCM":
@@ -44,18 +40,28 @@ def read_request(body: Mapping[str, Any], folder_id: str) -> Request:
     elif channels is not None:
         raise invalid(f"audioChannelCount must not be specified for {encoding}")
     flag(specification.get("profanityFilter"), "profanityFilter")
+    code = specification.get("languageCode")
     literature = specification.get("literature_text", specification.get("literatureText"))
     return Request(
         api="v2",
         link=link,
         model=model,
-        languages=(language(specification.get("languageCode") or "ru-RU"),),
+        languages=(language("ru-RU" if code in (None, "") else code),),
         encoding=encoding,
         sample_rate=rate or 48000,
         channels=channels,
         normalised=not flag(specification.get("rawResults"), "rawResults"),
         literature=flag(literature, "literature_text"),
     )
+
+
+def _one_of(specification: Mapping[str, Any], name: str, allowed: frozenset[str], default: str) -> str:
+    value = specification.get(name)
+    if value in (None, ""):
+        return default
+    if not isinstance(value, str) or value not in allowed:
+        raise invalid(f"unsupported {name}: {value}")
+    return value
 
 
 def check_folder(given: Any, folder_id: str) -> None:

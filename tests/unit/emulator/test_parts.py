@@ -51,6 +51,9 @@ def test_billed_seconds_are_those_of_the_price_list(ms: int, channels: int, char
     ("link", "place"),
     [
         ("https://storage.yandexcloud.net/b/dir/a%20b.ogg", ("b", "dir/a b.ogg")),
+        ("https://storage.yandexcloud.net/b//k", ("b", "/k")),
+        ("https://b.storage.yandexcloud.net//k", ("b", "/k")),
+        ("http://127.0.0.1:9000/b//dir//k", ("b", "/dir//k")),
         ("https://storage.yandexcloud.net/b/k?X-Amz-Signature=1", ("b", "k")),
         ("https://b.storage.yandexcloud.net/dir/k", ("b", "dir/k")),
         ("https://my.b.storage.yandexcloud.net/k", ("my.b", "k")),
@@ -70,6 +73,12 @@ def test_links_lead_to_their_object(link: str, place: tuple[str, str]) -> None:
         "http://127.0.0.1:9001/b/k",
         "https://storage.yandexcloud.net/b",
         "https://storage.yandexcloud.net.example.com/b/k",
+        "https://storage.yandexcloud.net//k",
+        "https://b.storage.yandexcloud.net/",
+        "https://[bad",
+        "https://storage.yandexcloud.net:99999999/b/k",
+        "https://storage.yandexcloud.net/b b/k",
+        "https://storage.yandexcloud.net/b/\ud800",
     ],
 )
 def test_other_links_are_refused(link: str) -> None:
@@ -115,6 +124,11 @@ def test_utterances_come_by_their_end_with_the_channels_interleaved() -> None:
         ]
     }
     assert [one.text for one in read_transcript(json.dumps(document).encode()).utterances] == ["two", "one"]
+
+
+def test_a_silent_channel_is_a_channel() -> None:
+    document = {"channels": [{"utterances": [{"text": "a"}]}, {"utterances": []}, {"utterances": []}]}
+    assert read_transcript(json.dumps(document).encode()).channels == 3
 
 
 def test_utterances_can_be_given_in_the_order_of_the_answer() -> None:

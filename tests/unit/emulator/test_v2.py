@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -173,16 +174,35 @@ def test_a_recording_longer_than_four_hours_of_channels_is_refused(speechkit: Em
     two_and_a_half_hours = 9_000_000
     mono = speechkit.put("h1.ogg", OGG_HEAD, said("a", duration_ms=two_and_a_half_hours, processing_s=0))
     stereo = speechkit.put("h2.ogg", OGG_HEAD, said("a", "b", duration_ms=two_and_a_half_hours, processing_s=0))
+    silent = {**said("a", duration_ms=two_and_a_half_hours, processing_s=0)}
+    silent["channels"].append({"utterances": []})
     assert caller.submit(mono).status_code == 200
     assert caller.submit(stereo).status_code == 400
+    assert caller.submit(speechkit.put("h3.ogg", OGG_HEAD, silent)).status_code == 400
+
+
+def test_a_silent_channel_takes_time_and_is_charged_like_any(speechkit: EmulatorProcess, caller: Caller) -> None:
+    transcript = said("hello", duration_ms=600_000)
+    transcript["channels"] += [{"utterances": []}, {"utterances": []}]
+    operation_id = caller.submit(speechkit.put("silent.ogg", OGG_HEAD, transcript)).json()["id"]
+    speechkit.advance(300)
+    operation = caller.finished(operation_id)
+    # Ten minutes are heard in a hundred seconds, three channels of them in three hundred.
+    created, ended = (datetime.fromisoformat(operation[name]) for name in ("createdAt", "modifiedAt"))
+    assert (ended - created).total_seconds() == 300
+    (line,) = [line for line in speechkit.billing() if line["operation_id"] == operation_id]
+    assert (line["channels"], line["billed_seconds"]) == (3, 1200)
 
 
 def test_links_may_be_of_either_style_with_any_query(speechkit: EmulatorProcess, caller: Caller) -> None:
     speechkit.put("dir/a b+c.ogg", OGG_HEAD, said("hello"))
+    speechkit.put("/slash.ogg", OGG_HEAD, said("hello"))
     for link in (
         f"https://storage.yandexcloud.net/{speechkit.bucket}/dir/a%20b%2Bc.ogg?X-Amz-Signature=secret",
         f"https://{speechkit.bucket}.storage.yandexcloud.net/dir/a%20b+c.ogg",
         f"{speechkit.storage_url}/{speechkit.bucket}/dir/a%20b%2bc.ogg",
+        f"https://storage.yandexcloud.net/{speechkit.bucket}//slash.ogg",
+        f"https://{speechkit.bucket}.storage.yandexcloud.net//slash.ogg",
     ):
         assert caller.submit(link).status_code == 200, link
     assert "secret" not in json.dumps(speechkit.billing())
