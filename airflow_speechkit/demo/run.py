@@ -16,11 +16,13 @@ from airflow_speechkit.demo.display import Display
 from airflow_speechkit.emulator.process import EmulatorProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 DAG_ID = "speechkit_to_warehouse"
 TASKS = ("submit", "wait", "rows", "load")
 TABLES = ("recognitions", "utterances", "words")
+#: What has Parquet files; the samples are not analysed, so the last one's have no rows.
+WRITTEN = (*TABLES, "analyses")
 DATABASE = "speech.duckdb"
 
 
@@ -60,7 +62,8 @@ def run_demo(dags: Path, output: Path, *, speed: float) -> int:
             display.begin("airflow", "a database of its own")
             airflow.migrate()
             display.end("airflow", airflow.version())
-            conf = {"audio": f"s3://{emulator.bucket}/calls/", "language": "en-US", "target": output.as_uri()}
+            # The bare path: a URI's percent signs would be taken for a part of the folder's name.
+            conf = {"audio": f"s3://{emulator.bucket}/calls/", "language": "en-US", "target": str(output)}
             airflow.run(DAG_ID, conf, display.task)
             billed = emulator.billing()
         except DagFailedError as error:
@@ -83,7 +86,7 @@ def _show(display: Display, output: Path, samples: list[Sample], billed: list[di
         }
     display.words(words)
     display.summary(output, counts, billed_seconds=sum(one["billed_seconds"] for one in billed))
-    short = list(_shortcomings(samples, counts, billed))
+    short = [*_shortcomings(samples, counts, billed), *missing_files(output, counts)]
     for one in short:
         display.fail(one)
     return 1 if short else 0
@@ -97,6 +100,25 @@ def _shortcomings(samples: list[Sample], counts: dict[str, int], billed: list[di
     spoken = sum(sample.spoken_words for sample in samples)
     if counts["words"] < spoken // 2:
         yield f"{spoken} spoken words became {counts['words']} rows"
+
+
+def missing_files(output: Path, counts: Mapping[str, int]) -> Iterator[str]:
+    """What the Parquet files lack.
+
+    :param output: where each table has a folder
+    :param counts: table -> its rows in DuckDB, which were loaded from the files
+    """
+    import pyarrow.parquet
+
+    for table in WRITTEN:
+        files = list((output / table).rglob("*.parquet"))
+        rows = sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
+        if not files:
+            yield f"there is no Parquet file of {table} in {output}"
+        elif table in TABLES and not rows:
+            yield f"the Parquet files of {table} are empty"
+        elif rows != counts.get(table, rows):
+            yield f"{rows} rows of {table} in Parquet files became {counts[table]} in DuckDB"
 
 
 def _samples(folder: Path) -> list[Sample]:
@@ -118,7 +140,7 @@ def _empty(output: Path) -> None:
     """Make room for this run's output; only what an earlier run has made is removed."""
     output.mkdir(parents=True, exist_ok=True)
     (output / DATABASE).unlink(missing_ok=True)
-    for table in (*TABLES, "analyses"):
+    for table in WRITTEN:
         shutil.rmtree(output / table, ignore_errors=True)
 
 

@@ -70,6 +70,8 @@ class EmulatorProcess:
                 self._storage_url = self._kept.enter_context(StorageServer()).url
             self.start()
         except BaseException:
+            # At once: asked to stop it would first get to work without the state and the bucket it is losing.
+            self._end(signal.SIGKILL)
             self._kept.close()
             raise
         return self
@@ -97,6 +99,8 @@ class EmulatorProcess:
             stdout=subprocess.PIPE,
             # After a kill -9 multiprocessing's tracker would complain on standard error while it cleans up.
             env={**child_environment(), "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning"},
+            # Ctrl-C reaches all of a terminal's process group: this one ends when its holder has done with it.
+            start_new_session=True,
         )
         self._process = process
         assert process.stdout is not None  # noqa: S101

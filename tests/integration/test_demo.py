@@ -1,0 +1,153 @@
+"""The demo as a person runs it: what it makes, what it shows, and that nothing is left of it, also when interrupted."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import duckdb
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from airflow_speechkit.demo.run import missing_files
+from tests.fixtures.environment import ROOT
+
+PATIENCE_S = 300
+MARK = "SPEECHKIT_DEMO_TEST"
+TABLES = ("recognitions", "utterances", "words")
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S} s for {what}"
+        time.sleep(0.1)
+
+
+class Demo:
+    """One run of the demo, in a session of its own as in a terminal, with a folder for temporary files of its own.
+
+    :param place: an empty folder
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.output = place / "a b й"
+        self.temporary = place / "tmp"
+        self.temporary.mkdir()
+        self._log = place / "log"
+        self._mark = uuid4().hex
+        environment = {MARK: self._mark, "TMPDIR": str(self.temporary), "PYTHONIOENCODING": "utf-8"}
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "airflow_speechkit.cli", "demo", "--to", str(self.output)],
+                cwd=ROOT, env={**os.environ, **environment}, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def told(self) -> str:
+        return self._log.read_text()
+
+    def processes(self) -> list[psutil.Process]:
+        """Whatever it has started and still runs, in whichever session or group: all have inherited the mark."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self._mark:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def runs(self, *arguments: str) -> bool:
+        """Whether a process with these arguments, one after the other, is at work."""
+        for process in self.processes():
+            try:
+                if " ".join(arguments) in " ".join(process.cmdline()):
+                    return True
+            except psutil.Error:
+                continue
+        return False
+
+    def until_it_runs(self, *arguments: str) -> None:
+        def so() -> bool:
+            assert self.process.poll() is None, f"it ended before that:\n{self.told}"
+            return self.runs(*arguments)
+
+        wait_until(so, f"a process {arguments}")
+
+    def end(self) -> int:
+        return self.process.wait(PATIENCE_S)
+
+    def leaves_nothing(self) -> None:
+        wait_until(lambda: not self.processes(), "its processes to end")
+        assert list(self.temporary.iterdir()) == []
+
+    def kill(self) -> None:
+        for process in self.processes():
+            process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    demo = Demo(tmp_path)
+    yield demo
+    demo.kill()
+
+
+def test_the_demo_leaves_tables_and_files_and_nothing_else(demo: Demo) -> None:
+    assert demo.end() == 0, demo.told
+    with duckdb.connect(str(demo.output / "speech.duckdb"), read_only=True) as connection:
+        rows = {table: connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in TABLES}
+    assert rows["recognitions"] == 5
+    assert rows["utterances"] >= 5
+    assert rows["words"] >= 100
+    for table in TABLES:
+        (file,) = (demo.output / table).glob("*.parquet")
+        assert pq.read_metadata(file).num_rows == rows[table]
+    assert {one.name for one in demo.output.iterdir()} == {"speech.duckdb", *TABLES, "analyses"}
+    assert [one.name for one in demo.output.parent.iterdir() if one.is_dir() and one != demo.temporary] == ["a b й"]
+    # What it shows of the tasks it has from Airflow's log.
+    done = dict(re.findall(r"^✓ (\w+) +(.*?) +\d:\d\d:\d\d$", demo.told, re.MULTILINE))
+    assert list(done) == ["emulator", "airflow", "submit", "wait", "rows", "load"], demo.told
+    assert done["submit"] == "5 calls: 5 submitted"
+    assert f"{rows['words']} rows into words" in done["load"]
+    demo.leaves_nothing()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupt_while_airflow_is_at_work_leaves_nothing(demo: Demo, number: signal.Signals) -> None:
+    demo.until_it_runs("dags", "test")
+    demo.process.send_signal(number)
+    assert demo.end() == 130, demo.told
+    assert "Traceback" not in demo.told
+    demo.leaves_nothing()
+
+
+def test_an_interrupt_while_the_emulator_starts_leaves_nothing_and_tells_no_trace(demo: Demo) -> None:
+    demo.until_it_runs("airflow_speechkit.emulator", "--exit-with-stdin")
+    # As Ctrl-C does: to all of the terminal's process group.
+    os.killpg(demo.process.pid, signal.SIGINT)
+    assert demo.end() == 130, demo.told
+    assert "Traceback" not in demo.told
+    demo.leaves_nothing()
+
+
+def test_files_that_are_missing_or_empty_or_fall_short_are_told(tmp_path: Path) -> None:
+    for table, rows in {"recognitions": 2, "utterances": 0, "words": 3}.items():
+        (tmp_path / table).mkdir()
+        pq.write_table(pa.table({"n": list(range(rows))}), tmp_path / table / "batch.parquet")
+    assert list(missing_files(tmp_path, {"recognitions": 2, "utterances": 0, "words": 5})) == [
+        "the Parquet files of utterances are empty",
+        "3 rows of words in Parquet files became 5 in DuckDB",
+        f"there is no Parquet file of analyses in {tmp_path}",
+    ]
