@@ -67,8 +67,8 @@ class Origin:
 class OnLostSubmission(StrEnum):
     """What to do about a request that may have been taken, and whose operation id never came back."""
 
-    FAIL = "fail"
-    RESUBMIT = "resubmit"
+    FAIL = "fail"  #: this recording has no operation until a person has settled it
+    RESUBMIT = "resubmit"  #: it is sent again, once for each task instance, and may be paid for twice
 
 
 class OnFailure(StrEnum):
@@ -93,6 +93,7 @@ class SubmitPolicy:
     :param patience: how long the service may refuse for its quota before the task gives up
     :param tries: how often a recording is sent that the service, in trouble, has surely not taken
     :param progress_every: the least time between two lines of progress in the log
+    :param without_archive: the archive is a throw-away one: nothing of it is left for a retry, or for a person
     """
 
     reuse: bool = True
@@ -105,6 +106,7 @@ class SubmitPolicy:
     patience: timedelta = timedelta(hours=2)
     tries: int = 4
     progress_every: timedelta = timedelta(seconds=30)
+    without_archive: bool = False
 
 
 class How(StrEnum):

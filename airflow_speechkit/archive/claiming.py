@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.batch import How, SubmitOutcome
+from airflow_speechkit.archive.labels import DroppedLabels
+from airflow_speechkit.archive.layout import OUTCOME_FILE, operation_file
 from airflow_speechkit.archive.ledger import Action, Failure, Stage, decide
+from airflow_speechkit.archive.reading import damage
 from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.errors import (
     ArchiveError,
@@ -18,6 +21,7 @@ from airflow_speechkit.errors import (
     RecognitionFailedError,
     SpeechKitError,
     SubmissionLostError,
+    WrongBeforeSendingError,
 )
 from airflow_speechkit.submission import Submission
 
@@ -52,7 +56,6 @@ class Case:
     :param prepared: whether what has to be known of it has been read
     :param charged: whether its cost has been set aside
     :param faults: how often it was surely not taken because the service was in trouble
-    :param ambiguous: how often it may have been taken
     :param outcome: what became of it, at last
     """
 
@@ -63,7 +66,6 @@ class Case:
     prepared: bool = False
     charged: bool = False
     faults: int = 0
-    ambiguous: int = 0
     outcome: SubmitOutcome | None = None
 
     def conclude(self, how: How, operation_id: str | None = None, *, error: SpeechKitError | None = None) -> None:
@@ -98,6 +100,7 @@ class Claimant:
     :param request: who asks, as the ledger wants it
     :param owner: this process, for people
     :param budget: what may still be spent
+    :param dropped_labels: says of which recordings the labels were dropped
     """
 
     archive: Archive
@@ -111,6 +114,7 @@ class Claimant:
     request: Request
     owner: str
     budget: Budget
+    dropped_labels: DroppedLabels = field(default_factory=DroppedLabels)
 
     def decide(self, case: Case) -> Decision | None:
         """Decide about a case; give it its outcome if it needs no sending."""
@@ -129,10 +133,9 @@ class Claimant:
             case.conclude(How.REFUSED, error=error)
             return None
         match decision.action:
-            case Action.JOIN:
-                case.conclude(How.JOINED, decision.operation_id)
-            case Action.REUSE:
-                case.conclude(How.REUSED, decision.operation_id)
+            case Action.JOIN | Action.REUSE:
+                self.dropped_labels.compare(self.archive, item, decision.operation_id or "")
+                case.conclude(How.JOINED if decision.action is Action.JOIN else How.REUSED, decision.operation_id)
             case Action.FAIL:
                 case.conclude(How.FAILED, decision.operation_id, error=_failed(case, decision))
             case Action.LOST:
@@ -145,7 +148,11 @@ class Claimant:
         while True:
             now = self.now()
             decision = decide(self.archive.attempts(case.fingerprint), self.request, now)
-            if decision.action is not Action.ASK or decision.operation_id is None:
+            if decision.operation_id is None:
+                return decision
+            if decision.action is Action.REUSE and self.archive.outcome(decision.operation_id) is None:
+                raise self._gone(case, decision.operation_id)
+            if decision.action is not Action.ASK:
                 return decision
             if self.ask is not None and self.ask(decision.operation_id):
                 return replace(decision, action=Action.JOIN)
@@ -154,16 +161,18 @@ class Claimant:
     def advance(self, case: Case) -> NotYet | None:
         """Take a case one step on, in a thread of its own; None where something was sent and taken."""
         decision = case.decision
-        # Nobody can have come in between as long as the first attempt is free to claim.
+        # Nobody can have come in between as long as the first attempt is free to claim: what was claimed once stays
+        # so, even if it is forgotten.
         if decision is None or decision.attempt > 1 or decision.action is not Action.SUBMIT:
             decision = self.decide(case)
         if decision is None:
             return NotYet()
         if decision.action is Action.WAIT:
             return NotYet(until=min(decision.until or self.now(), self.now() + _LOOK_AGAIN))
-        return self._send(case, decision.attempt)
+        return self._send(case, decision)
 
-    def _send(self, case: Case, number: int) -> NotYet | None:
+    def _send(self, case: Case, decision: Decision) -> NotYet | None:
+        number = decision.attempt
         if not case.charged:
             try:
                 self.budget.spend(case.item)
@@ -179,6 +188,7 @@ class Claimant:
             claimed_at=claimed_at,
             lease_expires_at=claimed_at + self.policy.lease,
             planned=self.planned(case.item, case.fingerprint, claimed_at),
+            over=decision.over,
         )
         case.decision = None
         if not self.archive.claim(number, claim):
@@ -187,8 +197,21 @@ class Claimant:
             # Held up (a suspended machine): whoever waits for this claim would soon take it for lost.
             self._give_up(number, Stage.REFUSED, claim, None)
             return NotYet()
+        if claim.over:
+            log.warning(
+                "%s may be paid for twice: it may have been taken as attempt %s, whose operation nobody knows. It is "
+                "sent again, as attempt %d",
+                case.item.audio_uri,
+                " and ".join(map(str, sorted(claim.over))),
+                number,
+            )
         try:
             operation = self.send(case.item.link, case.item.settings)
+        except WrongBeforeSendingError as error:
+            # It is about this recording alone, and nothing went out.
+            self._give_up(number, Stage.REFUSED, claim, error)
+            case.conclude(How.REFUSED, error=error)
+            return NotYet()
         except SpeechKitError as error:
             if error.may_have_been_accepted:
                 return self._ambiguous(case, number, claim, error)
@@ -200,16 +223,14 @@ class Claimant:
             case.conclude(How.REFUSED, error=error)
             return NotYet(sent=True)
         submission = replace(claim.planned, operation_id=operation.id, submitted_at=self.now())
-        self._record(number, submission)
+        self._record(number, claim, submission)
         case.conclude(How.SUBMITTED, operation.id)
         return None
 
     def _ambiguous(self, case: Case, number: int, claim: Claim, error: SpeechKitError) -> NotYet:
         self._give_up(number, Stage.LOST, claim, error)
-        case.ambiguous += 1
-        # Once in a run: a request that breaks each time may be paid for each time.
-        if self.request.resubmit_lost and case.ambiguous == 1:
-            log.warning("%s may be paid for twice: %s. It is sent again", case.item.audio_uri, type(error).__name__)
+        if self.request.resubmit_lost and not claim.over:
+            # The next look at the ledger finds it lost, and sends it over that.
             case.charged = False
             return NotYet(sent=True)
         case.conclude(How.LOST, error=self._lost(case, number, self.owner, error))
@@ -220,10 +241,10 @@ class Claimant:
         message = "its claim was held up before anything was sent" if error is None else error.what
         self.archive.give_up(number, stage, claim, Failure(code, message), self.now())
 
-    def _record(self, number: int, submission: Submission) -> None:
+    def _record(self, number: int, claim: Claim, submission: Submission) -> None:
         for pause_s in (*_RECORD_PAUSES_S, None):
             try:
-                self.archive.record_submission(number, self.request.scope, submission)
+                self.archive.record_submission(number, claim.scope, submission, claim.over)
             except ArchiveError as error:
                 if pause_s is not None:
                     self.sleep(pause_s)
@@ -232,9 +253,15 @@ class Claimant:
                     f"The service has taken the recording, and that can't be put on record: {error.what}",
                     recording=submission.audio_uri,
                     operation_id=submission.operation_id,
-                    todo=f"Once the archive can be written: airflow-speechkit archive adopt {submission.fingerprint} "
-                    f"{submission.operation_id} --archive {self.archive.url}",
-                    retry="takes it for a lost submission until then",
+                    todo="Hand that operation id to the sensor yourself"
+                    if self.policy.without_archive
+                    else "Once the archive can be written: airflow-speechkit archive adopt "
+                    f"{submission.fingerprint} {submission.operation_id} --archive {self.archive.url} "
+                    f"--attempt {number}",
+                    retry="sends it again, and pays again: there is no archive"
+                    if self.policy.without_archive
+                    else "takes it for a lost submission until then",
+                    retry_can_help=False,
                 ) from error
             return
 
@@ -260,18 +287,44 @@ class Claimant:
         )
 
     def _lost(self, case: Case, number: int, owner: str | None, error: SpeechKitError | None = None) -> SpeechKitError:
-        command = "airflow-speechkit archive {} --archive " + self.archive.url
+        if self.policy.without_archive:
+            todo = (
+                "The service has no list of operations, and there is no archive that would remember this one: look for "
+                "the seconds in the folder's billing before anything else"
+            )
+            retry = "sends it again, and pays again if it was taken"
+        else:
+            command = "airflow-speechkit archive {} " + f"--attempt {number} --archive {self.archive.url}"
+            again = (
+                "This task instance has sent it again once already, as on_lost_submission='resubmit' says"
+                if self.request.resubmit_lost
+                else "To send it again and perhaps pay twice: on_lost_submission='resubmit'"
+            )
+            todo = (
+                "The service has no list of operations: look for the id in that process's log, or for the seconds in "
+                f"the folder's billing. With the id: `{command.format(f'adopt {case.fingerprint} OPERATION_ID')}`; if "
+                f"it surely wasn't taken: `{command.format(f'release {case.fingerprint}')}`. {again}"
+            )
+            retry = "says the same until one of these is done"
         return SubmissionLostError(
             "The service may have taken this recording, but the operation's id never came back"
             f" (attempt {number}, by {owner or 'a process that is gone'}{f': {error.what}' if error else ''})",
             recording=case.item.audio_uri,
-            todo="The service has no list of operations: look for the id in that process's log, or for the seconds in "
-            f"the folder's billing. With the id: `{command.format(f'adopt {case.fingerprint} OPERATION_ID')}`; if it "
-            f"surely wasn't taken: `{command.format(f'release {case.fingerprint}')}`; to send it again and perhaps pay "
-            "twice: on_lost_submission='resubmit'",
-            retry="says the same until one of these is done",
+            todo=todo,
+            retry=retry,
+            retry_can_help=False,
             request_id=error.request_id if error else None,
             server_trace_id=error.server_trace_id if error else None,
+        )
+
+    def _gone(self, case: Case, operation_id: str) -> ArchiveError:
+        place = self.archive.folder.url_of(operation_file(operation_id, OUTCOME_FILE))
+        return damage(
+            f"The ledger says that the answer to this recording is archived, and {place} has gone",
+            "Put that folder back from a backup; or, to have the recording sent and paid for once more: "
+            f"`airflow-speechkit archive forget {operation_id} --archive {self.archive.url}`",
+            operation_id=operation_id,
+            recording=case.item.audio_uri,
         )
 
 

@@ -16,13 +16,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
+from airflow_speechkit.archive.ledger import Stage
 from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.submission import is_operation_id
-
-if TYPE_CHECKING:
-    from airflow_speechkit.archive.ledger import Stage
 
 ROOT_FILE = "archive.json"
 SUBMISSION_FILE = "submission.json"
@@ -34,6 +31,7 @@ OUTCOME_FILE = "outcome.json"
 REFUSED_PREFIX = "refused-"
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_LEDGER_FILE = re.compile(rf"ledger/[0-9a-f]{{64}}/([0-9]{{4,}})\.({'|'.join(Stage)})\.json", re.ASCII)
 
 
 def checked_operation_id(operation_id: str) -> str:
@@ -46,12 +44,17 @@ def checked_operation_id(operation_id: str) -> str:
     return operation_id
 
 
+def is_fingerprint(text: str) -> bool:
+    """Tell whether this can be a fingerprint."""
+    return _FINGERPRINT.fullmatch(text) is not None
+
+
 def checked_fingerprint(fingerprint: str) -> str:
     """Return a fingerprint that is safe in a path.
 
     :raises SettingsError: it can't be one
     """
-    if not _FINGERPRINT.fullmatch(fingerprint):
+    if not is_fingerprint(fingerprint):
         raise SettingsError(f"{fingerprint[:80]!r} is not a fingerprint", todo="It has 64 hexadecimal digits")
     return fingerprint
 
@@ -59,6 +62,12 @@ def checked_fingerprint(fingerprint: str) -> str:
 def ledger_file(fingerprint: str, number: int, stage: Stage) -> str:
     """Return the name of the file that puts a stage of an attempt on record."""
     return f"ledger/{fingerprint}/{number:04d}.{stage.value}.json"
+
+
+def place_in_ledger(name: str) -> tuple[int, Stage] | None:
+    """Return the attempt and the stage that a file of the ledger is about; None for a file that isn't the ledger's."""
+    found = _LEDGER_FILE.fullmatch(name)
+    return None if found is None else (int(found[1]), Stage(found[2]))
 
 
 def operation_file(operation_id: str, file: str = "") -> str:

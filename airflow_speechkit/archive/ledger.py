@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_speechkit.settings import ApiVersion, AudioEncoding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from airflow_speechkit.settings import RecognitionSettings
 
@@ -138,6 +138,7 @@ class Attempt:
     :param operation_id: from `Stage.IN_FLIGHT` on
     :param submitted_at: from `Stage.IN_FLIGHT` on
     :param failure: of one that failed
+    :param over: the numbers of the lost attempts that it was sent over, on purpose
     """
 
     number: int
@@ -148,6 +149,15 @@ class Attempt:
     operation_id: str | None = None
     submitted_at: datetime | None = None
     failure: Failure | None = None
+    over: tuple[int, ...] = ()
+
+    def is_live(self, now: datetime) -> bool:
+        """Whether somebody may be submitting it just now."""
+        return self.stage is Stage.CLAIMED and self.lease_expires_at is not None and now < self.lease_expires_at
+
+    def is_lost(self, now: datetime) -> bool:
+        """Whether it may have been taken, and nobody is left who could say under which operation id."""
+        return self.stage is Stage.LOST or (self.stage is Stage.CLAIMED and not self.is_live(now))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +166,7 @@ class Request:
 
     :param scope: the task instance: what it paid for on purpose, its own retries get back
     :param reuse: whether what others have paid for will do
-    :param resubmit_lost: whether a lost submission may be paid for again
+    :param resubmit_lost: whether a lost submission may be paid for again, once for each scope
     """
 
     scope: str
@@ -186,6 +196,7 @@ class Decision:
     :param until: for `Action.WAIT`: when the lease ends; for `Action.LOST`: when it ended
     :param owner: for `Action.WAIT` and `Action.LOST`: whose claim it is
     :param failure: for `Action.FAIL`: why
+    :param over: for `Action.SUBMIT`: the lost attempts that may be paid for a second time by it
     """
 
     action: Action
@@ -194,24 +205,35 @@ class Decision:
     until: datetime | None = None
     owner: str | None = None
     failure: Failure | None = None
+    over: tuple[int, ...] = ()
+
+
+def lost_attempts(attempts: Iterable[Attempt], now: datetime) -> list[Attempt]:
+    """Return the lost attempts that nobody has settled, the newest first.
+
+    Only a person settles one, or whoever sends the recording again over it on purpose; that another attempt came to
+    an end says nothing about this one. (A refused attempt was not sent, so it settles nothing. One that was sent and
+    then forgotten does: the numbers it was sent over are all that is kept of it.)
+    """
+    known = sorted(attempts, key=lambda one: -one.number)
+    settled = {number for one in known if one.stage is not Stage.REFUSED for number in one.over}
+    return [one for one in known if one.is_lost(now) and one.number not in settled]
 
 
 def decide(attempts: Sequence[Attempt], request: Request, now: datetime) -> Decision:
     """Say what is to be done about a recording.
 
     An answer that is there is used; else an operation that runs is joined; else whoever is submitting it is waited
-    for; else the newest attempt counts. Attempts that the service refused, or that were never sent, count for nothing.
+    for; else a lost submission is in the way, until somebody settles it; else the newest attempt counts. Attempts that
+    the service refused, that were never sent, or that were forgotten count for nothing.
 
     :param attempts: all that are on record under the fingerprint, in any order
     :param request: who asks
     :param now: UTC
     """
     anew = Decision(action=Action.SUBMIT, attempt=max((one.number for one in attempts), default=0) + 1)
-    ours = [
-        one
-        for one in sorted(attempts, key=lambda one: -one.number)
-        if one.stage is not Stage.REFUSED and (request.reuse or one.scope == request.scope)
-    ]
+    seen = [one for one in sorted(attempts, key=lambda one: -one.number) if request.reuse or one.scope == request.scope]
+    ours = [one for one in seen if one.stage not in (Stage.REFUSED, Stage.FORGOTTEN)]
     for one in ours:
         if one.stage is Stage.FINISHED:
             return Decision(action=Action.REUSE, attempt=one.number, operation_id=one.operation_id)
@@ -222,15 +244,22 @@ def decide(attempts: Sequence[Attempt], request: Request, now: datetime) -> Deci
                 action=Action.ASK if old else Action.JOIN, attempt=one.number, operation_id=one.operation_id
             )
     for one in ours:
-        if one.stage is Stage.CLAIMED and one.lease_expires_at is not None and now < one.lease_expires_at:
+        if one.is_live(now):
             return Decision(action=Action.WAIT, attempt=one.number, until=one.lease_expires_at, owner=one.owner)
-    if not ours:
-        return anew
-    newest = ours[0]
-    if newest.stage is Stage.FAILED and newest.failure is not None and newest.failure.hopeless:
+    lost = lost_attempts(seen, now)
+    if lost and not (request.resubmit_lost and _may_resubmit(ours, request, now)):
+        return Decision(action=Action.LOST, attempt=lost[0].number, until=lost[0].lease_expires_at, owner=lost[0].owner)
+    newest = ours[0] if ours else None
+    if newest is not None and newest.stage is Stage.FAILED and newest.failure is not None and newest.failure.hopeless:
         return Decision(
             action=Action.FAIL, attempt=newest.number, operation_id=newest.operation_id, failure=newest.failure
         )
-    if newest.stage in (Stage.LOST, Stage.CLAIMED) and not request.resubmit_lost:
-        return Decision(action=Action.LOST, attempt=newest.number, until=newest.lease_expires_at, owner=newest.owner)
-    return anew
+    return replace(anew, over=tuple(one.number for one in lost))
+
+
+def _may_resubmit(attempts: Iterable[Attempt], request: Request, now: datetime) -> bool:
+    """Whether this scope has not lost a submission yet that it had sent over a lost one.
+
+    A request that breaks each time may be paid for each time, and a task is tried again and again.
+    """
+    return not any(one.scope == request.scope and one.over and one.is_lost(now) for one in attempts)

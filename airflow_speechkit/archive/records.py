@@ -27,6 +27,7 @@ class Claim:
     :param claimed_at: UTC
     :param lease_expires_at: until when others wait for its operation id
     :param planned: the submission as it will be, without its operation id
+    :param over: the numbers of the lost attempts that it is sent over, on purpose
     """
 
     id: str
@@ -35,6 +36,7 @@ class Claim:
     claimed_at: datetime
     lease_expires_at: datetime
     planned: Submission
+    over: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +46,13 @@ class Entry:
     :param submission: the submission
     :param attempt: its number under the fingerprint; None for a recording that never got as far as a claim
     :param scope: the task instance that made it
+    :param over: as in its `Claim`
     """
 
     submission: Submission
     attempt: int | None
     scope: str | None
+    over: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +93,15 @@ def unpack(raw: bytes, url: str) -> dict[str, Any]:
         raise ArchiveError(
             f"{url} is damaged: it can't be told what was submitted",
             todo="Look at it with your own eyes, and put it back from a backup if there is one",
+            retry="ends in the same way until then",
+            retry_can_help=False,
         ) from error
     if not isinstance(version, int) or version > ARCHIVE_VERSION:
         raise ArchiveError(
             f"{url} was written by a later version (archive_version {version}, this one knows {ARCHIVE_VERSION})",
             todo="Upgrade airflow-speechkit",
+            retry="ends in the same way until then",
+            retry_can_help=False,
         )
     return dict(data)
 
@@ -106,6 +114,7 @@ def claim_to_json(claim: Claim) -> dict[str, Any]:
         "scope": claim.scope,
         "claimed_at": claim.claimed_at.isoformat(),
         "lease_expires_at": claim.lease_expires_at.isoformat(),
+        "over": list(claim.over),
         "planned": claim.planned.to_json(),
     }
 
@@ -119,18 +128,40 @@ def claim_from_json(data: Mapping[str, Any]) -> Claim:
         claimed_at=datetime.fromisoformat(data["claimed_at"]),
         lease_expires_at=datetime.fromisoformat(data["lease_expires_at"]),
         planned=Submission.from_json(data["planned"]),
+        over=_over(data),
     )
+
+
+def is_tombstone(data: Mapping[str, Any]) -> bool:
+    """Tell whether this is what was left in place of a claim that was forgotten."""
+    return "forgotten_at" in data
+
+
+def tombstone(mark: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is left in place of a claim: nothing of the recording, but its number can't be claimed again.
+
+    :param mark: what the ledger says about the attempt from now on
+    """
+    return {**mark, "forgotten_at": mark["at"]}
 
 
 def entry_to_json(entry: Entry) -> dict[str, Any]:
     """Return plain JSON types."""
-    return {"attempt": entry.attempt, "scope": entry.scope, "submission": entry.submission.to_json()}
+    return {
+        "attempt": entry.attempt,
+        "scope": entry.scope,
+        "over": list(entry.over),
+        "submission": entry.submission.to_json(),
+    }
 
 
 def entry_from_json(data: Mapping[str, Any]) -> Entry:
     """Rebuild what `entry_to_json` gave."""
     return Entry(
-        submission=Submission.from_json(data["submission"]), attempt=data.get("attempt"), scope=data.get("scope")
+        submission=Submission.from_json(data["submission"]),
+        attempt=data.get("attempt"),
+        scope=data.get("scope"),
+        over=_over(data),
     )
 
 
@@ -163,6 +194,7 @@ def attempt_to_json(entry: Entry, outcome: Outcome) -> dict[str, Any]:
     return {
         "attempt": entry.attempt,
         "scope": entry.scope,
+        "over": list(entry.over),
         "operation_id": outcome.operation_id,
         "submitted_at": entry.submission.submitted_at.isoformat(),
         "at": outcome.at.isoformat(),
@@ -170,13 +202,21 @@ def attempt_to_json(entry: Entry, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def given_up_to_json(scope: str | None, owner: str | None, failure: Failure, at: datetime) -> dict[str, Any]:
+def given_up_to_json(claim: Claim, failure: Failure, at: datetime) -> dict[str, Any]:
     """Return what the ledger says about an attempt without an operation."""
-    return {"scope": scope, "owner": owner, "at": at.isoformat(), "failure": _failure_to_json(failure)}
+    return {
+        "scope": claim.scope,
+        "owner": claim.owner,
+        "over": list(claim.over),
+        "at": at.isoformat(),
+        "failure": _failure_to_json(failure),
+    }
 
 
 def attempt_from_json(number: int, stage: Stage, data: Mapping[str, Any]) -> Attempt:
     """Read the file of an attempt's stage."""
+    if is_tombstone(data):
+        stage = Stage.FORGOTTEN
     if stage is Stage.CLAIMED:
         claim = claim_from_json(data)
         return Attempt(
@@ -185,6 +225,7 @@ def attempt_from_json(number: int, stage: Stage, data: Mapping[str, Any]) -> Att
             scope=claim.scope,
             owner=claim.owner,
             lease_expires_at=claim.lease_expires_at,
+            over=claim.over,
         )
     if stage is Stage.IN_FLIGHT:
         entry = entry_from_json(data)
@@ -194,6 +235,7 @@ def attempt_from_json(number: int, stage: Stage, data: Mapping[str, Any]) -> Att
             scope=entry.scope,
             operation_id=entry.submission.operation_id,
             submitted_at=entry.submission.submitted_at,
+            over=entry.over,
         )
     submitted_at = data.get("submitted_at")
     return Attempt(
@@ -204,7 +246,13 @@ def attempt_from_json(number: int, stage: Stage, data: Mapping[str, Any]) -> Att
         operation_id=data.get("operation_id"),
         submitted_at=datetime.fromisoformat(submitted_at) if submitted_at else None,
         failure=_failure_from_json(data.get("failure")),
+        over=_over(data),
     )
+
+
+def _over(data: Mapping[str, Any]) -> tuple[int, ...]:
+    # Archives that are older than the field have none.
+    return tuple(int(number) for number in data.get("over") or ())
 
 
 def _failure_to_json(failure: Failure | None) -> dict[str, Any] | None:

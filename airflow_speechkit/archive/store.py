@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,10 +22,14 @@ from airflow_speechkit.archive.layout import (
     SUBMISSION_FILE,
     checked_fingerprint,
     forgotten_file,
+    is_fingerprint,
     ledger_file,
     operation_file,
+    place_in_ledger,
 )
 from airflow_speechkit.archive.ledger import RESULTS_KEPT, Attempt, Failure, Stage
+from airflow_speechkit.archive.probing import probe
+from airflow_speechkit.archive.reading import damage, load, parsed, read
 from airflow_speechkit.archive.records import (
     Claim,
     Entry,
@@ -38,26 +41,22 @@ from airflow_speechkit.archive.records import (
     entry_from_json,
     entry_to_json,
     given_up_to_json,
+    is_tombstone,
     outcome_from_json,
     outcome_to_json,
     pack,
-    unpack,
 )
 from airflow_speechkit.errors import ArchiveError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.submission import is_operation_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
-    from typing import TypeVar
 
     from airflow_speechkit.submission import Submission
-
-    _T = TypeVar("_T")
-
-log = logging.getLogger(__name__)
 
 _WEIGHT = {stage: place for place, stage in enumerate(Stage)}
 
@@ -91,24 +90,7 @@ class Archive:
 
         :raises ArchiveError: it can't be relied on; nothing may be submitted
         """
-        if self._read(ROOT_FILE) is None and self.folder.create(ROOT_FILE, pack({"created_at": now.isoformat()})):
-            log.warning(
-                "A new archive begins at %s. If there should be one already, stop here: without it everything "
-                "is paid for again",
-                self.url,
-            )
-        root = self._read(ROOT_FILE)
-        if root is not None:
-            self._parsed(ROOT_FILE, lambda: unpack(root, self.folder.url_of(ROOT_FILE)))
-        # The root's own bytes, so that nothing is lost where this does overwrite; and no file of its own, which
-        # would have to be deleted: the role that may write objects (storage.uploader) may not do that.
-        if root is None or self.folder.create(ROOT_FILE, root):
-            raise ArchiveError(
-                f"The store under {self.url} lets a second writer overwrite the first: two runs would both pay",
-                todo="Keep the archive on a local disk, or in a bucket whose store honours `If-None-Match: *` "
-                "(Object Storage and S3 do)",
-                retry_can_help=False,
-            )
+        probe(self.folder, now)
 
     # The ledger
 
@@ -124,33 +106,47 @@ class Archive:
             if stage is Stage.REFUSED:
                 newest.append(Attempt(number=number, stage=stage))
                 continue
-            data = self._load(ledger_file(fingerprint, number, stage), dict)
+            name = ledger_file(fingerprint, number, stage)
+            data = load(self.folder, name, dict)
             if data is None:
                 # Forgotten between the listing and now.
                 continue
-            attempt = self._parsed(
-                ledger_file(fingerprint, number, stage), partial(attempt_from_json, number, stage, data)
-            )
-            newest.append(self._completed(attempt, data) if stage is Stage.IN_FLIGHT else attempt)
+            attempt = parsed(self.folder, name, partial(attempt_from_json, number, stage, data))
+            newest.append(self._completed(attempt, name, data) if stage is Stage.IN_FLIGHT else attempt)
         return newest
 
     def _stages(self, fingerprint: str) -> dict[int, Stage]:
         found: dict[int, Stage] = {}
         for name in self.folder.names(f"ledger/{checked_fingerprint(fingerprint)}"):
-            number, stage = name.rsplit("/", 1)[-1].split(".")[:2]
-            one = Stage(stage)
-            before = found.get(int(number))
-            if before is None or _WEIGHT[one] < _WEIGHT[before]:
-                found[int(number)] = one
+            place = place_in_ledger(name)
+            if place is None:
+                # Something else's: .DS_Store, a conflicting copy of a sync tool.
+                continue
+            number, stage = place
+            before = found.get(number)
+            if before is None or _WEIGHT[stage] < _WEIGHT[before]:
+                found[number] = stage
         return dict(sorted(found.items()))
 
-    def _completed(self, attempt: Attempt, data: dict[str, Any]) -> Attempt:
-        operation_id = attempt.operation_id or ""
-        present = {name.rsplit("/", 1)[-1] for name in self.folder.names(operation_file(operation_id))}
-        entry = self._parsed(operation_file(operation_id, SUBMISSION_FILE), partial(entry_from_json, data))
-        if SUBMISSION_FILE not in present:
-            self.folder.create(operation_file(operation_id, SUBMISSION_FILE), pack(entry_to_json(entry)))
-        outcome = self.outcome(operation_id) if OUTCOME_FILE in present else None
+    def _completed(self, attempt: Attempt, name: str, data: dict[str, Any]) -> Attempt:
+        entry = parsed(self.folder, name, partial(entry_from_json, data))
+        operation_id, mark = entry.submission.operation_id, entry.submission.fingerprint
+        place = operation_file(operation_id, SUBMISSION_FILE)
+        there = self.submission(operation_id)
+        if there is None:
+            if self.is_forgotten(operation_id):
+                return replace(attempt, stage=Stage.FORGOTTEN)
+            self.folder.create(place, pack(entry_to_json(entry)))
+        elif there.fingerprint != mark:
+            raise damage(
+                f"{self.folder.url_of(name)} names an operation that {self.folder.url_of(place)} says was of "
+                f"{there.audio_uri}: it isn't known which operation this recording has",
+                f"Remove {self.folder.url_of(name)} (a mistyped `archive adopt` wrote it); the submission is lost "
+                "again then, and can be adopted or released",
+                operation_id=operation_id,
+                recording=entry.submission.audio_uri,
+            )
+        outcome = self.outcome(operation_id)
         if outcome is None:
             return attempt
         self._settle(entry, outcome)
@@ -161,16 +157,17 @@ class Archive:
 
         :raises ArchiveError: the archive can't be written, or isn't there any more
         """
-        if self._read(ROOT_FILE) is None:
+        if read(self.folder, ROOT_FILE) is None:
             raise ArchiveError(
                 f"{self.folder.url_of(ROOT_FILE)} has gone: this isn't the archive that it was",
                 todo="See whether the disk is still mounted, or the bucket still there",
+                retry="goes on once it is there again",
             )
         name = ledger_file(claim.planned.fingerprint, number, Stage.CLAIMED)
         if self.folder.create(name, pack(claim_to_json(claim))):
             return True
         # A client that retries a write of its own finds it there and reports a loss.
-        there = self._load(name, claim_from_json)
+        there = self.planned(claim.planned.fingerprint, number)
         return there is not None and there.id == claim.id
 
     def give_up(self, number: int, stage: Stage, claim: Claim, failure: Failure, now: datetime) -> None:
@@ -182,52 +179,69 @@ class Archive:
         """
         self.folder.create(
             ledger_file(claim.planned.fingerprint, number, stage),
-            pack(given_up_to_json(claim.scope, claim.owner, failure, now)),
+            pack(given_up_to_json(claim, failure, now)),
         )
 
-    def record_submission(self, number: int, entry_scope: str, submission: Submission) -> None:
+    def record_submission(
+        self, number: int, entry_scope: str, submission: Submission, over: Sequence[int] = ()
+    ) -> None:
         """Put on record that the service has taken a recording. Again, and it changes nothing.
 
         :param number: the attempt
         :param entry_scope: the task instance that made it
         :param submission: with its operation id
+        :param over: as in its `Claim`
         :raises ArchiveError: it can't be written, or the operation is on record for something else
         """
-        entry = Entry(submission=submission, attempt=number, scope=entry_scope)
+        entry = Entry(submission=submission, attempt=number, scope=entry_scope, over=tuple(over))
         packed = pack(entry_to_json(entry))
-        name = ledger_file(submission.fingerprint, number, Stage.IN_FLIGHT)
-        operation_file(submission.operation_id)
-        for place in (name, operation_file(submission.operation_id, SUBMISSION_FILE)):
-            if not self.folder.create(place, packed):
-                there = self._load(place, entry_from_json)
-                if there is not None and (
-                    there.submission.operation_id != submission.operation_id
-                    or there.submission.fingerprint != submission.fingerprint
-                ):
-                    raise ArchiveError(
-                        f"{self.folder.url_of(place)} says something else than that operation "
-                        f"{submission.operation_id} was submitted here",
-                        recording=submission.audio_uri,
-                        operation_id=submission.operation_id,
-                    )
+        place = operation_file(submission.operation_id, SUBMISSION_FILE)
+        # Before anything is written: an id that belongs to another recording must not get into the ledger. Then the
+        # ledger first: from it the other file can be made, but not the other way round.
+        self._check_same(place, entry)
+        for name in (ledger_file(submission.fingerprint, number, Stage.IN_FLIGHT), place):
+            if not self.folder.create(name, packed):
+                self._check_same(name, entry)
+
+    def _check_same(self, name: str, entry: Entry) -> None:
+        there, ours = load(self.folder, name, entry_from_json), entry.submission
+        if there is None:
+            return
+        on_record = (there.submission.operation_id, there.submission.fingerprint, there.attempt)
+        if on_record != (ours.operation_id, ours.fingerprint, entry.attempt):
+            raise ArchiveError(
+                f"{self.folder.url_of(name)} says something else than that operation {ours.operation_id} was submitted "
+                f"here: it says operation {there.submission.operation_id}, attempt {there.attempt}, of "
+                f"{there.submission.audio_uri}",
+                recording=ours.audio_uri,
+                operation_id=ours.operation_id,
+                todo=f"Check the operation id: `airflow-speechkit archive show {ours.operation_id} --archive "
+                f"{self.url}` says what it is on record for",
+                retry="ends in the same way",
+                retry_can_help=False,
+            )
 
     def planned(self, fingerprint: str, number: int) -> Claim | None:
-        """Return an attempt's claim, or None if there is none."""
-        return self._load(ledger_file(checked_fingerprint(fingerprint), number, Stage.CLAIMED), claim_from_json)
+        """Return an attempt's claim, or None if there is none, or it was forgotten."""
+        return load(
+            self.folder,
+            ledger_file(checked_fingerprint(fingerprint), number, Stage.CLAIMED),
+            lambda data: None if is_tombstone(data) else claim_from_json(data),
+        )
 
     def fingerprints(self) -> Iterator[str]:
         """Give every fingerprint in the ledger."""
-        return self.folder.folders("ledger")
+        return filter(is_fingerprint, self.folder.folders("ledger"))
 
     # From an operation id to everything else
 
     def operations(self, prefix: str = "") -> Iterator[str]:
         """Give the ids of all operations on record, the synthetic ones of refused recordings too."""
-        return (one for one in self.folder.folders("operations") if one.startswith(prefix))
+        return (one for one in self.folder.folders("operations") if is_operation_id(one) and one.startswith(prefix))
 
     def entry(self, operation_id: str) -> Entry | None:
         """Return the submission and its place in the ledger, or None if it isn't on record."""
-        return self._load(operation_file(operation_id, SUBMISSION_FILE), entry_from_json)
+        return load(self.folder, operation_file(operation_id, SUBMISSION_FILE), entry_from_json)
 
     def submission(self, operation_id: str) -> Submission | None:
         """Return what was submitted, or None if it isn't on record.
@@ -242,12 +256,16 @@ class Archive:
 
         :raises ArchiveError: it can't be read
         """
-        return self._load(operation_file(operation_id, OUTCOME_FILE), outcome_from_json)
+        return load(self.folder, operation_file(operation_id, OUTCOME_FILE), outcome_from_json)
 
     def failure(self, operation_id: str) -> Failure | None:
         """Return why there is no answer, or None if there is one, or none yet."""
         outcome = self.outcome(operation_id)
         return None if outcome is None else outcome.failure
+
+    def is_forgotten(self, operation_id: str) -> bool:
+        """Tell whether it is on record that the operation was removed."""
+        return read(self.folder, forgotten_file(operation_id)) is not None
 
     def answer(self, operation_id: str) -> Answer | None:
         """Return the service's answer byte for byte, or None if none is kept.
@@ -268,12 +286,12 @@ class Archive:
 
     def _unzipped(self, operation_id: str, file: str, outcome: Outcome) -> bytes:
         name = operation_file(operation_id, file)
-        raw = self._read(name)
+        raw = read(self.folder, name)
         if raw is None or hashlib.sha256(raw).hexdigest() != outcome.files[file]["sha256"]:
-            raise _damage(
+            raise damage(
                 f"{self.folder.url_of(name)} {'has gone' if raw is None else 'is not what was written'}",
                 "Put it back from a backup if there is one; the service keeps answers for three days only",
-                operation_id,
+                operation_id=operation_id,
             )
         return gzip.decompress(raw)
 
@@ -291,7 +309,7 @@ class Archive:
         if answer.api_version == ApiVersion.V3 and failure is None and answer.recognition is None:
             raise ValueError("an answer of API v3 without its recognition")
         entry = self.entry(answer.operation_id)
-        if entry is None and self._read(forgotten_file(answer.operation_id)) is not None:
+        if entry is None and self.is_forgotten(answer.operation_id):
             return Outcome(operation_id=answer.operation_id, stage=Stage.FORGOTTEN, at=now)
         files = {}
         # The recognition first: where only one of the two gets there, it is the one that can't be had for longer.
@@ -311,7 +329,7 @@ class Archive:
     def _kept(self, name: str, packed: bytes) -> dict[str, Any]:
         if not self.folder.create(name, packed):
             # Somebody else's, or that of a process that was killed: whole in any case, and as good as ours.
-            there = self._read(name)
+            there = read(self.folder, name)
             packed = packed if there is None else there
         return {"sha256": hashlib.sha256(packed).hexdigest(), "bytes": len(packed)}
 
@@ -361,31 +379,3 @@ class Archive:
                 ledger_file(entry.submission.fingerprint, entry.attempt, outcome.stage),
                 pack(attempt_to_json(entry, outcome)),
             )
-
-    # Reading
-
-    def _read(self, name: str) -> bytes | None:
-        try:
-            return self.folder.read(name)
-        except FileNotFoundError:
-            return None
-
-    def _load(self, name: str, build: Callable[[dict[str, Any]], _T]) -> _T | None:
-        raw = self._read(name)
-        if raw is None:
-            return None
-        return self._parsed(name, lambda: build(unpack(raw, self.folder.url_of(name))))
-
-    def _parsed(self, name: str, build: Callable[[], _T]) -> _T:
-        try:
-            return build()
-        except (KeyError, TypeError, ValueError) as error:
-            raise _damage(
-                f"{self.folder.url_of(name)} is damaged: {type(error).__name__}",
-                "Look at it with your own eyes, and put it back from a backup if there is one",
-            ) from error
-
-
-def _damage(what: str, todo: str, operation_id: str | None = None) -> ArchiveError:
-    # An archive that can't be reached may be there again in a minute; a file that is broken stays so.
-    return ArchiveError(what, todo=todo, operation_id=operation_id, retry_can_help=False)

@@ -107,8 +107,69 @@ class TestDecide:
         assert decided(attempt(1, Stage.LOST), attempt(2, Stage.REFUSED)) == (Action.LOST, 1, None)
         assert decided(attempt(1, Stage.LOST), attempt(2, Stage.REFUSED), resubmit_lost=True)[1] == 3
 
-    def test_a_lost_submission_is_over_once_a_later_one_came_to_an_end(self) -> None:
-        assert decided(attempt(1, Stage.LOST), failed(2, 13)) == (Action.SUBMIT, 3, None)
+    @pytest.mark.parametrize(
+        "later",
+        [
+            failed(2, 13),
+            failed(2, 3),
+            attempt(2, Stage.EXPIRED),
+            attempt(2, Stage.FORGOTTEN),
+            # Sent over another one, or over this one but never really sent.
+            failed(3, 13, over=(2,)),
+            attempt(2, Stage.REFUSED, over=(1,)),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("lost", [attempt(1, Stage.LOST), attempt(1, Stage.CLAIMED, lease_expires_at=NOW)])
+    def test_a_lost_submission_is_not_over_because_another_one_came_to_an_end(
+        self, lost: Attempt, later: Attempt
+    ) -> None:
+        assert decided(lost, later) == (Action.LOST, 1, None)
+
+    @pytest.mark.parametrize(
+        "later",
+        [failed(2, 13, over=(1,)), attempt(2, Stage.EXPIRED, over=(1,)), attempt(2, Stage.FORGOTTEN, over=(1,))],
+    )
+    def test_a_lost_submission_is_over_once_it_was_sent_again_on_purpose(self, later: Attempt) -> None:
+        assert decided(attempt(1, Stage.LOST), later) == (Action.SUBMIT, 3, None)
+
+    def test_of_several_lost_submissions_each_has_to_be_settled(self) -> None:
+        both = (attempt(1, Stage.LOST), attempt(2, Stage.LOST))
+        assert decided(*both) == (Action.LOST, 2, None)
+        assert decided(attempt(1, Stage.LOST), attempt(2, Stage.REFUSED)) == (Action.LOST, 1, None)
+        decision = decide(both, Request(scope=MINE, resubmit_lost=True), NOW)
+        assert (decision.action, decision.attempt, decision.over) == (Action.SUBMIT, 3, (2, 1))
+        assert decided(*both, failed(3, 13, over=(2, 1))) == (Action.SUBMIT, 4, None)
+
+    def test_what_is_sent_over_nothing_says_so(self) -> None:
+        assert decide([], Request(scope=MINE, resubmit_lost=True), NOW).over == ()
+        over = attempt(1, Stage.LOST), failed(2, 13, over=(1,))
+        assert decide(over, Request(scope=MINE, resubmit_lost=True), NOW).over == ()
+
+    @pytest.mark.parametrize(
+        "again",
+        [
+            attempt(2, Stage.LOST, scope=MINE, over=(1,)),
+            attempt(2, Stage.CLAIMED, scope=MINE, over=(1,), lease_expires_at=NOW),
+        ],
+        ids=["lost", "killed"],
+    )
+    def test_a_task_instance_sends_over_a_lost_submission_once(self, again: Attempt) -> None:
+        before = attempt(1, Stage.LOST)
+        assert decided(before, again, resubmit_lost=True) == (Action.LOST, 2, None)
+        # Another one may, once; and then that one has settled them all.
+        theirs = decide([before, again], Request(scope="another", resubmit_lost=True), NOW)
+        assert (theirs.action, theirs.over) == (Action.SUBMIT, (2,))
+
+    def test_a_task_instance_whose_second_send_was_taken_may_send_over_a_lost_one_again(self) -> None:
+        story = (attempt(1, Stage.LOST), failed(2, 13, scope=MINE, over=(1,)), attempt(3, Stage.LOST, scope=MINE))
+        assert decided(*story, resubmit_lost=True) == (Action.SUBMIT, 4, None)
+
+    def test_what_would_fail_again_is_not_sent_over_a_lost_submission(self) -> None:
+        assert decided(attempt(1, Stage.LOST), failed(2, 3), resubmit_lost=True) == (Action.FAIL, 2, "op2")
+
+    def test_a_forgotten_failure_counts_as_never_having_been(self) -> None:
+        assert decided(failed(1, 3), attempt(2, Stage.FORGOTTEN)) == (Action.FAIL, 1, "op1")
 
     def test_the_order_of_the_records_does_not_matter(self) -> None:
         assert decided(attempt(2, Stage.IN_FLIGHT), failed(1, 13)) == (Action.JOIN, 2, "op2")
@@ -131,6 +192,11 @@ class TestPayAgainOnPurpose:
     def test_a_retry_of_the_same_task_instance_does_not_pay_a_third_time(self, stage: Stage, action: Action) -> None:
         found = decided(attempt(1, Stage.FINISHED), attempt(2, stage, scope=MINE), reuse=False)
         assert found[:2] == (action, 2)
+
+    def test_what_others_settled_is_not_settled_for_it(self) -> None:
+        # Its own may have been paid for; that somebody else paid for another one is no leave to pay a third time.
+        found = decided(attempt(1, Stage.LOST, scope=MINE), failed(2, 13, over=(1,)), reuse=False)
+        assert found == (Action.LOST, 1, None)
 
     def test_its_own_hopeless_failure_ends_at_once(self) -> None:
         assert decided(failed(1, 3, scope=MINE), reuse=False)[0] is Action.FAIL

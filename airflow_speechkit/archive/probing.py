@@ -1,0 +1,46 @@
+"""Whether an archive can be relied on, seen before anything is submitted."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.archive.layout import ROOT_FILE
+from airflow_speechkit.archive.reading import parsed, read
+from airflow_speechkit.archive.records import pack, unpack
+from airflow_speechkit.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from airflow_speechkit.folder import Folder
+
+log = logging.getLogger(__name__)
+
+
+def probe(folder: Folder, now: datetime) -> None:
+    """See that an archive can be read and written, and that of two who claim the same thing one loses.
+
+    :param folder: where it lies
+    :param now: UTC
+    :raises ArchiveError: it can't be relied on; nothing may be submitted
+    """
+    if read(folder, ROOT_FILE) is None and folder.create(ROOT_FILE, pack({"created_at": now.isoformat()})):
+        log.warning(
+            "A new archive begins at %s. If there should be one already, stop here: without it everything "
+            "is paid for again",
+            folder.url,
+        )
+    root = read(folder, ROOT_FILE)
+    if root is not None:
+        parsed(folder, ROOT_FILE, lambda: unpack(root, folder.url_of(ROOT_FILE)))
+    # The root's own bytes, so that nothing is lost where this does overwrite; and no file of its own, which
+    # would have to be deleted: the role that may write objects (storage.uploader) may not do that.
+    if root is None or folder.create(ROOT_FILE, root):
+        raise ArchiveError(
+            f"The store under {folder.url} lets a second writer overwrite the first: two runs would both pay",
+            todo="Keep the archive on a local disk, or in a bucket whose store honours `If-None-Match: *` "
+            "(Object Storage and S3 do)",
+            retry="ends in the same way",
+            retry_can_help=False,
+        )
