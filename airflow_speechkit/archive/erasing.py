@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tempfile
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,36 @@ TABLES = ("recognitions", "utterances", "words", "analyses")
 
 #: Rows in a row group of a file that is written anew.
 _ROW_GROUP_ROWS = 250_000
+
+#: What means the same with and without quotes; a schema may have several parts.
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*", re.ASCII)
+
+#: What nobody has written to for so long was left by a process that was killed.
+UNFINISHED_FOR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """Files of the tables that aren't finished.
+
+    :param removed: those that nobody has written to for `UNFINISHED_FOR`
+    :param left: those that somebody may be writing just now
+    """
+
+    removed: list[str]
+    left: list[str]
+
+
+def erase_unfinished(target: Folder) -> Unfinished:
+    """Remove what processes were killed while they wrote it: rows of any operation, in files that nobody reads.
+
+    :param target: where the transform wrote the tables
+    :raises StorageError: a file can't be removed
+    """
+    removed = [name for table in TABLES for name in target.unfinished(table, untouched_for=UNFINISHED_FOR)]
+    for name in removed:
+        target.delete(name)
+    return Unfinished(removed=removed, left=[name for table in TABLES for name in target.unfinished(table)])
 
 
 def erase_from_files(target: Folder, operation_ids: Collection[str]) -> list[str]:
@@ -105,18 +138,21 @@ def _of_lines(raw: bytes, ids: frozenset[str]) -> bytes | None:
     return None if len(left) == len(lines) else b"".join(left)
 
 
-def erase_from_duckdb(database: str, operation_ids: Collection[str], schema: str | None = None) -> int:
+def erase_from_duckdb(
+    database: str, operation_ids: Collection[str], *, schema: str | None = None, table_prefix: str = ""
+) -> int:
     """Remove the operations' rows from the tables of a DuckDB database, in one transaction.
 
     :param database: its file
     :param schema: the tables' schema; all schemas without
+    :param table_prefix: what stands before each table's name
     :return: how many rows were removed
-    :raises StorageError: the file can't be opened, or another process has it open
+    :raises StorageError: the file can't be opened, another process has it open, or none of the tables is in it
     """
     import duckdb
 
     if not Path(database).is_file():
-        raise StorageError(f"There is no DuckDB database at {database}")
+        raise StorageError(f"There is no DuckDB database at {database}", retry_can_help=False)
     try:
         connection = duckdb.connect(database)
     except duckdb.Error as error:
@@ -128,12 +164,19 @@ def erase_from_duckdb(database: str, operation_ids: Collection[str], schema: str
         found: list[tuple[str, str]] = connection.execute(
             "SELECT table_schema, table_name FROM information_schema.tables "
             "WHERE table_type = 'BASE TABLE' AND list_contains(?, table_name) AND (? IS NULL OR table_schema = ?)",
-            [list(TABLES), schema, schema],
+            [[f"{table_prefix}{table}" for table in TABLES], schema, schema],
         ).fetchall()
+        if not found:
+            where = database if schema is None else f"schema `{schema}` of {database}"
+            raise StorageError(
+                f"There is none of the tables {', '.join(f'{table_prefix}{table}' for table in TABLES)} in {where}",
+                todo="Give the `table_prefix` and the `schema` that SpeechKitToSqlOperator loads them with",
+                retry_can_help=False,
+            )
         connection.begin()
         removed = 0
         for table_schema, table in found:
-            place = ".".join(f'"{part.replace(chr(34), chr(34) * 2)}"' for part in (table_schema, table))
+            place = f"{_quoted(table_schema)}.{_quoted(table)}"
             row: tuple[Any, ...] | None = connection.execute(
                 f"DELETE FROM {place} WHERE list_contains(?, operation_id)",  # noqa: S608 - both names quoted
                 [sorted(operation_ids)],
@@ -145,7 +188,22 @@ def erase_from_duckdb(database: str, operation_ids: Collection[str], schema: str
     return removed
 
 
-def sql_for(operation_ids: Collection[str]) -> str:
-    """Return the statements that remove the operations from any other database."""
+def sql_for(operation_ids: Collection[str], *, schema: str | None = None, table_prefix: str = "") -> str:
+    """Return the statements that remove the operations from any other database.
+
+    :param schema: the tables' schema
+    :param table_prefix: what stands before each table's name
+    """
     quoted = ", ".join(f"'{one}'" for one in sorted(operation_ids))
-    return "\n".join(f"DELETE FROM {table} WHERE operation_id IN ({quoted});" for table in TABLES)  # noqa: S608
+    names = [_as_needed(f"{table_prefix}{table}") for table in TABLES]
+    names = names if schema is None else [f"{_as_needed(schema)}.{name}" for name in names]
+    return "\n".join(f"DELETE FROM {name} WHERE operation_id IN ({quoted});" for name in names)  # noqa: S608
+
+
+def _as_needed(name: str) -> str:
+    """Quote a name only where it has to be: not every database takes these quotes."""
+    return name if _PLAIN.fullmatch(name) else _quoted(name)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

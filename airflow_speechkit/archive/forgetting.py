@@ -1,27 +1,33 @@
-"""Remove what is known of a recording: from the archive, from the tables' files, from a DuckDB database."""
+"""Remove what is known of a recording from the archive."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.archive.layout import (
-    OUTCOME_FILE,
     REFUSED_PREFIX,
+    SUBMISSION_FILE,
     checked_operation_id,
     forgotten_file,
     ledger_file,
     operation_file,
 )
-from airflow_speechkit.archive.ledger import Stage
-from airflow_speechkit.archive.records import pack, unpack
+from airflow_speechkit.archive.ledger import Attempt, Stage
+from airflow_speechkit.archive.reading import load, read
+from airflow_speechkit.archive.records import pack, tombstone
 from airflow_speechkit.errors import ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from airflow_speechkit.archive.records import Claim
     from airflow_speechkit.archive.store import Archive
+
+#: After this a file that isn't finished never will be. In the ledger others may be writing just now.
+UNFINISHED_FOR = timedelta(hours=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,71 +57,66 @@ def forget(archive: Archive, operation_id: str, *, now: datetime, even_if_runnin
     checked_operation_id(operation_id)
     began = _begun(archive, operation_id)
     if began is None:
-        entry = archive.entry(operation_id)
-        outcome = archive.outcome(operation_id)
-        if entry is None and outcome is None:
-            raise ArchiveError("This operation isn't in the archive", operation_id=operation_id)
-        if not even_if_running and outcome is None:
-            raise ArchiveError(
-                "No end of this operation is on record: whoever waits for it would put it back",
-                operation_id=operation_id,
-                todo="Wait until it has ended, or say --even-if-running",
-            )
-        began = {
-            "operation_id": operation_id,
-            "fingerprint": entry.submission.fingerprint if entry else None,
-            "attempt": entry.attempt if entry else None,
-            "scope": entry.scope if entry else None,
-            "submitted_at": entry.submission.submitted_at.isoformat() if entry else None,
-            "began_at": now.isoformat(),
-        }
+        began = _begin(archive, operation_id, now, even_if_running)
         archive.folder.replace(forgotten_file(operation_id), pack(began))
     removed = 0
     if began["attempt"] is not None:
-        mark = {name: began[name] for name in ("attempt", "scope", "operation_id", "submitted_at")}
-        mark |= {"at": began["began_at"], "failure": None}
+        names = ("attempt", "scope", "over", "operation_id", "submitted_at")
+        mark = {name: began.get(name) for name in names} | {"at": began["began_at"], "failure": None}
         removed += _clear(archive, str(began["fingerprint"]), int(began["attempt"]), mark)
-    # The outcome last: without it the next call would take what is left for an operation that runs.
-    names = sorted(archive.folder.names(operation_file(operation_id)), key=lambda name: name.endswith(OUTCOME_FILE))
-    for name in names:
+    folder = operation_file(operation_id)
+    # Also what a process was killed while it wrote: it may be a whole answer. The submission last: it leads from a
+    # recording to what is left of its operation.
+    for name in [*archive.folder.unfinished(folder), *sorted(archive.folder.names(folder), key=_is_submission)]:
         archive.folder.delete(name)
         removed += 1
+    archive.folder.prune(folder)
     archive.folder.replace(forgotten_file(operation_id), pack({**began, "finished_at": now.isoformat()}))
     return Forgotten(operation_id=operation_id, files=removed)
 
 
-def forget_attempts(archive: Archive, audio_uri: str, *, now: datetime) -> int:
-    """Remove what is on record of attempts to submit a recording that led to no operation: refused ones, lost ones.
+def _is_submission(name: str) -> bool:
+    return name.endswith(f"/{SUBMISSION_FILE}")
 
-    :return: how many there were
-    :raises ArchiveError: somebody may still be at one
-    """
-    count = 0
+
+def _begin(archive: Archive, operation_id: str, now: datetime, even_if_running: bool) -> dict[str, Any]:
+    entry, outcome = archive.entry(operation_id), archive.outcome(operation_id)
+    began: dict[str, Any] = {"operation_id": operation_id, "began_at": now.isoformat()}
+    if entry is not None:
+        submission, ended = entry.submission, outcome is not None
+        began |= {"fingerprint": submission.fingerprint, "attempt": entry.attempt, "scope": entry.scope}
+        began |= {"over": list(entry.over), "submitted_at": submission.submitted_at.isoformat()}
+    else:
+        # Its files have gone, or it was submitted elsewhere. Where the ledger knows it, it would be joined or reused.
+        found = _in_ledger(archive, operation_id)
+        if found is None and outcome is None:
+            raise ArchiveError("This operation isn't in the archive", operation_id=operation_id, retry_can_help=False)
+        fingerprint, attempt = found if found is not None else (None, None)
+        ended = outcome is not None or (attempt is not None and attempt.stage is not Stage.IN_FLIGHT)
+        submitted_at = None if attempt is None else attempt.submitted_at
+        began |= {
+            "fingerprint": fingerprint,
+            "attempt": None if attempt is None else attempt.number,
+            "scope": None if attempt is None else attempt.scope,
+            "over": [] if attempt is None else list(attempt.over),
+            "submitted_at": None if submitted_at is None else submitted_at.isoformat(),
+        }
+    if not ended and not even_if_running:
+        raise ArchiveError(
+            "No end of this operation is on record: whoever waits for it would put it back",
+            operation_id=operation_id,
+            todo="Wait until it has ended, or say --even-if-running",
+            retry_can_help=False,
+        )
+    return began
+
+
+def _in_ledger(archive: Archive, operation_id: str) -> tuple[str, Attempt] | None:
     for fingerprint in archive.fingerprints():
         for attempt in archive.attempts(fingerprint):
-            if attempt.stage not in (Stage.CLAIMED, Stage.LOST, Stage.REFUSED):
-                continue
-            claim = archive.planned(fingerprint, attempt.number)
-            if claim is None or claim.planned.audio_uri != audio_uri:
-                continue
-            if attempt.stage is Stage.CLAIMED and now < claim.lease_expires_at:
-                raise ArchiveError("Somebody is submitting this recording just now", recording=audio_uri)
-            mark = {"attempt": attempt.number, "scope": claim.scope, "at": now.isoformat(), "failure": None}
-            _clear(archive, fingerprint, attempt.number, mark)
-            count += 1
-    return count
-
-
-def _clear(archive: Archive, fingerprint: str, number: int, mark: dict[str, Any]) -> int:
-    """Leave of an attempt only that there was one."""
-    archive.folder.create(ledger_file(fingerprint, number, Stage.FORGOTTEN), pack(mark))
-    removed = 0
-    for stage in Stage:
-        name = ledger_file(fingerprint, number, stage)
-        if stage is not Stage.FORGOTTEN and archive.folder.exists(name):
-            archive.folder.delete(name)
-            removed += 1
-    return removed
+            if attempt.operation_id == operation_id:
+                return fingerprint, attempt
+    return None
 
 
 def operations_of(archive: Archive, audio_uri: str) -> Iterator[str]:
@@ -126,12 +127,78 @@ def operations_of(archive: Archive, audio_uri: str) -> Iterator[str]:
             yield operation_id
 
 
+def attempts_of(archive: Archive, audio_uri: str) -> Iterator[tuple[str, Attempt, Claim]]:
+    """Give every attempt to submit a recording that leads to no operation on record.
+
+    Refused ones, lost ones, those whose operation's files have gone, and what is left of one whose removal was broken
+    off.
+
+    :return: the fingerprint, the attempt and its claim
+    """
+    for fingerprint in archive.fingerprints():
+        for attempt in archive.attempts(fingerprint):
+            claim = archive.planned(fingerprint, attempt.number)
+            if claim is None or claim.planned.audio_uri != audio_uri:
+                continue
+            if attempt.operation_id is None or archive.entry(attempt.operation_id) is None:
+                yield fingerprint, attempt, claim
+
+
+def forget_attempts(archive: Archive, audio_uri: str, *, now: datetime) -> int:
+    """Remove what is on record of attempts to submit a recording that led to no operation: see `attempts_of`.
+
+    :return: how many there were
+    :raises ArchiveError: somebody may still be at one
+    """
+    count = 0
+    for fingerprint, attempt, claim in attempts_of(archive, audio_uri):
+        if attempt.is_live(now):
+            raise ArchiveError(
+                "Somebody is submitting this recording just now",
+                recording=audio_uri,
+                todo=f"Wait until its operation is on record, or its claim has run out at "
+                f"{claim.lease_expires_at:%H:%M:%S} UTC",
+                retry_can_help=True,
+            )
+        mark = {
+            "attempt": attempt.number,
+            "scope": claim.scope,
+            "over": list(claim.over),
+            "at": now.isoformat(),
+            "failure": None,
+        }
+        _clear(archive, fingerprint, attempt.number, mark)
+        count += 1
+    return count
+
+
+def _clear(archive: Archive, fingerprint: str, number: int, mark: dict[str, Any]) -> int:
+    """Leave of an attempt only that there was one, under a number that nobody can claim again.
+
+    A run that found the number free hours ago, and waits for the quota, would otherwise claim it now; and what it is
+    billed for would be hidden behind the mark.
+    """
+    folder = archive.folder
+    folder.create(ledger_file(fingerprint, number, Stage.FORGOTTEN), pack(mark))
+    removed = 0
+    for stage in Stage:
+        name = ledger_file(fingerprint, number, stage)
+        if stage not in (Stage.FORGOTTEN, Stage.CLAIMED) and folder.exists(name):
+            folder.delete(name)
+            removed += 1
+    for name in folder.unfinished(f"ledger/{fingerprint}", untouched_for=UNFINISHED_FOR):
+        folder.delete(name)
+        removed += 1
+    # The claim last: it names the recording, and so leads to what is left of the attempt.
+    claim, grave = ledger_file(fingerprint, number, Stage.CLAIMED), pack(tombstone(mark))
+    there = read(folder, claim)
+    if there != grave:
+        folder.replace(claim, grave)
+        removed += there is not None
+    return removed
+
+
 def _begun(archive: Archive, operation_id: str) -> dict[str, Any] | None:
-    name = forgotten_file(operation_id)
-    try:
-        raw = archive.folder.read(name)
-    except FileNotFoundError:
-        return None
-    data = unpack(raw, archive.folder.url_of(name))
+    data = load(archive.folder, forgotten_file(operation_id), dict)
     # A refused recording can be refused again after it was forgotten, under the same id.
-    return None if operation_id.startswith(REFUSED_PREFIX) and "finished_at" in data else data
+    return None if data is not None and operation_id.startswith(REFUSED_PREFIX) and "finished_at" in data else data

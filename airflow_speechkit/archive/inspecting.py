@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.ledger import RESULTS_KEPT, Action, Request, Stage, decide
+from airflow_speechkit.archive.layout import OUTCOME_FILE, SUBMISSION_FILE, operation_file
+from airflow_speechkit.archive.ledger import RESULTS_KEPT, Stage, lost_attempts
 from airflow_speechkit.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 _SIDE_BY_SIDE = 16
 
+#: The state of a refused recording that was submitted later: its operation stands for it now.
+SUPERSEDED = "superseded"
+
+_ENDED = (Stage.FINISHED, Stage.FAILED, Stage.EXPIRED)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
@@ -32,15 +38,19 @@ class Listed:
     :param operation_id: its id
     :param submission: what was submitted, if it went through the archive
     :param outcome: how it ended, if that is on record
+    :param superseded: it stands for a recording that could not be submitted, and was submitted later
     """
 
     operation_id: str
     submission: Submission | None
     outcome: Outcome | None
+    superseded: bool = False
 
     @property
     def state(self) -> str:
-        """``running`` or how it ended."""
+        """``running``, how it ended, or ``superseded``."""
+        if self.superseded:
+            return SUPERSEDED
         return "running" if self.outcome is None else self.outcome.stage.value
 
 
@@ -78,17 +88,38 @@ class Verdict:
     findings: list[Finding]
 
 
-def operations(archive: Archive) -> Iterator[Listed]:
-    """Give every operation of the archive, in the order of their ids."""
+def look_up(archive: Archive, operation_id: str) -> Listed | None:
+    """Return what is on record of an operation, or None if nothing is.
 
-    def load(operation_id: str) -> Listed:
-        return Listed(
-            operation_id=operation_id,
-            submission=archive.submission(operation_id),
-            outcome=archive.outcome(operation_id),
+    :raises ArchiveError: it can't be read
+    """
+    submission, outcome = archive.submission(operation_id), archive.outcome(operation_id)
+    if submission is None and outcome is None:
+        return None
+    superseded = (
+        outcome is not None
+        and outcome.stage is Stage.REFUSED
+        and submission is not None
+        and any(
+            # Not one that was forgotten: of such a recording the refusal is all there is.
+            one.stage is not Stage.FORGOTTEN and one.submitted_at is not None and one.submitted_at >= outcome.at
+            for one in archive.attempts(submission.fingerprint)
         )
+    )
+    return Listed(operation_id=operation_id, submission=submission, outcome=outcome, superseded=superseded)
 
-    return _side_by_side(load, archive.operations())
+
+def operations(archive: Archive) -> Iterator[Listed]:
+    """Give every operation of the archive, in the order of their ids, but for those that were forgotten."""
+    return (one for one in _side_by_side(lambda one: _listed(archive, one), archive.operations()) if one is not None)
+
+
+def _listed(archive: Archive, operation_id: str) -> Listed | None:
+    found = look_up(archive, operation_id)
+    if found is None and any(archive.folder.names(operation_file(operation_id))):
+        # Such as the half of an answer. On a disk a folder can also be empty: that is nothing.
+        return Listed(operation_id=operation_id, submission=None, outcome=None)
+    return found
 
 
 def verify(archive: Archive, now: datetime) -> Verdict:
@@ -98,24 +129,28 @@ def verify(archive: Archive, now: datetime) -> Verdict:
     """
     states: dict[str, int] = {}
     findings: list[Finding] = []
-    for state, found in _side_by_side(lambda one: _verify_operation(archive, one, now), archive.operations()):
-        states[state] = states.get(state, 0) + 1
-        findings += found
+    # The ledger first: from it the submissions are made whole that a killed process didn't get to write.
     for found in _side_by_side(lambda one: _verify_attempts(archive, one, now), archive.fingerprints()):
+        findings += found
+    for state, found in _side_by_side(lambda one: _verify_operation(archive, one, now), archive.operations()):
+        if state is not None:
+            states[state] = states.get(state, 0) + 1
         findings += found
     return Verdict(operations=dict(sorted(states.items())), findings=findings)
 
 
-def _verify_operation(archive: Archive, operation_id: str, now: datetime) -> tuple[str, list[Finding]]:
+def _verify_operation(archive: Archive, operation_id: str, now: datetime) -> tuple[str | None, list[Finding]]:
     try:
-        submission, outcome = archive.submission(operation_id), archive.outcome(operation_id)
+        listed = _listed(archive, operation_id)
+        if listed is None:
+            return None, []
+        submission, outcome = listed.submission, listed.outcome
         if outcome is None:
-            state = "running"
             if submission is not None and now - submission.submitted_at < RESULTS_KEPT:
-                return state, []
+                return listed.state, []
             age = "its submission is not on record" if submission is None else f"submitted {submission.submitted_at}"
             text = f"No answer and no reason is on record, and the service keeps results for three days ({age})"
-            return state, [Finding(about=operation_id, problem=Problem.OVERDUE, text=text)]
+            return listed.state, [Finding(about=operation_id, problem=Problem.OVERDUE, text=text)]
         answer = archive.answer(operation_id)
         if outcome.stage is Stage.FINISHED:
             json.loads(answer.operation if answer is not None else b"")
@@ -124,20 +159,44 @@ def _verify_operation(archive: Archive, operation_id: str, now: datetime) -> tup
     except ValueError:
         text = "The answer is not JSON: the service gave it like that"
         return "damaged", [Finding(about=operation_id, problem=Problem.DAMAGED, text=text)]
-    return outcome.stage.value, []
+    return listed.state, []
 
 
 def _verify_attempts(archive: Archive, fingerprint: str, now: datetime) -> list[Finding]:
+    findings: list[Finding] = []
     try:
-        decision = decide(archive.attempts(fingerprint), Request(scope=""), now)
-        if decision.action is not Action.LOST:
-            return []
-        claim = archive.planned(fingerprint, decision.attempt)
+        attempts = archive.attempts(fingerprint)
+        for attempt in attempts:
+            if attempt.stage in _ENDED and attempt.operation_id is not None:
+                findings += _verify_end(archive, fingerprint, attempt.stage, attempt.operation_id)
+        for attempt in lost_attempts(attempts, now):
+            claim = archive.planned(fingerprint, attempt.number)
+            recording = claim.planned.audio_uri if claim is not None else "a recording"
+            text = (
+                f"A submission of {recording} (attempt {attempt.number}) may have been taken, and its operation is not "
+                "known: adopt it, or release it"
+            )
+            findings.append(Finding(about=fingerprint, problem=Problem.LOST, text=text))
     except ArchiveError as error:
-        return [Finding(about=fingerprint, problem=Problem.DAMAGED, text=error.what)]
-    recording = claim.planned.audio_uri if claim is not None else "a recording"
-    text = f"A submission of {recording} may have been taken, and its operation is not known: adopt it, or release it"
-    return [Finding(about=fingerprint, problem=Problem.LOST, text=text)]
+        findings.append(Finding(about=fingerprint, problem=Problem.DAMAGED, text=error.what))
+    return findings
+
+
+def _verify_end(archive: Archive, fingerprint: str, stage: Stage, operation_id: str) -> Iterator[Finding]:
+    """See whether what the ledger says has ended has its files, and is the recording's own."""
+    place = archive.folder.url_of(operation_file(operation_id))
+    try:
+        submission, outcome = archive.submission(operation_id), archive.outcome(operation_id)
+    except ArchiveError:
+        # That is found with the operation itself.
+        return
+    for file, there in ((SUBMISSION_FILE, submission), (OUTCOME_FILE, outcome)):
+        if there is None:
+            text = f"The ledger says that this operation is {stage.value}, and {place}/{file} has gone"
+            yield Finding(about=operation_id, problem=Problem.DAMAGED, text=text)
+    if submission is not None and submission.fingerprint != fingerprint:
+        text = f"The ledger has it under {fingerprint}, and {place}/{SUBMISSION_FILE} under another fingerprint"
+        yield Finding(about=operation_id, problem=Problem.DAMAGED, text=text)
 
 
 def _side_by_side(do: Callable[[str], _T], names: Iterable[str]) -> Iterator[_T]:

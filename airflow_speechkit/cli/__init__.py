@@ -20,6 +20,17 @@ from airflow_speechkit.errors import SpeechKitError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+#: Which extra brings a module that only some commands need.
+_EXTRAS = {
+    "airflow.providers.duckdb": "duckdb",
+    "airflow.providers.postgres": "postgres",
+    "av": "emulator",
+    "duckdb": "duckdb",
+    "moto": "emulator",
+    "pocketsphinx": "emulator",
+    "rich": "emulator",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -27,11 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the arguments, without the program's name
     :return: the exit status: 0, 1 where something fell short, 2 for arguments that can't be taken
     """
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         status: int = arguments.run(arguments)
     except SpeechKitError as error:
         print(f"airflow-speechkit: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == __name__.partition(".")[0]:
+            # Not one that somebody could install: a mistake of ours.
+            raise
+        print(f"airflow-speechkit: {_missing(error.name)}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         return 130
@@ -40,6 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
+
+
+def _missing(module: str) -> str:
+    parts = module.split(".")
+    packages = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    extra = next((_EXTRAS[one] for one in packages if one in _EXTRAS), None)
+    way = f"an extra brings it: pip install 'airflow-speechkit[{extra}]'" if extra else "install the package it is in"
+    return f"this command needs the Python module `{module}`, which isn't there; {way}"
 
 
 def _parser() -> argparse.ArgumentParser:

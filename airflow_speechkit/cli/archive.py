@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.folder import Folder
 
+STATES = ("running", "finished", "failed", "expired", "refused", "superseded")
+
 
 def add(subparsers: Any) -> None:
     """Add the subcommand."""
@@ -26,7 +28,7 @@ def add(subparsers: Any) -> None:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     command = _command(commands, "list", _list, "list the operations")
-    command.add_argument("--state", help="only these: running, finished, failed, expired, refused")
+    command.add_argument("--state", choices=STATES, help="only these; superseded ones are listed only if asked for")
     command.add_argument("--json", action="store_true", help="one JSON object for each")
 
     command = _command(commands, "show", _show, "show all that is on record about an operation")
@@ -41,18 +43,30 @@ def add(subparsers: Any) -> None:
 
     command = _command(commands, "forget", _forget, "remove an operation, or a recording, and leave a record of that")
     command.add_argument("operation_ids", nargs="*", metavar="OPERATION_ID")
-    command.add_argument("--recording", metavar="s3://BUCKET/KEY", help="every operation of this recording")
+    command.add_argument(
+        "--recording", metavar="ADDRESS", help="everything of this recording, as s3://bucket/key or as an https link"
+    )
     command.add_argument("--tables", metavar="URL", help="remove its rows from the files that the transform wrote here")
-    command.add_argument("--sql", metavar="FILE", help="remove its rows from the tables of this DuckDB database")
+    command.add_argument("--duckdb", metavar="FILE", help="remove its rows from the tables of this DuckDB database")
+    command.add_argument("--table-prefix", default="", metavar="PREFIX", help="as SpeechKitToSqlOperator was given it")
+    command.add_argument("--schema", help="of the database's tables (default for DuckDB: all of them)")
     command.add_argument("--even-if-running", action="store_true", help="also one of which no end is on record")
     command.add_argument("--dry-run", action="store_true", help="only say which operations it would be")
 
     command = _command(commands, "adopt", _adopt, "put the operation of a lost submission on record")
     command.add_argument("fingerprint", metavar="FINGERPRINT", help="as the error and `verify` say it")
     command.add_argument("operation_id", metavar="OPERATION_ID")
+    _add_attempt(command)
 
     command = _command(commands, "release", _release, "say that a lost submission was not taken: it is sent again")
     command.add_argument("fingerprint", metavar="FINGERPRINT", help="as the error and `verify` say it")
+    _add_attempt(command)
+
+
+def _add_attempt(command: Any) -> None:
+    command.add_argument(
+        "--attempt", type=int, metavar="N", help="which one, as the error and `verify` say it (default: the newest)"
+    )
 
 
 def _command(commands: Any, name: str, run: Any, text: str) -> Any:
@@ -75,22 +89,21 @@ def _list(arguments: argparse.Namespace) -> int:
     from airflow_speechkit.archive.inspecting import operations
 
     for one in operations(_archive(arguments)):
-        if arguments.state in (None, one.state):
+        if one.state == arguments.state or (arguments.state is None and not one.superseded):
             _say(json.dumps(_facts(one), ensure_ascii=False) if arguments.json else _line(one))
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.inspecting import Listed
+    from airflow_speechkit.archive.inspecting import look_up
     from airflow_speechkit.errors import ArchiveError
 
     archive = _archive(arguments)
     operation_id = arguments.operation_id
-    found = Listed(
-        operation_id=operation_id, submission=archive.submission(operation_id), outcome=archive.outcome(operation_id)
-    )
-    if found.submission is None and found.outcome is None:
-        raise ArchiveError("This operation isn't in the archive", operation_id=operation_id)
+    found = look_up(archive, operation_id)
+    if found is None:
+        what = "was forgotten" if archive.is_forgotten(operation_id) else "isn't in the archive"
+        raise ArchiveError(f"This operation {what}", operation_id=operation_id, retry_can_help=False)
     if not arguments.answer:
         _say(json.dumps(_facts(found, whole=True), ensure_ascii=False, indent=2))
         return 0
@@ -123,52 +136,90 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _forget(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.erasing import erase_from_duckdb, erase_from_files, sql_for
-    from airflow_speechkit.archive.forgetting import forget, forget_attempts, operations_of
-    from airflow_speechkit.errors import SettingsError
+    from airflow_speechkit.archive.erasing import erase_from_duckdb, sql_for
+    from airflow_speechkit.archive.forgetting import attempts_of, forget, forget_attempts, operations_of
+    from airflow_speechkit.errors import ArchiveError, SettingsError
+    from airflow_speechkit.transfers.ddl import Dialect, Names
 
+    names = Names(Dialect.DUCKDB, arguments.schema, arguments.table_prefix)
     archive = _archive(arguments)
-    ids = list(arguments.operation_ids)
+    ids = list(dict.fromkeys(arguments.operation_ids))
+    recording, attempts = None, []
     if arguments.recording:
-        ids += [one for one in operations_of(archive, arguments.recording) if one not in ids]
-    if not ids and not arguments.recording:
+        recording = _recording(arguments)
+        found = list(operations_of(archive, recording))
+        attempts = [(mark, attempt.number) for mark, attempt, _ in attempts_of(archive, recording)]
+        if not found and not attempts:
+            raise ArchiveError(
+                "Nothing of this recording is on record, and nothing was removed",
+                recording=recording,
+                todo="`airflow-speechkit archive list` names the recordings that are",
+                retry_can_help=False,
+            )
+        ids += [one for one in found if one not in ids]
+    if not ids and not attempts:
         raise SettingsError(
             "There is nothing to forget", todo="Give an OPERATION_ID, or a --recording that is on record"
         )
     if arguments.dry_run:
-        _say("\n".join(ids))
+        _say("\n".join([*ids, *(f"attempt {number} under {mark}" for mark, number in attempts)]))
         return 0
     # The archive last: as long as it knows the operation, a command that was interrupted can be given again.
     if arguments.tables:
-        files = erase_from_files(_folder(arguments.tables, arguments.endpoint_url), ids)
-        _say(f"Removed their rows from {len(files)} files below {arguments.tables}")
-    if arguments.sql:
-        _say(f"Removed {erase_from_duckdb(arguments.sql, ids)} rows from {arguments.sql}")
+        _forget_in_files(_folder(arguments.tables, arguments.endpoint_url), ids)
+    if arguments.duckdb:
+        rows = erase_from_duckdb(arguments.duckdb, ids, schema=names.schema, table_prefix=names.prefix)
+        _say(f"Removed {rows} rows from {arguments.duckdb}")
     for operation_id in ids:
         done = forget(archive, operation_id, now=datetime.now(UTC), even_if_running=arguments.even_if_running)
         _say(f"Forgot {operation_id}: {done.files} files of the archive")
-    if arguments.recording:
-        attempts = forget_attempts(archive, arguments.recording, now=datetime.now(UTC))
-        _say(f"Forgot {attempts} attempts that had led to no operation")
-    if ids and not arguments.sql:
-        _say(f"If the rows were loaded into a database:\n{sql_for(ids)}")
+    if recording is not None:
+        _say(f"Forgot {forget_attempts(archive, recording, now=datetime.now(UTC))} attempts that led to no operation")
+    if ids and not arguments.duckdb:
+        statements = sql_for(ids, schema=names.schema, table_prefix=names.prefix)
+        _say(f"If the rows were loaded into a database:\n{statements}")
     _say("If it is submitted again it is paid for again. The service itself keeps results for three days.")
     return 0
+
+
+def _forget_in_files(target: Folder, ids: list[str]) -> None:
+    from airflow_speechkit.archive.erasing import erase_from_files, erase_unfinished
+
+    _say(f"Removed their rows from {len(erase_from_files(target, ids))} files below {target.url}")
+    unfinished = erase_unfinished(target)
+    if unfinished.removed:
+        _say(f"Removed {len(unfinished.removed)} files there that a process was killed while it wrote them")
+    for name in unfinished.left:
+        _say(f"{target.url_of(name)} may be being written just now, and may get their rows: forget them again later")
+
+
+def _recording(arguments: argparse.Namespace) -> str:
+    """Return the address as it is on record, however it was written."""
+    from airflow_speechkit.api.endpoints import Endpoints
+    from airflow_speechkit.recordings.address import local_path, parse_address
+
+    path = local_path(arguments.recording)
+    if path is not None:
+        return path.absolute().as_uri()
+    endpoints = (Endpoints().storage, *([arguments.endpoint_url] if arguments.endpoint_url else []))
+    return parse_address(arguments.recording, endpoints).uri
 
 
 def _adopt(arguments: argparse.Namespace) -> int:
     from airflow_speechkit.archive.lost import adopt
 
-    adopt(_archive(arguments), arguments.fingerprint, arguments.operation_id, now=datetime.now(UTC))
-    _say(f"{arguments.operation_id} is on record: the next run joins it")
+    mark, operation_id, now = arguments.fingerprint, arguments.operation_id, datetime.now(UTC)
+    number = adopt(_archive(arguments), mark, operation_id, now=now, attempt=arguments.attempt)
+    _say(f"{operation_id} is on record, as attempt {number}: the next run joins it")
     return 0
 
 
 def _release(arguments: argparse.Namespace) -> int:
     from airflow_speechkit.archive.lost import release
 
-    release(_archive(arguments), arguments.fingerprint, now=datetime.now(UTC))
-    _say("Released: the next run sends it again")
+    now = datetime.now(UTC)
+    number = release(_archive(arguments), arguments.fingerprint, now=now, attempt=arguments.attempt)
+    _say(f"Attempt {number} is released: whoever asks for the recording next may send it again")
     return 0
 
 

@@ -285,7 +285,7 @@ class TestForget:
             for table in ("recognitions", "words"):
                 connection.execute(f"CREATE TABLE {table} (operation_id VARCHAR, word VARCHAR)")
                 connection.execute(f"INSERT INTO {table} VALUES (?, 'a'), ('e03other', 'b')", [world.done])
-        assert world.run("forget", world.done, "--sql", database) == 0
+        assert world.run("forget", world.done, "--duckdb", database) == 0
         with duckdb.connect(database) as connection:
             assert connection.execute("SELECT operation_id FROM words").fetchall() == [("e03other",)]
             assert connection.execute("SELECT operation_id FROM recognitions").fetchall() == [("e03other",)]

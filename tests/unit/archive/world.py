@@ -115,8 +115,14 @@ class MortalFolder(Folder):
     def names(self, below: str = "") -> Iterator[str]:
         yield from self._live(lambda: list(Folder.names(self, below)))
 
+    def unfinished(self, below: str = "", **about: Any) -> Iterator[str]:
+        yield from self._live(lambda: list(Folder.unfinished(self, below, **about)))
+
     def delete(self, name: str) -> None:
         self._live(lambda: Folder.delete(self, name))
+
+    def prune(self, name: str) -> None:
+        self._live(lambda: Folder.prune(self, name))
 
 
 class Life:
