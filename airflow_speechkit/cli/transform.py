@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
 
-    from airflow_speechkit.results.answer import Answer
+    from airflow_speechkit.results.many import Loaded
 
 
 def add(subparsers: Any) -> None:
@@ -27,7 +26,9 @@ def add(subparsers: Any) -> None:
         "--format", default="parquet", choices=["parquet", "csv", "jsonl"], help="of the files (default: parquet)"
     )
     parser.add_argument(
-        "--name", metavar="NAME", help="name of the files (default: the operation's id; for several answers `batch`)"
+        "--name",
+        metavar="NAME",
+        help="name of the files (default: the operation's id; for several answers a hash of their operations' ids)",
     )
     parser.add_argument(
         "--partition-by-date", action="store_true", help="a folder for each UTC date on which an operation was created"
@@ -38,31 +39,19 @@ def add(subparsers: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from airflow_speechkit.errors import RecordingError
     from airflow_speechkit.folder import Folder
-    from airflow_speechkit.results.many import write_many
-    from airflow_speechkit.results.saved import read_saved
+    from airflow_speechkit.results.many import answer_in, write_many
 
-    paths = {str(path): path for path in map(Path, arguments.results)}
-    seen: dict[str, str] = {}
+    def load(path: str) -> Loaded:
+        return answer_in(path, Path(path).read_bytes())
 
-    def load(name: str) -> tuple[Answer, None]:
-        answer = read_saved(paths[name].read_bytes(), paths[name].stem)
-        if seen.setdefault(answer.operation_id, name) != name:
-            raise RecordingError(f"It holds operation {answer.operation_id}, as {seen[answer.operation_id]} does")
-        return answer, None
-
-    name = arguments.name
-    if name is None:
-        name = "batch" if len(paths) > 1 else _name_of(next(iter(paths.values())))
     manifest = write_many(
         load,
-        paths,
+        dict.fromkeys(arguments.results),
         Folder.at(arguments.to),
-        name=name,
+        name=arguments.name,
         file_format=arguments.format,
         partition_by_date=arguments.partition_by_date,
-        side_by_side=1,
     )
     for table, written in manifest.tables.items():
         for path in written.paths:
@@ -75,15 +64,5 @@ def _run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     for unread in manifest.unread:
-        print(f"error: {seen.get(unread.operation_id, unread.operation_id)}: {unread.reason}", file=sys.stderr)  # noqa: T201
+        print(f"error: {unread.operation_id}: {unread.reason}", file=sys.stderr)  # noqa: T201
     return 1 if manifest.unread else 0
-
-
-def _name_of(path: Path) -> str:
-    from airflow_speechkit.errors import SpeechKitError
-    from airflow_speechkit.results.saved import read_saved
-
-    try:
-        return read_saved(path.read_bytes(), path.stem).operation_id
-    except (SpeechKitError, OSError):
-        return path.stem

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
-from airflow_speechkit.errors import AnswerUnreadableError, NotFinishedError, SettingsError
+from airflow_speechkit.errors import AnswerUnreadableError, NotFinishedError, ResultExpiredError, SettingsError
 from airflow_speechkit.operation_ids import operation_ids
 
 if TYPE_CHECKING:
@@ -19,12 +18,8 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
-    from airflow_speechkit.results.answer import Answer
-    from airflow_speechkit.results.schema import Tables
+    from airflow_speechkit.results.many import Loaded
     from airflow_speechkit.results.write import Manifest
-    from airflow_speechkit.submission import Submission
-
-    Loaded = tuple[Answer, Submission | None] | Tables
 
 MIB = 1024 * 1024
 
@@ -36,26 +31,34 @@ class SpeechKitTransformOperator(BaseOperator):
     operation, or after the batch, and a second run replaces exactly those; a file is there whole or not at all.
     An operation that failed is a row of `recognitions` that says so. ``docs/tables.md`` has the columns.
 
+    Rows that may be had yet are never left out: where the service, the archive or a file can't be reached or may not
+    be read, or an operation that is named isn't finished, the task fails, and no file is touched.
+
     Give it one of `operation_id`, `operation_prefix` and `files`.
 
     :param target: the folder, on any path that Airflow's object storage reaches: ``s3://conn_id@bucket/prefix``,
         ``file:///…`` (templated)
     :param operation_id: an operation id, a list of them, or what a mapped upstream hands on (templated)
     :param operation_prefix: all operations in the archive whose id begins with this, ``""`` for all: a backfill,
-        for nothing; with ``.expand()`` one shard for each task (templated)
+        for nothing; with ``.expand()`` one shard for each task. Those that still run count as unread; where there
+        is no other the task is skipped (templated)
     :param files: saved answers, one path or a list of them, in place of an archive (templated)
-    :param file_format: ``parquet``, ``csv`` or ``jsonl`` (templated)
+    :param file_format: ``parquet``, ``csv`` or ``jsonl``; files of the same name in another format are replaced, so
+        each format needs a target of its own (templated)
     :param partition_by_date: one folder for each UTC date of `created_at`, Hive style
-    :param name: what the files are called; by default after the operation, or the batch (templated)
+    :param name: what the files are called; by default after the operation, a hash of several operations' ids, or the
+        prefix (templated)
     :param speechkit_conn_id: the connection (templated)
     :param archive: URL of the archive; by default the connection's, then ``[speechkit] archive``; ``False`` asks
         the service, which keeps results for three days and counts each request (templated)
     :param aws_conn_id: the storage's connection for addresses that name none; the SpeechKit connection's, or
         ``aws_default`` (templated)
-    :param memory_mib: how many MiB answers and rows may take, whatever their number
+    :param memory_mib: how many MiB answers and rows may take, whatever their number; where large answers follow
+        small ones, `side_by_side` times the largest on top of that
     :param side_by_side: answers that are fetched at the same time
-    :param on_unread: what an answer that can't be read does: ``report`` it (in the log and in what is handed on,
-        the others are written), or ``fail`` the task after the others are written. One alone always fails
+    :param on_unread: what an answer that is broken or gone for good does: ``report`` it (in the log and in what is
+        handed on, the others are written), or ``fail`` the task, with nothing written and nothing replaced. So it
+        ends in any case where none can be read
     """
 
     template_fields: Sequence[str] = (
@@ -111,8 +114,9 @@ class SpeechKitTransformOperator(BaseOperator):
 
         :return: format, name, the paths and rows of each table, and what could not be read
         :raises SettingsError: a keyword
-        :raises AnswerUnreadableError: an answer can't be read
-        :raises StorageError: the archive or the target
+        :raises AnswerUnreadableError: no answer can be read, or one can't with `on_unread="fail"`
+        :raises NotFinishedError: an operation that is named isn't finished
+        :raises StorageError: the archive, a file or the target
         """
         from airflow_speechkit.folder import Folder
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
@@ -120,19 +124,26 @@ class SpeechKitTransformOperator(BaseOperator):
         from airflow_speechkit.results.many import write_many
 
         with SpeechKitHook(self.speechkit_conn_id) as hook:
-            ids, name, load = self._source(hook)
+            not_ended: list[str] = []
+            ids, name, load = self._source(hook, not_ended)
             storage_conn_id = self._storage_conn_id(hook)
-            manifest = write_many(
-                load,
-                ids,
-                Folder.at(object_storage_path(self.target, storage_conn_id)),
-                name=self.name or name,
-                file_format=self.file_format,
-                partition_by_date=self.partition_by_date,
-                memory_bytes=self.memory_mib * MIB,
-                side_by_side=self.side_by_side,
-                progress=lambda done: self.log.info("%d of %d operations are done", done, len(ids)),
-            )
+            try:
+                manifest = write_many(
+                    load,
+                    ids,
+                    Folder.at(object_storage_path(self.target, storage_conn_id)),
+                    name=self.name or name,
+                    file_format=self.file_format,
+                    partition_by_date=self.partition_by_date,
+                    memory_bytes=self.memory_mib * MIB,
+                    side_by_side=self.side_by_side,
+                    leave_out_unread=self.on_unread == "report",
+                    progress=lambda done: self.log.info("%d of %d operations are done", done, len(ids)),
+                )
+            except AnswerUnreadableError:
+                if len(not_ended) == len(ids):
+                    raise AirflowSkipException(f"None of the {len(ids)} operations has ended yet") from None
+                raise
         self._report(manifest, len(ids))
         events = context.get("outlet_events")
         for outlet in self.outlets or ():
@@ -141,8 +152,13 @@ class SpeechKitTransformOperator(BaseOperator):
                 events[outlet].extra = {"name": manifest.name, "rows": rows}
         return manifest.to_json()
 
-    def _source(self, hook: SpeechKitHook) -> tuple[list[str], str, Callable[[str], Loaded]]:
-        """Say which answers, what the files are called after, and how one is fetched."""
+    def _source(
+        self, hook: SpeechKitHook, not_ended: list[str]
+    ) -> tuple[list[str], str | None, Callable[[str], Loaded]]:
+        """Say which answers, what the files are called if not after the operations, and how one is fetched.
+
+        :param not_ended: is told, while they are fetched, which operations of a prefix have no end on record
+        """
         given = [one for one in ("operation_id", "operation_prefix", "files") if getattr(self, one) is not None]
         if len(given) != 1:
             raise SettingsError(
@@ -153,7 +169,7 @@ class SpeechKitTransformOperator(BaseOperator):
             if not paths:
                 raise SettingsError("`files` is an empty list")
             conn_id = self._storage_conn_id(hook)
-            return paths, _batch_name(paths), lambda path: (_saved(path, conn_id), None)
+            return list(dict.fromkeys(paths)), None, lambda path: _saved(path, conn_id)
 
         from airflow_speechkit.hooks.archive import archive_url, open_archive
 
@@ -165,11 +181,12 @@ class SpeechKitTransformOperator(BaseOperator):
             ids = sorted(archive.operations(self.operation_prefix))
             if not ids:
                 raise AirflowSkipException(f"No operation in {archive.url} begins with {self.operation_prefix!r}")
-            return ids, f"prefix-{self.operation_prefix or 'all'}", lambda one: _archived(archive, one)
+            name = f"prefix-{self.operation_prefix or 'all'}"
+            return ids, name, lambda one: _archived_by_now(archive, one, not_ended)
         ids = operation_ids(self.operation_id)
         if archive is None:
-            return ids, _batch_name(ids), lambda one: (hook.get_answer(one), None)
-        return ids, _batch_name(ids), lambda one: _archived(archive, one)
+            return ids, None, lambda one: (hook.get_answer(one), None)
+        return ids, None, lambda one: _archived(archive, one)
 
     def _storage_conn_id(self, hook: SpeechKitHook) -> str:
         # Saved answers need no SpeechKit connection.
@@ -184,23 +201,9 @@ class SpeechKitTransformOperator(BaseOperator):
                 manifest.identical_channels,
                 of,
             )
-        if not manifest.unread:
-            return
-        named = "; ".join(f"{one.operation_id}: {one.reason}" for one in manifest.unread[: manifest.NAMED])
-        if self.on_unread == "fail" or of == len(manifest.unread):
-            raise AnswerUnreadableError(
-                f"{len(manifest.unread)} of {of} answers can't be read: {named}",
-                todo="The others are written; look at these in the archive",
-                retry="reads all of them again",
-            )
-        self.log.error("%d of %d answers can't be read, and are left out: %s", len(manifest.unread), of, named)
-
-
-def _batch_name(ids: Sequence[str]) -> str:
-    """Name files after what is in them: the same operations, in whatever order, give the same files."""
-    if len(ids) == 1:
-        return ids[0]
-    return f"batch-{hashlib.sha256(chr(10).join(sorted(ids)).encode()).hexdigest()[:16]}"
+        if manifest.unread:
+            named = "; ".join(f"{one.operation_id}: {one.reason}" for one in manifest.unread[: manifest.NAMED])
+            self.log.error("%d of %d answers can't be read, and are left out: %s", len(manifest.unread), of, named)
 
 
 def _archived(archive: Archive, operation_id: str) -> Loaded:
@@ -225,16 +228,33 @@ def _archived(archive: Archive, operation_id: str) -> Loaded:
             answer = replace(answer, recognition=json.dumps({"error": ended}).encode())
         return answer, submission
     if submission is None:
-        raise NotFinishedError("The archive has neither its answer nor its submission", operation_id=operation_id)
+        # Whoever removed it didn't get to the end.
+        raise ResultExpiredError("The archive has neither its answer nor its submission", operation_id=operation_id)
     status = Status.REFUSED if outcome.stage is Stage.REFUSED else Status.LOST
     if outcome.failure is None:
         return failed_row(submission, status)
     return failed_row(submission, status, outcome.failure.code, outcome.failure.message)
 
 
-def _saved(path: str, aws_conn_id: str) -> Answer:
-    from airflow_speechkit.hooks.storage import object_storage_path
-    from airflow_speechkit.results.saved import read_saved
+def _archived_by_now(archive: Archive, operation_id: str, not_ended: list[str]) -> Loaded:
+    """Fetch an answer that nobody named: while others submit there is always one that isn't there yet."""
+    from airflow_speechkit.archive.layout import operation_file
+    from airflow_speechkit.results.schema import Tables
+    from airflow_speechkit.results.write import Unread
 
-    file = object_storage_path(path, aws_conn_id)
-    return read_saved(file.read_bytes(), file.name.partition(".")[0])
+    try:
+        return _archived(archive, operation_id)
+    except NotFinishedError as error:
+        not_ended.append(operation_id)
+        if not any(archive.folder.names(operation_file(operation_id))):
+            # The folder that is left on a disk of an operation that was removed.
+            return Tables.empty()
+        return Unread(operation_id, error.what, error.retry_can_help)
+
+
+def _saved(path: str, aws_conn_id: str) -> Loaded:
+    from airflow_speechkit.folder import Folder
+    from airflow_speechkit.hooks.storage import object_storage_path
+    from airflow_speechkit.results.many import answer_in
+
+    return answer_in(path, Folder.at(object_storage_path(path, aws_conn_id)).read(""))

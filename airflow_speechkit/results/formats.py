@@ -1,4 +1,4 @@
-"""The file formats, each written batch by batch on the local disk."""
+"""The file formats, each written batch by batch on the local disk, and where rows wait there for their file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+
+#: Rows that wait on the disk are read again so many at a time.
+_SPOOLED_ROWS = 65_536
 
 
 class FileFormat(StrEnum):
@@ -82,6 +87,46 @@ class TableFile:
         assert self._sink is not None, "rows for a file that is closed"  # noqa: S101
         for begin in range(0, rows.num_rows, self._row_group_rows):
             self._sink.write_table(rows.slice(begin, self._row_group_rows))
+
+
+class Spool:
+    """Rows on the local disk that are to be read again part by part, in one file whatever the number of parts.
+
+    :param path: the file
+    :param schema: its columns
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        self._batches: dict[str, list[int]] = {}
+        self._written = 0
+        # What is written here is read once, soon: quick matters more than small.
+        self._writer: Any = pa.ipc.new_file(path, schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+        self._reader: Any = None
+
+    def add(self, part: str, rows: pa.Table) -> None:
+        """Add rows to a part; it is known from then on, even without any."""
+        numbers = self._batches.setdefault(part, [])
+        for batch in rows.to_batches(max_chunksize=_SPOOLED_ROWS):
+            self._writer.write_batch(batch)
+            numbers.append(self._written)
+            self._written += 1
+
+    def rows(self, part: str) -> Iterator[pa.Table]:
+        """Give a part's rows as they were added; no more can be added then."""
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.close()
+            self._reader = pa.ipc.open_file(pa.OSFile(str(self._path)))
+        for number in self._batches.get(part, ()):
+            yield pa.Table.from_batches([self._reader.get_batch(number)])
+
+    def discard(self) -> None:
+        """Let go of the file and remove it."""
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = self._reader = None
+        self._path.unlink(missing_ok=True)
 
 
 def _open(path: Path, schema: pa.Schema, file_format: FileFormat) -> _Sink:

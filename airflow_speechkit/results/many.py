@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.errors import AnswerUnreadableError, SettingsError, SpeechKitError, StorageError
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from airflow_speechkit.errors import (
+    AnswerUnreadableError,
+    AuthenticationError,
+    PermissionDeniedError,
+    SettingsError,
+    SpeechKitError,
+    StorageError,
+    WrongBeforeSendingError,
+)
 from airflow_speechkit.results.flatten import BATCH_BYTES, read_many, tables
 from airflow_speechkit.results.formats import FileFormat
+from airflow_speechkit.results.saved import read_saved
 from airflow_speechkit.results.schema import Tables
-from airflow_speechkit.results.write import ROW_GROUP_ROWS, Manifest, Unread, Writing
+from airflow_speechkit.results.write import ROW_GROUP_ROWS, Manifest, Unread, Writing, name_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +33,8 @@ if TYPE_CHECKING:
     from airflow_speechkit.results.answer import Answer
     from airflow_speechkit.submission import Submission
 
-    Loaded = tuple[Answer, Submission | None] | Tables
+    #: An operation's answer with its submission, its rows where it has no answer, or why it is left out.
+    Loaded = tuple[Answer, Submission | None] | Tables | Unread
 
 #: What one task takes for its answers and rows, besides the interpreter and its libraries.
 MEMORY_BYTES = 256 << 20
@@ -36,73 +51,105 @@ def write_many(
     operation_ids: Iterable[str],
     target: Folder,
     *,
-    name: str,
+    name: str | None = None,
     file_format: FileFormat | str = FileFormat.PARQUET,
     partition_by_date: bool = False,
     row_group_rows: int = ROW_GROUP_ROWS,
     memory_bytes: int = MEMORY_BYTES,
     side_by_side: int = SIDE_BY_SIDE,
+    leave_out_unread: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Read many answers and write their rows, in the order of the ids.
 
-    :param load: fetches an operation's answer with its submission, or its rows where it has no answer; it is called
-        in several threads at once. What it raises as a `SpeechKitError` or `LookupError` or `OSError` is reported.
-    :param operation_ids: the operations
+    An operation that is given twice, say in two saved files, is written once: the second one counts as unread.
+
+    :param load: fetches an operation's answer; it is called in several threads at once. An answer that can't be read,
+        that the service or the archive hasn't any more, and a file that is missing or may not be read are unread.
+        Whatever else it raises stops everything: what another try, a key, or a right may bring must not be left out
+    :param operation_ids: the operations, or the files of their answers
     :param target: where the files go, see `write_tables`
-    :param name: what the files are named after
+    :param name: what the files are named after; by default the operation, or a hash of several ones' ids
     :param file_format: ``parquet``, ``csv`` or ``jsonl``
     :param partition_by_date: a folder for each UTC date of ``created_at``
     :param row_group_rows: rows in a row group of Parquet
-    :param memory_bytes: what answers and rows may take, whatever their number; a single answer that needs more than
-        that is read alone
+    :param memory_bytes: what answers and rows may take, whatever their number. Only what is there tells how large
+        answers are, so where larger ones than all before follow each other, as many as `side_by_side` of them come on
+        top of that. A single answer that needs more than that is read alone
     :param side_by_side: how many answers are fetched at the same time
+    :param leave_out_unread: write the others where some are unread; otherwise nothing is put in place then
     :param progress: is told how many operations are done, now and then
-    :return: what was written; its `unread` has the operations that could not be read, which stopped nothing
+    :return: what was written; its `unread` has the operations that were left out
     :raises SettingsError: a number or the format can't be taken
-    :raises StorageError: the target can't be written
+    :raises AnswerUnreadableError: nothing could be read, or something couldn't with `leave_out_unread` off; the target
+        is as it was
+    :raises StorageError: a file can't be read, or the target not be written
     """
     if memory_bytes < 1 or side_by_side < 1:
         raise SettingsError("`memory_bytes` and `side_by_side` count from 1")
-    unread: list[Unread] = []
-    done = 0
+    taken = _Taken()
     with (
         ThreadPoolExecutor(side_by_side, thread_name_prefix="answers") as pool,
         Writing(
             target,
-            name=name,
             file_format=file_format,
             partition_by_date=partition_by_date,
             row_group_rows=row_group_rows,
             buffer_bytes=max(memory_bytes // 4, 1),
         ) as writing,
     ):
-        batch_bytes = min(memory_bytes // (4 * _READING), BATCH_BYTES)
+        most_at_once = memory_bytes // (4 * _READING)
         loading = _side_by_side(pool, load, operation_ids, memory_bytes // 4, side_by_side)
-        reading: deque[Future[tuple[Tables, list[Unread], int]]] = deque()
+        reading: deque[Future[_Batch]] = deque()
+
+        def write_all_but(behind: int) -> None:
+            while len(reading) > behind:
+                writing.add(taken.of(reading.popleft().result()))
+                if progress:
+                    progress(taken.operations)
+
         try:
-            for batch in _batches(loading, batch_bytes):
+            for batch in _batches(loading, min(most_at_once, BATCH_BYTES)):
+                alone = sum(_size(one) for _, one in batch) > most_at_once
+                if alone:
+                    write_all_but(0)
                 reading.append(pool.submit(_read_batch, batch))
                 # One is read while the one before it is written.
-                if len(reading) > 1:
-                    done += _write(writing, reading.popleft().result(), unread)
-                    if progress:
-                        progress(done)
-            while reading:
-                done += _write(writing, reading.popleft().result(), unread)
-            manifest = writing.finish()
+                write_all_but(0 if alone else 1)
+            write_all_but(0)
+            if taken.unread and not (leave_out_unread and writing.operations):
+                raise _refusal(taken, others=bool(writing.operations))
+            manifest = writing.finish(name_after(taken.ids) if name is None else name)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    if progress:
-        progress(done)
-    return Manifest(
-        manifest.file_format,
-        manifest.name,
-        manifest.tables,
-        manifest.operations,
-        manifest.identical_channels,
-        tuple(unread),
+    return replace(manifest, unread=tuple(taken.unread))
+
+
+def answer_in(path: str, raw: bytes) -> Loaded:
+    """Read a saved answer for `write_many`.
+
+    :param path: its file, which is named after the operation where nothing in it tells that
+    :param raw: what is in the file: the same the next time, so what can't be read stays so
+    """
+    try:
+        return read_saved(raw, _stem(path)), None
+    except AnswerUnreadableError as error:
+        return Unread(path, error.what)
+
+
+def _stem(path: str) -> str:
+    return PurePath(path).name.partition(".")[0]
+
+
+def _refusal(taken: _Taken, *, others: bool) -> AnswerUnreadableError:
+    named = "; ".join(f"{one.operation_id}: {one.reason}" for one in taken.unread[: Manifest.NAMED])
+    return AnswerUnreadableError(
+        f"{len(taken.unread)} of {taken.operations} answers can't be read, so nothing is written, and what an earlier "
+        f"run wrote is as it was: {named}",
+        todo="Look at these answers" + (", or leave them out with `on_unread='report'`" if others else ""),
+        retry="reads all of them again",
+        retry_can_help=any(one.retry_can_help for one in taken.unread),
     )
 
 
@@ -112,9 +159,9 @@ def _side_by_side(
     operation_ids: Iterable[str],
     allowed_bytes: int,
     side_by_side: int,
-) -> Iterator[tuple[str, Loaded | Unread]]:
+) -> Iterator[tuple[str, Loaded]]:
     """Fetch answers ahead, as many at a time as will fit if they are like the largest so far; give them in order."""
-    waiting: deque[tuple[str, Future[Loaded | Unread]]] = deque()
+    waiting: deque[tuple[str, Future[Loaded]]] = deque()
     largest, ahead = 1, 1
     for operation_id in operation_ids:
         waiting.append((operation_id, pool.submit(_load, load, operation_id)))
@@ -125,23 +172,44 @@ def _side_by_side(
             # Begin with a few: how large they are isn't known yet.
             ahead = max(min(side_by_side, ahead * 2, allowed_bytes // largest), 1)
             yield known, loaded
+            # What is being read is not to be held here too while the next one is waited for.
+            del loaded, future
     while waiting:
         known, future = waiting.popleft()
         yield known, future.result()
 
 
-def _load(load: Callable[[str], Loaded], operation_id: str) -> Loaded | Unread:
+def _load(load: Callable[[str], Loaded], operation_id: str) -> Loaded:
     try:
         return load(operation_id)
-    except (SpeechKitError, LookupError, OSError) as error:
-        if isinstance(error, StorageError) and error.retry_can_help:
-            # A storage that is away for a moment must not leave rows out.
+    except SpeechKitError as error:
+        if _concerns_all(error):
             raise
-        what = error.what if isinstance(error, SpeechKitError) else f"It can't be fetched ({type(error).__name__})"
-        return Unread(operation_id, what)
+        return Unread(operation_id, error.what, error.retry_can_help)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        return Unread(operation_id, f"It can't be fetched ({type(error).__name__})")
+    except OSError as error:
+        raise StorageError(
+            f"{operation_id} can't be read: {error.strerror or 'the storage failed'} ({type(error).__name__})",
+            todo="See whether the storage is there",
+            retry="reads everything again; nothing was written",
+        ) from error
 
 
-def _size(loaded: Loaded | Unread) -> int:
+def _concerns_all(error: SpeechKitError) -> bool:
+    """Tell whether an answer that was not had may be had yet, so that its rows must not be left out.
+
+    That takes in an operation that is not finished: its rows are to come.
+    """
+    if isinstance(error, AnswerUnreadableError):
+        # It was had, and that is how it is.
+        return False
+    if isinstance(error, (AuthenticationError, PermissionDeniedError, WrongBeforeSendingError)):
+        return True
+    return error.retry_can_help or isinstance(error.__cause__, PermissionError)
+
+
+def _size(loaded: Loaded) -> int:
     if isinstance(loaded, Unread):
         return 0
     if isinstance(loaded, Tables):
@@ -149,43 +217,101 @@ def _size(loaded: Loaded | Unread) -> int:
     return len(loaded[0].operation) + len(loaded[0].recognition or b"")
 
 
-def _batches(
-    loaded: Iterable[tuple[str, Loaded | Unread]], batch_bytes: int
-) -> Iterator[list[tuple[str, Loaded | Unread]]]:
-    batch: list[tuple[str, Loaded | Unread]] = []
+def _ids(asked_for: str, loaded: Loaded) -> list[str]:
+    """Return the operations that were loaded, as far as that can be told."""
+    if isinstance(loaded, Unread):
+        return [_stem(asked_for)]
+    if isinstance(loaded, Tables):
+        ids: list[str] = loaded.recognitions["operation_id"].to_pylist()
+        return ids
+    return [loaded[0].operation_id]
+
+
+def _batches(loaded: Iterable[tuple[str, Loaded]], batch_bytes: int) -> Iterator[list[tuple[str, Loaded]]]:
+    batch: list[tuple[str, Loaded]] = []
+    ids: set[str] = set()
     size = 0
-    for operation_id, one in loaded:
-        if batch and size + _size(one) > batch_bytes:
+    for asked_for, one in loaded:
+        # The same operation twice is for `_Taken` to notice, from one batch to the next.
+        if batch and (size + _size(one) > batch_bytes or not ids.isdisjoint(_ids(asked_for, one))):
             yield batch
-            batch, size = [], 0
-        batch.append((operation_id, one))
+            batch, ids, size = [], set(), 0
+        batch.append((asked_for, one))
+        ids.update(_ids(asked_for, one))
         size += _size(one)
     if batch:
         yield batch
 
 
-def _read_batch(batch: list[tuple[str, Loaded | Unread]]) -> tuple[Tables, list[Unread], int]:
+@dataclass(frozen=True)
+class _Batch:
+    """Some answers, read.
+
+    :param rows: what is in them
+    :param unread: those that can't be read
+    :param asked_for: what each operation with rows was asked for by
+    :param ids: all operations
+    :param operations: how many there were to read
+    """
+
+    rows: Tables
+    unread: list[Unread]
+    asked_for: dict[str, str]
+    ids: list[str]
+    operations: int
+
+
+def _read_batch(batch: list[tuple[str, Loaded]]) -> _Batch:
     pieces: list[Tables] = []
     unread: list[Unread] = []
-    answers = [one for _, one in batch if isinstance(one, tuple)]
+    answers = [(asked_for, one) for asked_for, one in batch if isinstance(one, tuple)]
     readings = []
-    for (answer, _), reading in zip(answers, read_many(answers), strict=True):
+    asked_for_by: dict[str, str] = {}
+    for (asked_for, (answer, _)), reading in zip(answers, read_many([one for _, one in answers]), strict=True):
         if isinstance(reading, AnswerUnreadableError):
-            unread.append(Unread(answer.operation_id, reading.what))
+            unread.append(Unread(asked_for, reading.what))
         else:
             readings.append(reading)
+            asked_for_by[answer.operation_id] = asked_for
     if readings:
         pieces.append(tables(readings))
-    for _, one in batch:
+    for asked_for, one in batch:
         if isinstance(one, Unread):
             unread.append(one)
         elif isinstance(one, Tables):
             pieces.append(one)
-    return Tables.concat(pieces), unread, len(batch)
+            asked_for_by.update(dict.fromkeys(_ids(asked_for, one), asked_for))
+    ids = [operation_id for asked_for, one in batch for operation_id in _ids(asked_for, one)]
+    return _Batch(Tables.concat(pieces), unread, asked_for_by, ids, len(batch))
 
 
-def _write(writing: Writing, batch: tuple[Tables, list[Unread], int], unread: list[Unread]) -> int:
-    rows, unreadable, operations = batch
-    writing.add(rows)
-    unread += unreadable
-    return operations
+class _Taken:
+    """What became of the operations so far."""
+
+    def __init__(self) -> None:
+        self.operations = 0
+        self.ids: set[str] = set()
+        self.unread: list[Unread] = []
+        self._asked_for: dict[str, str] = {}
+
+    def of(self, batch: _Batch) -> Tables:
+        """Count a batch in, and return its rows but for those of operations that have some already."""
+        self.operations += batch.operations
+        self.ids.update(batch.ids)
+        self.unread += batch.unread
+        doubled = [one for one in batch.asked_for if one in self._asked_for]
+        for one in doubled:
+            reason = f"It holds operation {one}, as {self._asked_for[one]} does"
+            self.unread.append(Unread(batch.asked_for[one], reason))
+        self._asked_for.update({one: by for one, by in batch.asked_for.items() if one not in self._asked_for})
+        return _without(batch.rows, doubled) if doubled else batch.rows
+
+
+def _without(rows: Tables, operation_ids: list[str]) -> Tables:
+    theirs = pa.array(operation_ids, pa.string())
+    return Tables(
+        **{
+            schema.name: table.filter(pc.invert(pc.is_in(table["operation_id"], theirs)))
+            for schema, table in rows.items()
+        }
+    )

@@ -41,7 +41,7 @@ def test_answers_of_both_apis_become_one_batch(tmp_path):
         save(tmp_path / "f8fourth.json", alone.recognition.replace(b"f8done", b"undefined")),
     ]
     assert main(["transform", *saved, "--to", str(tmp_path / "out")]) == 0
-    rows = pq.read_table(tmp_path / "out/recognitions/batch.parquet")
+    rows = pq.read_table(tmp_path / "out/recognitions")
     assert rows["operation_id"].to_pylist() == ["e03one", "f8first", "f8done", "f8fourth"]
     assert rows["api_version"].to_pylist() == ["v2", "v3", "v3", "v3"]
     assert rows["words"].to_pylist() == [2, 2, 1, 1]
@@ -121,6 +121,41 @@ def test_one_that_cannot_be_read_is_told_and_the_others_are_written(tmp_path, ca
     }.items():
         assert any(f"{name}.json: " in line and what in line for line in err.splitlines()), name
     assert pq.read_table(tmp_path / "out/words/mine.parquet").num_rows == 2
+
+
+def placed(folder):
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_batch_replaces_no_other_one_and_is_replaced_by_itself(tmp_path):
+    saved = [save(tmp_path / f"{one}.json", v2(operation_id=one).operation) for one in ("e03a", "e03b", "e03c", "e03d")]
+    out = tmp_path / "out"
+    assert main(["transform", *saved[:2], "--to", str(out)]) == 0
+    first = placed(out)
+    assert main(["transform", *saved[2:], "--to", str(out)]) == 0
+    assert first.items() < placed(out).items()
+    assert sorted(pq.read_table(out / "recognitions")["operation_id"].to_pylist()) == ["e03a", "e03b", "e03c", "e03d"]
+    assert main(["transform", saved[1], saved[0], saved[1], "--to", str(out)]) == 0
+    assert placed(out).keys() == {*first, *placed(out)}
+    assert pq.read_table(out / "recognitions").num_rows == 4
+
+
+def test_an_answer_that_is_not_done_does_not_take_the_place_of_one_that_is(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["transform", save(tmp_path / "ok.json", SAID.operation), "--to", str(out)]) == 0
+    before = placed(out)
+    waiting = save(tmp_path / "later.json", b'{"done":false,"id":"e03one"}')
+    assert main(["transform", waiting, "--to", str(out), "--partition-by-date"]) == 1
+    err = capsys.readouterr().err
+    assert "later.json: " in err
+    assert "nothing is written" in err
+    assert placed(out) == before
+
+
+def test_a_path_that_is_wrong_leaves_no_files(tmp_path, capsys):
+    assert main(["transform", str(tmp_path / "tpyo.json"), "--to", str(tmp_path / "out")]) == 1
+    assert "tpyo.json: It can't be fetched (FileNotFoundError)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_channels_that_say_the_same_are_a_warning(tmp_path, capsys):

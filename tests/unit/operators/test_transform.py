@@ -10,14 +10,19 @@ import duckdb
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
+from airflow_speechkit.cli import main
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
     ArchiveError,
     ConnectionSettingsError,
+    NotFinishedError,
+    ServiceFaultError,
     SettingsError,
     SpeechKitError,
     StorageError,
 )
+from airflow_speechkit.hooks.speechkit import SpeechKitHook
+from airflow_speechkit.hooks.storage import object_storage_path
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
@@ -141,13 +146,129 @@ def test_one_unreadable_answer_of_many_is_reported_or_fails(desk: Desk) -> None:
     assert answer is not None
     good.write_bytes(answer.operation)
     bad.write_bytes(answer.operation[: len(answer.operation) // 2])
-    manifest = transform(desk, files=[str(good), str(bad)])
-    assert manifest["operations"] == 2 or manifest["unread"]
-    assert rows(manifest, "words")
-    with pytest.raises(AnswerUnreadableError, match="1 of 2"):
+    with pytest.raises(AnswerUnreadableError, match="1 of 2") as raised:
         transform(desk, files=[str(good), str(bad)], on_unread="fail")
-    with pytest.raises(AnswerUnreadableError, match="1 of 1"):
-        transform(desk, files=str(bad))
+    assert "on_unread='report'" in str(raised.value)
+    assert not placed(desk)
+    manifest = transform(desk, files=[str(good), str(bad)])
+    assert manifest["unread"]["count"] == 1
+    assert rows(manifest, "words")
+    before = placed(desk)
+    for given in ({"files": str(bad)}, {"files": [str(good), str(bad)], "on_unread": "fail"}):
+        with pytest.raises(AnswerUnreadableError, match="nothing is written"):
+            transform(desk, **given, name=manifest["name"])
+    assert placed(desk) == before
+
+
+def placed(desk: Desk) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in (desk.place / "t").rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("on_unread", ["report", "fail"])
+def test_what_the_service_will_say_the_next_time_is_not_left_out(desk: Desk, on_unread: str) -> None:
+    ids = desk.emulator.stand_ins(3)
+    transform(desk, operation_id=ids, archive=False)
+    before = placed(desk)
+    desk.environment.setattr(SpeechKitHook, "get_answer", _out_of_order_for(ids[1]))
+    with pytest.raises(ServiceFaultError):
+        transform(desk, operation_id=ids, archive=False, on_unread=on_unread)
+    assert placed(desk) == before
+
+
+def _out_of_order_for(one: str) -> Any:
+    get_answer = SpeechKitHook.get_answer
+
+    def get(self: SpeechKitHook, operation_id: str) -> Any:
+        if operation_id == one:
+            raise ServiceFaultError("The service is out of order", http_status=503)
+        return get_answer(self, operation_id)
+
+    return get
+
+
+def test_an_operation_that_is_named_and_not_finished_fails_and_one_of_a_prefix_is_reported(desk: Desk) -> None:
+    (done,) = desk.emulator.stand_ins()
+    ended(desk, done)
+    running = desk.on_record("e03running")
+    transform(desk, operation_id=[done, running][:1], name="mine")
+    before = placed(desk)
+    with pytest.raises(NotFinishedError, match="SpeechKitRecognitionSensor"):
+        transform(desk, operation_id=[done, running], name="mine")
+    assert placed(desk) == before
+    manifest = transform(desk, operation_prefix="")
+    assert manifest["operations"] == 1
+    assert list(manifest["unread"]["operations"]) == [running]
+    with pytest.raises(AnswerUnreadableError, match="1 of 2"):
+        transform(desk, operation_prefix="", on_unread="fail")
+    with pytest.raises(AirflowSkipException, match="None of the 1 operations"):
+        transform(desk, operation_prefix="e03running")
+
+
+def test_an_operation_that_was_removed_from_the_archive_is_none_of_a_prefix(desk: Desk) -> None:
+    (done,) = desk.emulator.stand_ins()
+    ended(desk, done)
+    (Path(desk.archive_url) / "operations" / "e03removed").mkdir()
+    manifest = transform(desk, operation_prefix="", on_unread="fail")
+    assert (manifest["operations"], manifest["unread"]["count"]) == (1, 0)
+
+
+def test_saved_answers_are_named_after_their_operations_as_everything_else_is(desk: Desk) -> None:
+    ids = desk.emulator.stand_ins(2)
+    ended(desk, *ids)
+    saved = []
+    for number, operation_id in enumerate(ids):
+        answer = desk.archive.answer(operation_id)
+        assert answer is not None
+        saved.append(desk.place / "a folder" / f"{number}.json")
+        saved[-1].parent.mkdir(exist_ok=True)
+        saved[-1].write_bytes(answer.operation)
+    paths = [str(one) for one in saved]
+    assert transform(desk, files=paths[0])["name"] == ids[0]
+    from_files = transform(desk, files=[*paths, paths[0]])
+    from_archive = transform(desk, operation_id=ids[::-1])
+    assert from_files["tables"]["words"]["paths"] == from_archive["tables"]["words"]["paths"]
+    assert from_files["unread"]["count"] == 0
+    by_command = desk.place / "by command"
+    assert main(["transform", *paths, "--to", str(by_command)]) == 0
+    assert (by_command / "words" / f"{from_files['name']}.parquet").is_file()
+
+
+def test_two_saved_answers_of_one_operation_have_its_rows_once(desk: Desk) -> None:
+    (operation_id,) = desk.emulator.stand_ins()
+    ended(desk, operation_id)
+    answer = desk.archive.answer(operation_id)
+    assert answer is not None
+    paths = [desk.place / "first.json", desk.place / "second.json"]
+    for path in paths:
+        path.write_bytes(answer.operation)
+    manifest = transform(desk, files=[str(path) for path in paths])
+    assert [row["operation_id"] for row in rows(manifest, "recognitions")] == [operation_id]
+    assert list(manifest["unread"]["operations"]) == [str(paths[1])]
+    with pytest.raises(AnswerUnreadableError, match=f"holds operation {operation_id}, as .*first.json does"):
+        transform(desk, files=[str(path) for path in paths], on_unread="fail")
+
+
+def test_a_saved_answer_that_may_not_be_read_is_told_with_what_to_do(desk: Desk) -> None:
+    (operation_id,) = desk.emulator.stand_ins()
+    ended(desk, operation_id)
+    answer = desk.archive.answer(operation_id)
+    assert answer is not None
+    key = f"{desk.prefix}/saved.json"
+    desk.emulator.s3().put_object(Bucket=desk.bucket, Key=key, Body=answer.operation)
+    saved = f"s3://aws_default@{desk.bucket}/{key}"
+    assert transform(desk, files=saved)["name"] == operation_id
+    other = desk.place / "other.json"
+    other.write_bytes(answer.operation.replace(operation_id.encode(), b"e03other"))
+    before = placed(desk)
+
+    def refused(path: str, **more: Any) -> bytes:
+        raise PermissionError("AccessDenied")
+
+    desk.environment.setattr(object_storage_path(saved).fs, "cat_file", refused)
+    with pytest.raises(StorageError, match="right to read") as raised:
+        transform(desk, files=[str(other), saved])
+    assert raised.value.retry_can_help is False
+    assert placed(desk) == before
 
 
 @pytest.mark.parametrize(

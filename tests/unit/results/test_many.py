@@ -1,12 +1,30 @@
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
 import threading
 import tracemalloc
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 
-from airflow_speechkit.errors import ResultExpiredError, SettingsError
+from airflow_speechkit.errors import (
+    AnswerUnreadableError,
+    ArchiveError,
+    AuthenticationError,
+    ConnectionSettingsError,
+    NotFinishedError,
+    OperationNotFoundError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    ResultExpiredError,
+    ServiceFaultError,
+    SettingsError,
+    StorageError,
+    UnreachableError,
+)
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.results.flatten import failed_row, flatten
@@ -22,7 +40,7 @@ IDS = [f"e03{number:03d}" for number in range(60)]
 def load(operation_id):
     number = int(operation_id.removeprefix("e03"))
     if number % 10 == 7:
-        return v3(final("0", 0, (f"слово{number}", number, number + 1))), None
+        return replace(v3(final("0", 0, (f"слово{number}", number, number + 1))), operation_id=operation_id), None
     words = [word(f"слово{number}", f"{second}s", f"{second}.5s") for second in range(number % 4 + 1)]
     return v2(chunk("1", *words), operation_id=operation_id, indent=number % 3 or None), submission(operation_id)
 
@@ -46,6 +64,8 @@ def test_answers_that_cannot_be_had_or_read_are_reported_and_stop_nothing(tmp_pa
             raise ResultExpiredError("The service has forgotten it", operation_id=operation_id)
         if operation_id == "e03006":
             raise FileNotFoundError(operation_id)
+        if operation_id == "e03008":
+            raise ArchiveError("It is damaged", retry_can_help=False)
         if operation_id == "e03009":
             return failed_row(submission(operation_id), Status.FAILED, 13, "internal")
         return load(operation_id)
@@ -55,11 +75,128 @@ def test_answers_that_cannot_be_had_or_read_are_reported_and_stop_nothing(tmp_pa
         "e03003": "The answer is cut off, or is not JSON",
         "e03005": "The service has forgotten it",
         "e03006": "It can't be fetched (FileNotFoundError)",
+        "e03008": "It is damaged",
     }
-    assert manifest.to_json()["unread"]["count"] == 3
+    assert manifest.to_json()["unread"]["count"] == 4
     rows = pq.read_table(tmp_path / "recognitions" / "some.parquet")
-    assert rows.num_rows == manifest.operations == 9
+    assert rows.num_rows == manifest.operations == 8
     assert dict(zip(rows["operation_id"].to_pylist(), rows["status"].to_pylist(), strict=True))["e03009"] == "failed"
+
+
+def placed(folder):
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def no_rights():
+    error = ArchiveError("It may not be read", retry_can_help=False)
+    error.__cause__ = PermissionError("AccessDenied")
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        QuotaExceededError("slow down"),
+        ServiceFaultError("out of order"),
+        UnreachableError("nobody answers"),
+        NotFinishedError("it is running"),
+        AuthenticationError("a wrong key"),
+        PermissionDeniedError("a missing role"),
+        ConnectionSettingsError("no such connection"),
+        StorageError("the bucket is away"),
+        no_rights(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("leave_out_unread", [True, False])
+def test_what_another_try_or_a_person_can_bring_is_not_left_out(tmp_path, error, leave_out_unread):
+    def load_some(operation_id):
+        if operation_id == "e03005":
+            raise error
+        return load(operation_id)
+
+    write_many(load, IDS[:12], Folder.at(tmp_path), name="some")
+    before = placed(tmp_path)
+    with pytest.raises(type(error), match=error.what):
+        write_many(load_some, IDS[:12], Folder.at(tmp_path), name="some", leave_out_unread=leave_out_unread)
+    assert placed(tmp_path) == before
+
+
+def test_a_disk_that_fails_is_not_left_out_either(tmp_path):
+    def load_some(operation_id):
+        if operation_id == "e03005":
+            raise OSError(errno.EIO, "Input/output error", "/answers/e03005.json")
+        return load(operation_id)
+
+    with pytest.raises(StorageError, match=r"e03005 can't be read: Input/output error") as raised:
+        write_many(load_some, IDS[:12], Folder.at(tmp_path / "lake"), name="some")
+    assert raised.value.retry_can_help
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "heals"), [(OperationNotFoundError("not here"), False), (AnswerUnreadableError("cut off"), True)], ids=str
+)
+def test_where_nothing_can_be_read_the_files_that_are_there_stay(tmp_path, error, heals):
+    def load_none(operation_id):
+        raise error
+
+    write_many(load, IDS[:3], Folder.at(tmp_path), name="some")
+    before = placed(tmp_path)
+    with pytest.raises(AnswerUnreadableError, match=f"3 of 3.*nothing is written.*e03001: {error.what}") as raised:
+        write_many(load_none, IDS[:3], Folder.at(tmp_path), name="some")
+    assert raised.value.retry_can_help is heals
+    assert placed(tmp_path) == before
+
+
+def test_where_none_may_be_left_out_one_that_cannot_be_read_replaces_nothing(tmp_path):
+    def load_some(operation_id):
+        answer, submission = load(operation_id)
+        return (replace(answer, operation=answer.operation[:-9]) if operation_id == "e03003" else answer), submission
+
+    write_many(load, IDS[:6], Folder.at(tmp_path), name="some")
+    before = placed(tmp_path)
+    with pytest.raises(AnswerUnreadableError, match=r"1 of 6.*e03003: The answer is cut off") as raised:
+        write_many(load_some, IDS[:6], Folder.at(tmp_path), name="some", leave_out_unread=False)
+    assert raised.value.retry_can_help is False
+    assert "others are written" not in str(raised.value)
+    assert placed(tmp_path) == before
+
+
+@pytest.mark.parametrize("memory_bytes", [1, 256 << 20])
+def test_an_operation_that_is_given_twice_has_its_rows_once(tmp_path, memory_bytes):
+    files = {"a.json": "e03001", "broken/b.json": "e03002", "again/a.json": "e03001", "b.json": "e03002"}
+
+    def load_file(path):
+        answer, submission = load(files[path])
+        return (replace(answer, operation=b"{") if path.startswith("broken") else answer), submission
+
+    manifest = write_many(load_file, files, Folder.at(tmp_path), name="all", memory_bytes=memory_bytes)
+    assert {one.operation_id: one.reason for one in manifest.unread} == {
+        "broken/b.json": "The answer is cut off, or is not JSON",
+        "again/a.json": "It holds operation e03001, as a.json does",
+    }
+    assert manifest.operations == 2
+    rows = pq.read_table(tmp_path / "words" / "all.parquet")
+    assert rows.equals(Tables.concat([flatten(*load(one)) for one in ("e03001", "e03002")]).words)
+
+
+def test_files_are_named_after_their_operations_in_whatever_order_and_from_wherever(tmp_path):
+    def named(load_one, asked_for):
+        return write_many(load_one, asked_for, Folder.at(tmp_path)).name
+
+    def from_files(path):
+        if path == "/there/e03002.json":
+            raise FileNotFoundError(path)
+        return load({"x.json": "e03000", "/y/z.json.gz": "e03001"}.get(path, path))
+
+    assert named(load, ["e03001"]) == named(from_files, ["/y/z.json.gz"]) == "e03001"
+    both = named(load, ["e03000", "e03001"])
+    assert both == named(load, ["e03001", "e03000"]) == named(from_files, ["x.json", "/y/z.json.gz"])
+    assert both != named(load, ["e03000", "e03002"])
+    # One that can't be read counts by its file's name: once it can be, the same files are replaced.
+    three = named(load, ["e03000", "e03001", "e03002"])
+    assert three == named(from_files, ["x.json", "/y/z.json.gz", "/there/e03002.json"])
 
 
 def test_an_error_of_ours_stops_everything_and_leaves_nothing(tmp_path):
@@ -113,6 +250,75 @@ def test_memory_is_bounded_by_the_setting_and_not_by_the_number_of_answers(tmp_p
         assert most <= 4 << 20
     assert most_at[80] < 8 << 20
     assert most_at[80] < most_at[20] * 1.5
+
+
+def test_large_answers_after_small_ones_take_side_by_side_times_the_largest_on_top(tmp_path):
+    large = v2(*[chunk("1", *[word("слово", f"{n}.020s", f"{n}.480s") for n in range(200)]) for _ in range(200)])
+    small = v2(chunk("1", word("слово", "1s", "2s")))
+    largest, allowed, side_by_side = len(large.operation), 16 << 20, 4
+    assert largest > 3 << 20
+    alive = most = 0
+    lock = threading.Lock()
+
+    class Counted(bytes):
+        def __del__(self):
+            nonlocal alive
+            with lock:
+                alive -= len(self)
+
+    def load_counted(operation_id):
+        nonlocal alive, most
+        body = Counted(small.operation if int(operation_id) < 20 else large.operation)
+        with lock:
+            alive += len(body)
+            most = max(most, alive)
+        return Answer(operation_id, ApiVersion.V2, body), None
+
+    tracemalloc.start()
+    ids = [f"{number:03d}" for number in range(36)]
+    write_many(load_counted, ids, Folder.at(tmp_path), name="all", memory_bytes=allowed, side_by_side=side_by_side)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most <= allowed // 4 + side_by_side * largest
+    assert peak <= allowed + side_by_side * largest
+
+
+UNDER_A_LOW_LIMIT = """
+import resource, sys
+import pyarrow.dataset as ds
+from airflow_speechkit.folder import Folder
+from airflow_speechkit.results.many import write_many
+from tests.unit.results.saying import chunk, v2, word
+
+import datetime
+
+def load(operation_id):
+    number = int(operation_id)
+    day = (datetime.date(2026, 1, 1) + datetime.timedelta(days=number % 400)).isoformat()
+    words = [word(f"w{one}", f"{one}s", f"{one}.5s") for one in range(50)]
+    return v2(chunk("1", *words), operation_id=operation_id, day=day), None
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+ids = [f"{number:04d}" for number in range(1200)]
+manifest = write_many(
+    load, ids, Folder.at(sys.argv[1]), name="all", partition_by_date=True, memory_bytes=int(sys.argv[2])
+)
+assert [len(table.paths) for table in manifest.tables.values()] == [400] * 4, manifest
+words = ds.dataset(f"{sys.argv[1]}/words", partitioning="hive")
+assert words.count_rows() == manifest.tables["words"].rows == 60_000
+assert {file.metadata.num_row_groups for file in words.get_fragments()} == {1}
+of_a_day = words.to_table(filter=ds.field("created_date") == "2026-01-02")["operation_id"].to_pylist()
+assert list(dict.fromkeys(of_a_day)) == ["0001", "0401", "0801"]
+"""
+
+
+@pytest.mark.parametrize("memory_bytes", [4_000_000, 256 << 20])
+def test_hundreds_of_dates_take_few_descriptors_and_have_full_row_groups(tmp_path, memory_bytes):
+    run = subprocess.run(
+        [sys.executable, "-c", UNDER_A_LOW_LIMIT, str(tmp_path), str(memory_bytes)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
 
 
 def test_progress_is_told(tmp_path):

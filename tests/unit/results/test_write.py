@@ -14,7 +14,7 @@ import s3fs
 from airflow_speechkit.errors import SettingsError, StorageError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.flatten import failed_row, flatten
-from airflow_speechkit.results.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, Status
+from airflow_speechkit.results.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, Status, Tables
 from airflow_speechkit.results.write import Manifest, write_tables
 from tests.fixtures.s3 import CREDENTIALS
 from tests.unit.results.saying import chunk, submission, v2, word
@@ -22,15 +22,16 @@ from tests.unit.results.saying import chunk, submission, v2, word
 
 @pytest.fixture(params=["disk", "s3"])
 def target(request, tmp_path):
-    if request.param == "disk":
-        return Folder.at(tmp_path / "lake")
-    request.getfixturevalue("s3_client").create_bucket(
-        Bucket="lake", CreateBucketConfiguration={"LocationConstraint": CREDENTIALS["region_name"]}
-    )
+    return Folder.at(tmp_path / "lake") if request.param == "disk" else request.getfixturevalue("bucket")
+
+
+@pytest.fixture
+def bucket(s3_client, s3_endpoint):
+    s3_client.create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": CREDENTIALS["region_name"]})
     fs = s3fs.S3FileSystem(
         key=CREDENTIALS["aws_access_key_id"],
         secret=CREDENTIALS["aws_secret_access_key"],
-        endpoint_url=request.getfixturevalue("s3_endpoint"),
+        endpoint_url=s3_endpoint,
         use_listings_cache=False,
         skip_instance_cache=True,
     )
@@ -129,12 +130,12 @@ def test_partitions_are_the_utc_dates_of_created_at_as_hive_has_them(target):
         said("e03a", "2026-11-21"),
         said("e03b", "2026-11-22"),
         failed_row(submission("refused-1", submitted_at=late), Status.REFUSED, 3, "no header"),
-        flatten(v2(operation_id="e03c", createdAt=None)),
+        flatten(v2(operation_id="e03c", createdAt=None, modifiedAt=None)),
     ]
     manifest = write_tables(pieces, target, name="batch", partition_by_date=True)
     assert manifest.tables["recognitions"].paths == tuple(
         f"{target.url}/recognitions/created_date={date}/batch.parquet"
-        for date in ("2026-11-21", "2026-11-22", "__HIVE_DEFAULT_PARTITION__")
+        for date in ("1970-01-01", "2026-11-21", "2026-11-22")
     )
     assert manifest.operations == 4
     assert manifest.tables["words"].rows == 20
@@ -148,9 +149,106 @@ def test_partitions_are_the_utc_dates_of_created_at_as_hive_has_them(target):
     ) == {"e03a"}
 
 
-def test_one_piece_can_hold_several_dates(tmp_path):
-    from airflow_speechkit.results.schema import Tables
+def test_rows_without_a_date_do_not_keep_any_reader_from_the_others(tmp_path):
+    pieces = [
+        said("e03a", "2026-11-21"),
+        flatten(v2(chunk("1", word("да", "1s", "2s")), operation_id="e03done", createdAt=None)),
+        flatten(v2(chunk("1", word("да", "1s", "2s")), operation_id="e03never", createdAt=None, modifiedAt=None)),
+    ]
+    write_tables(pieces, Folder.at(tmp_path), name="batch", partition_by_date=True)
+    expected = {"e03a": "2026-11-21", "e03done": "2026-11-22", "e03never": "1970-01-01"}
+    for table in ("recognitions", "words"):
+        frame = pd.read_parquet(tmp_path / table)
+        assert dict(zip(frame["operation_id"], frame["created_date"].astype(str), strict=True)) == expected
+        dataset = ds.dataset(tmp_path / table, partitioning="hive")
+        columns = dataset.to_table().select(["operation_id", "created_date"]).to_pydict()
+        assert dict(zip(*columns.values(), strict=True)) == expected
+        assert dataset.to_table(filter=ds.field("created_date") >= "2026-11-22")["operation_id"].to_pylist() == [
+            "e03done"
+        ]
+        with duckdb.connect() as connection:
+            files = f"'{tmp_path}/{table}/*/*.parquet'"
+            found = connection.execute(f"SELECT DISTINCT operation_id, created_date::TEXT FROM {files}").fetchall()
+            assert dict(found) == expected
+            # It has to stay a date: compared with one, a text is an error.
+            late = connection.execute(
+                f"SELECT DISTINCT operation_id FROM {files} WHERE created_date >= DATE '2026-11-22'"
+            )
+            assert late.fetchall() == [("e03done",)]
+    assert pd.read_parquet(tmp_path / "recognitions")["created_at"].isna().sum() == 2
 
+
+LAYOUTS = [
+    {"file_format": file_format, "day": day}
+    for file_format in ("parquet", "csv", "jsonl")
+    for day in (None, "2026-11-21", "2026-11-22")
+]
+
+
+def write_as(target, layout, name="batch"):
+    day, file_format = layout["day"], layout["file_format"]
+    return write_tables(
+        said("e03one", day or "2026-11-22"), target, name=name, file_format=file_format, partition_by_date=bool(day)
+    )
+
+
+@pytest.mark.parametrize("first", LAYOUTS[::4], ids=str)
+def test_a_second_run_replaces_the_first_whatever_its_format_and_dates_were(target, first):
+    for second in LAYOUTS:
+        for name in ("batch", "batch.2", "xbatch"):
+            write_as(target, first, name)
+        others = {name for name in target.names() if "/batch." not in name or "/batch.2." in name}
+        target.replace("words/batch.txt", b"somebody else's")
+        target.replace("words/other_date=2026-11-22/batch.parquet", b"somebody else's")
+        manifest = write_as(target, second)
+        ours = {path.removeprefix(f"{target.url}/") for table in manifest.tables.values() for path in table.paths}
+        foreign = {"words/batch.txt", "words/other_date=2026-11-22/batch.parquet"}
+        assert set(target.names()) == ours | others | foreign
+        for name in list(target.names()):
+            target.delete(name)
+
+
+def test_new_files_come_before_old_ones_go_and_recognitions_go_first(target, monkeypatch):
+    write_as(target, {"file_format": "parquet", "day": "2026-11-21"})
+    done = []
+    put, delete = Folder.put, Folder.delete
+    monkeypatch.setattr(Folder, "put", lambda self, name, path: (done.append(f"+{name}"), put(self, name, path)))
+    monkeypatch.setattr(Folder, "delete", lambda self, name: (done.append(f"-{name}"), delete(self, name)))
+    write_as(target, {"file_format": "parquet", "day": "2026-11-22"})
+    assert [one.split("/")[0] for one in done] == [
+        *("+analyses", "+utterances", "+words", "+recognitions"),
+        *("-recognitions", "-utterances", "-words", "-analyses"),
+    ]
+
+
+def test_whoever_may_not_delete_can_write_as_long_as_nothing_is_left_over(target, monkeypatch):
+    def refused(path):
+        raise PermissionError("AccessDenied")
+
+    monkeypatch.setattr(target.fs, "rm_file", refused)
+    layout = {"file_format": "parquet", "day": "2026-11-21"}
+    for _ in range(2):
+        write_as(target, layout)
+    with pytest.raises(StorageError, match=r"new files are in place, but 4 of an earlier.*right to delete") as raised:
+        write_as(target, {**layout, "day": "2026-11-22"})
+    assert raised.value.retry_can_help is False
+    assert "recognitions/created_date=2026-11-21/batch.parquet" in str(raised.value)
+    assert len(list(target.names())) == 8
+
+
+def test_a_bucket_is_asked_for_what_may_be_left_over_and_not_for_all_it_has(bucket, monkeypatch):
+    write_tables(said("e03one"), bucket, name="e03one")
+    listed = []
+    find = type(bucket.fs).find
+    monkeypatch.setattr(
+        type(bucket.fs), "find", lambda self, path, **more: (listed.append(more), find(self, path, **more))[1]
+    )
+    write_tables(said("e03two"), bucket, name="e03two")
+    assert len(listed) == 8
+    assert {one["prefix"].split("/")[1] for one in listed} == {"e03two.", "created_date="}
+
+
+def test_one_piece_can_hold_several_dates(tmp_path):
     both = Tables.concat([said("e03a", "2026-11-21"), said("e03b", "2026-11-22")])
     manifest = write_tables(both, Folder.at(tmp_path), name="batch", partition_by_date=True)
     assert [len(table.paths) for table in manifest.tables.values()] == [2, 2, 2, 2]
@@ -173,32 +271,37 @@ def test_no_rows_are_files_with_the_same_columns(target, file_format):
 
 def test_duckdb_the_dataset_reader_and_pandas_read_the_files_as_they_are(tmp_path):
     tables = said()
-    target = Folder.at(tmp_path)
     for file_format in ("parquet", "csv", "jsonl"):
-        write_tables(tables, target, name="e03one", file_format=file_format)
+        write_tables(tables, Folder.at(tmp_path / file_format), name="e03one", file_format=file_format)
     words = [tuple(row.values()) for row in tables.words.select(["word", "start_ms", "end_ms"]).to_pylist()]
     recognition = (datetime(2026, 11, 22, 10, tzinfo=UTC), 61_500, 2, None, '{"call_id": "17", "агент": "Анна"}')
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        for source in ("'{}.parquet'", "read_csv('{}.csv', all_varchar=false)", "read_json('{}.jsonl')"):
-            table = source.format(tmp_path / "words" / "e03one")
+        for ending, source in (
+            ("parquet", "'{}.parquet'"),
+            ("csv", "read_csv('{}.csv', all_varchar=false)"),
+            ("jsonl", "read_json('{}.jsonl')"),
+        ):
+            table = source.format(tmp_path / ending / "words" / "e03one")
             assert connection.execute(f"SELECT word, start_ms, end_ms FROM {table}").fetchall() == words
-            table = source.format(tmp_path / "recognitions" / "e03one")
+            table = source.format(tmp_path / ending / "recognitions" / "e03one")
             created, *rest = connection.execute(
                 f"SELECT epoch_ms(created_at::TIMESTAMPTZ), duration_ms, channels, error_code FROM {table}"
             ).fetchone()
             assert datetime.fromtimestamp(created / 1000, UTC) == recognition[0]
             assert tuple(rest) == recognition[1:4]
         label = connection.execute(
-            f"SELECT labels->>'call_id' FROM '{tmp_path}/recognitions/e03one.parquet'"
+            f"SELECT labels->>'call_id' FROM '{tmp_path}/parquet/recognitions/e03one.parquet'"
         ).fetchone()
         assert label == ("17",)
     for ending in ("parquet", "csv"):
-        dataset = ds.dataset(tmp_path / "utterances" / f"e03one.{ending}", format=ending)
+        dataset = ds.dataset(tmp_path / ending / "utterances" / f"e03one.{ending}", format=ending)
         assert dataset.to_table()["text"].to_pylist() == tables.utterances["text"].to_pylist()
-    assert pd.read_parquet(tmp_path / "words" / "e03one.parquet")["start_ms"].tolist() == [row[1] for row in words]
-    assert pd.read_csv(tmp_path / "words" / "e03one.csv")["word"].tolist() == [row[0] for row in words]
-    frame = pd.read_json(tmp_path / "words" / "e03one.jsonl", lines=True)
+    assert pd.read_parquet(tmp_path / "parquet" / "words" / "e03one.parquet")["start_ms"].tolist() == [
+        row[1] for row in words
+    ]
+    assert pd.read_csv(tmp_path / "csv" / "words" / "e03one.csv")["word"].tolist() == [row[0] for row in words]
+    frame = pd.read_json(tmp_path / "jsonl" / "words" / "e03one.jsonl", lines=True)
     assert frame["word"].tolist() == [row[0] for row in words]
 
 
