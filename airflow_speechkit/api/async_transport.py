@@ -56,8 +56,13 @@ class AsyncTransport:
             await self._session.close()
             self._session = None
 
-    async def drive(self, steps: Generator[Step, Outcome, T]) -> T:
-        """Carry a generator of the protocol to its end."""
+    async def drive(
+        self, steps: Generator[Step, Outcome, T], *, allowed: Callable[[], Awaitable[None]] | None = None
+    ) -> T:
+        """Carry a generator of the protocol to its end.
+
+        :param allowed: awaited right before each request that counts against a quota, first or repeated
+        """
         outcome: Outcome = None
         try:
             while True:
@@ -66,6 +71,8 @@ class AsyncTransport:
                 if isinstance(step, Pause):
                     await self._sleep(step.seconds)
                 else:
+                    if allowed is not None and step.rationed:
+                        await allowed()
                     outcome = await self.send(step.request)
         except StopIteration as end:
             result: T = end.value

@@ -133,7 +133,7 @@ class Exchange:
         while True:
             authorization = yield from self.authorization.header()
             request = self._request(call, authorization)
-            outcome = yield Send(request)
+            outcome = yield Send(request, rationed=True)
             if isinstance(outcome, Fault):
                 if attempt >= most or (submission and outcome.kind is not FaultKind.NOT_SENT):
                     raise _no_answer(call, outcome)

@@ -124,24 +124,23 @@ class Service:
             )
         )
 
-    def cancel(self, operation_id: str) -> Generator[Step, Outcome, Response]:
+    def cancel(self, operation_id: str, *, attempts: int | None = None) -> Generator[Step, Outcome, Response]:
         """Ask for an operation to be cancelled: best effort, the answer is the operation.
 
         The protocol's definition and the v3 reference say GET, the design guide says POST: the second is tried
         where the first isn't known.
+
+        :param attempts: how often at most with either: each is one of the folder's status checks
         """
         url = f"{self.endpoints.operations}/operations/{_checked(operation_id)}:cancel"
         call = Call("GET", url, "the request to cancel the operation", operation_id=operation_id)
         try:
-            return (yield from self.exchange.perform(call))
+            return (yield from self.exchange.perform(call, attempts=attempts))
         except RefusedError as error:
             if error.http_status not in _NO_SUCH_METHOD:
                 raise
-        return (
-            yield from self.exchange.perform(
-                Call("POST", url, "the request to cancel the operation", body=b"{}", operation_id=operation_id)
-            )
-        )
+        call = Call("POST", url, "the request to cancel the operation", body=b"{}", operation_id=operation_id)
+        return (yield from self.exchange.perform(call, attempts=attempts))
 
     def recognition(self, operation_id: str, *, seen_done: bool) -> Generator[Step, Outcome, Response]:
         """Ask for a v3 result, a few times where it isn't ready yet. The answer is left unread.

@@ -64,9 +64,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class Send:
-    """Step: carry this request."""
+    """Step: carry this request.
+
+    :param rationed: whether it counts against one of the service's quotas: whoever keeps a budget is asked before
+    """
 
     request: Request
+    rationed: bool = False
 
 
 @dataclass(frozen=True)

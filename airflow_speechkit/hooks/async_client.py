@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from airflow_speechkit import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
     from airflow_speechkit.api.async_transport import AsyncTransport
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from airflow_speechkit.api.service import Service
     from airflow_speechkit.api.steps import Outcome, Step
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
+
+    Allowed = Callable[[], Awaitable[None]]
 
 T = TypeVar("T")
 
@@ -52,23 +54,29 @@ class SpeechKitAsyncClient:
             self._opened = None
             await transport.close()
 
-    async def get_operation(self, operation_id: str) -> Operation:
+    async def get_operation(self, operation_id: str, allowed: Allowed | None = None) -> Operation:
         """Ask how far an operation is, once: whoever waits asks again anyway, within what it may spend.
 
         A large answer is read in a thread, and the event loop goes on meanwhile.
 
+        :param allowed: awaited right before each request that counts: the first one, which may have to wait for a
+            token until then, and another one where the token was refused
         :raises OperationNotFoundError: it never existed, or is older than three days
         """
         from airflow_speechkit.api.service import operation_of
 
-        response = await self._drive(self._service.operation(operation_id, attempts=1))
+        response = await self._drive(self._service.operation(operation_id, attempts=1), allowed)
         return await self._transport.aside(operation_of, response, operation_id)
 
-    async def cancel_operation(self, operation_id: str) -> Operation:
-        """Ask for an operation to be cancelled: best effort."""
+    async def cancel_operation(self, operation_id: str, allowed: Allowed | None = None) -> Operation:
+        """Ask for an operation to be cancelled, once: best effort.
+
+        :param allowed: awaited right before each request that counts: the first one, another one where the token was
+            refused, and another one where the service knows cancelling by another method
+        """
         from airflow_speechkit.api.service import operation_of
 
-        response = await self._drive(self._service.cancel(operation_id))
+        response = await self._drive(self._service.cancel(operation_id, attempts=1), allowed)
         return await self._transport.aside(operation_of, response, operation_id)
 
     async def get_recognition(self, operation_id: str, *, seen_done: bool = False) -> bytes:
@@ -95,8 +103,8 @@ class SpeechKitAsyncClient:
             raise RuntimeError("the client is used outside of its `async with` statement")
         return self._opened
 
-    async def _drive(self, steps: Generator[Step, Outcome, T]) -> T:
-        return await self._transport.drive(steps)
+    async def _drive(self, steps: Generator[Step, Outcome, T], allowed: Allowed | None = None) -> T:
+        return await self._transport.drive(steps, allowed=allowed)
 
 
 def _import_what_waiting_needs() -> type[AsyncTransport]:

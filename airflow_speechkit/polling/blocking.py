@@ -7,7 +7,6 @@ sensors are taken to wait side by side.
 
 from __future__ import annotations
 
-import math
 import random
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +14,15 @@ from typing import TYPE_CHECKING
 
 from airflow_speechkit.polling.budget import DEFAULT_SHARE, QUOTAS
 from airflow_speechkit.polling.forecast import Kind, Learned, kind_of, work_s
-from airflow_speechkit.polling.schedule import Forecast, last_check_age, next_check_age, price_for
+from airflow_speechkit.polling.schedule import (
+    Forecast,
+    interval_slot_after,
+    interval_slot_before,
+    last_check_age,
+    next_check_age,
+    price_for,
+)
+from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +53,7 @@ class BlockingAllowance:
     @classmethod
     def of(
         cls,
-        api_version: str,
+        api_version: ApiVersion | str,
         *,
         checks_per_hour: float | None = None,
         checks_per_second: float | None = None,
@@ -59,8 +66,8 @@ class BlockingAllowance:
         :param checks_per_second: what the triggerers may spend of v3's quota
         :param side_by_side: sensors that are taken to wait in workers at the same time
         """
-        quota, seconds = QUOTAS[api_version]
-        asked = checks_per_hour if api_version == "v2" else checks_per_second
+        quota, seconds = QUOTAS[ApiVersion(api_version)]
+        asked = checks_per_hour if api_version == ApiVersion.V2 else checks_per_second
         requests = (quota * DEFAULT_SHARE if asked is None else asked) * BLOCKING_SHARE
         per_second = requests / seconds / max(side_by_side, 1)
         at_once = max(int(per_second * 3600.0), 1)
@@ -122,7 +129,7 @@ def _is_due(waiting: Waiting, since: float | None, now: float) -> bool:
 
 def _slot_after(waiting: Waiting, age_s: float) -> float:
     if waiting.interval_s is not None:
-        return (math.floor(age_s / waiting.interval_s + 1e-6) + 1) * waiting.interval_s
+        return interval_slot_after(age_s, waiting.interval_s)
     forecast, price_s = _plan(kind_of(waiting), work_s(waiting))
     return next_check_age(forecast, price_s, last_check_age(forecast, price_s, age_s))
 
@@ -131,7 +138,7 @@ def _slot_before(waiting: Waiting, age_s: float) -> float:
     if age_s <= 0.0:
         return 0.0
     if waiting.interval_s is not None:
-        return math.floor(age_s / waiting.interval_s + 1e-6) * waiting.interval_s
+        return interval_slot_before(age_s, waiting.interval_s)
     return last_check_age(*_plan(kind_of(waiting), work_s(waiting)), age_s)
 
 

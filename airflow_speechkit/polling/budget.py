@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from airflow_speechkit.settings import ApiVersion
+
 #: The documented quotas: requests, and the seconds they are counted over.
-QUOTAS: dict[str, tuple[float, float]] = {"v2": (2500.0, 3600.0), "v3": (5.0, 1.0)}
+QUOTAS = {ApiVersion.V2: (2500.0, 3600.0), ApiVersion.V3: (5.0, 1.0)}
 #: What of a quota is used unless the connection says otherwise.
 DEFAULT_SHARE = 0.8
 #: No minute gets more than this part of an hour's budget: a restart is no reason to spend it all.
 _MINUTE_SHARE = 1 / 12
 #: Requests don't arrive in the rhythm they were sent in.
-_MARGIN_S = {"v2": 2.0, "v3": 0.1}
+_MARGIN_S = {ApiVersion.V2: 2.0, ApiVersion.V3: 0.1}
 
 _FIRST_PAUSE_S = 5.0
 _LONGEST_PAUSE_S = 300.0
@@ -55,7 +57,7 @@ class CheckBudget:
     @classmethod
     def of(
         cls,
-        api_version: str,
+        api_version: ApiVersion | str,
         *,
         checks_per_hour: float | None = None,
         checks_per_second: float | None = None,
@@ -68,8 +70,9 @@ class CheckBudget:
         :param checks_per_second: what all triggerers may spend of v3's quota; 80 % of 5 by default
         :param triggerers: how many triggerers share it
         """
+        api_version = ApiVersion(api_version)
         quota, seconds = QUOTAS[api_version]
-        asked = checks_per_hour if api_version == "v2" else checks_per_second
+        asked = checks_per_hour if api_version is ApiVersion.V2 else checks_per_second
         requests = (quota * DEFAULT_SHARE if asked is None else asked) / max(triggerers, 1)
         if requests < 1.0:
             # Less than one in the stretch: one in a longer stretch.
@@ -113,6 +116,12 @@ class CheckBudget:
         self._last = now
         for sent in self._sent:
             sent.append(now)
+
+    def take_back(self, at: float) -> None:
+        """Take in that nothing was sent at `at` after all."""
+        for sent in self._sent:
+            if at in sent:
+                sent.remove(at)
 
     def answered(self, now: float) -> None:
         """Take in an answer that was not a 429: the pause was long enough, and the rate may rise again."""

@@ -3,25 +3,27 @@
 The asyncio poller and the benchmark's virtual time drive the same object::
 
     turn = dispatcher.turn(now)         # an operation to ask for now, or how long to wait
-    dispatcher.running(...) / ended(...) / refused(...) / failed(...) / forget(...)
+    dispatcher.running(...) / ended(...) / refused(...) / failed(...) / gone(...)
 
-All times are seconds since the epoch. Work for each turn is small and does not grow with the number waiting (but for
-the heap's logarithm): 10,000 may wait.
+`now` is in seconds, of a clock that nobody sets: what was spent counts by it. Ages count by the time of day, which is
+`ahead_s` ahead of it. Work for each turn is small and does not grow with the number waiting (but for the heap's
+logarithm): 10,000 may wait.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.polling.forecast import Kind, Learned, kind_of, work_s
+from airflow_speechkit.polling.forecast import Kind, Learned
+from airflow_speechkit.polling.lines import INTERVAL_SHARE, Lines
+from airflow_speechkit.polling.outage import Outage, Patience, TooMany
 from airflow_speechkit.polling.pricing import Pricing
-from airflow_speechkit.polling.schedule import Forecast, last_check_age, next_check_age
+from airflow_speechkit.polling.schedule import Forecast, interval_slot_before, last_check_age, next_check_age
+from airflow_speechkit.polling.watch import Watch
 
 if TYPE_CHECKING:
     from airflow_speechkit.polling.budget import CheckBudget
@@ -30,27 +32,8 @@ if TYPE_CHECKING:
 #: What is learned and planned anew is worth no more of the processor than this, however many checks there are.
 _LEARN_EVERY_S = 0.1
 _LOOK_AGAIN_EVERY_S = 0.2
-_SAMPLE = 24
-
-_FIRST_BACKOFF_S = 5.0
-_LONGEST_BACKOFF_S = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """When errors in a row are too many: as many as `failures`, and over at least `seconds`."""
-
-    failures: int
-    seconds: float
-
-    def is_over(self, failures: int, for_s: float) -> bool:
-        """Whether both bounds are reached."""
-        return failures >= self.failures and for_s >= self.seconds
-
-
-#: Errors that can pass by themselves; errors that can't (a revoked key) are given less time.
-TRANSIENT = Patience(8, 3600.0)
-LASTING = Patience(5, 600.0)
+#: Airflow takes a while to begin to wait for what was just submitted: so old, nobody can have asked for it before.
+_NEW_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,54 +42,6 @@ class Turn:
 
     operation_id: str | None
     wait_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class TooManyErrors:
-    """Errors in a row have used up the patience.
-
-    :param everywhere: of all operations, not of one
-    :param failures: how many
-    :param for_s: seconds since the first
-    """
-
-    everywhere: bool
-    failures: int
-    for_s: float
-
-
-class Watch:
-    """What is known about one operation that is waited for."""
-
-    __slots__ = (
-        "arrived_at",
-        "asked_age_s",
-        "asking",
-        "checks",
-        "demand",
-        "due",
-        "failed_since",
-        "failures",
-        "kind",
-        "known_age_s",
-        "learned_age_s",
-        "waiting",
-        "work_s",
-    )
-
-    def __init__(self, waiting: Waiting) -> None:
-        self.waiting = waiting
-        self.kind = kind_of(waiting)
-        self.work_s = work_s(waiting)
-        self.asked_age_s = 0.0  # where in the schedule it stands
-        self.known_age_s = 0.0  # up to which age it was really seen running
-        self.learned_age_s = 0.0  # up to which age that was taken in
-        self.due = math.inf
-        self.asking = False
-        self.checks = 0
-        self.demand = 0.0
-        self.failures = 0
-        self.failed_since = 0.0
 
 
 class Dispatcher:
@@ -120,47 +55,64 @@ class Dispatcher:
         self.budget = budget
         self.watches: dict[str, Watch] = {}
         self.learned: dict[Kind, Learned] = {} if learned is None else learned
-        self._heap: list[tuple[float, int, str]] = []
-        self._order = itertools.count()
+        #: What the time of day, in seconds since the epoch, is ahead of `now`.
+        self.ahead_s = 0.0
+        self._lines = Lines()
+        self._catching_up = 0
         self._round: deque[str] = deque()
         self._pricing = Pricing()
+        self._interval_load = 0.0
         self._learned_at = -math.inf
         self._looked_again_at = -math.inf
-        self._catching_up_until = -math.inf
-        self._outage_failures = 0
-        self._outage_since = 0.0
-        self._outage_until = -math.inf
+        self._outage = Outage()
 
     # what comes and goes
 
     def add(self, waiting: Waiting, now: float) -> None:
-        """Start to wait for an operation; a second time for the same one changes nothing."""
-        if waiting.operation_id in self.watches:
+        """Start to wait for an operation.
+
+        For one that is waited for already, the one who wants it asked for sooner decides from now on.
+        """
+        watch = self.watches.get(waiting.operation_id)
+        if watch is not None:
+            self._change(watch, now, waiting, joins=True)
             return
         if not self.watches:
             self.budget.start(now)
-        self._reprice(now)
-        watch = Watch(waiting)
-        self.watches[waiting.operation_id] = watch
+            self._outage.over()
+        watch = self.watches[waiting.operation_id] = Watch(waiting, now)
         self._round.append(waiting.operation_id)
-        submitted_at = min(waiting.submitted_at, now)
-        self._pricing.arrived(watch.kind, watch.work_s, submitted_at, now)
-        age_s = now - submitted_at
-        if waiting.interval_s is None:
-            watch.asked_age_s = last_check_age(self._forecast(watch), self._pricing.price_s, age_s)
-        self._plan(watch, now)
+        self._count(watch, now)
+        age_s = watch.age_s(now, self.ahead_s)
+        if age_s > _NEW_S:
+            watch.asked_age_s = self._last_age_s(watch, age_s)
         if watch.asked_age_s > 0.0:
-            # It has a past that is not known here (a restart, or nobody waited): look once soon, but one after another
-            # at half the rate, so that thousands of them don't take the budget from the others.
-            self._catching_up_until = max(self._catching_up_until, now) + 2.0 / self.budget.per_second
-            if self._catching_up_until < watch.due:
-                self._set_due(watch, self._catching_up_until)
+            # It has a past that is not known here (a restart, or nobody waited): look once soon, in the line of those.
+            watch.behind = watch.catching_up = True
+            self._catching_up += 1
+            self._weigh(watch, now)
+            self._put_behind(watch, now)
+        else:
+            self._plan(watch, now)
+
+    def leave(self, waiting: Waiting, now: float) -> None:
+        """Stop to wait for an operation on behalf of one who did, with what `add` was given."""
+        watch = self.watches.get(waiting.operation_id)
+        if watch is None:
+            return
+        if len(watch.wanted) > 1:
+            self._change(watch, now, waiting, joins=False)
+        else:
+            self.forget(waiting.operation_id)
 
     def forget(self, operation_id: str) -> None:
-        """Stop to wait for an operation; its entry in the heap falls out by itself."""
+        """Stop to wait for an operation, whoever does."""
         watch = self.watches.pop(operation_id, None)
         if watch is not None:
             self._pricing.change_demand(-watch.demand)
+            self._interval_load -= watch.interval_load
+            self._seen(watch)
+            self._lines.leave_out(watch)
 
     # whose turn it is
 
@@ -168,37 +120,35 @@ class Dispatcher:
         """Return the operation to ask for now, which then counts as asked; or how long there is nothing to do."""
         self._reprice(now)
         self._look_again_at_some(now)
-        heap = self._heap
-        while heap:
-            due, _, operation_id = heap[0]
-            watch = self.watches.get(operation_id)
-            if watch is None or watch.asking or watch.due != due:
-                heapq.heappop(heap)
-                continue
-            wait_s = max(due, self._outage_until) - now
+        while (first := self._lines.first(now)) is not None:
+            watch, at = first
+            wait_s = max(at, self._outage.until) - now
             if wait_s <= 0.0:
                 wait_s = self.budget.wait_s(now)
             if wait_s > 0.0:
                 return Turn(None, wait_s)
-            heapq.heappop(heap)
             if self._can_wait(watch, now):
-                self._plan(watch, now)
+                self._weigh(watch, now)
+                self._set_due(watch, *self._next(watch, now))
                 continue
-            watch.asking = True
-            watch.checks += 1
+            self._lines.take(watch, now, self.budget.per_second)
+            watch.asking, watch.asked_at = True, now
             self.budget.spend(now)
-            if self._outage_failures:
-                # One at a time until an answer comes.
-                self._outage_until = now + _backoff_s(self._outage_failures)
-            return Turn(operation_id, 0.0)
+            self._outage.trying(now)
+            return Turn(watch.waiting.operation_id, 0.0)
         return Turn(None, math.inf)
 
     def put_back(self, operation_id: str, now: float) -> None:
-        """Ask for it later after all: nothing was sent, or nothing came of it."""
+        """Ask for it as soon as may be: nothing was sent, or nothing came of it."""
         watch = self.watches.get(operation_id)
-        if watch is not None:
-            watch.asking = False
-            self._set_due(watch, max(watch.due, now))
+        if watch is None:
+            return
+        watch.asking = False
+        if watch.catching_up:
+            watch.due = now
+            self._lines.put_behind(watch, in_front=True)
+        else:
+            self._set_due(watch, max(watch.due, now), not watch.predicted)
 
     # what the answer was
 
@@ -208,13 +158,14 @@ class Dispatcher:
         watch = self.watches.get(operation_id)
         if watch is None:
             return
-        age_s = max(now - watch.waiting.submitted_at, 0.0)
+        age_s = watch.age_s(now, self.ahead_s)
         if age_s > watch.learned_age_s and self._may_learn(now):
             self._learned(watch.kind).still_running(watch.work_s, watch.learned_age_s, age_s)
             watch.learned_age_s = age_s
         watch.asked_age_s = watch.known_age_s = age_s
         watch.asking = False
-        watch.failures = 0
+        watch.failures.clear()
+        self._seen(watch)
         self._plan(watch, now)
 
     def ended(self, operation_id: str, now: float, took_s: float | None = None) -> float | None:
@@ -226,7 +177,7 @@ class Dispatcher:
         watch = self.watches.get(operation_id)
         if watch is None:
             return None
-        age_s = max(now - watch.waiting.submitted_at, 0.0)
+        age_s = watch.age_s(now, self.ahead_s)
         after_s, by_s, delay_s = watch.known_age_s, max(age_s, watch.known_age_s + 1.0), None
         # Both stamps are in whole seconds, and the clocks need not agree to the second.
         if took_s is not None and took_s > 0.0 and after_s - 5.0 <= took_s <= age_s + 5.0:
@@ -248,63 +199,56 @@ class Dispatcher:
         self._answered(now)
         self.forget(operation_id)
 
-    def failed(self, operation_id: str, now: float, *, everywhere: bool, patience: Patience) -> TooManyErrors | None:
+    def failed(self, operation_id: str, now: float, *, everywhere: bool, patience: Patience) -> TooMany | None:
         """Take in that no usable answer came; return whose errors are too many, if they are.
 
         :param everywhere: the host or the credentials may fail, not this operation: all back off together, and one at
             a time tries again, another one each time
-        :param patience: how many are too many
+        :param patience: how many of this kind are too many
         """
-        if everywhere:
-            if not self._outage_failures:
-                self._outage_since = now
-            self._outage_failures += 1
-            self._outage_until = now + _backoff_s(self._outage_failures)
-        else:
+        if not everywhere:
             self._answered(now)
         watch = self.watches.get(operation_id)
-        if watch is not None:
-            if not watch.failures:
-                watch.failed_since = now
-            watch.failures += 1
-            watch.asking = False
-            self._set_due(watch, now + _backoff_s(watch.failures))
-        if everywhere and patience.is_over(self._outage_failures, now - self._outage_since):
-            return TooManyErrors(True, self._outage_failures, now - self._outage_since)
-        if watch is not None and patience.is_over(watch.failures, now - watch.failed_since):
-            return TooManyErrors(False, watch.failures, now - watch.failed_since)
-        return None
+        if watch is None:
+            return None
+        watch.asking = False
+        too_many = watch.failures.add(patience, now)
+        self._set_due(watch, now + watch.failures.backoff_s, not watch.predicted)
+        if everywhere and self._outage.failed(patience, watch.asked_at, now):
+            # Whoever begins to wait after this begins to count anew.
+            self._outage.over()
+            return TooMany.EVERYWHERE
+        return TooMany.HERE if too_many else None
 
     # why
 
     def reason(self, operation_id: str, now: float) -> str:
         """Return when the operation is asked for next, and why then."""
         watch = self.watches[operation_id]
-        waiting = watch.waiting
-        due_at = max(watch.due, self._outage_until)
-        when = f"next check in {max(due_at - now, 0.0):.0f} s, at {datetime.fromtimestamp(due_at, UTC):%H:%M:%S} UTC"
-        if watch.failures or self._outage_failures:
-            number = max(watch.failures, self._outage_failures)
-            why = f"backing off after {number} failed check{'s' if number > 1 else ''}"
-        elif waiting.interval_s is not None:
-            why = f"every {waiting.interval_s:.0f} s, as it was set"
+        age_s = watch.age_s(now, self.ahead_s)
+        in_s = max(watch.due, self._outage.until, now) - now
+        at = datetime.fromtimestamp(now + in_s + self.ahead_s, UTC)
+        failures = max(watch.failures.number, self._outage.number)
+        if failures:
+            why = f"backing off after {failures} failed check{'s' if failures > 1 else ''}"
+        elif watch.catching_up:
+            why = "not asked for since this triggerer began to wait, as others before it"
+        elif not watch.predicted or watch.next_interval_s() < self._predicted_age_s(watch):
+            why = f"every {watch.interval_s:.0f} s, as it was set"
         else:
             learned, forecast = self._learned(watch.kind), self._forecast(watch)
-            done = forecast.done_by(now - waiting.submitted_at)
             why = (
                 f"expected to take {forecast.median_s:.0f} s by {watch.kind.value} and {learned.endings} endings, "
-                f"so done by now with a probability of {100 * done:.0f} %"
+                f"so done by now with a probability of {100 * forecast.done_by(age_s):.0f} %"
             )
-        age = f"submitted {now - waiting.submitted_at:.0f} s ago"
         share = f"{len(self.watches)} waiting on a budget of {self.budget.per_second * 3600:.0f} checks an hour"
-        return f"{when}: {age}, {why}; {share}"
+        return f"next check in {in_s:.0f} s, at {at:%H:%M:%S} UTC: submitted {age_s:.0f} s ago, {why}; {share}"
 
     # in here
 
     def _answered(self, now: float) -> None:
         self.budget.answered(now)
-        self._outage_failures = 0
-        self._outage_until = -math.inf
+        self._outage.over()
 
     def _may_learn(self, now: float) -> bool:
         if now - self._learned_at < _LEARN_EVERY_S:
@@ -321,37 +265,80 @@ class Dispatcher:
     def _forecast(self, watch: Watch) -> Forecast:
         return self._learned(watch.kind).forecast(watch.work_s)
 
-    def _planned(self, watch: Watch) -> float:
-        waiting = watch.waiting
-        if waiting.interval_s is not None:
-            # Whole intervals since the submission, so that a restart keeps the rhythm.
-            number = math.floor(watch.asked_age_s / waiting.interval_s + 1e-6) + 1
-            return waiting.submitted_at + number * waiting.interval_s
-        return waiting.submitted_at + next_check_age(self._forecast(watch), self._pricing.price_s, watch.asked_age_s)
+    def _count(self, watch: Watch, now: float) -> None:
+        """Take in who waits for an operation, as far as that makes checks dearer for all."""
+        self._interval_load += watch.interval_load
+        if watch.predicted:
+            submitted_at = now - watch.age_s(now, self.ahead_s)
+            self._pricing.arrived(watch.kind, watch.work_s, submitted_at, now)
+        self._weigh(watch, now)
+        self._reprice(now)
+
+    def _weigh(self, watch: Watch, now: float) -> None:
+        demand = 0.0
+        if watch.predicted:
+            demand = self._pricing.demand_of(self._forecast(watch).median_s, watch.age_s(now, self.ahead_s))
+        self._pricing.change_demand(demand - watch.demand)
+        watch.demand = demand
+
+    def _change(self, watch: Watch, now: float, waiting: Waiting, *, joins: bool) -> None:
+        was_predicted = watch.predicted
+        self._interval_load -= watch.interval_load
+        (watch.join if joins else watch.leave)(waiting)
+        self._interval_load += watch.interval_load
+        if watch.predicted and not was_predicted:
+            self._pricing.arrived(watch.kind, watch.work_s, now - watch.age_s(now, self.ahead_s), now)
+        if watch.asking or watch.catching_up or watch.failures.number:
+            self._weigh(watch, now)
+        else:
+            self._plan(watch, now)
+
+    def _seen(self, watch: Watch) -> None:
+        self._catching_up -= watch.catching_up
+        watch.catching_up = False
+
+    def _last_age_s(self, watch: Watch, age_s: float) -> float:
+        """Return the age at which it would have been asked for last, 0 if that was not due yet."""
+        by_interval = 0.0 if watch.interval_s is None else interval_slot_before(age_s, watch.interval_s)
+        if not watch.predicted:
+            return by_interval
+        return max(by_interval, last_check_age(self._forecast(watch), self._pricing.price_s, age_s))
+
+    def _predicted_age_s(self, watch: Watch) -> float:
+        return next_check_age(self._forecast(watch), self._pricing.price_s, watch.asked_age_s)
+
+    def _next(self, watch: Watch, now: float) -> tuple[float, bool]:
+        """Return when it is to be asked for next, and whether that is by a user's interval."""
+        age_s = by_interval_s = watch.next_interval_s()
+        if watch.predicted:
+            age_s = min(by_interval_s, self._predicted_age_s(watch))
+        return now + age_s - watch.age_s(now, self.ahead_s), age_s == by_interval_s
 
     def _can_wait(self, watch: Watch, now: float) -> bool:
         """Whether what was learned since it was planned says: later."""
-        if watch.failures or watch.waiting.interval_s is not None:
+        if watch.failures.number or watch.catching_up:
             return False
-        never_seen = watch.asked_age_s > 0.0 and watch.known_age_s == 0.0
-        return not never_seen and self._planned(watch) > now + 1.0
+        return self._next(watch, now)[0] > now + 1.0
 
     def _plan(self, watch: Watch, now: float) -> None:
-        middle_s = self._forecast(watch).median_s
-        demand = self._pricing.demand_of(middle_s, now - watch.waiting.submitted_at)
-        self._pricing.change_demand(demand - watch.demand)
-        watch.demand = demand
-        self._set_due(watch, self._planned(watch))
+        self._weigh(watch, now)
+        due, by_interval = self._next(watch, now)
+        if watch.behind and self._catching_up and due < now + self._lines.behind_s(self.budget.per_second):
+            # As long as there are some that nobody has looked at, a second look waits in the same line.
+            self._put_behind(watch, now)
+        else:
+            self._set_due(watch, due, by_interval)
 
-    def _set_due(self, watch: Watch, due: float) -> None:
+    def _put_behind(self, watch: Watch, now: float) -> None:
+        watch.due = now + self._lines.behind_s(self.budget.per_second)
+        self._lines.put_behind(watch)
+
+    def _set_due(self, watch: Watch, due: float, by_interval: bool) -> None:
         watch.due = due
-        heapq.heappush(self._heap, (due, next(self._order), watch.waiting.operation_id))
-        if len(self._heap) > 4 * len(self.watches) + 64:
-            self._heap = [entry for entry in self._heap if (w := self.watches.get(entry[2])) and w.due == entry[0]]
-            heapq.heapify(self._heap)
+        self._lines.put(watch, by_interval=by_interval)
 
     def _look_again_at_some(self, now: float) -> None:
-        """Plan a few anew, round and round: what was learned moves what is already planned."""
+        """Plan a few anew, round and round: what was learned moves what is already planned, and so does the clock."""
         if now - self._looked_again_at < _LOOK_AGAIN_EVERY_S:
             return
         self._looked_again_at = now
@@ -361,15 +348,12 @@ class Dispatcher:
             if watch is None:
                 continue
             self._round.append(operation_id)
-            if watch.asking or watch.failures or watch.waiting.interval_s is not None or watch.due <= now:
+            if watch.asking or watch.failures.number or watch.due <= now or (watch.behind and self._catching_up):
                 continue
-            due = self._planned(watch)
-            if abs(due - watch.due) > 1.0 and (due < watch.due or watch.known_age_s == watch.asked_age_s):
+            if abs(self._next(watch, now)[0] - watch.due) > 1.0:
                 self._plan(watch, now)
 
     def _reprice(self, now: float) -> None:
-        self._pricing.set(now, self.budget.per_second, lambda kind, work: self._learned(kind).forecast(work))
-
-
-def _backoff_s(failures: int) -> float:
-    return min(_FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 10), _LONGEST_BACKOFF_S)
+        per_second = self.budget.per_second
+        left = per_second - min(self._interval_load, INTERVAL_SHARE * per_second)
+        self._pricing.set(now, left, len(self.watches), lambda kind, work: self._learned(kind).forecast(work))

@@ -26,21 +26,23 @@ FEWEST_CHECKS, MOST_CHECKS = 1.15, 60.0
 _ARRIVALS_S, _SHORTEST_ARRIVALS_S = 1800.0, 300.0
 #: How long a wait counts at least when the demand of those who wait is estimated, in seconds.
 _SHORTEST_WAIT_S = 900.0
-_REPRICE_S = 10.0
+#: The price is set anew after this many seconds, or when so many times as many wait: a restart brings thousands.
+_REPRICE_S, _REPRICE_GROWTH = 10.0, 1.1
 _SAMPLE = 24
-_FIRST_PRICE_S = 10.0
 
 
 class Pricing:
     """The price of a check, kept up with what arrives and what waits."""
 
     def __init__(self) -> None:
-        self.price_s = _FIRST_PRICE_S
+        #: As dear as it gets, until the first one waits.
+        self.price_s = math.inf
         self._arrivals: list[float] = []
         self._since = math.inf
         self._demand = 0.0
         self._sample: deque[tuple[Kind, float]] = deque(maxlen=_SAMPLE)
         self._set_at = -math.inf
+        self._set_for = 0
 
     def arrived(self, kind: Kind, work_s: float, submitted_at: float, now: float) -> None:
         """Count an operation that is waited for from now on."""
@@ -57,15 +59,19 @@ class Pricing:
         """Add to the demand of all that wait."""
         self._demand += by
 
-    def set(self, now: float, checks_per_second: float, forecast: Callable[[Kind, float], Forecast]) -> None:
-        """Set the price anew, if the last time is long enough ago.
+    def set(
+        self, now: float, checks_per_second: float, waiting: int, forecast: Callable[[Kind, float], Forecast]
+    ) -> None:
+        """Set the price anew, if the last time is long enough ago or many have come since.
 
         :param checks_per_second: what the budget can keep up
+        :param waiting: how many wait
         :param forecast: how long an operation of a kind and work takes
         """
-        if now - self._set_at < _REPRICE_S or not self._sample:
+        due = now - self._set_at >= _REPRICE_S or waiting > self._set_for * _REPRICE_GROWTH
+        if not due or not self._sample:
             return
-        self._set_at = now
+        self._set_at, self._set_for = now, waiting
         while self._arrivals and self._arrivals[0] < now - _ARRIVALS_S:
             heapq.heappop(self._arrivals)
         counted_s = max(min(_ARRIVALS_S, now - self._since), _SHORTEST_ARRIVALS_S)

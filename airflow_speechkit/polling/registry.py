@@ -38,12 +38,19 @@ def enter(loop: asyncio.AbstractEventLoop, key: Hashable, poller: Poller) -> Dis
     """
     with _lock:
         _at_work[loop, key] = poller
-        before = _idle.pop(key, None)
-        if before is None:
-            return Dispatcher(poller.budget)
-        if before.budget.limits != poller.budget.limits:
-            return Dispatcher(poller.budget, before.learned)
-        return before
+        return _taken_over(_idle.pop(key, None), poller)
+
+
+def dispatcher_of(loop: asyncio.AbstractEventLoop, key: Hashable, poller: Poller) -> Dispatcher:
+    """Return the dispatcher whose budget holds for the connection in this loop, whether or not anybody waits.
+
+    :param poller: who asks; the limits are its own where no poller is at work
+    """
+    with _lock:
+        if (at_work := _at_work.get((loop, key))) is not None:
+            return at_work.dispatcher
+        _idle[key] = _taken_over(_idle.get(key), poller)
+        return _idle[key]
 
 
 def leave(loop: asyncio.AbstractEventLoop, key: Hashable, poller: Poller) -> None:
@@ -52,3 +59,11 @@ def leave(loop: asyncio.AbstractEventLoop, key: Hashable, poller: Poller) -> Non
         if _at_work.get((loop, key)) is poller:
             del _at_work[loop, key]
             _idle[key] = poller.dispatcher
+
+
+def _taken_over(before: Dispatcher | None, poller: Poller) -> Dispatcher:
+    if before is None:
+        return Dispatcher(poller.budget)
+    if before.budget.limits != poller.budget.limits:
+        return Dispatcher(poller.budget, before.learned)
+    return before

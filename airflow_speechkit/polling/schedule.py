@@ -29,6 +29,8 @@ SHORTEST_INTERVAL_S = 1.0
 #: No interval is longer than this share of the time already waited, nor than `LONGEST_INTERVAL_S`.
 LARGEST_GROWTH = 1.0
 LONGEST_INTERVAL_S = 3600.0
+#: A user's interval is this long at least, in seconds.
+SHORTEST_SET_INTERVAL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,23 @@ def _following(table: _Table, median_s: float, asked_age_s: float) -> float:
         interval_s = asked_age_s * (table.ages[table.following[place]] / table.ages[place] - 1.0)
     longest_s = min(max(LARGEST_GROWTH * asked_age_s, median_s), LONGEST_INTERVAL_S)
     return asked_age_s + max(min(interval_s, longest_s), SHORTEST_INTERVAL_S)
+
+
+def interval_slot_before(age_s: float, interval_s: float) -> float:
+    """Return the last whole multiple of a user's interval, 0 if there was none yet.
+
+    :param age_s: seconds since the submission: the rhythm counts from there, so that a restart keeps it
+    """
+    interval_s = max(interval_s, SHORTEST_SET_INTERVAL_S)
+    return math.floor(age_s / interval_s + 1e-6) * interval_s
+
+
+def interval_slot_after(age_s: float, interval_s: float) -> float:
+    """Return the next whole multiple of a user's interval.
+
+    :param age_s: seconds since the submission
+    """
+    return interval_slot_before(age_s, interval_s) + max(interval_s, SHORTEST_SET_INTERVAL_S)
 
 
 def price_for(checks: float, forecasts: Sequence[Forecast]) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow_speechkit.settings import ApiVersion
+
 if TYPE_CHECKING:
     from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.errors import OperationNotFoundError, SpeechKitError
@@ -20,7 +22,7 @@ class Waiting:
     :param audio_s: length of the recording in seconds, where it is known
     :param channels: number of channels, where it is known: each one costs the service its time
     :param model: ``deferred-*`` may take up to 24 hours
-    :param api_version: ``v2`` or ``v3``
+    :param api_version: whose quota a check counts against; a trigger's JSON has it as a string
     :param interval_s: the user's `poke_interval` in seconds, in place of the prediction
     """
 
@@ -29,22 +31,19 @@ class Waiting:
     audio_s: float | None = None
     channels: int | None = None
     model: str = "general"
-    api_version: str = "v2"
+    api_version: ApiVersion | str = ApiVersion.V2
     interval_s: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "api_version", ApiVersion(self.api_version))
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The operation has ended, in a result or in an error of its own: `operation.state` tells which.
-
-    :param checks: status checks spent on it in this process
-    :param delay_s: seconds between its end, by the service's clock, and this answer; `None` where it can't be told
-    """
+    """The operation has ended, in a result or in an error of its own: `operation.state` tells which."""
 
     operation_id: str
     operation: Operation
-    checks: int
-    delay_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +59,10 @@ class Unanswered:
     """No usable answer came, many times in a row and for a long time; the operation itself may well be fine.
 
     :param error: the last error
-    :param failures: errors in a row
-    :param for_s: seconds since the first of them
     """
 
     operation_id: str
     error: SpeechKitError
-    failures: int
-    for_s: float
 
 
 Ending = Finished | Gone | Unanswered
