@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import runpy
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import duckdb
 import pytest
 
+from airflow_speechkit.archive.ledger import Failure
+from airflow_speechkit.archive.store import Archive
 from tests.fixtures.emulator import airflow_connections
 from tests.fixtures.environment import ROOT
 from tests.fixtures.local_airflow import FinishedRun, LocalAirflow
+from tests.unit.results.saying import final, submission, v3
 
 if TYPE_CHECKING:
     from airflow_speechkit.emulator.process import EmulatorProcess
@@ -57,8 +63,6 @@ class World:
         return run
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        import duckdb
-
         with duckdb.connect(str(self.place / "speech.duckdb"), read_only=True) as connection:
             return connection.execute(query).fetchall()
 
@@ -121,12 +125,46 @@ def test_one_mapped_task_for_each_call_brings_its_labels_along_and_a_backfill_re
 
     asked = world.emulator.requests()
     (world.place / "speech.duckdb").unlink()
-    shards = sorted({one[:4] for one in ids})
-    backfill = world.run("speechkit_backfill_archive", prefixes=[*shards, "e03-none"], target=f"{world.target}-again")
-    assert backfill.state == "success", backfill.log[-5000:]
-    assert backfill.tasks["rows", len(shards)] == "skipped"
-    assert world.rows("SELECT count(*) FROM recognitions") == [(2,)]
+    others = put_on_record(Archive.at(world.archive))
+    for _ in range(2):
+        backfill = world.run("speechkit_backfill_archive", target=f"{world.target}-again")
+        assert backfill.state == "success", backfill.log[-5000:]
+        shards = sorted({one[:4] for one in (*ids, *others)})
+        assert backfill.xcom("prefixes") == shards
+        states = [backfill.tasks["rows", index] for index in range(len(shards))]
+        # Of those whose id begins with e04 none has ended.
+        assert states == ["skipped" if one == "e04r" else "success" for one in shards]
+        found = dict(world.rows("SELECT operation_id, status FROM recognitions"))
+        assert found == {ids[0]: "finished", ids[1]: "finished", **{k: v for k, v in others.items() if v}}
+        files = duckdb.sql(f"SELECT count(*) FROM '{world.place}/tables-again/recognitions/*/*.parquet'").fetchall()
+        assert files == [(len(found),)]
     assert world.emulator.requests() == asked
+
+
+def put_on_record(archive: Archive) -> dict[str, str | None]:
+    """An operation of v3, a recording that was refused and an operation that runs; give their ids and states."""
+    now = datetime(2026, 11, 22, 10, tzinfo=UTC)
+    answer = replace(v3(final("0", 0, ("слово", 1, 2))), operation_id="f8d40vv9kf1kvb7pqa3j")
+    for number, operation_id in enumerate((answer.operation_id, "e04running0000000000")):
+        archive.record_submission(1, "a task", submission(operation_id, fingerprint=f"{number}" * 64))
+    archive.keep(answer, now=now)
+    refused = archive.refuse(submission("planned", fingerprint="a" * 64), Failure(3, "no header"), now)
+    return {answer.operation_id: "finished", refused: "refused", "e04running0000000000": None}
+
+
+def test_each_operation_is_in_exactly_one_shard_of_a_backfill_whoever_else_is_there() -> None:
+    shards = runpy.run_path(str(ROOT / "dags/speechkit_backfill_archive.py"))["shards"]
+    some = [f"e03{letter}{number:04d}" for letter in "abcdefgh" for number in range(3)]
+    more = [*some, *(f"f8d{letter}{number:04d}" for letter in "0123" for number in range(3)), "refused-" + "0f" * 32]
+    odd = ["a", "ab", "abc1", "e03", "e03x", "x"]
+    assert shards(some, 256) == [f"e03{letter}" for letter in "abcdefgh"]
+    assert set(shards(some, 256)) < set(shards(more, 256))
+    for ids in ([], some, more, odd, [*more, *odd]):
+        for most in (1, 2, 3, 4, 12, 256):
+            prefixes = shards(ids, most)
+            assert len(prefixes) <= most
+            for one in ids:
+                assert sum(one.startswith(prefix) for prefix in prefixes) == 1, (one, prefixes)
 
 
 def test_a_failed_recognition_fails_the_wait_with_its_code_and_its_recording(world: World) -> None:
