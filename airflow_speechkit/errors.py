@@ -101,7 +101,7 @@ class SpeechKitError(Exception):
 
     def add_todo(self, todo: str) -> None:
         """Say what else a person can do, or has to know."""
-        self.todo = f"{_sentence(self.todo)} {todo}" if self.todo else todo
+        self.todo = f"{_sentence(self.todo)} {todo}".rstrip() if self.todo else todo
         self.args = (self._text(),)
 
     def _text(self) -> str:

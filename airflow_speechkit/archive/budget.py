@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import BudgetExceededError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow_speechkit.archive.batch import ToSubmit
+    from airflow_speechkit.settings import RecognitionSettings
+
+
+def bill(items: Sequence[ToSubmit], price_note: Callable[[RecognitionSettings], str]) -> str:
+    """Say what sending these will be billed.
+
+    :param price_note: what a second costs with these settings, in words; empty where it is the usual price
+    """
+    seconds: Counter[str] = Counter()
+    for item in items:
+        seconds[price_note(item.settings)] += item.billed_seconds or 0
+    text = " and ".join(f"{total:,} seconds{note}" for note, total in sorted(seconds.items())) or "0 seconds"
+    unknown = sum(item.billed_seconds is None for item in items)
+    return f"{text} and {unknown:,} of unknown length" if unknown else text
 
 
 class Budget:
@@ -24,16 +39,15 @@ class Budget:
         self._left = max_billed_seconds
         self._lock = Lock()
 
-    def plan(self, items: Sequence[ToSubmit]) -> int:
+    def plan(self, items: Sequence[ToSubmit]) -> None:
         """Set aside what sending these will be billed.
 
         :param items: those that have to be sent
-        :return: billed seconds, of those whose length is known
         :raises BudgetExceededError: it is more than the budget, or can't be told
         """
-        total = sum(item.billed_seconds or 0 for item in items)
         if self._limit is None:
-            return total
+            return
+        total = sum(item.billed_seconds or 0 for item in items)
         unknown = [item for item in items if item.billed_seconds is None]
         if unknown:
             raise BudgetExceededError(
@@ -49,7 +63,6 @@ class Budget:
                 todo="Submit fewer, or raise the limit; nothing has been sent",
             )
         self._left = self._limit - total
-        return total
 
     def spend(self, item: ToSubmit) -> None:
         """Set aside what one more will be billed.

@@ -10,12 +10,12 @@ import uuid
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.batch import How, OnFailure, OnLostSubmission, Origin, SubmitPolicy, raise_failures
-from airflow_speechkit.archive.budget import Budget
-from airflow_speechkit.archive.claiming import Case, Claimant
+from airflow_speechkit.archive.budget import Budget, bill
+from airflow_speechkit.archive.claiming import Case, Claimant, NotYet
 from airflow_speechkit.archive.ledger import Action, Failure, Request, fingerprint
 from airflow_speechkit.archive.pace import Pace
 from airflow_speechkit.archive.progress import Progress
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.archive.batch import SubmitOutcome, ToSubmit
-    from airflow_speechkit.archive.claiming import NotYet
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.settings import RecognitionSettings
 
@@ -35,6 +34,9 @@ log = logging.getLogger(__name__)
 
 #: How many failed recordings are named one by one in the log.
 _MOST_NAMED = 20
+
+#: How long somebody else's claim is left alone between two looks at it.
+_LOOK_AGAIN = timedelta(seconds=5)
 
 
 def _utc_now() -> datetime:
@@ -54,6 +56,7 @@ class Submitter:
         by side, and only for those that have to be sent
     :param ask: whether the service still has an operation that is older than results are kept; without it they are
         taken to be gone
+    :param price_note: what a second costs with these settings, in words, where it isn't the usual price
     :param now: the time, UTC
     :param sleep: waits, in seconds
     """
@@ -64,6 +67,7 @@ class Submitter:
     policy: SubmitPolicy = field(default_factory=SubmitPolicy)
     prepare: Callable[[ToSubmit], ToSubmit] | None = None
     ask: Callable[[str], bool] | None = None
+    price_note: Callable[[RecognitionSettings], str] = lambda _: ""
     now: Callable[[], datetime] = _utc_now
     sleep: Callable[[float], None] = time.sleep
 
@@ -139,54 +143,76 @@ class Submitter:
 
     def _start_budget(self, cases: list[Case]) -> None:
         to_send = [case for case in cases if case.decision is not None and case.decision.action is Action.SUBMIT]
-        seconds = self._budget.plan([case.item for case in to_send])
+        items = [case.item for case in to_send]
+        self._budget.plan(items)
         for case in to_send:
             case.charged = True
-        unknown = sum(case.item.billed_seconds is None for case in to_send)
         log.info(
-            "%d recordings: %d to submit, which will be billed %d seconds%s; the others have their operations, are "
-            "being submitted elsewhere, or can't be submitted",
+            "%d recordings: %d to submit, which will be billed %s; the others have their operations, are being "
+            "submitted elsewhere, or can't be submitted",
             len(cases),
             len(to_send),
-            seconds,
-            f" and {unknown} of unknown length" if unknown else "",
+            bill(items, self.price_note),
         )
 
     def _work_off(self, pool: ThreadPoolExecutor, cases: list[Case]) -> None:
-        queue = deque(case for case in cases if case.outcome is None)
+        # Only what has to be sent waits for the quota. Others' claims are looked at all the while.
+        left = [case for case in cases if case.outcome is None]
+        to_send = deque(case for case in left if _is_to_be_sent(case))
+        to_look = deque(case for case in left if not _is_to_be_sent(case))
         later: list[tuple[datetime, Case]] = []
-        running: dict[Future[NotYet | None], Case] = {}
+        looking: dict[Future[NotYet | None], Case] = {}
+        sending: dict[Future[NotYet | None], Case] = {}
         accepted_at = self.now()
         progress = Progress(cases, self._pace, self.policy.progress_every, accepted_at)
-        while queue or later or running:
+        while to_send or to_look or later or looking or sending:
             now = self.now()
-            queue.extend(case for at, case in later if at <= now)
+            to_look.extend(case for at, case in later if at <= now)
             later = [(at, case) for at, case in later if at > now]
             delay_s = self._pace.delay_s(now)
-            if queue and delay_s == 0 and len(running) < self.policy.side_by_side:
-                case = queue.popleft()
-                self._pace.sent(now)
-                running[pool.submit(self._claimant.advance, case)] = case
-                continue
+            if len(looking) + len(sending) < self.policy.side_by_side:
+                if to_look:
+                    case = to_look.popleft()
+                    looking[pool.submit(self._look, case)] = case
+                    continue
+                if to_send and delay_s == 0:
+                    case = to_send.popleft()
+                    self._pace.sent(now)
+                    sending[pool.submit(self._claimant.advance, case)] = case
+                    continue
             progress.log(now)
-            if not running:
-                waits_s = [(at - now).total_seconds() for at, _ in later] + ([delay_s] if queue else [])
+            if not looking and not sending:
+                waits_s = [(at - now).total_seconds() for at, _ in later] + ([delay_s] if to_send else [])
                 self.sleep(min(*waits_s, max(1.0, self.policy.progress_every.total_seconds())))
                 continue
-            for done in wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done:
-                case = running.pop(done)
+            for done in wait([*looking, *sending], timeout=1.0, return_when=FIRST_COMPLETED).done:
+                was_to_be_sent = done in sending
+                case = sending.pop(done) if was_to_be_sent else looking.pop(done)
                 not_yet = done.result()
                 if not_yet is None:
                     accepted_at = self.now()
                     self._pace.accepted()
                     continue
-                if not not_yet.sent or isinstance(not_yet.error, QuotaExceededError):
+                if was_to_be_sent and (not not_yet.sent or isinstance(not_yet.error, QuotaExceededError)):
                     self._pace.not_sent()
                 if not_yet.error is not None:
                     self._not_taken(case, not_yet.error, accepted_at)
-                if case.outcome is None:
-                    later.append((not_yet.until or self.now(), case))
+                if case.outcome is not None:
+                    continue
+                if not_yet.until is not None:
+                    later.append((not_yet.until, case))
+                elif not_yet.sent or _is_to_be_sent(case):
+                    to_send.append(case)
+                else:
+                    to_look.append(case)
         progress.log(self.now(), last=True)
+
+    def _look(self, case: Case) -> NotYet | None:
+        """See what has become of somebody else's claim, in a thread of its own; nothing is sent."""
+        decision = self._claimant.decide(case)
+        if decision is None or decision.action is not Action.WAIT:
+            return NotYet()
+        return NotYet(until=min(decision.until or self.now(), self.now() + _LOOK_AGAIN))
 
     def _not_taken(self, case: Case, error: SpeechKitError, accepted_at: datetime) -> None:
         now = self.now()
@@ -208,7 +234,8 @@ class Submitter:
     def hand_on(self, outcomes: Sequence[SubmitOutcome], on_failure: OnFailure) -> list[str]:
         """Return the operation ids that go to whoever waits for the results, in the order of the recordings.
 
-        What a retry of the task may mend is raised whatever `on_failure` says: that isn't the recording's fault.
+        What a retry of the task may mend is raised whatever `on_failure` says: that isn't the recording's fault. So is
+        a lost submission: it may have been paid for, and a person has to look.
 
         :param outcomes: what `submit` gave
         :param on_failure: see `OnFailure`
@@ -217,8 +244,14 @@ class Submitter:
         failed = [one for one in outcomes if one.error is not None]
         errors = [one.error for one in outcomes if one.error is not None]
         if on_failure != OnFailure.FAIL:
-            errors = [error for error in errors if _passing(error)]
-        raise_failures(errors, of=len(outcomes))
+            errors = [one.error for one in failed if one.error is not None and _must_be_seen(one.how, one.error)]
+        try:
+            raise_failures(errors, of=len(outcomes))
+        except SpeechKitError as error:
+            if self.policy.without_archive:
+                error.retry = "sends everything again, and pays again for what was taken: there is no archive"
+            error.add_todo(self._left_behind(outcomes, on_failure))
+            raise
         for one in failed[:_MOST_NAMED]:
             log.warning("%s: %s", "Skipped" if on_failure == OnFailure.SKIP else "On record as failed", one.error)
         if len(failed) > _MOST_NAMED:
@@ -227,12 +260,37 @@ class Submitter:
             return [one.operation_id for one in outcomes if one.error is None and one.operation_id is not None]
         return [one.operation_id or self._refuse(one) for one in outcomes]
 
+    def _left_behind(self, outcomes: Sequence[SubmitOutcome], on_failure: OnFailure) -> str:
+        """Say what becomes of the operations that were accepted, and that a failed task hands on to nobody."""
+        accepted = {one.operation_id for one in outcomes if one.how in (How.SUBMITTED, How.JOINED)}
+        if not accepted:
+            return ""
+        text = (
+            f"{len(accepted):,} accepted operation{'' if len(accepted) == 1 else 's'} will be waited for by nobody "
+            "while this task fails, and the service forgets results three days after the submission"
+        )
+        if self.policy.without_archive:
+            return text
+        ways = "run the task again in time: it hands them on, and pays for none of them twice"
+        if on_failure == OnFailure.FAIL:
+            ways = f"on_failure='skip' or 'record' hands them on in any case; or mend this, and {ways}"
+        return f"{text}: {ways}"
+
     def _refuse(self, outcome: SubmitOutcome) -> str:
         now = self.now()
         planned = self._claimant.planned(outcome.item, outcome.fingerprint, now)
         code = getattr(outcome.error, "grpc_code", None)
         message = outcome.error.what if outcome.error is not None else outcome.how.value
         return self.archive.refuse(planned, Failure(code, message), now)
+
+
+def _is_to_be_sent(case: Case) -> bool:
+    return case.decision is not None and case.decision.action is Action.SUBMIT
+
+
+def _must_be_seen(how: How, error: SpeechKitError) -> bool:
+    """Tell whether an error fails the task whatever becomes of recordings that can't be submitted."""
+    return how is How.LOST or _passing(error)
 
 
 def _passing(error: SpeechKitError) -> bool:

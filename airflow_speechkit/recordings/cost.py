@@ -29,3 +29,8 @@ def billed_seconds(duration_ms: int, channels: int) -> int:
 def price_factor(model: str) -> Fraction:
     """Return what a unit costs with a model, against the price of a unit with `general`."""
     return DEFERRED_PRICE_FACTOR if model.startswith("deferred-") else Fraction(1)
+
+
+def price_note(model: str) -> str:
+    """Say in words what a unit costs with a model, where that isn't the price of a unit with `general`."""
+    return "" if price_factor(model) == 1 else " at a quarter of the price (deferred model)"

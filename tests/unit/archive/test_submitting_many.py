@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Barrier, Thread
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from airflow_speechkit.archive.batch import How, SubmitOutcome
+from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome
+from airflow_speechkit.archive.claiming import Case
 from airflow_speechkit.archive.ledger import Stage
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import (
@@ -18,8 +20,12 @@ from airflow_speechkit.errors import (
     BudgetExceededError,
     QuotaExceededError,
     RefusedError,
+    SpeechKitError,
+    SubmissionLostError,
+    SubmissionsFailedError,
     UnreachableError,
 )
+from airflow_speechkit.recordings.cost import price_note
 from airflow_speechkit.settings import RecognitionSettings
 from tests.unit.archive.world import T0, Clock, Life, Service, item, lost, mortal, submitter
 
@@ -69,6 +75,33 @@ class TestQuota:
         assert len(sent) == 17
         for earlier, later in zip(sent, sent[5:], strict=False):
             assert later - earlier >= timedelta(hours=1)
+
+    def test_what_others_submit_is_looked_at_while_the_own_quota_is_used_up(
+        self, archive: Archive, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        service.script["3"] = [KeyboardInterrupt()]
+        with pytest.raises(KeyboardInterrupt):
+            submitter(archive, service, run="killed").submit([item("3")])
+        concluded: dict[str, float] = {}
+        conclude = Case.conclude
+
+        def noted(case: Case, *args: Any, **kwargs: Any) -> None:
+            concluded[case.item.link] = (service.clock.now() - T0).total_seconds()
+            conclude(case, *args, **kwargs)
+
+        monkeypatch.setattr(Case, "conclude", noted)
+        outcomes = submitter(archive, service, submits_per_hour=1).submit([item(name) for name in "123"])
+        assert ways(outcomes) == [How.SUBMITTED, How.SUBMITTED, How.LOST]
+        assert concluded["3"] == pytest.approx(600, abs=10), "when the other's lease ends"
+        assert (concluded["1"], concluded["2"]) == (0, pytest.approx(3600))
+
+    def test_looking_at_what_others_submit_uses_up_no_quota(self, archive: Archive, service: Service) -> None:
+        service.script["1"] = [KeyboardInterrupt()]
+        with pytest.raises(KeyboardInterrupt):
+            submitter(archive, service, run="killed").submit([item("1")])
+        outcomes = submitter(archive, service, submits_per_hour=2).submit([item(name) for name in "123"])
+        assert ways(outcomes) == [How.LOST, How.SUBMITTED, How.SUBMITTED]
+        assert sum(service.clock.slept_s) < 700
 
     def test_trouble_is_retried_after_a_pause_and_then_raised(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [UnreachableError("connection refused") for _ in range(3)]
@@ -203,6 +236,54 @@ class TestArchiveInTrouble:
         assert ways(submitter(archive, service).submit([item("1"), item("2")])) == [How.SUBMITTED] * 2
 
 
+class TestHandingOn:
+    @pytest.mark.parametrize("on_lost_submission", ["fail", "resubmit"])
+    @pytest.mark.parametrize("on_failure", list(OnFailure))
+    def test_a_lost_submission_is_never_skipped(
+        self, archive: Archive, service: Service, on_failure: OnFailure, on_lost_submission: str
+    ) -> None:
+        service.script["1"] = [lost(), lost()]
+        service.script["2"] = [RefusedError("ogg header has not been found", http_status=400, grpc_code=3)]
+        process = submitter(archive, service, on_lost_submission=on_lost_submission)
+        outcomes = process.submit([item(name) for name in "123"])
+        assert ways(outcomes) == [How.LOST, How.REFUSED, How.SUBMITTED]
+        with pytest.raises((SubmissionLostError, SubmissionsFailedError), match=r"s3://calls/1\.ogg"):
+            process.hand_on(outcomes, on_failure)
+
+    def failed(self, archive: Archive, service: Service, names: str, on_failure: OnFailure, **policy: Any) -> str:
+        service.script["1"] = [RefusedError("no", http_status=400, grpc_code=3)]
+        service.script["2"] = [lost()]
+        process = submitter(archive, service, **policy)
+        with pytest.raises(SpeechKitError) as raised:
+            process.hand_on(process.submit([item(name) for name in names]), on_failure)
+        return str(raised.value)
+
+    def test_a_failed_task_says_that_nobody_waits_for_what_was_accepted(
+        self, archive: Archive, service: Service
+    ) -> None:
+        said = self.failed(archive, service, "134343", OnFailure.FAIL)
+        assert "2 accepted operations will be waited for by nobody" in said
+        assert "forgets results three days after" in said
+        assert "on_failure='skip' or 'record'" in said
+        assert "run the task again in time" in said
+        assert "2 accepted operations" in self.failed(archive, service, "1134", OnFailure.FAIL), "joined ones too"
+
+    def test_where_on_failure_would_change_nothing_it_is_not_advised(self, archive: Archive, service: Service) -> None:
+        said = self.failed(archive, service, "23", OnFailure.SKIP)
+        assert "1 accepted operation will be" in said
+        assert "on_failure=" not in said
+
+    def test_a_retry_without_an_archive_is_not_said_to_be_free(self, archive: Archive, service: Service) -> None:
+        said = self.failed(archive, service, "13", OnFailure.FAIL, without_archive=True)
+        assert "1 accepted operation" in said
+        assert "A retry sends everything again, and pays again for what was taken" in said
+        said = self.failed(archive, service, "12", OnFailure.FAIL, without_archive=True)
+        assert "pays for nothing twice" not in said
+
+    def test_nothing_is_said_where_nothing_was_accepted(self, archive: Archive, service: Service) -> None:
+        assert "accepted" not in self.failed(archive, service, "1", OnFailure.FAIL)
+
+
 class TestProgress:
     def test_lines_say_done_failed_waiting_and_the_expected_end(
         self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
@@ -228,3 +309,19 @@ class TestProgress:
         unknown = item("3", billed_seconds=None)
         submitter(archive, service).submit([item("1"), item("2"), unknown])
         assert "3 to submit, which will be billed 120 seconds and 1 of unknown length" in caplog.text
+
+    def test_the_cost_is_logged_at_its_price(
+        self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        deferred = RecognitionSettings(model="deferred-general")
+
+        def process() -> Any:
+            return replace(submitter(archive, service), price_note=lambda settings: price_note(settings.model))
+
+        process().submit([item("1", settings=deferred, billed_seconds=3600)])
+        assert "will be billed 3,600 seconds at a quarter of the price (deferred model); the" in caplog.text
+        process().submit([item("2", settings=deferred, billed_seconds=3600), item("3")])
+        assert "60 seconds and 3,600 seconds at a quarter of the price (deferred model); the" in caplog.text
+        process().submit([item("3")])
+        assert "0 to submit, which will be billed 0 seconds; the" in caplog.text

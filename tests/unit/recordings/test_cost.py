@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_speechkit.recordings.cost import billed_seconds, price_factor
+from airflow_speechkit.recordings.cost import billed_seconds, price_factor, price_note
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,5 @@ def test_no_recording_costs_less_when_it_is_longer_or_has_more_channels(duration
 def test_a_deferred_model_costs_a_quarter() -> None:
     assert price_factor("general") == price_factor("general:rc") == 1
     assert price_factor("deferred-general") == price_factor("deferred-general:rc") == 0.25
+    assert price_note("general") == ""
+    assert price_note("deferred-general") == " at a quarter of the price (deferred model)"
