@@ -6,21 +6,37 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+    XComArg,
+    conf,
+)
 
-from airflow_speechkit.errors import OperationNotFoundError, SettingsError
+from airflow_speechkit.errors import (
+    OperationNotFoundError,
+    SettingsError,
+    SpeechKitError,
+    SubmissionLostError,
+    SubmissionsFailedError,
+    without_query,
+)
 from airflow_speechkit.recordings.pattern import is_pattern
 from airflow_speechkit.settings import RecognitionSettings, member_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_speechkit.archive.batch import Origin, SubmitOutcome, SubmitPolicy
+    from airflow_speechkit.archive.batch import OnFailure, Origin, SubmitOutcome, SubmitPolicy
+    from airflow_speechkit.archive.handing_on import Receiver
     from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.archive.submitting import Submitter
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
 
 
@@ -33,7 +49,8 @@ class SpeechKitSubmitOperator(BaseOperator):
 
     :param audio: ``s3://bucket/key``, ``s3://conn_id@bucket/key``, an https link to Object Storage, a local file
         (with `upload_to`, or small ones with API v3), a list of these, or a prefix (``s3://bucket/2026-11-22/``)
-        or glob (``s3://bucket/**/*.ogg``) (templated)
+        or glob (``s3://bucket/**/*.ogg``) (templated). A link's query, which may be a credential, is dropped before
+        Airflow keeps the rendered value
     :param language: language code, ``ru-RU`` by default (templated)
     :param model: ``general``, ``general:rc``, ``general:deprecated``, ``deferred-general`` … (templated)
     :param profanity_filter: mask swearwords
@@ -63,17 +80,20 @@ class SpeechKitSubmitOperator(BaseOperator):
     :param aws_conn_id: the storage's connection for addresses that name none; the SpeechKit connection's, or
         ``aws_default`` (templated)
     :param archive: URL of the archive; by default the connection's, then ``[speechkit] archive``; ``False`` does
-        without: then every run, and every retry, pays (templated)
+        without: then every run, and every retry, pays. A request that may have been taken ends the task without a
+        retry then (templated)
     :param upload_to: ``s3://bucket/prefix/``: where local files go first (templated)
     :param reuse: whether what was submitted before will do; ``False`` pays again, once for each task instance
     :param allow_unversioned: take recordings that the bucket gives no ETag
     :param on_lost_submission: what to do about a request that may have been taken and whose operation id never
         came back: ``fail``, or ``resubmit`` (which may pay twice)
     :param on_failure: what a recording that can't be submitted does: ``fail`` the task after all others are
-        submitted, ``skip`` it, or ``record`` it (an id that stands for it brings its error into `recognitions`)
-    :param max_billed_seconds: send nothing if all that has to be sent would be billed more
+        submitted, ``skip`` it, or ``record`` it (an id that stands for it brings its error into `recognitions`).
+        A lost submission, and what a retry may mend, fail the task in any case
+    :param max_billed_seconds: send nothing if all that has to be sent would be billed more; of a deferred model each
+        costs a quarter
     :param submits_per_hour: the folder's quota; the connection's by default, then 500
-    :param only_new: of a prefix, hand on only what an earlier run has not handed on with its answer archived
+    :param only_new: hand on only what has no archived answer yet, or was never handed to another run of this task
     """
 
     template_fields: Sequence[str] = (
@@ -131,7 +151,8 @@ class SpeechKitSubmitOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.audio = audio
+        # The DAG as Airflow keeps it has literal values in it; templates are cut once they are rendered.
+        self.audio = _without_queries(audio, templates=False)
         self.language = language
         self.model = model
         self.profanity_filter = profanity_filter
@@ -171,25 +192,28 @@ class SpeechKitSubmitOperator(BaseOperator):
 
         :return: an operation id for one recording, a list for a list or a pattern
         :raises SpeechKitError: what went wrong, and with which recording; a retry goes on where this one stopped
+        :raises AirflowFailException: without an archive, a request may have been taken: a retry could pay again
         :raises AirflowSkipException: a prefix or glob stands for no recording
         """
         from airflow_speechkit.archive.batch import OnFailure
+        from airflow_speechkit.archive.handing_on import put_on_record
         from airflow_speechkit.archive.submitting import Submitter
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
         from airflow_speechkit.operators.intake import Intake, audio_list
+        from airflow_speechkit.recordings.cost import price_note
 
         self._check_keywords()
         audio = audio_list(self.audio)
         many = not isinstance(self.audio, str) or is_pattern(self.audio)
+        receiver = self._receiver(context) if self.only_new else None
         with SpeechKitHook(self.speechkit_conn_id) as hook:
             policy = self._policy(hook)
             on_failure = member_of(OnFailure, self.on_failure, "on_failure")
             intake = Intake(hook, self._settings(hook), self.aws_conn_id or hook.aws_conn_id, self.upload_to)
             with self._archive(hook) as archive:
-                items = intake.recordings(audio, self.labels)
+                items = intake.recordings(audio, self.labels, self._check_length if many else lambda _: None)
                 if not items:
                     raise AirflowSkipException(f"There is no recording at {', '.join(audio)}")
-                self._check_length(len(items) if many else None)
                 submitter = Submitter(
                     archive=archive,
                     send=intake.send,
@@ -197,11 +221,14 @@ class SpeechKitSubmitOperator(BaseOperator):
                     policy=policy,
                     prepare=intake.prepare,
                     ask=lambda operation_id: _still_known(hook, operation_id),
+                    price_note=lambda settings: price_note(settings.model),
                 )
                 outcomes = submitter.submit(items)
-                if self.only_new:
-                    outcomes = self._new(archive, outcomes, context)
-                ids = submitter.hand_on(outcomes, on_failure)
+                if receiver is not None:
+                    outcomes = _new(archive, outcomes, receiver)
+                ids = self._hand_on(submitter, outcomes, on_failure, hook)
+                if receiver is not None:
+                    put_on_record(archive, receiver, ids, datetime.now(UTC))
         if not ids:
             raise AirflowSkipException("There is nothing new" if self.only_new else "Every recording was skipped")
         return ids if many else ids[0]
@@ -220,13 +247,16 @@ class SpeechKitSubmitOperator(BaseOperator):
             allow_unversioned=self.allow_unversioned,
             max_billed_seconds=self.max_billed_seconds,
             submits_per_hour=int(self.submits_per_hour or hook.submits_per_hour),
+            without_archive=self.archive is False,
         )
 
     def _check_keywords(self) -> None:
         for name in ("submits_per_hour", "max_billed_seconds"):
             value = getattr(self, name)
-            if value is not None and not value >= 1:
-                raise SettingsError(f"`{name}` is {value!r}; it has to be 1 at least")
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise SettingsError(f"`{name}` is {value!r}; it has to be a whole number, 1 at least")
         if self.archive is not False:
             return
         for name, asked in (("on_failure='record'", self.on_failure == "record"), ("only_new", self.only_new)):
@@ -265,34 +295,92 @@ class SpeechKitSubmitOperator(BaseOperator):
             map_index=ti.map_index,
         )
 
-    def _check_length(self, length: int | None) -> None:
+    def _receiver(self, context: Context) -> Receiver | None:
+        from airflow_speechkit.archive.handing_on import Receiver
+
+        ti = context.get("ti")
+        return None if ti is None else Receiver(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
+
+    def _hand_on(
+        self,
+        submitter: Submitter,
+        outcomes: Sequence[SubmitOutcome],
+        on_failure: OnFailure,
+        hook: SpeechKitHook,
+    ) -> list[str]:
+        from airflow_speechkit.operators.collecting import archive_if_ended, collect, name_ids
+
+        try:
+            return submitter.hand_on(outcomes, on_failure)
+        except SpeechKitError as error:
+            if self.archive is not False:
+                archive = submitter.archive
+                collect(archive, outcomes, lambda one: archive_if_ended(hook, archive, one), datetime.now(UTC))
+                raise
+            name_ids(outcomes)
+            if not _is_lost(error):
+                raise
+            # With an archive the retry would find the lost submission there, and send nothing.
+            raise AirflowFailException(f"{error} The task is not tried again: that could pay twice.") from error
+
+    def _check_length(self, length: int) -> None:
         """Refuse a list that Airflow would refuse after it was paid for."""
-        if length is None or not self.has_dag():  # type: ignore[no-untyped-call]
-            return
-        if next(iter(self.iter_mapped_dependants()), None) is None:
-            return
         limit = conf.getint("core", "max_map_length", fallback=1024)
-        if length > limit:
+        if length <= limit or not self.has_dag():  # type: ignore[no-untyped-call]
+            return
+        mapped = next(self._mapped_over_these(), None)
+        if mapped is not None:
             raise SettingsError(
-                f"{length} operation ids would be handed to a mapped task, and `[core] max_map_length` is {limit}",
-                todo="Give the whole list to one sensor (`operation_id=submit.output`, without expand), or raise the "
-                "limit; nothing has been sent",
+                f"{length} operation ids would be handed to {mapped.node_id!r}, which is mapped over them, and "
+                f"`[core] max_map_length` is {limit}",
+                todo=f"Give {mapped.node_id!r} the whole list (`operation_id=`, without expand), or raise the limit; "
+                "nothing has been looked at or sent",
             )
 
-    def _new(self, archive: Archive, outcomes: Sequence[SubmitOutcome], context: Context) -> list[SubmitOutcome]:
-        """Leave out what another run submitted, and whose answer is archived."""
-        from airflow_speechkit.archive.batch import How
-        from airflow_speechkit.hooks.archive import read_each
+    def _mapped_over_these(self) -> Iterator[Any]:
+        """Give what is mapped over the operation ids: as they are returned here, or as a sensor hands them on."""
+        yield from self.iter_mapped_dependants()
+        for task in self.downstream_list:
+            # By its name: operators and sensors know nothing of each other.
+            if any(kind.__name__ == "SpeechKitRecognitionSensor" for kind in type(task).__mro__):
+                given = XComArg.iter_xcom_references(getattr(task, "operation_id", None))
+                if any(upstream.node_id == self.node_id for upstream, _ in given):
+                    yield from task.iter_mapped_dependants()
 
-        reused = [one.operation_id for one in outcomes if one.how is How.REUSED and one.operation_id]
-        submissions = read_each(archive.submission, reused)
-        ours = self._origin(context)
-        old = {
-            operation_id
-            for operation_id, submission in submissions.items()
-            if submission is not None and (submission.dag_id, submission.run_id) != (ours.dag_id, ours.run_id)
-        }
-        return [one for one in outcomes if one.operation_id not in old]
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
+    ) -> None:
+        # Airflow calls this for mapped tasks too, and then shows and keeps what the fields hold.
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        if parent is self:
+            self.audio = _without_queries(self.audio)
+
+
+def _without_queries(audio: Any, *, templates: bool = True) -> Any:
+    """Cut the query off each link: that of a presigned one is a credential.
+
+    :param templates: whether to cut texts, too, that still look like templates, in which a ``?`` may be anything
+    """
+    if isinstance(audio, str):
+        return audio if not templates and ("{{" in audio or "{%" in audio) else without_query(audio)
+    if isinstance(audio, (list, tuple)):
+        return [_without_queries(one, templates=templates) for one in audio]
+    return audio
+
+
+def _new(archive: Archive, outcomes: Sequence[SubmitOutcome], receiver: Receiver) -> list[SubmitOutcome]:
+    """Leave out what another run was handed, and whose answer is archived."""
+    from airflow_speechkit.archive.batch import How
+    from airflow_speechkit.archive.handing_on import old_ones
+
+    reused = [one.operation_id for one in outcomes if one.how is How.REUSED and one.operation_id]
+    old = old_ones(archive, receiver, reused)
+    return [one for one in outcomes if one.operation_id not in old]
+
+
+def _is_lost(error: SpeechKitError) -> bool:
+    errors = error.errors if isinstance(error, SubmissionsFailedError) else (error,)
+    return any(isinstance(one, SubmissionLostError) for one in errors)
 
 
 def _still_known(hook: SpeechKitHook, operation_id: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, BaseOperator
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, BaseOperator
 
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
@@ -21,6 +21,7 @@ from airflow_speechkit.errors import (
     RecordingError,
     SettingsError,
     SpeechKitError,
+    SubmissionLostError,
     SubmissionsFailedError,
 )
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
@@ -146,15 +147,32 @@ def test_a_small_local_file_goes_along_with_a_request_of_v3(desk: Desk, tmp_path
         ({"speaker_labeling": True}, SettingsError, "speaker_labeling"),
         ({"classifiers": {"negative": ["ON_FINAL"]}}, SettingsError, "classifiers"),
         ({"labels": [{"a": "b"}, {}]}, SettingsError, "labels"),
-        ({"labels": "call 17"}, SettingsError, "labels"),
+        ({"labels": "call 17"}, SettingsError, "`labels` is a text"),
+        ({"labels": {"call_id": None}}, SettingsError, "The label 'call_id' is None"),
+        ({"labels": [{"call_id": None}]}, SettingsError, "The label 'call_id' is None"),
+        ({"audio": "None"}, SettingsError, "`audio` is the text 'None'"),
+        ({"audio": ["s3://recordings/1.ogg", " None "]}, SettingsError, "`audio` is the text 'None'"),
+        ({"audio": "/calls/1\0.wav"}, RecordingError, "NUL"),
+        ({"audio": "s3://recordings/1\0.ogg"}, RecordingError, "NUL"),
+        ({"audio": "s3://recordings/1\0*.ogg"}, RecordingError, "NUL"),
+        ({"audio": "s3://AKIA:5ecret@recordings/1.ogg"}, RecordingError, "isn't a connection id"),
         ({"on_failure": "ignore"}, SettingsError, "on_failure"),
         ({"on_lost_submission": "ignore"}, SettingsError, "on_lost_submission"),
         ({"archive": True}, SettingsError, "archive"),
+        ({"archive": "None"}, SettingsError, "`archive` is the text 'None'"),
+        ({"archive": ""}, SettingsError, "`archive` is the text ''"),
+        ({"archive": "speechkit/archive"}, SettingsError, "is relative"),
+        ({"archive": "s3://AKIA:5ecret@recordings/archive"}, SettingsError, "Airflow connection"),
+        ({"archive": "zz://archive"}, SettingsError, "zz://"),
         ({"archive": False, "on_failure": "record"}, SettingsError, "archive"),
         ({"archive": False, "only_new": True}, SettingsError, "archive"),
         ({"speechkit_conn_id": "nobody"}, ConnectionSettingsError, "nobody"),
         ({"max_billed_seconds": 1}, BudgetExceededError, "max_billed_seconds"),
+        ({"max_billed_seconds": "100"}, SettingsError, "`max_billed_seconds` is '100'; it has to be a whole number"),
+        ({"max_billed_seconds": 99.5}, SettingsError, "max_billed_seconds"),
+        ({"max_billed_seconds": True}, SettingsError, "max_billed_seconds"),
         ({"submits_per_hour": 0}, SettingsError, "submits_per_hour"),
+        ({"submits_per_hour": "500"}, SettingsError, "submits_per_hour"),
     ],
     ids=str,
 )
@@ -251,27 +269,78 @@ def test_without_an_archive_every_run_pays(desk: Desk) -> None:
     assert desk.billed() == 2
 
 
-def test_only_new_hands_on_what_no_other_run_has(desk: Desk) -> None:
+@pytest.mark.parametrize("names", [["1.ogg"], ["1.ogg", "none.ogg"]])
+def test_without_an_archive_a_request_that_may_have_been_taken_is_not_tried_again(desk: Desk, names: list[str]) -> None:
+    desk.put("1.ogg")
+    audio = [f"s3://{desk.bucket}/{desk.prefix}/{name}" for name in names]
+    desk.emulator.fault("garbage", on="submit", times=1)
+    with pytest.raises(AirflowFailException, match=r"(?s)1\.ogg.*pays again.*could pay twice"):
+        submit(audio, archive=False)
+    desk.emulator.clear_faults()
+    desk.emulator.fault("garbage", on="submit", times=1)
+    with pytest.raises((SubmissionLostError, SubmissionsFailedError)):
+        submit(audio)
+
+
+def test_without_an_archive_the_ids_of_a_failed_task_are_in_its_log(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = desk.put("good.ogg"), f"s3://{desk.bucket}/{desk.prefix}/none.ogg"
+    with pytest.raises(RecordingError, match="A retry sends everything again, and pays again"):
+        submit([bad, good], archive=False)
+    [billed] = [one for one in desk.emulator.billing() if f"/{desk.prefix}/" in str(one)]
+    assert f"A sensor can be given their ids: {billed['operation_id']}" in caplog.text
+
+
+def run_new(desk: Desk, run_id: str, dag_id: str = "calls") -> Any:
+    ti = type("TaskInstance", (), {"dag_id": dag_id, "run_id": run_id, "task_id": "submit", "map_index": -1})()
+    audio = f"s3://{desk.bucket}/{desk.prefix}/"
+    operator = SpeechKitSubmitOperator(task_id="submit", audio=audio, language="en-US", only_new=True)
+    return operator.execute({"ti": ti})
+
+
+def archive_answers(ids: list[str]) -> None:
     from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
     from tests.fixtures.direct import wait_for
 
-    prefix = f"s3://{desk.bucket}/{desk.prefix}/"
+    wait_for(SpeechKitRecognitionSensor(task_id="wait", operation_id=ids, poke_interval=0.2))
 
-    def run(run_id: str) -> Any:
-        ti = type("TaskInstance", (), {"dag_id": "d", "run_id": run_id, "task_id": "t", "map_index": -1})()
-        operator = SpeechKitSubmitOperator(task_id="t", audio=prefix, language="en-US", only_new=True)
-        return operator.execute({"ti": ti})
 
+def test_only_new_hands_on_what_no_other_run_has(desk: Desk) -> None:
     desk.put("1.ogg")
-    first = run("monday")
+    first = run_new(desk, "monday")
     assert len(first) == 1
-    assert run("tuesday") == first, "its answer isn't archived yet"
-    wait_for(SpeechKitRecognitionSensor(task_id="wait", operation_id=first, poke_interval=0.2))
-    assert run("monday") == first, "a retry hands on the same"
+    archive_answers(first)
+    assert run_new(desk, "monday") == first, "a retry hands on the same"
     with pytest.raises(AirflowSkipException):
-        run("tuesday")
+        run_new(desk, "tuesday")
     desk.put("2.ogg")
-    assert len(run("tuesday")) == 1
+    second = run_new(desk, "tuesday")
+    assert len(second) == 1
+    assert second != first
+    archive_answers(second)
+    assert run_new(desk, "tuesday") == second
+
+
+def test_a_run_that_joined_what_another_left_behind_gets_it_again_when_it_is_cleared(desk: Desk) -> None:
+    desk.put("1.ogg")
+    first = run_new(desk, "monday")
+    assert run_new(desk, "tuesday") == first, "nobody has waited for it yet"
+    archive_answers(first)
+    assert run_new(desk, "tuesday") == first, "its rows are still to be loaded"
+    assert run_new(desk, "monday") == first
+    with pytest.raises(AirflowSkipException):
+        run_new(desk, "wednesday")
+
+
+def test_what_another_dag_was_handed_is_new_to_this_one(desk: Desk) -> None:
+    desk.put("1.ogg")
+    first = run_new(desk, "monday")
+    archive_answers(first)
+    assert run_new(desk, "monday", "quality") == first
+    with pytest.raises(AirflowSkipException):
+        run_new(desk, "tuesday", "quality")
+    assert desk.billed() == 1
 
 
 class _Mapped(BaseOperator):
@@ -290,7 +359,58 @@ def test_a_list_that_a_mapped_task_could_not_take_is_refused_before_anything_is_
         _Mapped.partial(task_id="each").expand(given=mapped.output)
         whole = SpeechKitSubmitOperator(task_id="whole", audio=audio, language="en-US")
         _Mapped(task_id="all", given=whole.output)
-    with pytest.raises(SettingsError, match="max_map_length"):
+    with pytest.raises(SettingsError, match=r"'each'.*max_map_length"):
         mapped.execute({})
     assert desk.billed() == 0
     assert len(whole.execute({})) == 2
+
+
+def test_a_list_that_a_task_behind_the_sensor_is_mapped_over_is_refused_before_anything_is_uploaded(
+    desk: Desk, emulator_s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
+
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "1")
+    audio = []
+    for name in ("1.ogg", "2.ogg"):
+        (tmp_path / name).write_bytes(OGG)
+        audio.append(str(tmp_path / name))
+    about: dict[str, Any] = {"language": "en-US", "upload_to": f"s3://{desk.bucket}/{desk.prefix}/uploads/"}
+    with DAG("calls", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        mapped = SpeechKitSubmitOperator(task_id="mapped", audio=audio, **about)
+        wait = SpeechKitRecognitionSensor(task_id="wait", operation_id=mapped.output)
+        _Mapped.partial(task_id="each").expand(given=wait.output)
+        whole = SpeechKitSubmitOperator(task_id="whole", audio=audio, **about)
+        wait_for_all = SpeechKitRecognitionSensor(task_id="wait_for_all", operation_id=whole.output)
+        _Mapped(task_id="all", given=wait_for_all.output)
+        _Mapped.partial(task_id="others").expand(given=wait.output) << whole
+
+    def uploaded() -> int:
+        return int(emulator_s3.list_objects_v2(Bucket=desk.bucket, Prefix=f"{desk.prefix}/")["KeyCount"])
+
+    with pytest.raises(SettingsError, match=r"'(each|others)'.*max_map_length"):
+        mapped.execute({})
+    assert uploaded() == 0
+    assert len(whole.execute({})) == 2
+    assert uploaded() == 2
+
+
+def test_a_link_that_is_written_into_the_dag_has_no_query_there() -> None:
+    link = "https://storage.yandexcloud.net/calls/1.ogg"
+
+    def audio(given: Any) -> Any:
+        return SpeechKitSubmitOperator(task_id="submit", audio=given).audio
+
+    assert audio(f"{link}?X-Amz-Signature=5ecret") == link
+    assert audio([f"{link}#5ecret", "s3://calls/what?.ogg"]) == [link, "s3://calls/what?.ogg"]
+    assert audio("https://{{ 'host?' }}/{{ params.key }}?x") == "https://{{ 'host?' }}/{{ params.key }}?x"
+    with DAG("calls", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        upstream = BaseOperator(task_id="upstream").output
+        assert audio(upstream) is upstream
+
+
+def test_a_rendered_link_has_no_query() -> None:
+    link = "https://storage.yandexcloud.net/calls/1.ogg"
+    operator = SpeechKitSubmitOperator(task_id="submit", audio=["{{ link }}", "s3://calls/{{ day }}/what?.ogg"])
+    operator.render_template_fields({"link": f"{link}?X-Amz-Signature=5ecret", "day": "2026"})  # type: ignore[typeddict-unknown-key]
+    assert operator.audio == [link, "s3://calls/2026/what?.ogg"]

@@ -1,0 +1,111 @@
+"""What a submit that is about to fail leaves behind: operations that no sensor will wait for."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.archive.batch import How
+from airflow_speechkit.archive.ledger import RESULTS_KEPT
+from airflow_speechkit.errors import QuotaExceededError, SpeechKitError
+from airflow_speechkit.hooks.archive import keep_operation, read_each
+from airflow_speechkit.settings import ApiVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+
+    from airflow_speechkit.archive.batch import SubmitOutcome
+    from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.hooks.speechkit import SpeechKitHook
+
+log = logging.getLogger(__name__)
+
+#: Younger ones may well run, and a check of one that runs is a check for nothing.
+OLD = timedelta(hours=1)
+
+#: The folder has 2,500 checks an hour (v2), and others wait too. A retry goes on with the next ones.
+MOST = 1000
+
+#: An answer of v2 has megabytes.
+_SIDE_BY_SIDE = 4
+
+#: What became of a recording whose operation may still run.
+_ACCEPTED = (How.SUBMITTED, How.JOINED)
+
+
+def collect(
+    archive: Archive, outcomes: Iterable[SubmitOutcome], collected: Callable[[str], bool], now: datetime
+) -> None:
+    """Archive what has ended of the operations that were joined, and say until when the others can be had.
+
+    With one bad recording among them a nightly run fails each night, before anything waits: after three days all the
+    others would have to be paid for again. This way the next run finds their answers.
+
+    :param outcomes: what became of the recordings
+    :param collected: asks for an operation, archives it if it has ended, and returns whether it has
+    """
+    waiting = {one.operation_id: one.how for one in outcomes if one.operation_id is not None and one.how in _ACCEPTED}
+    submissions = read_each(archive.submission, waiting)
+    submitted_at = {one: known.submitted_at for one, known in submissions.items() if known is not None}
+    joined = [one for one, at in submitted_at.items() if waiting[one] is How.JOINED and now - at >= OLD]
+    asked = sorted(joined, key=submitted_at.__getitem__)[:MOST]
+    with ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="speechkit-collect") as pool:
+        kept = {one for one, ended in zip(asked, pool.map(_Asking(collected), asked), strict=True) if ended}
+    if kept:
+        log.info("%d operations that were submitted before have ended; their answers are archived now", len(kept))
+    left = [at for one, at in submitted_at.items() if one not in kept]
+    if left:
+        log.warning(
+            "%d accepted operations have no archived answer, and nobody waits for them while this task fails. Run it "
+            "again, or wait for them otherwise, before %s UTC: from then on the service forgets their results",
+            len(left),
+            f"{min(left) + RESULTS_KEPT:%Y-%m-%d %H:%M}",
+        )
+
+
+def name_ids(outcomes: Iterable[SubmitOutcome]) -> None:
+    """Log the operation ids of a failing task that has no archive: nothing else would know them."""
+    ids = list(dict.fromkeys(one.operation_id for one in outcomes if one.operation_id and one.how in _ACCEPTED))
+    if ids:
+        log.warning(
+            "Without an archive nothing remembers the accepted operations. A sensor can be given their ids: %s",
+            ", ".join(ids),
+        )
+
+
+def archive_if_ended(hook: SpeechKitHook, archive: Archive, operation_id: str) -> bool:
+    """Ask for an operation, in one status check; archive it if it has ended, and return whether it has.
+
+    :raises SpeechKitError: it can't be asked for, or not be archived
+    """
+    from airflow_speechkit.api.operation import OperationState
+
+    operation = hook.get_operation(operation_id, attempts=1)
+    if operation.state is OperationState.RUNNING:
+        return False
+    recognition = None
+    if operation.api_version is ApiVersion.V3 and operation.state is OperationState.DONE:
+        recognition = hook.get_recognition(operation_id, seen_done=True)
+    keep_operation(archive, operation, recognition)
+    return True
+
+
+class _Asking:
+    """Asks, as long as the quota lasts. The task has an error to report: none of these may take its place."""
+
+    def __init__(self, collected: Callable[[str], bool]) -> None:
+        self._collected = collected
+        self._used_up = False
+
+    def __call__(self, operation_id: str) -> bool:
+        if self._used_up:
+            return False
+        try:
+            return self._collected(operation_id)
+        except SpeechKitError as error:
+            self._used_up = self._used_up or isinstance(error, QuotaExceededError)
+            log.warning("Operation %s is not archived: %s", operation_id, error)
+            return False

@@ -1,0 +1,85 @@
+"""A submit that fails night after night for one bad recording doesn't have the others paid for again."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.operators import collecting
+from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from tests.fixtures.direct import Desk
+
+
+def submit(audio: Any, **kwargs: Any) -> Any:
+    return SpeechKitSubmitOperator(task_id="submit", audio=audio, language="en-US", **kwargs).execute({})
+
+
+def fail(desk: Desk, *good: str, **kwargs: Any) -> str:
+    with pytest.raises(RecordingError, match=r"none\.ogg") as raised:
+        submit([f"s3://{desk.bucket}/{desk.prefix}/none.ogg", *good], **kwargs)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("api_version", ["v2", "v3"])
+def test_what_has_ended_since_is_archived_before_the_task_fails(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, api_version: str
+) -> None:
+    monkeypatch.setattr(collecting, "OLD", timedelta(0))
+    good = desk.put()
+    operation_id = submit(good, api_version=api_version)
+    until = time.monotonic() + 20
+    while desk.archive.outcome(operation_id) is None:
+        assert time.monotonic() < until
+        fail(desk, good, api_version=api_version)
+        time.sleep(0.1)
+    assert "1 operations that were submitted before have ended; their answers are archived now" in caplog.text
+    answer = desk.archive.answer(operation_id)
+    assert answer is not None
+    assert b"words" in (answer.recognition or answer.operation)
+    assert "accepted operation" not in fail(desk, good, api_version=api_version), "nothing is left to wait for"
+    assert submit(good, api_version=api_version) == operation_id
+    assert desk.billed() == 1
+
+
+def test_what_runs_is_left_running_and_its_last_day_is_named(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    good = desk.put()
+    operation_id = submit(good)
+    submission = desk.archive.submission(operation_id)
+    assert submission is not None
+    checks = desk.checks()
+    said = fail(desk, good, desk.put("2.ogg"))
+    assert "2 accepted operations will be waited for by nobody" in said
+    assert desk.checks() == checks, "it can't have ended yet"
+    last = f"{submission.submitted_at + timedelta(days=3):%Y-%m-%d %H:%M} UTC"
+    assert "2 accepted operations have no archived answer" in caplog.text
+    assert f"before {last}" in caplog.text
+
+
+def test_trouble_with_it_does_not_hide_why_the_task_fails(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(collecting, "OLD", timedelta(0))
+    monkeypatch.setattr(collecting, "_SIDE_BY_SIDE", 1)
+    good = [desk.put("1.ogg"), desk.put("2.ogg")]
+    ids = submit(good)
+    desk.emulator.fault(429, on="operation", times=9)
+    fail(desk, *good)
+    assert caplog.text.count("is not archived") == 1, "once the quota is used up nothing more is asked"
+    desk.emulator.clear_faults()
+    desk.emulator.fault(500, on="operation", times=9)
+    fail(desk, *good)
+    assert all(f"Operation {one} is not archived" in caplog.text for one in ids)
+
+
+def test_not_more_is_asked_for_than_leaves_checks_for_others(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "OLD", timedelta(0))
+    monkeypatch.setattr(collecting, "MOST", 1)
+    good = [desk.put("1.ogg", processing_s=9999), desk.put("2.ogg", processing_s=9999)]
+    submit(good)
+    checks = desk.checks()
+    fail(desk, *good)
+    assert desk.checks() == checks + 1
