@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -29,12 +30,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from airflow_speechkit.api.async_transport import AsyncTransport
-from airflow_speechkit.api.credentials import ApiKey
-from airflow_speechkit.api.endpoints import Endpoints
-from airflow_speechkit.api.exchange import Exchange
-from airflow_speechkit.api.operation import LARGE_BODY, Operation, OperationState, read_operation
-from airflow_speechkit.api.service import Service, operation_of
+from airflow_speechkit.api.operation import Operation, OperationState, read_operation
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.polling.budget import CheckBudget, Limit
 from airflow_speechkit.polling.poller import shared_poller
@@ -43,7 +39,9 @@ from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
+
+    from airflow_speechkit.polling.client import Allowed, Check
 
 CHECKS_PER_SECOND = 100
 NAIVE_INTERVAL_S = 60.0
@@ -53,27 +51,6 @@ AUDIO_S, FIRST_DONE_S = 120.0, 20.0
 LAG_EVERY_S = 0.01
 IDLE_S = 20.0
 WAYS = {"shared": "one shared poller", "naive": "a naive trigger each", "idle": "an idle event loop"}
-
-
-@asynccontextmanager
-async def client(url: str, api_key: str) -> AsyncIterator[Callable[[str], Awaitable[Operation]]]:
-    """The provider's own protocol and transport, without an Airflow connection."""
-    endpoints = Endpoints.at(url)
-    exchange = Exchange(endpoints=endpoints, credential=ApiKey(api_key), user_agent="benchmark")
-    service = Service(exchange, endpoints)
-    transport = AsyncTransport()
-    await transport.open()
-
-    async def check(operation_id: str) -> Operation:
-        response = await transport.drive(service.operation(operation_id, attempts=1))
-        if len(response.body) < LARGE_BODY:
-            return operation_of(response, operation_id)
-        return await asyncio.to_thread(operation_of, response, operation_id)
-
-    try:
-        yield check
-    finally:
-        await transport.close()
 
 
 class Lag:
@@ -120,14 +97,19 @@ class Run:
 
     async def shared(self, url: str, key: str) -> None:
         budget = CheckBudget((Limit(CHECKS_PER_SECOND, 1.0),))
+        # What the trigger asks through, with a connection that is in no database.
+        os.environ["AIRFLOW_CONN_SPEECHKIT_DEFAULT"] = json.dumps(
+            {"conn_type": "speechkit", "host": url, "password": key}
+        )
+        from airflow_speechkit.hooks.speechkit import SpeechKitHook
 
         @asynccontextmanager
-        async def counted() -> AsyncIterator[Callable[[str], Awaitable[Operation]]]:
-            async with client(url, key) as check:
+        async def counted() -> AsyncIterator[Check]:
+            async with SpeechKitHook().async_client() as client:
 
-                async def counting(operation_id: str) -> Operation:
+                async def counting(operation_id: str, allowed: Allowed) -> Operation:
                     self.checks += 1
-                    return await check(operation_id)
+                    return await client.get_operation(operation_id, allowed)
 
                 yield counting
 
