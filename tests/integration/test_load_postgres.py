@@ -19,9 +19,9 @@ from airflow_speechkit.errors import StorageError
 from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
 from airflow_speechkit.transfers.views import VIEWS
 from tests.fixtures.leaks import everything_told_by
-from tests.fixtures.manifests import recognition, the_call, utterance, words_of, write_manifest
+from tests.fixtures.manifests import calls_without_times, recognition, the_call, utterance, words_of, write_manifest
 from tests.fixtures.postgres import PostgresServer
-from tests.fixtures.views import FIGURES
+from tests.fixtures.views import FIGURES, FIGURES_WITHOUT_TIMES
 
 EVERYTHING = {"recognitions": 7, "utterances": 6, "words": 16, "analyses": 1}
 SECRET = "паспорт-4509-secret"
@@ -99,6 +99,13 @@ def test_texts_arrive_as_they_are(driver, tmp_path, ask) -> None:
 def test_a_view_gives_what_was_worked_out_by_hand(view, tmp_path, url, ask) -> None:
     load(write_manifest(tmp_path, the_call()))
     query, expected = FIGURES[view]
+    assert ask(query) == expected
+
+
+@pytest.mark.parametrize("view", FIGURES_WITHOUT_TIMES)
+def test_a_channel_whose_utterances_have_no_times_is_not_silent(view, tmp_path, url, ask) -> None:
+    load(write_manifest(tmp_path, calls_without_times()))
+    query, expected = FIGURES_WITHOUT_TIMES[view]
     assert ask(query) == expected
 
 
@@ -244,7 +251,9 @@ def test_no_row_is_told_when_a_load_fails(spoil, driver, tmp_path, ask, capfd, c
 def test_a_server_that_is_not_there_is_told(tmp_path, url, monkeypatch) -> None:
     connection = json.loads(os.environ["AIRFLOW_CONN_WAREHOUSE"]) | {"password": "wrong-password"}
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(connection))
-    with pytest.raises(StorageError, match=r"connecting with 'warehouse'.*authentication failed") as caught:
+    with pytest.raises(
+        StorageError, match=r"connecting with 'warehouse'.*authentication failed.*what the connection says"
+    ) as caught:
         load(write_manifest(tmp_path, the_call()))
     assert "wrong-password" not in everything_told_by(caught.value)
 

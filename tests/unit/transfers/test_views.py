@@ -6,14 +6,21 @@ import pytest
 
 from airflow_speechkit.transfers.ddl import Dialect, Names
 from airflow_speechkit.transfers.views import VIEWS, sql_of, views_for
-from tests.fixtures.manifests import the_call, write_manifest
-from tests.fixtures.views import FIGURES
+from tests.fixtures.manifests import calls_without_times, the_call, write_manifest
+from tests.fixtures.views import FIGURES, FIGURES_WITHOUT_TIMES
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_view_gives_what_was_worked_out_by_hand(view, tmp_path, database, load, ask) -> None:
     load(write_manifest(tmp_path, the_call()))
     query, expected = FIGURES[view]
+    assert ask(query) == expected
+
+
+@pytest.mark.parametrize("view", FIGURES_WITHOUT_TIMES)
+def test_a_channel_whose_utterances_have_no_times_is_not_silent(view, tmp_path, database, load, ask) -> None:
+    load(write_manifest(tmp_path, calls_without_times()))
+    query, expected = FIGURES_WITHOUT_TIMES[view]
     assert ask(query) == expected
 
 

@@ -1,5 +1,6 @@
 -- How long each channel spoke and was silent. Time in which utterances of a channel overlap counts once.
--- A channel that was never heard has a row too; silence_ms needs the recording's length.
+-- A channel that was never heard has a row too; silence_ms needs the recording's length. Where the service told no
+-- times for any utterance of a channel, how long it spoke isn't known: that is no silence.
 CREATE OR REPLACE VIEW "talk_time" AS
 WITH spoken AS (
     SELECT
@@ -14,7 +15,7 @@ WITH spoken AS (
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ) AS heard_until_ms
     FROM "utterances" AS u
-    WHERE u.alternative = 0 AND u.start_ms IS NOT NULL AND u.end_ms IS NOT NULL
+    WHERE u.alternative = 0
 ),
 talked AS (
     SELECT
@@ -22,14 +23,19 @@ talked AS (
         channel,
         channel_index,
         count(*) AS utterances,
-        CAST(sum(greatest(end_ms - greatest(start_ms, coalesce(heard_until_ms, start_ms)), 0)) AS BIGINT) AS talk_ms
+        CAST(sum(
+            CASE WHEN start_ms IS NOT NULL AND end_ms IS NOT NULL
+                THEN greatest(end_ms - greatest(start_ms, coalesce(heard_until_ms, start_ms)), 0)
+            END
+        ) AS BIGINT) AS talk_ms
     FROM spoken
     GROUP BY operation_id, channel, channel_index
 ),
 channels AS (
-    SELECT t.operation_id, t.channel_index, t.channel FROM talked AS t
+    SELECT t.operation_id, t.channel_index, t.channel, t.utterances, t.talk_ms FROM talked AS t
     UNION ALL
-    SELECT r.operation_id, CAST(n.i AS INTEGER), CAST(CASE WHEN r.api_version = 'v2' THEN n.i + 1 ELSE n.i END AS VARCHAR)
+    SELECT r.operation_id, CAST(n.i AS INTEGER),
+        CAST(CASE WHEN r.api_version = 'v2' THEN n.i + 1 ELSE n.i END AS VARCHAR), 0, 0
     FROM "recognitions" AS r
     CROSS JOIN LATERAL (SELECT i FROM generate_series(0, coalesce(r.channels, 0) - 1) AS series(i)) AS n
     WHERE r.status = 'finished' AND NOT EXISTS (
@@ -43,10 +49,9 @@ SELECT
     c.channel,
     c.channel_index,
     r.labels ->> ('channel_' || c.channel_index) AS role,
-    coalesce(t.utterances, 0) AS utterances,
-    coalesce(t.talk_ms, 0) AS talk_ms,
-    r.duration_ms - coalesce(t.talk_ms, 0) AS silence_ms,
+    c.utterances,
+    c.talk_ms,
+    r.duration_ms - c.talk_ms AS silence_ms,
     r.duration_ms
 FROM "current_recognitions" AS r
 JOIN channels AS c ON c.operation_id = r.operation_id
-LEFT JOIN talked AS t ON t.operation_id = c.operation_id AND t.channel = c.channel

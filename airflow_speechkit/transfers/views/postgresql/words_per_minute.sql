@@ -1,9 +1,13 @@
 -- How fast each channel spoke: words in a minute of its own talk time.
 CREATE OR REPLACE VIEW "words_per_minute" AS
 WITH said AS (
-    SELECT u.operation_id, u.channel, CAST(sum(u.words) AS BIGINT) AS words
+    SELECT
+        u.operation_id,
+        u.channel,
+        CAST(sum(u.words) AS BIGINT) AS words,
+        sum(u.words) FILTER (WHERE u.start_ms IS NOT NULL AND u.end_ms IS NOT NULL) AS words_with_times
     FROM "utterances" AS u
-    WHERE u.alternative = 0 AND u.start_ms IS NOT NULL AND u.end_ms IS NOT NULL
+    WHERE u.alternative = 0
     GROUP BY u.operation_id, u.channel
 )
 SELECT
@@ -15,6 +19,6 @@ SELECT
     t.role,
     coalesce(s.words, 0) AS words,
     t.talk_ms,
-    CAST(s.words * 60000.0 / nullif(t.talk_ms, 0) AS DOUBLE PRECISION) AS words_per_minute
+    CAST(s.words_with_times * 60000.0 / nullif(t.talk_ms, 0) AS DOUBLE PRECISION) AS words_per_minute
 FROM "talk_time" AS t
 LEFT JOIN said AS s ON s.operation_id = t.operation_id AND s.channel = t.channel
