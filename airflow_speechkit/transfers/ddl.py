@@ -31,55 +31,30 @@ class Dialect(StrEnum):
     GENERIC = "generic"
 
 
+#: What holds a column of an Arrow type, and one whose text is JSON.
 _TYPES: dict[Dialect, dict[str, str]] = {
     Dialect.DUCKDB: {
         "int64": "BIGINT",
         "int32": "INTEGER",
         "string": "VARCHAR",
-        "double": "DOUBLE",
-        "bool": "BOOLEAN",
-        "date": "DATE",
-        "timestamp": "TIMESTAMP WITH TIME ZONE",
+        "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
         "json": "JSON",
     },
     Dialect.POSTGRESQL: {
         "int64": "BIGINT",
         "int32": "INTEGER",
         "string": "TEXT",
-        "double": "DOUBLE PRECISION",
-        "bool": "BOOLEAN",
-        "date": "DATE",
-        "timestamp": "TIMESTAMP WITH TIME ZONE",
+        "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
         "json": "JSONB",
     },
     Dialect.GENERIC: {
         "int64": "BIGINT",
         "int32": "INTEGER",
         "string": "TEXT",
-        "double": "DOUBLE PRECISION",
-        "bool": "SMALLINT",
-        "date": "DATE",
-        "timestamp": "TIMESTAMP",
+        "timestamp[us, tz=UTC]": "TIMESTAMP",
         "json": "TEXT",
     },
 }
-
-
-def _kind(arrow_type: pa.DataType) -> str:
-    import pyarrow.types as types
-
-    for kind, is_one in (
-        ("int64", types.is_int64),
-        ("int32", types.is_int32),
-        ("string", types.is_string),
-        ("double", types.is_float64),
-        ("bool", types.is_boolean),
-        ("date", types.is_date),
-        ("timestamp", types.is_timestamp),
-    ):
-        if is_one(arrow_type):
-            return kind
-    raise NotImplementedError(f"no SQL type for the Arrow type {arrow_type}")
 
 
 def sql_type(dialect: Dialect, table: str, field: pa.Field) -> str:
@@ -89,8 +64,7 @@ def sql_type(dialect: Dialect, table: str, field: pa.Field) -> str:
     :param table: the table's name, without any prefix
     :param field: the column
     """
-    kind = "json" if (table, field.name) in JSON_COLUMNS else _kind(field.type)
-    return _TYPES[dialect][kind]
+    return _TYPES[dialect]["json" if (table, field.name) in JSON_COLUMNS else str(field.type)]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_speechkit.errors import ConnectionSettingsError, StorageError
 from airflow_speechkit.transfers.ddl import Dialect, Names
+from airflow_speechkit.transfers.failure import first_line
 from airflow_speechkit.transfers.views import VIEWS, View
-from airflow_speechkit.transfers.warehouse import Warehouse
+from airflow_speechkit.transfers.warehouse import WarehouseWithViews
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -30,13 +31,25 @@ _one_load_in_this_process = threading.Lock()
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 5.0
 
+#: Why a file can't be opened, in DuckDB's own words or the system's, where it stays so until somebody does something.
+_UNTIL_SOMEBODY = {
+    "No such file or directory": "Make the folder, or correct the path in the connection's host",
+    "Not a directory": "Correct the path in the connection's host",
+    "Is a directory": "Name a file in that folder in the connection's host",
+    "not a valid DuckDB database file": "Correct the path in the connection's host, or move that file away: a load "
+    "makes a new one",
+    "database file with version number": "Install the version of DuckDB that wrote it, or a later one",
+    "Permission denied": "Let the user that the task runs as write there",
+    "Read-only file system": "Name a file in the connection's host that can be written",
+}
+
 
 def open_when_free(hook: Any, timeout_s: float) -> Any:
     """Connect; where another process has the file locked, ask again with jitter until it is free.
 
     :param hook: Airflow's hook for DuckDB
     :param timeout_s: how long to wait for the lock, in seconds
-    :raises StorageError: it was locked all the time
+    :raises StorageError: it was locked all the time, or can't be opened at all
     :raises ConnectionSettingsError: the connection means a database in memory
     """
     deadline = time.monotonic() + timeout_s
@@ -47,6 +60,14 @@ def open_when_free(hook: Any, timeout_s: float) -> Any:
             break
         except Exception as error:
             if not _is_locked(error):
+                for why, todo in _UNTIL_SOMEBODY.items():
+                    if why in str(error):
+                        raise StorageError(
+                            f"The load failed while connecting to the DuckDB file: {first_line(error)}",
+                            todo=todo,
+                            retry="ends in the same way until then",
+                            retry_can_help=False,
+                        ) from error
                 raise
         left_s = deadline - time.monotonic()
         if left_s <= 0:
@@ -78,7 +99,7 @@ def _is_locked(error: Exception) -> bool:
     )
 
 
-class DuckDBWarehouse(Warehouse):
+class DuckDBWarehouse(WarehouseWithViews):
     """A DuckDB database.
 
     :param connection: an open connection to it, whose transactions this object takes care of

@@ -30,23 +30,26 @@ _COPY_PLACE = re.compile(r"^COPY \w+, line (?P<row>\d+)(?:, column (?P<column>\w
 _QUERY = re.compile(r"\?\S+")
 
 
-def told_without_values(error: Exception, *, doing: str, rows_are_in_play: bool) -> StorageError:
+def told_without_values(
+    error: Exception, *, doing: str, rows_are_in_play: bool, todo: str | None = None
+) -> StorageError:
     """Return what may be told about an error of a driver.
 
     :param error: what was raised; it must not become the cause or context of what is raised in its place
     :param doing: what was being done, e.g. "inserting into `words`"
     :param rows_are_in_play: whether the message may quote a row; otherwise its first line is kept
+    :param todo: what a person can do about it
     """
     sqlstate = _sqlstate(error)
     about = [*_place(error)]
     kind = type(error).__name__
     where = f" ({', '.join(about)})" if about else ""
-    message = "" if rows_are_in_play else f": {_first_line(error)}"
+    message = "" if rows_are_in_play else f": {first_line(error)}"
     return StorageError(
         f"The load failed while {doing}, with {kind}{where}{message}",
         todo="The database's own log has the whole message; it is left out here because it may quote a transcript"
         if rows_are_in_play
-        else None,
+        else todo,
         retry="loads everything again: nothing of this load was kept",
         retry_can_help=not (kind in _LASTING_KINDS or sqlstate.startswith(_LASTING_SQLSTATES)),
     )
@@ -76,7 +79,8 @@ def _place(error: Exception) -> Iterator[str]:
             yield f"{what} {code}"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, for where no row is in play, without what may be a secret."""
     lines = str(error).strip().splitlines()
     # A query string may carry a token, as MotherDuck's does.
     return _QUERY.sub("?…", lines[0]) if lines else ""

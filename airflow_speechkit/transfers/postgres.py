@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_speechkit.transfers.ddl import Dialect, Names
 from airflow_speechkit.transfers.views import VIEWS, View
-from airflow_speechkit.transfers.warehouse import Warehouse
+from airflow_speechkit.transfers.warehouse import WarehouseWithViews
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -21,7 +21,7 @@ _COPY_BYTES = 1 << 20
 _REPLACED = "speechkit_replaced"
 
 
-class PostgresWarehouse(Warehouse):
+class PostgresWarehouse(WarehouseWithViews):
     """A PostgreSQL database.
 
     :param connection: an open connection to it, not in autocommit mode

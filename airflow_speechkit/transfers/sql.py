@@ -5,9 +5,15 @@ from __future__ import annotations
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseHook, BaseOperator
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+    BaseHook,
+    BaseOperator,
+)
 
-from airflow_speechkit.errors import ConnectionSettingsError, SpeechKitError
+from airflow_speechkit.errors import ConnectionSettingsError, SettingsError, SpeechKitError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +33,7 @@ class SpeechKitToSqlOperator(BaseOperator):
     other database that has an Airflow hook by batches of inserts. No row's value reaches a log or an error.
 
     :param tables: what `SpeechKitTransformOperator` returned, or a list of these, also the lazy sequence of a
-        mapped one (templated)
+        mapped one; where the upstream has handed on none at all, the task is skipped (templated)
     :param conn_id: the Airflow connection of the database (templated)
     :param schema: the database's schema; the connection's own without one (templated)
     :param table_prefix: put before the names of tables and views (templated)
@@ -55,6 +61,8 @@ class SpeechKitToSqlOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if isinstance(tables, (list, tuple)) and not tables:
+            raise SettingsError("`tables` is an empty list", todo="Give it what SpeechKitTransformOperator returns")
         self.tables = tables
         self.conn_id = conn_id
         self.schema = schema
@@ -74,6 +82,9 @@ class SpeechKitToSqlOperator(BaseOperator):
         from airflow_speechkit.transfers.manifest import read_manifests
 
         manifests = read_manifests(self.tables)
+        if not manifests:
+            # A mapped transform of which every instance was skipped, under a trigger rule that puts up with it.
+            raise AirflowSkipException("There is nothing to load: what comes before has handed on no manifest")
         written = self._load(manifests)
         self.log.info("Loaded %s", ", ".join(f"{rows} rows into {table}" for table, rows in written.items()))
         for outlet in self.outlets or ():
@@ -85,7 +96,7 @@ class SpeechKitToSqlOperator(BaseOperator):
     def _load(self, manifests: Iterable[Manifest]) -> dict[str, int]:
         from airflow_speechkit.transfers.failure import told_without_values
         from airflow_speechkit.transfers.views import views_for
-        from airflow_speechkit.transfers.warehouse import load, show_views
+        from airflow_speechkit.transfers.warehouse import WarehouseWithViews, load, show_views
 
         hook = self._hook()
         warehouse: Warehouse | None = None
@@ -93,7 +104,7 @@ class SpeechKitToSqlOperator(BaseOperator):
         try:
             with _opened(hook, self.schema, self.table_prefix, self.lock_timeout_s) as warehouse:
                 loaded = load(warehouse, manifests, create=self.create)
-                if self.create and self.views and warehouse.names.dialect.value != "generic":
+                if self.create and self.views and isinstance(warehouse, WarehouseWithViews):
                     show_views(warehouse, views_for(warehouse.names))
                 return loaded
         except SpeechKitError as error:
@@ -103,6 +114,7 @@ class SpeechKitToSqlOperator(BaseOperator):
                 error,
                 doing=warehouse.doing if warehouse else f"connecting with {self.conn_id!r}",
                 rows_are_in_play=bool(warehouse and warehouse.rows_are_in_play),
+                todo=None if warehouse else "See whether the database is up, and what the connection says of it",
             )
         if loaded is not None:
             self.log.warning("The rows are in; the views were left as they are: %s", failure.what)
@@ -112,9 +124,24 @@ class SpeechKitToSqlOperator(BaseOperator):
         raise failure.with_traceback(None)
 
     def _hook(self) -> Any:
-        # `BaseHook.get_hook` takes no parameters for the hook before Airflow 3.
-        connection: Any = BaseHook.get_connection(self.conn_id)
-        hook = connection.get_hook(hook_params=dict(self.hook_params or {}))
+        try:
+            # `BaseHook.get_hook` takes no parameters for the hook before Airflow 3.
+            connection: Any = BaseHook.get_connection(self.conn_id)
+        except AirflowNotFoundException:
+            raise ConnectionSettingsError(
+                f"There is no connection {self.conn_id!r}",
+                todo="Create it, or name another one in `conn_id`",
+                retry="ends in the same way until then",
+            ) from None
+        try:
+            hook = connection.get_hook(hook_params=dict(self.hook_params or {}))
+        except (AirflowException, ImportError) as error:
+            raise ConnectionSettingsError(
+                f"There is no hook for the connection {self.conn_id!r} of the type {connection.conn_type!r}",
+                todo="Install the provider that brings it: for DuckDB and PostgreSQL airflow-speechkit[duckdb] or "
+                "[postgres]",
+                retry="ends in the same way until then",
+            ) from error
         if not hasattr(hook, "get_conn") or not hasattr(hook, "placeholder"):
             raise ConnectionSettingsError(
                 f"The connection {self.conn_id!r} is of the type {getattr(hook, 'conn_type', '?')!r}, "

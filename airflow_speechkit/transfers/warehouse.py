@@ -79,16 +79,17 @@ class Warehouse(ABC):
         :param columns: which of the file's columns to take
         """
 
-    def views(self) -> Mapping[str, str | None] | None:
-        """Return the comments of all tables and views that bear one of our views' names.
 
-        None where this dialect has no views of ours.
-        """
-        return None
+class WarehouseWithViews(Warehouse):
+    """One in whose SQL our views are written."""
 
+    @abstractmethod
+    def views(self) -> Mapping[str, str | None]:
+        """Return the comments of all tables and views that bear one of our views' names."""
+
+    @abstractmethod
     def create_view(self, view: View) -> None:
         """Make a view, or make it anew, and leave its mark in its comment."""
-        raise NotImplementedError
 
 
 def load(warehouse: Warehouse, manifests: Iterable[Manifest], *, create: bool) -> dict[str, int]:
@@ -208,7 +209,7 @@ def _insert(warehouse: Warehouse, table: TableSchema, url: str, file_format: str
         return warehouse.insert(table, file, columns)
 
 
-def show_views(warehouse: Warehouse, views: Collection[View]) -> None:
+def show_views(warehouse: WarehouseWithViews, views: Collection[View]) -> None:
     """Make the views that are missing or older than this package's; a failure is told and leaves the rows be.
 
     A table or view that somebody else made under such a name is left alone.
@@ -217,18 +218,15 @@ def show_views(warehouse: Warehouse, views: Collection[View]) -> None:
     try:
         warehouse.begin()
         there = warehouse.views()
-        if there is None:
-            log.info("There are no views for this database")
-        else:
-            for view in views:
-                _show_view(warehouse, view, there)
+        for view in views:
+            _show_view(warehouse, view, there)
         warehouse.commit()
     except BaseException:
         warehouse.rollback()
         raise
 
 
-def _show_view(warehouse: Warehouse, view: View, there: Mapping[str, str | None]) -> None:
+def _show_view(warehouse: WarehouseWithViews, view: View, there: Mapping[str, str | None]) -> None:
     comment = there.get(view.name, "")
     if comment == view.comment:
         return

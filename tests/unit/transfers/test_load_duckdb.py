@@ -10,11 +10,14 @@ from typing import Any
 
 import duckdb
 import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError, StorageError
-from airflow_speechkit.transfers.ddl import Dialect, Names
+from airflow_speechkit.results.schema import TABLES
+from airflow_speechkit.transfers.ddl import Dialect, Names, sql_type
 from airflow_speechkit.transfers.duckdb import DuckDBWarehouse
 from airflow_speechkit.transfers.manifest import read_manifests
+from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
 from airflow_speechkit.transfers.warehouse import load as load_into
 from tests.fixtures.manifests import recognition, the_call, utterance, words_of, write_manifest
 
@@ -74,6 +77,13 @@ def test_a_schema_and_a_prefix_keep_the_tables_apart(tmp_path, database, load, a
     load(write_manifest(tmp_path / "lake", the_call()), schema="Speech data", table_prefix="sk_")
     assert ask('SELECT count(*) FROM "Speech data".sk_words') == [(16,)]
     assert ask('SELECT count(*) FROM "Speech data".sk_dialogue') == [(5,)]
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_every_column_has_a_type_in_every_database(dialect) -> None:
+    for table in TABLES:
+        for field in table.arrow:
+            assert sql_type(dialect, table.name, field)
 
 
 @pytest.mark.parametrize("keywords", [{"table_prefix": "a b"}, {"schema": ""}, {"table_prefix": "x" * 31}])
@@ -145,14 +155,59 @@ def test_a_connection_that_is_no_database_is_refused(tmp_path, monkeypatch, load
 
 
 @pytest.mark.parametrize(
-    "tables", ["{{ ti }}", 5, None, [], {"tables": 1}, {"tables": {}}, {"tables": {"words": {"paths": []}}}]
+    "tables", ["{{ ti }}", 5, None, [], (), {"tables": 1}, {"tables": {}}, {"tables": {"words": {"paths": []}}}]
 )
 def test_what_is_no_manifest_is_refused(tables: Any, database, load) -> None:
-    if tables == []:
-        assert load(tables) == dict.fromkeys(EVERYTHING, 0)
-        return
     with pytest.raises(SettingsError):
         load(tables)
+
+
+@pytest.mark.parametrize("rendered", [[], iter(())])
+def test_an_upstream_that_handed_on_nothing_skips_the_load(rendered: Any, database) -> None:
+    operator = SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables="{{ ti.xcom_pull('rows') }}")
+    operator.tables = rendered
+    with pytest.raises(AirflowSkipException, match="nothing to load"):
+        operator.execute({})  # type: ignore[arg-type]
+    assert not database.exists()
+
+
+def test_a_connection_that_is_not_there_is_named(tmp_path, load) -> None:
+    with pytest.raises(ConnectionSettingsError, match=r"no connection 'nobody'.*`conn_id`") as caught:
+        load(write_manifest(tmp_path, the_call()), conn_id="nobody")
+    assert caught.value.retry_can_help is False
+
+
+def test_a_connection_whose_provider_is_missing_is_named(tmp_path, monkeypatch, load) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "nonsense"}))
+    with pytest.raises(ConnectionSettingsError, match=r"'warehouse' of the type 'nonsense'.*provider") as caught:
+        load(write_manifest(tmp_path, the_call()))
+    assert caught.value.retry_can_help is False
+
+
+def _text(path: Path) -> None:
+    path.write_text("not a database" * 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "todo"),
+    [
+        ("no/such.duckdb", None, "Make the folder"),
+        ("text.duckdb", _text, "move that file away"),
+        ("text.duckdb/below.duckdb", lambda path: _text(path.parent), "Correct the path"),
+        ("folder", Path.mkdir, "Name a file in that folder"),
+    ],
+)
+def test_a_file_that_can_not_be_opened_is_told_with_what_to_do(name, make, todo, tmp_path, monkeypatch, load) -> None:
+    path = tmp_path / "place" / name
+    path.parent.parent.mkdir(exist_ok=True)
+    (tmp_path / "place").mkdir(exist_ok=True)
+    if make is not None:
+        make(path)
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "duckdb", "host": str(path)}))
+    with pytest.raises(StorageError, match=rf"connecting to the DuckDB file.*{name}.*{todo}") as caught:
+        load(write_manifest(tmp_path, the_call()))
+    assert caught.value.retry_can_help is False
+    assert "A retry ends in the same way" in str(caught.value)
 
 
 def _hold(path: str, held: Any, let_go: Any) -> None:
@@ -231,8 +286,6 @@ def test_a_view_that_cannot_be_made_does_not_lose_the_rows(tmp_path, database, l
 
 def test_outlets_get_the_row_counts(tmp_path, database) -> None:
     from airflow.providers.common.compat.sdk import Asset
-
-    from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
 
     class Event:
         extra: dict[str, Any]
