@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from airflow.providers.common.compat.sdk import Context
+
+log = logging.getLogger(__name__)
 
 #: Airflow 3.3 tells a trigger that a user has killed its task; before, only a cancelled coroutine hints at it.
 TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
@@ -12,6 +21,48 @@ TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
 #: States that a task instance doesn't leave by itself. Anything else may belong to a new attempt that waits
 #: for the same operation: on "clear" it is deferred again before the old trigger hears of it.
 TERMINAL_TASK_STATES = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
+
+
+def task_is_over(task_instance: Any) -> bool:
+    """Tell whether a task is in a state that it doesn't leave by itself (blocking: in a trigger call it in a thread).
+
+    False also where the state can't be read: not knowing it forbids to cancel what the task waits for.
+
+    :param task_instance: anything with ``dag_id``, ``task_id``, ``run_id`` and ``map_index``
+    """
+    try:
+        state = read_task_state(task_instance)
+    except Exception as error:  # noqa: BLE001 - whatever hides the state
+        log.warning("The task's state can't be read (%s): its operations go on", type(error).__name__)
+        return False
+    if state not in TERMINAL_TASK_STATES:
+        log.info("The task is %s: its operations go on", state)
+        return False
+    return True
+
+
+def first_start(context: Context, *, retries: int) -> datetime | None:
+    """Return when a task that is rescheduled began; None if this is its first start.
+
+    :param context: of the task
+    :param retries: of the task
+    """
+    task_instance: Any = context.get("ti")
+    if task_instance is None:
+        return None
+    if hasattr(task_instance, "get_first_reschedule_date"):
+        began: datetime | None = task_instance.get_first_reschedule_date(context)
+        return began
+    # Airflow 2.11, whose sensors look it up in the same way.
+    look_up = importlib.import_module("airflow.sensors.base")._orig_start_date
+    found: datetime | None = look_up(
+        dag_id=task_instance.dag_id,
+        task_id=task_instance.task_id,
+        run_id=task_instance.run_id,
+        map_index=task_instance.map_index,
+        try_number=(task_instance.max_tries or 0) - retries + 1,
+    )
+    return found
 
 
 def read_task_state(task_instance: Any) -> str | None:

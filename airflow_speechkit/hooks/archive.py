@@ -1,33 +1,28 @@
-"""Which archive a task uses, and how an ended operation gets into it."""
+"""Which archive a task uses, how it is read, and how long a wait puts up with errors."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_speechkit.errors import SettingsError
+from airflow_speechkit.archive.keeping import keep_operation as keep_operation  # for operators, which archive too
+from airflow_speechkit.errors import QuotaExceededError, SettingsError
 from airflow_speechkit.hooks.storage import check_no_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from airflow_speechkit.api.operation import Operation
-    from airflow_speechkit.archive.records import Outcome
     from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.errors import RecognitionFailedError
+    from airflow_speechkit.errors import SpeechKitError
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
+    from airflow_speechkit.polling.outage import Patience
 
 _T = TypeVar("_T")
 
 #: How many small files of an archive are read side by side: a bucket answers each in its own good time.
 READERS = 16
-
-#: Pauses before a result that can't be fetched, or not be written to the archive, is tried again. The service
-#: keeps it for three days and the task retries, so giving up after these loses nothing.
-RETRY_PAUSES_S = (1.0, 4.0, 15.0, 40.0)
 
 
 def archive_url(given: str | bool | None, hook: SpeechKitHook) -> str | None:
@@ -89,33 +84,23 @@ def open_archive(url: str) -> Archive:
     return Archive.at(object_storage_path(url))
 
 
-def keep_operation(
-    archive: Archive,
-    operation: Operation,
-    recognition: bytes | None,
-    broken: RecognitionFailedError | None = None,
-) -> Outcome:
-    """Archive an ended operation as the service gave it.
+def is_too_much(error: SpeechKitError, failures: int, for_s: float) -> bool:
+    """Tell whether a wait gives up over errors in a row: when the poller of a triggerer would over failed checks.
 
-    :param operation: one that is done or has failed
-    :param recognition: v3: the result's stream
-    :param broken: v3: what the service says in place of the result of an operation that is done
-    :raises ArchiveError: it can't be written
+    :param error: the last one
+    :param failures: how many
+    :param for_s: seconds since the first
     """
-    from airflow_speechkit.api.operation import OperationState
-    from airflow_speechkit.archive.ledger import Failure
-    from airflow_speechkit.results.answer import Answer
+    patience = patience_with(error)
+    # A quota is full again after a while, however long that takes.
+    return not isinstance(error, QuotaExceededError) and failures >= patience.failures and for_s >= patience.seconds
 
-    failure = None if broken is None else Failure(broken.code, broken.message or broken.what)
-    if operation.state is OperationState.FAILED:
-        failure = Failure(operation.error_code, operation.error_message or "")
-    answer = Answer(
-        operation_id=operation.id,
-        api_version=operation.api_version,
-        operation=operation.raw,
-        recognition=recognition,
-    )
-    return archive.keep(answer, failure, now=datetime.now(UTC))
+
+def patience_with(error: SpeechKitError) -> Patience:
+    """Return how long errors of this kind are put up with."""
+    from airflow_speechkit.polling.outage import LASTING, TRANSIENT
+
+    return TRANSIENT if error.retry_can_help else LASTING
 
 
 def read_each(read: Callable[[str], _T], operation_ids: Iterable[str]) -> Mapping[str, _T]:

@@ -9,18 +9,48 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.errors import OperationNotFoundError, RecognitionFailedError, ResultExpiredError, SpeechKitError
-from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.archive.keeping import (
+    Came,
+    Delete,
+    Fetch,
+    Keep,
+    Pause,
+    Step,
+    keep_operation,
+    keeping,
+    log_undeleted,
+)
+from airflow_speechkit.errors import (
+    AuthenticationError,
+    OperationNotFoundError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    ResultExpiredError,
+    ServiceFaultError,
+    SpeechKitError,
+    UnreachableError,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
 
 log = logging.getLogger(__name__)
 
+#: Errors after which the next request would most likely end in the same way.
+_OF_ALL_REQUESTS = (
+    AuthenticationError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    ServiceFaultError,
+    UnreachableError,
+)
 
-class Ending(StrEnum):
+
+class HowEnded(StrEnum):
     """How an operation ended."""
 
     DONE = "done"
@@ -32,11 +62,11 @@ class Ending(StrEnum):
 class Checked:
     """What one check has found.
 
-    :param ending: ``None``: the operation is running
+    :param how: ``None``: the operation is running
     :param created_at: when the operation began, by the service
     """
 
-    ending: Ending | None
+    how: HowEnded | None
     created_at: datetime | None = None
 
 
@@ -56,7 +86,7 @@ class Checker:
     def check(self, operation_id: str) -> Checked:
         """Ask for one operation.
 
-        :raises SpeechKitError: no usable answer came, or what came can't be archived
+        :raises SpeechKitError: no usable answer came, or what came can't be archived now
         """
         from airflow_speechkit.api.operation import OperationState
 
@@ -72,42 +102,53 @@ class Checker:
             if self.archive is not None:
                 # At once, since a rescheduled task forgets it.
                 self.archive.expire(operation_id, datetime.now(UTC))
-            return Checked(Ending.GONE)
-        return Checked(Ending.FAILED if failed else Ending.DONE)
+            return Checked(HowEnded.GONE)
+        return Checked(HowEnded.FAILED if failed else HowEnded.DONE)
 
     def _keep(self, operation: Operation, archive: Archive) -> bool:
         """Archive an answer; return whether the operation has failed."""
-        from airflow_speechkit.api.operation import OperationState
-        from airflow_speechkit.hooks.archive import RETRY_PAUSES_S, keep_operation
-
-        failed = operation.state is OperationState.FAILED
-        fetch = operation.api_version is ApiVersion.V3 and not failed
-        recognition: bytes | None = None
-        broken: RecognitionFailedError | None = None
-        for pause_s in (*RETRY_PAUSES_S, None):
-            try:
-                if fetch and recognition is None:
-                    recognition = self.hook.get_recognition(operation.id, seen_done=True)
-                keep_operation(archive, operation, recognition)
-                break
-            except RecognitionFailedError as error:
-                # A v3 result that breaks off with an error, which may have been the service's bad moment.
-                broken = error
-            except SpeechKitError as error:
-                if pause_s is None or not error.retry_can_help:
-                    raise
-                log.warning("Operation %s can't be archived yet; again in %g s: %s", operation.id, pause_s, error)
-            if pause_s is None:
-                keep_operation(archive, operation, None, broken)
-                return True
-            time.sleep(pause_s)
-        if fetch and self.delete_after_archiving:
-            self._delete(operation.id)
-        return failed
-
-    def _delete(self, operation_id: str) -> None:
+        # No patience here: the others of a list come first, and whoever asks in rounds asks for this one again.
+        steps = keeping(operation, delete=self.delete_after_archiving, too_many=lambda *error: True)
         try:
-            self.hook.delete_recognition(operation_id)
+            step = next(steps)
+            while True:
+                step = steps.send(self._carry_out(step, operation, archive))
+        except StopIteration as end:
+            return bool(end.value)
+
+    def _carry_out(self, step: Step, operation: Operation, archive: Archive) -> Came:
+        try:
+            match step:
+                case Fetch():
+                    return self.hook.get_recognition(operation.id, seen_done=True)
+                case Keep(recognition, broken):
+                    keep_operation(archive, operation, recognition, broken)
+                case Delete():
+                    self.hook.delete_recognition(operation.id)
+                case Pause(seconds):
+                    time.sleep(seconds)
         except SpeechKitError as error:
-            # It is archived, and the service forgets it after three days anyway.
-            log.warning("The service still has the result of operation %s: %s", operation_id, error)
+            return error
+        return None
+
+    def cancel(self, operation_ids: Iterable[str]) -> None:
+        """Ask the service to cancel operations: best effort."""
+        for operation_id in operation_ids:
+            try:
+                self.hook.cancel_operation(operation_id)
+                log.info("Asked the service to cancel operation %s", operation_id)
+            except QuotaExceededError as error:
+                log.warning("The quota is used up, so the operations from %s on go on: %s", operation_id, error)
+                return
+            except SpeechKitError as error:
+                log.warning("Operation %s was not cancelled: %s", operation_id, error)
+
+    def delete(self, operation_ids: Iterable[str]) -> None:
+        """Have the service delete results that are archived already. A second time does no harm."""
+        for operation_id in operation_ids:
+            try:
+                self.hook.delete_recognition(operation_id)
+            except SpeechKitError as error:
+                log_undeleted(operation_id, error)
+                if isinstance(error, _OF_ALL_REQUESTS):
+                    return

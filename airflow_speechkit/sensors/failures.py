@@ -4,16 +4,78 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.errors import OperationNotFoundError, RecognitionFailedError, ResultExpiredError, SpeechKitError
+from airflow_speechkit.archive.ledger import Stage
+from airflow_speechkit.errors import (
+    ArchiveError,
+    OperationNotFoundError,
+    RecognitionFailedError,
+    ResultExpiredError,
+    SpeechKitError,
+)
+from airflow_speechkit.hooks.archive import read_each
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
 
     from airflow_speechkit.archive.records import Outcome
+    from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.submission import Submission
 
 #: How many failed operations are named one by one.
 MOST_NAMED = 20
+
+
+def archived_failures(
+    archive: Archive, operation_ids: Sequence[str], gone: Collection[str], *, now: datetime
+) -> dict[str, SpeechKitError]:
+    """Say which of some operations that have ended failed, and why.
+
+    :param gone: those that the service doesn't know
+    :param now: UTC
+    :raises ArchiveError: the archive can't be read, or lacks one that has ended
+    """
+    outcomes = dict(read_each(archive.outcome, operation_ids))
+    for operation_id in [one for one in operation_ids if outcomes[one] is None]:
+        if operation_id not in gone:
+            raise ArchiveError(
+                "The archive has no answer of an operation that has ended",
+                operation_id=operation_id,
+                retry="asks the service for it again",
+            )
+        archive.expire(operation_id, now)
+        outcomes[operation_id] = archive.outcome(operation_id)
+    # What was refused at submission is on record for a reason: `on_failure='record'` there.
+    failed = [
+        one
+        for one, outcome in outcomes.items()
+        if outcome is None or (outcome.failure is not None and outcome.stage is not Stage.REFUSED)
+    ]
+    submissions = read_each(archive.submission, failed)
+    return {
+        one: unknown_operation(one) if (outcome := outcomes[one]) is None else failure_of(outcome, submissions[one])
+        for one in failed
+    }
+
+
+def service_failures(hook: SpeechKitHook, failed: Collection[str], gone: Collection[str]) -> dict[str, SpeechKitError]:
+    """Say the same where there is no archive: the service is asked once more.
+
+    :param failed: operations that ended in an error
+    :param gone: those that the service doesn't know
+    """
+    found: dict[str, SpeechKitError] = {one: unknown_operation(one) for one in gone}
+    for operation_id in failed:
+        operation = hook.get_operation(operation_id)
+        found[operation_id] = RecognitionFailedError(
+            f"The recognition failed: {operation.error_message} (code {operation.error_code})",
+            code=operation.error_code,
+            message=operation.error_message,
+            operation_id=operation_id,
+            retry="of this task asks for it again, and ends here",
+        )
+    return found
 
 
 def failure_of(outcome: Outcome, submission: Submission | None) -> SpeechKitError:
@@ -22,8 +84,6 @@ def failure_of(outcome: Outcome, submission: Submission | None) -> SpeechKitErro
     :param outcome: with a failure
     :param submission: what was submitted, where that is on record
     """
-    from airflow_speechkit.archive.ledger import Stage
-
     recording = None if submission is None else submission.audio_uri
     failure = outcome.failure
     if outcome.stage is Stage.EXPIRED:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,40 +13,33 @@ from airflow.providers.common.compat.sdk import (
     BaseSensorOperator,
     PokeReturnValue,
     conf,
-    get_current_context,
 )
 
 from airflow_speechkit import errors
+from airflow_speechkit.archive.batch import OnFailure
 from airflow_speechkit.archive.layout import REFUSED_PREFIX
-from airflow_speechkit.archive.ledger import Stage
-from airflow_speechkit.errors import (
-    ArchiveError,
-    RecognitionFailedError,
-    SettingsError,
-    SpeechKitError,
-    WrongBeforeSendingError,
-)
+from airflow_speechkit.errors import OperationNotFoundError, SettingsError, SpeechKitError, StorageError
 from airflow_speechkit.hooks.archive import read_each
 from airflow_speechkit.operation_ids import operation_ids
-from airflow_speechkit.polling.blocking import due, next_poke
-from airflow_speechkit.polling.dispatcher import LASTING, TRANSIENT
-from airflow_speechkit.sensors.checking import Checker, Ending
-from airflow_speechkit.sensors.expectation import compact, waiting_for
-from airflow_speechkit.sensors.failures import MOST_NAMED, failure_of, failures_together, unknown_operation
+from airflow_speechkit.sensors.checking import Checker, HowEnded
+from airflow_speechkit.sensors.expectation import allowance_of, compact, perhaps_not_deleted, waiting_for
+from airflow_speechkit.sensors.failures import MOST_NAMED, archived_failures, failures_together, service_failures
+from airflow_speechkit.sensors.rounds import Rounds
+from airflow_speechkit.sensors.setbacks import Setbacks
+from airflow_speechkit.settings import member_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeVar
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_speechkit.archive.records import Outcome
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
-    from airflow_speechkit.polling.blocking import BlockingAllowance
     from airflow_speechkit.polling.waiting import Waiting
     from airflow_speechkit.submission import Submission
 
-ON_FAILURE = ("fail", "skip", "record")
+    _T = TypeVar("_T")
 
 #: A deferred model may take 24 hours, and by the newest documentation so may any.
 DEFAULT_TIMEOUT = timedelta(hours=26)
@@ -70,15 +62,19 @@ class SpeechKitRecognitionSensor(BaseSensorOperator):
     :param speechkit_conn_id: the connection (templated)
     :param archive: URL of the archive; by default the connection's, then ``[speechkit] archive``; ``False``
         waits without one (templated)
-    :param deferrable: wait in the triggerer, without a worker; default: ``[operators] default_deferrable``
+    :param deferrable: wait in the triggerer, without a worker, whatever `mode` says; default:
+        ``[operators] default_deferrable``
     :param poke_interval: seconds between checks of an operation; by default the checks come when the
-        recording's length predicts its end
+        recording's length predicts its end. Errors and used-up quotas make for longer pauses
     :param timeout: seconds, or a timedelta, until the wait is given up; the operation itself goes on
     :param on_failure: what a failed operation of a list does: ``fail`` the task after all have ended, ``skip``
-        it (leave it out of what is handed on), or ``record`` it (hand it on: it becomes a row with its error)
+        it (leave it out of what is handed on), or ``record`` it (hand it on: it becomes a row with its error).
+        Of an id that the service doesn't know and of which no end is on record there can be no row: ``record``
+        leaves it out, with an error in the log, and fails where nothing else is left
     :param cancel_on_kill: cancel the operations when the task is ended by a user. Recognitions that were
-        accepted may be charged all the same
-    :param delete_after_archiving: API v3: have the service delete each result once it is archived
+        accepted may be charged all the same. Not for ``mode="reschedule"``: between its checks nobody is there
+    :param delete_after_archiving: API v3: have the service delete each result once it is archived, also one
+        that was archived before
     """
 
     template_fields: Sequence[str] = ("operation_id", "speechkit_conn_id", "archive")
@@ -98,6 +94,8 @@ class SpeechKitRecognitionSensor(BaseSensorOperator):
         delete_after_archiving: bool = False,
         **kwargs: Any,
     ) -> None:
+        if poke_interval is not None and _seconds(poke_interval) <= 0:
+            raise SettingsError(f"`poke_interval` is {poke_interval}, and has to be more than nothing")
         super().__init__(poke_interval=60 if poke_interval is None else poke_interval, timeout=timeout, **kwargs)
         self.operation_id = operation_id
         self.speechkit_conn_id = speechkit_conn_id
@@ -105,14 +103,15 @@ class SpeechKitRecognitionSensor(BaseSensorOperator):
         self.deferrable = (
             conf.getboolean("operators", "default_deferrable", fallback=False) if deferrable is None else deferrable
         )
-        self.on_failure = on_failure
+        self.on_failure = member_of(OnFailure, on_failure, "on_failure").value
         self.cancel_on_kill = cancel_on_kill
         self.delete_after_archiving = delete_after_archiving
         planned = poke_interval is None and not self.exponential_backoff
         self._interval_s = None if planned else self.poke_interval
         self._reset()
-        if on_failure not in ON_FAILURE:
-            raise SettingsError(f"`on_failure` is {on_failure!r}; it can be {', '.join(map(repr, ON_FAILURE))}")
+        self._check_mode()
+
+    def _check_mode(self) -> None:
         if self.deferrable:
             for name in ("exponential_backoff", "max_wait", "silent_fail"):
                 if getattr(self, name):
@@ -120,6 +119,17 @@ class SpeechKitRecognitionSensor(BaseSensorOperator):
                         f"`{name}` means nothing to a deferred wait, which slows down by itself and survives errors",
                         todo="Leave it out, or set deferrable=False",
                     )
+        elif self.max_wait is not None and not self.exponential_backoff:
+            raise SettingsError(
+                "`max_wait` bounds what `exponential_backoff` makes of the pauses, and that is not set",
+                todo="Leave it out, or set exponential_backoff=True",
+            )
+        elif self.cancel_on_kill and self.reschedule:
+            raise SettingsError(
+                "`cancel_on_kill` can't be honoured with mode='reschedule': between the checks nothing of the task is "
+                "there to hear that it is ended",
+                todo="Leave it out, or set deferrable=True or mode='poke'",
+            )
 
     def execute(self, context: Context) -> Any:
         """Wait until every operation has ended.
@@ -133,20 +143,21 @@ class SpeechKitRecognitionSensor(BaseSensorOperator):
         if not self.deferrable:
             return super().execute(context)
         pending = self._waiting()
+        self._delete_what_was_archived()
         if pending:
             self._defer(pending)
         return self._or_skip(self._handed_on)
 
     def _reset(self) -> None:
-        self._left: list[Waiting] | None = None
         #: How operations ended, as far as this process has seen.
-        self._ended: dict[str, Ending] = {}
-        #: Those the archive doesn't know and that have not been asked for yet: nobody knows their age.
-        self._ageless: set[str] = set()
-        self._asked_at: float | None = None
-        self._asked = 0
-        self._failures = 0
-        self._failing_since = 0.0
+        self._ended: dict[str, HowEnded] = {}
+        #: Those the archive doesn't know and that have not been asked for yet.
+        self._of_unknown_age: set[str] = set()
+        #: Those whose v3 result the archive held before, and the service may still have.
+        self._archived_before: list[str] = []
+        self._setbacks: Setbacks | None = None
+        self._rounds: Rounds | None = None
+        self._task_instance: Any = None
 
     def _defer(self, pending: list[Waiting]) -> None:
         from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
@@ -175,12 +186,12 @@ class SpeechKitRecognitionSensor(BaseSensorOperator):
         self._reset()
         state = event.get("state")
         if state == "finished":
-            self._ended = dict.fromkeys(event["failed"], Ending.FAILED) | dict.fromkeys(event["gone"], Ending.GONE)
+            self._ended = dict.fromkeys(event["failed"], HowEnded.FAILED) | dict.fromkeys(event["gone"], HowEnded.GONE)
             return self._or_skip(self._handed_on)
         if state == "timeout":
             raise AirflowSensorTimeout(
-                f"{event['left']} of {event['of']} operations have not ended within {self.timeout:g} s. They go on, "
-                "and what they cost is spent: run this task again to wait for them"
+                f"{event['left']} of {event['of']} operations have not ended, or could not be archived, within "
+                f"{self.timeout:g} s. They go on, and what they cost is spent: run this task again to wait for them"
             )
         kind = getattr(errors, str(event.get("kind")), SpeechKitError)
         error = kind(str(event.get("message")), retry_can_help=event.get("retry_can_help"))
@@ -199,91 +210,81 @@ class SpeechKitRecognitionSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask for what is due, in the modes that wait on a worker; archive what has ended."""
-        if self._left is None:
-            self._left = self._waiting()
-            self._check_reschedule()
-        now = time.time()
-        asked = [one for one in self._left if one.operation_id in self._ageless][: self._allowance.at_once]
-        aged = [one for one in self._left if one.operation_id not in self._ageless]
-        asked += due(aged, self._asked_at, now, self._allowance)
-        self._asked_at, self._asked = now, len(asked)
-        for number, one in enumerate(asked):
-            if number:
-                time.sleep(self._allowance.pause_s)
-            self._ask(one)
-        self._left = [one for one in self._left if one.operation_id not in self._ended]
-        if self._left:
-            return PokeReturnValue(is_done=False)
-        return PokeReturnValue(is_done=True, xcom_value=self._handed_on())
+        from airflow_speechkit.compat import first_start
 
-    def _check_reschedule(self) -> None:
-        if self.reschedule and self._archive_url is None and len(self._left or ()) > 1:
+        self._task_instance = context.get("ti")
+        if self._setbacks is None:
+            before = first_start(context, retries=self.retries or 0) if self.reschedule else None
+            began = (before.timestamp() if before else time.time()) if self.reschedule else None
+            self._setbacks = Setbacks(began=began, clock=time.time, sleep=time.sleep)
+            if before is None:
+                # An archive that isn't the right one is found out at once; it can only be away later.
+                self._rounds = self._first_round()
+        if self._rounds is None:
+            self._rounds = self._surviving(self._setbacks, self._first_round)
+        if self._rounds is None:
+            return PokeReturnValue(is_done=False)
+        self._rounds.ask()
+        if self._rounds.left:
+            return PokeReturnValue(is_done=False)
+        self._delete_what_was_archived()
+        self._ended = self._rounds.ended
+        handed_on = self._surviving(self._setbacks, self._handed_on)
+        return PokeReturnValue(is_done=handed_on is not None, xcom_value=handed_on)
+
+    def _first_round(self) -> Rounds:
+        left = self._waiting()
+        self._check_reschedule(left)
+        return Rounds(
+            left,
+            self._of_unknown_age,
+            self._checker.check,
+            allowance_of(self._hook, {one.api_version for one in left}),
+            self._setbacks or Setbacks(),
+            clock=time.time,
+            sleep=time.sleep,
+        )
+
+    @staticmethod
+    def _surviving(setbacks: Setbacks, read: Callable[[], _T]) -> _T | None:
+        """Read the archive; None where that has to wait for a later poke."""
+        while True:
+            try:
+                return read()
+            except StorageError as error:
+                if not setbacks.failed(error):
+                    return None
+
+    def _check_reschedule(self, left: Sequence[Waiting]) -> None:
+        if self.reschedule and self._archive_url is None and len(left) > 1:
             raise SettingsError(
                 "A rescheduled task forgets which operations of its list have ended, unless an archive remembers them",
                 todo="Name an archive, or set deferrable=True or mode='poke'",
             )
 
-    def _ask(self, waiting: Waiting) -> None:
-        operation_id = waiting.operation_id
-        try:
-            checked = self._checker.check(operation_id)
-        except (ArchiveError, WrongBeforeSendingError):
-            raise
-        except SpeechKitError as error:
-            self._tolerate(error)
-            return
-        self._failures = 0
-        if checked.ending is not None:
-            self._ended[operation_id] = checked.ending
-        elif operation_id in self._ageless and checked.created_at is not None:
-            begun = min(checked.created_at.timestamp(), time.time())
-            self._left = [
-                replace(one, submitted_at=begun) if one.operation_id == operation_id else one
-                for one in self._left or ()
-            ]
-        self._ageless.discard(operation_id)
-
-    def _tolerate(self, error: SpeechKitError) -> None:
-        """Go on after an error, as long as the triggerer's poller would."""
-        self._failing_since = self._failing_since if self._failures else time.time()
-        self._failures += 1
-        patience = TRANSIENT if error.retry_can_help else LASTING
-        if patience.is_over(self._failures, time.time() - self._failing_since):
-            raise error
-        # A rescheduled task has forgotten by then how often it failed: what can't pass by itself ends it here.
-        if self.reschedule and not error.retry_can_help:
-            raise error
-        self.log.warning("Asked for nothing, and will ask again: %s", error)
-
     def _get_next_poke_interval(
         self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
     ) -> float:
-        if self._interval_s is not None or not self._left:
-            return super()._get_next_poke_interval(started_at, run_duration, poke_count)
-        now = time.time()
-        wait_s = max(next_poke(self._left, self._asked, now, self._allowance) - now, 1.0)
-        self.log.info("Waiting for %d operations; the next check is due in %.0f s", len(self._left), wait_s)
-        return min(wait_s, max(self.timeout - run_duration(), 1.0))
+        left_s = max(self.timeout - run_duration(), 1.0)
+        rounds = self._rounds
+        if self._interval_s is not None or rounds is None or not rounds.left:
+            held_s = 0.0 if self._setbacks is None else self._setbacks.held_until - time.time()
+            if rounds is not None:
+                held_s = max(held_s, rounds.held_s())
+            interval_s: float = super()._get_next_poke_interval(started_at, run_duration, poke_count)
+            return max(interval_s, min(held_s, left_s))
+        wait_s = max(rounds.next_in_s(), 1.0)
+        self.log.info("Waiting for %d operations; the next check is due in %.0f s", len(rounds.left), wait_s)
+        return min(wait_s, left_s)
 
     def on_kill(self) -> None:
         """Cancel what is left, where that was asked for and the task is really over."""
-        if not self.cancel_on_kill or not getattr(self, "_left", None):
-            return
-        from airflow_speechkit.compat import TERMINAL_TASK_STATES, read_task_state
+        from airflow_speechkit.compat import task_is_over
 
-        try:
-            state = read_task_state(get_current_context()["ti"])
-        except Exception as error:  # noqa: BLE001 - whatever hides the state, not knowing it forbids to cancel
-            self.log.warning("The task's state can't be read (%s): its operations go on", type(error).__name__)
+        if not self.cancel_on_kill or self._rounds is None or not self._rounds.left:
             return
-        if state not in TERMINAL_TASK_STATES:
-            self.log.info("The task is %s: its operations go on", state)
-            return
-        for waiting in self._left or ():
-            try:
-                self._hook.cancel_operation(waiting.operation_id)
-            except SpeechKitError as error:
-                self.log.warning("Operation %s was not cancelled: %s", waiting.operation_id, error)
+        if task_is_over(self._task_instance):
+            self._checker.cancel([one.operation_id for one in self._rounds.left])
 
     # What is waited for, and what is handed on
 
@@ -296,9 +297,11 @@ class SpeechKitRecognitionSensor(BaseSensorOperator):
             raise SettingsError("`delete_after_archiving` needs an archive, and `archive` is False")
         if self._archive_url is not None:
             outcomes = read_each(self._opened.outcome, ids)
+            if self.delete_after_archiving:
+                self._archived_before = perhaps_not_deleted(self._opened, outcomes, now=datetime.now(UTC))
             ids = [one for one in ids if outcomes[one] is None]
             submissions = read_each(self._opened.submission, ids)
-        self._ageless = {one for one in ids if submissions.get(one) is None}
+        self._of_unknown_age = {one for one in ids if submissions.get(one) is None}
         now = time.time()
         return [waiting_for(one, submissions.get(one), now=now, interval_s=self._interval_s) for one in ids]
 
@@ -310,55 +313,38 @@ class SpeechKitRecognitionSensor(BaseSensorOperator):
                 todo="Name the archive that the submit task used",
             )
 
+    def _delete_what_was_archived(self) -> None:
+        ids, self._archived_before = self._archived_before, []
+        self._checker.delete(ids)
+
     def _handed_on(self) -> str | list[str]:
         """Return the ids as they were given, or say what failed."""
         ids = operation_ids(self.operation_id)
-        failures = self._failed(ids)
-        if failures and self.on_failure == "fail":
+        failures = self._failures(ids)
+        if failures and self.on_failure == OnFailure.FAIL:
             raise failures_together(failures, of=len(ids))
-        for error in list(failures.values())[:MOST_NAMED]:
-            self.log.warning("%s: %s", "Skipped" if self.on_failure == "skip" else "On record as failed", error)
-        left = [one for one in ids if one not in failures] if self.on_failure == "skip" else ids
-        if not left:
+        skip = self.on_failure == OnFailure.SKIP
+        # Nothing is on record of an id that the service doesn't know: no row can be made of it.
+        left_out = {one for one, error in failures.items() if skip or isinstance(error, OperationNotFoundError)}
+        for operation_id, error in list(failures.items())[:MOST_NAMED]:
+            if skip:
+                self.log.warning("Skipped: %s", error)
+            elif operation_id in left_out:
+                self.log.error("Left out, since nothing can be recorded of it: %s", error)
+            else:
+                self.log.warning("On record as failed: %s", error)
+        left = [one for one in ids if one not in left_out]
+        if not left and skip:
             raise AirflowSkipException("Every operation failed, and `on_failure` is 'skip'")
+        if not left:
+            raise failures_together(failures, of=len(ids))
         return left[0] if isinstance(self.operation_id, str) else left
 
-    def _failed(self, ids: Sequence[str]) -> dict[str, SpeechKitError]:
-        if self._archive_url is None:
-            ended = self._ended.items()
-            return {one: self._unarchived_failure(one) for one, how in ended if how is not Ending.DONE}
-        failed: dict[str, Outcome] = {}
-        for operation_id, found in read_each(self._opened.outcome, ids).items():
-            outcome = self._gone(operation_id) if found is None else found
-            if outcome.failure is not None and outcome.stage is not Stage.REFUSED:
-                failed[operation_id] = outcome
-        submissions = read_each(self._opened.submission, failed)
-        return {one: failure_of(outcome, submissions[one]) for one, outcome in failed.items()}
-
-    def _gone(self, operation_id: str) -> Outcome:
-        """Put on record that the service has forgotten an operation, if it can have."""
-        if self._ended.get(operation_id) is Ending.GONE:
-            self._opened.expire(operation_id, datetime.now(UTC))
-            outcome = self._opened.outcome(operation_id)
-            if outcome is None:
-                raise unknown_operation(operation_id)
-            return outcome
-        raise ArchiveError(
-            "The archive has no answer of an operation that has ended",
-            operation_id=operation_id,
-            retry="asks the service for it again",
-        )
-
-    def _unarchived_failure(self, operation_id: str) -> SpeechKitError:
-        if self._ended[operation_id] is Ending.GONE:
-            return unknown_operation(operation_id)
-        operation = self._hook.get_operation(operation_id)
-        return RecognitionFailedError(
-            f"The recognition failed: {operation.error_message} (code {operation.error_code})",
-            code=operation.error_code,
-            message=operation.error_message,
-            operation_id=operation_id,
-        )
+    def _failures(self, ids: Sequence[str]) -> dict[str, SpeechKitError]:
+        gone = [one for one, how in self._ended.items() if how is HowEnded.GONE]
+        if self._archive_url is not None:
+            return archived_failures(self._opened, ids, gone, now=datetime.now(UTC))
+        return service_failures(self._hook, [one for one, how in self._ended.items() if how is HowEnded.FAILED], gone)
 
     @cached_property
     def _hook(self) -> SpeechKitHook:
@@ -383,14 +369,6 @@ class SpeechKitRecognitionSensor(BaseSensorOperator):
     def _checker(self) -> Checker:
         return Checker(self._hook, None if self._archive_url is None else self._opened, self.delete_after_archiving)
 
-    @cached_property
-    def _allowance(self) -> BlockingAllowance:
-        from airflow_speechkit.polling.blocking import BlockingAllowance
 
-        versions = {one.api_version for one in self._left or ()}
-        return BlockingAllowance.of(
-            # Of a list with both, the scarcer quota.
-            "v2" if "v2" in versions or not versions else "v3",
-            checks_per_hour=self._hook.checks_per_hour,
-            checks_per_second=self._hook.checks_per_second,
-        )
+def _seconds(given: timedelta | float) -> float:
+    return given.total_seconds() if isinstance(given, timedelta) else given

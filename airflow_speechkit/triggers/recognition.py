@@ -6,43 +6,32 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from functools import lru_cache
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_speechkit.compat import TERMINAL_TASK_STATES, TRIGGERS_HAVE_ON_KILL, read_task_state
-from airflow_speechkit.errors import RecognitionFailedError, ResultExpiredError, SpeechKitError, StorageError
-from airflow_speechkit.hooks.archive import RETRY_PAUSES_S
+from airflow_speechkit.compat import TRIGGERS_HAVE_ON_KILL, task_is_over
+from airflow_speechkit.errors import QuotaExceededError, SpeechKitError
 from airflow_speechkit.polling.waiting import Finished, Gone, Waiting
-from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.triggers.finishing import Finisher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.polling.poller import Poller
 
 log = logging.getLogger(__name__)
 
-#: Credentials of the archive's storage may change while a triggerer lives.
-ARCHIVE_REOPENED_EVERY_S = 600.0
-
 #: Shorter than `[triggerer] on_kill_timeout`, which cuts `on_kill` off after 30 s. Airflow's first answer about a
 #: task's state can take half of that.
 CANCEL_TIMEOUT_S = 27.0
 
-
-@dataclass
-class _Ended:
-    """How operations have ended, but for those that finished."""
-
-    failed: list[str] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
-    unanswered: list[SpeechKitError] = field(default_factory=list)
+#: What a trigger has that starts when its time is over, because no triggerer was there: its operations may have ended
+#: long ago, so each is asked for once. Shorter than what is left until Airflow itself ends the deferral.
+FIRST_ROUND_S = 120.0
 
 
 class SpeechKitRecognitionTrigger(BaseTrigger):
@@ -75,7 +64,9 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
         self.deadline = deadline
         self.cancel_on_kill = cancel_on_kill
         self.delete_after_archiving = delete_after_archiving
+        #: What isn't through, and of that what hasn't ended.
         self._left = {one["operation_id"] for one in waiting}
+        self._running = set(self._left)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what a triggerer needs to go on: no secret, no result."""
@@ -99,17 +90,17 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
             # Before 3.3 this is all a trigger hears of a user who ends its task, and a restarting triggerer
             # looks the same: the task's state tells them apart.
             if not TRIGGERS_HAVE_ON_KILL:
-                await self._insist()
+                await self._cancel_despite_cancellation()
             raise
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Cancel the operations, where that was asked for and the task is really over (Airflow 3.3 and later)."""
-        await self._insist()
+        await self._cancel_despite_cancellation()
 
-    async def _insist(self) -> None:
+    async def _cancel_despite_cancellation(self) -> None:
         """See the cancelling through: at each turn of its loop Airflow cancels again what is not gone yet."""
-        if not self.cancel_on_kill or not self._left:
+        if not self.cancel_on_kill or not self._running:
             return
         cancelling = asyncio.create_task(self._cancel_if_ended())
         while not cancelling.done():
@@ -117,14 +108,19 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
                 await asyncio.shield(cancelling)
 
     async def _wait(self) -> dict[str, Any]:
-        ended = _Ended()
         groups: dict[str, list[Waiting]] = defaultdict(list)
         for one in self.waiting:
             groups[one.get("api_version", "v2")].append(Waiting(**one))
+        left_s = self.deadline - time.time()
+        finisher = Finisher(self._hook(), self.archive, delete_after_archiving=self.delete_after_archiving)
         try:
-            async with asyncio.timeout(max(0.0, self.deadline - time.time())), asyncio.TaskGroup() as tasks:
+            async with (
+                asyncio.timeout(left_s if left_s > 0.0 else FIRST_ROUND_S),
+                finisher,
+                asyncio.TaskGroup() as tasks,
+            ):
                 for api_version, waiting in groups.items():
-                    tasks.create_task(self._wait_for(api_version, waiting, ended))
+                    tasks.create_task(self._wait_for(api_version, waiting, finisher, tasks))
         except TimeoutError:
             return {"state": "timeout", "left": len(self._left), "of": len(self.waiting)}
         except ExceptionGroup as group:
@@ -132,39 +128,34 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
             if not isinstance(error, SpeechKitError):
                 raise
             return _error_event(error)
-        if ended.unanswered:
-            return _error_event(ended.unanswered[0])
-        return {"state": "finished", "failed": sorted(ended.failed), "gone": sorted(ended.gone)}
+        if finisher.errors:
+            return _error_event(finisher.errors[0])
+        return {"state": "finished", "failed": sorted(finisher.failed), "gone": sorted(finisher.gone)}
 
-    async def _wait_for(self, api_version: str, waiting: list[Waiting], ended: _Ended) -> None:
-        hook = self._hook()
-        async with AsyncExitStack() as opened:
-            # Of v2 the check itself brings the result.
-            client = await opened.enter_async_context(hook.async_client()) if api_version == "v3" else None
-            poller = await self._poller(hook, api_version)
-            endings = await opened.enter_async_context(poller.waiting(waiting, log=log))
+    async def _wait_for(
+        self, api_version: str, waiting: list[Waiting], finisher: Finisher, tasks: asyncio.TaskGroup
+    ) -> None:
+        poller = await self._poller(self._hook(), api_version)
+        async with poller.waiting(waiting, log=log) as endings:
             async for ending in endings:
+                self._running.discard(ending.operation_id)
                 if isinstance(ending, Finished):
-                    await self._finish(ending, client, ended)
-                elif isinstance(ending, Gone):
-                    ended.gone.append(ending.operation_id)
+                    finishing = self._finish(finisher, ending.operation_id, ending.operation)
+                    if finisher.waits_for_result(ending.operation):
+                        tasks.create_task(finishing)
+                    else:
+                        # An answer of megabytes counts among the poller's until the next one is asked for.
+                        await finishing
+                    continue
+                if isinstance(ending, Gone):
+                    finisher.gone.append(ending.operation_id)
                 else:
-                    ended.unanswered.append(ending.error)
+                    finisher.errors.append(ending.error)
                 self._left.discard(ending.operation_id)
 
-    async def _finish(self, ending: Finished, client: Any, ended: _Ended) -> None:
-        try:
-            failed = await self._keep(ending, client)
-        except ResultExpiredError:
-            ended.gone.append(ending.operation_id)
-        except StorageError:
-            # None of the others could be archived either.
-            raise
-        except SpeechKitError as error:
-            ended.unanswered.append(error)
-        else:
-            if failed:
-                ended.failed.append(ending.operation_id)
+    async def _finish(self, finisher: Finisher, operation_id: str, operation: Operation) -> None:
+        await finisher.finish(operation)
+        self._left.discard(operation_id)
 
     async def _poller(self, hook: SpeechKitHook, api_version: str) -> Poller:
         from airflow.providers.common.compat.sdk import Stats
@@ -180,52 +171,6 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
 
         return shared_poller((self.speechkit_conn_id, api_version), open_check, budget, stats=Stats)
 
-    async def _keep(self, ending: Finished, client: Any) -> bool:
-        """Archive an answer, or leave it to the next try of the task: the service has it for three days.
-
-        :return: whether the operation has failed
-        """
-        from airflow_speechkit.api.operation import OperationState
-
-        operation_id = ending.operation_id
-        failed = ending.operation.state is OperationState.FAILED
-        if self.archive is None:
-            return failed
-        # The operation says for certain what was guessed of one that no archive knows.
-        fetch = ending.operation.api_version is ApiVersion.V3 and not failed
-        if fetch and client is None:
-            async with self._hook().async_client() as opened:
-                return await self._keep(ending, opened)
-        recognition: bytes | None = None
-        broken: RecognitionFailedError | None = None
-        for pause_s in (*RETRY_PAUSES_S, None):
-            try:
-                if fetch and recognition is None:
-                    recognition = await client.get_recognition(operation_id, seen_done=True)
-                await asyncio.to_thread(_archive, self.archive, ending, recognition, None)
-                break
-            except RecognitionFailedError as error:
-                # A v3 result that breaks off with an error, which may have been the service's bad moment.
-                broken = error
-            except SpeechKitError as error:
-                if pause_s is None or not error.retry_can_help:
-                    raise
-                log.warning("Operation %s can't be archived yet; again in %g s: %s", operation_id, pause_s, error)
-            if pause_s is None:
-                await asyncio.to_thread(_archive, self.archive, ending, None, broken)
-                return True
-            await asyncio.sleep(pause_s)
-        if fetch and self.delete_after_archiving:
-            await self._delete(client, operation_id)
-        return failed
-
-    async def _delete(self, client: Any, operation_id: str) -> None:
-        try:
-            await client.delete_recognition(operation_id)
-        except SpeechKitError as error:
-            # It is archived, and the service forgets it after three days anyway.
-            log.warning("The service still has the result of operation %s: %s", operation_id, error)
-
     def _hook(self) -> SpeechKitHook:
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
 
@@ -239,47 +184,31 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
         """
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
-                if await self._is_over():
+                if await asyncio.to_thread(task_is_over, self.task_instance):
                     await self._cancel_left()
         except TimeoutError:
             log.warning("Not every operation could be cancelled within %g s", CANCEL_TIMEOUT_S)
         except SpeechKitError as error:
             log.warning("The operations were not cancelled: %s", error)
 
-    async def _is_over(self) -> bool:
-        try:
-            state = await asyncio.to_thread(read_task_state, self.task_instance)
-        except Exception as error:  # noqa: BLE001 - whatever hides the state, not knowing it forbids to cancel
-            log.warning("The task's state can't be read (%s): its operations go on", type(error).__name__)
-            return False
-        if state not in TERMINAL_TASK_STATES:
-            log.info("The task is %s: its operations go on", state)
-            return False
-        return True
-
     async def _cancel_left(self) -> None:
-        async with self._hook().async_client() as client:
-            for operation_id in sorted(self._left):
+        hook = self._hook()
+        versions = {one["operation_id"]: one.get("api_version", "v2") for one in self.waiting}
+        pollers: dict[str, Poller] = {}
+        async with hook.async_client() as client:
+            for operation_id in sorted(self._running):
+                version = versions[operation_id]
+                if version not in pollers:
+                    pollers[version] = await self._poller(hook, version)
                 try:
-                    await client.cancel_operation(operation_id)
+                    # Each request of it goes to the host of the checks, and is one of those that are rationed there.
+                    await client.cancel_operation(operation_id, pollers[version].request_allowed)
                     log.info("Asked the service to cancel operation %s", operation_id)
+                except QuotaExceededError as error:
+                    log.warning("The quota is used up, so the operations from %s on go on: %s", operation_id, error)
+                    return
                 except SpeechKitError as error:
                     log.warning("Operation %s was not cancelled: %s", operation_id, error)
-
-
-@lru_cache(maxsize=64)
-def _open(url: str, age: int) -> Archive:
-    """Open an archive once for all triggers: `age` changes now and then, so that new credentials get in."""
-    from airflow_speechkit.hooks.archive import open_archive
-
-    return open_archive(url)
-
-
-def _archive(url: str, ending: Finished, recognition: bytes | None, broken: RecognitionFailedError | None) -> None:
-    from airflow_speechkit.hooks.archive import keep_operation
-
-    archive = _open(url, int(time.monotonic() // ARCHIVE_REOPENED_EVERY_S))
-    keep_operation(archive, ending.operation, recognition, broken)
 
 
 def _first(group: BaseException) -> BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_speechkit import compat
+from airflow_speechkit.archive import keeping
 from airflow_speechkit.errors import (
     ArchiveError,
     ConnectionSettingsError,
@@ -45,6 +47,12 @@ class LazySequence:
 @pytest.fixture(params=MODES)
 def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+def brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "FIRST_PAUSE_S", 0.2)
+    monkeypatch.setattr(keeping, "LONGEST_PAUSE_S", 0.2)
 
 
 def sensor(mode: str, operation_id: Any, **kwargs: Any) -> SpeechKitRecognitionSensor:
@@ -149,6 +157,35 @@ def test_a_result_that_the_service_has_forgotten_is_told_from_an_id_that_never_w
     assert desk.archive.outcome(young) is None
 
 
+UNKNOWN = "e03neverwas000000000"
+
+
+def test_an_id_that_the_service_does_not_know_is_one_failure_among_the_others(desk: Desk, mode: str) -> None:
+    (bad,) = desk.emulator.stand_ins(error=FAILED)
+    (good,) = desk.emulator.stand_ins()
+    young = desk.on_record("e03othersfolder00000", age=timedelta(hours=1))
+    with pytest.raises(RecognitionFailedError, match="3 of 4 operations have no result") as raised:
+        wait(mode, [UNKNOWN, bad, young, good])
+    assert "Unsupported audio" in str(raised.value)
+    assert UNKNOWN in str(raised.value)
+    assert wait(mode, [UNKNOWN, bad, young, good], on_failure="skip") == [good]
+    with pytest.raises(AirflowSkipException):
+        wait(mode, UNKNOWN, on_failure="skip")
+
+
+def test_an_id_of_which_there_can_be_no_row_is_left_out_of_what_is_recorded(
+    desk: Desk, mode: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bad,) = desk.emulator.stand_ins(error=FAILED)
+    assert wait(mode, [UNKNOWN, bad], on_failure="record") == [bad]
+    # Airflow 3 has a task's log written without the standard library's.
+    logged = capsys.readouterr().out + caplog.text
+    assert "Left out, since nothing can be recorded of it" in logged
+    assert UNKNOWN in logged
+    with pytest.raises(OperationNotFoundError, match="never existed"):
+        wait(mode, UNKNOWN, on_failure="record")
+
+
 def test_a_wait_that_takes_too_long_is_a_timeout_like_any_sensors(desk: Desk, mode: str) -> None:
     (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
     with pytest.raises(AirflowSensorTimeout):
@@ -176,12 +213,71 @@ def test_without_an_archive_nothing_is_kept(desk: Desk, mode: str) -> None:
     assert list(desk.archive.operations()) == []
 
 
+@pytest.mark.usefixtures("brief_pauses")
 def test_errors_of_single_checks_are_survived(desk: Desk, mode: str) -> None:
     (operation_id,) = desk.emulator.stand_ins()
     desk.emulator.fault(500, on="operation")
     desk.emulator.fault("garbage", on="operation")
     desk.emulator.fault("drop_after", on="operation")
     assert wait(mode, operation_id, timeout=300) == operation_id
+
+
+@pytest.mark.usefixtures("brief_pauses")
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_refusal_is_survived_whichever_way_the_task_waits(desk: Desk, mode: str, status: int) -> None:
+    (operation_id,) = desk.emulator.stand_ins()
+    desk.emulator.fault(status, on="operation", times=2)
+    # The poller of the triggerer has pauses of its own.
+    assert wait(mode, operation_id, timeout=300) == operation_id
+
+
+@pytest.mark.usefixtures("brief_pauses")
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_an_archive_that_is_away_for_a_while_does_not_end_the_wait(
+    desk: Desk, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_speechkit.archive.store import Archive
+
+    (operation_id,) = desk.emulator.stand_ins(processing_s=30)
+    original, calls = Archive.outcome, 0
+
+    def outcome(archive: Archive, one: str) -> Any:
+        nonlocal calls
+        calls += 1
+        if 2 <= calls <= 4:
+            raise ArchiveError("away")
+        return original(archive, one)
+
+    monkeypatch.setattr(Archive, "outcome", outcome)
+    assert wait(mode, operation_id) == operation_id
+    assert calls > 4
+
+
+@pytest.mark.parametrize("retry_after", ["30", None])
+def test_a_blocking_wait_stops_at_a_429_for_as_long_as_the_service_says(desk: Desk, retry_after: str | None) -> None:
+    ids = desk.emulator.stand_ins(4)
+    waiting = sensor("poke", ids)
+    desk.emulator.fault(429, on="operation", times=None, after=1, retry_after=retry_after)
+    before = desk.checks()
+    assert not waiting.poke({}).is_done
+    assert desk.checks() == before + 2, "one that was answered, one that was refused"
+    pause_s = waiting._get_next_poke_interval(0.0, lambda: 0.0, 1)
+    assert pause_s > (29 if retry_after else 4)
+    assert not waiting.poke({}).is_done
+    assert desk.checks() == before + 2, "too early"
+    left_s = waiting._get_next_poke_interval(0.0, lambda: waiting.timeout - 3.0, 1)
+    assert left_s == pytest.approx(3), "the time that the user allows is kept"
+
+
+def test_of_a_list_with_both_apis_each_second_has_no_more_than_v3_allows(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(recognition, "time", SimpleNamespace(time=time.time, sleep=slept.append))
+    ids = [*desk.emulator.stand_ins(), *desk.emulator.stand_ins(2, api="v3")]
+    desk.connect(extra={"archive": desk.archive_url, "checks_per_hour": 2000, "checks_per_second": 4})
+    assert sensor("poke", ids).poke({}).is_done
+    assert [pause >= 1 for pause in slept] == [True, True]
 
 
 def test_a_wrong_connection_or_archive_ends_the_wait_at_once(desk: Desk, mode: str) -> None:
@@ -206,6 +302,44 @@ def test_a_v3_result_is_deleted_once_it_is_archived_where_that_was_asked_for(des
 
     with SpeechKitHook() as hook:
         assert not hook.delete_recognition(operation_id)
+
+
+def deleted(operation_id: str) -> bool:
+    from airflow_speechkit.hooks.speechkit import SpeechKitHook
+
+    with SpeechKitHook() as hook:
+        return not hook.delete_recognition(operation_id)
+
+
+def test_a_result_that_was_archived_before_is_deleted_too(desk: Desk, mode: str) -> None:
+    (first, second) = desk.emulator.stand_ins(2, api="v3")
+    (old,) = desk.emulator.stand_ins()
+    assert wait(mode, [first, old]) == [first, old]
+    assert wait(mode, [first, old, second], delete_after_archiving=True) == [first, old, second]
+    assert deleted(first)
+    assert deleted(second)
+
+
+def test_a_result_that_could_not_be_deleted_is_deleted_by_the_next_wait(
+    desk: Desk, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_speechkit.api.steps._FIRST_PAUSE_S", 0.01)
+    (operation_id,) = desk.emulator.stand_ins(api="v3")
+    desk.emulator.fault(503, on="delete", times=None)
+    for _ in range(2):
+        assert wait(mode, operation_id, delete_after_archiving=True) == operation_id
+    desk.emulator.clear_faults()
+    assert wait(mode, operation_id, delete_after_archiving=True) == operation_id
+    assert deleted(operation_id)
+
+
+def test_what_the_service_has_forgotten_by_itself_is_not_deleted(desk: Desk, mode: str) -> None:
+    (operation_id,) = desk.emulator.stand_ins(api="v3")
+    desk.on_record(operation_id, age=timedelta(days=3))
+    assert wait(mode, operation_id) == operation_id
+    before = desk.emulator.requests().get("delete", {})
+    assert wait(mode, operation_id, delete_after_archiving=True) == operation_id
+    assert desk.emulator.requests().get("delete", {}) == before
 
 
 def test_a_v3_result_that_is_gone_by_the_time_it_is_fetched(desk: Desk, mode: str) -> None:
@@ -249,11 +383,31 @@ def test_a_blocking_check_is_one_request(desk: Desk) -> None:
         ({"deferrable": True, "exponential_backoff": True}, "exponential_backoff"),
         ({"deferrable": True, "max_wait": 60}, "max_wait"),
         ({"deferrable": True, "silent_fail": True}, "silent_fail"),
+        ({"max_wait": 60}, "max_wait"),
+        ({"max_wait": 60, "poke_interval": 30}, "max_wait"),
+        ({"poke_interval": 0}, "poke_interval"),
+        ({"poke_interval": -1}, "poke_interval"),
+        ({"poke_interval": timedelta(0), "deferrable": True}, "poke_interval"),
+        ({"cancel_on_kill": True, "mode": "reschedule", "deferrable": False}, "cancel_on_kill"),
     ],
 )
 def test_a_keyword_that_would_not_be_honoured_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         SpeechKitRecognitionSensor(task_id="wait", operation_id="e03", **given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"max_wait": 60, "exponential_backoff": True},
+        {"cancel_on_kill": True},
+        {"cancel_on_kill": True, "mode": "reschedule", "deferrable": True},
+        {"poke_interval": timedelta(seconds=0.5)},
+    ],
+    ids=str,
+)
+def test_a_keyword_that_is_honoured_is_taken(given: dict[str, Any]) -> None:
+    assert SpeechKitRecognitionSensor(task_id="wait", operation_id="e03", **given)
 
 
 def test_every_argument_reaches_the_trigger(desk: Desk) -> None:
@@ -297,7 +451,6 @@ def test_a_blocking_wait_that_is_killed_cancels_only_where_asked_for_and_the_tas
     waiting.on_kill()
     assert not waiting.poke({}).is_done
     monkeypatch.setattr(compat, "read_task_state", lambda task_instance: state)
-    monkeypatch.setattr(recognition, "get_current_context", lambda: {"ti": None})
     waiting.on_kill()
     paths = [one["path"] for one in desk.emulator.request_log() if one["kind"] == "cancel"]
     assert any(operation_id in path for path in paths) == expected

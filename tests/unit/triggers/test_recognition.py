@@ -13,7 +13,20 @@ from typing import Any
 
 import pytest
 
-from airflow_speechkit.errors import ArchiveError
+from airflow_speechkit import compat
+from airflow_speechkit.archive import keeping
+from airflow_speechkit.errors import (
+    ArchiveError,
+    NotFinishedError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    ServiceFaultError,
+    SpeechKitError,
+)
+from airflow_speechkit.hooks.archive import is_too_much
+from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
+from airflow_speechkit.polling import outage
+from airflow_speechkit.polling.poller import Poller
 from airflow_speechkit.triggers import recognition
 from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
 from tests.fixtures.direct import Desk, events_of, trigger_of
@@ -49,7 +62,17 @@ def event(desk: Desk, *ids: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recognition, "RETRY_PAUSES_S", (0.3,) * 4)
+    monkeypatch.setattr(keeping, "RETRY_PAUSES_S", (0.3,) * 4)
+    monkeypatch.setattr(keeping, "FIRST_PAUSE_S", 0.3)
+    monkeypatch.setattr(keeping, "LONGEST_PAUSE_S", 0.3)
+    # Those of the client between the attempts of one request.
+    monkeypatch.setattr("airflow_speechkit.api.steps._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("airflow_speechkit.api.service._NOT_READY_PAUSES_S", (0.05, 0.05))
+
+
+@pytest.fixture
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outage, "TRANSIENT", outage.Patience(3, 0.5))
 
 
 def test_a_trigger_is_made_anew_from_what_it_wrote_down(desk: Desk) -> None:
@@ -82,9 +105,18 @@ def test_at_the_deadline_it_gives_up_and_the_operations_go_on(desk: Desk) -> Non
     good, slow = *desk.emulator.stand_ins(), *desk.emulator.stand_ins(processing_s=36_000)
     before = desk.emulator.requests().get("cancel", {})
     assert event(desk, good, slow, deadline=time.time() + 1.5) == {"state": "timeout", "left": 1, "of": 2}
-    assert event(desk, slow, deadline=time.time() - 5) == {"state": "timeout", "left": 1, "of": 1}
     assert desk.archive.answer(good) is not None
     assert desk.emulator.requests().get("cancel", {}) == before
+
+
+def test_one_that_starts_after_its_deadline_asks_once_before_it_gives_up(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, slow = *desk.emulator.stand_ins(), *desk.emulator.stand_ins(processing_s=36_000)
+    assert event(desk, good, deadline=time.time() - 5) == {"state": "finished", "failed": [], "gone": []}
+    assert desk.archive.answer(good) is not None
+    monkeypatch.setattr(recognition, "FIRST_ROUND_S", 2.0)
+    assert event(desk, slow, deadline=time.time() - 5) == {"state": "timeout", "left": 1, "of": 1}
 
 
 def test_triggers_of_a_connection_share_their_checks(desk: Desk) -> None:
@@ -108,7 +140,8 @@ def test_an_archive_that_can_not_be_written_for_a_while_is_written_later(desk: D
 
     async def scene() -> list[Any]:
         async def make_way() -> None:
-            await asyncio.sleep(0.8)
+            # Longer than five tries take.
+            await asyncio.sleep(2.5)
             await asyncio.to_thread(hindrance.unlink)
 
         making_way = asyncio.create_task(make_way())
@@ -120,7 +153,7 @@ def test_an_archive_that_can_not_be_written_for_a_while_is_written_later(desk: D
     assert desk.archive.answer(operation_id) is not None
 
 
-@pytest.mark.usefixtures("brief_pauses")
+@pytest.mark.usefixtures("brief_pauses", "little_patience")
 def test_an_archive_that_can_never_be_written_fails_the_wait_by_its_name(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins()
     Path(desk.archive_url).write_text("")
@@ -136,6 +169,89 @@ def test_a_v3_result_that_breaks_off_is_asked_for_again(desk: Desk) -> None:
     desk.emulator.fault("cut", on="recognition", times=1)
     assert event(desk, first) == {"state": "finished", "failed": [], "gone": []}
     assert event(desk, second) == {"state": "finished", "failed": [], "gone": []}
+
+
+def without_results(desk: Desk, *ids: str, times: int | None = None, kind: str = "not_ready") -> None:
+    """Have the service not give out the results of these."""
+    for operation_id in ids:
+        desk.emulator.fault(kind, on="recognition", times=times, match=operation_id)
+
+
+@pytest.mark.usefixtures("brief_pauses")
+def test_results_that_do_not_get_ready_hold_up_no_others(desk: Desk) -> None:
+    ids = desk.emulator.stand_ins(12, api="v3")
+    stuck, good = ids[:8], ids[8:]
+    without_results(desk, *stuck)
+    assert event(desk, *ids, deadline=time.time() + 8) == {"state": "timeout", "left": len(stuck), "of": len(ids)}
+    assert all(desk.archive.answer(one) for one in good)
+
+
+@pytest.mark.usefixtures("brief_pauses")
+def test_a_result_that_gets_ready_late_is_archived(desk: Desk) -> None:
+    late, *others = desk.emulator.stand_ins(3, api="v3")
+    # Three times for each of five tries, which was the most before a wait ended.
+    without_results(desk, late, times=18)
+    assert event(desk, late, *others) == {"state": "finished", "failed": [], "gone": []}
+    assert desk.archive.answer(late) is not None
+
+
+@pytest.mark.usefixtures("brief_pauses", "little_patience")
+def test_a_result_that_never_gets_ready_fails_the_wait_when_the_others_are_archived(desk: Desk) -> None:
+    stuck, *others = desk.emulator.stand_ins(3, api="v3")
+    without_results(desk, stuck)
+    found = event(desk, stuck, *others)
+    assert (found["state"], found["kind"], found["retry_can_help"]) == ("error", NotFinishedError.__name__, True)
+    assert all(desk.archive.answer(one) for one in others)
+
+
+@pytest.mark.parametrize(
+    ("error", "failures", "for_s", "expected"),
+    [
+        (ServiceFaultError("in trouble"), 100, 3599, False),
+        (ServiceFaultError("in trouble"), 7, 9000, False),
+        (ArchiveError("away"), 8, 3600, True),
+        (PermissionDeniedError("no"), 100, 599, False),
+        (PermissionDeniedError("no"), 5, 600, True),
+        (QuotaExceededError("used up"), 1000, 90_000, False),
+    ],
+)
+def test_what_is_put_up_with_is_what_the_poller_puts_up_with(
+    error: SpeechKitError, failures: int, for_s: float, expected: bool
+) -> None:
+    assert is_too_much(error, failures, for_s) == expected
+
+
+@pytest.mark.usefixtures("brief_pauses")
+def test_an_outage_of_the_results_is_survived(desk: Desk) -> None:
+    (operation_id,) = desk.emulator.stand_ins(api="v3")
+    # Four attempts in each of seven tries.
+    without_results(desk, operation_id, times=28, kind="503")
+    assert event(desk, operation_id) == {"state": "finished", "failed": [], "gone": []}
+
+
+@pytest.mark.usefixtures("brief_pauses", "little_patience")
+def test_an_outage_of_the_results_ends_the_wait_by_its_name_in_the_end(desk: Desk) -> None:
+    (operation_id,) = desk.emulator.stand_ins(api="v3")
+    without_results(desk, operation_id, kind="503")
+    found = event(desk, operation_id)
+    assert (found["state"], found["kind"]) == ("error", ServiceFaultError.__name__)
+
+
+def test_a_session_for_results_is_opened_with_the_first_and_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = 0
+    original = SpeechKitAsyncClient.__aenter__
+
+    async def enter(client: SpeechKitAsyncClient) -> SpeechKitAsyncClient:
+        nonlocal opened
+        opened += 1
+        return await original(client)
+
+    monkeypatch.setattr(SpeechKitAsyncClient, "__aenter__", enter)
+    (slow,) = desk.emulator.stand_ins(api="v3", processing_s=36_000)
+    assert event(desk, slow, deadline=time.time() + 1.5)["state"] == "timeout"
+    assert opened == 1, "the poller's alone"
+    assert event(desk, *desk.emulator.stand_ins(4, api="v3"))["state"] == "finished"
+    assert opened == 3
 
 
 def test_a_connection_that_is_not_there_fails_the_wait_by_its_name(desk: Desk) -> None:
@@ -180,7 +296,7 @@ def killed(desk: Desk, monkeypatch: pytest.MonkeyPatch, state: str | Exception |
             raise state
         return state
 
-    monkeypatch.setattr(recognition, "read_task_state", read)
+    monkeypatch.setattr(compat, "read_task_state", read)
     (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
     ended, *_ = desk.emulator.stand_ins()
 
@@ -228,7 +344,7 @@ def test_being_cancelled_again_and_again_does_not_cut_the_cancelling_short(
         time.sleep(0.5)
         return "failed"
 
-    monkeypatch.setattr(recognition, "read_task_state", read)
+    monkeypatch.setattr(compat, "read_task_state", read)
 
     async def scene() -> None:
         made = trigger(desk, operation_id, cancel_on_kill=True)
@@ -248,3 +364,56 @@ def test_a_cancel_that_is_refused_is_only_logged(desk: Desk, monkeypatch: pytest
     desk.emulator.fault(403, on="cancel", times=None)
     monkeypatch.setattr(recognition, "TRIGGERS_HAVE_ON_KILL", True)
     assert killed(desk, monkeypatch, "failed", cancel_on_kill=True)
+
+
+def test_each_request_to_cancel_waits_for_the_budget_of_its_api_and_the_first_429_ends_them(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    allowed: list[Any] = []
+    original = Poller.request_allowed
+
+    async def request_allowed(poller: Poller) -> None:
+        allowed.append(poller.key)
+        await original(poller)
+
+    monkeypatch.setattr(Poller, "request_allowed", request_allowed)
+    monkeypatch.setattr(compat, "read_task_state", lambda task_instance: "failed")
+    old = desk.emulator.stand_ins(2, processing_s=36_000)
+    new = desk.emulator.stand_ins(2, api="v3", processing_s=36_000)
+
+    async def scene() -> None:
+        made = trigger(desk, *old, *new, cancel_on_kill=True)
+        made.task_instance = None
+        await made.on_kill()
+
+    asyncio.run(scene())
+    assert sorted(cancelled(desk, *old, *new)) == sorted([*old, *new])
+    assert sorted(key[1] for key in allowed) == ["v2", "v2", "v3", "v3"]
+
+    desk.emulator.fault(429, on="cancel", times=None)
+    before = sum(desk.emulator.requests()["cancel"].values())
+    asyncio.run(scene())
+    assert sum(desk.emulator.requests()["cancel"].values()) == before + 1
+    assert "The quota is used up" in caplog.text
+
+
+@pytest.mark.usefixtures("brief_pauses")
+def test_an_operation_that_has_ended_without_its_result_being_ready_is_not_cancelled(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compat, "read_task_state", lambda task_instance: "failed")
+    (stuck,) = desk.emulator.stand_ins(api="v3")
+    without_results(desk, stuck)
+
+    async def scene() -> None:
+        made = trigger(desk, stuck, cancel_on_kill=True)
+        made.task_instance = None
+        waiting = asyncio.create_task(anext(aiter(made.run())))  # type: ignore[arg-type]
+        await asyncio.to_thread(until, lambda: not made._running)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await made.on_kill()
+        assert made._left == {stuck}
+
+    asyncio.run(scene())
+    assert not cancelled(desk, stuck)
