@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_speechkit.archive.keeping import keep_operation as keep_operation  # for operators, which archive too
 from airflow_speechkit.errors import QuotaExceededError, SettingsError
 from airflow_speechkit.hooks.storage import check_no_credentials
 

@@ -8,9 +8,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.batch import How
+from airflow_speechkit.archive.keeping import keep_operation
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
 from airflow_speechkit.errors import QuotaExceededError, SpeechKitError
-from airflow_speechkit.hooks.archive import keep_operation, read_each
+from airflow_speechkit.hooks.archive import read_each
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 #: What only v3 can be asked for, each with a value other than its default.
 ASKED: dict[str, Any] = {
-    "languages": ["en-US", "de-DE"],
+    "languages": ["en-US", "ru-RU"],
     "language_restriction": "WHITELIST",
     "phone_formatting": False,
     "classifiers": {"insult": ["ON_FINAL", "ON_UTTERANCE"]},
@@ -158,7 +158,7 @@ def test_every_setting_reaches_the_service_by_the_name_it_has_there(desk: Desk) 
                     "literature_text": True,
                     "phone_formatting_mode": "PHONE_FORMATTING_MODE_DISABLED",
                 },
-                "language_restriction": {"restriction_type": "WHITELIST", "language_code": ["en-US", "de-DE"]},
+                "language_restriction": {"restriction_type": "WHITELIST", "language_code": ["en-US", "ru-RU"]},
                 "audio_processing_type": "FULL_DATA",
             },
             "recognition_classifier": {
@@ -305,13 +305,13 @@ def test_a_result_is_read_archived_and_deleted_whichever_way_the_task_waits(
     found = pick(tables["analyses"], "kind", "channel", "start_ms", "end_ms")
     assert found == [
         ("classifier", "0", 3000, 3800),
-        ("speaker_analysis", "0", 0, 900),
+        ("speaker_analysis", "1", 0, 900),
         ("conversation_analysis", None, 0, 3800),
         ("summarization", None, None, None),
     ]
     assert json.loads(tables["analyses"][-1]["payload"])["contentUsage"] == {"totalTokens": "7"}
     (row,) = tables["recognitions"]
-    assert (row["api_version"], row["language"], row["status"]) == ("v3", "en-US, de-DE", "finished")
+    assert (row["api_version"], row["language"], row["status"]) == ("v3", "en-US, ru-RU", "finished")
 
     with SpeechKitHook() as hook, pytest.raises(ResultExpiredError):
         hook.get_recognition(operation_id, seen_done=True)
@@ -321,8 +321,7 @@ def test_a_result_is_read_archived_and_deleted_whichever_way_the_task_waits(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_error_in_mid_stream_fails_and_becomes_a_row(desk: Desk, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_speechkit.hooks.archive.RETRY_PAUSES_S", (0.01,))
-    monkeypatch.setattr("airflow_speechkit.triggers.recognition.RETRY_PAUSES_S", (0.01,))
+    monkeypatch.setattr("airflow_speechkit.archive.keeping.RETRY_PAUSES_S", (0.01,))
     broken = desk.put(stream_error={"code": 13, "message": "out of order", "after": 2})
     operation_id = submit(broken, language="en-US")
     with pytest.raises(RecognitionFailedError, match="out of order"):
@@ -337,8 +336,7 @@ def test_an_error_in_mid_stream_fails_and_becomes_a_row(desk: Desk, mode: str, m
 def test_a_page_in_place_of_a_result_is_neither_archived_nor_a_reason_to_delete(
     desk: Desk, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_speechkit.hooks.archive.RETRY_PAUSES_S", (0.01,))
-    monkeypatch.setattr("airflow_speechkit.triggers.recognition.RETRY_PAUSES_S", (0.01,))
+    monkeypatch.setattr("airflow_speechkit.archive.keeping.RETRY_PAUSES_S", (0.01,))
     desk.emulator.fault("garbage", on="recognition", times=1)
     operation_id = submit(desk.put(), language="en-US")
     wait(operation_id, mode, delete_after_archiving=True)
@@ -412,7 +410,7 @@ def test_both_apis_say_the_same_words(desk: Desk) -> None:
 def test_the_ledger_tells_every_setting_apart() -> None:
     base = {
         "api_version": ApiVersion.V3,
-        "languages": ("ru-RU",),
+        "languages": ("ru-RU", "kk-KZ"),
         "speaker_analysis": True,
         "conversation_analysis": True,
     }
@@ -433,6 +431,9 @@ def test_the_ledger_tells_every_setting_apart() -> None:
         if field.name in ("audio_encoding", "sample_rate_hertz", "audio_channel_count"):
             continue
         changed = {**base, field.name: others[field.name]}
+        if field.name == "language":
+            # `languages` takes its place.
+            del changed["languages"]
         settings = RecognitionSettings(**({"api_version": "v2"} if field.name == "api_version" else changed))
         marks[field.name] = fingerprint("s3://calls/1", "etag", settings)
     # A container says these itself, and the ETag stands for it.
