@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 
 #: What part of the budget the schedules plan to use: the rest is for what was not foreseen.
 PLANNED_SHARE = 0.58
-#: Checks for one operation that are planned at least (scarce) and at most (plenty).
-FEWEST_CHECKS, MOST_CHECKS = 1.15, 60.0
+#: Checks for one operation that are planned at most (plenty).
+MOST_CHECKS = 60.0
+#: And at least (scarce): of a stream that is too much for the budget, where a check in vain is missing for ever; and of
+#: what came all at once, which is over some time, so that waiting until it is surely done only makes it later.
+FEWEST_CHECKS, FEWEST_CHECKS_AT_ONCE = 1.05, 1.4
+#: What has been coming for so many seconds is a stream.
+_STREAM_S = 600.0
 #: Arrivals are counted over this stretch, and never over less than the second, in seconds.
 _ARRIVALS_S, _SHORTEST_ARRIVALS_S = 1800.0, 300.0
 #: How long a wait counts at least when the demand of those who wait is estimated, in seconds.
@@ -77,5 +82,12 @@ class Pricing:
         counted_s = max(min(_ARRIVALS_S, now - self._since), _SHORTEST_ARRIVALS_S)
         load = max(len(self._arrivals) / counted_s, self._demand)
         checks = MOST_CHECKS if load <= 0.0 else PLANNED_SHARE * checks_per_second / load
-        checks = min(max(checks, FEWEST_CHECKS), MOST_CHECKS)
+        checks = min(max(checks, self._fewest_checks(now)), MOST_CHECKS)
         self.price_s = price_for(checks, [forecast(kind, work) for kind, work in self._sample])
+
+    def _fewest_checks(self, now: float) -> float:
+        if not self._arrivals:
+            return FEWEST_CHECKS
+        # 0 for what came just now, 1 for a stream.
+        stream = min(2.0 * (now - sum(self._arrivals) / len(self._arrivals)) / _STREAM_S, 1.0)
+        return FEWEST_CHECKS_AT_ONCE + (FEWEST_CHECKS - FEWEST_CHECKS_AT_ONCE) * stream
