@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_speechkit.polling.budget import CheckBudget, Limit
+from airflow_speechkit.polling.waiting import Waiting
+from airflow_speechkit.settings import ApiVersion
 
 
 def spend_greedily(budget: CheckBudget, start: float, end: float) -> list[float]:
@@ -130,3 +134,20 @@ def test_retry_after_is_kept() -> None:
     budget = CheckBudget.of("v2")
     assert budget.refused(0.0, 120.0) == 120.0
     assert budget.wait_s(0.0) == 120.0
+
+
+def test_what_was_not_sent_after_all_is_left() -> None:
+    budget = CheckBudget((Limit(2, 100.0), Limit(1, 10.0)))
+    budget.spend(0.0)
+    budget.spend(20.0)
+    assert budget.wait_s(21.0) > 0.0
+    budget.take_back(20.0)
+    assert budget.wait_s(21.0) == 0.0
+    assert budget.left(21.0) == 1
+
+
+@pytest.mark.parametrize("version", [ApiVersion.V3, "v3"])
+def test_an_api_version_is_one_as_a_string_too(version: ApiVersion | str) -> None:
+    assert CheckBudget.of(version).limits == CheckBudget.of(ApiVersion.V3).limits
+    assert Waiting("a", 0.0, api_version=version).api_version is ApiVersion.V3
+    assert json.dumps(Waiting("a", 0.0, api_version=version).api_version) == '"v3"'
