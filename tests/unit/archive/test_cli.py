@@ -190,7 +190,7 @@ def test_exported_answers_of_v3_read_back_as_what_they_are(tmp_path: Path) -> No
     assert main(["archive", "export", "--archive", archive.url, "--answers", "--to", str(tmp_path / "answers")]) == 0
     saved = sorted(map(str, (tmp_path / "answers").iterdir()))
     assert main(["transform", *saved, "--to", str(tmp_path / "tables")]) == 0
-    rows = pq.read_table(tmp_path / "tables/recognitions/batch.parquet").to_pylist()
+    rows = pq.read_table(tmp_path / "tables/recognitions").to_pylist()
     columns = ("operation_id", "api_version", "status", "utterances", "error_code", "error_message")
     assert [tuple(row[column] for column in columns) for row in rows] == [
         ("f8d1said", "v3", "finished", 1, None, None),
