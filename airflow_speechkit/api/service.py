@@ -9,7 +9,6 @@ from urllib.parse import quote
 from airflow_speechkit.api import v2, v3
 from airflow_speechkit.api.exchange import Call, Effect, Exchange
 from airflow_speechkit.api.operation import Operation, read_operation
-from airflow_speechkit.api.refusal import without_secrets
 from airflow_speechkit.api.steps import Outcome, Pause, Response, Step
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
@@ -22,6 +21,7 @@ from airflow_speechkit.errors import (
     ResultExpiredError,
     SettingsError,
 )
+from airflow_speechkit.redaction import without_secrets
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
 from airflow_speechkit.submission import is_operation_id
 
