@@ -283,7 +283,7 @@ class Job:
     def _expect_archived(self, operation_id: str) -> None:
         answer = self.archive.answer(operation_id)
         assert answer is not None, f"{operation_id} is not archived"
-        assert json.loads(answer.operation) == json.loads(self._ask(f"/operations/{operation_id}"))
+        assert answer.operation == self._ask(f"/operations/{operation_id}")
         if answer.recognition is not None:
             assert answer.recognition == self._ask(f"/stt/v3/getRecognition?operationId={operation_id}")
 

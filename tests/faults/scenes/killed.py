@@ -182,6 +182,28 @@ def scheduler_while_it_submits(job: Job) -> None:
 
 @scene(
     Fault.SCHEDULER_KILLED,
+    Stage.SUBMIT,
+    "request under way",
+    "killed with its workers while a request is under way, which the service then takes: once the claim's lease is "
+    "over the task fails and says so; the other recording keeps its operation; `archive adopt` with the id, and it "
+    "goes on.",
+    window=True,
+)
+def scheduler_with_request_under_way(job: Job) -> None:
+    slow = job.fault_on_submits("slow", match=job.key("first"), seconds=20)
+    job.start()
+    job.until_fired(slow)
+    job.until("the other to be on record", lambda: len(list(job.archive.operations())) == 1)
+    job.meet(lambda: job.airflow.kill(Component.SCHEDULER))
+    job.outlive_leases()
+    job.until("the service to take it", lambda: len(job.billed()) == 2)
+    job.meet(lambda: job.airflow.launch(Component.SCHEDULER))
+    job.adopt(job.expect_lost(accepted=2))
+    job.expect_whole()
+
+
+@scene(
+    Fault.SCHEDULER_KILLED,
     Stage.WAIT,
     "while deferred",
     "killed while the recognitions run, which end and are archived while there is no scheduler: the next one lets the "

@@ -25,12 +25,14 @@ ARCHIVED_LATER = "can't be archived yet"
 def full_disk(processes: Iterable[psutil.Process]) -> Iterator[None]:
     """Let no file of theirs grow."""
     limited = [(process, process.rlimit(psutil.RLIMIT_FSIZE)) for process in processes]
-    for process, (_, hard) in limited:
-        process.rlimit(psutil.RLIMIT_FSIZE, (0, hard))
-    yield
-    for process, limits in limited:
-        if process.is_running():
-            process.rlimit(psutil.RLIMIT_FSIZE, limits)
+    try:
+        for process, (_, hard) in limited:
+            process.rlimit(psutil.RLIMIT_FSIZE, (0, hard))
+        yield
+    finally:
+        for process, limits in limited:
+            if process.is_running():
+                process.rlimit(psutil.RLIMIT_FSIZE, limits)
 
 
 @scene(
