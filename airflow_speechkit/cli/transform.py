@@ -50,6 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
         dict.fromkeys(arguments.results),
         Folder.at(arguments.to),
         name=arguments.name,
+        anew=arguments.name is None,
         file_format=arguments.format,
         partition_by_date=arguments.partition_by_date,
     )

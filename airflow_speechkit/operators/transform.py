@@ -47,7 +47,7 @@ class SpeechKitTransformOperator(BaseOperator):
         each format needs a target of its own (templated)
     :param partition_by_date: one folder for each UTC date of `created_at`, Hive style
     :param name: what the files are called; by default after the operation, a hash of several operations' ids, or the
-        prefix (templated)
+        prefix. Under a name of yours a run replaces the files of the same format and date, and no others (templated)
     :param speechkit_conn_id: the connection (templated)
     :param archive: URL of the archive; by default the connection's, then ``[speechkit] archive``; ``False`` asks
         the service, which keeps results for three days and counts each request (templated)
@@ -133,6 +133,7 @@ class SpeechKitTransformOperator(BaseOperator):
                     ids,
                     Folder.at(object_storage_path(self.target, storage_conn_id)),
                     name=self.name or name,
+                    anew=not self.name,
                     file_format=self.file_format,
                     partition_by_date=self.partition_by_date,
                     memory_bytes=self.memory_mib * MIB,

@@ -58,6 +58,7 @@ def write_many(
     memory_bytes: int = MEMORY_BYTES,
     side_by_side: int = SIDE_BY_SIDE,
     leave_out_unread: bool = True,
+    anew: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Read many answers and write their rows, in the order of the ids.
@@ -78,6 +79,7 @@ def write_many(
         top of that. A single answer that needs more than that is read alone
     :param side_by_side: how many answers are fetched at the same time
     :param leave_out_unread: write the others where some are unread; otherwise nothing is put in place then
+    :param anew: whether the name stands for the same operations each time, see `Writing.finish`
     :param progress: is told how many operations are done, now and then
     :return: what was written; its `unread` has the operations that were left out
     :raises SettingsError: a number or the format can't be taken
@@ -119,7 +121,7 @@ def write_many(
             write_all_but(0)
             if taken.unread and not (leave_out_unread and writing.operations):
                 raise _refusal(taken, others=bool(writing.operations))
-            manifest = writing.finish(name_after(taken.ids) if name is None else name)
+            manifest = writing.finish(name_after(taken.ids) if name is None else name, anew=anew)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -201,9 +203,6 @@ def _concerns_all(error: SpeechKitError) -> bool:
 
     That takes in an operation that is not finished: its rows are to come.
     """
-    if isinstance(error, AnswerUnreadableError):
-        # It was had, and that is how it is.
-        return False
     if isinstance(error, (AuthenticationError, PermissionDeniedError, WrongBeforeSendingError)):
         return True
     return error.retry_can_help or isinstance(error.__cause__, PermissionError)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import re
 import tempfile
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from airflow_speechkit.folder import Folder
+
+log = logging.getLogger(__name__)
 
 #: Rows in a row group of Parquet: some megabytes of words, as query engines like it.
 ROW_GROUP_ROWS = 250_000
@@ -232,10 +235,12 @@ class Writing:
             for file in self._files.values():
                 file.flush()
 
-    def finish(self, name: str) -> Manifest:
+    def finish(self, name: str, *, anew: bool = True) -> Manifest:
         """Put all files in place, and remove what an earlier run left under the same name.
 
         :param name: what the files are named after
+        :param anew: whether the name stands for the same operations each time, so that what is left of an earlier run
+            in another format or under another date is removed
         :raises StorageError: that failed; each file that is there is a whole one, the old or the new
         """
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".") or "_"
@@ -256,7 +261,8 @@ class Writing:
             placed.add(place)
             before = written[table]
             written[table] = WrittenTable((*before.paths, self._target.url_of(place)), before.rows + file.rows)
-        _remove(self._target, [place for place in _named(self._target, name) if place not in placed])
+        if anew:
+            _remove(self._target, [place for place in _named(self._target, name) if place not in placed])
         return Manifest(self._format, name, written, self.operations, self._identical_channels)
 
     def _file(self, schema: TableSchema, date: str) -> TableFile:
@@ -327,7 +333,15 @@ def _named(target: Folder, name: str) -> list[str]:
     found: list[str] = []
     # Whoever finds an operation in `recognitions` finds the rest of it too, also while the rest is being removed.
     for table in ("recognitions", *(schema.name for schema in TABLES if schema.name != "recognitions")):
-        found += [place for place in _listed(target, table, name) if ours.fullmatch(place.removeprefix(f"{table}/"))]
+        try:
+            listed = list(_listed(target, table, name))
+        except StorageError as error:
+            if error.retry_can_help:
+                raise
+            # Whoever may only write: the files are in place, and there seldom are any others.
+            log.warning("What an earlier run may have left under the name %s isn't looked for: %s", name, error.what)
+            return []
+        found += [place for place in listed if ours.fullmatch(place.removeprefix(f"{table}/"))]
     return found
 
 

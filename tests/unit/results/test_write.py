@@ -14,6 +14,7 @@ import s3fs
 from airflow_speechkit.errors import SettingsError, StorageError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.flatten import failed_row, flatten
+from airflow_speechkit.results.many import write_many
 from airflow_speechkit.results.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, Status, Tables
 from airflow_speechkit.results.write import Manifest, write_tables
 from tests.fixtures.s3 import CREDENTIALS
@@ -234,6 +235,35 @@ def test_whoever_may_not_delete_can_write_as_long_as_nothing_is_left_over(target
     assert raised.value.retry_can_help is False
     assert "recognitions/created_date=2026-11-21/batch.parquet" in str(raised.value)
     assert len(list(target.names())) == 8
+
+
+def test_under_a_name_of_the_users_the_files_of_other_dates_stay(tmp_path):
+    for operation_id, day in (("e03one", "2026-11-21"), ("e03two", "2026-11-22"), ("e03two", "2026-11-22")):
+        answer = v2(chunk("1", word("да", "0s", "1s")), operation_id=operation_id, day=day)
+        write_many(
+            lambda _, answer=answer: (answer, None),
+            [operation_id],
+            Folder.at(tmp_path),
+            name="calls",
+            partition_by_date=True,
+            anew=False,
+        )
+    assert sorted(path.parent.name for path in tmp_path.glob("words/*/calls.parquet")) == [
+        "created_date=2026-11-21",
+        "created_date=2026-11-22",
+    ]
+
+
+def test_whoever_may_not_list_can_write(target, monkeypatch, caplog):
+    def refused(*_, **__):
+        raise PermissionError("AccessDenied")
+
+    write_as(target, {"file_format": "parquet", "day": None})
+    monkeypatch.setattr(Folder, "_found", refused)
+    monkeypatch.setattr(type(target.fs), "find", refused)
+    manifest = write_as(target, {"file_format": "parquet", "day": None})
+    assert manifest.tables["words"].rows > 0
+    assert "isn't looked for" in caplog.text
 
 
 def test_a_bucket_is_asked_for_what_may_be_left_over_and_not_for_all_it_has(bucket, monkeypatch):
