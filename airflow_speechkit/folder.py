@@ -320,7 +320,7 @@ class Folder:
                 raise self.fault(
                     what,
                     todo="Give the account that the storage's connection names the right to read, list and write there "
-                    "(in Object Storage the role `storage.uploader` on the bucket)"
+                    "(in Object Storage the role `storage.uploader` on the bucket, to remove files `storage.editor`)"
                     if self._s3
                     else "Give the user that the task runs as the right to read and write there",
                     retry="ends in the same way until then",

@@ -238,7 +238,9 @@ def _archive(arguments: argparse.Namespace) -> Archive:
 
 def _folder(url: str, endpoint_url: str | None) -> Folder:
     from airflow_speechkit.folder import Folder
+    from airflow_speechkit.hooks.storage import check_no_credentials
 
+    check_no_credentials(url)
     scheme, _, rest = url.partition("://")
     if not rest:
         return Folder.at(url)

@@ -140,9 +140,15 @@ class Intake:
             if is_pattern(one):
                 pattern = parse_pattern(one)
                 for listed in self._bucket(pattern.conn_id).find(pattern):
-                    yield lambda listed=listed: self._item(listed.address, listed.stat)
+                    yield lambda listed=listed: self._listed(listed.address, listed.stat)
             else:
                 yield lambda one=one: self._look(one)
+
+    def _listed(self, address: RecordingAddress, stat: Stat) -> ToSubmit:
+        try:
+            return self._item(address, stat)
+        except RecordingError as error:
+            return ToSubmit(audio_uri=address.uri, version=_version(stat), settings=self.settings, error=error)
 
     def _look(self, text: str) -> ToSubmit:
         from airflow_speechkit.api.endpoints import Endpoints

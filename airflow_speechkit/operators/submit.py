@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSkipException,
     BaseOperator,
+    MappedOperator,
     XComArg,
     conf,
 )
@@ -315,7 +316,10 @@ class SpeechKitSubmitOperator(BaseOperator):
         except SpeechKitError as error:
             if self.archive is not False:
                 archive = submitter.archive
-                collect(archive, outcomes, lambda one: archive_if_ended(hook, archive, one), datetime.now(UTC))
+                try:
+                    collect(archive, outcomes, lambda one: archive_if_ended(hook, archive, one), datetime.now(UTC))
+                except SpeechKitError as trouble:
+                    self.log.warning("What was submitted before can't be looked after: %s", trouble)
                 raise
             name_ids(outcomes)
             if not _is_lost(error):
@@ -327,6 +331,9 @@ class SpeechKitSubmitOperator(BaseOperator):
         """Refuse a list that Airflow would refuse after it was paid for."""
         limit = conf.getint("core", "max_map_length", fallback=1024)
         if length <= limit or not self.has_dag():  # type: ignore[no-untyped-call]
+            return
+        # What is mapped over a mapped task has as many instances as that one has, however long each one's list is.
+        if isinstance(self.dag.get_task(self.task_id), MappedOperator):
             return
         mapped = next(self._mapped_over_these(), None)
         if mapped is not None:

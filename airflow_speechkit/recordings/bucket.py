@@ -12,7 +12,7 @@ from airflow_speechkit.recordings.refusals import told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from io import RawIOBase
+    from io import BytesIO, RawIOBase
 
     from airflow_speechkit.recordings.pattern import RecordingPattern
     from airflow_speechkit.settings import RecognitionSettings
@@ -141,7 +141,7 @@ class Bucket:
         except RecordingError:
             return None
 
-    def put(self, content: RawIOBase, address: RecordingAddress) -> Stat:
+    def put(self, content: RawIOBase | BytesIO, address: RecordingAddress) -> Stat:
         """Write an object, in parts where it is long; a few of them are in memory at a time.
 
         :param content: what to write, from its current place on; it has to be seekable

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import stat as file_kinds
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -113,9 +113,7 @@ def upload_local(bucket: Bucket, path: Path, folder: UploadFolder, settings: Rec
         if stat is None or stat.size != facts.size_bytes:
             stat = bucket.put(piece, address)
             if _identity(file) != before:
-                # Whoever may upload need not be allowed to delete; what is left has a name that no other file gets.
-                with suppress(RecordingError):
-                    bucket.remove(address)
+                _take_back(bucket, address)
                 raise RecordingError(
                     "The file was changed while it was uploaded",
                     recording=str(path),
@@ -192,6 +190,15 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         if not file_kinds.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise RecordingError("This is no regular file", recording=str(path))
         yield file
+
+
+def _take_back(bucket: Bucket, address: RecordingAddress) -> None:
+    """Leave nothing that the next upload would take for the recording whose hash its key has."""
+    try:
+        bucket.remove(address)
+    except RecordingError:
+        # Whoever may upload need not be allowed to delete: an empty object has another size than any recording.
+        bucket.put(io.BytesIO(), address)
 
 
 def _unreadable(path: Path | str, error: OSError) -> RecordingError:

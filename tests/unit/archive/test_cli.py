@@ -291,3 +291,8 @@ class TestForget:
             assert connection.execute("SELECT operation_id FROM recognitions").fetchall() == [("e03other",)]
         with pytest.raises(StorageError, match="no DuckDB database"):
             erase_from_duckdb(str(tmp_path / "none.duckdb"), [world.done])
+
+
+def test_keys_in_an_address_are_refused_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["archive", "list", "--archive", "s3://AKIAKEY:hunter2@bucket/archive"]) == 1
+    assert "hunter2" not in capsys.readouterr().err

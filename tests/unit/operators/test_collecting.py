@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.errors import ArchiveError, RecordingError
 from airflow_speechkit.operators import collecting
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from tests.fixtures.direct import Desk
@@ -83,3 +83,13 @@ def test_not_more_is_asked_for_than_leaves_checks_for_others(desk: Desk, monkeyp
     checks = desk.checks()
     fail(desk, *good)
     assert desk.checks() == checks + 1
+
+
+def test_an_archive_that_fails_meanwhile_does_not_hide_what_the_task_is_about(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise ArchiveError("a bad moment")
+
+    monkeypatch.setattr(collecting, "read_each", fails)
+    assert "none.ogg" in fail(desk, desk.put())

@@ -84,6 +84,17 @@ def test_one_that_was_replaced_does_not_hold_up_the_others(desk: Desk) -> None:
     assert desk.billed() == 1
 
 
+def test_a_key_that_no_link_leads_to_does_not_hold_up_the_others(desk: Desk, emulator_s3: Any) -> None:
+    desk.put("1.ogg")
+    emulator_s3.put_object(Bucket=desk.bucket, Key=f"{desk.prefix}/x/../2.ogg", Body=OGG)
+    with SpeechKitHook() as hook:
+        found = intake(hook, Clock()).recordings([f"s3://{desk.bucket}/{desk.prefix}/"], None)
+    assert [(item.audio_uri.rpartition("/")[2], item.error is None) for item in found] == [
+        ("1.ogg", True),
+        ("2.ogg", False),
+    ]
+
+
 def test_the_length_is_told_before_anything_is_looked_at(desk: Desk) -> None:
     told: list[int] = []
 

@@ -365,6 +365,15 @@ def test_a_list_that_a_mapped_task_could_not_take_is_refused_before_anything_is_
     assert len(whole.execute({})) == 2
 
 
+def test_a_mapped_submit_has_lists_of_any_length(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "1")
+    audio = [desk.put("1.ogg"), desk.put("2.ogg")]
+    with DAG("calls", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        mapped = SpeechKitSubmitOperator.partial(task_id="mapped", language="en-US").expand(audio=[audio])
+        _Mapped.partial(task_id="each").expand(given=mapped.output)
+    assert len(dag.get_task("mapped").unmap({"audio": audio}).execute({})) == 2
+
+
 def test_a_list_that_a_task_behind_the_sensor_is_mapped_over_is_refused_before_anything_is_uploaded(
     desk: Desk, emulator_s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -120,6 +120,27 @@ def test_a_file_that_changes_on_its_way_is_not_left_in_the_bucket(client: Any, t
     assert "Contents" not in client.list_objects_v2(Bucket="calls")
 
 
+def test_what_a_changing_file_left_is_not_taken_for_it_where_nothing_may_be_deleted(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, "1.ogg", ogg())
+
+    def changed(**_: object) -> None:
+        path.write_bytes(b"x" * len(ogg()))
+
+    def refused(self: Bucket, address: object) -> None:
+        raise RecordingError("Writing is not permitted (HTTP 403)")
+
+    monkeypatch.setattr(Bucket, "remove", refused)
+    client.meta.events.register("before-call.s3.PutObject", changed)
+    with pytest.raises(RecordingError, match="changed while it was uploaded"):
+        upload_local(Bucket(client), path, FOLDER, V2)
+    client.meta.events.unregister("before-call.s3.PutObject", changed)
+    path.write_bytes(ogg())
+    again = upload_local(Bucket(client), path, FOLDER, V2)
+    assert stored(client, again.address.key) == ogg()
+
+
 @pytest.mark.parametrize(
     ("name", "data", "wanted", "what"),
     [
