@@ -309,10 +309,12 @@ class Dispatcher:
 
     def _next(self, watch: Watch, now: float) -> tuple[float, bool]:
         """Return when it is to be asked for next, and whether that is by a user's interval."""
-        age_s = by_interval_s = watch.next_interval_s()
+        age_s = watch.age_s(now, self.ahead_s)
+        watch.no_older_than(age_s)
+        next_age_s = by_interval_s = watch.next_interval_s()
         if watch.predicted:
-            age_s = min(by_interval_s, self._predicted_age_s(watch))
-        return now + age_s - watch.age_s(now, self.ahead_s), age_s == by_interval_s
+            next_age_s = min(by_interval_s, self._predicted_age_s(watch))
+        return now + next_age_s - age_s, next_age_s == by_interval_s
 
     def _can_wait(self, watch: Watch, now: float) -> bool:
         """Whether what was learned since it was planned says: later."""

@@ -79,6 +79,16 @@ class Watch:
         """
         return max(now + ahead_s - self.waiting.submitted_at, now - self.arrived_at)
 
+    def no_older_than(self, age_s: float) -> None:
+        """Take in how old it is: the time of day was set back, if it was older before.
+
+        It would not be asked for until it is as old again.
+        """
+        if self.asked_age_s > age_s:
+            self.asked_age_s = age_s
+            self.known_age_s = min(self.known_age_s, age_s)
+            self.learned_age_s = min(self.learned_age_s, age_s)
+
     def next_interval_s(self) -> float:
         """Return the age at which the shortest of the set intervals wants it asked for next; infinite without any."""
         return math.inf if self.interval_s is None else interval_slot_after(self.asked_age_s, self.interval_s)

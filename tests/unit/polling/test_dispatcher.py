@@ -436,6 +436,20 @@ def test_a_clock_that_is_set_back_delays_nothing() -> None:
     assert seen == {"a", "b"}
 
 
+@pytest.mark.parametrize("interval_s", [60.0, None])
+def test_a_clock_that_is_set_forward_and_back_delays_nothing(interval_s: float | None) -> None:
+    subject = dispatcher()
+    subject.add(call("a", audio_s=3600.0, interval_s=interval_s), START)
+    asked_within(subject, 900.0)
+    subject.ahead_s = 3600.0
+    asked_within(subject, 600.0, START + 900.0)
+    subject.ahead_s = 0.0
+    asked = [at for at, _ in asked_within(subject, 3600.0, START + 1500.0)]
+    assert asked[0] < 330.0
+    watch = subject.watches["a"]
+    assert watch.learned_age_s <= watch.known_age_s <= watch.asked_age_s <= 5100.0
+
+
 def test_intervals_move_with_the_clock() -> None:
     subject = dispatcher()
     subject.add(call("a", interval_s=3600.0), START)
