@@ -1,6 +1,8 @@
 """When an answer is fetched, archived and deleted from the service: one decision for workers and triggerers.
 
-`keeping` yields what is to be done and is sent what came of it: a result's bytes, an error, or nothing.
+`keeping` yields what is to be done and is sent what came of it: a result's bytes, an error, or nothing. It holds an
+answer, perhaps of megabytes, over a short outage of the archive alone; over a longer one nobody does, and `reaching`
+tells when it is worth fetching again.
 """
 
 from __future__ import annotations
@@ -35,6 +37,12 @@ RETRY_PAUSES_S = (1.0, 4.0, 15.0, 40.0)
 
 #: Pauses after anything else that goes wrong: doubling, seconds.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
+
+#: An answer is held for so many seconds of pauses altogether while the archive is away. Then it is let go: answers of
+#: megabytes, held for an hour, would keep the places of checks from everybody, and fill the memory.
+HELD_S = 60.0
+#: The first pause without the answer is no shorter: it costs a request to have it again.
+LET_GO_S = 60.0
 
 #: Asking again ends in the same way.
 _FINAL = (LostError, OperationNotFoundError, WrongBeforeSendingError)
@@ -73,7 +81,22 @@ class Delete:
     """Step: have the service delete a v3 result. Sent: nothing, or the error."""
 
 
-Step = Fetch | Keep | Pause | Delete
+@dataclass(frozen=True)
+class Reach:
+    """Step: see whether the archive is there. Sent: nothing, or the error."""
+
+
+@dataclass(frozen=True)
+class LetGo:
+    """What `keeping` ends with where the answer has to be dropped: go through `reaching`, then have it again.
+
+    :param pause: what to begin with
+    """
+
+    pause: Pause
+
+
+Step = Fetch | Keep | Pause | Delete | Reach
 Came = bytes | SpeechKitError | None
 #: Of an error, how many of its kind there were in a row, and for how many seconds: whether they are too many.
 TooMany = Callable[[SpeechKitError, int, float], bool]
@@ -86,63 +109,31 @@ def is_fetched_apart(operation: Operation) -> bool:
     return operation.api_version is ApiVersion.V3 and operation.state is OperationState.DONE
 
 
-def keeping(operation: Operation, *, delete: bool, too_many: TooMany) -> Generator[Step, Came, bool]:
-    """Archive the answer of an ended operation.
+class Trouble:
+    """Errors in a row that may pass, and how long an answer is held meanwhile.
 
-    :param operation: one that is done or has failed
-    :param delete: have the service delete a v3 result once it is archived
-    :param too_many: when to give up over errors that may pass
-    :return: whether the operation counts as failed
-    :raises SpeechKitError: what came of the last try. Nothing is lost by it: the service keeps a result for three days
+    :param operation_id: what is to be archived
+    :param too_many: when to give up over them
+    :param may_hold: whether an answer may be held at all; not where the archive is known to have been away for long
     """
-    from airflow_speechkit.api.operation import OperationState
 
-    recognition: bytes | None = None
-    broken: RecognitionFailedError | None = None
-    if is_fetched_apart(operation):
-        recognition, broken = yield from _fetching(operation.id, too_many)
-    trouble = _Trouble(operation.id, too_many)
-    while isinstance(error := (yield Keep(recognition, broken)), SpeechKitError):
-        yield trouble.pause_after(error, holding=True)
-    if delete and recognition is not None:
-        error = yield Delete()
-        if isinstance(error, SpeechKitError):
-            log_undeleted(operation.id, error)
-    return operation.state is OperationState.FAILED or broken is not None
-
-
-def _fetching(
-    operation_id: str, too_many: TooMany
-) -> Generator[Step, Came, tuple[bytes | None, RecognitionFailedError | None]]:
-    pauses = iter(RETRY_PAUSES_S)
-    trouble = _Trouble(operation_id, too_many)
-    while True:
-        came = yield Fetch()
-        if isinstance(came, RecognitionFailedError):
-            pause = next(pauses, None)
-            if pause is None:
-                return None, came
-            log.warning("Operation %s: %s. It is asked for again in %g s", operation_id, came.what, pause)
-            yield Pause(pause, holding=False)
-        elif isinstance(came, SpeechKitError):
-            yield trouble.pause_after(came, holding=False)
-        else:
-            return came, None
-
-
-class _Trouble:
-    """Errors in a row that may pass."""
-
-    def __init__(self, operation_id: str, too_many: TooMany) -> None:
-        self._operation_id = operation_id
-        self._too_many = too_many
+    def __init__(self, operation_id: str, too_many: TooMany, may_hold: Callable[[], bool] = lambda: True) -> None:
+        self.operation_id = operation_id
+        self.too_many = too_many
+        self._may_hold = may_hold
         self._failures = 0
         #: Of errors that can pass and of those that can't: how many, and when they began.
         self._runs: dict[bool, tuple[int, float]] = {}
         # Without the time that the tries themselves took: there is no clock here, and it only makes for more patience.
         self._for_s = 0.0
+        self._held_s = 0.0
 
     def pause_after(self, error: SpeechKitError, *, holding: bool) -> Pause:
+        """Take in one more error; return how long to wait, and whether the answer is held meanwhile.
+
+        :param holding: whether there is one
+        :raises SpeechKitError: the error, where it can't pass, or they are too many
+        """
         # A storage that can't be reached may be there again in a minute; a right that is missing isn't, nor is a
         # damaged file mended.
         if isinstance(error, _FINAL) or (isinstance(error, StorageError) and not error.retry_can_help):
@@ -150,14 +141,74 @@ class _Trouble:
         self._failures += 1
         number, since_s = self._runs.get(error.retry_can_help, (0, self._for_s))
         self._runs[error.retry_can_help] = number + 1, since_s
-        if self._too_many(error, number + 1, self._for_s - since_s):
+        if self.too_many(error, number + 1, self._for_s - since_s):
             raise error
         seconds = pause_s(self._failures)
         if isinstance(error, QuotaExceededError):
             seconds = max(seconds, error.retry_after_s or 0.0)
+        held = holding and self._held_s + seconds <= HELD_S and self._may_hold()
+        if held:
+            self._held_s += seconds
+        elif holding:
+            seconds = max(seconds, min(LET_GO_S, LONGEST_PAUSE_S))
         self._for_s += seconds
-        log.warning("Operation %s can't be archived yet; again in %g s: %s", self._operation_id, seconds, error)
-        return Pause(seconds, holding)
+        log.warning("Operation %s can't be archived yet; again in %g s: %s", self.operation_id, seconds, error)
+        return Pause(seconds, held)
+
+
+def keeping(operation: Operation, *, delete: bool, trouble: Trouble) -> Generator[Step, Came, bool | LetGo]:
+    """Archive the answer of an ended operation.
+
+    :param operation: one that is done or has failed
+    :param delete: have the service delete a v3 result once it is archived
+    :param trouble: the same one each time that this operation's answer is archived
+    :return: whether the operation counts as failed; or that its answer is to be dropped, and asked for again later
+    :raises SpeechKitError: what came of the last try. Nothing is lost by it: the service keeps a result for three days
+    """
+    from airflow_speechkit.api.operation import OperationState
+
+    recognition: bytes | None = None
+    broken: RecognitionFailedError | None = None
+    if is_fetched_apart(operation):
+        recognition, broken = yield from _fetching(Trouble(operation.id, trouble.too_many))
+    while isinstance(error := (yield Keep(recognition, broken)), SpeechKitError):
+        pause = trouble.pause_after(error, holding=True)
+        if not pause.holding:
+            return LetGo(pause)
+        yield pause
+    if delete and recognition is not None:
+        error = yield Delete()
+        if isinstance(error, SpeechKitError):
+            log_undeleted(operation.id, error)
+    return operation.state is OperationState.FAILED or broken is not None
+
+
+def reaching(trouble: Trouble, pause: Pause) -> Generator[Step, Came, None]:
+    """Wait until the archive is there again, without an answer: only then is one fetched for it.
+
+    :param trouble: of the operation
+    :param pause: the first one
+    :raises SpeechKitError: what came of the last try
+    """
+    yield pause
+    while isinstance(error := (yield Reach()), SpeechKitError):
+        yield trouble.pause_after(error, holding=False)
+
+
+def _fetching(trouble: Trouble) -> Generator[Step, Came, tuple[bytes | None, RecognitionFailedError | None]]:
+    pauses = iter(RETRY_PAUSES_S)
+    while True:
+        came = yield Fetch()
+        if isinstance(came, RecognitionFailedError):
+            pause = next(pauses, None)
+            if pause is None:
+                return None, came
+            log.warning("Operation %s: %s. It is asked for again in %g s", trouble.operation_id, came.what, pause)
+            yield Pause(pause, holding=False)
+        elif isinstance(came, SpeechKitError):
+            yield trouble.pause_after(came, holding=False)
+        else:
+            return came, None
 
 
 def pause_s(failures: int) -> float:

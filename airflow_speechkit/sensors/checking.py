@@ -16,6 +16,7 @@ from airflow_speechkit.archive.keeping import (
     Keep,
     Pause,
     Step,
+    Trouble,
     keep_operation,
     keeping,
     log_undeleted,
@@ -108,13 +109,15 @@ class Checker:
     def _keep(self, operation: Operation, archive: Archive) -> bool:
         """Archive an answer; return whether the operation has failed."""
         # No patience here: the others of a list come first, and whoever asks in rounds asks for this one again.
-        steps = keeping(operation, delete=self.delete_after_archiving, too_many=lambda *error: True)
+        trouble = Trouble(operation.id, lambda *error: True)
+        steps = keeping(operation, delete=self.delete_after_archiving, trouble=trouble)
         try:
             step = next(steps)
             while True:
                 step = steps.send(self._carry_out(step, operation, archive))
         except StopIteration as end:
-            return bool(end.value)
+            # Never that the answer is to be dropped: the first error has ended it.
+            return end.value is True
 
     def _carry_out(self, step: Step, operation: Operation, archive: Archive) -> Came:
         try:

@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from contextlib import AsyncExitStack, nullcontext
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from airflow_speechkit.archive.keeping import (
     Came,
     Delete,
     Fetch,
     Keep,
+    LetGo,
     Pause,
+    Reach,
     Step,
+    Trouble,
     is_fetched_apart,
-    keep_operation,
     keeping,
+    reaching,
 )
 from airflow_speechkit.errors import ResultExpiredError, SpeechKitError, StorageError
 from airflow_speechkit.hooks.archive import is_too_much
+from airflow_speechkit.triggers import archiving
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
     from airflow_speechkit.api.operation import Operation
-    from airflow_speechkit.archive.records import Outcome
-    from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
 
-#: Credentials of the archive's storage may change while a triggerer lives.
-ARCHIVE_REOPENED_EVERY_S = 600.0
+T = TypeVar("T")
 
-#: Results of v3 that one trigger fetches side by side: each may be of megabytes.
+#: Results of v3 that one trigger fetches side by side: a long list leaves places to the other triggers.
 FETCHED_AT_ONCE = 4
 
 
@@ -55,6 +56,9 @@ class Finisher:
         self._archive = archive
         self._delete_after_archiving = delete_after_archiving
         self._places = asyncio.Semaphore(FETCHED_AT_ONCE)
+        #: Of operations whose answers can't be archived yet.
+        self._troubles: dict[str, Trouble] = {}
+        self._let_go: dict[str, Pause] = {}
         self._client: SpeechKitAsyncClient | None = None
         self._opening = asyncio.Lock()
         self._opened = AsyncExitStack()
@@ -71,18 +75,20 @@ class Finisher:
         """Tell whether an ended operation has a result that still has to be fetched, however long that takes."""
         return self._archive is not None and is_fetched_apart(operation)
 
-    async def finish(self, operation: Operation) -> None:
+    async def finish(self, operation: Operation) -> bool:
         """Archive the answer of an ended operation, and note how it ended.
 
+        :return: whether it is through. If not, the archive has been away for too long to hold the answer any longer:
+            drop it, await `archive_is_back`, and have the answer again
         :raises StorageError: the archive can't be written, for longer than anybody waits for it
         """
         from airflow_speechkit.api.operation import OperationState
 
+        if self._archive is None:
+            self._note(operation.id, failed=operation.state is OperationState.FAILED)
+            return True
         try:
-            if self._archive is None:
-                failed = operation.state is OperationState.FAILED
-            else:
-                failed = await self._keep(operation, self._archive)
+            how = await self._keep(operation, self._archive)
         except ResultExpiredError:
             self.gone.append(operation.id)
         except StorageError:
@@ -91,33 +97,44 @@ class Finisher:
         except SpeechKitError as error:
             self.errors.append(error)
         else:
-            if failed:
-                self.failed.append(operation.id)
+            if isinstance(how, LetGo):
+                self._let_go[operation.id] = how.pause
+                return False
+            self._note(operation.id, failed=how)
+        self._troubles.pop(operation.id, None)
+        return True
 
-    async def _keep(self, operation: Operation, archive: str) -> bool:
+    async def archive_is_back(self, operation_id: str) -> None:
+        """Wait until the archive can be reached, for an operation whose answer had to be dropped.
+
+        :raises StorageError: it can't, for longer than anybody waits for it
+        """
+        assert self._archive is not None  # noqa: S101 - for the type checker: else nothing is dropped
+        steps = reaching(self._troubles[operation_id], self._let_go.pop(operation_id))
+        await _drive(steps, partial(_look, self._archive, operation_id))
+
+    def _note(self, operation_id: str, *, failed: bool) -> None:
+        if failed:
+            self.failed.append(operation_id)
+
+    async def _keep(self, operation: Operation, archive: str) -> bool | LetGo:
         """Archive an answer; return whether the operation has failed."""
-        steps = keeping(operation, delete=self._delete_after_archiving, too_many=is_too_much)
+        trouble = self._troubles.get(operation.id)
+        if trouble is None:
+            trouble = Trouble(operation.id, is_too_much, partial(archiving.may_hold, archive))
+            self._troubles[operation.id] = trouble
+        steps = keeping(operation, delete=self._delete_after_archiving, trouble=trouble)
         # Whoever has its answer already holds a place of the poller's, until the next ending is asked for.
-        places = self._places if is_fetched_apart(operation) else nullcontext()
-        try:
-            step = next(steps)
-            while True:
-                async with places:
-                    while not isinstance(step, Pause) or step.holding:
-                        step = steps.send(await self._carry_out(step, operation, archive))
-                # A result that isn't to be had yet doesn't hold up the others.
-                await asyncio.sleep(step.seconds)
-                step = steps.send(None)
-        except StopIteration as end:
-            return bool(end.value)
+        places = (self._places, archiving.fetching_places.get()) if is_fetched_apart(operation) else ()
+        return await _drive(steps, partial(self._carry_out, archive, operation), *places)
 
-    async def _carry_out(self, step: Step, operation: Operation, archive: str) -> Came:
+    async def _carry_out(self, archive: str, operation: Operation, step: Step) -> Came:
         try:
             match step:
                 case Fetch():
                     return await (await self._open_client()).get_recognition(operation.id, seen_done=True)
                 case Keep():
-                    await asyncio.to_thread(_keep_at, archive, operation, step)
+                    await archiving.keep(archive, operation, step)
                 case Delete():
                     await (await self._open_client()).delete_recognition(operation.id)
                 case Pause(seconds):
@@ -134,14 +151,29 @@ class Finisher:
             return self._client
 
 
-def _keep_at(url: str, operation: Operation, step: Keep) -> Outcome:
-    archive = _open(url, int(time.monotonic() // ARCHIVE_REOPENED_EVERY_S))
-    return keep_operation(archive, operation, step.recognition, step.broken)
+async def _look(archive: str, operation_id: str, step: Step) -> Came:
+    assert isinstance(step, Reach)  # noqa: S101 - all there is but pauses, while nothing is held
+    try:
+        await archiving.reach(archive, operation_id)
+    except SpeechKitError as error:
+        return error
+    return None
 
 
-@lru_cache(maxsize=64)
-def _open(url: str, age: int) -> Archive:
-    """Open an archive once for all triggers: `age` changes now and then, so that new credentials get in."""
-    from airflow_speechkit.hooks.archive import open_archive
-
-    return open_archive(url)
+async def _drive(
+    steps: Generator[Step, Came, T], carry_out: Callable[[Step], Awaitable[Came]], *places: asyncio.Semaphore
+) -> T:
+    """Carry out steps, in a place of each kind but for the pauses in which nothing is held."""
+    try:
+        step = next(steps)
+        while True:
+            async with AsyncExitStack() as held:
+                for place in places:
+                    await held.enter_async_context(place)
+                while not isinstance(step, Pause) or step.holding:
+                    step = steps.send(await carry_out(step))
+            # What isn't to be had yet, or can't be archived, doesn't hold up the others.
+            await asyncio.sleep(step.seconds)
+            step = steps.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]

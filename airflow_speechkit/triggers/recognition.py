@@ -133,29 +133,51 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
         return {"state": "finished", "failed": sorted(finisher.failed), "gone": sorted(finisher.gone)}
 
     async def _wait_for(
-        self, api_version: str, waiting: list[Waiting], finisher: Finisher, tasks: asyncio.TaskGroup
+        self,
+        api_version: str,
+        waiting: list[Waiting],
+        finisher: Finisher,
+        tasks: asyncio.TaskGroup,
+        *,
+        again: bool = False,
     ) -> None:
         poller = await self._poller(self._hook(), api_version)
-        async with poller.waiting(waiting, log=log) as endings:
+        known = {one.operation_id: one for one in waiting}
+        # One whose answer is only fetched again has said all there is to say.
+        async with poller.waiting(waiting, log=None if again else log) as endings:
             async for ending in endings:
                 self._running.discard(ending.operation_id)
                 if isinstance(ending, Finished):
-                    finishing = self._finish(finisher, ending.operation_id, ending.operation)
                     if finisher.waits_for_result(ending.operation):
-                        tasks.create_task(finishing)
-                    else:
-                        # An answer of megabytes counts among the poller's until the next one is asked for.
-                        await finishing
-                    continue
-                if isinstance(ending, Gone):
-                    finisher.gone.append(ending.operation_id)
+                        tasks.create_task(self._fetch(finisher, ending.operation))
+                    # An answer of megabytes counts among the poller's until the next one is asked for.
+                    elif not await self._finish(finisher, ending.operation):
+                        tasks.create_task(self._wait_again(api_version, known[ending.operation_id], finisher, tasks))
                 else:
-                    finisher.errors.append(ending.error)
-                self._left.discard(ending.operation_id)
+                    if isinstance(ending, Gone):
+                        finisher.gone.append(ending.operation_id)
+                    else:
+                        finisher.errors.append(ending.error)
+                    self._left.discard(ending.operation_id)
+                # Nor is it kept until the next one comes.
+                del ending
 
-    async def _finish(self, finisher: Finisher, operation_id: str, operation: Operation) -> None:
-        await finisher.finish(operation)
-        self._left.discard(operation_id)
+    async def _wait_again(
+        self, api_version: str, waiting: Waiting, finisher: Finisher, tasks: asyncio.TaskGroup
+    ) -> None:
+        """Have an answer again that was dropped because the archive was away: within what checks may be spent."""
+        await finisher.archive_is_back(waiting.operation_id)
+        await self._wait_for(api_version, [waiting], finisher, tasks, again=True)
+
+    async def _fetch(self, finisher: Finisher, operation: Operation) -> None:
+        while not await self._finish(finisher, operation):
+            await finisher.archive_is_back(operation.id)
+
+    async def _finish(self, finisher: Finisher, operation: Operation) -> bool:
+        through = await finisher.finish(operation)
+        if through:
+            self._left.discard(operation.id)
+        return through
 
     async def _poller(self, hook: SpeechKitHook, api_version: str) -> Poller:
         from airflow.providers.common.compat.sdk import Stats
@@ -172,9 +194,7 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
         return shared_poller((self.speechkit_conn_id, api_version), open_check, budget, stats=Stats)
 
     def _hook(self) -> SpeechKitHook:
-        from airflow_speechkit.hooks.speechkit import SpeechKitHook
-
-        return SpeechKitHook(self.speechkit_conn_id)
+        return _hook(self.speechkit_conn_id)
 
     async def _cancel_if_ended(self) -> None:
         """Cancel what is still running, but only if the task instance is in a state it doesn't leave by itself.
@@ -209,6 +229,12 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
                     return
                 except SpeechKitError as error:
                     log.warning("Operation %s was not cancelled: %s", operation_id, error)
+
+
+def _hook(conn_id: str) -> SpeechKitHook:
+    from airflow_speechkit.hooks.speechkit import SpeechKitHook
+
+    return SpeechKitHook(conn_id)
 
 
 def _first(group: BaseException) -> BaseException:

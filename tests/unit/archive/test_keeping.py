@@ -9,7 +9,7 @@ import pytest
 
 from airflow_speechkit.api.operation import Operation, OperationState
 from airflow_speechkit.archive import keeping as module
-from airflow_speechkit.archive.keeping import Delete, Fetch, Keep, Pause, Step, keeping
+from airflow_speechkit.archive.keeping import Delete, Fetch, Keep, LetGo, Pause, Reach, Step, Trouble, keeping, reaching
 from airflow_speechkit.errors import (
     ArchiveError,
     ConnectionSettingsError,
@@ -22,6 +22,7 @@ from airflow_speechkit.errors import (
     ServiceFaultError,
     SpeechKitError,
 )
+from airflow_speechkit.hooks.archive import is_too_much
 from airflow_speechkit.settings import ApiVersion
 
 V2 = Operation(id="e03a", state=OperationState.DONE, api_version=ApiVersion.V2)
@@ -43,10 +44,11 @@ def run(
     *,
     delete: bool = True,
     too_many: Callable[[SpeechKitError, int, float], bool] = never,
-) -> tuple[list[Step], bool]:
+    trouble: Trouble | None = None,
+) -> tuple[list[Step], bool | LetGo]:
     """Drive it; `came` answers all steps but pauses, in order, and is followed by success."""
     answers = iter(came)
-    steps = keeping(operation, delete=delete, too_many=too_many)
+    steps = keeping(operation, delete=delete, trouble=trouble or Trouble(operation.id, too_many))
     taken = [next(steps)]
     while True:
         step = taken[-1]
@@ -112,6 +114,60 @@ def test_an_archive_that_can_not_be_written_is_tried_again_with_what_was_fetched
     taken, failed = run(V3, [b"{}", AWAY, AWAY])
     assert taken == [Fetch(), Keep(b"{}"), Pause(5, True), Keep(b"{}"), Pause(10, True), Keep(b"{}"), Delete()]
     assert not failed
+
+
+@pytest.mark.parametrize("operation", [V2, V3, FAILED_V2], ids=["v2", "v3", "failed"])
+def test_nobody_holds_an_answer_for_longer_than_a_minute(operation: Operation) -> None:
+    fetched = [b"{}"] if operation is V3 else []
+    taken, how = run(operation, fetched + [AWAY] * 99)
+    assert how == LetGo(Pause(60, False))
+    assert pauses(taken) == [Pause(5, True), Pause(10, True), Pause(20, True)]
+
+
+def test_an_answer_that_was_dropped_is_tried_once_each_time_ever_later_and_never_held_again() -> None:
+    trouble = Trouble("e03a", never)
+    run(V2, [AWAY] * 99, trouble=trouble)
+    for seconds in (80, 160, 300, 300):
+        assert run(V2, [AWAY], trouble=trouble) == ([Keep()], LetGo(Pause(seconds, False)))
+    assert run(V2, trouble=trouble) == ([Keep()], False)
+
+
+def test_an_answer_is_not_held_at_all_where_the_archive_is_known_to_be_away() -> None:
+    trouble = Trouble("e03a", never, lambda: False)
+    assert run(V2, [AWAY], trouble=trouble) == ([Keep()], LetGo(Pause(60, False)))
+
+
+def test_no_answer_is_fetched_for_an_archive_that_can_not_be_reached() -> None:
+    trouble = Trouble("e03a", never)
+    steps = reaching(trouble, Pause(60, False))
+    assert [next(steps), steps.send(None), steps.send(AWAY), steps.send(None), steps.send(AWAY)] == [
+        Pause(60, False),
+        Reach(),
+        Pause(5, False),
+        Reach(),
+        Pause(10, False),
+    ]
+    assert steps.send(None) == Reach()
+    with pytest.raises(StopIteration):
+        steps.send(None)
+
+
+def test_the_patience_with_an_archive_outlasts_its_answer() -> None:
+    trouble = Trouble("e03a", is_too_much)
+    tries, waited_s = 0, 0.0
+
+    def go_on() -> None:
+        nonlocal tries, waited_s
+        while True:
+            taken, how = run(V2, [AWAY] * 99, trouble=trouble)
+            assert isinstance(how, LetGo)
+            tries += taken.count(Keep())
+            waited_s += sum(one.seconds for one in [*pauses(taken), how.pause])
+
+    with pytest.raises(ArchiveError):
+        go_on()
+    assert tries > 10
+    assert 3600 <= waited_s < 4000
 
 
 def test_a_quota_is_waited_for_as_long_as_the_service_says() -> None:
