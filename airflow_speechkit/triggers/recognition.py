@@ -185,10 +185,13 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
         from airflow_speechkit.polling.poller import shared_poller
 
         budget = await hook.check_budget(api_version)
+        # Not the trigger itself: others ask through this poller when it is long gone.
+        conn_id = self.speechkit_conn_id
 
         @asynccontextmanager
         async def open_check() -> AsyncIterator[Any]:
-            async with hook.async_client() as client:
+            # A hook reads its connection once: another key needs another one.
+            async with _hook(conn_id).async_client() as client:
                 yield client.get_operation
 
         return shared_poller((self.speechkit_conn_id, api_version), open_check, budget, stats=Stats)

@@ -1,0 +1,44 @@
+"""What a trigger begins with: its connection, and the time it has."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from airflow_speechkit.hooks import reading
+from airflow_speechkit.polling import outage
+from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
+from tests.fixtures.direct import Desk
+
+
+def trigger(operation_id: str, *, age_s: float = 0.0, left_s: float, conn_id: str = "speechkit_default") -> Any:
+    now = time.time()
+    return SpeechKitRecognitionTrigger(
+        waiting=[{"operation_id": operation_id, "submitted_at": now - age_s, "interval_s": 0.2}],
+        speechkit_conn_id=conn_id,
+        archive=None,
+        deadline=now + left_s,
+    )
+
+
+def test_a_key_that_is_replaced_while_it_waits_is_picked_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outage, "_FIRST_BACKOFF_S", 0.2)
+    # The first reading after a refused key may still be the old one.
+    monkeypatch.setattr(reading, "READ_AGAIN_AFTER_S", 2.5)
+    desk.connect("replaced", password="not-the-key-of-the-service")
+    [operation_id] = desk.emulator.stand_ins()
+
+    async def scene() -> list[Any]:
+        async def replace() -> None:
+            await asyncio.sleep(1)
+            desk.connect("replaced")
+
+        replacing = asyncio.create_task(replace())
+        found = [one.payload async for one in trigger(operation_id, left_s=20, conn_id="replaced").run()]
+        await replacing
+        return found
+
+    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": []}]
