@@ -29,9 +29,12 @@ log = logging.getLogger(__name__)
 #: task's state can take half of that.
 CANCEL_TIMEOUT_S = 27.0
 
-#: What a trigger has that starts when its time is over, because no triggerer was there: its operations may have ended
-#: long ago, so each is asked for once. Shorter than what is left until Airflow itself ends the deferral.
+#: What a trigger has at least that starts when its time is over, or nearly, because no triggerer was there: its
+#: operations may have ended long ago, so each is asked for once. Shorter than what is left until Airflow itself ends
+#: the deferral.
 FIRST_ROUND_S = 120.0
+#: Operations that were submitted so recently have not been waited for before: a short `timeout` is meant to be short.
+NEW_S = 60.0
 
 
 class SpeechKitRecognitionTrigger(BaseTrigger):
@@ -111,11 +114,10 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
         groups: dict[str, list[Waiting]] = defaultdict(list)
         for one in self.waiting:
             groups[one.get("api_version", "v2")].append(Waiting(**one))
-        left_s = self.deadline - time.time()
         finisher = Finisher(self._hook(), self.archive, delete_after_archiving=self.delete_after_archiving)
         try:
             async with (
-                asyncio.timeout(left_s if left_s > 0.0 else FIRST_ROUND_S),
+                asyncio.timeout(self._time_s(time.time())),
                 finisher,
                 asyncio.TaskGroup() as tasks,
             ):
@@ -131,6 +133,13 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
         if finisher.errors:
             return _error_event(finisher.errors[0])
         return {"state": "finished", "failed": sorted(finisher.failed), "gone": sorted(finisher.gone)}
+
+    def _time_s(self, now: float) -> float:
+        """Return how long to wait, in seconds."""
+        left_s = self.deadline - now
+        if left_s > 0.0 and all(now - one["submitted_at"] <= NEW_S for one in self.waiting):
+            return left_s
+        return max(left_s, FIRST_ROUND_S)
 
     async def _wait_for(
         self,

@@ -11,7 +11,7 @@ import pytest
 from airflow_speechkit.hooks import reading
 from airflow_speechkit.polling import outage
 from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
-from tests.fixtures.direct import Desk
+from tests.fixtures.direct import Desk, events_of
 
 
 def trigger(operation_id: str, *, age_s: float = 0.0, left_s: float, conn_id: str = "speechkit_default") -> Any:
@@ -42,3 +42,17 @@ def test_a_key_that_is_replaced_while_it_waits_is_picked_up(desk: Desk, monkeypa
         return found
 
     assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": []}]
+
+
+def test_one_that_starts_right_before_its_deadline_asks_once_for_what_is_old(desk: Desk) -> None:
+    [operation_id] = desk.emulator.stand_ins()
+    [found] = events_of(trigger(operation_id, age_s=3600, left_s=0.01).serialize())
+    assert found == {"state": "finished", "failed": [], "gone": []}
+
+
+def test_a_short_timeout_stays_short_for_what_is_new(desk: Desk) -> None:
+    [operation_id] = desk.emulator.stand_ins(processing_s=36_000)
+    began = time.monotonic()
+    [found] = events_of(trigger(operation_id, left_s=1.0).serialize())
+    assert found["state"] == "timeout"
+    assert time.monotonic() - began < 20.0
