@@ -145,13 +145,18 @@ class Claimant:
         return case.decision
 
     def _decision(self, case: Case) -> Decision:
+        gone = None
         while True:
             now = self.now()
             decision = decide(self.archive.attempts(case.fingerprint), self.request, now)
             if decision.operation_id is None:
                 return decision
             if decision.action is Action.REUSE and self.archive.outcome(decision.operation_id) is None:
-                raise self._gone(case, decision.operation_id)
+                if gone == decision.operation_id:
+                    raise self._gone(case, gone)
+                # It may just have been forgotten: the ledger knows.
+                gone = decision.operation_id
+                continue
             if decision.action is not Action.ASK:
                 return decision
             if self.ask is not None and self.ask(decision.operation_id):
@@ -193,9 +198,9 @@ class Claimant:
         case.decision = None
         if not self.archive.claim(number, claim):
             return NotYet()
-        if self.now() - claimed_at > self.policy.lease / 2:
-            # Held up (a suspended machine): whoever waits for this claim would soon take it for lost.
-            self._give_up(number, Stage.REFUSED, claim, None)
+        doubt = self._doubt(claim)
+        if doubt is not None:
+            self._give_up(number, Stage.REFUSED, claim, doubt)
             return NotYet()
         if claim.over:
             log.warning(
@@ -227,6 +232,19 @@ class Claimant:
         case.conclude(How.SUBMITTED, operation.id)
         return None
 
+    def _doubt(self, claim: Claim) -> str | None:
+        """Say why nothing is to be sent although the claim is held."""
+        if claim.over:
+            attempts = self.archive.attempts(claim.planned.fingerprint)
+            if not {one.number for one in attempts if one.is_lost(self.now())}.issuperset(claim.over):
+                # In the last moment a person has found the operation of one of them, perhaps.
+                return "what it was to be sent over was settled in the meantime"
+        # Nothing may come between this and the sending.
+        if self.now() - claim.claimed_at > self.policy.lease / 2:
+            # A suspended machine: whoever waits for this claim would soon take it for lost.
+            return "its claim was held up before anything was sent"
+        return None
+
     def _ambiguous(self, case: Case, number: int, claim: Claim, error: SpeechKitError) -> NotYet:
         self._give_up(number, Stage.LOST, claim, error)
         if self.request.resubmit_lost and not claim.over:
@@ -236,10 +254,9 @@ class Claimant:
         case.conclude(How.LOST, error=self._lost(case, number, self.owner, error))
         return NotYet(sent=True)
 
-    def _give_up(self, number: int, stage: Stage, claim: Claim, error: SpeechKitError | None) -> None:
-        code = getattr(error, "grpc_code", None)
-        message = "its claim was held up before anything was sent" if error is None else error.what
-        self.archive.give_up(number, stage, claim, Failure(code, message), self.now())
+    def _give_up(self, number: int, stage: Stage, claim: Claim, why: SpeechKitError | str) -> None:
+        message = why.what if isinstance(why, SpeechKitError) else why
+        self.archive.give_up(number, stage, claim, Failure(getattr(why, "grpc_code", None), message), self.now())
 
     def _record(self, number: int, claim: Claim, submission: Submission) -> None:
         for pause_s in (*_RECORD_PAUSES_S, None):

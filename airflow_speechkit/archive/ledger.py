@@ -224,8 +224,8 @@ def decide(attempts: Sequence[Attempt], request: Request, now: datetime) -> Deci
     """Say what is to be done about a recording.
 
     An answer that is there is used; else an operation that runs is joined; else whoever is submitting it is waited
-    for; else a lost submission is in the way, until somebody settles it; else the newest attempt counts. Attempts that
-    the service refused, that were never sent, or that were forgotten count for nothing.
+    for; else a lost submission is in the way, until somebody settles it; else the newest attempt counts whose end is
+    known. Attempts that the service refused, that were never sent, or that were forgotten count for nothing.
 
     :param attempts: all that are on record under the fingerprint, in any order
     :param request: who asks
@@ -249,12 +249,13 @@ def decide(attempts: Sequence[Attempt], request: Request, now: datetime) -> Deci
     lost = lost_attempts(seen, now)
     if lost and not (request.resubmit_lost and _may_resubmit(ours, request, now)):
         return Decision(action=Action.LOST, attempt=lost[0].number, until=lost[0].lease_expires_at, owner=lost[0].owner)
-    newest = ours[0] if ours else None
+    newest = next((one for one in ours if not one.is_lost(now)), None)
     if newest is not None and newest.stage is Stage.FAILED and newest.failure is not None and newest.failure.hopeless:
         return Decision(
             action=Action.FAIL, attempt=newest.number, operation_id=newest.operation_id, failure=newest.failure
         )
-    return replace(anew, over=tuple(one.number for one in lost))
+    # With those that were settled before: what settled them may turn out not to have been sent.
+    return replace(anew, over=tuple(one.number for one in seen if one.is_lost(now)) if lost else ())
 
 
 def _may_resubmit(attempts: Iterable[Attempt], request: Request, now: datetime) -> bool:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from airflow_speechkit.archive.batch import How, SubmitOutcome
+from airflow_speechkit.archive.forgetting import forget
 from airflow_speechkit.archive.labels import MOST_NAMED
 from airflow_speechkit.archive.ledger import Stage
+from airflow_speechkit.archive.lost import adopt
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError, RecordingError
 from airflow_speechkit.settings import ApiVersion
-from tests.unit.archive.world import T0, Clock, Service, answer, item, submitter
+from tests.unit.archive.world import T0, Clock, Life, Service, answer, item, lost, mortal, submitter
 
 
 @pytest.fixture
@@ -98,6 +101,55 @@ class TestLabels:
         self.submit(archive, service, names, call="b")
         assert sum("(call)" in one.getMessage() for one in caplog.records) == MOST_NAMED
         assert sum("the others aren't named" in one.getMessage() for one in caplog.records) == 1
+
+
+class Held(Life):
+    """A process that is held up before its n-th look at the archive, while somebody does something."""
+
+    def __init__(self, moment: int, somebody: Callable[[], object]) -> None:
+        super().__init__()
+        self.moment = moment
+        self.somebody = somebody
+
+    def before(self) -> None:
+        if self.used == self.moment:
+            self.used += 1
+            self.somebody()
+
+    def after(self) -> None:
+        self.used += 1
+
+
+class TestInTheLastMoment:
+    def test_what_a_person_has_found_in_the_meantime_is_not_sent_again(
+        self, tmp_path: Path, archive: Archive, service: Service
+    ) -> None:
+        for moment in range(16):
+            name = f"r{moment}"
+            service.script[name] = [lost()]
+            [gone] = submitter(archive, service).submit([item(name)])
+            [operation_id] = [one for one, link in service.operations.items() if link == name]
+
+            def find(mark: str = gone.fingerprint, operation_id: str = operation_id) -> None:
+                adopt(archive, mark, operation_id, now=service.clock.now(), attempt=1)
+
+            process = submitter(mortal(tmp_path, Held(moment, find)), service, run="b", on_lost_submission="resubmit")
+            [outcome] = process.submit([item(name)])
+            # Sent again it was only if it was lost at the last look, after the claim and right before the request.
+            taken = [one for one, link in service.operations.items() if link == name]
+            assert (outcome.how is How.SUBMITTED) is (len(taken) == 2)
+            assert (outcome.how is How.SUBMITTED) is (moment > 6), f"{outcome.how} at {moment}"
+
+    def test_an_answer_that_is_forgotten_while_it_is_looked_at_is_no_error(
+        self, tmp_path: Path, archive: Archive, service: Service
+    ) -> None:
+        [first] = submitter(archive, service).submit([item("1")])
+        operation_id = first.operation_id or ""
+        archive.keep(answer(operation_id), now=T0)
+        held = mortal(tmp_path, Held(2, lambda: forget(archive, operation_id, now=T0)))
+        [outcome] = submitter(held, service).submit([item("1")])
+        assert outcome.how is How.SUBMITTED
+        assert outcome.operation_id != operation_id
 
 
 class TestAnswersThatHaveGone:

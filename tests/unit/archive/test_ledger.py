@@ -157,16 +157,19 @@ class TestDecide:
     def test_a_task_instance_sends_over_a_lost_submission_once(self, again: Attempt) -> None:
         before = attempt(1, Stage.LOST)
         assert decided(before, again, resubmit_lost=True) == (Action.LOST, 2, None)
-        # Another one may, once; and then that one has settled them all.
+        # Another one may, once; and then that one has settled them all, also if the second was never really sent.
         theirs = decide([before, again], Request(scope="another", resubmit_lost=True), NOW)
-        assert (theirs.action, theirs.over) == (Action.SUBMIT, (2,))
+        assert (theirs.action, theirs.over) == (Action.SUBMIT, (2, 1))
+        released = attempt(2, Stage.REFUSED, scope=MINE, over=(1,))
+        assert decided(before, released, failed(3, 13, over=theirs.over)) == (Action.SUBMIT, 4, None)
 
     def test_a_task_instance_whose_second_send_was_taken_may_send_over_a_lost_one_again(self) -> None:
         story = (attempt(1, Stage.LOST), failed(2, 13, scope=MINE, over=(1,)), attempt(3, Stage.LOST, scope=MINE))
         assert decided(*story, resubmit_lost=True) == (Action.SUBMIT, 4, None)
 
-    def test_what_would_fail_again_is_not_sent_over_a_lost_submission(self) -> None:
-        assert decided(attempt(1, Stage.LOST), failed(2, 3), resubmit_lost=True) == (Action.FAIL, 2, "op2")
+    @pytest.mark.parametrize("story", [(attempt(1, Stage.LOST), failed(2, 3)), (failed(2, 3), attempt(3, Stage.LOST))])
+    def test_what_would_fail_again_is_not_sent_over_a_lost_submission(self, story: tuple[Attempt, Attempt]) -> None:
+        assert decided(*story, resubmit_lost=True) == (Action.FAIL, 2, "op2")
 
     def test_a_forgotten_failure_counts_as_never_having_been(self) -> None:
         assert decided(failed(1, 3), attempt(2, Stage.FORGOTTEN)) == (Action.FAIL, 1, "op1")
