@@ -1,246 +1,286 @@
-"""Any sequence of submits, crashes, retries, clears, reruns and overlapping runs, against what the service was paid."""
+"""Any sequence of submits, losses, crashes, retries, settlements, removals and overlapping runs, against what was paid.
+
+`Payments` plays processes and people, `Books` (the service's own) say at the moment of each request whether it can be
+defended, and what has to become of a recording where nobody else is at work.
+"""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import logging
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, assume, settings
+import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
-from airflow_speechkit.api.operation import Operation
-from airflow_speechkit.archive.batch import How
-from airflow_speechkit.archive.forgetting import forget
-from airflow_speechkit.archive.store import Archive
-from airflow_speechkit.settings import RecognitionSettings
-from tests.unit.archive.world import (
-    T0,
-    Clock,
-    Killed,
-    Life,
-    MortalFolder,
-    Service,
-    answer,
-    failure,
-    item,
-    mortal,
-    origin,
-    submitter,
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
 )
 
-NAMES = ("a", "b")
-RUNS = ("run-1", "run-2")
-HOPELESS, MENDABLE = 3, 13
-#: The service keeps an operation this long after it was created; a little longer than it promises.
-KEPT = timedelta(days=3, hours=12)
+from airflow_speechkit.archive.batch import How, SubmitOutcome
+from airflow_speechkit.archive.forgetting import forget, forget_attempts
+from airflow_speechkit.archive.ledger import Stage
+from airflow_speechkit.archive.lost import adopt, release
+from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.errors import ArchiveError
+from tests.unit.archive.books import Asked, Books, Paid, mark_of
+from tests.unit.archive.world import T0, Clock, Killed, Life, answer, failure, item, submitter
+
+NAMES = ("a", "b", "c", "d")
+RUNS = ("run-1", "run-2", "run-3")
+
+#: Most of it happens to one recording: what goes wrong takes a long story.
+names = st.sampled_from([*"aaaaa", *NAMES])
+asks = st.builds(
+    Asked,
+    run=st.sampled_from(RUNS),
+    reuse=st.sampled_from([True, True, False]),
+    resubmit=st.sampled_from([False, False, True]),
+)
+#: What the service does with the next requests for a recording.
+events = st.lists(st.sampled_from(["ok", "ok", "lost after", "lost after", "lost before", "no", "changed"]), max_size=3)
+happenings = st.dictionaries(names, events)
+deaths = st.builds(Life, st.integers(0, 16), dies_after=st.booleans())
+ends = st.sampled_from([None, None, 3, 13, 13])
 
 
 class Meanwhile(Life):
-    """A process that is held up at one moment, while another one does all its work."""
+    """A process that is held up at one moment, while others do all that they have to do."""
 
-    def __init__(self, moment: int, other: Any) -> None:
+    def __init__(self, moment: int, others: Any) -> None:
         super().__init__()
         self.moment = moment
-        self.other = other
+        self.others = others
 
     def before(self) -> None:
-        if self.used == self.moment:
-            self.used += 1
-            self.other()
+        self._pass()
 
     def after(self) -> None:
+        self._pass()
+
+    def _pass(self) -> None:
         self.used += 1
+        if self.used == self.moment:
+            self.others()
 
 
 class Payments(RuleBasedStateMachine):
-    """The model is the service's own books: what each operation came to, and who may have to pay once more."""
+    """The archive's processes and its people."""
+
+    #: Over all examples.
+    reached: set[How | Stage] = set()  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
-        self.path = Path(tempfile.mkdtemp(prefix="ledger-"))
         self.clock = Clock()
-        self.service = Service(self.clock)
-        self.archive = Archive.at(self.path)
-        #: What became of each operation: "running", "finished", "failed 3", "gone", "forgotten".
-        self.status: dict[str, str] = {}
-        self.scope: dict[str, str | None] = {}
-        #: Recordings of which a process was killed, or held up for longer than its lease: a claim may be left over.
-        self.claim_left: set[str] = set()
-        #: What another process paid while this one was held up.
-        self.paid_meanwhile: dict[str, int] = {}
+        self.books = Books(self.clock)
+        self.archive = self.books.archive
+        #: Operations whose removal was broken off.
+        self.half_forgotten: set[str] = set()
 
     @initialize()
     def begin(self) -> None:
         self.archive.probe(T0)
 
-    def teardown(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+    # Who is there to choose from
 
-    # What the books say
+    def those(self, *status: str) -> list[Paid]:
+        return [one for one in self.books.paid.values() if one.status in status]
 
-    def on_record(self, operation_id: str) -> bool:
-        return any(operation_id in file.read_text() for file in self.path.glob("ledger/*/*.operation.json"))
+    def running(self) -> list[Paid]:
+        return [one for one in self.those("running") if self.books.counts(one) and self.books.still_there(one.id)]
 
-    def has_something_of_value(self, operation_id: str) -> bool:
-        match self.status[operation_id]:
-            case "finished" | "failed 3":
-                return True
-            case "running":
-                return self.still_there(operation_id)
-            case _:
-                return False
+    def ended(self) -> list[Paid]:
+        return self.those("finished", "failed 3", "failed 13")
 
-    def still_there(self, operation_id: str) -> bool:
-        return self.clock.now() - self.service.created_at[operation_id] < KEPT
-
-    def may_pay(self, name: str, run: str, *, reuse: bool, resubmit: bool) -> bool:
-        """Whether one more payment for this recording can be defended."""
-        for operation_id in self.of(name):
-            if not reuse and self.scope[operation_id] != origin(run).scope:
-                continue
-            if self.on_record(operation_id):
-                if self.has_something_of_value(operation_id) and self.status[operation_id] != "failed 3":
-                    return False
-            elif self.status[operation_id] == "running" and not resubmit:
-                return False
-        return True
-
-    def of(self, name: str) -> list[str]:
-        return [one for one, link in self.service.operations.items() if link == name]
+    def lost(self) -> list[tuple[str, int]]:
+        books = self.books
+        return [(name, one) for name in NAMES for one in books.open(name) if not books.is_live(name, one)]
 
     # What happens
 
-    def process(self, archive: Archive, run: str, names: list[str], **policy: Any) -> list[Any]:
-        before = dict(self.service.accepted)
-        defended = {
-            name: self.may_pay(name, run, reuse=policy["reuse"], resubmit=policy["on_lost_submission"] == "resubmit")
-            for name in names
-        }
-
-        def send(link: str, asked: RecognitionSettings) -> Operation:
-            operation = self.service.send(link, asked)
-            self.status[operation.id] = "running"
-            self.scope[operation.id] = origin(run).scope
-            return operation
-
-        try:
-            return submitter(archive, self.service, run=run, send=send, ask=self.still_there, **policy).submit(
-                [item(name) for name in names]
-            )
-        finally:
-            for name in names:
-                paid = self.service.accepted[name] - before.get(name, 0) - self.paid_meanwhile.get(name, 0)
-                assert paid <= defended[name], f"{name} was paid for {paid} times"
-
-    @rule(
-        names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=3),
-        run=st.sampled_from(RUNS),
-        reuse=st.booleans(),
-        lost=st.sampled_from(["fail", "resubmit"]),
-    )
-    def submit(self, names: list[str], run: str, reuse: bool, lost: str) -> None:
+    def process(
+        self, archive: Archive, recordings: list[str], asked: Asked, script: dict[str, list[str]]
+    ) -> list[SubmitOutcome]:
         """A run, its retry, a cleared task, a backfill: all the same to the archive."""
-        untouched = [
-            name
-            for name in names
-            if name not in self.claim_left and all(self.status[one] != "failed 3" for one in self.of(name))
-        ]
-        outcomes = self.process(self.archive, run, names, reuse=reuse, on_lost_submission=lost)
+        outcomes = submitter(
+            archive,
+            self.books.service,
+            run=asked.run,
+            send=self.books.send(asked, {name: list(several) for name, several in script.items()}),
+            ask=self.books.still_there,
+            reuse=asked.reuse,
+            on_lost_submission="resubmit" if asked.resubmit else "fail",
+        ).submit([item(name) for name in recordings])
         for outcome in outcomes:
-            name = outcome.item.link
+            self.reached.add(outcome.how)
+            if outcome.operation_id is not None:
+                assert self.books.paid[outcome.operation_id].name == outcome.item.link
+            assert (outcome.error is None) is (outcome.how in (How.SUBMITTED, How.JOINED, How.REUSED))
+        return outcomes
+
+    @rule(recordings=st.lists(names, min_size=1, max_size=3), asked=asks, script=happenings)
+    def submit(self, recordings: list[str], asked: Asked, script: dict[str, list[str]]) -> None:
+        expected = [self.books.expected(name, asked, script.get(name, [])) for name in recordings]
+        outcomes = self.process(self.archive, recordings, asked, script)
+        assert [one.how for one in outcomes] == expected
+        for outcome in outcomes:
             if outcome.how in (How.SUBMITTED, How.JOINED, How.REUSED):
-                assert self.service.operations[outcome.operation_id] == name
-                assert outcome.how is not How.REUSED or self.status[outcome.operation_id] == "finished"
+                assert outcome.operation_id is not None
+                assert (self.books.paid[outcome.operation_id].status == "finished") is (outcome.how is How.REUSED)
                 submission = self.archive.submission(outcome.operation_id)
                 assert submission is not None
                 assert submission.audio_uri == outcome.item.audio_uri
-            elif outcome.how is How.LOST:
-                assert name in self.claim_left
-                assert lost == "fail"
-            assert outcome.how in (How.SUBMITTED, How.JOINED, How.REUSED) or name not in untouched
 
-    @rule(
-        names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=2),
-        run=st.sampled_from(RUNS),
-        reuse=st.booleans(),
-        lost=st.sampled_from(["fail", "resubmit"]),
-        step=st.integers(0, 14),
-        dies_after=st.booleans(),
-    )
-    def crash(self, names: list[str], run: str, reuse: bool, lost: str, step: int, dies_after: bool) -> None:
-        self.claim_left |= set(names)
+    @rule(name=names, asked=asks, resubmit=st.sampled_from([True, True, False]), losses=st.integers(1, 3))
+    def submit_on_a_bad_day(self, name: str, asked: Asked, resubmit: bool, losses: int) -> None:
+        """Requests are taken, and their answers don't come back."""
+        self.submit([name], replace(asked, resubmit=resubmit), {name: ["lost after"] * losses})
+
+    @rule(recordings=st.lists(names, min_size=1, max_size=2), asked=asks, script=happenings, life=deaths)
+    def crash(self, recordings: list[str], asked: Asked, script: dict[str, list[str]], life: Life) -> None:
         with suppress(Killed):
-            self.process(
-                mortal(self.path, Life(step, dies_after=dies_after)), run, names, reuse=reuse, on_lost_submission=lost
-            )
+            self.process(self.books.process(life), recordings, asked, script)
 
     @rule(
-        name=st.sampled_from(NAMES),
-        runs=st.permutations(RUNS),
-        step=st.integers(0, 9),
-        same_run=st.booleans(),
-        lost=st.sampled_from(["fail", "resubmit"]),
+        recordings=st.lists(names, min_size=1, max_size=2, unique=True),
+        asked=asks,
+        other=asks,
+        script=happenings,
+        moment=st.integers(1, 24),
+        what=st.lists(
+            st.sampled_from(["submit", "submit", "end", "forget", "forget recording", "settle", "settle", "wait"]),
+            min_size=1,
+            max_size=5,
+        ),
     )
-    def two_at_once(self, name: str, runs: list[str], step: int, same_run: bool, lost: str) -> None:
-        """One process is held up at some moment while another one does the same from beginning to end."""
-        self.claim_left.add(name)
-        before = self.service.accepted[name]
-        allowed = self.may_pay(name, runs[0], reuse=True, resubmit=False)
-        policy = {"reuse": True, "on_lost_submission": lost}
+    def two_at_once(
+        self,
+        recordings: list[str],
+        asked: Asked,
+        other: Asked,
+        script: dict[str, list[str]],
+        moment: int,
+        what: list[str],
+    ) -> None:
+        """One process is held up at some moment, while others work on the last of its recordings."""
+        name = recordings[-1]
+        before = set(self.books.paid)
 
-        def other() -> None:
-            count = self.service.accepted[name]
-            self.process(self.archive, runs[0] if same_run else runs[1], [name], **policy)
-            self.paid_meanwhile = {name: self.service.accepted[name] - count}
+        def others() -> None:
+            # Not done with while it is held up: between two writes nobody can keep it from the second one.
+            its_own = set(self.books.paid) - before
+            for one in what:
+                match one:
+                    case "submit":
+                        self.process(self.archive, [name], other, {})
+                    case "end":
+                        for paid in self.running():
+                            self.keep(paid, None)
+                    case "forget":
+                        for paid in self.ended():
+                            if paid.name == name and paid.id not in its_own:
+                                self.remove(paid.id)
+                    case "forget recording":
+                        self.forget_recording(name)
+                    case "settle":
+                        for lost in self.lost():
+                            self.settle(*lost)
+                    case "wait":
+                        self.clock.advance(minutes=11)
 
-        folder = self.archive.folder
-        held_up = Archive(MortalFolder(folder.fs, folder.root, folder.url, folder.fault, Meanwhile(step, other)))
-        self.process(held_up, runs[0], [name], **policy)
-        self.paid_meanwhile = {}
-        if lost == "fail":
-            assert self.service.accepted[name] - before <= allowed
+        self.process(self.books.process(Meanwhile(moment, others)), recordings, asked, script)
 
-    @rule(data=st.data(), failed=st.sampled_from([None, HOPELESS, MENDABLE]), step=st.none() | st.integers(0, 7))
-    def end(self, data: st.DataObject, failed: int | None, step: int | None) -> None:
+    def keep(self, paid: Paid, code: int | None) -> None:
+        self.archive.keep(answer(paid.id), None if code is None else failure(code), now=self.clock.now())
+        paid.status = "finished" if code is None else f"failed {code}"
+
+    @precondition(lambda self: self.running())
+    @rule(data=st.data(), code=ends, life=st.none() | deaths)
+    def end(self, data: st.DataObject, code: int | None, life: Life | None) -> None:
         """The service is done with an operation, and its answer is archived, sometimes at the second go."""
-        running = [one for one in self.status if self.status[one] == "running" and self.on_record(one)]
-        running = [one for one in running if self.still_there(one)]
-        assume(running)
-        operation_id = data.draw(st.sampled_from(running))
-        why = None if failed is None else failure(failed)
-        if step is not None:
+        paid = data.draw(st.sampled_from(self.running()))
+        if life is not None:
+            why = None if code is None else failure(code)
             with suppress(Killed):
-                mortal(self.path, Life(step)).keep(answer(operation_id), why, now=self.clock.now())
-        self.archive.keep(answer(operation_id), why, now=self.clock.now())
-        self.status[operation_id] = "finished" if failed is None else f"failed {failed}"
+                self.books.process(life).keep(answer(paid.id), why, now=self.clock.now())
+        self.keep(paid, code)
 
+    @precondition(lambda self: any(self.books.counts(one) for one in self.those("running")))
     @rule(data=st.data())
     def ask_for_one_that_is_gone(self, data: st.DataObject) -> None:
         """A sensor gets a 404. With the wrong connection it gets one for a young operation too."""
-        running = [one for one in self.status if self.status[one] == "running" and self.on_record(one)]
-        assume(running)
-        operation_id = data.draw(st.sampled_from(running))
-        old = self.clock.now() - self.service.created_at[operation_id] >= timedelta(days=3)
-        assume(not old or not self.still_there(operation_id))
-        assert self.archive.expire(operation_id, self.clock.now()) is old
-        if old:
-            self.status[operation_id] = "gone"
+        paid = data.draw(st.sampled_from([one for one in self.those("running") if self.books.counts(one)]))
+        # Whoever was handed the id has looked it up in the ledger.
+        self.archive.attempts(mark_of(paid.name))
+        old = self.clock.now() - self.books.service.created_at[paid.id] >= timedelta(days=3)
+        if not old or not self.books.still_there(paid.id):
+            assert self.archive.expire(paid.id, self.clock.now()) is old
 
-    @rule(data=st.data(), step=st.none() | st.integers(0, 7))
-    def forget_one(self, data: st.DataObject, step: int | None) -> None:
-        ended = [one for one in self.status if self.status[one] in ("finished", "failed 3", "failed 13")]
-        assume(ended)
-        operation_id = data.draw(st.sampled_from(ended))
-        if step is not None:
-            with suppress(Killed):
-                forget(mortal(self.path, Life(step)), operation_id, now=self.clock.now())
-        forget(self.archive, operation_id, now=self.clock.now())
-        self.status[operation_id] = "forgotten"
+    def remove(self, operation_id: str, archive: Archive | None = None) -> None:
+        self.half_forgotten.add(operation_id)
+        forget(archive or self.archive, operation_id, now=self.clock.now())
+        self.books.paid[operation_id].status = "forgotten"
+        self.half_forgotten.discard(operation_id)
+
+    @precondition(lambda self: self.ended())
+    @rule(data=st.data(), life=st.none() | deaths)
+    def forget_one(self, data: st.DataObject, life: Life | None) -> None:
+        """A person forgets an operation; what was broken off is finished at some later time, or never."""
+        with suppress(Killed):
+            paid = data.draw(st.sampled_from(self.ended()))
+            self.remove(paid.id, None if life is None else self.books.process(life))
+
+    @rule(name=names)
+    def forget_recording(self, name: str) -> None:
+        """A person forgets all attempts that led to no operation."""
+        live = any(self.books.is_live(name, one) for one in self.books.open(name))
+        try:
+            forget_attempts(self.archive, f"s3://calls/{name}.ogg", now=self.clock.now())
+        except ArchiveError:
+            assert live
+        else:
+            assert not live
+
+    def settle(self, name: str, number: int) -> None:
+        mark, now = mark_of(name), self.clock.now()
+        taken = [one for one in self.those("running") if (one.name, one.number) == (name, number)]
+        if taken:
+            taken[0].adopted_beside = frozenset(self.books.open(name))
+            assert adopt(self.archive, mark, taken[0].id, now=now, attempt=number) == number
+        else:
+            assert release(self.archive, mark, now=now, attempt=number) == number
+
+    @precondition(lambda self: self.lost())
+    @rule(data=st.data())
+    def settle_one(self, data: st.DataObject) -> None:
+        """A person finds the operation of a lost submission, or that there is none, and says so."""
+        self.settle(*data.draw(st.sampled_from(self.lost())))
+
+    @precondition(lambda self: self.lost() and any(self.archive.submission(one) for one in self.books.paid))
+    @rule(data=st.data())
+    def mistype(self, data: st.DataObject) -> None:
+        """A person gives the id of an operation that is on record already."""
+        name, number = data.draw(st.sampled_from(self.lost()))
+        known = [one for one in self.books.paid if self.archive.submission(one)]
+        self.archive.attempts(mark_of(name))
+        before = dict(self.books.files)
+        with pytest.raises(ArchiveError, match="something else"):
+            adopt(
+                self.archive,
+                mark_of(name),
+                data.draw(st.sampled_from(known)),
+                now=self.clock.now(),
+                attempt=number,
+            )
+        assert self.books.files == before
 
     @rule(by=st.sampled_from([timedelta(minutes=2), timedelta(minutes=15), timedelta(hours=40), timedelta(days=4)]))
     def time_passes(self, by: timedelta) -> None:
@@ -248,20 +288,36 @@ class Payments(RuleBasedStateMachine):
 
     @invariant()
     def every_answer_that_was_kept_is_there(self) -> None:
-        for operation_id, status in self.status.items():
-            kept = self.archive.answer(operation_id)
-            if status == "finished":
-                assert kept == answer(operation_id)
-            if status == "forgotten":
-                assert kept is None
-                assert self.archive.submission(operation_id) is None
+        for paid in self.books.paid.values():
+            if paid.id in self.half_forgotten:
+                continue
+            if paid.status == "finished":
+                assert self.archive.answer(paid.id) == answer(paid.id)
+            if paid.status == "forgotten":
+                assert self.archive.answer(paid.id) is None
+                assert self.archive.submission(paid.id) is None
+
+    @invariant()
+    def note_what_was_reached(self) -> None:
+        for name in NAMES:
+            self.reached.update(map(Stage, self.books.stages(name).values()))
 
 
-Payments.TestCase.settings = settings(
-    max_examples=40,
-    stateful_step_count=25,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
-TestPayments = Payments.TestCase
+def test_nobody_pays_twice_unless_they_said_so_and_everybody_gets_what_was_paid_for() -> None:
+    Payments.reached.clear()
+    logging.disable(logging.CRITICAL)
+    try:
+        run_state_machine_as_test(
+            Payments,
+            settings=settings(
+                max_examples=400,
+                stateful_step_count=40,
+                deadline=None,
+                derandomize=True,
+                suppress_health_check=list(HealthCheck),
+                report_multiple_bugs=False,
+            ),
+        )
+    finally:
+        logging.disable(logging.NOTSET)
+    assert Payments.reached == {*How, *Stage}
