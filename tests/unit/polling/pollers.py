@@ -1,0 +1,119 @@
+"""Pollers to be tested: what they open, and what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from airflow_speechkit.api.operation import Operation, OperationState
+from airflow_speechkit.polling.budget import CheckBudget, Limit
+from airflow_speechkit.polling.client import Allowed, Check
+from airflow_speechkit.polling.poller import Poller
+from airflow_speechkit.polling.waiting import Ending, Waiting
+from airflow_speechkit.settings import ApiVersion
+
+Answering = Callable[[str], Awaitable[Operation]]
+
+
+def operation(
+    name: str, state: OperationState = OperationState.DONE, raw: bytes = b"{}", took_s: float = 5.0
+) -> Operation:
+    created = datetime.now(UTC) - timedelta(seconds=10.0)
+    return Operation(
+        id=name,
+        state=state,
+        api_version=ApiVersion.V2,
+        created_at=created,
+        modified_at=created + timedelta(seconds=took_s),
+        raw=raw,
+    )
+
+
+def overdue(*names: str, **more: object) -> list[Waiting]:
+    """Operations that are asked for at once."""
+    return [Waiting(name, time.time() - 10.0, 6.0, 1, **more) for name in names]  # type: ignore[arg-type]
+
+
+class Client:
+    """What `open_check` opens; counts how often."""
+
+    def __init__(self, answer: Answering) -> None:
+        self.answer = answer
+        self.opened = self.closed = 0
+        self.asked: Counter[str] = Counter()
+        self.under_way = self.most_under_way = 0
+        self.entered = asyncio.Semaphore(0)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Check]:
+        self.opened += 1
+        try:
+            yield self._check
+        finally:
+            self.closed += 1
+
+    async def _check(self, name: str, allowed: Allowed) -> Operation:
+        await allowed()
+        self.asked[name] += 1
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        self.entered.release()
+        try:
+            return await self.answer(name)
+        finally:
+            self.under_way -= 1
+
+
+class Counting:
+    """Airflow's `Stats`, as far as it is used."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.gauges: dict[str, float] = {}
+        self.timings: dict[str, list[float]] = {}
+
+    def incr(self, stat: str, count: int = 1) -> None:
+        self.counts[stat] += count
+
+    def gauge(self, stat: str, value: float) -> None:
+        self.gauges[stat] = value
+
+    def timing(self, stat: str, dt: float) -> None:
+        self.timings.setdefault(stat, []).append(dt)
+
+
+def budget() -> CheckBudget:
+    return CheckBudget((Limit(100_000, 3600.0),))
+
+
+async def collect(subject: Poller, waitings: list[Waiting], **more: object) -> list[Ending]:
+    async with subject.waiting(waitings, **more) as endings:  # type: ignore[arg-type]
+        return [ending async for ending in endings]
+
+
+async def done(name: str) -> Operation:
+    return operation(name)
+
+
+async def never(name: str) -> Operation:
+    return operation(name, OperationState.RUNNING)
+
+
+TRIGGER: contextvars.ContextVar[str] = contextvars.ContextVar("trigger_id", default="nobody")
+
+
+class Written(logging.Handler):
+    """Lines, each with the context that it was written in, as Airflow routes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((TRIGGER.get(), record.getMessage()))
