@@ -263,6 +263,15 @@ class Claimant:
             try:
                 self.archive.record_submission(number, claim.scope, submission, claim.over)
             except ArchiveError as error:
+                # Before anything else: killed while it waits, or one of many that fail, this line is all there is.
+                log.error(
+                    "%s was taken as operation %s (fingerprint %s, attempt %d), and that can't be put on record: %s",
+                    submission.audio_uri,
+                    submission.operation_id,
+                    submission.fingerprint,
+                    number,
+                    error.what,
+                )
                 if pause_s is not None:
                     self.sleep(pause_s)
                     continue

@@ -146,6 +146,10 @@ class Archive:
                 operation_id=operation_id,
                 recording=entry.submission.audio_uri,
             )
+        else:
+            # Of two who put it on record at once, each may have written one of the two files. How old it is must be
+            # the same for whoever decides by it and for `expire`.
+            attempt = replace(attempt, submitted_at=there.submitted_at)
         outcome = self.outcome(operation_id)
         if outcome is None:
             return attempt

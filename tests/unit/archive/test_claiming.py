@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
+from airflow_speechkit.api.operation import Operation
 from airflow_speechkit.archive.batch import How, SubmitOutcome
 from airflow_speechkit.archive.forgetting import forget
 from airflow_speechkit.archive.labels import MOST_NAMED
+from airflow_speechkit.archive.layout import SUBMISSION_FILE, operation_file
 from airflow_speechkit.archive.ledger import Stage
 from airflow_speechkit.archive.lost import adopt
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError, RecordingError
-from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.folder import Folder
+from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 from tests.unit.archive.world import T0, Clock, Life, Service, answer, item, lost, mortal, submitter
 
 
@@ -170,3 +177,50 @@ class TestAnswersThatHaveGone:
         assert f"archive forget {operation_id} --archive {archive.url}" in str(raised.value)
         assert raised.value.retry_can_help is False
         assert service.accepted["1"] == 1
+
+
+class Full(Folder):
+    """A disk on which there is no room once something was sent."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        if name.endswith(".operation.json"):
+            raise ArchiveError(f"Can't write {name}: no space left")
+        return super().create(name, data)
+
+
+class TestOnRecord:
+    def test_each_of_many_ids_that_can_not_be_put_on_record_stands_in_the_log(
+        self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        all_sent = Barrier(4)
+
+        def send(link: str, settings: RecognitionSettings) -> Operation:
+            operation = service.send(link, settings)
+            all_sent.wait(10)
+            return operation
+
+        full = replace(archive, folder=Full(**vars(archive.folder)))
+        with pytest.raises(ArchiveError, match="no space left"):
+            submitter(full, service, send=send, side_by_side=4).submit([item(name) for name in "1234"])
+        assert len(service.operations) == 4
+        assert all(operation_id in caplog.text for operation_id in service.operations)
+
+    def test_an_age_that_two_writers_put_down_differently_is_one_age(self, archive: Archive, service: Service) -> None:
+        [outcome] = submitter(archive, service).submit([item("1")])
+        operation_id = outcome.operation_id or ""
+        place = operation_file(operation_id, SUBMISSION_FILE)
+        record = json.loads(archive.folder.read(place))
+        record["submission"]["submitted_at"] = (T0 + timedelta(minutes=20)).isoformat()
+        (Path(archive.folder.root) / place).write_text(json.dumps(record))
+        service.clock.time = T0 + timedelta(days=3, minutes=10)
+        asked = []
+
+        def gone(one: str) -> bool:
+            asked.append(one)
+            assert len(asked) < 5, "it is asked for without end"
+            return False
+
+        assert ways(submitter(archive, service, ask=gone, run="later").submit([item("1")])) == [How.JOINED]
+        service.clock.time += timedelta(minutes=20)
+        assert ways(submitter(archive, service, ask=gone, run="later").submit([item("1")])) == [How.SUBMITTED]
+        assert asked == [operation_id]
