@@ -74,6 +74,7 @@ class Submitter:
     def __post_init__(self) -> None:
         self._pace = Pace(self.policy.submits_per_hour)
         self._budget = Budget(self.policy.max_billed_seconds)
+        self._last: list[Case] = []
         self._claimant = Claimant(
             archive=self.archive,
             send=self.send,
@@ -93,6 +94,11 @@ class Submitter:
             budget=self._budget,
         )
 
+    @property
+    def concluded(self) -> list[SubmitOutcome]:
+        """What became of the recordings of the last `submit`, as far as it came."""
+        return [replace(case.outcome, item=case.item) for case in self._last if case.outcome is not None]
+
     def submit(self, items: Sequence[ToSubmit]) -> list[SubmitOutcome]:
         """Get every recording its operation. Killed at any point and started again, it goes on where it was.
 
@@ -104,7 +110,7 @@ class Submitter:
         :return: one for each item, in the same order
         :raises SpeechKitError: nothing more could be sent; a retry goes on from there
         """
-        cases = self._cases(items)
+        cases = self._last = self._cases(items)
         with ThreadPoolExecutor(self.policy.side_by_side, thread_name_prefix="speechkit-submit") as pool:
             try:
                 self._look_up(pool, cases)

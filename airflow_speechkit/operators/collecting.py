@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from airflow.providers.common.compat.sdk import AirflowFailException
+
 from airflow_speechkit.archive.batch import How
 from airflow_speechkit.archive.keeping import keep_operation
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
@@ -67,14 +69,26 @@ def collect(
         )
 
 
-def name_ids(outcomes: Iterable[SubmitOutcome]) -> None:
-    """Log the operation ids of a failing task that has no archive: nothing else would know them."""
-    ids = list(dict.fromkeys(one.operation_id for one in outcomes if one.operation_id and one.how in _ACCEPTED))
+def fail_without_archive(error: SpeechKitError, outcomes: Iterable[SubmitOutcome]) -> None:
+    """Log the operation ids of a failing task that has no archive, and see that it isn't tried again for nothing.
+
+    :param error: what it fails with
+    :param outcomes: what became of its recordings until then
+    :raises AirflowFailException: a submission was lost. With an archive the retry would find it there, and send nothing
+    """
+    known = list(outcomes)
+    # Nothing else would know them.
+    ids = list(dict.fromkeys(one.operation_id for one in known if one.operation_id and one.how in _ACCEPTED))
     if ids:
         log.warning(
             "Without an archive nothing remembers the accepted operations. A sensor can be given their ids: %s",
             ", ".join(ids),
         )
+    if lost := [one.item.audio_uri for one in known if one.how is How.LOST]:
+        raise AirflowFailException(
+            f"{error} The task is not tried again: that could pay twice for {lost[0]}"
+            f"{'' if len(lost) == 1 else f' and {len(lost) - 1} more'}, which may have been taken."
+        ) from error
 
 
 def archive_if_ended(hook: SpeechKitHook, archive: Archive, operation_id: str) -> bool:

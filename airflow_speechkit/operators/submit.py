@@ -10,7 +10,6 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
     AirflowSkipException,
     BaseOperator,
     MappedOperator,
@@ -22,8 +21,6 @@ from airflow_speechkit.errors import (
     OperationNotFoundError,
     SettingsError,
     SpeechKitError,
-    SubmissionLostError,
-    SubmissionsFailedError,
     without_query,
 )
 from airflow_speechkit.recordings.pattern import is_pattern
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_speechkit.archive.batch import OnFailure, Origin, SubmitOutcome, SubmitPolicy
+    from airflow_speechkit.archive.batch import OnFailure, Origin, SubmitOutcome, SubmitPolicy, ToSubmit
     from airflow_speechkit.archive.handing_on import Receiver
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.archive.submitting import Submitter
@@ -224,7 +221,7 @@ class SpeechKitSubmitOperator(BaseOperator):
                     ask=lambda operation_id: _still_known(hook, operation_id),
                     price_note=lambda settings: price_note(settings.model),
                 )
-                outcomes = submitter.submit(items)
+                outcomes = self._submit(submitter, items)
                 if receiver is not None:
                     outcomes = _new(archive, outcomes, receiver)
                 ids = self._hand_on(submitter, outcomes, on_failure, hook)
@@ -302,6 +299,16 @@ class SpeechKitSubmitOperator(BaseOperator):
         ti = context.get("ti")
         return None if ti is None else Receiver(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
 
+    def _submit(self, submitter: Submitter, items: Sequence[ToSubmit]) -> list[SubmitOutcome]:
+        from airflow_speechkit.operators.collecting import fail_without_archive
+
+        try:
+            return submitter.submit(items)
+        except SpeechKitError as error:
+            if self.archive is False:
+                fail_without_archive(error, submitter.concluded)
+            raise
+
     def _hand_on(
         self,
         submitter: Submitter,
@@ -309,7 +316,7 @@ class SpeechKitSubmitOperator(BaseOperator):
         on_failure: OnFailure,
         hook: SpeechKitHook,
     ) -> list[str]:
-        from airflow_speechkit.operators.collecting import archive_if_ended, collect, name_ids
+        from airflow_speechkit.operators.collecting import archive_if_ended, collect, fail_without_archive
 
         try:
             return submitter.hand_on(outcomes, on_failure)
@@ -321,11 +328,8 @@ class SpeechKitSubmitOperator(BaseOperator):
                 except SpeechKitError as trouble:
                     self.log.warning("What was submitted before can't be looked after: %s", trouble)
                 raise
-            name_ids(outcomes)
-            if not _is_lost(error):
-                raise
-            # With an archive the retry would find the lost submission there, and send nothing.
-            raise AirflowFailException(f"{error} The task is not tried again: that could pay twice.") from error
+            fail_without_archive(error, outcomes)
+            raise
 
     def _check_length(self, length: int) -> None:
         """Refuse a list that Airflow would refuse after it was paid for."""
@@ -383,11 +387,6 @@ def _new(archive: Archive, outcomes: Sequence[SubmitOutcome], receiver: Receiver
     reused = [one.operation_id for one in outcomes if one.how is How.REUSED and one.operation_id]
     old = old_ones(archive, receiver, reused)
     return [one for one in outcomes if one.operation_id not in old]
-
-
-def _is_lost(error: SpeechKitError) -> bool:
-    errors = error.errors if isinstance(error, SubmissionsFailedError) else (error,)
-    return any(isinstance(one, SubmissionLostError) for one in errors)
 
 
 def _still_known(hook: SpeechKitHook, operation_id: str) -> bool:

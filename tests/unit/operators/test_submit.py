@@ -7,6 +7,7 @@ import re
 import wave
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 import pytest
@@ -24,7 +25,9 @@ from airflow_speechkit.errors import (
     SubmissionLostError,
     SubmissionsFailedError,
 )
+from airflow_speechkit.operators.intake import Intake
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from airflow_speechkit.settings import RecognitionSettings
 from tests.fixtures.direct import OGG, Desk
 
 
@@ -280,6 +283,30 @@ def test_without_an_archive_a_request_that_may_have_been_taken_is_not_tried_agai
     desk.emulator.fault("garbage", on="submit", times=1)
     with pytest.raises((SubmissionLostError, SubmissionsFailedError)):
         submit(audio)
+
+
+def test_without_an_archive_nothing_is_tried_again_after_a_lost_one_whatever_ended_the_task(
+    desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends, sent = Intake.send, Semaphore(0)
+
+    def send(self: Intake, link: str, settings: RecognitionSettings) -> Any:
+        if link.endswith("/3.ogg"):
+            assert sent.acquire(timeout=30)
+            assert sent.acquire(timeout=30)
+            raise AuthenticationError("The key was refused", http_status=401)
+        try:
+            return sends(self, link, settings)
+        finally:
+            sent.release()
+
+    monkeypatch.setattr(Intake, "send", send)
+    for name in "123":
+        desk.put(f"{name}.ogg")
+    desk.emulator.fault("garbage", on="submit", times=1)
+    with pytest.raises(AirflowFailException, match=r"(?s)key was refused.*could pay twice for .*\.ogg"):
+        submit([f"s3://{desk.bucket}/{desk.prefix}/{name}.ogg" for name in "123"], archive=False)
+    assert "A sensor can be given their ids" in caplog.text
 
 
 def test_without_an_archive_the_ids_of_a_failed_task_are_in_its_log(
