@@ -120,7 +120,7 @@ class Trouble:
     def __init__(self, operation_id: str, too_many: TooMany, may_hold: Callable[[], bool] = lambda: True) -> None:
         self.operation_id = operation_id
         self.too_many = too_many
-        self._may_hold = may_hold
+        self.may_hold = may_hold
         self._failures = 0
         #: Of errors that can pass and of those that can't: how many, and when they began.
         self._runs: dict[bool, tuple[int, float]] = {}
@@ -146,7 +146,7 @@ class Trouble:
         seconds = pause_s(self._failures)
         if isinstance(error, QuotaExceededError):
             seconds = max(seconds, error.retry_after_s or 0.0)
-        held = holding and self._held_s + seconds <= HELD_S and self._may_hold()
+        held = holding and self._held_s + seconds <= HELD_S and self.may_hold()
         if held:
             self._held_s += seconds
         elif holding:
@@ -169,6 +169,9 @@ def keeping(operation: Operation, *, delete: bool, trouble: Trouble) -> Generato
 
     recognition: bytes | None = None
     broken: RecognitionFailedError | None = None
+    if not trouble.may_hold():
+        # The try alone can hold the answer for minutes, where the archive doesn't answer.
+        return LetGo(Pause(min(LET_GO_S, LONGEST_PAUSE_S), holding=False))
     if is_fetched_apart(operation):
         recognition, broken = yield from _fetching(Trouble(operation.id, trouble.too_many))
     while isinstance(error := (yield Keep(recognition, broken)), SpeechKitError):

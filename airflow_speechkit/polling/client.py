@@ -1,11 +1,11 @@
-"""The client that a poller asks through, opened anew where its key was refused."""
+"""A client that is opened anew where its key was refused."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from airflow_speechkit.api.operation import Operation
 from airflow_speechkit.errors import SpeechKitError
@@ -18,23 +18,25 @@ Allowed = Callable[[], Awaitable[None]]
 Check = Callable[[str, Allowed], Awaitable[Operation]]
 OpenCheck = Callable[[], AbstractAsyncContextManager[Check]]
 
+ClientT = TypeVar("ClientT")
+
 log = logging.getLogger(__name__)
 
 
-class _Opened:
+class _Opened(Generic[ClientT]):
     """An open client, closed with its last user once it has been replaced."""
 
-    def __init__(self, check: Check, opened: AsyncExitStack) -> None:
-        self.check = check
+    def __init__(self, client: ClientT, opened: AsyncExitStack) -> None:
+        self.client = client
         self._opened = opened
         self._users = 0
         self._replaced = False
 
     @asynccontextmanager
-    async def used(self) -> AsyncIterator[Check]:
+    async def used(self) -> AsyncIterator[ClientT]:
         self._users += 1
         try:
-            yield self.check
+            yield self.client
         finally:
             self._users -= 1
             if self._replaced and not self._users:
@@ -46,15 +48,15 @@ class _Opened:
             await self._opened.aclose()
 
 
-class PollingClient:
-    """One client for all checks, open as long as the ``async with`` statement.
+class RenewedClient(Generic[ClientT]):
+    """One client for many requests, open as long as the ``async with`` statement.
 
-    :param open_check: opens it: reads the connection, and with it the key
+    :param open_client: opens it: reads the connection, and with it the key
     """
 
-    def __init__(self, open_check: OpenCheck) -> None:
-        self._open_check = open_check
-        self._opened: _Opened | None = None
+    def __init__(self, open_client: Callable[[], AbstractAsyncContextManager[ClientT]]) -> None:
+        self._open_client = open_client
+        self._opened: _Opened[ClientT] | None = None
         self._refused = False
 
     async def __aenter__(self) -> Self:
@@ -74,14 +76,14 @@ class PollingClient:
         self._refused = True
 
     @asynccontextmanager
-    async def check(self) -> AsyncIterator[Check]:
-        """Give out what to ask with."""
+    async def used(self) -> AsyncIterator[ClientT]:
+        """Give out what to ask with: to each who asks until its own ``async with`` ends."""
         if self._refused:
             self._refused = False
             await self._reopen()
         assert self._opened is not None  # noqa: S101
-        async with self._opened.used() as check:
-            yield check
+        async with self._opened.used() as client:
+            yield client
 
     async def _reopen(self) -> None:
         try:
@@ -94,7 +96,7 @@ class PollingClient:
         if before is not None:
             await before.replaced()
 
-    async def _open(self) -> _Opened:
+    async def _open(self) -> _Opened[ClientT]:
         async with AsyncExitStack() as stack:
-            check = await stack.enter_async_context(self._open_check())
-            return _Opened(check, stack.pop_all())
+            client = await stack.enter_async_context(self._open_client())
+            return _Opened(client, stack.pop_all())

@@ -23,7 +23,7 @@ from airflow_speechkit.errors import (
     UnreachableError,
 )
 from airflow_speechkit.polling import registry
-from airflow_speechkit.polling.client import OpenCheck, PollingClient
+from airflow_speechkit.polling.client import OpenCheck, RenewedClient
 from airflow_speechkit.polling.dispatcher import Dispatcher
 from airflow_speechkit.polling.endings import Endings, Log, Place
 from airflow_speechkit.polling.metrics import Gauges, NoStats, Stats
@@ -60,7 +60,7 @@ class Poller:
         self.dispatcher = Dispatcher(budget)
         self._stats: Stats = stats or NoStats()
         self._gauges = Gauges(self._stats, key)
-        self._client = PollingClient(open_check)
+        self._client = RenewedClient(open_check)
         self._loop = asyncio.get_running_loop()
         self._subscribers: dict[str, list[Endings]] = {}
         self._runner: asyncio.Task[None] | None = None
@@ -201,7 +201,7 @@ class Poller:
         permit = _Permit(self, spent_at)
         try:
             self._stats.incr("speechkit.checks")
-            async with self._client.check() as check:
+            async with self._client.used() as check:
                 operation = await check(operation_id, permit.allowed)
         except asyncio.CancelledError:
             dispatcher.put_back(operation_id, self._now())

@@ -1,4 +1,4 @@
-"""How a triggerer reaches archives: aside of its event loop, in a few threads that all triggers share.
+"""How a triggerer reaches archives: aside of its event loop, in a few threads for each.
 
 An archive that doesn't answer holds each thread that asks it for minutes. In the event loop's own threads that would
 stop whatever else the triggers of this process do there.
@@ -10,7 +10,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.keeping import HELD_S, Keep, keep_operation
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 #: Credentials of the archive's storage may change while a triggerer lives.
 REOPENED_EVERY_S = 600.0
 
-#: Threads that reach archives.
-AT_ONCE = 8
+#: Threads that reach one archive. Each archive has its own: one that doesn't answer keeps no other waiting.
+AT_ONCE = 4
 
 #: An archive that has not answered for so long is taken to be away: its own timeouts add up to many minutes. Enough for
 #: the largest answer on a slow line.
@@ -60,18 +60,99 @@ class PlacesOfLoop:
 #: For results that are being fetched or held.
 fetching_places = PlacesOfLoop(FETCHED_AT_ONCE)
 
-_threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="speechkit-archive")
-#: Nothing queues for the threads: what queues there can't be dropped.
-_free_threads = PlacesOfLoop(AT_ONCE)
-#: Since when each archive could not be written, by a clock that nobody sets.
-_away_since: dict[str, float] = {}
-#: When a thread came back last, with whatever.
-_answered_at = 0.0
+
+class Reached:
+    """One archive, as the triggers of this process reach it.
+
+    :param url: the archive's
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        #: Since when it could not be written, by a clock that nobody sets.
+        self.away_since: float | None = None
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="speechkit-archive")
+        #: Nothing queues for the threads: what queues there can't be dropped.
+        self._free_threads = PlacesOfLoop(AT_ONCE)
+        #: When a thread came back last, with whatever.
+        self._answered_at = 0.0
+        #: Looks under way, one in each event loop.
+        self._looks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
+
+    async def aside(self, do: Callable[[], None]) -> None:
+        """Do something with the archive in a thread.
+
+        :raises StorageError: it can't be done, or the archive doesn't answer
+        """
+        await self._have_thread()
+        loop, free = asyncio.get_running_loop(), self._free_threads.get()
+
+        def came_back(_: Future[None]) -> None:
+            self._answered_at = time.monotonic()
+            # Nobody is left to be told where the loop has ended.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(free.release)
+
+        try:
+            at_work = self._threads.submit(do)
+        except BaseException:
+            free.release()
+            raise
+        # Only once the thread is back: whoever waits for it may go before.
+        at_work.add_done_callback(came_back)
+        try:
+            async with asyncio.timeout(ANSWERS_WITHIN_S):
+                await asyncio.wrap_future(at_work)
+        except TimeoutError:
+            raise self._silent() from None
+        finally:
+            # It knows the error, whose traceback knows this frame, and with it the answer.
+            del at_work
+
+    async def look(self, operation_id: str) -> None:
+        """See whether the archive is there, with all who ask meanwhile.
+
+        :raises StorageError: it is not
+        """
+        loop = asyncio.get_running_loop()
+        look = self._looks.get(loop)
+        if look is None:
+            self._looks = {one: task for one, task in self._looks.items() if not one.is_closed()}
+            look = self._looks[loop] = loop.create_task(self.aside(lambda: _look_at(self.url, operation_id)))
+            look.add_done_callback(self._looked)
+        # Others still wait for it when this one is cancelled.
+        await asyncio.shield(look)
+
+    def _looked(self, look: asyncio.Task[None]) -> None:
+        self._looks.pop(look.get_loop(), None)
+        if not look.cancelled() and look.exception() is None:
+            # Whether it can be written again is found out by the next answer.
+            self.away_since = None
+
+    async def _have_thread(self) -> None:
+        """Wait for a thread as long as any comes back."""
+        while True:
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(ANSWERS_WITHIN_S):
+                    await self._free_threads.get().acquire()
+            except TimeoutError:
+                if self._answered_at < began:
+                    raise self._silent() from None
+            else:
+                return
+
+    def _silent(self) -> ArchiveError:
+        return ArchiveError(f"The archive at {self.url} has not answered for {ANSWERS_WITHIN_S:g} s")
+
+
+#: One for each archive that triggers name: a few.
+_reached = cache(Reached)
 
 
 def may_hold(url: str) -> bool:
     """Tell whether an answer may be held for an archive: not where it has been away for as long as one is held."""
-    since = _away_since.get(url)
+    since = _reached(url).away_since
     return since is None or time.monotonic() - since <= HELD_S
 
 
@@ -80,12 +161,15 @@ async def keep(url: str, operation: Operation, step: Keep) -> None:
 
     :raises StorageError: it can't be written, or the archive doesn't answer
     """
+    archive = _reached(url)
     try:
-        await _aside(url, lambda: _keep_at(url, operation, step))
-    except StorageError:
-        _away_since.setdefault(url, time.monotonic())
+        await archive.aside(lambda: _keep_at(url, operation, step))
+    except StorageError as error:
+        # A damaged file of one operation is no matter of the others.
+        if error.retry_can_help and archive.away_since is None:
+            archive.away_since = time.monotonic()
         raise
-    _away_since.pop(url, None)
+    archive.away_since = None
 
 
 async def reach(url: str, operation_id: str) -> None:
@@ -93,53 +177,7 @@ async def reach(url: str, operation_id: str) -> None:
 
     :raises StorageError: it is not
     """
-    await _aside(url, lambda: _look_at(url, operation_id))
-
-
-async def _aside(url: str, do: Callable[[], None]) -> None:
-    await _have_thread(url)
-    loop, free = asyncio.get_running_loop(), _free_threads.get()
-
-    def came_back(_: Future[None]) -> None:
-        global _answered_at
-        _answered_at = time.monotonic()
-        # Nobody is left to be told where the loop has ended.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(free.release)
-
-    try:
-        at_work = _threads.submit(do)
-    except BaseException:
-        free.release()
-        raise
-    # Only once the thread is back: whoever waits for it may go before.
-    at_work.add_done_callback(came_back)
-    try:
-        async with asyncio.timeout(ANSWERS_WITHIN_S):
-            await asyncio.wrap_future(at_work)
-    except TimeoutError:
-        raise _silent(url) from None
-    finally:
-        # It knows the error, whose traceback knows this frame, and with it the answer.
-        del at_work
-
-
-async def _have_thread(url: str) -> None:
-    """Wait for a thread as long as any comes back."""
-    while True:
-        began = time.monotonic()
-        try:
-            async with asyncio.timeout(ANSWERS_WITHIN_S):
-                await _free_threads.get().acquire()
-        except TimeoutError:
-            if _answered_at < began:
-                raise _silent(url) from None
-        else:
-            return
-
-
-def _silent(url: str) -> ArchiveError:
-    return ArchiveError(f"The archive at {url} has not answered for {ANSWERS_WITHIN_S:g} s")
+    await _reached(url).look(operation_id)
 
 
 def _keep_at(url: str, operation: Operation, step: Keep) -> None:
@@ -147,7 +185,12 @@ def _keep_at(url: str, operation: Operation, step: Keep) -> None:
 
 
 def _look_at(url: str, operation_id: str) -> None:
-    _open(url, _age()).outcome(operation_id)
+    try:
+        _open(url, _age()).outcome(operation_id)
+    except StorageError as error:
+        # All who wait are told the same: a damaged file of one operation must not end the others' waits.
+        if error.retry_can_help:
+            raise
 
 
 def _age() -> int:

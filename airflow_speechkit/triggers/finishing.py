@@ -21,8 +21,9 @@ from airflow_speechkit.archive.keeping import (
     keeping,
     reaching,
 )
-from airflow_speechkit.errors import ResultExpiredError, SpeechKitError, StorageError
+from airflow_speechkit.errors import AuthenticationError, ResultExpiredError, SpeechKitError, StorageError
 from airflow_speechkit.hooks.archive import is_too_much
+from airflow_speechkit.polling.client import RenewedClient
 from airflow_speechkit.triggers import archiving
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ FETCHED_AT_ONCE = 4
 class Finisher:
     """Archives the answers of what has ended, and tells how it ended.
 
-    :param hook: the service's connection
+    :param hook: gives a hook of the service's connection as it is now: one reads its connection, and key, once
     :param archive: the archive's URL; ``None``: answers are not archived
     :param delete_after_archiving: v3: have the service delete a result once it is archived
     """
 
-    def __init__(self, hook: SpeechKitHook, archive: str | None, *, delete_after_archiving: bool) -> None:
+    def __init__(self, hook: Callable[[], SpeechKitHook], archive: str | None, *, delete_after_archiving: bool) -> None:
         self.failed: list[str] = []
         self.gone: list[str] = []
         #: What kept answers from being archived. The service has them for three days, so a retry can go on.
@@ -59,7 +60,7 @@ class Finisher:
         #: Of operations whose answers can't be archived yet.
         self._troubles: dict[str, Trouble] = {}
         self._let_go: dict[str, Pause] = {}
-        self._client: SpeechKitAsyncClient | None = None
+        self._client: RenewedClient[SpeechKitAsyncClient] | None = None
         self._opening = asyncio.Lock()
         self._opened = AsyncExitStack()
 
@@ -132,23 +133,29 @@ class Finisher:
         try:
             match step:
                 case Fetch():
-                    return await (await self._open_client()).get_recognition(operation.id, seen_done=True)
+                    return await self._ask(lambda client: client.get_recognition(operation.id, seen_done=True))
                 case Keep():
                     await archiving.keep(archive, operation, step)
                 case Delete():
-                    await (await self._open_client()).delete_recognition(operation.id)
+                    await self._ask(lambda client: client.delete_recognition(operation.id))
                 case Pause(seconds):
                     await asyncio.sleep(seconds)
         except SpeechKitError as error:
             return error
         return None
 
-    async def _open_client(self) -> SpeechKitAsyncClient:
+    async def _ask(self, request: Callable[[SpeechKitAsyncClient], Awaitable[T]]) -> T:
         # With the first result: thousands of triggers wait, and each would hold a session all the while.
         async with self._opening:
             if self._client is None:
-                self._client = await self._opened.enter_async_context(self._hook.async_client())
-            return self._client
+                client = RenewedClient(lambda: self._hook().async_client())
+                self._client = await self._opened.enter_async_context(client)
+        try:
+            async with self._client.used() as opened:
+                return await request(opened)
+        except AuthenticationError:
+            self._client.refused()
+            raise
 
 
 async def _look(archive: str, operation_id: str, step: Step) -> Came:

@@ -114,7 +114,7 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
         groups: dict[str, list[Waiting]] = defaultdict(list)
         for one in self.waiting:
             groups[one.get("api_version", "v2")].append(Waiting(**one))
-        finisher = Finisher(self._hook(), self.archive, delete_after_archiving=self.delete_after_archiving)
+        finisher = Finisher(self._hook, self.archive, delete_after_archiving=self.delete_after_archiving)
         try:
             async with (
                 asyncio.timeout(self._time_s(time.time())),
