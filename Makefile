@@ -17,6 +17,8 @@ VENV ?= .venv
 VENV_2_11 ?= .venv-2.11
 
 UV := .work/uv/bin/uv
+# What an editable installation reads of the two distributions.
+PROJECTS := pyproject.toml airflow_speechkit/__init__.py emulator/pyproject.toml emulator/speechkit_emulator/__init__.py
 UV_COMPILE := $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --python-version 3.11
 # What was there two weeks after Airflow 2.11.2 came out. Two providers whose floors are younger may be newer, and so may
@@ -26,6 +28,7 @@ COMPILE_2_11 := $(UV_COMPILE) --python-platform linux --exclude-newer 2026-03-28
 	$(foreach name,$(NEWER),--exclude-newer-package $(name)=2026-11-22)
 RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
+EMULATOR_PYTEST := cd emulator && $(abspath $(RUN)) -m pytest
 
 .PHONY: help setup demo test unit integration system lint docs wheel faults bench coverage test-airflow-2.11 \
 	lock lock-check clean FORCE
@@ -67,22 +70,22 @@ define fill
 @touch $@
 endef
 
-# The project itself, as it stands in this folder.
+# The provider and the emulator, as they stand in this folder.
 define add_project
-@$(UV) pip install --quiet --no-deps --no-build-isolation --python "$(1)/bin/python" --editable .
+@$(UV) pip install --quiet --no-deps --no-build-isolation --python "$(1)/bin/python" --editable . --editable emulator
 @touch $@
 endef
 
 $(VENV)/.installed: .work/python$(VENV) locks/dev.txt | $(UV)
 	$(call fill,$(VENV),$(PYTHON),locks/dev.txt)
 
-$(VENV)/.project: $(VENV)/.installed pyproject.toml airflow_speechkit/__init__.py
+$(VENV)/.project: $(VENV)/.installed $(PROJECTS)
 	$(call add_project,$(VENV))
 
 $(VENV_2_11)/.installed: .work/python$(VENV_2_11) locks/airflow-2.11.txt | $(UV)
 	$(call fill,$(VENV_2_11),$(PYTHON_2_11),locks/airflow-2.11.txt)
 
-$(VENV_2_11)/.project: $(VENV_2_11)/.installed pyproject.toml airflow_speechkit/__init__.py
+$(VENV_2_11)/.project: $(VENV_2_11)/.installed $(PROJECTS)
 	$(call add_project,$(VENV_2_11))
 
 demo: setup  ## run the main job with the emulator: recordings in a bucket become rows in DuckDB
@@ -92,8 +95,10 @@ test: unit integration system  ## run all tests: unit, integration, system
 
 unit: setup  ## test without Airflow's database
 	$(PYTEST) tests/unit
+	$(EMULATOR_PYTEST) tests/unit
 
 integration: setup  ## let Airflow run the example DAGs against the emulator
+	$(EMULATOR_PYTEST) tests/integration
 	$(PYTEST) tests/integration
 
 system: setup  ## test with a real scheduler, triggerer and executor on PostgreSQL
@@ -102,9 +107,10 @@ system: setup  ## test with a real scheduler, triggerer and executor on PostgreS
 faults: setup  ## break things at every step and count what was paid and what was lost
 	$(PYTEST) tests/faults
 
-wheel: setup  ## build the wheel and test it in an environment of its own
+wheel: setup  ## build both wheels and test each in an environment of its own
 	@rm -rf dist
 	$(UV) build --quiet --wheel --no-build-isolation --python $(RUN) --out-dir dist .
+	$(UV) build --quiet --wheel --no-build-isolation --python $(RUN) --out-dir dist emulator
 	UV="$(CURDIR)/$(UV)" $(PYTEST) tests/packaging
 
 lint: setup  ## check style, types and the directions of imports
@@ -126,12 +132,15 @@ test-airflow-2.11: $(VENV_2_11)/.project  ## run the unit tests and one DAG on t
 	$(VENV_2_11)/bin/python -c 'import airflow; assert airflow.__version__ == "2.11.2", airflow.__version__'
 	$(VENV_2_11)/bin/python -m pytest tests/unit tests/integration/test_oldest_airflow.py
 
+# The emulator isn't published, so no index has what the extra `emulator` names: its own requirements stand for it.
+SOURCES := pyproject.toml --extra duckdb --extra postgres emulator/pyproject.toml
+
 # All locks made anew in .work/locks, keeping what still fits of those that are there.
 define compile_locks
 @rm -rf .work/locks && mkdir -p .work/locks && cp locks/*.txt .work/locks/
 @$(UV_COMPILE) --universal locks/uv.in -o .work/locks/uv.txt
-@$(UV_COMPILE) --universal --all-extras pyproject.toml locks/dev.in -o .work/locks/dev.txt
-@$(COMPILE_2_11) --all-extras pyproject.toml locks/airflow-2.11.in -o .work/locks/airflow-2.11.txt
+@$(UV_COMPILE) --universal $(SOURCES) locks/dev.in -o .work/locks/dev.txt
+@$(COMPILE_2_11) $(SOURCES) locks/airflow-2.11.in -o .work/locks/airflow-2.11.txt
 endef
 
 lock: $(UV)  ## bring the locks up to date with pyproject.toml and locks/*.in, keeping what still fits

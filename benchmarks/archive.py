@@ -45,7 +45,7 @@ def accept(link: str, settings: RecognitionSettings) -> Operation:
 def main(recordings: int) -> None:
     logging.getLogger("airflow_speechkit").setLevel(logging.ERROR)
     server = subprocess.Popen(
-        [sys.executable, "-m", "airflow_speechkit.emulator.storage_server", "0"],
+        [sys.executable, "-m", "speechkit_emulator.storage_server", "0"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -187,7 +187,7 @@ def main() -> int:
     if arguments.way:
         return one_way(arguments.way)
 
-    from airflow_speechkit.emulator.process import EmulatorProcess
+    from speechkit_emulator.process import EmulatorProcess
 
     rows = []
     for way in WAYS:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     import psutil
 
-    from airflow_speechkit.emulator.process import EmulatorProcess
+    from speechkit_emulator.process import EmulatorProcess
     from tests.fixtures.airflow import RealAirflow
 
 ROOT = Path(__file__).parents[1]
@@ -328,7 +328,7 @@ def one_way(airflow: RealAirflow, emulator: EmulatorProcess, way: str, tasks: in
 
 
 def measure(tasks: int, home: Path) -> list[dict[str, Any]]:
-    from airflow_speechkit.emulator.process import EmulatorProcess
+    from speechkit_emulator.process import EmulatorProcess
     from tests.fixtures.airflow import Component, RealAirflow
     from tests.fixtures.postgres import start_postgres
 

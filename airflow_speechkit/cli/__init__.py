@@ -24,11 +24,9 @@ if TYPE_CHECKING:
 _EXTRAS = {
     "airflow.providers.duckdb": "duckdb",
     "airflow.providers.postgres": "postgres",
-    "av": "emulator",
     "duckdb": "duckdb",
-    "moto": "emulator",
-    "pocketsphinx": "emulator",
     "rich": "emulator",
+    "speechkit_emulator": "emulator",
 }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.demo.airflow import Airflow, DagFailedError
 from airflow_speechkit.demo.display import Display
-from airflow_speechkit.emulator.process import EmulatorProcess
+from speechkit_emulator.process import EmulatorProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

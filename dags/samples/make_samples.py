@@ -211,7 +211,7 @@ def word_errors(said: list[str], heard: list[str]) -> int:
 
 def listen(manifest: list[dict[str, Any]]) -> None:
     """Recognise the recordings as the emulator does, and print how well that went."""
-    from airflow_speechkit.emulator.hearing import hear
+    from speechkit_emulator.hearing import hear
 
     errors = words = 0
     for call in manifest:

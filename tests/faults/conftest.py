@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_speechkit.emulator.process import EmulatorProcess
+from speechkit_emulator.process import EmulatorProcess
 from tests.faults.job import Job
 from tests.faults.matrix import Scene
 from tests.faults.report import printed

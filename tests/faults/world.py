@@ -18,7 +18,7 @@ from tests.fixtures.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.emulator.process import EmulatorProcess
+    from speechkit_emulator.process import EmulatorProcess
 
 SAMPLES = Path(__file__).parents[2] / "dags" / "samples"
 ARCHIVES = "archives"

@@ -134,7 +134,7 @@ def test_an_interrupt_while_airflow_is_at_work_leaves_nothing(demo: Demo, number
 
 
 def test_an_interrupt_while_the_emulator_starts_leaves_nothing_and_tells_no_trace(demo: Demo) -> None:
-    demo.until_it_runs("airflow_speechkit.emulator", "--exit-with-stdin")
+    demo.until_it_runs("speechkit_emulator", "--exit-with-stdin")
     # As Ctrl-C does: to all of the terminal's process group.
     os.killpg(demo.process.pid, signal.SIGINT)
     assert demo.end() == 130, demo.told

@@ -21,7 +21,7 @@ from tests.fixtures.local_airflow import FinishedRun, LocalAirflow
 from tests.unit.results.saying import final, submission, v3
 
 if TYPE_CHECKING:
-    from airflow_speechkit.emulator.process import EmulatorProcess
+    from speechkit_emulator.process import EmulatorProcess
 
 RECORDING = (ROOT / "dags/samples/delivery.ogg").read_bytes()
 #: A word that nothing else in an Airflow's logs or database contains.

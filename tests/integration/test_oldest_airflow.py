@@ -11,7 +11,7 @@ from tests.fixtures.environment import ROOT
 from tests.fixtures.local_airflow import LocalAirflow
 
 if TYPE_CHECKING:
-    from airflow_speechkit.emulator.process import EmulatorProcess
+    from speechkit_emulator.process import EmulatorProcess
 
 RECORDING = ROOT / "dags" / "samples" / "delivery.ogg"
 

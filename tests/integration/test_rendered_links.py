@@ -13,7 +13,7 @@ from tests.fixtures.emulator import airflow_connections
 from tests.fixtures.local_airflow import LocalAirflow
 
 if TYPE_CHECKING:
-    from airflow_speechkit.emulator.process import EmulatorProcess
+    from speechkit_emulator.process import EmulatorProcess
 
 SIGNATURE = "X-Amz-Signature=5ecret5ecret"
 

@@ -24,7 +24,7 @@ from airflow_speechkit.hooks.speechkit import SpeechKitHook
 from airflow_speechkit.settings import RecognitionSettings
 
 if TYPE_CHECKING:
-    from airflow_speechkit.emulator.process import EmulatorProcess
+    from speechkit_emulator.process import EmulatorProcess
 
 Connect = Callable[..., SpeechKitHook]
 

@@ -1,7 +1,8 @@
-"""What ``make wheel`` built, installed with nothing but what it asks for, is a provider that Airflow knows."""
+"""Each wheel that ``make wheel`` built, installed alone with nothing but what it asks for, does its work."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,14 +18,30 @@ UV = os.environ.get("UV", str(ROOT / ".work" / "uv" / "bin" / "uv"))
 
 @pytest.fixture(scope="module")
 def wheel() -> Path:
-    (built,) = (ROOT / "dist").glob("*.whl")
+    (built,) = (ROOT / "dist").glob("airflow_speechkit-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def emulator_wheel() -> Path:
+    (built,) = (ROOT / "dist").glob("speechkit_emulator-*.whl")
     return built
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a fresh environment with the wheel and what it depends on, in the lock's versions."""
-    environment = tmp_path_factory.mktemp("wheel") / "venv"
+    """The programs of a fresh environment with the provider."""
+    return install(wheel, tmp_path_factory.mktemp("provider") / "venv")
+
+
+@pytest.fixture(scope="module")
+def emulator_installed(emulator_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a fresh environment with the emulator."""
+    return install(emulator_wheel, tmp_path_factory.mktemp("emulator") / "venv")
+
+
+def install(wheel: Path, environment: Path) -> Path:
+    """Install a wheel and what it depends on, in the lock's versions; return where its programs are."""
     subprocess.run([UV, "venv", "--quiet", "--python", sys._base_executable, environment], check=True)  # type: ignore[attr-defined]
     versions = ROOT / "locks" / "dev.txt"
     into = environment / "bin" / "python"
@@ -42,14 +59,20 @@ def run(program: Path, *arguments: str, home: Path) -> str:
     return done.stdout
 
 
-def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel: Path) -> None:
-    names = set(zipfile.ZipFile(wheel).namelist())
+@pytest.mark.parametrize(
+    ("built", "package", "folder"),
+    [("wheel", "airflow_speechkit", ROOT), ("emulator_wheel", "speechkit_emulator", ROOT / "emulator")],
+)
+def test_a_wheel_holds_its_package_and_its_data_and_nothing_else(
+    built: str, package: str, folder: Path, request: pytest.FixtureRequest
+) -> None:
+    names = set(zipfile.ZipFile(request.getfixturevalue(built)).namelist())
     tracked = subprocess.run(
-        ["git", "ls-files", "airflow_speechkit"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", package], cwd=folder, capture_output=True, text=True, check=True
     ).stdout.split()
     assert {name for name in names if ".dist-info/" not in name} >= set(tracked)
-    assert {name.split("/")[0].partition("-")[0] for name in names} == {"airflow_speechkit"}
-    assert "airflow_speechkit/py.typed" in names
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {package}
+    assert f"{package}/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -73,3 +96,25 @@ def test_what_a_dag_imports_needs_no_extra(installed: Path, tmp_path: Path) -> N
 
 def test_its_command_line_runs_without_an_extra(installed: Path, tmp_path: Path) -> None:
     assert "transform" in run(installed / "airflow-speechkit", "--help", home=tmp_path)
+
+
+def test_without_the_emulator_its_command_says_what_to_install(installed: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [installed / "airflow-speechkit", "emulator", "--port=0"],
+        env={"PATH": str(installed), "HOME": str(tmp_path)}, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "airflow-speechkit[emulator]" in done.stderr
+
+
+def test_the_emulator_runs_without_airflow(emulator_installed: Path, tmp_path: Path) -> None:
+    assert not (emulator_installed / "airflow").exists()
+    process = subprocess.Popen(
+        [emulator_installed / "speechkit-emulator", "--no-warm", "--exit-with-stdin"],
+        cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["speechkit"].startswith("http://127.0.0.1:")
+        process.terminate()
+        assert process.wait(60) == 0

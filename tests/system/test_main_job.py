@@ -13,7 +13,7 @@ from tests.fixtures.airflow import RealAirflow
 from tests.fixtures.environment import ROOT
 
 if TYPE_CHECKING:
-    from airflow_speechkit.emulator.process import EmulatorProcess
+    from speechkit_emulator.process import EmulatorProcess
 
 SAMPLES = ("delivery.ogg", "doctor.ogg")
 

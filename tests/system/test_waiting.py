@@ -12,7 +12,7 @@ from tests.fixtures.airflow import Component, RealAirflow
 from tests.fixtures.environment import ROOT
 
 if TYPE_CHECKING:
-    from airflow_speechkit.emulator.process import EmulatorProcess
+    from speechkit_emulator.process import EmulatorProcess
 
 #: In the service's seconds: longer than any test, unless it puts the clock forward.
 LONG_S = 40_000

@@ -19,13 +19,13 @@ from airflow_speechkit.archive.forgetting import forget
 from airflow_speechkit.archive.ledger import Failure
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
-from airflow_speechkit.emulator.storage import StorageServer
 from airflow_speechkit.errors import ArchiveError, StorageError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.write import write_tables
 from airflow_speechkit.settings import ApiVersion
+from speechkit_emulator.storage import StorageServer
 from tests.unit.archive.racer import archive_at
 from tests.unit.archive.world import T0, Clock, Service, answer, failure, item, lost, submitter
 

@@ -18,11 +18,11 @@ import pytest
 
 from airflow_speechkit.archive.ledger import Stage
 from airflow_speechkit.archive.store import Archive
-from airflow_speechkit.emulator.storage import StorageServer
 from airflow_speechkit.errors import ArchiveError, SettingsError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.settings import ApiVersion
+from speechkit_emulator.storage import StorageServer
 from tests.unit.archive.racer import archive_at
 from tests.unit.archive.world import T0, Clock, Service, answer, failure, item, submitter
 

@@ -1,0 +1,139 @@
+"""The emulator's own endpoints, below ``/emulator/``: what a test or a demo tells it and asks it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from speechkit_emulator.bounds import LONGEST_S, BadValueError, check_sendable, number
+from speechkit_emulator.clock import timestamp
+from speechkit_emulator.faults import FaultPlan, read_fault
+from speechkit_emulator.standins import read_stand_ins
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from speechkit_emulator.misbehaving import RequestLog
+    from speechkit_emulator.service import Service
+
+
+class Control:
+    """HTTP in front of the emulator's inside; no authorization, loopback only."""
+
+    def __init__(self, service: Service, plan: FaultPlan, log: RequestLog) -> None:
+        self._service = service
+        self._plan = plan
+        self._log = log
+
+    def routes(self) -> list[web.RouteDef]:
+        """Every control endpoint."""
+        return [
+            web.get("/emulator/faults", self.faults),
+            web.post("/emulator/faults", self.add_fault),
+            web.delete("/emulator/faults", self.clear_faults),
+            web.delete("/emulator/faults/{fault_id:[0-9]+}", self.clear_faults),
+            web.get("/emulator/billing", self.billing),
+            web.get("/emulator/requests", self.requests),
+            web.delete("/emulator/requests", self.clear_requests),
+            web.get("/emulator/clock", self.clock),
+            web.post("/emulator/clock", self.advance),
+            web.get("/emulator/credentials", self.credentials),
+            web.delete("/emulator/tokens", self.revoke_tokens),
+            web.post("/emulator/operations", self.stand_ins),
+        ]
+
+    async def faults(self, request: web.Request) -> web.Response:
+        """The planned faults, and how often each was met."""
+        return web.json_response({"faults": [fault.to_json() for fault in self._plan]})
+
+    async def add_fault(self, request: web.Request) -> web.Response:
+        """Plan a fault."""
+        try:
+            fault = read_fault(await _object(request))
+        except BadValueError as error:
+            return _bad(error)
+        return web.json_response(self._plan.add(fault).to_json())
+
+    async def clear_faults(self, request: web.Request) -> web.Response:
+        """Take back one fault, or all."""
+        fault_id = request.match_info.get("fault_id")
+        return web.json_response({"cleared": self._plan.clear(None if fault_id is None else int(fault_id))})
+
+    async def billing(self, request: web.Request) -> web.Response:
+        """Every recognition that was accepted, oldest first."""
+        now, retention_s = self._service.now(), self._service.options.retention_s
+        lines = [
+            operation.bill(now, retention_s)
+            for operation in self._service.operations.values()
+            if not operation.stand_in
+        ]
+        return web.json_response(
+            {"recognitions": lines, "billed_seconds": sum(line["billed_seconds"] for line in lines)}
+        )
+
+    async def requests(self, request: web.Request) -> web.Response:
+        """Counts by kind and outcome; one by one too with ``?log=true``."""
+        answer: dict[str, Any] = {"counts": self._log.to_json()}
+        if request.query.get("log") == "true":
+            answer["log"] = list(self._log.entries)
+        return web.json_response(answer)
+
+    async def clear_requests(self, request: web.Request) -> web.Response:
+        """Begin to count anew."""
+        self._log.clear()
+        return web.json_response({})
+
+    async def clock(self, request: web.Request) -> web.Response:
+        """The service's time."""
+        return web.json_response(self._time())
+
+    async def advance(self, request: web.Request) -> web.Response:
+        """Put the clock forward: ``{"advance_s": 3600}``, seconds of the service's time."""
+        try:
+            self._service.advance(number(0, LONGEST_S)((await _object(request)).get("advance_s"), "advance_s"))
+        except BadValueError as error:
+            return _bad(error)
+        return web.json_response(self._time())
+
+    def _time(self) -> dict[str, Any]:
+        now = self._service.now()
+        return {"now": timestamp(now), "now_s": now, "speed": self._service.clock.speed}
+
+    async def credentials(self, request: web.Request) -> web.Response:
+        """All that the emulator accepts, the authorized key included."""
+        return web.json_response(self._service.credentials.to_json())
+
+    async def revoke_tokens(self, request: web.Request) -> web.Response:
+        """Make every IAM token that was given out invalid."""
+        return web.json_response({"revoked": self._service.store.revoke_tokens()})
+
+    async def stand_ins(self, request: web.Request) -> web.Response:
+        """Have operations on record that nobody submitted, for benchmarks of polling and reading."""
+        try:
+            asked = read_stand_ins(await _object(request))
+        except BadValueError as error:
+            return _bad(error)
+        operations = self._service.stand_ins(
+            asked.operation(self._service.now(), self._service.credentials.service_account_id),
+            asked.count,
+            asked.result(),
+            asked.spread_s,
+        )
+        return web.json_response({"operation_ids": [operation.id for operation in operations]})
+
+
+async def _object(request: web.Request) -> Mapping[str, Any]:
+    try:
+        value = json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise BadValueError("the body is not JSON") from error
+    if not isinstance(value, dict):
+        raise BadValueError("an object is expected")
+    check_sendable(value)
+    return value
+
+
+def _bad(error: BadValueError) -> web.Response:
+    return web.json_response({"error": f"{type(error).__name__}: {error}"}, status=400)

@@ -1,0 +1,186 @@
+"""The service's endpoints, at their real paths, all on one server."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from speechkit_emulator import v2, v3
+from speechkit_emulator.clock import timestamp
+from speechkit_emulator.credentials import check_authorization, check_jwt, new_token
+from speechkit_emulator.faults import OF_OPERATION, Fault
+from speechkit_emulator.operation import Operation, State
+from speechkit_emulator.refusal import INTERNAL, RESOURCE_EXHAUSTED, RefusedError
+from speechkit_emulator.request import invalid, message
+from speechkit_emulator.service import Service, not_ready
+from speechkit_emulator.transcript import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: The faults that struck a request, put there by the server.
+# aiohttp before 3.14 keeps a request's own facts under plain strings, later ones warn of these.
+STRUCK: Any = web.RequestKey("struck", list[Fault]) if hasattr(web, "RequestKey") else "struck"
+
+
+class Endpoints:
+    """HTTP in front of a :class:`Service`."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[web.RouteDef]:
+        """Every endpoint; a route's name says where a fault can strike it."""
+        operation = "/operations/{operation_id:[^/:]+}"
+        return [
+            web.post("/speech/stt/v2/longRunningRecognize", self.submit_v2, name="submit"),
+            web.post("/stt/v3/recognizeFileAsync", self.submit_v3, name="submit_v3"),
+            web.get("/stt/v3/getRecognition", self.recognition, name="recognition", allow_head=False),
+            web.delete("/stt/v3/deleteRecognition", self.delete, name="delete"),
+            web.get(operation, self.operation, name="operation", allow_head=False),
+            web.get(operation + ":cancel", self.cancel, name="cancel", allow_head=False),
+            web.post(operation + ":cancel", self.cancel, name="cancel_post"),
+            web.post("/iam/v1/tokens", self.token, name="iam"),
+            web.get(
+                "/computeMetadata/v1/instance/service-accounts/default/token",
+                self.metadata_token,
+                name="metadata",
+                allow_head=False,
+            ),
+        ]
+
+    async def submit_v2(self, request: web.Request) -> web.Response:
+        """``longRunningRecognize``."""
+        self._authorize(request)
+        asked = v2.read_request(await _body(request), self._service.credentials.folder_id)
+        operation = await self._service.submit(asked, **self._extras(request))
+        return _json(v2.render_operation(operation, operation.created_s - 1, None))
+
+    async def submit_v3(self, request: web.Request) -> web.Response:
+        """``recognizeFileAsync``."""
+        limit = self._service.options.body_limit
+        if (request.content_length or 0) > limit:
+            raise RefusedError(RESOURCE_EXHAUSTED, f"request body is larger than {limit} bytes", status=413)
+        self._authorize(request)
+        v2.check_folder(request.headers.get("x-folder-id"), self._service.credentials.folder_id)
+        body = v3.snake_case(await _body(request))
+        asked = v3.read_request(body)
+        content: bytes | None = None
+        if asked.link is None:
+            try:
+                content = base64.b64decode(body["content"], validate=True)
+            except ValueError as error:
+                raise invalid("content: not base64") from error
+        operation = await self._service.submit(asked, content, **self._extras(request))
+        return _json(v3.render_accepted(operation))
+
+    def _authorize(self, request: web.Request) -> None:
+        service = self._service
+        check_authorization(request.headers.get("Authorization"), service.credentials, service.store, service.now())
+
+    def _extras(self, request: web.Request) -> dict[str, Any]:
+        faults = [fault for fault in request.get(STRUCK, []) if fault.kind in OF_OPERATION]
+        failures = [
+            Failure(fault.code or INTERNAL, fault.message or "Internal server error")
+            for fault in faults
+            if fault.kind == "operation_error"
+        ]
+        return {
+            "client_request_id": request.headers.get("x-client-request-id"),
+            "failure": failures[0] if failures else None,
+            "flaws": tuple(fault.kind for fault in faults if fault.kind != "operation_error"),
+        }
+
+    async def operation(self, request: web.Request) -> web.Response:
+        """``operations/{id}``: the state, and v2's result."""
+        self._authorize(request)
+        return self._operation_answer(self._service.check(request.match_info["operation_id"]))
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """``operations/{id}:cancel``, as GET (the proto) and as POST (the design guide)."""
+        self._authorize(request)
+        return self._operation_answer(self._service.cancel(request.match_info["operation_id"]))
+
+    def _operation_answer(self, operation: Operation) -> web.Response:
+        now = self._service.now()
+        if operation.request.api == "v3":
+            return _json(v3.render_operation(operation, now))
+        response = None
+        if operation.result_id is not None and operation.state(now) is State.DONE:
+            response = self._service.store.result(operation.result_id)
+        return _json(v2.render_operation(operation, now, response))
+
+    async def recognition(self, request: web.Request) -> web.Response:
+        """``getRecognition``."""
+        self._authorize(request)
+        operation_id = _operation_id(request)
+        kinds = {fault.kind for fault in request.get(STRUCK, [])}
+        if "not_ready" in kinds:
+            raise not_ready(operation_id)
+        stream = self._service.recognition(operation_id)
+        return _json(v3.pretty(stream) if "pretty" in kinds else stream)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """``deleteRecognition``."""
+        self._authorize(request)
+        self._service.delete_recognition(_operation_id(request))
+        return _json({})
+
+    async def token(self, request: web.Request) -> web.Response:
+        """IAM's exchange of a service account's JWT for a token."""
+        service = self._service
+        check_jwt(await _body(request), service.credentials.authorized_key, time.time())
+        token, expires_s = self._new_token()
+        # What a client's wall clock will show when the token runs out on the service's own.
+        return _json({"iamToken": token, "expiresAt": timestamp(service.clock.wall_at(expires_s))})
+
+    def _new_token(self) -> tuple[str, float]:
+        service = self._service
+        token, expires_s = new_token(), service.now() + service.options.token_lifetime_s
+        service.store.put_token(token, expires_s)
+        return token, expires_s
+
+    async def metadata_token(self, request: web.Request) -> web.Response:
+        """The virtual machine's metadata service."""
+        if request.headers.get("Metadata-Flavor") != "Google":
+            return web.Response(status=403, text="Missing Metadata-Flavor: Google header.\n")
+        token, _ = self._new_token()
+        lifetime_s = self._service.options.token_lifetime_s / self._service.clock.speed
+        return _json({"access_token": token, "expires_in": max(1, int(lifetime_s)), "token_type": "Bearer"})
+
+
+def refused(refusal: RefusedError, request: web.Request, form: str | None = None) -> web.Response:
+    """An error, in the form that the endpoint writes it."""
+    if form == "gateway" or (form is None and request.path.startswith("/stt/v3/")):
+        body = refusal.gateway()
+    else:
+        body = refusal.bare(str(uuid.uuid4()))
+    return _json(body, refusal.status)
+
+
+def _operation_id(request: web.Request) -> str:
+    operation_id = request.query.get("operation_id") or request.query.get("operationId") or ""
+    if not 0 < len(operation_id) <= 50:
+        raise invalid("operation_id: 1 to 50 characters are required")
+    return operation_id
+
+
+async def _body(request: web.Request) -> Mapping[str, Any]:
+    try:
+        content = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise RefusedError(RESOURCE_EXHAUSTED, "request body is too large", status=413) from error
+    except web.RequestPayloadError as error:
+        raise invalid("the body is not encoded as its headers say") from error
+    return message(content)
+
+
+def _json(value: Mapping[str, Any] | bytes, status: int = 200) -> web.Response:
+    # What a header or a path brought along need not be Unicode, and an error may repeat it.
+    body = value if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False).encode(errors="replace")
+    return web.Response(body=body, status=status, content_type="application/json")

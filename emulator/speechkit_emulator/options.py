@@ -1,0 +1,167 @@
+"""What the emulator can be told when it starts."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from speechkit_emulator.bounds import LONGEST_S, SPEEDS, BadValueError, number, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from speechkit_emulator.bounds import Reader, T
+
+_BUCKET = re.compile(r"(?=.{3,63}$)[a-z0-9]+(?:[.-]+[a-z0-9]+)*")
+_MANY = 10**9
+_MAX_RECOGNISERS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """One emulator. Durations are the service's own seconds, which pass `speed` times as fast as a wall clock's.
+
+    :param port: of the emulated SpeechKit; 0 takes any free one
+    :param storage_port: of the bucket's server; 0 takes any free one
+    :param storage_url: use this S3 server, that is already running, instead of starting one
+    :param bucket: the bucket that is made if it is not there
+    :param speed: 60 = a minute of the service's time passes in a second
+    :param state: directory where operations, billing record, credentials and clock outlive the process;
+        without one they are forgotten at the end
+    :param authorized_key: file with a service account's authorized key; written where none lies there
+    :param recognisers: worker processes that recognise side by side
+    :param warm: load the recogniser's model at the start rather than with the first recording
+    :param exit_with_stdin: end when standard input is closed, so when the process that started this one is gone
+    :param submits_per_hour: quota of submits
+    :param v2_checks_per_hour: quota of v2 operation checks
+    :param v3_checks_per_second: quota of v3 operation checks
+    :param body_limit: bytes that a request's body may have
+    :param retention_s: how long a finished operation and its result are kept
+    :param token_lifetime_s: how long an IAM token is good
+    :param seconds_a_minute: the service's time for a minute of one channel
+    :param deferred_delay_s: what a deferred model takes on top
+    """
+
+    port: int = 0
+    storage_port: int = 0
+    storage_url: str | None = None
+    bucket: str = "recordings"
+    speed: float = 60.0
+    state: Path | None = None
+    authorized_key: Path | None = None
+    recognisers: int = 2
+    warm: bool = True
+    exit_with_stdin: bool = False
+    submits_per_hour: int = 500
+    v2_checks_per_hour: int = 2500
+    v3_checks_per_second: int = 5
+    body_limit: int = 60_000_000
+    retention_s: float = 3 * 24 * 3600.0
+    token_lifetime_s: float = 12 * 3600.0
+    seconds_a_minute: float = 10.0
+    deferred_delay_s: float = 60.0
+
+
+def _within(convert: Callable[[str], T], reader: Reader[T]) -> Callable[[str], T]:
+    """A type for argparse: what `convert` makes of an argument, if `reader` takes that."""
+
+    def read(given: str) -> T:
+        try:
+            return reader(convert(given), "it")
+        except BadValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    # What argparse calls a value that isn't one at all.
+    read.__name__ = "number"
+    return read
+
+
+_PORT = _within(int, whole(0, 65535))
+_COUNT = _within(int, whole(0, _MANY))
+_SPAN = _within(float, number(0, LONGEST_S))
+
+
+def _bucket(given: str) -> str:
+    if not _BUCKET.fullmatch(given):
+        raise argparse.ArgumentTypeError(
+            f"{given!r} can't be a bucket's name: 3 to 63 lower-case letters, digits, hyphens and full stops"
+        )
+    return given
+
+
+def _url(given: str) -> str:
+    try:
+        parts = urlsplit(given)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise argparse.ArgumentTypeError(f"{given!r} is not the URL of a server")
+    return given
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line's arguments, one for each field of :class:`Options`."""
+    default = Options(recognisers=max(1, min(2, os.cpu_count() or 1)))
+    port = parser.add_argument_group("where it listens (always on loopback)")
+    port.add_argument("--port", type=_PORT, default=default.port, help="port of the emulated SpeechKit, 0 = any")
+    port.add_argument("--storage-port", type=_PORT, default=default.storage_port, help="port of the bucket, 0 = any")
+    port.add_argument("--storage-url", type=_url, default=None, help="use the S3 server that already runs here")
+    port.add_argument(
+        "--bucket", type=_bucket, default=default.bucket, help="name of the bucket (default: %(default)s)"
+    )
+    time = parser.add_argument_group("time")
+    time.add_argument(
+        "--speed",
+        type=_within(float, number(*SPEEDS)),
+        default=default.speed,
+        help="seconds of the service's time that pass in a second (default: %(default)g)",
+    )
+    time.add_argument("--seconds-a-minute", type=_SPAN, default=default.seconds_a_minute, metavar="S")
+    time.add_argument("--deferred-delay-s", type=_SPAN, default=default.deferred_delay_s, metavar="S")
+    time.add_argument("--retention-s", type=_SPAN, default=default.retention_s, metavar="S")
+    time.add_argument("--token-lifetime-s", type=_SPAN, default=default.token_lifetime_s, metavar="S")
+    quota = parser.add_argument_group("quotas, on the service's clock")
+    quota.add_argument("--submits-per-hour", type=_COUNT, default=default.submits_per_hour, metavar="N")
+    quota.add_argument("--v2-checks-per-hour", type=_COUNT, default=default.v2_checks_per_hour, metavar="N")
+    quota.add_argument("--v3-checks-per-second", type=_COUNT, default=default.v3_checks_per_second, metavar="N")
+    quota.add_argument("--body-limit", type=_COUNT, default=default.body_limit, metavar="BYTES")
+    rest = parser.add_argument_group("state and recogniser")
+    rest.add_argument("--state", type=Path, default=None, metavar="DIR", help="what is to survive a restart goes here")
+    rest.add_argument(
+        "--authorized-key", type=Path, default=None, metavar="FILE", help="authorized key; written if there is none"
+    )
+    rest.add_argument(
+        "--recognisers",
+        type=_within(int, whole(1, _MAX_RECOGNISERS)),
+        default=default.recognisers,
+        metavar="N",
+        help="worker processes (default: %(default)s)",
+    )
+    rest.add_argument("--warm", action=argparse.BooleanOptionalAction, default=True, help="load the model at once")
+    rest.add_argument("--exit-with-stdin", action="store_true", help="end when standard input is closed")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run an emulator until it is told to stop."""
+    options = Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
+    from speechkit_emulator.server import serve
+
+    return asyncio.run(serve(options))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The emulator's own command line."""
+    parser = argparse.ArgumentParser(
+        prog="speechkit-emulator",
+        description="A local SpeechKit (API v2 and v3) and an S3 bucket, on loopback. It really recognises English "
+        "speech. Once ready it prints one line of JSON that says where it is and what it accepts.",
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(argv))

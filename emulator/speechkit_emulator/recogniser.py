@@ -1,0 +1,58 @@
+"""The pool of recognisers: processes of their own, so that hearing never holds up an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING
+
+from speechkit_emulator.hearing import hear, start_worker, warm_up
+
+if TYPE_CHECKING:
+    from speechkit_emulator.transcript import Utterance
+
+
+class Recogniser:
+    """Hears recordings, `workers` of them side by side.
+
+    :param workers: worker processes; each holds the model, about 100 MB
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        # Not forked: the server's threads and sockets must not be in the workers.
+        return ProcessPoolExecutor(self._workers, multiprocessing.get_context("spawn"), start_worker)
+
+    async def warm_up(self) -> None:
+        """Load the model in every worker."""
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(loop.run_in_executor(self._pool, warm_up) for _ in range(self._workers)))
+
+    async def hear(self, content: bytes, encoding: str, sample_rate: int, channels: int | None) -> list[Utterance]:
+        """What is said in a recording; a worker that dies of it is replaced and the recording tried once more.
+
+        :raises UndecodableError: if it can't be decoded
+        """
+        loop = asyncio.get_running_loop()
+        pool = self._pool
+        try:
+            return await loop.run_in_executor(pool, hear, content, encoding, sample_rate, channels)
+        except BrokenProcessPool:
+            if pool is self._pool:
+                self._pool = self._new_pool()
+                pool.shutdown(wait=False)
+            return await loop.run_in_executor(self._pool, hear, content, encoding, sample_rate, channels)
+
+    def close(self) -> None:
+        """End the workers at once."""
+        processes = list((self._pool._processes or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()

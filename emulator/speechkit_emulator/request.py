@@ -1,0 +1,172 @@
+"""What a submit asks for, whichever API it came through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from speechkit_emulator.bounds import BadValueError, check_sendable
+from speechkit_emulator.refusal import INVALID_ARGUMENT, RefusedError
+
+LANGUAGES = frozenset(
+    code.lower()
+    for code in (
+        "auto",
+        "de-DE",
+        "en-US",
+        "es-ES",
+        "fi-FI",
+        "fr-FR",
+        "he-HE",
+        "he-IL",
+        "it-IT",
+        "kk-KZ",
+        "kk-KK",
+        "nl-NL",
+        "pl-PL",
+        "pt-PT",
+        "pt-BR",
+        "ru-RU",
+        "sv-SE",
+        "tr-TR",
+        "uz-UZ",
+    )
+)
+
+SAMPLE_RATES = (8000, 16000, 48000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A recognition that was asked for.
+
+    :param api: "v2" or "v3"
+    :param link: the recording's link, as given; None for an inline recording
+    :param languages: language codes in lower case; "auto" among them = whatever it is
+    :param encoding: LINEAR16_PCM, OGG_OPUS, MP3 or WAV
+    :param sample_rate, channels: of LINEAR16_PCM
+    :param normalised: digits and capitals in the text
+    :param literature: stops and capitals too
+    :param speaker_labels: tell the speakers of a mono recording apart
+    :param analyses: kinds of v3 events asked for
+    """
+
+    api: str
+    link: str | None
+    model: str
+    languages: tuple[str, ...]
+    encoding: str
+    sample_rate: int = 48000
+    channels: int | None = None
+    normalised: bool = True
+    literature: bool = False
+    speaker_labels: bool = False
+    analyses: tuple[str, ...] = field(default=())
+
+    @property
+    def deferred(self) -> bool:
+        """Whether a deferred model is to do it."""
+        return self.model.startswith("deferred-")
+
+    @property
+    def english(self) -> bool:
+        """Whether the emulator's own recogniser can hear it."""
+        return bool({"en-us", "auto"} & set(self.languages))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Request:
+        """What :meth:`to_json` gave."""
+        return cls(**{**value, "languages": tuple(value["languages"]), "analyses": tuple(value["analyses"])})
+
+
+def invalid(message: str) -> RefusedError:
+    """A request that breaks the API's rules."""
+    return RefusedError(INVALID_ARGUMENT, message)
+
+
+def message(content: bytes) -> Mapping[str, Any]:
+    """A request's body, whatever its content type says: the documentation's own curl sends a form's.
+
+    :raises RefusedError: if it is no JSON object that protobuf would read
+    """
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise invalid("the body is not JSON") from error
+    try:
+        check_sendable(value)
+    except BadValueError as error:
+        raise invalid(f"the body can't be read: {error}") from error
+    return mapping(value, "body")
+
+
+def mapping(value: Any, name: str) -> Mapping[str, Any]:
+    """A field that is a message; a missing one is an empty one.
+
+    :raises RefusedError: if it is something else
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise invalid(f"{name}: must be an object")
+    return value
+
+
+def integer(value: Any, name: str) -> int | None:
+    """An int64, which JSON may also write as a string.
+
+    :raises RefusedError: if it is no such thing
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise invalid(f"{name}: must be an integer")
+    try:
+        number = int(value)
+    except ValueError:
+        raise invalid(f"{name}: must be an integer") from None
+    if not -(2**63) <= number < 2**63:
+        raise invalid(f"{name}: must be an integer of 64 bits")
+    return number
+
+
+def flag(value: Any, name: str) -> bool:
+    """A bool.
+
+    :raises RefusedError: if it is something else
+    """
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise invalid(f"{name}: must be a boolean")
+    return value
+
+
+def raw_audio(rate: int | None, channels: int | None) -> tuple[int, int]:
+    """Sample rate and channel count of LINEAR16_PCM.
+
+    :raises RefusedError: if the rate is none the service takes
+    """
+    if rate is None:
+        raise invalid("sampleRateHertz is required for LINEAR16_PCM")
+    if rate not in SAMPLE_RATES:
+        raise invalid(f"unsupported sampleRateHertz: {rate}, must be one of 8000, 16000, 48000")
+    if channels is not None and channels < 1:
+        raise invalid(f"unsupported audioChannelCount: {channels}")
+    return rate, channels or 1
+
+
+def language(code: Any) -> str:
+    """A language code in lower case.
+
+    :raises RefusedError: if the service does not know it
+    """
+    if not isinstance(code, str) or code.lower() not in LANGUAGES:
+        raise invalid(f"unsupported language code: {code}")
+    return code.lower()

@@ -1,0 +1,116 @@
+"""The emulator as a process: bucket, recognisers and HTTP server, from the line of JSON to a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sqlite3
+import sys
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from speechkit_emulator.children import exit_when_closed
+from speechkit_emulator.control import Control
+from speechkit_emulator.credentials import Credentials, KeyFileError, load_credentials
+from speechkit_emulator.endpoints import Endpoints
+from speechkit_emulator.faults import FaultPlan
+from speechkit_emulator.misbehaving import Misbehaviour, RequestLog
+from speechkit_emulator.recogniser import Recogniser
+from speechkit_emulator.service import Service
+from speechkit_emulator.storage import Storage, StorageError, StorageServer
+from speechkit_emulator.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from speechkit_emulator.options import Options
+
+log = logging.getLogger(__name__)
+
+
+async def serve(options: Options) -> int:
+    """Run until SIGTERM or SIGINT.
+
+    :returns: the process's exit code
+    """
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    if options.exit_with_stdin:
+        exit_when_closed(sys.stdin.fileno())
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with running(options) as addresses:
+            print(json.dumps(addresses), flush=True)  # noqa: T201
+            await stop.wait()
+    except (OSError, sqlite3.Error) as error:
+        log.error("The emulator can't listen or keep its state: %s", error)
+        return 1
+    except (KeyFileError, StorageError) as error:
+        log.error("The emulator can't start: %s", error)
+        return 1
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def running(options: Options) -> AsyncIterator[dict[str, str]]:
+    """A running emulator; gives what its line of JSON says."""
+    async with contextlib.AsyncExitStack() as stack:
+        store = Store(options.state)
+        stack.callback(store.close)
+        credentials = load_credentials(store, options.authorized_key)
+        storage = await _storage(options, credentials, stack)
+        recogniser = Recogniser(options.recognisers)
+        stack.callback(recogniser.close)
+        service = Service(options, store, credentials, storage, recogniser)
+        stack.push_async_callback(service.close)
+        service.resume()
+        if options.warm:
+            warming = asyncio.create_task(recogniser.warm_up())
+            stack.callback(warming.cancel)
+        port = await _listen(application(service), options.port, stack)
+        yield {
+            "speechkit": f"http://127.0.0.1:{port}",
+            "storage": storage.url,
+            "bucket": options.bucket,
+            "api_key": credentials.api_key,
+            "access_key_id": credentials.access_key_id,
+            "secret_access_key": credentials.secret_access_key,
+        }
+
+
+async def _storage(options: Options, credentials: Credentials, stack: contextlib.AsyncExitStack) -> Storage:
+    url = options.storage_url
+    if url is None:
+        # From the main thread, which lives as long as the process: the child ends with its parent.
+        server = StorageServer(options.storage_port)
+        stack.callback(server.close)
+        url = server.url
+    storage = Storage(url, credentials.access_key_id, credentials.secret_access_key)
+    await asyncio.to_thread(storage.make_bucket, options.bucket)
+    return storage
+
+
+def application(service: Service) -> web.Application:
+    """The HTTP application in front of a service."""
+    plan, requests = FaultPlan(), RequestLog()
+    app = web.Application(
+        client_max_size=service.options.body_limit + 1,
+        middlewares=[Misbehaviour(plan, requests, service.now).middleware],
+    )
+    app.add_routes(Endpoints(service).routes())
+    app.add_routes(Control(service, plan, requests).routes())
+    return app
+
+
+async def _listen(app: web.Application, port: int, stack: contextlib.AsyncExitStack) -> int:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    return int(runner.addresses[0][1])

@@ -1,0 +1,362 @@
+"""The service behind the endpoints: what it accepts, when an operation is done, what it forgets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from speechkit_emulator import v2, v3
+from speechkit_emulator.audio import Facts, UndecodableError, measure, wrong_container
+from speechkit_emulator.bounds import LATEST_S, BadValueError
+from speechkit_emulator.clock import ScaledClock, timestamp
+from speechkit_emulator.operation import Operation, State, billed_seconds, new_id
+from speechkit_emulator.quota import Quota
+from speechkit_emulator.refusal import (
+    CANCELLED,
+    INTERNAL,
+    NOT_FOUND,
+    RESOURCE_EXHAUSTED,
+    UNIMPLEMENTED,
+    RefusedError,
+)
+from speechkit_emulator.request import Request, invalid
+from speechkit_emulator.storage import NoSuchObjectError, NotALinkError, Storage, find_object
+from speechkit_emulator.transcript import SUFFIX, Failure, Transcript, TranscriptError, read_transcript
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from speechkit_emulator.credentials import Credentials
+    from speechkit_emulator.options import Options
+    from speechkit_emulator.recogniser import Recogniser
+    from speechkit_emulator.store import Store
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 1_000_000_000
+MAX_CHANNEL_MS = 4 * 3600 * 1000
+
+
+class Service:
+    """All that the emulated service knows and does.
+
+    :param store: what outlives the process; its operations are taken up again
+    """
+
+    def __init__(
+        self, options: Options, store: Store, credentials: Credentials, storage: Storage, recogniser: Recogniser
+    ) -> None:
+        self.options = options
+        self.store = store
+        self.credentials = credentials
+        self._storage = storage
+        self._recogniser = recogniser
+        self.clock = self._start_clock()
+        self.submits = Quota(options.submits_per_hour, 3600)
+        self.v2_checks = Quota(options.v2_checks_per_hour, 3600)
+        self.v3_checks = Quota(options.v3_checks_per_second, 1)
+        self.operations = {operation.id: operation for operation in store.operations()}
+        self._hearing = asyncio.Semaphore(options.recognisers)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def _start_clock(self) -> ScaledClock:
+        wall_s = time.time()
+        kept = self.store.fact("clock")
+        if kept is None:
+            clock = ScaledClock(self.options.speed, wall_s, wall_s)
+        else:
+            clock = ScaledClock(**kept).at_speed(self.options.speed, wall_s)
+        return self._keep_clock(clock)
+
+    def _keep_clock(self, clock: ScaledClock) -> ScaledClock:
+        self.clock = clock
+        self.store.put_fact("clock", {"speed": clock.speed, "wall_s": clock.wall_s, "service_s": clock.service_s})
+        return clock
+
+    def advance(self, seconds: float) -> None:
+        """Put the clock forward.
+
+        :raises BadValueError: past the last date there is
+        """
+        if self.now() + seconds > LATEST_S:
+            raise BadValueError(f"the service's time ends at {timestamp(LATEST_S)}")
+        self._keep_clock(self.clock.advanced(seconds))
+
+    def now(self) -> float:
+        """The service's time."""
+        return self.clock.at(time.time())
+
+    def resume(self) -> None:
+        """Take up the recognitions that were in flight when the process before this one ended."""
+        for operation in self.operations.values():
+            if operation.settled_s is None:
+                self._start(operation)
+
+    async def close(self) -> None:
+        """Leave the recognitions in flight; the next process takes them up."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def submit(
+        self,
+        request: Request,
+        content: bytes | None = None,
+        *,
+        client_request_id: str | None = None,
+        failure: Failure | None = None,
+        flaws: tuple[str, ...] = (),
+    ) -> Operation:
+        """Accept a recognition.
+
+        :param content: the recording, if it came inline
+        :param failure: what it is to end with, whatever the recording
+        :param flaws: kinds of faults that its result is to have
+        :raises RefusedError: as the service would
+        """
+        if not self.submits.take(self.now()):
+            raise RefusedError(
+                RESOURCE_EXHAUSTED,
+                f"ai.speechkitSttLongRunning.count rate quota limit exceed: allowed {self.submits.limit} requests",
+            )
+        transcript: Transcript | None = None
+        if content is None:
+            facts, transcript = await self._look_at_link(request)
+        else:
+            facts = await self._measure_inline(request, content)
+        channels = facts.channels if facts is not None else request.channels or 1
+        duration_ms = facts.duration_ms if facts is not None else None
+        self._check_length(request, duration_ms, channels)
+        now = self.now()
+        operation = Operation(
+            id=new_id(request.api),
+            request=request,
+            created_by=self.credentials.service_account_id,
+            created_s=now,
+            due_s=now + self._processing_s(request, transcript, duration_ms or 0, channels),
+            duration_ms=duration_ms,
+            channels=channels,
+            billed_seconds=billed_seconds(duration_ms or 0, channels),
+            failure=failure,
+            client_request_id=client_request_id,
+            result_flaws=flaws,
+        )
+        if content is not None:
+            self.store.put_recording(operation.id, content)
+        if failure is not None:
+            operation.settled_s = now
+        elif transcript is not None:
+            self._settle(operation, transcript)
+        self.add([operation])
+        if operation.settled_s is None:
+            self._start(operation)
+        return operation
+
+    def add(self, operations: Iterable[Operation]) -> None:
+        """Have operations on record."""
+        operations = list(operations)
+        self.store.put_operations(operations)
+        self.operations.update((operation.id, operation) for operation in operations)
+
+    async def _look_at_link(self, request: Request) -> tuple[Facts | None, Transcript | None]:
+        try:
+            bucket, key = find_object(request.link or "", self._storage.url)
+        except NotALinkError as error:
+            raise invalid(f"audio uri: {error}") from error
+        try:
+            found = await asyncio.to_thread(self._storage.look, bucket, key)
+        except NoSuchObjectError as error:
+            raise invalid("audio uri: the object was not found, or there is no right to read it") from error
+        except Exception as error:
+            log.warning("The bucket could not be read: %s", type(error).__name__)
+            raise RefusedError(INTERNAL, "failed to read the audio from Object Storage") from error
+        if found.size > MAX_BYTES:
+            raise invalid("audio is larger than 1 GB")
+        if wrong := wrong_container(found.head, request.encoding):
+            raise invalid(wrong)
+        transcript = await self._transcript(bucket, key)
+        if transcript is not None and transcript.duration_ms is not None:
+            heard = 1 + max((utterance.channel for utterance in transcript.utterances), default=0)
+            return Facts(transcript.duration_ms, request.channels or max(heard, transcript.channels)), transcript
+        try:
+            content = await asyncio.to_thread(self._storage.read, bucket, key)
+            return await asyncio.to_thread(
+                measure, content, request.encoding, request.sample_rate, request.channels
+            ), transcript
+        except (UndecodableError, NoSuchObjectError):
+            return None, transcript
+
+    async def _measure_inline(self, request: Request, content: bytes) -> Facts | None:
+        if wrong := wrong_container(content[:64], request.encoding):
+            raise invalid(wrong)
+        try:
+            return await asyncio.to_thread(measure, content, request.encoding, request.sample_rate, request.channels)
+        except UndecodableError:
+            return None
+
+    async def _transcript(self, bucket: str, key: str) -> Transcript | None:
+        try:
+            content = await asyncio.to_thread(self._storage.read, bucket, key + SUFFIX)
+        except NoSuchObjectError:
+            return None
+        try:
+            return read_transcript(content)
+        except TranscriptError as error:
+            return Transcript(error=Failure(INTERNAL, f"The transcript beside the recording is unreadable: {error}"))
+
+    def _check_length(self, request: Request, duration_ms: int | None, channels: int) -> None:
+        if duration_ms is not None and duration_ms * channels > MAX_CHANNEL_MS:
+            raise invalid("audio is longer than 4 hours, the durations of its channels added up")
+        if request.speaker_labels and channels > 1:
+            raise invalid("speaker labeling is supported for one-channel audio only")
+
+    def _processing_s(self, request: Request, transcript: Transcript | None, duration_ms: int, channels: int) -> float:
+        if transcript is not None and transcript.processing_s is not None:
+            return transcript.processing_s
+        seconds = duration_ms / 60_000 * channels * self.options.seconds_a_minute
+        return seconds + (self.options.deferred_delay_s if request.deferred else 0.0)
+
+    def _start(self, operation: Operation) -> None:
+        task = asyncio.create_task(self._recognise(operation))
+        self._tasks[operation.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(operation.id, None))
+
+    async def _recognise(self, operation: Operation) -> None:
+        transcript = await self._hear(operation)
+        if operation.settled_s is None:
+            self._settle(operation, transcript)
+            self.store.put_operations([operation])
+            self.store.delete_recording(operation.id)
+
+    async def _hear(self, operation: Operation) -> Transcript:
+        request = operation.request
+        try:
+            content = self.store.recording(operation.id)
+            if content is None:
+                bucket, key = find_object(request.link or "", self._storage.url)
+                transcript = await self._transcript(bucket, key)
+                if transcript is not None:
+                    return transcript
+            if not request.english:
+                return Transcript(error=Failure(UNIMPLEMENTED, _NOT_ENGLISH.format(", ".join(request.languages))))
+            async with self._hearing:
+                if content is None:
+                    content = await asyncio.to_thread(self._storage.read, bucket, key)
+                said = await self._recogniser.hear(content, request.encoding, request.sample_rate, request.channels)
+            said.sort(key=lambda utterance: (utterance.end_ms, utterance.channel))
+            return Transcript(tuple(said))
+        except NoSuchObjectError:
+            return Transcript(error=Failure(NOT_FOUND, "The recording is not in the bucket any more"))
+        except UndecodableError:
+            return Transcript(error=Failure(INTERNAL, "Internal server error"))
+        except Exception:
+            log.exception("Recognising for %s failed", operation.id)
+            return Transcript(error=Failure(INTERNAL, "Internal server error"))
+
+    def _settle(self, operation: Operation, transcript: Transcript) -> None:
+        operation.settled_s = self.now()
+        operation.failure = transcript.error
+        if transcript.error is None:
+            operation.result_id = operation.id
+            self.store.put_result(operation.id, self._render(operation, transcript))
+
+    def _render(self, operation: Operation, transcript: Transcript) -> bytes:
+        request, flaws = operation.request, operation.result_flaws
+        if request.api == "v2":
+            response = v2.render_response(transcript, request)
+            return v2.without_words(response) if "no_words" in flaws else response
+        return v3.render_recognition(transcript, request, operation.id, operation.duration_ms or 0, flaws)
+
+    def find(self, operation_id: str) -> Operation:
+        """An operation that is still known.
+
+        :raises RefusedError: 404 if it never was, or was forgotten
+        """
+        operation = self.operations.get(operation_id)
+        if operation is None:
+            raise RefusedError(NOT_FOUND, f"Operation {operation_id} not found")
+        if operation.gone(self.now(), self.options.retention_s):
+            if operation.result_id == operation.id:
+                self.store.delete_result(operation.id)
+                operation.result_id = None
+                self.store.put_operations([operation])
+            raise RefusedError(NOT_FOUND, f"Operation {operation_id} not found")
+        return operation
+
+    def check(self, operation_id: str) -> Operation:
+        """An operation whose state is asked for, within the quota.
+
+        :raises RefusedError: 404, or 429 past the quota
+        """
+        quota = self.v3_checks if operation_id.startswith("f8d") else self.v2_checks
+        if not quota.take(self.now()):
+            raise RefusedError(
+                RESOURCE_EXHAUSTED,
+                f"ai.speechkitSttOperationGet.count rate quota limit exceed: allowed {quota.limit} requests",
+            )
+        return self.find(operation_id)
+
+    def cancel(self, operation_id: str) -> Operation:
+        """Cancel an operation, if it is not over."""
+        operation = self.find(operation_id)
+        now = self.now()
+        if operation.state(now) is State.RUNNING:
+            operation.settled_s = now
+            operation.cancelled = True
+            operation.failure = Failure(CANCELLED, "Operation was cancelled")
+            if task := self._tasks.get(operation_id):
+                task.cancel()
+            self.add([operation])
+        return operation
+
+    def recognition(self, operation_id: str) -> bytes:
+        """The result of a v3 operation.
+
+        :raises RefusedError: 404 if it is not there (yet, or any more)
+        """
+        operation = self.find(operation_id)
+        if operation.request.api != "v3" or operation.result_deleted:
+            raise RefusedError(NOT_FOUND, f"operation {operation_id} not found")
+        if operation.state(self.now()) is not State.DONE or operation.result_id is None:
+            raise not_ready(operation_id)
+        return self.store.result(operation.result_id) or b""
+
+    def delete_recognition(self, operation_id: str) -> None:
+        """Delete the result of a v3 operation.
+
+        :raises RefusedError: 404 if there is none
+        """
+        self.recognition(operation_id)
+        operation = self.operations[operation_id]
+        operation.result_deleted = True
+        if operation.result_id == operation_id:
+            self.store.delete_result(operation_id)
+        self.add([operation])
+
+    def stand_ins(self, model: Operation, count: int, result: bytes, spread_s: float) -> list[Operation]:
+        """Have `count` copies of an operation on record, that share one result and get done one after the other."""
+        result_id = f"shared-{model.id}"
+        self.store.put_result(result_id, result)
+        copies = [
+            replace(
+                model,
+                id=new_id(model.request.api),
+                result_id=None if model.failure else result_id,
+                due_s=model.due_s + spread_s * number / count,
+            )
+            for number in range(count)
+        ]
+        self.add(copies)
+        return copies
+
+
+_NOT_ENGLISH = "The emulator hears en-US only, not {}: put what was said beside the recording, as KEY" + SUFFIX
+
+
+def not_ready(operation_id: str) -> RefusedError:
+    """The answer to asking for a v3 result too early."""
+    return RefusedError(NOT_FOUND, f"operation data is not ready {operation_id}")

@@ -1,0 +1,186 @@
+"""The bucket beside the emulator: its server, the links that mean it, and reading from it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from speechkit_emulator.children import child_environment
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+#: Hosts of the real Object Storage; links to them mean the emulator's own bucket.
+REAL_HOSTS = ("storage.yandexcloud.net", "storage.yandexcloud.kz")
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_MAX_KEY_BYTES = 1024
+
+
+class StorageError(Exception):
+    """The bucket's server did not start, or does not answer as one."""
+
+
+class StorageServer:
+    """Moto's S3 server as a child process, which ends with this one.
+
+    :param port: where it listens; 0 takes any free port
+    :raises StorageError: if it can't
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+            [sys.executable, "-m", "speechkit_emulator.storage_server", str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=child_environment(),
+            # Ctrl-C reaches all of a terminal's process group, and this one is not to end before its holder.
+            start_new_session=True,
+        )
+        try:
+            assert self._process.stdout is not None  # noqa: S101
+            line = self._process.stdout.readline().decode().strip()
+            if not line.isdigit():
+                raise StorageError(f"The bucket's server can't listen on port {port}: {line or 'it ended'}")
+        except BaseException:
+            self.close()
+            raise
+        self.url = f"http://127.0.0.1:{line}"
+
+    def close(self) -> None:
+        """Stop the server and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+    def __enter__(self) -> StorageServer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class NoSuchObjectError(Exception):
+    """There is no such bucket or object."""
+
+
+class NotALinkError(ValueError):
+    """The text is no link to an object of Object Storage."""
+
+
+def find_object(link: str, storage_url: str) -> tuple[str, str]:
+    """The bucket and key that a link means, its query ignored.
+
+    Path style and virtual-host style, at the real Object Storage's host or at the emulator's own.
+
+    :raises NotALinkError: if it is something else
+    """
+    try:
+        parts = urlsplit(link)
+        port = parts.port
+    except ValueError as error:
+        raise NotALinkError("this is no link") from error
+    own = urlsplit(storage_url)
+    host = (parts.hostname or "").lower()
+    # Only the slash after the host: a key may begin with one too.
+    path = parts.path.removeprefix("/")
+    if parts.scheme not in ("https", "http"):
+        raise NotALinkError("only links to Object Storage are supported")
+    names: tuple[str, ...] = REAL_HOSTS
+    if port == own.port and port is not None:
+        names = (*LOOPBACK_HOSTS, own.hostname or "", *REAL_HOSTS)
+    if host in names:
+        bucket, _, key = path.partition("/")
+    else:
+        bucket, _, rest = host.partition(".")
+        while rest and rest not in names:
+            more, _, rest = rest.partition(".")
+            bucket = f"{bucket}.{more}"
+        if not rest:
+            raise NotALinkError("only links to Object Storage are supported")
+        key = path
+    bucket, key = unquote(bucket), unquote(key)
+    if not bucket or not key:
+        raise NotALinkError("the link names no object")
+    if not _BUCKET.fullmatch(bucket):
+        raise NotALinkError("the link's bucket has a name that no bucket has")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError as error:
+        raise NotALinkError("the link's key is not Unicode") from error
+    if size > _MAX_KEY_BYTES:
+        raise NotALinkError(f"the link's key is longer than {_MAX_KEY_BYTES} bytes")
+    return bucket, key
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """The beginning of an object, and its size in bytes."""
+
+    head: bytes
+    size: int
+
+
+class Storage:
+    """Reads from the bucket as the service's own account. Blocks; call it from a thread."""
+
+    def __init__(self, url: str, access_key_id: str, secret_access_key: str) -> None:
+        import boto3
+        from botocore.config import Config
+
+        self.url = url.rstrip("/")
+        self._client: Any = boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id=access_key_id,
+            aws_secret_access_key=secret_access_key,
+            config=Config(s3={"addressing_style": "path"}, max_pool_connections=32, retries={"max_attempts": 3}),
+        )
+
+    def make_bucket(self, name: str) -> None:
+        """Create the bucket, unless it is there.
+
+        :raises StorageError: if that is not possible
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            try:
+                self._client.head_bucket(Bucket=name)
+            except ClientError:
+                self._client.create_bucket(Bucket=name)
+        except (BotoCoreError, ClientError) as error:
+            raise StorageError(f"There is no bucket {name} at {self.url}, and it can't be made: {error}") from error
+
+    def look(self, bucket: str, key: str) -> StoredObject:
+        """The first 64 bytes of an object and its size."""
+        answer = self._call("get_object", bucket, key, Range="bytes=0-63")
+        if answer is None:
+            return StoredObject(b"", 0)
+        return StoredObject(answer["Body"].read(), int(answer["ContentRange"].rpartition("/")[2]))
+
+    def read(self, bucket: str, key: str) -> bytes:
+        """The whole object."""
+        content: bytes = self._call("get_object", bucket, key)["Body"].read()
+        return content
+
+    def _call(self, name: str, bucket: str, key: str, **more: str) -> Any:
+        from botocore.exceptions import ClientError
+
+        try:
+            return getattr(self._client, name)(Bucket=bucket, Key=key, **more)
+        except ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if status == 404:
+                raise NoSuchObjectError(f"{bucket}/{key}") from error
+            if status == 416:
+                return None
+            raise

@@ -1,0 +1,92 @@
+"""Arguments that can't be taken are told in a line, before anything is started."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from speechkit_emulator.options import main
+
+COMMAND = [sys.executable, "-m", "speechkit_emulator", "--no-warm"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--port=99999", "from 0 to 65535"),
+        ("--port=-1", "from 0 to 65535"),
+        ("--port=http", "invalid number"),
+        ("--storage-port=99999", "from 0 to 65535"),
+        ("--storage-url=nonsense", "not the URL of a server"),
+        ("--storage-url=ftp://127.0.0.1", "not the URL of a server"),
+        ("--storage-url=http://127.0.0.1:99999", "not the URL of a server"),
+        ("--storage-url=http://[bad", "not the URL of a server"),
+        ("--bucket=B_", "can't be a bucket's name"),
+        ("--bucket=ab", "can't be a bucket's name"),
+        ("--bucket=-abc", "can't be a bucket's name"),
+        ("--speed=nan", "from 0.01 to 100000"),
+        ("--speed=inf", "from 0.01 to 100000"),
+        ("--speed=0", "from 0.01 to 100000"),
+        ("--speed=1e300", "from 0.01 to 100000"),
+        ("--seconds-a-minute=nan", "from 0 to 1000000000"),
+        ("--deferred-delay-s=-1", "from 0 to 1000000000"),
+        ("--retention-s=nan", "from 0 to 1000000000"),
+        ("--token-lifetime-s=inf", "from 0 to 1000000000"),
+        ("--submits-per-hour=-1", "from 0 to 1000000000"),
+        ("--v2-checks-per-hour=-1", "from 0 to 1000000000"),
+        ("--v3-checks-per-second=-1", "from 0 to 1000000000"),
+        ("--body-limit=-1", "from 0 to 1000000000"),
+        ("--recognisers=0", "from 1 to 64"),
+        ("--recognisers=1000000", "from 1 to 64"),
+    ],
+)
+def test_an_argument_out_of_its_range_is_told(argument: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        # The help would end it, too, with 0: an argument that is taken after all starts nothing.
+        main([argument, "--help"])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert argument.partition("=")[0] in told.splitlines()[-1]
+
+
+def ends_in_a_word(*arguments: str) -> str:
+    """What the command says of arguments with which it can't start."""
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = ends_in_a_word(f"--storage-port={port}")
+        assert f"can't listen on port {port}" in told
+        assert "in use" in told
+        assert "can't listen" in ends_in_a_word(f"--port={port}")
+
+
+def test_a_storage_that_is_not_there_is_told() -> None:
+    told = ends_in_a_word("--storage-url=http://127.0.0.1:1", "--bucket=calls")
+    assert "There is no bucket calls at http://127.0.0.1:1" in told
+
+
+@pytest.mark.parametrize("content", ["nonsense", "[]", "{}", '"key"', json.dumps({"id": "a", "public_key": "b"})])
+def test_a_file_without_an_authorized_key_is_told(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "key.json"
+    file.write_text(content)
+    assert "has no authorized key" in ends_in_a_word(f"--authorized-key={file}")
+
+
+def test_a_state_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "can't" in ends_in_a_word(f"--state={tmp_path / 'file'}")
+    (tmp_path / "emulator.sqlite").write_bytes(b"nonsense" * 1000)
+    assert "file is not a database" in ends_in_a_word(f"--state={tmp_path}")
