@@ -30,7 +30,7 @@ RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
 EMULATOR_PYTEST := cd emulator && $(abspath $(RUN)) -m pytest
 
-.PHONY: help setup demo test unit integration system lint docs wheel faults bench coverage test-airflow-2.11 \
+.PHONY: help setup demo test unit integration system lint docs wheel faults fuzz bench coverage test-airflow-2.11 \
 	lock lock-check clean FORCE
 
 help:  ## list what can be made
@@ -106,6 +106,9 @@ system: setup  ## test with a real scheduler, triggerer and executor on PostgreS
 
 faults: setup  ## break things at every step and count what was paid and what was lost
 	$(PYTEST) tests/faults
+
+fuzz: setup  ## read thousands of mutated answers, errors and headers, the same ones each time
+	$(PYTEST) tests/fuzz
 
 wheel: setup  ## build both wheels and test each in an environment of its own
 	@rm -rf dist
