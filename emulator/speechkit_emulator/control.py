@@ -10,6 +10,7 @@ from aiohttp import web
 from speechkit_emulator.bounds import LONGEST_S, BadValueError, check_sendable, number
 from speechkit_emulator.clock import timestamp
 from speechkit_emulator.faults import FaultPlan, read_fault
+from speechkit_emulator.seeds import read_seed
 from speechkit_emulator.standins import read_stand_ins
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class Control:
             web.get("/emulator/credentials", self.credentials),
             web.delete("/emulator/tokens", self.revoke_tokens),
             web.post("/emulator/operations", self.stand_ins),
+            web.get("/emulator/transcripts", self.transcripts),
+            web.post("/emulator/transcripts", self.seed),
+            web.delete("/emulator/transcripts", self.clear_transcripts),
+            web.delete("/emulator/transcripts/{seed_id:[0-9]+}", self.clear_transcripts),
         ]
 
     async def faults(self, request: web.Request) -> web.Response:
@@ -122,6 +127,23 @@ class Control:
             asked.spread_s,
         )
         return web.json_response({"operation_ids": [operation.id for operation in operations]})
+
+    async def transcripts(self, request: web.Request) -> web.Response:
+        """The seeded transcripts, and how often each was used."""
+        return web.json_response({"transcripts": [seed.to_json() for seed in self._service.seeds]})
+
+    async def seed(self, request: web.Request) -> web.Response:
+        """Seed a transcript for a key, a glob of keys, a content, or the next submit."""
+        try:
+            seed = read_seed(await _object(request))
+        except BadValueError as error:
+            return _bad(error)
+        return web.json_response(self._service.seeds.add(seed).to_json())
+
+    async def clear_transcripts(self, request: web.Request) -> web.Response:
+        """Take back one seeded transcript, or all."""
+        seed_id = request.match_info.get("seed_id")
+        return web.json_response({"cleared": self._service.seeds.clear(None if seed_id is None else int(seed_id))})
 
 
 async def _object(request: web.Request) -> Mapping[str, Any]:

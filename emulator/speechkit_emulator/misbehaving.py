@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -112,6 +113,8 @@ class Misbehaviour:
         return self._finish(request, point, response)
 
     def _finish(self, request: web.Request, point: str, response: web.StreamResponse) -> web.StreamResponse:
+        # Clients compare it with createdAt: both are the service's time.
+        response.headers["Date"] = formatdate(self._now(), usegmt=True)
         response.headers["x-request-id"] = str(uuid.uuid4())
         response.headers["x-server-trace-id"] = f"{uuid.uuid4().hex[:16]}:{uuid.uuid4().hex[:16]}:0:1"
         self._count(request, point, str(response.status))

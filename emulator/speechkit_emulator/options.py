@@ -45,6 +45,8 @@ class Options:
     :param retention_s: how long a finished operation and its result are kept
     :param token_lifetime_s: how long an IAM token is good
     :param seconds_a_minute: the service's time for a minute of one channel
+    :param unknown_language: what a recording without a transcript becomes whose language the recogniser doesn't know:
+        "error", "silence", or the text that is said in it
     :param deferred_delay_s: what a deferred model takes on top
     """
 
@@ -66,6 +68,7 @@ class Options:
     token_lifetime_s: float = 12 * 3600.0
     seconds_a_minute: float = 10.0
     deferred_delay_s: float = 60.0
+    unknown_language: str = "error"
 
 
 def _within(convert: Callable[[str], T], reader: Reader[T]) -> Callable[[str], T]:
@@ -143,6 +146,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=default.recognisers,
         metavar="N",
         help="worker processes (default: %(default)s)",
+    )
+    rest.add_argument(
+        "--unknown-language",
+        default=default.unknown_language,
+        metavar="error|silence|TEXT",
+        help="how a recording without a transcript ends whose language isn't en-US (default: %(default)s)",
     )
     rest.add_argument("--warm", action=argparse.BooleanOptionalAction, default=True, help="load the model at once")
     rest.add_argument("--exit-with-stdin", action="store_true", help="end when standard input is closed")

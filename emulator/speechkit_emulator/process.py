@@ -216,6 +216,26 @@ class EmulatorProcess:
         ids: list[str] = self.ask("POST", "/emulator/operations", {"count": count, **more})["operation_ids"]
         return ids
 
+    def seed(
+        self, transcript: Any, *, key: str | None = None, glob: str | None = None, sha256: str | None = None
+    ) -> int:
+        """Seed a transcript for a key, a glob of keys, a content's hash, or without any for the next submit.
+
+        :returns: its number
+        """
+        given = {"key": key, "glob": glob, "sha256": sha256}
+        named = {name: value for name, value in given.items() if value is not None}
+        return int(self.ask("POST", "/emulator/transcripts", {"transcript": transcript, **named})["id"])
+
+    def seeds(self) -> list[dict[str, Any]]:
+        """The seeded transcripts, with how often each was ``used``."""
+        seeded: list[dict[str, Any]] = self.ask("GET", "/emulator/transcripts")["transcripts"]
+        return seeded
+
+    def clear_seeds(self) -> None:
+        """Take back every seeded transcript."""
+        self.ask("DELETE", "/emulator/transcripts")
+
     def put(self, key: str, content: bytes, transcript: Any = None) -> str:
         """Put a recording, and a transcript beside it, into the bucket; returns its https link."""
         if transcript is not None:

@@ -23,8 +23,9 @@ from speechkit_emulator.refusal import (
     RefusedError,
 )
 from speechkit_emulator.request import Request, invalid
+from speechkit_emulator.seeds import Seed, Seeds
 from speechkit_emulator.storage import NoSuchObjectError, NotALinkError, Storage, find_object
-from speechkit_emulator.transcript import SUFFIX, Failure, Transcript, TranscriptError, read_transcript
+from speechkit_emulator.transcript import SUFFIX, Failure, Transcript, TranscriptError, read_transcript, transcript_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,6 +55,7 @@ class Service:
         self.credentials = credentials
         self._storage = storage
         self._recogniser = recogniser
+        self.seeds = Seeds()
         self.clock = self._start_clock()
         self.submits = Quota(options.submits_per_hour, 3600)
         self.v2_checks = Quota(options.v2_checks_per_hour, 3600)
@@ -123,11 +125,10 @@ class Service:
                 RESOURCE_EXHAUSTED,
                 f"ai.speechkitSttLongRunning.count rate quota limit exceed: allowed {self.submits.limit} requests",
             )
-        transcript: Transcript | None = None
         if content is None:
             facts, transcript = await self._look_at_link(request)
         else:
-            facts = await self._measure_inline(request, content)
+            facts, transcript = await self._look_at_content(request, content)
         channels = facts.channels if facts is not None else request.channels or 1
         duration_ms = facts.duration_ms if facts is not None else None
         self._check_length(request, duration_ms, channels)
@@ -178,27 +179,42 @@ class Service:
             raise invalid("audio is larger than 1 GB")
         if wrong := wrong_container(found.head, request.encoding):
             raise invalid(wrong)
-        transcript = await self._transcript(bucket, key)
-        if transcript is not None and transcript.duration_ms is not None:
-            heard = 1 + max((utterance.channel for utterance in transcript.utterances), default=0)
-            return Facts(transcript.duration_ms, request.channels or max(heard, transcript.channels)), transcript
+        content: bytes | None = None
         try:
-            content = await asyncio.to_thread(self._storage.read, bucket, key)
-            return await asyncio.to_thread(
-                measure, content, request.encoding, request.sample_rate, request.channels
-            ), transcript
-        except (UndecodableError, NoSuchObjectError):
-            return None, transcript
+            if self.seeds.need_content:
+                content = await asyncio.to_thread(self._storage.read, bucket, key)
+            seed = self.seeds.find(key, content)
+            transcript = await self._transcript_beside(bucket, key) if seed is None else _seeded(seed)
+            if content is None and (transcript is None or transcript.duration_ms is None):
+                content = await asyncio.to_thread(self._storage.read, bucket, key)
+        except NoSuchObjectError as error:
+            raise invalid("audio uri: the object was not found") from error
+        return await self._facts(request, transcript, content)
 
-    async def _measure_inline(self, request: Request, content: bytes) -> Facts | None:
+    async def _look_at_content(self, request: Request, content: bytes) -> tuple[Facts | None, Transcript | None]:
         if wrong := wrong_container(content[:64], request.encoding):
             raise invalid(wrong)
-        try:
-            return await asyncio.to_thread(measure, content, request.encoding, request.sample_rate, request.channels)
-        except UndecodableError:
-            return None
+        seed = self.seeds.find(None, content)
+        return await self._facts(request, None if seed is None else _seeded(seed), content)
 
-    async def _transcript(self, bucket: str, key: str) -> Transcript | None:
+    async def _facts(
+        self, request: Request, transcript: Transcript | None, content: bytes | None
+    ) -> tuple[Facts | None, Transcript | None]:
+        """What a recording is, and its transcript if it can be one of it."""
+        if transcript is not None and transcript.duration_ms is not None:
+            facts = Facts(transcript.duration_ms, request.channels or max(1, transcript.channels))
+        else:
+            try:
+                facts = await asyncio.to_thread(
+                    measure, content or b"", request.encoding, request.sample_rate, request.channels
+                )
+            except UndecodableError:
+                return None, transcript
+        if transcript is not None and transcript.channels > facts.channels:
+            transcript = _unfit(f"it has {transcript.channels} channels, and the recording has {facts.channels}")
+        return facts, transcript
+
+    async def _transcript_beside(self, bucket: str, key: str) -> Transcript | None:
         try:
             content = await asyncio.to_thread(self._storage.read, bucket, key + SUFFIX)
         except NoSuchObjectError:
@@ -206,7 +222,7 @@ class Service:
         try:
             return read_transcript(content)
         except TranscriptError as error:
-            return Transcript(error=Failure(INTERNAL, f"The transcript beside the recording is unreadable: {error}"))
+            return _unfit(str(error))
 
     def _check_length(self, request: Request, duration_ms: int | None, channels: int) -> None:
         if duration_ms is not None and duration_ms * channels > MAX_CHANNEL_MS:
@@ -238,11 +254,11 @@ class Service:
             content = self.store.recording(operation.id)
             if content is None:
                 bucket, key = find_object(request.link or "", self._storage.url)
-                transcript = await self._transcript(bucket, key)
+                transcript = await self._transcript_beside(bucket, key)
                 if transcript is not None:
                     return transcript
             if not request.english:
-                return Transcript(error=Failure(UNIMPLEMENTED, _NOT_ENGLISH.format(", ".join(request.languages))))
+                return self._of_unknown_language(request)
             async with self._hearing:
                 if content is None:
                     content = await asyncio.to_thread(self._storage.read, bucket, key)
@@ -256,6 +272,12 @@ class Service:
         except Exception:
             log.exception("Recognising for %s failed", operation.id)
             return Transcript(error=Failure(INTERNAL, "Internal server error"))
+
+    def _of_unknown_language(self, request: Request) -> Transcript:
+        said = self.options.unknown_language
+        if said == "error":
+            return Transcript(error=Failure(UNIMPLEMENTED, _NOT_ENGLISH.format(", ".join(request.languages))))
+        return transcript_from({} if said == "silence" else {"utterances": [{"text": said}]})
 
     def _settle(self, operation: Operation, transcript: Transcript) -> None:
         operation.settled_s = self.now()
@@ -354,7 +376,19 @@ class Service:
         return copies
 
 
-_NOT_ENGLISH = "The emulator hears en-US only, not {}: put what was said beside the recording, as KEY" + SUFFIX
+_NOT_ENGLISH = (
+    "The emulator hears en-US only, not {}: seed a transcript (POST /emulator/transcripts), put one beside the "
+    f"recording as KEY{SUFFIX}, or start the emulator with --unknown-language"
+)
+
+
+def _seeded(seed: Seed) -> Transcript:
+    seed.used += 1
+    return seed.transcript
+
+
+def _unfit(why: str) -> Transcript:
+    return Transcript(error=Failure(INTERNAL, f"The emulator can't use the recording's transcript: {why}"))
 
 
 def not_ready(operation_id: str) -> RefusedError:

@@ -9,10 +9,13 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from speechkit_emulator.bounds import LONGEST_S, check_sendable, number
+from speechkit_emulator.bounds import LONGEST_S, BadValueError, check_sendable, fields, number, or_none, text, whole
+from speechkit_emulator.refusal import INTERNAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from speechkit_emulator.bounds import Reader, T
 
 SUFFIX = ".transcript.json"
 
@@ -69,7 +72,7 @@ class Transcript:
     """A whole recording.
 
     :param utterances: in the order they are answered in
-    :param channels: how many there are, the silent ones included; 0 = as many as utterances tell of
+    :param channels: how many there are, the silent ones included
     :param duration_ms: of the recording; None = read from it
     :param processing_s: service seconds until the operation is done; None = by the duration
     :param error: the operation fails with this
@@ -107,75 +110,89 @@ def read_transcript(content: bytes) -> Transcript:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise TranscriptError(f"not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise TranscriptError("not a JSON object")
+    return transcript_from(document)
+
+
+def transcript_from(document: Any) -> Transcript:
+    """Make a transcript of what its JSON says.
+
+    :raises TranscriptError: naming the field that is wrong, and what may stand there
+    """
     try:
         check_sendable(document)
-        return _transcript(document)
-    except TranscriptError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise TranscriptError(f"{type(error).__name__}: {error}") from error
-
-
-def _transcript(document: Mapping[str, Any]) -> Transcript:
-    channels = document.get("channels", [])
-    utterances = [
-        _utterance(utterance, channel) for channel, said in enumerate(channels) for utterance in said["utterances"]
-    ]
-    given = [(value, _utterance(value, int(value["channel"]))) for value in document.get("utterances", [])]
-    if given and utterances:
-        raise TranscriptError("either channels, or utterances in the order of the answer, not both")
-    analyses = tuple(
-        (kind, int(event.get("channel", 0)), event[kind])
-        for event in document.get("analyses", [])
-        for kind in ANALYSES
-        if kind in event
-    )
-    duration_ms, processing_s = document.get("duration_ms"), document.get("processing_s")
+        given = _fields(document, "the transcript", _TRANSCRIPT)
+    except BadValueError as error:
+        raise TranscriptError(str(error)) from error
+    ordered, by_channel = given.get("utterances", []), given.get("channels", [])
+    if ordered and by_channel:
+        raise TranscriptError("it has both `channels` and `utterances` (in the order of the answer); keep one of them")
+    if ordered:
+        utterances = _utterances((value.get("channel", 0), value) for value in ordered)
+    else:
+        said = ((number, value) for number, channel in enumerate(by_channel) for value in channel.get("utterances", []))
+        utterances = by_end(list(_utterances(said)))
+    stream_error = given.get("stream_error")
     return Transcript(
-        utterances=tuple(utterance for _, utterance in given) or by_end(utterances),
-        channels=len(channels),
-        duration_ms=None if duration_ms is None else int(duration_ms),
-        processing_s=None if processing_s is None else number(0, LONGEST_S)(processing_s, "processing_s"),
-        error=_failure(document.get("error")),
-        stream_error=_failure(document.get("stream_error")),
-        stream_error_after=int((document.get("stream_error") or {}).get("after", 1)),
-        analyses=analyses,
+        utterances=utterances,
+        channels=max([len(by_channel), *(utterance.channel + 1 for utterance in utterances)]),
+        duration_ms=given.get("duration_ms"),
+        processing_s=given.get("processing_s"),
+        error=_failure(given.get("error")),
+        stream_error=_failure(stream_error),
+        stream_error_after=(stream_error or {}).get("after", 1),
+        analyses=tuple(
+            (kind, event.get("channel", 0), event[kind])
+            for event in given.get("analyses", [])
+            for kind in ANALYSES
+            if kind in event
+        ),
     )
 
 
 def _failure(value: Mapping[str, Any] | None) -> Failure | None:
-    return None if value is None else Failure(int(value["code"]), str(value["message"]))
+    return None if value is None else Failure(value.get("code", INTERNAL), value.get("message", ""))
 
 
-def _utterance(value: Mapping[str, Any], channel: int) -> Utterance:
-    words = _words(value)
-    text = value.get("text") or " ".join(word.word for word in words or ())
-    start_ms = value.get("start_ms", words[0].start_ms if words else 0)
+def _utterances(said: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[Utterance, ...]:
+    """Give each utterance its times: one that has none begins where the one before it in its channel ends."""
+    ends: dict[int, int] = {}
+    utterances = []
+    for channel, value in said:
+        utterance = _utterance(value, channel, ends.get(channel, 0))
+        ends[channel] = utterance.end_ms
+        utterances.append(utterance)
+    return tuple(utterances)
+
+
+def _utterance(value: Mapping[str, Any], channel: int, begins_ms: int) -> Utterance:
+    words = _words(value, begins_ms)
+    said = value.get("text") or " ".join(word.word for word in words or ())
+    start_ms = value.get("start_ms", words[0].start_ms if words else begins_ms)
     end_ms = value.get("end_ms", words[-1].end_ms if words else start_ms)
     if end_ms < start_ms:
-        raise TranscriptError(f"an utterance of channel {channel} ends before it starts")
-    speaker = value.get("speaker")
+        raise TranscriptError(f"an utterance of channel {channel} starts at {start_ms} ms and ends at {end_ms} ms")
     return Utterance(
         channel=channel,
         words=words,
-        text=text,
-        normalized_text=value.get("normalized_text") or capitalised(text),
-        start_ms=int(start_ms),
-        end_ms=int(end_ms),
-        speaker=None if speaker is None else str(speaker),
-        refined=bool(value.get("refined", True)),
-        languages=tuple((str(code), float(share)) for code, share in value.get("languages", {}).items()),
+        text=said,
+        normalized_text=value.get("normalized_text") or capitalised(said),
+        start_ms=start_ms,
+        end_ms=end_ms,
+        speaker=value.get("speaker"),
+        refined=value.get("refined", True),
+        languages=tuple(value.get("languages", {}).items()),
     )
 
 
-def _words(value: Mapping[str, Any]) -> tuple[Word, ...] | None:
+def _words(value: Mapping[str, Any], begins_ms: int) -> tuple[Word, ...] | None:
     if "words" in value:
         if value["words"] is None:
             return None
-        return tuple(Word(str(word["word"]), int(word["start_ms"]), int(word["end_ms"])) for word in value["words"])
-    return spread(value["text"], int(value.get("start_ms", 0)), value.get("end_ms"))
+        return tuple(
+            Word(word.get("word", ""), word.get("start_ms", 0), word.get("end_ms", word.get("start_ms", 0)))
+            for word in value["words"]
+        )
+    return spread(value.get("text", ""), value.get("start_ms", begins_ms), value.get("end_ms"))
 
 
 def spread(text: str, start_ms: int, end_ms: int | None = None) -> tuple[Word, ...]:
@@ -184,7 +201,7 @@ def spread(text: str, start_ms: int, end_ms: int | None = None) -> tuple[Word, .
     :param end_ms: 400 ms a word where it is not given
     """
     words = text.split()
-    span_ms = 400 * len(words) if end_ms is None else int(end_ms) - start_ms
+    span_ms = 400 * len(words) if end_ms is None else end_ms - start_ms
     step_ms = span_ms / len(words) if words else 0.0
     return tuple(
         Word(
@@ -194,3 +211,73 @@ def spread(text: str, start_ms: int, end_ms: int | None = None) -> tuple[Word, .
         )
         for index, word in enumerate(words)
     )
+
+
+# The fields of a transcript, and what may stand in each.
+
+
+def _fields(value: Any, name: str, readers: Mapping[str, Reader[Any]]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadValueError(f"{name} must be an object, not {value!r:.60}")
+    try:
+        return fields(value, {key: _below(name, reader) for key, reader in readers.items()})
+    except BadValueError as error:
+        raise BadValueError(f"{name}: {error}" if str(error).startswith("there is no") else str(error)) from error
+
+
+def _below(parent: str, reader: Reader[T]) -> Reader[T]:
+    return lambda value, name: reader(value, f"{parent}.{name}")
+
+
+def _each(reader: Reader[T]) -> Reader[list[T]]:
+    def read(value: Any, name: str) -> list[T]:
+        if not isinstance(value, list):
+            raise BadValueError(f"{name} must be a list, not {value!r:.60}")
+        return [reader(item, f"{name}[{place}]") for place, item in enumerate(value)]
+
+    return read
+
+
+def _object_of(readers: Mapping[str, Reader[Any]]) -> Reader[dict[str, Any]]:
+    return lambda value, name: _fields(value, name, readers)
+
+
+def _boolean(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise BadValueError(f"{name} must be true or false, not {value!r:.60}")
+    return value
+
+
+def _languages(value: Any, name: str) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise BadValueError(f"{name} must be an object of codes and probabilities, not {value!r:.60}")
+    return {code: number(0, 1)(share, f"{name}.{code}") for code, share in value.items()}
+
+
+def _anything(value: Any, name: str) -> Any:
+    return value
+
+
+_TIME_MS = whole(0, int(LONGEST_S) * 1000)
+_CHANNEL = whole(0, 99)
+_WORD = {"word": text, "start_ms": _TIME_MS, "end_ms": _TIME_MS}
+_UTTERANCE: dict[str, Reader[Any]] = {
+    "text": text,
+    "normalized_text": text,
+    "start_ms": _TIME_MS,
+    "end_ms": _TIME_MS,
+    "words": or_none(_each(_object_of(_WORD))),
+    "speaker": or_none(text),
+    "refined": _boolean,
+    "languages": _languages,
+}
+_FAILURE: dict[str, Reader[Any]] = {"code": whole(1, 16), "message": text}
+_TRANSCRIPT: dict[str, Reader[Any]] = {
+    "duration_ms": or_none(_TIME_MS),
+    "processing_s": or_none(number(0, LONGEST_S)),
+    "channels": _each(_object_of({"utterances": _each(_object_of(_UTTERANCE))})),
+    "utterances": _each(_object_of({**_UTTERANCE, "channel": _CHANNEL})),
+    "analyses": _each(_object_of({"channel": _CHANNEL, **dict.fromkeys(ANALYSES, _anything)})),
+    "error": or_none(_object_of(_FAILURE)),
+    "stream_error": or_none(_object_of({**_FAILURE, "after": whole(0, 10**9)})),
+}

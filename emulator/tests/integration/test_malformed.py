@@ -137,7 +137,7 @@ def test_a_transcript_that_nobody_could_answer_with_fails_its_operation(
 ) -> None:
     link = speechkit.put("a.ogg", OGG_HEAD, {"duration_ms": 1000, **transcript})
     operation = caller.finished(caller.submit(link).json()["id"])
-    assert "transcript beside the recording is unreadable" in operation["error"]["message"]
+    assert "can't use the recording's transcript" in operation["error"]["message"]
 
 
 async def test_what_no_handler_foresaw_is_the_services_own_error_and_is_counted(
