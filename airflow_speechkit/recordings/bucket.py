@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.errors import RecordingError, StorageError
 from airflow_speechkit.recordings.address import RecordingAddress
 from airflow_speechkit.recordings.audio import AudioFacts, read_audio, settle
 from airflow_speechkit.recordings.refusals import told
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _HEAD_BYTES = 64 * 1024
 #: A request costs more than a few kilobytes.
 _LEAST_BYTES = 16 * 1024
+#: Pieces up to this long are kept for as long as the recording is read; longer ones are read once, front to back.
+_KEPT_BYTES = 128 * 1024
 
 _PART_BYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 4
@@ -83,8 +86,7 @@ class Bucket:
             return self._head(address)
 
     def _head(self, address: RecordingAddress) -> Stat:
-        answer = self._client.head_object(Bucket=address.bucket, Key=address.key)
-        return _stat(answer, answer["ContentLength"])
+        return _head(self._client, address)
 
     def _has(self, bucket: str) -> bool:
         """Tell whether there is such a bucket; one that can't be asked for counts as there."""
@@ -167,6 +169,15 @@ class Bucket:
             self._client.delete_object(Bucket=address.bucket, Key=address.key)
 
 
+def _head(client: Any, address: RecordingAddress) -> Stat:
+    answer = client.head_object(Bucket=address.bucket, Key=address.key)
+    if "ContentLength" not in answer:
+        raise RecordingError(
+            "The storage gives no size for this object (HEAD without Content-Length)", recording=address.uri
+        )
+    return _stat(answer, answer["ContentLength"])
+
+
 def _stat(answer: Mapping[str, Any], size: int) -> Stat:
     version = answer.get("VersionId")
     return Stat(
@@ -174,6 +185,16 @@ def _stat(answer: Mapping[str, Any], size: int) -> Stat:
         version=version if version != "null" else None,
         size=size,
     )
+
+
+def _total(answer: Mapping[str, Any]) -> int | None:
+    """Return the object's size as a ranged answer states it, None where it doesn't."""
+    if answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
+        # The storage has ignored the range: this is the whole object.
+        size: int | None = answer.get("ContentLength")
+        return size
+    total = answer.get("ContentRange", "").rpartition("/")[2]
+    return int(total) if total.isascii() and total.isdigit() else None
 
 
 class _Recording:
@@ -187,12 +208,16 @@ class _Recording:
 
     def _open(self) -> Stat:
         # One ranged GET brings the size, the ETag and the head at once; of an empty object there is no range (416).
-        address = self._address
-        with told(address.uri):
-            answer = self._client.get_object(Bucket=address.bucket, Key=address.key, Range=f"bytes=0-{_HEAD_BYTES - 1}")
-            self._pieces.append((0, answer["Body"].read()))
-            _, _, total = answer.get("ContentRange", "").rpartition("/")
-            return _stat(answer, int(total) if total.isdigit() else answer["ContentLength"])
+        with told(self._address.uri):
+            answer, piece = self._get(0, _HEAD_BYTES)
+            self._pieces.append((0, piece))
+            total = _total(answer)
+            if total is not None:
+                return _stat(answer, total)
+            stat = _head(self._client, self._address)
+            if stat.etag != _stat(answer, 0).etag:
+                raise _replaced(self._address)
+            return stat
 
     def read(self, start: int, length: int) -> bytes:
         end = min(start + length, self.stat.size)
@@ -204,12 +229,43 @@ class _Recording:
         return self._fetch(start, max(end, min(start + _LEAST_BYTES, self.stat.size)))[: end - start]
 
     def _fetch(self, start: int, end: int) -> bytes:
-        address = self._address
-        same = {"IfMatch": f'"{self.stat.etag}"'} if self.stat.etag else {}
-        with told(address.uri):
-            answer = self._client.get_object(
-                Bucket=address.bucket, Key=address.key, Range=f"bytes={start}-{end - 1}", **same
+        etag = self.stat.etag
+        # A weak ETag never matches in If-Match.
+        same = {"IfMatch": f'"{etag}"'} if etag and not etag.startswith("W/") else {}
+        with told(self._address.uri):
+            answer, piece = self._get(start, end - start, **same)
+        if _stat(answer, 0).etag != etag:
+            raise _replaced(self._address)
+        if len(piece) != end - start:
+            raise StorageError(
+                f"The storage gave {len(piece):,} of the {end - start:,} bytes that were asked for",
+                recording=self._address.uri,
+                retry="asks again",
             )
-            piece: bytes = answer["Body"].read()
+        if len(piece) <= _KEPT_BYTES:
             self._pieces.append((start, piece))
-            return piece
+        return piece
+
+    def _get(self, start: int, length: int, **same: str) -> tuple[dict[str, Any], bytes]:
+        address = self._address
+        answer = self._client.get_object(
+            Bucket=address.bucket, Key=address.key, Range=f"bytes={start}-{start + length - 1}", **same
+        )
+        with closing(answer["Body"]) as body:
+            if start and answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
+                raise RecordingError(
+                    "The storage ignores the ranges that it is asked for, so this recording can't be read in pieces",
+                    recording=address.uri,
+                    todo="Check `endpoint_url` in the connection's extra: whatever answers there has to honour Range",
+                )
+            piece: bytes = body.read(length)
+        return answer, piece
+
+
+def _replaced(address: RecordingAddress) -> RecordingError:
+    return RecordingError(
+        "The recording was replaced while it was read",
+        recording=address.uri,
+        retry="reads it anew",
+        retry_can_help=True,
+    )

@@ -46,10 +46,13 @@ def told(uri: str, *, writing: bool = False, bucket_is_there: Callable[[], bool]
         ParamValidationError,
         PartialCredentialsError,
     )
+    from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
     try:
         yield
+    except SpeechKitError:
+        raise
     except ClientError as error:
         raise _refusal(error, uri, writing, bucket_is_there) from None
     except (NoCredentialsError, PartialCredentialsError):
@@ -62,6 +65,13 @@ def told(uri: str, *, writing: bool = False, bucket_is_there: Callable[[], bool]
         # The exception's own text may hold the link that was asked for, with its signature.
         raise StorageError(
             f"The bucket can't be reached ({type(error).__name__})",
+            recording=uri,
+            todo="If this lasts, check `endpoint_url` in the connection's extra",
+            retry="asks again",
+        ) from None
+    except (ResponseParserError, ValueError) as error:
+        raise StorageError(
+            f"The storage's answer can't be read ({type(error).__name__})",
             recording=uri,
             todo="If this lasts, check `endpoint_url` in the connection's extra",
             retry="asks again",
