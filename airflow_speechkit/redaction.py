@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 
+from airflow_speechkit.parsing import writable
+
 #: Nobody reads more of an error, in characters.
 _LONGEST = 500
+#: Nor is more looked at: a service's text may be of megabytes, and the patterns take long over some.
+_LOOKED_AT = 8 * _LONGEST
 
 #: What must never be repeated, wherever it turns up in a text of the service: keys, tokens and links' queries.
 _SECRETS = (
@@ -21,8 +25,11 @@ _QUERY = re.compile(r"((?:https?|s3)://[^\s?\"'<>]+)\?[^\s\"'<>]*")
 
 
 def without_secrets(text: str) -> str:
-    """Return a text of somebody else's on one line, with keys, tokens and the queries of links taken out."""
-    text = " ".join(text.split())
+    """Return a text of somebody else's on one line, with keys, tokens and the queries of links taken out.
+
+    Halves of surrogate pairs are replaced by U+FFFD: what can't be written could not be archived either.
+    """
+    text = " ".join(writable(text[:_LOOKED_AT]).split())
     for pattern in _SECRETS:
         text = pattern.sub("***", text)
     return _QUERY.sub(r"\1", text)[:_LONGEST]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import threading
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from airflow_speechkit.errors import AnswerUnreadableError, ConnectionSettingsError
+from airflow_speechkit.parsing import SURPRISES, MalformedError, parse_json, parse_object, parse_time
 
 #: The audience of every JWT, whatever host it is sent to.
 JWT_AUDIENCE = "https://iam.api.cloud.yandex.net/iam/v1/tokens"
@@ -58,8 +58,8 @@ class AuthorizedKey:
         data: object = text
         if isinstance(text, str):
             try:
-                data = json.loads(text, strict=False)
-            except ValueError:
+                data = parse_json(text, lenient=True)
+            except MalformedError:
                 raise ConnectionSettingsError(
                     "The authorized key isn't JSON", todo="Paste the whole file that `yc iam key create` wrote"
                 ) from None
@@ -71,6 +71,10 @@ class AuthorizedKey:
                     f"The authorized key lacks `{name}`",
                     todo="Paste the whole file that `yc iam key create` wrote, not the private key alone",
                 )
+        if not (data["id"] + data["service_account_id"] + data["private_key"]).isascii():
+            raise ConnectionSettingsError(
+                "The authorized key has characters that no key has", todo="Paste its file again, in one piece"
+            )
         # Some forms and environments turn the line ends of the PEM into a backslash and an n.
         pem = data["private_key"].replace("\\n", "\n")
         if "-----BEGIN" not in pem:
@@ -84,6 +88,7 @@ class AuthorizedKey:
         :raises ConnectionSettingsError: the private key isn't an RSA key
         """
         import jwt
+        from cryptography.exceptions import UnsupportedAlgorithm
 
         # "PLEASE DO NOT REMOVE THIS LINE!" stands before the PEM, and not every reader skips it.
         pem = self.private_key[self.private_key.index("-----BEGIN") :]
@@ -95,7 +100,7 @@ class AuthorizedKey:
         }
         try:
             return jwt.encode(claims, pem, algorithm="PS256", headers={"typ": "JWT", "kid": self.id})
-        except (ValueError, TypeError, jwt.PyJWTError):
+        except (*SURPRISES, jwt.PyJWTError, UnsupportedAlgorithm):
             raise ConnectionSettingsError(
                 "The authorized key's `private_key` isn't a private RSA key",
                 todo="Create a new authorized key, and paste its file unchanged",
@@ -139,11 +144,12 @@ def read_iam_token(body: bytes, now: float) -> Token:
     :raises AnswerUnreadableError: it isn't that
     """
     try:
-        data = json.loads(body)
-        expires_at = datetime.fromisoformat(data["expiresAt"]).timestamp()
-        return Token.living(_text(data["iamToken"]), now=now, expires_at=expires_at)
-    except (ValueError, KeyError, TypeError):
-        raise AnswerUnreadableError("The answer of IAM holds no token") from None
+        data = parse_object(body)
+        expires_at = parse_time(data.get("expiresAt")).timestamp()
+        return Token.living(_text(data.get("iamToken")), now=now, expires_at=expires_at)
+    except SURPRISES:
+        pass
+    raise AnswerUnreadableError("The answer of IAM holds no token")
 
 
 def read_metadata_token(body: bytes, now: float) -> Token:
@@ -152,14 +158,18 @@ def read_metadata_token(body: bytes, now: float) -> Token:
     :raises AnswerUnreadableError: it isn't that
     """
     try:
-        data = json.loads(body)
-        return Token.living(_text(data["access_token"]), now=now, expires_at=now + float(data["expires_in"]))
-    except (ValueError, KeyError, TypeError):
-        raise AnswerUnreadableError("The answer of the metadata service holds no token") from None
+        data = parse_object(body)
+        expires_at = now + float(data["expires_in"])
+        if math.isfinite(expires_at):
+            return Token.living(_text(data.get("access_token")), now=now, expires_at=expires_at)
+    except SURPRISES:
+        pass
+    raise AnswerUnreadableError("The answer of the metadata service holds no token")
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not value or not value.isascii() or any(c.isspace() for c in value):
+    # What isn't printable has no place in a header either.
+    if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable() or " " in value:
         raise ValueError
     return value
 

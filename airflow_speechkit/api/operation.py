@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import AnswerUnreadableError
-from airflow_speechkit.redaction import without_secrets
-from airflow_speechkit.submission import version_of
+from airflow_speechkit.parsing import MalformedError, parse_json, parse_time
+from airflow_speechkit.status import read_status
+from airflow_speechkit.submission import is_operation_id, version_of
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow_speechkit.settings import ApiVersion
 
 #: From this size on a body is read by code that lets other threads run meanwhile, bytes.
 LARGE_BODY = 256 * 1024
+
+#: Nothing is looked for further behind in the answer to a submission, which has hundreds of bytes.
+_LONGEST_SUBMITTED = 64 * 1024
+#: A string, a bracket, a colon or comma, or anything else that has no space in it.
+_TOKEN = re.compile(rb'\s*+("(?:[^"\\]++|\\.)*+"|[][{}:,]|[^]["{}:,\s]++)', re.DOTALL)
 
 
 class OperationState(Enum):
@@ -55,6 +62,9 @@ class Operation:
 def read_operation(raw: bytes) -> Operation:
     """Read the envelope of an Operation.
 
+    What is inside of a result doesn't matter here: a finished recognition is paid for, so its answer has to be
+    archived whatever the readers of results think of it later. Times that are none count as not given.
+
     Takes as long as it takes: a body of `LARGE_BODY` and more belongs into a thread where there is an event
     loop, and leaves the loop alone there.
 
@@ -65,33 +75,65 @@ def read_operation(raw: bytes) -> Operation:
     operation_id = envelope.get("id")
     if not isinstance(operation_id, str) or not operation_id:
         raise AnswerUnreadableError("The answer is JSON, but not an Operation: it has no `id`")
+    if not is_operation_id(operation_id):
+        raise AnswerUnreadableError("The Operation's `id` is none that an operation can have")
     done = envelope.get("done") or False
     if not isinstance(done, bool):
         raise AnswerUnreadableError("The Operation's `done` is neither true nor false", operation_id=operation_id)
-    error = envelope.get("error")
-    code, message = _status(error)
-    failed = bool(code or message)
-    state = OperationState.FAILED if failed else OperationState.DONE if done else OperationState.RUNNING
+    try:
+        error = read_status(envelope.get("error"))
+    except ValueError:
+        raise AnswerUnreadableError("The Operation's `error` is no object", operation_id=operation_id) from None
+    state = OperationState.FAILED if error else OperationState.DONE if done else OperationState.RUNNING
     return Operation(
         id=operation_id,
         state=state,
         api_version=version_of(envelope, finished=state is OperationState.DONE),
         created_at=_time(envelope.get("createdAt")),
         modified_at=_time(envelope.get("modifiedAt")),
-        error_code=(code or 0) if failed else None,
-        error_message=without_secrets(message) if failed and message is not None else None,
+        error_code=(error.code or 0) if error else None,
+        error_message=error.message if error else None,
         raw=raw,
     )
 
 
+def id_within(raw: bytes) -> str | None:
+    """Find the operation's id in an answer that can't be read: it is cut off, say, or something in it is no JSON.
+
+    :param raw: the body of an answer
+    :return: the ``id`` of the outermost object, if it stands there once, whole, and an operation can have it
+    """
+    found: list[str] = []
+    depth, name, is_value = 0, b"", False
+    raw = raw[:_LONGEST_SUBMITTED].removeprefix(b"\xef\xbb\xbf")
+    token = _TOKEN.match(raw)
+    if token is None or token[1] != b"{":
+        return None
+    while token is not None:
+        text = token[1]
+        depth += (text in b"{[") - (text in b"}]")
+        if depth < 1:
+            break
+        if depth == 1 and text.startswith(b'"'):
+            if not is_value:
+                name = text
+            elif name == b'"id"':
+                found.append(text[1:-1].decode("utf-8", "replace"))
+        is_value = text == b":"
+        token = _TOKEN.match(raw, token.end())
+    return found[0] if len(found) == 1 and is_operation_id(found[0]) else None
+
+
 def _envelope(raw: bytes) -> dict[str, Any]:
     try:
-        envelope = json.loads(raw)
-    except ValueError:
-        raise AnswerUnreadableError(
-            f"The answer isn't JSON, or is cut off ({len(raw)} bytes)",
-            retry="asks again",
-        ) from None
+        envelope = parse_json(raw, lenient=True)
+    except MalformedError:
+        # The other parser passes over what this one stumbles on in a result: nesting, endless numbers.
+        envelope = _large_envelope(raw) if raw.lstrip().startswith(b"{") else None
+        if envelope is None:
+            raise AnswerUnreadableError(
+                f"The answer isn't JSON, or is cut off ({len(raw)} bytes)", retry="asks again"
+            ) from None
     if not isinstance(envelope, dict):
         raise AnswerUnreadableError("The answer is JSON, but not an Operation")
     return envelope
@@ -111,7 +153,7 @@ def _large_envelope(raw: bytes) -> dict[str, Any] | None:
             ("description", pa.string()),
             ("createdAt", pa.string()),
             ("modifiedAt", pa.string()),
-            ("error", pa.struct([("code", pa.int64()), ("message", pa.string())])),
+            ("error", pa.struct([("code", pa.int64()), ("message", pa.string()), ("error_message", pa.string())])),
             ("response", pa.struct([("@type", pa.string())])),
         ]
     )
@@ -126,28 +168,13 @@ def _large_envelope(raw: bytes) -> dict[str, Any] | None:
         if table.num_rows != 1:
             return None
         envelope: dict[str, Any] = table.to_pylist()[0]
-    except (pa.ArrowInvalid, UnicodeDecodeError):
+    except (pa.ArrowException, UnicodeDecodeError):
         return None
     return envelope
 
 
-def _status(error: object) -> tuple[int | None, str | None]:
-    if not isinstance(error, dict):
-        return None, None
-    code, message = error.get("code"), error.get("message")
-    if isinstance(code, str) and code.isascii() and code.isdigit():
-        code = int(code)
-    return (
-        code if isinstance(code, int) and not isinstance(code, bool) else None,
-        message if isinstance(message, str) else None,
-    )
-
-
 def _time(text: object) -> datetime | None:
-    if not isinstance(text, str):
-        return None
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        return parse_time(text)
+    except MalformedError:
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import (
@@ -14,7 +12,8 @@ from airflow_speechkit.errors import (
     RefusedError,
     ServiceFaultError,
 )
-from airflow_speechkit.redaction import without_secrets
+from airflow_speechkit.parsing import MalformedError, parse_object
+from airflow_speechkit.status import ErrorStatus, read_status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,40 +21,21 @@ if TYPE_CHECKING:
 _UNTIL_MENDED = "ends in the same way until that is mended"
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """What an error's body says.
-
-    :param code: the gRPC code, where there is one
-    :param message: the service's text, without secrets; None where the body isn't one of the service's own
-    """
-
-    code: int | None = None
-    message: str | None = None
-
-
 #: HTTP status and gRPC code with which the service itself says that it has not taken a submission.
 _NOT_TAKEN = frozenset({(500, 13), (503, 14)})
 
 
-def read_refusal(body: bytes) -> Refusal:
+def read_refusal(body: bytes) -> ErrorStatus:
     """Read an error's body: a bare ``google.rpc.Status``, the gateway's form, or the synchronous API's.
 
     Anything else (a proxy's HTML page, garbage) says nothing and isn't repeated.
     """
     try:
-        data = json.loads(body)
-    except ValueError:
-        return Refusal()
-    if isinstance(data, dict) and isinstance(data.get("error"), dict):
-        data = data["error"]
-    if not isinstance(data, dict):
-        return Refusal()
-    code = next((data[name] for name in ("code", "grpcCode", "grpc_code") if isinstance(data.get(name), int)), None)
-    message = next((data[name] for name in ("message", "error_message") if isinstance(data.get(name), str)), None)
-    if message is not None:
-        message = without_secrets(message)
-    return Refusal(code, message)
+        data = parse_object(body)
+        inner = data.get("error")
+        return read_status(inner if isinstance(inner, dict) else data) or ErrorStatus()
+    except MalformedError:
+        return ErrorStatus()
 
 
 def refused(

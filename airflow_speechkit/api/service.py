@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from airflow_speechkit.api import v2, v3
 from airflow_speechkit.api.exchange import Call, Effect, Exchange
-from airflow_speechkit.api.operation import Operation, read_operation
+from airflow_speechkit.api.operation import Operation, OperationState, id_within, read_operation
 from airflow_speechkit.api.steps import Outcome, Pause, Response, Step
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
@@ -21,14 +22,18 @@ from airflow_speechkit.errors import (
     ResultExpiredError,
     SettingsError,
 )
+from airflow_speechkit.parsing import MalformedError
 from airflow_speechkit.redaction import without_secrets
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
+from airflow_speechkit.status import ErrorStatus, read_status
 from airflow_speechkit.submission import is_operation_id
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from airflow_speechkit.api.endpoints import Endpoints
+
+log = logging.getLogger(__name__)
 
 #: "The maximum string length in characters is 50" (v3's reference, GetRecognitionRequest).
 _LONGEST_ID = 50
@@ -75,19 +80,24 @@ class Service:
         call = self._submission(settings, audio_uri, content)
         response = yield from self.exchange.perform(call)
         try:
-            operation = read_operation(response.body)
-            if not is_operation_id(operation.id):
-                raise AnswerUnreadableError("its `id` is none that an operation can have")
-            return operation
+            return read_operation(response.body)
         except AnswerUnreadableError as error:
-            raise AnswerUnreadableError(
-                f"The submission was accepted, but its answer can't be read: {error.what}",
-                may_have_been_accepted=True,
-                recording=call.recording,
-                todo="Look in the service before it is sent again",
-                request_id=response.headers.get("x-request-id"),
-                server_trace_id=response.headers.get("x-server-trace-id"),
-            ) from None
+            unreadable = error
+        operation_id = id_within(response.body)
+        if operation_id is not None:
+            # It is paid for, and with its id nothing is lost: the first check says whether it is the right one.
+            log.warning("Accepted as operation %s, in an answer that can't be read: %s", operation_id, unreadable.what)
+            return Operation(
+                id=operation_id, state=OperationState.RUNNING, api_version=settings.api_version, raw=response.body
+            )
+        raise AnswerUnreadableError(
+            f"The submission was accepted, but its answer can't be read: {unreadable.what}",
+            may_have_been_accepted=True,
+            recording=call.recording,
+            todo="Look in the service before it is sent again",
+            request_id=response.headers.get("x-request-id"),
+            server_trace_id=response.headers.get("x-server-trace-id"),
+        )
 
     def _submission(self, settings: RecognitionSettings, audio_uri: str | None, content: bytes | None) -> Call:
         if settings.api_version is ApiVersion.V2:
@@ -222,15 +232,14 @@ def operation_of(response: Response, operation_id: str) -> Operation:
     :raises AnswerUnreadableError: it is cut off, or isn't an Operation
     """
     try:
-        return read_operation(response.body)
+        operation = read_operation(response.body)
+        if operation.id != operation_id:
+            # Its answer must not get on record, nor end a wait, as another operation's.
+            raise AnswerUnreadableError("The answer is about another operation")
+        return operation
     except AnswerUnreadableError as error:
-        raise AnswerUnreadableError(
-            error.what,
-            operation_id=operation_id,
-            retry="asks again",
-            request_id=response.headers.get("x-request-id"),
-            server_trace_id=response.headers.get("x-server-trace-id"),
-        ) from None
+        what = error.what
+    raise _unreadable(what, response, operation_id)
 
 
 def check_recognition(response: Response, operation_id: str) -> bytes:
@@ -245,24 +254,29 @@ def check_recognition(response: Response, operation_id: str) -> bytes:
     if error is None:
         try:
             v3.check_whole(response.body)
-        except ValueError:
-            raise AnswerUnreadableError(
-                "The result is cut off, or isn't JSON",
-                operation_id=operation_id,
-                retry="asks again",
-                request_id=response.headers.get("x-request-id"),
-                server_trace_id=response.headers.get("x-server-trace-id"),
-            ) from None
+        except MalformedError:
+            raise _unreadable("The result is cut off, or isn't JSON", response, operation_id) from None
         return response.body
-    status = error if isinstance(error, dict) else {"message": error}
-    code, message = status.get("code", status.get("grpcCode")), status.get("message")
-    text = without_secrets(message) if isinstance(message, str) else None
+    try:
+        status = read_status(error) or ErrorStatus()
+    except ValueError:
+        status = ErrorStatus(message=without_secrets(error)) if isinstance(error, str) else ErrorStatus()
     raise RecognitionFailedError(
-        f"The result breaks off with an error{f' ({code})' if code is not None else ''}"
-        + (f': "{text}"' if text else ""),
-        code=code if isinstance(code, int) else None,
-        message=text,
+        f"The result breaks off with an error{f' ({status.code})' if status.code is not None else ''}"
+        + (f': "{status.message}"' if status.message else ""),
+        code=status.code,
+        message=status.message,
         operation_id=operation_id,
+        request_id=response.headers.get("x-request-id"),
+        server_trace_id=response.headers.get("x-server-trace-id"),
+    )
+
+
+def _unreadable(what: str, response: Response, operation_id: str) -> AnswerUnreadableError:
+    return AnswerUnreadableError(
+        what,
+        operation_id=operation_id,
+        retry="asks again",
         request_id=response.headers.get("x-request-id"),
         server_trace_id=response.headers.get("x-server-trace-id"),
     )

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import RecordingError, SettingsError
+from airflow_speechkit.parsing import MalformedError, decode, parse_each
 from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ DELETE_PATH = "/stt/v3/deleteRecognition"
 LARGEST_BODY = 60_000_000
 #: Of a field: somebody may also have said the word.
 _ERROR_NAME = re.compile(rb'"error"\s*:')
-_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def submission_body(settings: RecognitionSettings, *, audio_uri: str | None, content: bytes | None = None) -> bytes:
@@ -146,7 +146,7 @@ def failure_within(stream: bytes) -> Any:
     """
     if not _ERROR_NAME.search(stream):
         return None
-    with suppress(ValueError):
+    with suppress(MalformedError):
         for message in _messages(stream):
             if message.get("error") is not None:
                 return message["error"]
@@ -157,33 +157,16 @@ def check_whole(stream: bytes) -> None:
     """Check that a result's stream is nothing but whole messages. Without any it is silence.
 
     :param stream: the body of ``getRecognition``
-    :raises ValueError: it is cut off, or isn't what is documented
+    :raises MalformedError: it is cut off, or isn't what is documented
     """
     for message in _messages(stream):
         if not isinstance(message.get("result", message), dict):
-            raise ValueError("a message is no JSON object")
+            raise MalformedError("a message is no JSON object")
 
 
 def _messages(stream: bytes) -> Iterator[dict[str, Any]]:
     # One at a time: a whole result as Python objects would take many times its size.
-    decoder = json.JSONDecoder(parse_constant=_refuse)
-    text = stream.decode("utf-8-sig")
-    at = _behind_space(text, 0)
-    while at < len(text):
-        try:
-            message, at = decoder.raw_decode(text, at)
-        except RecursionError:
-            raise ValueError("a message is nested too deeply") from None
+    for message, _ in parse_each(decode(stream)):
         if not isinstance(message, dict):
-            raise ValueError("a message is no JSON object")
+            raise MalformedError("a message is no JSON object")
         yield message
-        at = _behind_space(text, at)
-
-
-def _behind_space(text: str, at: int) -> int:
-    space = _SPACE.match(text, at)
-    return at if space is None else space.end()
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

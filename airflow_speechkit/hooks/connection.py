@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.api.credentials import ApiKey, AuthorizedKey, Credential, IamToken, Metadata
 from airflow_speechkit.api.endpoints import Endpoints, is_local
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError
+from airflow_speechkit.parsing import MalformedError, parse_json
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ def secrets_in(password: str | None, extra: Mapping[str, Any]) -> list[str]:
 def _private_keys(value: object) -> list[str]:
     if isinstance(value, str):
         try:
-            value = json.loads(value, strict=False)
-        except ValueError:
+            value = parse_json(value, lenient=True)
+        except MalformedError:
             return []
     key = value.get("private_key") if isinstance(value, dict) else None
     return [key] if isinstance(key, str) and key else []
@@ -287,7 +287,7 @@ def _rate(extra: Mapping[str, Any], name: str) -> float | None:
         return None
     try:
         rate = float(extra[name])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         rate = 0.0
     if not 0 < rate < float("inf"):
         raise ConnectionSettingsError(f"`{name}` is a number above zero")

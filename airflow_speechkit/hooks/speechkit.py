@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +12,7 @@ from airflow_speechkit.errors import ConnectionSettingsError, NotFinishedError, 
 from airflow_speechkit.hooks.async_client import user_agent
 from airflow_speechkit.hooks.connection import SpeechKitConnection, secrets_in
 from airflow_speechkit.hooks.reading import read_together
+from airflow_speechkit.parsing import MalformedError, parse_object
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
@@ -299,11 +299,10 @@ def _no_such(conn_id: str) -> ConnectionSettingsError:
 def _check_extra(conn_id: str, extra: str | None) -> None:
     # Airflow takes an extra that can't be read for an empty one, and the key would seem to be missing.
     try:
-        sound = not extra or isinstance(json.loads(extra), dict)
-    except ValueError:
-        sound = False
-    if not sound:
-        raise ConnectionSettingsError(f"Connection `{conn_id}`: its extra isn't a JSON object")
+        if extra:
+            parse_object(extra, lenient=True)
+    except MalformedError:
+        raise ConnectionSettingsError(f"Connection `{conn_id}`: its extra isn't a JSON object") from None
 
 
 def _settled(conn_id: str, found: Any, extra: dict[str, Any]) -> SpeechKitConnection:

@@ -1,0 +1,136 @@
+"""JSON, times and texts from outside: whatever they are, nothing is raised but `MalformedError`.
+
+Everything that reads bytes of the service, of an archive, of a saved file or of a connection reads them through here.
+Whoever calls turns the error into a typed one that says what was read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: What taking apart something else than documented ends in. `LookupError`: a key that isn't there. `OverflowError` (an
+#: `ArithmeticError`): a number or a date that is too large. `RecursionError`: it is nested too deeply.
+SURPRISES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class MalformedError(ValueError):
+    """Something from outside isn't what it should be. Never says what stands there, nor knows an error that does."""
+
+
+def parse_json(raw: bytes | str, *, lenient: bool = False) -> Any:
+    """Parse JSON: UTF-8, with or without a byte order mark.
+
+    :param lenient: take bytes that aren't UTF-8 for U+FFFD, control characters in strings for themselves, and ``NaN``
+        and its like for numbers
+    :raises MalformedError: it isn't JSON, or it is nested more deeply than anything that is documented
+    """
+    try:
+        text = _text(raw, lenient=lenient)
+        return json.loads(text, strict=not lenient, parse_constant=None if lenient else _refuse)
+    except (ValueError, RecursionError) as error:
+        why = _why(error)
+    # Not from within `except`: the parser's error holds the whole text.
+    raise MalformedError(why)
+
+
+def parse_object(raw: bytes | str, *, lenient: bool = False) -> dict[str, Any]:
+    """Parse a JSON object; the arguments and errors are those of `parse_json`."""
+    found = parse_json(raw, lenient=lenient)
+    if not isinstance(found, dict):
+        raise MalformedError("it is JSON, but no object")
+    return found
+
+
+def parse_each(text: str, at: int = 0, *, constant: Callable[[str], Any] | None = None) -> Iterator[tuple[Any, int]]:
+    """Parse JSON values that follow one another, with space between them or none: one at a time.
+
+    :param at: where to begin
+    :param constant: makes a value of ``NaN`` and its like, which are refused without it
+    :return: each value, and the place behind it
+    :raises MalformedError: the next one isn't JSON
+    """
+    decoder = json.JSONDecoder(parse_constant=constant or _refuse)
+    while (at := _behind_space(text, at)) < len(text):
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            why = _why(error)
+        else:
+            yield value, at
+            continue
+        raise MalformedError(why)
+
+
+def decode(raw: bytes) -> str:
+    """Return a text of bytes that are UTF-8, with or without a byte order mark.
+
+    :raises MalformedError: they are not
+    """
+    try:
+        return _text(raw, lenient=False)
+    except ValueError as error:
+        why = _why(error)
+    raise MalformedError(why)
+
+
+def parse_time(text: object) -> datetime:
+    """Return an RFC 3339 time, aware, in UTC; one without an offset is in UTC.
+
+    :raises MalformedError: it is none, or lies outside of the years 1 to 9999
+    """
+    if isinstance(text, str):
+        try:
+            moment = datetime.fromisoformat(text)
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    raise MalformedError("a time is no RFC 3339 time")
+
+
+def parse_code(value: object) -> int | None:
+    """Return a gRPC code, a number or digits; None for anything else, and what doesn't fit into 32 bits."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not -(2**31) <= value < 2**31:
+        return None
+    return value
+
+
+def writable(text: str) -> str:
+    """Replace halves of surrogate pairs by U+FFFD: JSON can hold them, and nothing that is written as UTF-8 can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _text(raw: bytes | str, *, lenient: bool) -> str:
+    if isinstance(raw, str):
+        return raw
+    return raw.decode("utf-8-sig", "replace" if lenient else "strict")
+
+
+def _behind_space(text: str, at: int) -> int:
+    space = _SPACE.match(text, at)
+    return at if space is None else space.end()
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return "it isn't UTF-8"
+    return "it isn't JSON, or is cut off"
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
