@@ -126,7 +126,7 @@ class TestMissingModules:
     @pytest.mark.parametrize(
         ("module", "hint"),
         [
-            ("moto.server", "airflow-speechkit[emulator]"),
+            ("speechkit_emulator.process", "airflow-speechkit[emulator]"),
             ("airflow.providers.duckdb.hooks.duckdb", "airflow-speechkit[duckdb]"),
             ("something.else", "install the package it is in"),
         ],
