@@ -7,6 +7,7 @@
     │   ├── SettingsError                       a keyword, or two that don't go together
     │   ├── ConnectionSettingsError             the Airflow connection
     │   ├── RecordingError                      the recording: missing, unreadable, not what it says
+    │   │   └── RecordingNotFoundError          no object has this key, or nothing matches the pattern
     │   └── BudgetExceededError                 more than `max_billed_seconds`
     ├── RefusedError                            the service answered, and said no
     │   ├── AuthenticationError                 401
@@ -156,6 +157,10 @@ class RecordingError(WrongBeforeSendingError):
     """The recording is missing, can't be read, or isn't what its settings say."""
 
 
+class RecordingNotFoundError(RecordingError):
+    """No object has this key, or a prefix or glob matches nothing."""
+
+
 class BudgetExceededError(WrongBeforeSendingError):
     """Sending would cost more than ``max_billed_seconds``, or its cost can't be told beforehand."""
 
@@ -267,12 +272,15 @@ class SubmissionsFailedError(SpeechKitError, RuntimeError):
     :param of: how many recordings there were
     """
 
-    _MOST_NAMED = 10
+    _MOST_QUOTED = 10
+    _MOST_NAMED = 1000
 
     def __init__(self, errors: Sequence[SpeechKitError], *, of: int) -> None:
-        named = [f"- {error}" for error in errors[: self._MOST_NAMED]]
+        named = [f"- {error}" for error in errors[: self._MOST_QUOTED]]
         if len(errors) > len(named):
-            named.append(f"- and {len(errors) - len(named)} more")
+            others = [error.recording or error.what for error in errors[self._MOST_QUOTED : self._MOST_NAMED]]
+            dots = ", …" if len(errors) > self._MOST_NAMED else ""
+            named.append(f"- and {len(errors) - len(named)} more: {', '.join(others)}{dots}")
         super().__init__(
             "\n".join([f"{len(errors)} of {of} recordings have no operation; the others have theirs:", *named]),
             retry="pays for nothing twice: it asks for these only",

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.archive.batch import ToSubmit
 from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError, without_query
+from airflow_speechkit.operators.audio import labels_for
 from airflow_speechkit.recordings.address import RecordingAddress, local_path, parse_address
 from airflow_speechkit.recordings.cost import billed_seconds
+from airflow_speechkit.recordings.finding import Choice, find_recordings, nothing_found
 from airflow_speechkit.recordings.pattern import is_pattern, parse_pattern
 from airflow_speechkit.settings import ApiVersion
 
@@ -33,55 +36,6 @@ LOOKERS = 16
 LOOK_HOLDS_S = 60.0
 
 
-def audio_list(audio: Any) -> list[str]:
-    """Make a list of what `audio` is.
-
-    :param audio: an address, or a list or lazy sequence of them
-    :raises SettingsError: it is empty, or holds something else
-    """
-    found = [audio] if isinstance(audio, str) or not isinstance(audio, Iterable) else list(audio)
-    for one in found:
-        if not isinstance(one, str) or not one.strip():
-            raise SettingsError(f"`audio` holds a {type(one).__name__} where an address (a string) belongs")
-        if one.strip() == "None":
-            raise SettingsError(
-                "`audio` is the text 'None': a template found nothing",
-                todo="Look at the template, and why the upstream task has returned nothing; its `.output` can be given "
-                "as it is, without a template",
-            )
-    if not found:
-        raise SettingsError("`audio` is an empty list", todo="Give it at least one recording, or a prefix")
-    return [one.strip() for one in found]
-
-
-def labels_for(labels: Any, count: int) -> list[dict[str, str]]:
-    """Give each recording its labels.
-
-    :param labels: one mapping for all, or a list with one for each
-    :param count: how many recordings there are
-    :raises SettingsError: the list has another length, or a label has no value
-    """
-    if isinstance(labels, str):
-        raise SettingsError(
-            "`labels` is a text, and has to be a mapping of names to texts, or a list of them",
-            todo="A template makes a text of everything, unless the DAG has render_template_as_native_obj=True: write "
-            "a mapping with templates for values, or give it an upstream's `.output`",
-        )
-    each = [labels or {}] * count if labels is None or isinstance(labels, Mapping) else list(labels)
-    if len(each) != count:
-        raise SettingsError(f"`labels` is a list of {len(each)}, for {count} recordings")
-    for one in each:
-        if not isinstance(one, Mapping) or not all(isinstance(name, str) for name in one):
-            raise SettingsError("`labels` holds something that isn't a mapping of names to texts")
-        for name, value in one.items():
-            if value is None:
-                raise SettingsError(
-                    f"The label {name!r} is None: it would stand beside the rows as the text 'None'",
-                    todo="Leave it out where there is nothing to say",
-                )
-    return [{name: str(value) for name, value in one.items()} for one in each]
-
-
 @dataclass(frozen=True)
 class _Look:
     """What was found at a link, and when."""
@@ -89,6 +43,18 @@ class _Look:
     address: RecordingAddress
     version: str | None
     at: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found, and has still to be looked at.
+
+    :param looks: one for each recording, in the order of the addresses
+    :param by_pattern: whether one of the addresses was a prefix or a glob
+    """
+
+    looks: list[Callable[[], ToSubmit]]
+    by_pattern: bool
 
 
 @dataclass
@@ -115,34 +81,64 @@ class Intake:
     _versions: dict[str, str] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
-    def recordings(
-        self, audio: Sequence[str], labels: Any, check_length: Callable[[int], None] = lambda _: None
-    ) -> list[ToSubmit]:
-        """Find the recordings that addresses and patterns stand for, with their versions.
+    def find(self, audio: str | Sequence[str], choice: Choice | None = None) -> Finding:
+        """Find what addresses, prefixes and globs stand for. Only the last two are looked up, and nothing is uploaded.
 
-        One that can't be found brings its error along; it doesn't hold up the others.
+        An object whose key is the glob itself comes first. An address of a list that can't be found brings its error
+        along: it doesn't hold up the others.
 
-        :param check_length: is told how many there are before any of them is looked at or uploaded
-        :raises RecordingError: a pattern's bucket can't be listed
+        :param choice: which objects of prefixes and globs are meant
+        :raises SettingsError: there is a `choice`, and neither a prefix nor a glob to choose from
+        :raises RecordingNotFoundError: the only prefix or glob matches nothing
+        :raises RecordingError: its bucket can't be listed
         """
-        whole = any(is_pattern(one) for one in audio)
-        if whole and labels is not None and not isinstance(labels, Mapping):
-            raise SettingsError("`labels` is a list, and a prefix or glob stands for any number of recordings")
-        looks = list(self._looks(audio))
-        check_length(len(looks))
-        each = labels_for(labels, len(looks))
-        with ThreadPoolExecutor(LOOKERS, thread_name_prefix="speechkit-look") as pool:
-            found = list(pool.map(lambda look: look(), looks))
-        return [replace(item, labels=own) for item, own in zip(found, each, strict=True)]
+        alone = isinstance(audio, str)
+        texts = [audio] if isinstance(audio, str) else audio
+        with ThreadPoolExecutor(LOOKERS, thread_name_prefix="speechkit-find") as pool:
+            found = list(pool.map(lambda text: self._find(text, choice or Choice(), alone=alone), texts))
+        by_pattern = any(one.by_pattern for one in found)
+        if choice is not None and not by_pattern:
+            raise SettingsError(
+                "`include` and `exclude` choose from what a prefix or a glob stands for, and `audio` has neither",
+                todo="Remove them, or give the prefix in place of the keys that are listed there",
+            )
+        return Finding([look for one in found for look in one.looks], by_pattern)
 
-    def _looks(self, audio: Sequence[str]) -> Iterator[Any]:
-        for one in audio:
-            if is_pattern(one):
-                pattern = parse_pattern(one)
-                for listed in self._bucket(pattern.conn_id).find(pattern):
-                    yield lambda listed=listed: self._listed(listed.address, listed.stat)
-            else:
-                yield lambda one=one: self._look(one)
+    def _find(self, text: str, choice: Choice, *, alone: bool) -> Finding:
+        if not is_pattern(text):
+            return Finding([lambda: self._look(text)], by_pattern=False)
+        try:
+            pattern = parse_pattern(text)
+            bucket = self._bucket(pattern.conn_id)
+            if not pattern.is_prefix:
+                literal = RecordingAddress(pattern.bucket, pattern.glob, pattern.conn_id)
+                stat = bucket.stat_if_there(literal)
+                if stat is not None:
+                    return Finding([lambda: self._listed(literal, stat)], by_pattern=False)
+            listing = find_recordings(bucket, pattern, choice)
+            if not listing.found:
+                raise nothing_found(listing)
+        except SpeechKitError as error:
+            if alone:
+                raise
+            failed = self._failed(text, error)
+            return Finding([lambda: failed], by_pattern=True)
+        return Finding([partial(self._listed, one.address, one.stat) for one in listing.found], by_pattern=True)
+
+    def recordings(self, finding: Finding, labels: Any) -> list[ToSubmit]:
+        """Look at the recordings that were found, for their versions; local files are uploaded.
+
+        One that can't be read brings its error along; it doesn't hold up the others.
+
+        :param finding: what `find` gave
+        :raises SettingsError: `labels` are for another number of recordings
+        """
+        if finding.by_pattern and labels is not None and not isinstance(labels, Mapping):
+            raise SettingsError("`labels` is a list, and a prefix or glob stands for any number of recordings")
+        each = labels_for(labels, len(finding.looks))
+        with ThreadPoolExecutor(LOOKERS, thread_name_prefix="speechkit-look") as pool:
+            found = list(pool.map(lambda look: look(), finding.looks))
+        return [replace(item, labels=own) for item, own in zip(found, each, strict=True)]
 
     def _listed(self, address: RecordingAddress, stat: Stat) -> ToSubmit:
         try:
@@ -161,9 +157,12 @@ class Intake:
             address = parse_address(text, {Endpoints().storage: None, self.hook.endpoints.storage: None})
             return self._item(address, self._bucket(address.conn_id).stat(address))
         except SpeechKitError as error:
-            return ToSubmit(
-                audio_uri=error.recording or without_query(text), version=None, settings=self.settings, error=error
-            )
+            return self._failed(text, error)
+
+    def _failed(self, text: str, error: SpeechKitError) -> ToSubmit:
+        return ToSubmit(
+            audio_uri=error.recording or without_query(text), version=None, settings=self.settings, error=error
+        )
 
     def _item(self, address: RecordingAddress, stat: Stat) -> ToSubmit:
         self._addresses[address.uri] = address
@@ -181,6 +180,12 @@ class Intake:
         self._seen[link] = _Look(address, _version(stat), self.clock())
 
     def _local(self, path: Path) -> ToSubmit:
+        if not path.is_absolute() and not path.exists():
+            raise RecordingError(
+                "This is neither an address nor a file on this worker",
+                recording=str(path),
+                todo="Of a key in a bucket name the bucket too: `bucket='my-bucket'`, or s3://my-bucket/key",
+            )
         if self.upload_to is not None:
             from airflow_speechkit.recordings.upload import parse_upload_to, upload_local
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from contextlib import contextmanager
 from dataclasses import fields
@@ -12,18 +13,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     BaseOperator,
-    MappedOperator,
-    XComArg,
-    conf,
 )
 
 from airflow_speechkit.errors import (
     OperationNotFoundError,
+    RecordingNotFoundError,
     SettingsError,
     SpeechKitError,
     without_query,
 )
-from airflow_speechkit.recordings.pattern import is_pattern
+from airflow_speechkit.operators.mapping import check_length
 from airflow_speechkit.settings import RecognitionSettings, member_of
 
 if TYPE_CHECKING:
@@ -36,6 +35,9 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.archive.submitting import Submitter
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
+    from airflow_speechkit.operators.intake import Finding, Intake
+
+log = logging.getLogger(__name__)
 
 
 class SpeechKitSubmitOperator(BaseOperator):
@@ -48,7 +50,14 @@ class SpeechKitSubmitOperator(BaseOperator):
     :param audio: ``s3://bucket/key``, ``s3://conn_id@bucket/key``, an https link to Object Storage, a local file
         (with `upload_to`, or small ones with API v3), a list of these, or a prefix (``s3://bucket/2026-11-22/``)
         or glob (``s3://bucket/**/*.ogg``) (templated). A link's query, which may be a credential, is dropped before
-        Airflow keeps the rendered value
+        Airflow keeps the rendered value. An object whose key is the glob itself comes first, and is the only one then
+    :param bucket: where keys without ``s3://`` are, as ``S3ListOperator`` returns them: ``bucket`` or
+        ``conn_id@bucket`` (templated)
+    :param include: a glob or a list of them: which objects of prefixes and globs to take. ``*.ogg`` (without a slash)
+        is matched with a key's last part, others with the key, or with what it has behind the prefix (templated)
+    :param exclude: which objects not to take, in the same way (templated)
+    :param on_empty: what a prefix or glob with no recording does: ``skip`` the task with a warning, or ``fail`` it.
+        In a list it is an error in any case, as any address is at which nothing is found
     :param language: language code, ``ru-RU`` by default (templated)
     :param model: ``general``, ``general:rc``, ``general:deprecated``, ``deferred-general`` … (templated)
     :param profanity_filter: mask swearwords
@@ -96,6 +105,9 @@ class SpeechKitSubmitOperator(BaseOperator):
 
     template_fields: Sequence[str] = (
         "audio",
+        "bucket",
+        "include",
+        "exclude",
         "language",
         "model",
         "languages",
@@ -113,6 +125,10 @@ class SpeechKitSubmitOperator(BaseOperator):
         self,
         *,
         audio: str | Sequence[str],
+        bucket: str | None = None,
+        include: str | Sequence[str] | None = None,
+        exclude: str | Sequence[str] | None = None,
+        on_empty: str = "skip",
         language: str = "ru-RU",
         model: str = "general",
         profanity_filter: bool = False,
@@ -151,6 +167,10 @@ class SpeechKitSubmitOperator(BaseOperator):
         super().__init__(**kwargs)
         # The DAG as Airflow keeps it has literal values in it; templates are cut once they are rendered.
         self.audio = _without_queries(audio, templates=False)
+        self.bucket = bucket
+        self.include = include
+        self.exclude = exclude
+        self.on_empty = on_empty
         self.language = language
         self.model = model
         self.profanity_filter = profanity_filter
@@ -191,27 +211,27 @@ class SpeechKitSubmitOperator(BaseOperator):
         :return: an operation id for one recording, a list for a list or a pattern
         :raises SpeechKitError: what went wrong, and with which recording; a retry goes on where this one stopped
         :raises AirflowFailException: without an archive, a request may have been taken: a retry could pay again
-        :raises AirflowSkipException: a prefix or glob stands for no recording
+        :raises AirflowSkipException: a prefix or glob stands for no recording, and `on_empty` is ``skip``
         """
         from airflow_speechkit.archive.batch import OnFailure
         from airflow_speechkit.archive.handing_on import put_on_record
         from airflow_speechkit.archive.submitting import Submitter
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
-        from airflow_speechkit.operators.intake import Intake, audio_list
+        from airflow_speechkit.operators.intake import Intake
         from airflow_speechkit.recordings.cost import price_note
 
         self._check_keywords()
-        audio = audio_list(self.audio)
-        many = not isinstance(self.audio, str) or is_pattern(self.audio)
         receiver = self._receiver(context) if self.only_new else None
         with SpeechKitHook(self.speechkit_conn_id) as hook:
             policy = self._policy(hook)
             on_failure = member_of(OnFailure, self.on_failure, "on_failure")
             intake = Intake(hook, self._settings(hook), self.aws_conn_id or hook.aws_conn_id, self.upload_to)
             with self._archive(hook) as archive:
-                items = intake.recordings(audio, self.labels, self._check_length if many else lambda _: None)
-                if not items:
-                    raise AirflowSkipException(f"There is no recording at {', '.join(audio)}")
+                finding = self._find(intake)
+                many = finding.by_pattern or not isinstance(self.audio, str)
+                if many:
+                    check_length(self, len(finding.looks))
+                items = intake.recordings(finding, self.labels)
                 submitter = Submitter(
                     archive=archive,
                     send=intake.send,
@@ -230,6 +250,19 @@ class SpeechKitSubmitOperator(BaseOperator):
         if not ids:
             raise AirflowSkipException("There is nothing new" if self.only_new else "Every recording was skipped")
         return ids if many else ids[0]
+
+    def _find(self, intake: Intake) -> Finding:
+        from airflow_speechkit.operators.audio import OnEmpty, addresses, choice
+
+        on_empty = member_of(OnEmpty, self.on_empty, "on_empty")
+        try:
+            return intake.find(addresses(self.audio, self.bucket), choice(self.include, self.exclude))
+        except RecordingNotFoundError as error:
+            if on_empty is OnEmpty.FAIL:
+                raise
+            log.warning("Skipped, as on_empty='skip' says: %s", error)
+            what = error.what
+        raise AirflowSkipException(what)
 
     def _settings(self, hook: SpeechKitHook) -> RecognitionSettings:
         given = {field.name: getattr(self, field.name) for field in fields(RecognitionSettings)}
@@ -330,33 +363,6 @@ class SpeechKitSubmitOperator(BaseOperator):
                 raise
             fail_without_archive(error, outcomes)
             raise
-
-    def _check_length(self, length: int) -> None:
-        """Refuse a list that Airflow would refuse after it was paid for."""
-        limit = conf.getint("core", "max_map_length", fallback=1024)
-        if length <= limit or not self.has_dag():  # type: ignore[no-untyped-call]
-            return
-        # What is mapped over a mapped task has as many instances as that one has, however long each one's list is.
-        if isinstance(self.dag.get_task(self.task_id), MappedOperator):
-            return
-        mapped = next(self._mapped_over_these(), None)
-        if mapped is not None:
-            raise SettingsError(
-                f"{length} operation ids would be handed to {mapped.node_id!r}, which is mapped over them, and "
-                f"`[core] max_map_length` is {limit}",
-                todo=f"Give {mapped.node_id!r} the whole list (`operation_id=`, without expand), or raise the limit; "
-                "nothing has been looked at or sent",
-            )
-
-    def _mapped_over_these(self) -> Iterator[Any]:
-        """Give what is mapped over the operation ids: as they are returned here, or as a sensor hands them on."""
-        yield from self.iter_mapped_dependants()
-        for task in self.downstream_list:
-            # By its name: operators and sensors know nothing of each other.
-            if any(kind.__name__ == "SpeechKitRecognitionSensor" for kind in type(task).__mro__):
-                given = XComArg.iter_xcom_references(getattr(task, "operation_id", None))
-                if any(upstream.node_id == self.node_id for upstream, _ in given):
-                    yield from task.iter_mapped_dependants()
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]

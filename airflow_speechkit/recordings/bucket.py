@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.errors import RecordingError, StorageError
+from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, StorageError
 from airflow_speechkit.recordings.address import RecordingAddress
 from airflow_speechkit.recordings.audio import AudioFacts, read_audio, settle
 from airflow_speechkit.recordings.refusals import told
@@ -115,9 +115,7 @@ class Bucket:
             raise
 
     def find(self, pattern: RecordingPattern) -> Iterator[Found]:
-        """List the recordings that a prefix or a glob stands for, by key; one request for each thousand keys listed.
-
-        Folder markers (keys that end in a slash) and transcripts beside recordings are left out.
+        """List the objects that a prefix or a glob stands for, by key; one request for each thousand keys listed.
 
         :raises RecordingError: the bucket isn't there, or may not be listed
         :raises StorageError: the storage can't be reached, or is in trouble
@@ -133,15 +131,29 @@ class Bucket:
                         )
 
     def stat_if_there(self, address: RecordingAddress) -> Stat | None:
-        """Return what the storage says about an object, None where there is none that may be seen.
+        """Return what the storage says about an object, None where there is none; one request.
 
+        :raises RecordingError: it may not be read
         :raises StorageError: the storage can't be reached, or is in trouble
         """
         try:
             with told(address.uri):
                 return self._head(address)
-        except RecordingError:
+        except RecordingNotFoundError:
             return None
+
+    def first_bytes(self, address: RecordingAddress, length: int) -> bytes:
+        """Return what an object begins with; one request.
+
+        :raises RecordingError: it isn't there, is empty, or may not be read
+        :raises StorageError: the storage can't be reached, or is in trouble
+        """
+        with told(address.uri):
+            answer = self._client.get_object(Bucket=address.bucket, Key=address.key, Range=f"bytes=0-{length - 1}")
+            with closing(answer["Body"]) as body:
+                # Not every storage keeps to the range.
+                head: bytes = body.read(length)
+            return head
 
     def put(self, content: RawIOBase | BytesIO, address: RecordingAddress) -> Stat:
         """Write an object, in parts where it is long; a few of them are in memory at a time.

@@ -3,7 +3,7 @@
 ``s3://bucket/calls/`` (a trailing slash) is everything below, at any depth. In a glob, ``*`` is any number of
 characters and ``?`` is one, but neither is a slash; ``[abc]``, ``[a-z]`` and ``[!a]`` are one character that isn't a
 slash; ``**`` between slashes is any number of levels, none included. ``[*]``, ``[?]`` and ``[[]`` are those characters
-themselves. An https link is never a pattern, so it names a key with such characters as it is.
+themselves. An object whose key is the glob itself comes first: whoever looks a glob up asks for that object before.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.address import check_bucket, check_no_nul, split_s3
 
 _MAGIC = re.compile(r"[*?\[]")
-
-#: What lies beside recordings and isn't one: the emulator answers such a transcript in place of recognising.
-TRANSCRIPT_SUFFIX = ".transcript.json"
 
 
 @dataclass(frozen=True)
@@ -45,14 +42,23 @@ class RecordingPattern:
         magic = _MAGIC.search(self.glob)
         return self.glob[: magic.start()] if magic else self.glob
 
+    @property
+    def folder(self) -> str:
+        """Return what every key that matches begins with, up to a slash."""
+        return self.prefix[: self.prefix.rfind("/") + 1]
+
+    @property
+    def is_prefix(self) -> bool:
+        """Tell whether it stands for everything below: no object with that very key can be a recording."""
+        return not self.glob or self.glob.endswith("/")
+
     def matches(self, key: str) -> bool:
-        """Tell whether a key is one of these, and can be a recording."""
-        return not key.endswith(("/", TRANSCRIPT_SUFFIX)) and self._regex.fullmatch(key) is not None
+        """Tell whether a key is one of these."""
+        return self._regex.fullmatch(key) is not None
 
     @cached_property
     def _regex(self) -> re.Pattern[str]:
-        glob = self.glob + "**" if self.glob.endswith("/") or not self.glob else self.glob
-        return re.compile(_translate(glob), re.DOTALL)
+        return glob_regex(self.glob)
 
 
 def is_pattern(text: str) -> bool:
@@ -85,6 +91,11 @@ def parse_pattern(text: str) -> RecordingPattern:
     check_bucket(bucket, text)
     check_no_nul(glob, text)
     return RecordingPattern(bucket, glob, conn_id)
+
+
+def glob_regex(glob: str) -> re.Pattern[str]:
+    """Return what a whole key has to match; a glob that is empty or ends in a slash stands for everything below."""
+    return re.compile(_translate(glob + "**" if glob.endswith("/") or not glob else glob), re.DOTALL)
 
 
 def _translate(glob: str) -> str:

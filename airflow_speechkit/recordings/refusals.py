@@ -5,7 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.errors import ConnectionSettingsError, RecordingError, SpeechKitError, StorageError
+from airflow_speechkit.errors import (
+    ConnectionSettingsError,
+    RecordingError,
+    RecordingNotFoundError,
+    SpeechKitError,
+    StorageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,6 +84,12 @@ def told(uri: str, *, writing: bool = False, bucket_is_there: Callable[[], bool]
         ) from None
 
 
+def _blanks(uri: str) -> str:
+    """Say what can't be seen in a message: a key may begin and end with blanks."""
+    key = uri.partition("://")[2].partition("/")[2]
+    return "" if key == key.strip() else f"The key is {key!r}: blanks at its ends are part of it. "
+
+
 def _refusal(error: ClientError, uri: str, writing: bool, bucket_is_there: Callable[[], bool] | None) -> SpeechKitError:
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -85,10 +97,8 @@ def _refusal(error: ClientError, uri: str, writing: bool, bucket_is_there: Calla
     if code == "NoSuchBucket" or (nothing and bucket_is_there is not None and not bucket_is_there()):
         return RecordingError("There is no such bucket", recording=uri, todo=f"Check its name. {_STORAGE_CONNECTION}")
     if nothing:
-        return RecordingError(
-            "The recording isn't there (any more)",
-            recording=uri,
-            todo="Check the bucket and the key, or upload it again",
+        return RecordingNotFoundError(
+            "The recording isn't there (any more)", recording=uri, todo=f"{_blanks(uri)}Check the bucket and the key"
         )
     if code in _WRONG_KEY or status in (301, 307, 401):
         return ConnectionSettingsError(

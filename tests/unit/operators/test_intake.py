@@ -37,7 +37,7 @@ def test_a_recording_that_was_replaced_while_it_waited_is_not_sent_for_the_old_o
     clock = Clock()
     with SpeechKitHook() as hook:
         desk_intake = intake(hook, clock)
-        [item] = desk_intake.recordings([desk.put()], None)
+        [item] = desk_intake.recordings(desk_intake.find([desk.put()]), None)
         item = desk_intake.prepare(item)
         clock.time += LOOK_HOLDS_S + 1
         desk_intake.send(item.link, item.settings)
@@ -56,7 +56,7 @@ def test_a_recording_that_has_gone_while_it_waited_is_not_sent(desk: Desk, emula
     clock = Clock()
     with SpeechKitHook() as hook:
         desk_intake = intake(hook, clock)
-        [item] = desk_intake.recordings([desk.put()], None)
+        [item] = desk_intake.recordings(desk_intake.find([desk.put()]), None)
         emulator_s3.delete_object(Bucket=desk.bucket, Key=f"{desk.prefix}/1.ogg")
         clock.time += LOOK_HOLDS_S + 1
         with pytest.raises(RecordingError, match="isn't there"):
@@ -69,7 +69,7 @@ def test_one_that_was_replaced_does_not_hold_up_the_others(desk: Desk) -> None:
     with SpeechKitHook() as hook:
         # Each look at the clock finds the last one long ago.
         desk_intake = intake(hook, itertools.count(step=1000).__next__)
-        items = desk_intake.recordings([desk.put("1.ogg"), desk.put("2.ogg")], None)
+        items = desk_intake.recordings(desk_intake.find([desk.put("1.ogg"), desk.put("2.ogg")]), None)
 
         def prepare(item: ToSubmit) -> ToSubmit:
             prepared = desk_intake.prepare(item)
@@ -88,26 +88,19 @@ def test_a_key_that_no_link_leads_to_does_not_hold_up_the_others(desk: Desk, emu
     desk.put("1.ogg")
     emulator_s3.put_object(Bucket=desk.bucket, Key=f"{desk.prefix}/x/../2.ogg", Body=OGG)
     with SpeechKitHook() as hook:
-        found = intake(hook, Clock()).recordings([f"s3://{desk.bucket}/{desk.prefix}/"], None)
+        desk_intake = intake(hook, Clock())
+        found = desk_intake.recordings(desk_intake.find(f"s3://{desk.bucket}/{desk.prefix}/"), None)
     assert [(item.audio_uri.rpartition("/")[2], item.error is None) for item in found] == [
         ("1.ogg", True),
         ("2.ogg", False),
     ]
 
 
-def test_the_length_is_told_before_anything_is_looked_at(desk: Desk) -> None:
-    told: list[int] = []
-
-    def refuse(length: int) -> None:
-        told.append(length)
-        raise RuntimeError
-
+def test_how_many_there_are_is_known_before_anything_is_looked_at_or_uploaded(desk: Desk) -> None:
     with SpeechKitHook() as hook:
-        found = intake(hook, Clock())
-        found = replace(found, upload_to=f"s3://{desk.bucket}/{desk.prefix}/")
-        with pytest.raises(RuntimeError):
-            found.recordings(["/calls/1.wav", desk.put("1.ogg"), "s3://there-is-no-such-bucket/1.ogg"], None, refuse)
+        found = replace(intake(hook, Clock()), upload_to=f"s3://{desk.bucket}/{desk.prefix}/")
+        listed = found.find(["/calls/1.wav", desk.put("1.ogg"), "s3://there-is-no-such-bucket/1.ogg"])
+        assert (len(listed.looks), listed.by_pattern) == (3, False)
         desk.put("2.ogg", OGG)
-        with pytest.raises(RuntimeError):
-            found.recordings([f"s3://{desk.bucket}/{desk.prefix}/", "/calls/1.wav"], None, refuse)
-    assert told == [3, 3]
+        listed = found.find([f"s3://{desk.bucket}/{desk.prefix}/", "/calls/1.wav"])
+        assert (len(listed.looks), listed.by_pattern) == (3, True)

@@ -44,6 +44,10 @@ buckets = st.from_regex(r"[a-z0-9][a-z0-9.-]{1,30}[a-z0-9]", fullmatch=True)
         (f"{ENDPOINT}/calls/not encoded.ogg", "not encoded.ogg"),
         ("https://calls.storage.yandexcloud.net/2026/1.ogg?versionId=3", "2026/1.ogg"),
         (f"{ENDPOINT}/calls/glob*[1].ogg", "glob*[1].ogg"),
+        (f"{ENDPOINT}/calls/blank.ogg%20", "blank.ogg "),
+        (f"{ENDPOINT}/calls/not encoded.ogg ", "not encoded.ogg "),
+        (f"{ENDPOINT}/calls/ a\tb%0A.ogg", " a\tb\n.ogg"),
+        ("s3://calls/ 1.ogg ", " 1.ogg "),
     ],
 )
 def test_every_form_of_an_address_leads_to_the_same_object(text: str, key: str) -> None:

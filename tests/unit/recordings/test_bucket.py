@@ -234,10 +234,10 @@ def test_a_connection_without_a_key_says_so(s3_endpoint: str, monkeypatch: pytes
     client.close()
 
 
-def test_a_listing_gives_recordings_by_key_without_markers_and_transcripts(client: Any) -> None:
+def test_a_listing_gives_every_key_that_matches(client: Any) -> None:
     keys = [f"in/{number:04}.ogg" for number in range(25)]
-    for key in ["in/", "in/sub/", "in/0001.ogg.transcript.json", "other/1.ogg", *reversed(keys), "in/sub/[1].ogg"]:
-        client.put_object(Bucket="calls", Key=key, Body=b"" if key.endswith("/") else b"x")
+    for key in ["other/1.ogg", *reversed(keys), "in/sub/[1].ogg"]:
+        client.put_object(Bucket="calls", Key=key, Body=b"x")
     client.meta.events.register(
         "before-parameter-build.s3.ListObjectsV2", lambda params, **_: params.update(MaxKeys=10)
     )

@@ -55,13 +55,20 @@ def test_a_pattern_stands_for_just_these_keys(text: str, keys: list[str]) -> Non
     assert matching(text) == keys
 
 
-def test_what_lies_beside_recordings_is_never_one_of_them() -> None:
-    pattern = parse_pattern("s3://conn@b/**")
-
-    assert pattern.conn_id == "conn"
-    assert not pattern.matches("calls/")
-    assert not pattern.matches("calls/1.ogg.transcript.json")
-    assert pattern.matches("calls/1.ogg")
+@pytest.mark.parametrize(
+    ("text", "folder", "is_prefix"),
+    [
+        ("s3://b", "", True),
+        ("s3://b/calls/2026/", "calls/2026/", True),
+        ("s3://b/calls/2026-*/", "calls/", True),
+        ("s3://b/calls/2026-*/1.ogg", "calls/", False),
+        ("s3://conn@b/1?.ogg", "", False),
+    ],
+)
+def test_a_pattern_has_the_folder_below_which_everything_is(text: str, folder: str, is_prefix: bool) -> None:
+    pattern = parse_pattern(text)
+    assert (pattern.folder, pattern.is_prefix) == (folder, is_prefix)
+    assert pattern.conn_id == ("conn" if "@" in text else None)
 
 
 @pytest.mark.parametrize(

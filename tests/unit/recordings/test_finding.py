@@ -1,0 +1,127 @@
+"""What lies beside recordings is left out, and no recording with it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from airflow_speechkit.errors import RecordingNotFoundError
+from airflow_speechkit.recordings.bucket import Bucket
+from airflow_speechkit.recordings.finding import Choice, Listing, find_recordings, nothing_found
+from airflow_speechkit.recordings.pattern import parse_pattern
+from tests.unit.recordings.sounds import mp3, ogg, wav
+
+BESIDE = {
+    "in/": b"",
+    "in/1.ogg.transcript.json": b'{"channels": []}',
+    "in/notes.txt": b"not a recording",
+    "in/UPPER.TXT": b"ID please",
+    "in/.DS_Store": b"\0\0\0\1Bud1",
+    "in/._1.ogg": b"\0\5\x16\7",
+    "in/_SUCCESS": b"",
+    "in/sub_$folder$": b"",
+    "in/sub/": b"",
+    "in/part-0.parquet": b"PAR1",
+    "in/page.html": b"<html></html>",
+    "in/calls.zip": b"PK\3\4",
+    "in/utf16.csv": "a;b".encode("utf-16"),
+}
+
+
+@pytest.fixture
+def client(s3_client: Any) -> Any:
+    s3_client.create_bucket(Bucket="calls", CreateBucketConfiguration={"LocationConstraint": "ru-central1"})
+    return s3_client
+
+
+def find(client: Any, objects: dict[str, bytes], text: str, choice: Choice | None = None) -> Listing:
+    for key, data in objects.items():
+        client.put_object(Bucket="calls", Key=key, Body=data)
+    return find_recordings(Bucket(client), parse_pattern(text), choice or Choice())
+
+
+def keys(listing: Listing) -> list[str]:
+    return [one.address.key for one in listing.found]
+
+
+def test_only_audio_is_taken_and_one_line_says_what_was_left_out(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    sound = ogg()
+    with caplog.at_level(logging.INFO, "airflow_speechkit.recordings.finding"):
+        listing = find(client, {**BESIDE, "in/1.ogg": sound, "in/sub/2.OGG": sound}, "s3://calls/in/")
+    assert keys(listing) == ["in/1.ogg", "in/sub/2.OGG"]
+    assert listing.others == sorted(BESIDE)
+    [line] = [record.getMessage() for record in caplog.records]
+    assert f"2 recordings. Left out: {len(BESIDE)} that aren't audio" in line
+    assert ".DS_Store" in line
+
+
+def test_a_prefix_of_recordings_alone_says_nothing(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "airflow_speechkit.recordings.finding"):
+        find(client, {"1.ogg": ogg()}, "s3://calls/")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ogg(),
+        mp3(),
+        b"ID3\4\0\0\0\0\xff\0" + bytes(20_000) + mp3(),
+        wav(),
+        b"fLaC" + bytes(100),
+        b"\0\0\0\x20ftypM4A " + bytes(100),
+        b"#!AMR\n" + bytes(100),
+    ],
+    ids=["ogg", "mp3", "mp3 with a long tag", "wav", "flac", "m4a", "amr"],
+)
+@pytest.mark.parametrize("name", ["in/17", "in/17.tmp", "in/17.json"])
+def test_what_begins_like_audio_is_a_recording_whatever_it_is_called(client: Any, name: str, data: bytes) -> None:
+    assert keys(find(client, {name: data}, "s3://calls/in/")) == [name]
+
+
+@pytest.mark.parametrize("name", ["in/1.m4a", "in/1.FLAC", "in/1.amr", "in/1.pcm", "in/1.ogg", "in/1.sln16"])
+@pytest.mark.parametrize("data", [b"", b"anything"])
+def test_what_is_audio_by_its_extension_is_never_left_out_silently(client: Any, name: str, data: bytes) -> None:
+    assert keys(find(client, {name: data}, "s3://calls/in/")) == [name]
+
+
+def test_an_extension_that_the_glob_names_is_meant(client: Any) -> None:
+    objects = {"1.dat": b"samples", "2.DAT": b"samples", "3.dat/": b"", "4.json": b"{}"}
+    assert keys(find(client, objects, "s3://calls/*.dat")) == ["1.dat"]
+    assert keys(find(client, objects, "s3://calls/**")) == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "found"),
+    [
+        (Choice(include=["*.ogg"]), ["in/1.ogg", "in/a/2.ogg", "in/a/test.ogg"]),
+        (Choice(include=["*.ogg", "*.wav"], exclude=["test*"]), ["in/1.ogg", "in/a/2.ogg", "in/a/3.wav"]),
+        (Choice(exclude=["a/"]), ["in/1.ogg"]),
+        (Choice(exclude=["in/a/**"]), ["in/1.ogg"]),
+        (Choice(exclude=["a/*.ogg"]), ["in/1.ogg", "in/a/3.wav"]),
+        (Choice(include=["a/[!t]*"]), ["in/a/2.ogg", "in/a/3.wav"]),
+        (Choice(include=["*.json"]), []),
+        (Choice(exclude=["*"]), []),
+    ],
+    ids=str,
+)
+def test_include_and_exclude_choose(client: Any, choice: Choice, found: list[str]) -> None:
+    objects = {"in/1.ogg": b"x", "in/a/2.ogg": b"x", "in/a/3.wav": b"x", "in/a/test.ogg": b"x", "in/a/x.json": b"{}"}
+    listing = find(client, objects, "s3://calls/in/", choice)
+    assert keys(listing) == found
+    assert len(listing.found) + len(listing.others) + listing.not_chosen == len(objects)
+
+
+def test_what_is_not_chosen_is_not_read(client: Any) -> None:
+    read: list[str] = []
+    client.meta.events.register("before-call.s3.GetObject", lambda **about: read.append(str(about)))
+    find(client, {"1.ogg": b"x", "1.json": b"{}", "_SUCCESS": b""}, "s3://calls/", Choice(exclude=["*.json"]))
+    assert not read
+
+
+def test_the_error_about_nothing_says_what_was_there(client: Any) -> None:
+    listing = find(client, {"in/1.json": b"{}", "in/2.ogg": b"x"}, "s3://calls/in/", Choice(exclude=["*.ogg"]))
+    with pytest.raises(RecordingNotFoundError, match=r"1 that aren't audio \(1\.json\) and 1 by `include` and"):
+        raise nothing_found(listing)
