@@ -246,6 +246,19 @@ class AnswerUnreadableError(SpeechKitError):
         self.may_have_been_accepted = may_have_been_accepted
 
 
+def unexpected(operation_id: str, error: BaseException) -> AnswerUnreadableError:
+    """Make an error nobody has thought of one of the operation whose answer led to it; its traceback is in the log.
+
+    :param error: what came; its own text may repeat what was read, and is left out
+    """
+    return AnswerUnreadableError(
+        f"What was done with the operation's answer ended in an unexpected {type(error).__name__}",
+        operation_id=operation_id,
+        todo="Report it, with the traceback in the log; the answer is at the service for three days",
+        retry="asks again",
+    )
+
+
 class NotFinishedError(SpeechKitError):
     """A result was asked for, and there is none yet: the operation is running, or its result isn't ready."""
 

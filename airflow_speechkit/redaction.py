@@ -1,8 +1,9 @@
-"""What the service says in its errors, without what must not be repeated in logs, tables and exceptions."""
+"""What errors say, the service's and our own, without what must not be repeated in logs, tables and exceptions."""
 
 from __future__ import annotations
 
 import re
+import traceback
 
 from airflow_speechkit.parsing import writable
 
@@ -33,3 +34,8 @@ def without_secrets(text: str) -> str:
     for pattern in _SECRETS:
         text = pattern.sub("***", text)
     return _QUERY.sub(r"\1", text)[:_LONGEST]
+
+
+def where_it_came_from(error: BaseException) -> str:
+    """Return an error's kind and traceback, without its message: that may repeat what was read."""
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import importlib
+import logging
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from airflow_speechkit.errors import (
     ServiceFaultError,
     SpeechKitError,
     UnreachableError,
+    unexpected,
 )
 from airflow_speechkit.polling import registry
 from airflow_speechkit.polling.client import OpenCheck, RenewedClient
@@ -29,11 +31,14 @@ from airflow_speechkit.polling.endings import Endings, Log, Place
 from airflow_speechkit.polling.metrics import Gauges, NoStats, Stats
 from airflow_speechkit.polling.outage import LASTING, TRANSIENT, TooMany
 from airflow_speechkit.polling.waiting import Ending, Finished, Gone, Unanswered, Waiting
+from airflow_speechkit.redaction import where_it_came_from
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Hashable, Iterable
 
     from airflow_speechkit.polling.budget import CheckBudget
+
+log = logging.getLogger(__name__)
 
 #: Checks under way at once, together with large answers that are being handled: this bounds the memory.
 AT_ONCE = 8
@@ -197,15 +202,27 @@ class Poller:
 
     async def _ask(self, operation_id: str, spent_at: float) -> None:
         place = Place(self._places)
-        dispatcher = self.dispatcher
         permit = _Permit(self, spent_at)
         try:
             self._stats.incr("speechkit.checks")
+            await self._check(operation_id, permit, place)
+        except asyncio.CancelledError:
+            self.dispatcher.put_back(operation_id, self._now())
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever one answer does, the others are waited for
+            log.error("The wait for operation %s ends in an unexpected %s", operation_id, where_it_came_from(error))
+            self.dispatcher.forget(operation_id)
+            self._deliver(Unanswered(operation_id, unexpected(operation_id, error)), None)
+        finally:
+            permit.close()
+            place.leave()
+            self._woken.set()
+
+    async def _check(self, operation_id: str, permit: _Permit, place: Place) -> None:
+        dispatcher = self.dispatcher
+        try:
             async with self._client.used() as check:
                 operation = await check(operation_id, permit.allowed)
-        except asyncio.CancelledError:
-            dispatcher.put_back(operation_id, self._now())
-            raise
         except OperationNotFoundError as error:
             dispatcher.gone(operation_id, self._now())
             self._deliver(Gone(operation_id, error), None)
@@ -221,10 +238,6 @@ class Poller:
             self._failed(operation_id, UnreachableError(f"The check broke off ({type(error).__name__})"))
         else:
             self._answered(operation_id, operation, place)
-        finally:
-            permit.close()
-            place.leave()
-            self._woken.set()
 
     def _answered(self, operation_id: str, operation: Operation, place: Place) -> None:
         now = self._now()

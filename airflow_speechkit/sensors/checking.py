@@ -30,7 +30,9 @@ from airflow_speechkit.errors import (
     ServiceFaultError,
     SpeechKitError,
     UnreachableError,
+    unexpected,
 )
+from airflow_speechkit.redaction import where_it_came_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,6 +106,11 @@ class Checker:
                 # At once, since a rescheduled task forgets it.
                 self.archive.expire(operation_id, datetime.now(UTC))
             return Checked(HowEnded.GONE)
+        except SpeechKitError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever one answer does, the others are asked for
+            log.error("Operation %s: an unexpected %s", operation_id, where_it_came_from(error))
+            raise unexpected(operation_id, error) from None
         return Checked(HowEnded.FAILED if failed else HowEnded.DONE)
 
     def _keep(self, operation: Operation, archive: Archive) -> bool:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from airflow_speechkit.sensors.checking import Checked, HowEnded
     from airflow_speechkit.sensors.setbacks import Setbacks
 
+#: No operation that is running is older, whatever it says of itself, and when to ask is worked out from its beginning.
+_OLDEST_S = 7 * 24 * 3600.0
+
 
 @dataclass
 class Rounds:
@@ -103,7 +106,8 @@ class Rounds:
         if checked.how is not None:
             self.ended[operation_id] = checked.how
         elif operation_id in self.of_unknown_age and checked.created_at is not None:
-            begun = min(checked.created_at.timestamp(), self.clock())
+            now = self.clock()
+            begun = min(max(checked.created_at.timestamp(), now - _OLDEST_S), now)
             self.left = [
                 replace(one, submitted_at=begun) if one.operation_id == operation_id else one for one in self.left
             ]

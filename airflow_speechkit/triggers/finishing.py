@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -21,9 +22,16 @@ from airflow_speechkit.archive.keeping import (
     keeping,
     reaching,
 )
-from airflow_speechkit.errors import AuthenticationError, ResultExpiredError, SpeechKitError, StorageError
+from airflow_speechkit.errors import (
+    AuthenticationError,
+    ResultExpiredError,
+    SpeechKitError,
+    StorageError,
+    unexpected,
+)
 from airflow_speechkit.hooks.archive import is_too_much
 from airflow_speechkit.polling.client import RenewedClient
+from airflow_speechkit.redaction import where_it_came_from
 from airflow_speechkit.triggers import archiving
 
 if TYPE_CHECKING:
@@ -35,6 +43,8 @@ if TYPE_CHECKING:
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 #: Results of v3 that one trigger fetches side by side: a long list leaves places to the other triggers.
 FETCHED_AT_ONCE = 4
@@ -97,6 +107,9 @@ class Finisher:
             raise
         except SpeechKitError as error:
             self.errors.append(error)
+        except Exception as error:  # noqa: BLE001 - whatever one answer does, the others are archived
+            log.error("Operation %s can't be archived: an unexpected %s", operation.id, where_it_came_from(error))
+            self.errors.append(unexpected(operation.id, error))
         else:
             if isinstance(how, LetGo):
                 self._let_go[operation.id] = how.pause

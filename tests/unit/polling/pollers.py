@@ -105,6 +105,13 @@ async def never(name: str) -> Operation:
     return operation(name, OperationState.RUNNING)
 
 
+@asynccontextmanager
+async def defective() -> AsyncIterator[Check]:
+    """What `open_check` must not be."""
+    raise ZeroDivisionError
+    yield Client(done)._check
+
+
 TRIGGER: contextvars.ContextVar[str] = contextvars.ContextVar("trigger_id", default="nobody")
 
 

@@ -30,6 +30,7 @@ from tests.unit.polling.pollers import (
     Counting,
     budget,
     collect,
+    defective,
     done,
     operation,
     overdue,
@@ -150,12 +151,9 @@ async def test_a_connection_that_cannot_be_opened_is_raised_to_all_who_wait(key:
     assert await collect(shared_poller(key, Client(done).open, budget()), overdue("a"))
 
 
-async def test_a_defect_is_raised_and_not_swallowed(key: str) -> None:
-    async def answer(name: str) -> Operation:
-        raise ZeroDivisionError
-
+async def test_a_defect_outside_of_a_check_is_raised_and_not_swallowed(key: str) -> None:
     with pytest.raises(ZeroDivisionError):
-        await collect(shared_poller(key, Client(answer).open, budget()), overdue("a"))
+        await collect(shared_poller(key, defective, budget()), overdue("a"))
 
 
 async def test_a_cancelled_waiter_leaves_the_others_alone(key: str) -> None:

@@ -21,6 +21,7 @@ from tests.unit.polling.pollers import (
     Written,
     budget,
     collect,
+    defective,
     done,
     never,
     overdue,
@@ -54,12 +55,9 @@ async def test_a_gauge_has_the_connection_in_its_name_and_goes_down_to_0() -> No
 
 
 async def test_nobody_waits_any_more_after_a_defect_either(key: str) -> None:
-    async def answer(name: str) -> Operation:
-        raise ZeroDivisionError
-
     stats = Counting()
     with pytest.raises(ZeroDivisionError):
-        await collect(shared_poller(key, Client(answer).open, budget(), stats=stats), overdue("a"))
+        await collect(shared_poller(key, defective, budget(), stats=stats), overdue("a"))
     assert stats.gauges[f"speechkit.waiting.{key}"] == 0
 
 

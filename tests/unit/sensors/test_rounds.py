@@ -233,3 +233,11 @@ def test_what_was_asked_for_in_vain_has_been_spent() -> None:
     asked = world.ask(rounds)
     assert asked
     assert rounds.next_in_s() == pytest.approx(len(asked) / 0.01)
+
+
+def test_a_beginning_that_cannot_be_true_is_not_planned_by() -> None:
+    world = World({"a": [Checked(None, datetime(1, 1, 1, tzinfo=UTC))]})
+    rounds = world.rounds("a", unknown=["a"], interval_s=None)
+    world.ask(rounds)
+    assert START - rounds.left[0].submitted_at <= 7 * 24 * 3600.0
+    assert 0.0 < rounds.next_in_s() <= 24 * 3600.0
