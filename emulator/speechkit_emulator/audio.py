@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
+import re
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: The rate that the recogniser's acoustic model was trained at.
 MODEL_RATE = 16000
@@ -40,61 +46,87 @@ def wrong_container(head: bytes, encoding: str) -> str | None:
 
 
 def measure(content: bytes, encoding: str, sample_rate: int, channels: int | None) -> Facts:
-    """Duration and channels of a recording, without decoding it.
+    """Duration and channels of a recording: all of it is decoded and its samples are counted, whatever headers say.
 
-    :raises UndecodableError: if it can't be read
+    :raises UndecodableError: if nothing in it can be decoded
     """
     if encoding == "LINEAR16_PCM":
         count = channels or 1
         return Facts(len(content) // (2 * count) * 1000 // sample_rate, count)
+    samples: Counter[int] = Counter()
+    count = 0
+    for frame in _frames(content, encoding):
+        samples[frame.sample_rate] += frame.samples
+        count = count or frame.layout.nb_channels
+    return Facts(round(sum(number * 1000 / rate for rate, number in samples.items())), count or 1)
+
+
+def _frames(content: bytes, encoding: str) -> Iterator[Any]:
+    """Every frame of decoded samples, as ``ffmpeg`` gives them: what is damaged is left out.
+
+    :raises UndecodableError: if there is none for all that is damaged
+    """
     import av
 
-    try:
-        with av.open(io.BytesIO(content), mode="r", format=_FORMATS[encoding]) as container:
-            stream = container.streams.audio[0]
-            count = stream.codec_context.layout.nb_channels
-            if encoding == "OGG_OPUS":
-                return Facts(_opus_ms(content), count)
-            ticks = sum(int(packet.duration or 0) for packet in container.demux(stream))
-            return Facts(round(ticks * float(stream.time_base or 0) * 1000), count)
-    except (av.FFmpegError, IndexError, ValueError) as error:
-        raise UndecodableError(type(error).__name__) from error
+    decoded, damage = False, ""
+    for part in _links(content) if encoding == "OGG_OPUS" else [content]:
+        try:
+            with av.open(io.BytesIO(part), mode="r", format=_FORMATS[encoding]) as container:
+                for packet in container.demux(container.streams.audio[0]):
+                    try:
+                        frames = packet.decode()
+                    except av.FFmpegError as error:
+                        damage = type(error).__name__
+                        continue
+                    decoded = decoded or bool(frames)
+                    yield from frames
+        except (av.FFmpegError, IndexError, ValueError) as error:
+            damage = type(error).__name__
+    if damage and not decoded:
+        raise UndecodableError(damage)
 
 
-def _opus_ms(content: bytes) -> int:
-    last_page = content.rfind(b"OggS")
-    granule = int.from_bytes(content[last_page + 6 : last_page + 14], "little", signed=True)
-    head = content.index(b"OpusHead")
-    pre_skip = int.from_bytes(content[head + 10 : head + 12], "little")
-    return max(0, granule - pre_skip) * 1000 // 48000
+def _links(content: bytes) -> list[bytes]:
+    """The links of a chained Ogg file: one decoder stops where the number of channels changes.
+
+    A link begins at a page that begins a stream and follows one that doesn't.
+    """
+    pages = [found.start() for found in re.finditer(rb"OggS\0", content)]
+    begins = [bool(flags and flags[0] & 2) for flags in (content[page + 5 : page + 6] for page in pages)]
+    starts = [
+        page for page, first, before in zip(pages, begins, [False, *begins], strict=False) if first and not before
+    ]
+    return [content[start:end] for start, end in itertools.pairwise([*(starts or [0]), len(content)])]
 
 
 def channels_of(content: bytes, encoding: str, sample_rate: int, channels: int | None) -> list[bytes]:
     """Each channel as 16-bit PCM at the model's rate.
 
-    :raises UndecodableError: if it can't be decoded
+    :raises UndecodableError: if nothing in it can be decoded
     """
-    import av
     import numpy
 
-    try:
-        if encoding == "LINEAR16_PCM":
-            parts = [_resampled_raw(content, sample_rate, channels or 1)]
-        else:
-            parts = []
-            with av.open(io.BytesIO(content), mode="r", format=_FORMATS[encoding]) as container:
-                resampler: Any = None
-                for frame in container.decode(container.streams.audio[0]):
-                    if resampler is None:
-                        resampler = av.AudioResampler(format="s16p", layout=frame.layout, rate=MODEL_RATE)
-                    parts.extend(part.to_ndarray() for part in resampler.resample(frame))
-                if resampler is not None:
-                    parts.extend(part.to_ndarray() for part in resampler.resample(None))
-    except (av.FFmpegError, IndexError, ValueError) as error:
-        raise UndecodableError(type(error).__name__) from error
+    if encoding == "LINEAR16_PCM":
+        parts = [_resampled_raw(content, sample_rate, channels or 1)]
+    else:
+        parts = [part.to_ndarray() for part in _resampled(_frames(content, encoding))]
     if not parts:
         return []
     return [channel.tobytes() for channel in numpy.concatenate(parts, axis=1)]
+
+
+def _resampled(frames: Iterator[Any]) -> Iterator[Any]:
+    """Frames at the model's rate, with as many channels as the first has: joined files change both in between."""
+    import av
+
+    layout: Any = None
+    for _, alike in itertools.groupby(frames, lambda frame: (frame.format.name, frame.layout.name, frame.sample_rate)):
+        resampler: Any = None
+        for frame in alike:
+            layout = layout or frame.layout
+            resampler = resampler or av.AudioResampler(format="s16p", layout=layout, rate=MODEL_RATE)
+            yield from resampler.resample(frame)
+        yield from resampler.resample(None)
 
 
 def _resampled_raw(content: bytes, sample_rate: int, channels: int) -> Any:
