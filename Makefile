@@ -28,6 +28,9 @@ COMPILE_2_11 := $(UV_COMPILE) --python-platform linux --exclude-newer 2026-03-28
 	$(foreach name,$(NEWER),--exclude-newer-package $(name)=2026-11-22)
 RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
+# How many processes tests are spread over that don't disturb each other.
+JOBS ?= 2
+SPREAD := -n $(JOBS) --dist worksteal
 EMULATOR_PYTEST := cd emulator && $(abspath $(RUN)) -m pytest
 
 .PHONY: help setup demo test unit integration system lint docs wheel faults fuzz bench coverage test-airflow-2.11 \
@@ -94,7 +97,7 @@ demo: setup  ## run the main job with the emulator: recordings in a bucket becom
 test: unit integration system  ## run all tests: unit, integration, system
 
 unit: setup  ## test without Airflow's database
-	$(PYTEST) tests/unit
+	$(PYTEST) $(SPREAD) tests/unit
 	$(EMULATOR_PYTEST) tests/unit
 
 integration: setup  ## let Airflow run the example DAGs against the emulator
@@ -129,11 +132,11 @@ bench: setup  ## run every benchmark; each prints a table
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN) "$$script"; done
 
 coverage: setup  ## measure the unit tests' coverage
-	$(PYTEST) tests/unit --cov --cov-report=term:skip-covered
+	$(PYTEST) $(SPREAD) tests/unit --cov --cov-report=term:skip-covered
 
 test-airflow-2.11: $(VENV_2_11)/.project  ## run the unit tests and one DAG on the oldest Airflow supported
 	$(VENV_2_11)/bin/python -c 'import airflow; assert airflow.__version__ == "2.11.2", airflow.__version__'
-	$(VENV_2_11)/bin/python -m pytest tests/unit tests/integration/test_oldest_airflow.py
+	$(VENV_2_11)/bin/python -m pytest $(SPREAD) tests/unit tests/integration/test_oldest_airflow.py
 
 # The emulator isn't published, so no index has what the extra `emulator` names: its own requirements stand for it.
 SOURCES := pyproject.toml --extra duckdb --extra postgres emulator/pyproject.toml
