@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from speechkit_emulator.children import child_environment
-from speechkit_emulator.storage import StorageServer
+from speechkit_emulator.storage import StorageServer, s3_client
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -245,15 +245,7 @@ class EmulatorProcess:
 
     def s3(self) -> Any:
         """A boto3 client of the bucket's server; closed with the emulator."""
-        import boto3
-
         if self._s3 is None:
-            self._s3 = boto3.client(
-                "s3",
-                endpoint_url=self.storage_url,
-                region_name="us-east-1",
-                aws_access_key_id=self.access_key_id,
-                aws_secret_access_key=self.secret_access_key,
-            )
+            self._s3 = s3_client(self.storage_url, self.access_key_id, self.secret_access_key)
             self._kept.callback(self._s3.close)
         return self._s3

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -128,22 +129,39 @@ class StoredObject:
     size: int
 
 
+def _on_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def s3_client(url: str, access_key_id: str, secret_access_key: str) -> Any:
+    """A boto3 client of an S3 server; one on loopback is reached directly, whatever proxy the environment names."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id=access_key_id,
+        aws_secret_access_key=secret_access_key,
+        config=Config(
+            s3={"addressing_style": "path"},
+            max_pool_connections=32,
+            retries={"max_attempts": 3},
+            proxies={} if _on_loopback(urlsplit(url).hostname or "") else None,
+        ),
+    )
+
+
 class Storage:
     """Reads from the bucket as the service's own account. Blocks; call it from a thread."""
 
     def __init__(self, url: str, access_key_id: str, secret_access_key: str) -> None:
-        import boto3
-        from botocore.config import Config
-
         self.url = url.rstrip("/")
-        self._client: Any = boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            region_name="us-east-1",
-            aws_access_key_id=access_key_id,
-            aws_secret_access_key=secret_access_key,
-            config=Config(s3={"addressing_style": "path"}, max_pool_connections=32, retries={"max_attempts": 3}),
-        )
+        self._client = s3_client(self.url, access_key_id, secret_access_key)
 
     def make_bucket(self, name: str) -> None:
         """Create the bucket, unless it is there.

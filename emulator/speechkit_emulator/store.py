@@ -23,6 +23,17 @@ CREATE TABLE IF NOT EXISTS tokens (token TEXT PRIMARY KEY, expires_s REAL NOT NU
 _PUT_OPERATION = "INSERT INTO operations VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET value = excluded.value"
 
 
+def _private_file(directory: Path) -> Path:
+    """The file, which only its owner can read: there are transcripts and keys in it."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = directory / "emulator.sqlite"
+    file.touch(mode=0o600)
+    # SQLite gives those that it makes beside it the same mode.
+    for kept in directory.glob(file.name + "*"):
+        kept.chmod(0o600)
+    return file
+
+
 class Store:
     """A SQLite file that is written before anything is answered.
 
@@ -30,11 +41,7 @@ class Store:
     """
 
     def __init__(self, directory: Path | None) -> None:
-        if directory is not None:
-            directory.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(
-            ":memory:" if directory is None else directory / "emulator.sqlite", isolation_level=None
-        )
+        self._db = sqlite3.connect(":memory:" if directory is None else _private_file(directory), isolation_level=None)
         # What is committed lies in the kernel's hands and so survives a kill -9; only a crash of the whole machine
         # could lose it, and nothing here is worth an fsync for each answer.
         self._db.execute("PRAGMA journal_mode=WAL")

@@ -67,9 +67,10 @@ def said(*texts: str, **more: Any) -> dict[str, Any]:
     return {"duration_ms": 4000, "channels": channels, **more}
 
 
-def quick(**options: Any) -> EmulatorProcess:
+def quick(*arguments: str, **options: Any) -> EmulatorProcess:
     """An emulator on whose clock everything is done at once, with quotas that no test meets by chance."""
-    return EmulatorProcess("--submits-per-hour=100000", "--v2-checks-per-hour=1000000", speed=600, **options)
+    quotas = ("--submits-per-hour=100000", "--v2-checks-per-hour=1000000")
+    return EmulatorProcess(*quotas, *arguments, speed=600, **options)
 
 
 def first_sentence(rate: int = 16000) -> bytes:

@@ -153,3 +153,30 @@ def test_a_bucket_that_is_away_is_an_error_of_the_services_own(tmp_path: Path) -
             caller.session.close()
     finally:
         storage.close()
+
+
+@pytest.mark.parametrize("proxy", ["HTTP_PROXY", "http_proxy"])
+def test_the_bucket_on_loopback_is_reached_directly_behind_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    # Nobody listens there.
+    monkeypatch.setenv(proxy, "http://127.0.0.1:9")
+    with quick() as emulator:
+        caller = Caller(emulator)
+        assert caller.submit(emulator.put("a.ogg", OGG_HEAD, said("hello"))).status_code == 200
+        caller.session.close()
+
+
+def test_only_its_owner_can_read_what_the_emulator_keeps(tmp_path: Path) -> None:
+    state, key = tmp_path / "new" / "state", tmp_path / "key.json"
+    with quick(f"--authorized-key={key}", state=state) as emulator:
+        emulator.kill()
+        # As an emulator before this one may have left them.
+        for file in state.iterdir():
+            file.chmod(0o644)
+        emulator.start()
+        emulator.put("a.ogg", OGG_HEAD)
+        modes = {file.name: oct(file.stat().st_mode & 0o777) for file in state.iterdir()}
+        assert set(modes) == {"emulator.sqlite", "emulator.sqlite-shm", "emulator.sqlite-wal"}
+        assert set(modes.values()) == {"0o600"}
+    assert (state.stat().st_mode & 0o777, key.stat().st_mode & 0o777) == (0o700, 0o600)
