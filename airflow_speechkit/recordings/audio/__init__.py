@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["AudioFacts", "RangedReader", "read_audio", "settle"]
 
 
-def read_audio(reader: RangedReader, size: int, settings: RecognitionSettings) -> AudioFacts:
+def read_audio(reader: RangedReader, size: int, settings: RecognitionSettings, *, exact: bool = False) -> AudioFacts:
     """Read what a recording is.
 
     Samples without a header (LPCM) can't be told from noise: they are taken for that where `settings` say so, and where
@@ -31,6 +31,7 @@ def read_audio(reader: RangedReader, size: int, settings: RecognitionSettings) -
     :param reader: the recording
     :param size: its size in bytes
     :param settings: what the user says about it
+    :param exact: whether to read it through where its head and tail don't prove its length
     :raises RecordingError: it is empty, cut off, or nothing that the service takes
     """
     if not size:
@@ -40,7 +41,7 @@ def read_audio(reader: RangedReader, size: int, settings: RecognitionSettings) -
         return read_ogg(reader, size)
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return read_wav(reader, size)
-    if (facts := read_mp3(reader, size)) is not None:
+    if (facts := read_mp3(reader, size, exact=exact)) is not None:
         return facts
     samples = settings.audio_encoding is AudioEncoding.LINEAR16_PCM
     foreign = foreign_format(head, certain=samples)

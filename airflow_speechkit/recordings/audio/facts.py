@@ -16,10 +16,12 @@ class AudioFacts:
     :param encoding: the format
     :param sample_rate_hertz: samples a second and channel (48,000 for Opus, which always decodes to that)
     :param channels: how many channels
-    :param duration_ms: how long it is, rounded up to a millisecond; None where its bytes don't tell
+    :param duration_ms: how long it is, rounded up to a millisecond; None where that is unknown
+    :param longest_ms: where the length is unknown: what it can't exceed
     :param size_bytes: the whole file's size
     :param data_offset: where the samples begin, behind any header (WAV, LPCM)
     :param data_bytes: how many bytes of samples there are (WAV, LPCM)
+    :param notes: what is odd about it, for the log
     """
 
     encoding: AudioEncoding
@@ -29,6 +31,8 @@ class AudioFacts:
     size_bytes: int
     data_offset: int = 0
     data_bytes: int | None = None
+    longest_ms: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 class RangedReader(Protocol):

@@ -1,196 +1,209 @@
-"""MP3: the first frames, and the frame count that most encoders leave in the very first one."""
+"""MP3: found among tags, its length from the first frame where that proves to be right, else counted frame by frame."""
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms
+from airflow_speechkit.recordings.audio.mpeg import LONGEST_FRAME, Frame, Row, find_row, free_format, row_at
+from airflow_speechkit.recordings.audio.scanning import Scan, worth_scanning
+from airflow_speechkit.recordings.audio.tags import skip_tags, tag_length
+from airflow_speechkit.recordings.audio.xing import Declared, read_declared
 from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
     from airflow_speechkit.recordings.audio.facts import RangedReader
 
-_BITRATES = {
-    1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_RATES = (44_100, 48_000, 32_000)
-#: The two bits of the version: 2.5, reserved, 2, 1.
-_RATE_DIVISORS = (4, 0, 2, 1)
-_LAYER_3 = 0b01
-_MONO = 0b11
-
 #: So many frames in a row make an MP3, a fifth of a second: two or three could be a coincidence in raw samples.
 _ENOUGH_FRAMES = 8
+#: Behind a tag, and behind what is damaged in an MP3, fewer do.
+_ENOUGH_FRAMES_INSIDE = 3
 _LOOK = 32 * 1024
-_SAMPLE = 16 * 1024
-#: A file up to this long is read whole where nothing less tells its length (half an hour at 32 kbit/s).
-_WHOLE = 8 * 1024 * 1024
-_ID3V1_BYTES = 128
+#: 8 kbit/s is the lowest bitrate, and two channels may share it.
+_LEAST_BYTES_PER_S = 500
 _UPLOAD_AGAIN = "Upload the recording again"
+_CONVERT = "Convert it: ffmpeg -i IN -c:a libmp3lame OUT.mp3, or to OggOpus: ffmpeg -i IN -c:a libopus OUT.ogg"
+_LAYERS = {1: "Layer I (mp1)", 2: "Layer II (mp2)"}
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """The four bytes at the beginning of a frame."""
-
-    version: int
-    rate: int
-    channels: int
-    bitrate: int
-    length: int
-
-    @property
-    def samples(self) -> int:
-        return 1152 if self.version == 1 else 576
-
-    @property
-    def side_info_bytes(self) -> int:
-        if self.version == 1:
-            return 17 if self.channels == 1 else 32
-        return 9 if self.channels == 1 else 17
-
-    def same_stream(self, other: _Frame) -> bool:
-        return (self.version, self.rate, self.channels) == (other.version, other.rate, other.channels)
-
-
-def _frame(header: bytes) -> _Frame | None:
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
-        return None
-    divisor = _RATE_DIVISORS[header[1] >> 3 & 3]
-    bitrate_index, rate_index = header[2] >> 4, header[2] >> 2 & 3
-    if not divisor or header[1] >> 1 & 3 != _LAYER_3 or bitrate_index in (0, 15) or rate_index == 3:
-        return None
-    version = 1 if divisor == 1 else 2
-    rate = _RATES[rate_index] // divisor
-    bitrate = _BITRATES[version][bitrate_index] * 1000
-    length = (144 if version == 1 else 72) * bitrate // rate + (header[2] >> 1 & 1)
-    return _Frame(version, rate, 1 if header[3] >> 6 == _MONO else 2, bitrate, length)
-
-
-def _id3_length(head: bytes) -> int:
-    """Return how many bytes an ID3v2 tag at the beginning takes; 0 where there is none."""
-    if len(head) < 10 or head[:3] != b"ID3":
-        return 0
-    length = 0
-    for byte in head[6:10]:
-        length = length << 7 | byte & 0x7F
-    return length + (20 if head[5] & 0x10 else 10)
-
-
-def _find_row(data: bytes) -> tuple[int, list[_Frame]] | None:
-    """Return where a row of frames begins in a piece of a file, and the row."""
-    place = data.find(b"\xff")
-    while 0 <= place < len(data) - 3:
-        row = _row(data, place)
-        if len(row) >= _ENOUGH_FRAMES:
-            return place, row
-        place = data.find(b"\xff", place + 1)
-    return None
-
-
-def _row(data: bytes, place: int) -> list[_Frame]:
-    """Return the frames that follow one another from a place on."""
-    frames: list[_Frame] = []
-    while (frame := _frame(data[place : place + 4])) and (not frames or frame.same_stream(frames[0])):
-        frames.append(frame)
-        place += frame.length
-    return frames
-
-
-def read_mp3(reader: RangedReader, size: int) -> AudioFacts | None:
+def read_mp3(reader: RangedReader, size: int, *, exact: bool) -> AudioFacts | None:
     """Read the facts of an MP3, None where it isn't one.
 
     :param size: the whole file's size in bytes
-    :raises RecordingError: it is cut off
+    :param exact: whether to read it through if its length isn't proven otherwise
+    :raises RecordingError: it is cut off, has no sound, or is MPEG audio of another kind
     """
-    tag = _id3_length(reader.read(0, 10))
-    if tag >= size:
-        raise RecordingError("The MP3 is truncated: not even its tag is whole", todo=_UPLOAD_AGAIN)
-    data = reader.read(tag, _LOOK)
-    found = _find_row(data)
-    if found is None:
+    tagged = tag_length(reader.read(0, _LOOK)) > 0
+    tags_end = skip_tags(reader, 0, size) if tagged else 0
+    if tags_end >= size:
+        raise RecordingError("The MP3 is truncated: nothing comes after its tags", todo=_UPLOAD_AGAIN)
+    data = reader.read(tags_end, _LOOK)
+    row = _first_row(data, last=tags_end + len(data) >= size, tagged=tagged)
+    if row is None:
+        if free_format(data):
+            raise RecordingError(
+                "The recording is an MP3 of free bitrate (free format), which hardly any decoder takes",
+                todo="Convert it: mpg123 -w OUT.wav IN, then ffmpeg -i OUT.wav -c:a libopus OUT.ogg",
+            )
         return None
-    place, row = found
-    first = row[0]
-    start = tag + place
-    head = data[place : place + first.length]
-    counted = _counted_samples(head, first, size - start)
-    if counted is None:
-        # A header whose counts were never filled in is no sound, and may have a bitrate of its own.
-        silent = first.length if _xing(head, first) else 0
-        row = row[1:] if silent else row
-        counted = _samples_of_even_frames(reader, row, start + silent, size)
-        if counted is None and size - start <= _WHOLE:
-            counted = _samples_of_all_frames(reader, start + silent, size)
+    first = row.frames[0]
+    if first.layer != 3:
+        raise RecordingError(
+            f"The recording is MPEG audio {_LAYERS[first.layer]}, and the service takes Layer III (MP3) only",
+            todo=_CONVERT,
+        )
+    start = tags_end + row.place
+    declared = read_declared(data[row.place : row.place + first.length], first)
+    samples = None if declared is None else _proven_samples(reader, row, declared, start, size, exact=exact)
+    if samples is not None:
+        if samples <= 0:
+            raise _no_sound()
+        return _facts(first, first.channels, samples_to_ms(samples, first.rate), size)
+    start += 0 if declared is None else first.length
+    if not worth_scanning(size - start, _LEAST_BYTES_PER_S, exact=exact):
+        return _facts(first, first.channels, None, size, longest_ms=(size - start) * 1000 // (2 * _LEAST_BYTES_PER_S))
+    return _count(reader, first, start, size)
+
+
+def _first_row(data: bytes, *, last: bool, tagged: bool) -> Row | None:
+    """Find the first frames; a few are enough where nothing but they is in the recording."""
+    row = row_at(data, 0, _ENOUGH_FRAMES)
+    if row is not None and last and len(row.frames) < _ENOUGH_FRAMES:
+        whole = len(row.frames) - (row.end > len(data))
+        rest = data[row.end :].lstrip(b"\0")
+        if whole and (not rest or tag_length(rest)):
+            return row
+    return find_row(data, 0, _ENOUGH_FRAMES_INSIDE if tagged else _ENOUGH_FRAMES, last=False)
+
+
+def _facts(
+    first: Frame,
+    channels: int,
+    duration_ms: int | None,
+    size: int,
+    *,
+    longest_ms: int | None = None,
+    notes: tuple[str, ...] = (),
+) -> AudioFacts:
     return AudioFacts(
         encoding=AudioEncoding.MP3,
         sample_rate_hertz=first.rate,
-        channels=first.channels,
-        duration_ms=None if counted is None else samples_to_ms(counted, first.rate),
+        channels=channels,
+        duration_ms=duration_ms,
         size_bytes=size,
+        longest_ms=longest_ms,
+        notes=notes,
     )
 
 
-def _xing(head: bytes, first: _Frame) -> int | None:
-    """Return where the first frame's Xing (or Info) header begins, None where it has none."""
-    place = 4 + first.side_info_bytes
-    return place if head[place : place + 4] in (b"Xing", b"Info") else None
+def _no_sound() -> RecordingError:
+    return RecordingError("The MP3 has no sound in it: not one whole frame", todo="Write or upload the recording again")
 
 
-def _counted_samples(frame: bytes, first: _Frame, there: int) -> int | None:
-    """Return the samples that a Xing, Info or VBRI header in the first frame counts; None where it counts none."""
-    frames = declared = trimmed = 0
-    if (xing := _xing(frame, first)) is not None and len(frame) >= xing + 8:
-        (flags,) = struct.unpack_from(">I", frame, xing + 4)
-        place = xing + 8
-        if flags & 1 and len(frame) >= place + 4:
-            (frames,) = struct.unpack_from(">I", frame, place)
-        place += 4 if flags & 1 else 0
-        if flags & 2 and len(frame) >= place + 4:
-            (declared,) = struct.unpack_from(">I", frame, place)
-        place += (4 if flags & 2 else 0) + (100 if flags & 4 else 0) + (4 if flags & 8 else 0)
-        # The encoder's delay and padding, twelve bits each, 21 bytes into what LAME and its kin add.
-        if frame[place : place + 4] in (b"LAME", b"Lavf", b"Lavc") and len(frame) >= place + 24:
-            delays = int.from_bytes(frame[place + 21 : place + 24], "big")
-            trimmed = (delays >> 12) + (delays & 0xFFF)
-    elif frame[36:40] == b"VBRI" and len(frame) >= 54:
-        declared, frames = struct.unpack_from(">II", frame, 46)
-    if not frames:
-        return None
-    # Encoders differ on whether the first frame counts, and tags may follow: a frame's length is let pass.
-    if declared > there + first.length:
-        raise RecordingError(
-            f"The MP3 is truncated: its header promises {declared:,} bytes, {there:,} are there", todo=_UPLOAD_AGAIN
-        )
-    return max(0, frames * first.samples - trimmed)
+def _proven_samples(
+    reader: RangedReader, row: Row, declared: Declared, start: int, size: int, *, exact: bool
+) -> int | None:
+    """Return the samples that the first frame declares; None where it contradicts itself or the bytes that are there.
 
-
-def _samples_of_even_frames(reader: RangedReader, row: list[_Frame], start: int, size: int) -> int | None:
-    """Work out the samples of a file whose frames are all of one bitrate; None where they aren't.
-
-    Nothing counts the frames then, so the beginning, the middle and the end are looked at.
+    :raises RecordingError: it is right, and the recording is shorter
     """
-    for place in ((start + size) // 2, max(start, size - _SAMPLE)):
-        found = _find_row(reader.read(place, _SAMPLE))
-        if found is None:
-            return None
-        row = row + found[1]
-    first = row[0]
-    if any(frame.bitrate != first.bitrate or not frame.same_stream(first) for frame in row):
+    first = row.frames[0]
+    if not declared.frames or not declared.length:
         return None
-    end = size - (_ID3V1_BYTES if reader.read(size - _ID3V1_BYTES, 3) == b"TAG" else 0)
-    # A frame of this bitrate is 1152 (or 576) samples in samples * bitrate / 8 / rate bytes, on average.
-    return -(-(end - start) * 8 * first.rate // first.bitrate)
+    if declared.checked is None:
+        # Without a checksum it has to fit the frames that are seen, and is no proof of what something depends on.
+        usual = (row.end - row.place) / len(row.frames)
+        plausible = usual / 1.5 <= declared.length / declared.frames <= usual * 1.5
+    else:
+        plausible = declared.checked
+    if not plausible or (exact and not declared.checked):
+        return None
+    there = size - start
+    if declared.length > there + first.length:
+        raise RecordingError(
+            f"The MP3 is truncated: its header promises {declared.length:,} bytes, {there:,} are there",
+            todo=_UPLOAD_AGAIN,
+        )
+    # Encoders differ on whether the first frame counts. Tags may follow, and nothing else.
+    for end in (start + declared.length, start + declared.length + first.length):
+        if end >= size - first.length or skip_tags(reader, end, size) >= size:
+            return declared.frames * first.samples - declared.trimmed
+    return None
 
 
-def _samples_of_all_frames(reader: RangedReader, start: int, size: int) -> int | None:
-    """Count the samples frame by frame; None where the row of frames breaks off before the end."""
-    row = _row(reader.read(start, size - start), 0)
-    length = sum(frame.length for frame in row)
-    if size - start - length > _ID3V1_BYTES + row[0].length:
-        return None
-    return sum(frame.samples for frame in row)
+@dataclass
+class _Counted:
+    """What was found so far.
+
+    :param samples: by their rate
+    :param taken: bytes of frames
+    :param skipped: bytes that are neither frames nor tags nor zero
+    """
+
+    channels: int = 0
+    samples: Counter[int] = field(default_factory=Counter)
+    taken: int = 0
+    skipped: int = 0
+
+    @property
+    def ms(self) -> int:
+        return ceil(sum(Fraction(count * 1000, rate) for rate, count in self.samples.items()))
+
+    def take(self, row: Row) -> None:
+        first = row.frames[0]
+        self.channels = max(self.channels, first.channels)
+        self.samples[first.rate] += len(row.frames) * first.samples
+        self.taken += row.end - row.place
+
+
+def _count(reader: RangedReader, first: Frame, start: int, size: int) -> AudioFacts:
+    """Count the frames from a place on, whatever stands between them.
+
+    :raises RecordingError: there is none
+    """
+    counted = _Counted()
+    before: Frame | None = first
+    scan = Scan(reader, size)
+    place = start
+    while place < size:
+        data, at = scan.at(place, _LOOK)
+        last = place + len(data) - at >= size
+        row = row_at(data, at)
+        if row is not None and (
+            len(row.frames) >= _ENOUGH_FRAMES_INSIDE
+            or (before is not None and row.frames[0].same_stream(before))
+            or (last and row.end >= len(data))
+        ):
+            # A last frame that is cut off counts: some decoders fill it up.
+            counted.take(row)
+            before = row.frames[0]
+            place += row.end - row.place
+        elif length := tag_length(data[at : at + _LOOK]):
+            place += length
+        else:
+            found = find_row(data, at + 1, _ENOUGH_FRAMES_INSIDE, last=last)
+            before = None
+            if found is not None:
+                ahead = found.place - at
+            else:
+                # A row that begins at the piece's end is found in the next one.
+                ahead = len(data) - at - (0 if last else _ENOUGH_FRAMES_INSIDE * LONGEST_FRAME)
+            counted.skipped += ahead - data.count(0, at, at + ahead)
+            place += ahead
+    if not counted.taken:
+        raise _no_sound()
+    if counted.skipped * 10 <= counted.taken:
+        return _facts(first, counted.channels, counted.ms, size)
+    return _facts(
+        first,
+        counted.channels,
+        None,
+        size,
+        longest_ms=counted.ms + counted.skipped * 1000 // (2 * _LEAST_BYTES_PER_S),
+        notes=(f"{counted.skipped:,} of its {size:,} bytes are no MP3 frames, so its length is unknown",),
+    )

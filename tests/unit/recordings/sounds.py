@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+from collections import Counter
+from contextlib import suppress
 from functools import cache
 
 import av
@@ -86,10 +88,14 @@ def extensible_format(rate: int, channels: int, *, form: int = 1) -> bytes:
 
 
 def decoded_seconds(data: bytes) -> float:
-    """Return how much sound a decoder really gets out of a recording."""
+    """Return how much sound a decoder really gets out of a recording, stepping over what it can't decode."""
+    samples: Counter[int] = Counter()
     with av.open(io.BytesIO(data)) as file:
-        frames = [(frame.samples, frame.sample_rate) for frame in file.decode(audio=0)]
-    return sum(samples for samples, _ in frames) / frames[0][1]
+        for packet in file.demux(audio=0):
+            with suppress(av.error.InvalidDataError):
+                for frame in packet.decode():
+                    samples[frame.sample_rate] += frame.samples
+    return sum(count / rate for rate, count in samples.items())
 
 
 class InMemory:
