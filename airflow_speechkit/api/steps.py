@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _FIRST_PAUSE_S = 1.0
 #: Nobody holds a task up for longer than that: whoever asks for more is left to the caller.
 LONGEST_PAUSE_S = 30.0
+#: Longer than that no ``Retry-After`` is obeyed: the longest of the service's quotas is full again after an hour.
+LONGEST_RETRY_AFTER_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,14 @@ def backoff_s(attempt: int, chance: float) -> float:
 
 
 def retry_after_s(response: Response, now: float) -> float | None:
-    """Return what ``Retry-After`` says in seconds, None where it says nothing."""
+    """Return what ``Retry-After`` says in seconds, `LONGEST_RETRY_AFTER_S` at most; None where it says nothing.
+
+    :param now: seconds since the epoch
+    """
     text = response.headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-    except ValueError:
+        seconds = float(text) if text.isascii() and text.isdigit() else parsedate_to_datetime(text).timestamp() - now
+    except (ArithmeticError, LookupError, OSError, TypeError, ValueError):
+        # The standard library raises most of these over some date or other.
         return None
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S)

@@ -43,10 +43,11 @@ class Pace:
         """Take note that the service takes recordings again."""
         self._pauses_in_a_row = 0
 
-    def pause(self, now: datetime, asked_for_s: float | None = None) -> float:
+    def pause(self, now: datetime, asked_for_s: float | None = None, *, longest_s: float) -> float:
         """Stop everything for a while: longer each time in a row, or as long as the service asks for.
 
         :param asked_for_s: what ``Retry-After`` says
+        :param longest_s: the pause lasts no longer
         :return: how many seconds the pause still lasts
         """
         if self._paused_until is None or now >= self._paused_until:
@@ -55,6 +56,7 @@ class Pace:
             self._paused_until = now + timedelta(seconds=length_s)
         if asked_for_s is not None:
             self._paused_until = max(self._paused_until, now + timedelta(seconds=asked_for_s))
+        self._paused_until = min(self._paused_until, now + timedelta(seconds=longest_s))
         return (self._paused_until - now).total_seconds()
 
     def expected_end(self, left: int, now: datetime, seconds_each: float) -> datetime:

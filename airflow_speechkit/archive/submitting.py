@@ -222,15 +222,17 @@ class Submitter:
 
     def _not_taken(self, case: Case, error: SpeechKitError, accepted_at: datetime) -> None:
         now = self.now()
+        if now - accepted_at >= self.policy.patience:
+            raise error
+        # A pause ends in time for one more try before patience does.
+        left_s = (accepted_at + self.policy.patience - now).total_seconds()
         if isinstance(error, QuotaExceededError):
-            if now - accepted_at >= self.policy.patience:
-                raise error
-            pause_s = self._pace.pause(now, error.retry_after_s)
+            pause_s = self._pace.pause(now, error.retry_after_s, longest_s=left_s)
             log.warning("The quota is used up: nothing goes out for %.0f seconds", pause_s)
             return
         case.faults += 1
         if case.faults < self.policy.tries:
-            pause_s = self._pace.pause(now)
+            pause_s = self._pace.pause(now, longest_s=left_s)
             log.warning("The service is in trouble (%s): nothing goes out for %.0f s", type(error).__name__, pause_s)
         elif isinstance(error, ServiceFaultError):
             case.conclude(How.REFUSED, error=error)

@@ -114,6 +114,38 @@ def test_retry_after_that_is_too_long_is_left_to_the_caller(server: Told, carry:
     assert not carry.pauses
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("86400", 3600.0),
+        ("604800", 3600.0),
+        ("9" * 400, 3600.0),
+        ("9" * 5000, 3600.0),
+        ("Sat, 31 Dec 9999 23:59:59 GMT", 3600.0),
+        ("Sat, 31 Dec 9999 23:59:59 -0000", 3600.0),
+        ("Sat, 31 Dec 9999 23:59:59 -2359", 3600.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 0.0),
+        ("Mon, 01 Jan 2026 00:00:00 +999999999999", None),
+        ("Mon, 99 Foo 2026 99:99:99 GMT", None),
+        ("-5", None),
+        ("1.5", None),
+        ("1e9", None),
+        ("inf", None),
+        ("nan", None),
+        ("soon", None),
+        ("0, -", None),
+        (";", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_bounded_whatever_it_says(server: Told, text: str, seconds: float | None) -> None:
+    server.script = [answer(429, retry_after=text)]
+    with pytest.raises(QuotaExceededError) as caught:
+        Carrier("requests")(exchange_at(server.url, now=lambda: NOW, attempts=1).perform(get(server.url)))
+    assert caught.value.retry_after_s == seconds
+
+
 # --- submissions
 
 

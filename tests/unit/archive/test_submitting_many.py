@@ -69,6 +69,24 @@ class TestQuota:
         service.script.clear()
         assert ways(submitter(archive, service).submit([item("1"), item("2")])) == [How.JOINED, How.SUBMITTED]
 
+    @pytest.mark.parametrize("asked_for_s", [None, 3500.0, 3600.0, 86400.0])
+    def test_two_hours_without_any_acceptance_end_the_task_whatever_pauses_the_service_asks_for(
+        self, archive: Archive, service: Service, asked_for_s: float | None
+    ) -> None:
+        service.script["2"] = [QuotaExceededError("quota", http_status=429, retry_after_s=asked_for_s)] * 999
+        with pytest.raises(QuotaExceededError):
+            submitter(archive, service).submit([item("1"), item("2")])
+        assert service.clock.now() - T0 == timedelta(hours=2)
+
+    def test_so_does_trouble_of_which_each_recording_has_only_a_little(
+        self, archive: Archive, service: Service
+    ) -> None:
+        names = [str(number) for number in range(50)]
+        service.script |= {name: [UnreachableError("connection refused")] * 99 for name in names}
+        with pytest.raises(UnreachableError):
+            submitter(archive, service).submit([item(name) for name in names])
+        assert service.clock.now() - T0 == timedelta(hours=2)
+
     def test_no_more_go_out_in_any_hour_than_allowed(self, archive: Archive, service: Service) -> None:
         submitter(archive, service, submits_per_hour=5, side_by_side=3).submit([item(str(n)) for n in range(17)])
         sent = sorted(service.created_at.values())
