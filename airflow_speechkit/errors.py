@@ -34,6 +34,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_speechkit.parsing import writable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -85,8 +87,9 @@ class SpeechKitError(Exception):
     ) -> None:
         if retry_can_help is not None:
             self.retry_can_help = retry_can_help
-        self.what = what
-        self.recording = without_query(recording) if recording else None
+        # It goes into logs, XComs and records, as UTF-8.
+        self.what = writable(what)
+        self.recording = writable(without_query(recording)) if recording else None
         self.operation_id = operation_id
         self.todo = todo
         self.retry = retry
@@ -97,7 +100,7 @@ class SpeechKitError(Exception):
     def about_recording(self, recording: str) -> None:
         """Say which recording it happened to, if that isn't said yet."""
         if self.recording is None:
-            self.recording = without_query(recording)
+            self.recording = writable(without_query(recording))
             self.args = (self._text(),)
 
     def add_todo(self, todo: str) -> None:

@@ -152,6 +152,8 @@ class RecognitionSettings:
         for field in fields(cls):
             object.__setattr__(settings, field.name, data.get(field.name, field.default))
         settings._take_plain_types()
+        if not all(isinstance(one, str) for one in (settings.language, settings.model, *settings.languages)):
+            raise SettingsError("`language`, `languages` and `model` are texts")
         return settings
 
     def _take_plain_types(self) -> None:

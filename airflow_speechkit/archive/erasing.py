@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import tempfile
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import StorageError
+from airflow_speechkit.parsing import SURPRISES, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -63,6 +63,8 @@ def erase_from_files(target: Folder, operation_ids: Collection[str]) -> list[str
     :return: the files that held rows of them, or were named after them
     :raises StorageError: a file can't be read or written; it is left as it was
     """
+    import pyarrow as pa
+
     ids = frozenset(operation_ids)
     changed = []
     for table in TABLES:
@@ -73,14 +75,15 @@ def erase_from_files(target: Folder, operation_ids: Collection[str]) -> list[str
                 changed.append(name)
                 continue
             raw = target.read(name)
-            if name.endswith(".parquet"):
-                left = _of_table(_parquet(raw), ids, "parquet")
-            elif name.endswith(".csv"):
-                left = _of_table(_csv(raw, table), ids, "csv")
-            elif name.endswith(".jsonl"):
-                left = _of_lines(raw, ids)
-            else:
-                continue
+            try:
+                left = _others(raw, name, table, ids)
+            except (*SURPRISES, pa.ArrowException, OSError) as error:
+                raise StorageError(
+                    f"{target.url_of(name)} isn't a file that the transform wrote, or is damaged "
+                    f"({type(error).__name__}): it can't be told whether it has rows of these operations",
+                    todo="See to the file, and remove it if it is of no use",
+                    retry_can_help=False,
+                ) from None
             if left is None:
                 continue
             if left:
@@ -89,6 +92,17 @@ def erase_from_files(target: Folder, operation_ids: Collection[str]) -> list[str
                 target.delete(name)
             changed.append(name)
     return changed
+
+
+def _others(raw: bytes, name: str, table: str, ids: frozenset[str]) -> bytes | None:
+    """Return a file without the operations' rows; None if it has none of them, or is no file of a table."""
+    if name.endswith(".parquet"):
+        return _of_table(_parquet(raw), ids, "parquet")
+    if name.endswith(".csv"):
+        return _of_table(_csv(raw, table), ids, "csv")
+    if name.endswith(".jsonl"):
+        return _of_lines(raw, ids)
+    return None
 
 
 def _parquet(raw: bytes) -> pa.Table:
@@ -134,7 +148,7 @@ def _of_table(rows: pa.Table, ids: frozenset[str], file_format: str) -> bytes | 
 
 def _of_lines(raw: bytes, ids: frozenset[str]) -> bytes | None:
     lines = raw.splitlines(keepends=True)
-    left = [line for line in lines if json.loads(line).get("operation_id") not in ids]
+    left = [line for line in lines if parse_object(line).get("operation_id") not in ids]
     return None if len(left) == len(lines) else b"".join(left)
 
 

@@ -11,6 +11,7 @@ from airflow_speechkit.archive.layout import (
     SUBMISSION_FILE,
     checked_operation_id,
     forgotten_file,
+    is_fingerprint,
     ledger_file,
     operation_file,
 )
@@ -18,6 +19,7 @@ from airflow_speechkit.archive.ledger import Attempt, Stage
 from airflow_speechkit.archive.reading import load, read
 from airflow_speechkit.archive.records import pack, tombstone
 from airflow_speechkit.errors import ArchiveError
+from airflow_speechkit.parsing import MalformedError, expect, expect_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,6 +201,14 @@ def _clear(archive: Archive, fingerprint: str, number: int, mark: dict[str, Any]
 
 
 def _begun(archive: Archive, operation_id: str) -> dict[str, Any] | None:
-    data = load(archive.folder, forgotten_file(operation_id), dict)
+    data = load(archive.folder, forgotten_file(operation_id), _begun_from_json)
     # A refused recording can be refused again after it was forgotten, under the same id.
     return None if data is not None and operation_id.startswith(REFUSED_PREFIX) and "finished_at" in data else data
+
+
+def _begun_from_json(data: dict[str, Any]) -> dict[str, Any]:
+    attempt, fingerprint = expect_or_none(data["attempt"], int), expect_or_none(data["fingerprint"], str)
+    if attempt is not None and (fingerprint is None or not is_fingerprint(fingerprint)):
+        raise MalformedError("an attempt has no fingerprint")
+    expect(data["began_at"], str)
+    return data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from airflow_speechkit.archive.layout import OUTCOME_FILE, SUBMISSION_FILE, operation_file
 from airflow_speechkit.archive.ledger import RESULTS_KEPT, Stage, lost_attempts
 from airflow_speechkit.errors import ArchiveError
+from airflow_speechkit.parsing import MalformedError, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -153,10 +153,10 @@ def _verify_operation(archive: Archive, operation_id: str, now: datetime) -> tup
             return listed.state, [Finding(about=operation_id, problem=Problem.OVERDUE, text=text)]
         answer = archive.answer(operation_id)
         if outcome.stage is Stage.FINISHED:
-            json.loads(answer.operation if answer is not None else b"")
+            parse_json(answer.operation if answer is not None else b"")
     except ArchiveError as error:
         return "damaged", [Finding(about=operation_id, problem=Problem.DAMAGED, text=error.what)]
-    except ValueError:
+    except MalformedError:
         text = "The answer is not JSON: the service gave it like that"
         return "damaged", [Finding(about=operation_id, problem=Problem.DAMAGED, text=text)]
     return listed.state, []

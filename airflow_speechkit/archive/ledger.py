@@ -63,7 +63,7 @@ def fingerprint(audio_uri: str, version: str | None, settings: RecognitionSettin
         asked = {name: value for name, value in asked.items() if name not in _IN_THE_CONTAINER}
     material = {"audio_uri": audio_uri, "version": (version or "").strip('"'), "settings": asked}
     text = json.dumps(material, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
 def _in_fewest_words(settings: RecognitionSettings) -> RecognitionSettings:

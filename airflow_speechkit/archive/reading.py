@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.archive.records import unpack
 from airflow_speechkit.errors import ArchiveError
+from airflow_speechkit.parsing import SURPRISES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,11 +47,13 @@ def parsed(folder: Folder, name: str, build: Callable[[], _T]) -> _T:
     """
     try:
         return build()
-    except (KeyError, TypeError, ValueError) as error:
-        raise damage(
-            f"{folder.url_of(name)} is damaged: {type(error).__name__}",
-            "Look at it with your own eyes, and put it back from a backup if there is one",
-        ) from error
+    except SURPRISES as error:
+        kind = type(error).__name__
+    # Not from within `except`: what is damaged can stand in the error.
+    raise damage(
+        f"{folder.url_of(name)} is damaged: {kind}",
+        "Look at it with your own eyes, and put it back from a backup if there is one",
+    )
 
 
 def damage(what: str, todo: str, *, operation_id: str | None = None, recording: str | None = None) -> ArchiveError:

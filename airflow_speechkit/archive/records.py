@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.archive.ledger import Attempt, Failure, Stage
 from airflow_speechkit.errors import ArchiveError
+from airflow_speechkit.parsing import (
+    MalformedError,
+    expect,
+    expect_or_none,
+    parse_code,
+    parse_object,
+    parse_time,
+)
+from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
 ARCHIVE_VERSION = 1
 
@@ -77,7 +86,9 @@ class Outcome:
 
 def pack(data: Mapping[str, Any]) -> bytes:
     """Write a record."""
-    return json.dumps({"archive_version": ARCHIVE_VERSION, **data}, ensure_ascii=False, indent=1).encode()
+    text = json.dumps({"archive_version": ARCHIVE_VERSION, **data}, ensure_ascii=False, indent=1)
+    # Half of a surrogate pair has no UTF-8. This escapes it as JSON does, so that it is read back as it was.
+    return text.encode(errors="backslashreplace")
 
 
 def unpack(raw: bytes, url: str) -> dict[str, Any]:
@@ -87,23 +98,23 @@ def unpack(raw: bytes, url: str) -> dict[str, Any]:
     :raises ArchiveError: it is damaged, or a later version wrote it
     """
     try:
-        data = json.loads(raw)
-        version = data["archive_version"]
-    except (ValueError, TypeError, KeyError) as error:
+        data = parse_object(raw)
+        version = expect(data.get("archive_version"), int)
+    except MalformedError as error:
         raise ArchiveError(
             f"{url} is damaged: it can't be told what was submitted",
             todo="Look at it with your own eyes, and put it back from a backup if there is one",
             retry="ends in the same way until then",
             retry_can_help=False,
         ) from error
-    if not isinstance(version, int) or version > ARCHIVE_VERSION:
+    if version > ARCHIVE_VERSION:
         raise ArchiveError(
             f"{url} was written by a later version (archive_version {version}, this one knows {ARCHIVE_VERSION})",
             todo="Upgrade airflow-speechkit",
             retry="ends in the same way until then",
             retry_can_help=False,
         )
-    return dict(data)
+    return data
 
 
 def claim_to_json(claim: Claim) -> dict[str, Any]:
@@ -122,12 +133,12 @@ def claim_to_json(claim: Claim) -> dict[str, Any]:
 def claim_from_json(data: Mapping[str, Any]) -> Claim:
     """Rebuild what `claim_to_json` gave."""
     return Claim(
-        id=data["claim_id"],
-        owner=data["owner"],
-        scope=data["scope"],
-        claimed_at=datetime.fromisoformat(data["claimed_at"]),
-        lease_expires_at=datetime.fromisoformat(data["lease_expires_at"]),
-        planned=Submission.from_json(data["planned"]),
+        id=expect(data["claim_id"], str),
+        owner=expect(data["owner"], str),
+        scope=expect(data["scope"], str),
+        claimed_at=parse_time(data["claimed_at"]),
+        lease_expires_at=parse_time(data["lease_expires_at"]),
+        planned=Submission.from_json(expect(data["planned"], dict)),
         over=_over(data),
     )
 
@@ -158,9 +169,9 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
 def entry_from_json(data: Mapping[str, Any]) -> Entry:
     """Rebuild what `entry_to_json` gave."""
     return Entry(
-        submission=Submission.from_json(data["submission"]),
-        attempt=data.get("attempt"),
-        scope=data.get("scope"),
+        submission=Submission.from_json(expect(data["submission"], dict)),
+        attempt=expect_or_none(data.get("attempt"), int),
+        scope=expect_or_none(data.get("scope"), str),
         over=_over(data),
     )
 
@@ -179,13 +190,17 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
 
 def outcome_from_json(data: Mapping[str, Any]) -> Outcome:
     """Rebuild what `outcome_to_json` gave."""
+    version = expect_or_none(data.get("api_version"), str)
     return Outcome(
-        operation_id=data["operation_id"],
+        operation_id=expect(data["operation_id"], str),
         stage=Stage(data["stage"]),
-        at=datetime.fromisoformat(data["at"]),
+        at=parse_time(data["at"]),
         failure=_failure_from_json(data.get("failure")),
-        api_version=data.get("api_version"),
-        files=data.get("files") or {},
+        api_version=None if version is None else ApiVersion(version).value,
+        files={
+            name: {**about, "sha256": expect(about["sha256"], str)}
+            for name, about in expect(data.get("files") or {}, dict).items()
+        },
     )
 
 
@@ -241,10 +256,10 @@ def attempt_from_json(number: int, stage: Stage, data: Mapping[str, Any]) -> Att
     return Attempt(
         number=number,
         stage=stage,
-        scope=data.get("scope"),
-        owner=data.get("owner"),
-        operation_id=data.get("operation_id"),
-        submitted_at=datetime.fromisoformat(submitted_at) if submitted_at else None,
+        scope=expect_or_none(data.get("scope"), str),
+        owner=expect_or_none(data.get("owner"), str),
+        operation_id=expect_or_none(data.get("operation_id"), str),
+        submitted_at=parse_time(submitted_at) if submitted_at else None,
         failure=_failure_from_json(data.get("failure")),
         over=_over(data),
     )
@@ -252,7 +267,7 @@ def attempt_from_json(number: int, stage: Stage, data: Mapping[str, Any]) -> Att
 
 def _over(data: Mapping[str, Any]) -> tuple[int, ...]:
     # Archives that are older than the field have none.
-    return tuple(int(number) for number in data.get("over") or ())
+    return tuple(expect(number, int) for number in expect(data.get("over") or [], list))
 
 
 def _failure_to_json(failure: Failure | None) -> dict[str, Any] | None:
@@ -260,4 +275,4 @@ def _failure_to_json(failure: Failure | None) -> dict[str, Any] | None:
 
 
 def _failure_from_json(data: Mapping[str, Any] | None) -> Failure | None:
-    return None if data is None else Failure(data.get("code"), data["message"])
+    return None if data is None else Failure(parse_code(data.get("code")), expect(data["message"], str))
