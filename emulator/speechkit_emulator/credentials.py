@@ -122,7 +122,7 @@ def check_jwt(body: Mapping[str, Any], key: Mapping[str, str], wall_s: float) ->
     import jwt
 
     token = body.get("jwt")
-    if not isinstance(token, str) or not token:
+    if token is None:
         raise invalid("jwt is required: OAuth tokens are for user accounts, which can't recognise asynchronously")
     if len(token) > 8000:
         raise invalid("jwt is longer than 8000 characters")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 import uuid
@@ -15,17 +14,28 @@ from speechkit_emulator.clock import timestamp
 from speechkit_emulator.credentials import check_authorization, check_jwt, new_token
 from speechkit_emulator.faults import OF_OPERATION, Fault
 from speechkit_emulator.operation import Operation, State
+from speechkit_emulator.proto_json import Message, Reading, text
 from speechkit_emulator.refusal import INTERNAL, RESOURCE_EXHAUSTED, RefusedError
-from speechkit_emulator.request import invalid, message
+from speechkit_emulator.request import invalid, parsed
 from speechkit_emulator.service import Service, not_ready
 from speechkit_emulator.transcript import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+
+def _key(name: str, kind: Any) -> Any:
+    # aiohttp before 3.14 keeps a request's own facts under plain strings, later ones warn of these.
+    return web.RequestKey(name, kind) if hasattr(web, "RequestKey") else name
+
+
 #: The faults that struck a request, put there by the server.
-# aiohttp before 3.14 keeps a request's own facts under plain strings, later ones warn of these.
-STRUCK: Any = web.RequestKey("struck", list[Fault]) if hasattr(web, "RequestKey") else "struck"
+STRUCK = _key("struck", list[Fault])
+
+#: What was taken in a request although the documentation does not allow it.
+TOLERATED = _key("tolerated", list[str])
+
+_TOKEN_REQUEST = Message(jwt=text)
 
 
 class Endpoints:
@@ -57,7 +67,7 @@ class Endpoints:
     async def submit_v2(self, request: web.Request) -> web.Response:
         """``longRunningRecognize``."""
         self._authorize(request)
-        asked = v2.read_request(await _body(request), self._service.credentials.folder_id)
+        asked = v2.read_request(await _body(request), self._service.credentials.folder_id, self._reading(request))
         operation = await self._service.submit(asked, **self._extras(request))
         return _json(v2.render_operation(operation, operation.created_s - 1, None))
 
@@ -68,16 +78,14 @@ class Endpoints:
             raise RefusedError(RESOURCE_EXHAUSTED, f"request body is larger than {limit} bytes", status=413)
         self._authorize(request)
         v2.check_folder(request.headers.get("x-folder-id"), self._service.credentials.folder_id)
-        body = v3.snake_case(await _body(request))
-        asked = v3.read_request(body)
-        content: bytes | None = None
-        if asked.link is None:
-            try:
-                content = base64.b64decode(body["content"], validate=True)
-            except ValueError as error:
-                raise invalid("content: not base64") from error
+        asked, content = v3.read_request(await _body(request), self._reading(request))
         operation = await self._service.submit(asked, content, **self._extras(request))
         return _json(v3.render_accepted(operation))
+
+    def _reading(self, request: web.Request) -> Reading:
+        reading = Reading(self._service.options.strict)
+        request[TOLERATED] = reading.tolerated
+        return reading
 
     def _authorize(self, request: web.Request) -> None:
         service = self._service
@@ -134,7 +142,7 @@ class Endpoints:
     async def token(self, request: web.Request) -> web.Response:
         """IAM's exchange of a service account's JWT for a token."""
         service = self._service
-        check_jwt(await _body(request), service.credentials.authorized_key, time.time())
+        check_jwt(_TOKEN_REQUEST(await _body(request), "", Reading()), service.credentials.authorized_key, time.time())
         token, expires_s = self._new_token()
         # What a client's wall clock will show when the token runs out on the service's own.
         return _json({"iamToken": token, "expiresAt": timestamp(service.clock.wall_at(expires_s))})
@@ -170,14 +178,14 @@ def _operation_id(request: web.Request) -> str:
     return operation_id
 
 
-async def _body(request: web.Request) -> Mapping[str, Any]:
+async def _body(request: web.Request) -> Any:
     try:
         content = await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise RefusedError(RESOURCE_EXHAUSTED, "request body is too large", status=413) from error
     except web.RequestPayloadError as error:
         raise invalid("the body is not encoded as its headers say") from error
-    return message(content)
+    return parsed(content)
 
 
 def _json(value: Mapping[str, Any] | bytes, status: int = 200) -> web.Response:

@@ -7,14 +7,14 @@ import logging
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from speechkit_emulator.clock import timestamp
-from speechkit_emulator.endpoints import STRUCK, refused
+from speechkit_emulator.endpoints import STRUCK, TOLERATED, refused
 from speechkit_emulator.refusal import CODE_OF_HTTP, INTERNAL, NOT_FOUND, RefusedError
 
 if TYPE_CHECKING:
@@ -37,15 +37,17 @@ class RequestLog:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.entries: deque[dict[str, Any]] = deque(maxlen=kept)
 
-    def add(self, kind: str, outcome: str, path: str, wall_s: float, service_s: float) -> None:
+    def add(
+        self, kind: str, outcome: str, path: str, wall_s: float, service_s: float, tolerated: Sequence[str] = ()
+    ) -> None:
         """Count a request.
 
         :param outcome: HTTP status, or "dropped" or "cut"
+        :param tolerated: what was taken in it although the documentation does not allow it
         """
         self.counts[kind, outcome] += 1
-        self.entries.append(
-            {"kind": kind, "outcome": outcome, "path": path, "wall_s": wall_s, "at": timestamp(service_s)}
-        )
+        entry = {"kind": kind, "outcome": outcome, "path": path, "wall_s": wall_s, "at": timestamp(service_s)}
+        self.entries.append({**entry, "tolerated": list(tolerated)} if tolerated else entry)
 
     def clear(self) -> None:
         """Forget all."""
@@ -121,7 +123,7 @@ class Misbehaviour:
         return response
 
     def _count(self, request: web.Request, point: str, outcome: str) -> None:
-        self._log.add(point, outcome, request.path, time.time(), self._now())
+        self._log.add(point, outcome, request.path, time.time(), self._now(), request.get(TOLERATED, ()))
 
     def _drop(self, request: web.Request, point: str, outcome: str) -> web.Response:
         self._count(request, point, outcome)

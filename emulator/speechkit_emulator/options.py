@@ -38,6 +38,7 @@ class Options:
     :param recognisers: worker processes that recognise side by side
     :param warm: load the recogniser's model at the start rather than with the first recording
     :param exit_with_stdin: end when standard input is closed, so when the process that started this one is gone
+    :param strict: refuse what many clients send although the documentation does not allow it
     :param submits_per_hour: quota of submits
     :param v2_checks_per_hour: quota of v2 operation checks
     :param v3_checks_per_second: quota of v3 operation checks
@@ -60,6 +61,7 @@ class Options:
     recognisers: int = 2
     warm: bool = True
     exit_with_stdin: bool = False
+    strict: bool = False
     submits_per_hour: int = 500
     v2_checks_per_hour: int = 2500
     v3_checks_per_second: int = 5
@@ -154,6 +156,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how a recording without a transcript ends whose language isn't en-US (default: %(default)s)",
     )
     rest.add_argument("--warm", action=argparse.BooleanOptionalAction, default=True, help="load the model at once")
+    rest.add_argument(
+        "--strict", action="store_true", help="refuse what clients send though no documentation allows it"
+    )
     rest.add_argument("--exit-with-stdin", action="store_true", help="end when standard input is closed")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speechkit_emulator.bounds import BadValueError, check_sendable
 from speechkit_emulator.refusal import INVALID_ARGUMENT, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LANGUAGES = frozenset(
     code.lower()
@@ -90,62 +92,24 @@ def invalid(message: str) -> RefusedError:
     return RefusedError(INVALID_ARGUMENT, message)
 
 
-def message(content: bytes) -> Mapping[str, Any]:
-    """A request's body, whatever its content type says: the documentation's own curl sends a form's.
+def parsed(content: bytes) -> Any:
+    """The JSON of a request's body, whatever its content type says: the documentation's own curl sends a form's.
 
-    :raises RefusedError: if it is no JSON object that protobuf would read
+    :raises RefusedError: if it is none that protobuf would read
     """
     try:
-        value = json.loads(content)
+        value = json.loads(content, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise invalid("the body is not JSON") from error
     try:
         check_sendable(value)
     except BadValueError as error:
         raise invalid(f"the body can't be read: {error}") from error
-    return mapping(value, "body")
-
-
-def mapping(value: Any, name: str) -> Mapping[str, Any]:
-    """A field that is a message; a missing one is an empty one.
-
-    :raises RefusedError: if it is something else
-    """
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise invalid(f"{name}: must be an object")
     return value
 
 
-def integer(value: Any, name: str) -> int | None:
-    """An int64, which JSON may also write as a string.
-
-    :raises RefusedError: if it is no such thing
-    """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise invalid(f"{name}: must be an integer")
-    try:
-        number = int(value)
-    except ValueError:
-        raise invalid(f"{name}: must be an integer") from None
-    if not -(2**63) <= number < 2**63:
-        raise invalid(f"{name}: must be an integer of 64 bits")
-    return number
-
-
-def flag(value: Any, name: str) -> bool:
-    """A bool.
-
-    :raises RefusedError: if it is something else
-    """
-    if value is None:
-        return False
-    if not isinstance(value, bool):
-        raise invalid(f"{name}: must be a boolean")
-    return value
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is Python's, not JSON's")
 
 
 def raw_audio(rate: int | None, channels: int | None) -> tuple[int, int]:
@@ -162,11 +126,11 @@ def raw_audio(rate: int | None, channels: int | None) -> tuple[int, int]:
     return rate, channels or 1
 
 
-def language(code: Any) -> str:
+def language(code: str) -> str:
     """A language code in lower case.
 
     :raises RefusedError: if the service does not know it
     """
-    if not isinstance(code, str) or code.lower() not in LANGUAGES:
+    if code.lower() not in LANGUAGES:
         raise invalid(f"unsupported language code: {code}")
     return code.lower()

@@ -6,62 +6,65 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from speechkit_emulator.operation import Operation, State
-from speechkit_emulator.request import Request, flag, integer, invalid, language, mapping, raw_audio
+from speechkit_emulator.proto_json import Message, Reading, boolean, enum, integer, text
+from speechkit_emulator.request import Request, invalid, language, raw_audio
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from speechkit_emulator.transcript import Transcript, Utterance
 
 MODELS = frozenset({"general", "general:rc", "general:deprecated", "deferred-general"})
-ENCODINGS = frozenset({"LINEAR16_PCM", "OGG_OPUS", "MP3"})
 RESPONSE_TYPE = "type.googleapis.com/yandex.cloud.ai.stt.v2.LongRunningRecognitionResponse"
 
+_SPECIFICATION = Message(
+    audio_encoding=enum("AUDIO_ENCODING_UNSPECIFIED", "LINEAR16_PCM", "OGG_OPUS", "MP3"),
+    sample_rate_hertz=integer,
+    language_code=text,
+    profanity_filter=boolean,
+    model=text,
+    partial_results=boolean,
+    single_utterance=boolean,
+    audio_channel_count=integer,
+    raw_results=boolean,
+    literature_text=boolean,
+)
+_MESSAGE = Message(config=Message(specification=_SPECIFICATION, folder_id=text), audio=Message(uri=text))
 
-def read_request(body: Mapping[str, Any], folder_id: str) -> Request:
-    """What a ``longRunningRecognize`` asks for; unknown fields are ignored.
 
+def read_request(body: Any, folder_id: str, reading: Reading) -> Request:
+    """What a ``longRunningRecognize`` asks for.
+
+    :param body: as JSON
     :param folder_id: the service account's own folder
     :raises RefusedError: as the service would
     """
-    config = mapping(body.get("config"), "config")
-    check_folder(config.get("folderId"), folder_id)
-    specification = mapping(config.get("specification"), "config.specification")
-    audio = mapping(body.get("audio"), "audio")
-    link = audio.get("uri")
-    if not isinstance(link, str) or not link:
+    message = _MESSAGE(body, "", reading)
+    config = message.get("config", {})
+    check_folder(config.get("folder_id"), folder_id)
+    specification = config.get("specification", {})
+    link = message.get("audio", {}).get("uri")
+    if link is None:
         raise invalid("audio.uri is required")
-    model = _one_of(specification, "model", MODELS, "general")
-    encoding = _one_of(specification, "audioEncoding", ENCODINGS, "OGG_OPUS")
-    rate = integer(specification.get("sampleRateHertz"), "sampleRateHertz")
-    channels = integer(specification.get("audioChannelCount"), "audioChannelCount")
+    model = specification.get("model", "general")
+    if model not in MODELS:
+        raise invalid(f"unsupported model: {model}")
+    encoding = specification.get("audio_encoding", "OGG_OPUS")
+    rate, channels = specification.get("sample_rate_hertz"), specification.get("audio_channel_count")
     if encoding == "LINEAR16_PCM":
         rate, channels = raw_audio(rate, channels)
     elif channels is not None:
-        raise invalid(f"audioChannelCount must not be specified for {encoding}")
-    flag(specification.get("profanityFilter"), "profanityFilter")
-    code = specification.get("languageCode")
-    literature = specification.get("literature_text", specification.get("literatureText"))
+        reading.tolerate(f"audioChannelCount must not be specified for {encoding}")
+        channels = None
     return Request(
         api="v2",
         link=link,
         model=model,
-        languages=(language("ru-RU" if code in (None, "") else code),),
+        languages=(language(specification.get("language_code", "ru-RU")),),
         encoding=encoding,
         sample_rate=rate or 48000,
         channels=channels,
-        normalised=not flag(specification.get("rawResults"), "rawResults"),
-        literature=flag(literature, "literature_text"),
+        normalised=not specification.get("raw_results", False),
+        literature=specification.get("literature_text", False),
     )
-
-
-def _one_of(specification: Mapping[str, Any], name: str, allowed: frozenset[str], default: str) -> str:
-    value = specification.get(name)
-    if value in (None, ""):
-        return default
-    if not isinstance(value, str) or value not in allowed:
-        raise invalid(f"unsupported {name}: {value}")
-    return value
 
 
 def check_folder(given: Any, folder_id: str) -> None:

@@ -3,105 +3,120 @@
 from __future__ import annotations
 
 import json
-import re
 import uuid
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speechkit_emulator.operation import Operation, State
-from speechkit_emulator.request import Request, flag, integer, invalid, language, mapping, raw_audio
+from speechkit_emulator.proto_json import (
+    Message,
+    Reading,
+    boolean,
+    content,
+    double,
+    enum,
+    integer,
+    repeated,
+    struct,
+    text,
+)
+from speechkit_emulator.request import Request, invalid, language, raw_audio
 from speechkit_emulator.transcript import Transcript, Utterance, capitalised
 from speechkit_emulator.v2 import spoken_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 DESCRIPTION = "STT v3 async recognition"
 MODELS = frozenset(
     prefix + model for prefix in ("", "deferred-") for model in ("general", "general:rc", "general:deprecated")
 )
-CONTAINERS = frozenset({"WAV", "OGG_OPUS", "MP3"})
-CLASSIFIER_TRIGGERS = ("ON_UTTERANCE", "ON_FINAL", "ON_PARTIAL")
-#: Of the statistics: the field for each kind's options (misspelt by the service), and what is in it.
-_THRESHOLDS = {
-    "speaker_options": ("silence_threshold_ms",),
-    "converstation_options": ("simultaneous_silence_threshold_ms", "simultaneous_speech_threshold_ms"),
-}
+_ENABLED = "SPEAKER_LABELING_ENABLED"
+_MAX_INSTRUCTIONS = 16
+
+_AUDIO_FORMAT = Message(
+    raw_audio=Message(
+        audio_encoding=enum("AUDIO_ENCODING_UNSPECIFIED", "LINEAR16_PCM"),
+        sample_rate_hertz=integer,
+        audio_channel_count=integer,
+    ),
+    container_audio=Message(
+        container_audio_type=enum("CONTAINER_AUDIO_TYPE_UNSPECIFIED", "WAV", "OGG_OPUS", "MP3"),
+    ),
+)
+_TEXT_NORMALIZATION = Message(
+    text_normalization=enum(
+        "TEXT_NORMALIZATION_UNSPECIFIED", "TEXT_NORMALIZATION_ENABLED", "TEXT_NORMALIZATION_DISABLED"
+    ),
+    profanity_filter=boolean,
+    literature_text=boolean,
+    phone_formatting_mode=enum("PHONE_FORMATTING_MODE_UNSPECIFIED", "PHONE_FORMATTING_MODE_DISABLED"),
+)
+_LANGUAGE_RESTRICTION = Message(
+    restriction_type=enum("LANGUAGE_RESTRICTION_TYPE_UNSPECIFIED", "WHITELIST", "BLACKLIST"),
+    language_code=repeated(text),
+)
+_RECOGNITION_MODEL = Message(
+    model=text,
+    audio_format=_AUDIO_FORMAT,
+    text_normalization=_TEXT_NORMALIZATION,
+    language_restriction=_LANGUAGE_RESTRICTION,
+    audio_processing_type=enum("AUDIO_PROCESSING_TYPE_UNSPECIFIED", "REAL_TIME", "FULL_DATA"),
+)
+_CLASSIFIER = Message(
+    classifier=text,
+    triggers=repeated(enum("TRIGGER_TYPE_UNSPECIFIED", "ON_UTTERANCE", "ON_FINAL", "ON_PARTIAL")),
+)
+_SPEECH_ANALYSIS = Message(
+    enable_speaker_analysis=boolean,
+    enable_conversation_analysis=boolean,
+    descriptive_statistics_quantiles=repeated(double),
+    speaker_options=Message(silence_threshold_ms=integer),
+    # Misspelt by the service.
+    converstation_options=Message(simultaneous_silence_threshold_ms=integer, simultaneous_speech_threshold_ms=integer),
+)
+_PROPERTY = Message(instruction=text, json_object=boolean, json_schema=Message(schema=struct))
+_MESSAGE = Message(
+    content=content,
+    uri=text,
+    recognition_model=_RECOGNITION_MODEL,
+    recognition_classifier=Message(classifiers=repeated(_CLASSIFIER)),
+    speech_analysis=_SPEECH_ANALYSIS,
+    speaker_labeling=Message(
+        speaker_labeling=enum("SPEAKER_LABELING_UNSPECIFIED", _ENABLED, "SPEAKER_LABELING_DISABLED")
+    ),
+    summarization=Message(model_uri=text, properties=repeated(_PROPERTY)),
+)
 
 
-def snake_case(value: Any) -> Any:
-    """The same message with its field names in snake_case: protobuf's JSON takes them in either."""
-    if isinstance(value, Mapping):
-        return {re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", key).lower(): snake_case(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [snake_case(item) for item in value]
-    return value
+def read_request(body: Any, reading: Reading) -> tuple[Request, bytes | None]:
+    """What a ``recognizeFileAsync`` asks for, and the recording if it came along.
 
-
-def read_request(message: Mapping[str, Any]) -> Request:
-    """What a ``recognizeFileAsync`` asks for; unknown fields are ignored.
-
-    :param message: the body, in snake_case
+    :param body: as JSON
     :raises RefusedError: as the service would
     """
-    link, content = message.get("uri"), message.get("content")
-    if bool(link) == bool(content):
+    message = _MESSAGE(body, "", reading)
+    if ("uri" in message) == ("content" in message):
         raise invalid("exactly one of uri and content is required")
-    if not isinstance(link or content, str):
-        raise invalid("uri and content must be strings")
-    model = mapping(message.get("recognition_model"), "recognition_model")
-    name = model.get("model") or "general"
+    model = message.get("recognition_model", {})
+    name = model.get("model", "general")
     if name not in MODELS:
         raise invalid(f"unsupported model: {name}")
-    encoding, rate, channels = _audio_format(mapping(model.get("audio_format"), "audio_format"))
-    normalization = mapping(model.get("text_normalization"), "text_normalization")
-    mode = _one_of(
-        normalization.get("text_normalization"),
-        "text_normalization",
-        ("TEXT_NORMALIZATION_DISABLED", "TEXT_NORMALIZATION_ENABLED", "TEXT_NORMALIZATION_UNSPECIFIED"),
-    )
-    flag(normalization.get("profanity_filter"), "profanity_filter")
-    _one_of(
-        normalization.get("phone_formatting_mode"),
-        "phone_formatting_mode",
-        ("PHONE_FORMATTING_MODE_UNSPECIFIED", "PHONE_FORMATTING_MODE_DISABLED"),
-    )
-    _one_of(
-        model.get("audio_processing_type"),
-        "audio_processing_type",
-        ("AUDIO_PROCESSING_TYPE_UNSPECIFIED", "REAL_TIME", "FULL_DATA"),
-    )
-    labels = _one_of(
-        mapping(message.get("speaker_labeling"), "speaker_labeling").get("speaker_labeling"),
-        "speaker_labeling",
-        ("SPEAKER_LABELING_DISABLED", "SPEAKER_LABELING_ENABLED", "SPEAKER_LABELING_UNSPECIFIED"),
-    )
-    return Request(
+    encoding, rate, channels = _audio_format(model.get("audio_format", {}))
+    normalization = model.get("text_normalization", {})
+    request = Request(
         api="v3",
-        link=link or None,
+        link=message.get("uri"),
         model=name,
-        languages=_languages(mapping(model.get("language_restriction"), "language_restriction")),
+        languages=_languages(model.get("language_restriction", {})),
         encoding=encoding,
         sample_rate=rate,
         channels=channels,
-        normalised=mode == "TEXT_NORMALIZATION_ENABLED",
-        literature=flag(normalization.get("literature_text"), "literature_text"),
-        speaker_labels=labels == "SPEAKER_LABELING_ENABLED",
+        normalised=normalization.get("text_normalization") == "TEXT_NORMALIZATION_ENABLED",
+        literature=normalization.get("literature_text", False),
+        speaker_labels=message.get("speaker_labeling", {}).get("speaker_labeling") == _ENABLED,
         analyses=_analyses(message),
     )
-
-
-def _one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
-    if value is None:
-        return allowed[0]
-    if value not in allowed:
-        raise invalid(f"{name}: unknown value {value}")
-    return str(value)
-
-
-def _entries(value: Any, name: str) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise invalid(f"{name}: must be an array")
-    return value
+    return request, message.get("content")
 
 
 def _audio_format(audio_format: Mapping[str, Any]) -> tuple[str, int, int | None]:
@@ -109,71 +124,43 @@ def _audio_format(audio_format: Mapping[str, Any]) -> tuple[str, int, int | None
     if (raw is None) == (container is None):
         raise invalid("audio_format: exactly one of raw_audio and container_audio is required")
     if raw is not None:
-        raw = mapping(raw, "raw_audio")
-        _one_of(raw.get("audio_encoding"), "audio_encoding", ("LINEAR16_PCM",))
-        rate, channels = raw_audio(
-            integer(raw.get("sample_rate_hertz"), "sample_rate_hertz"),
-            integer(raw.get("audio_channel_count"), "audio_channel_count"),
-        )
+        rate, channels = raw_audio(raw.get("sample_rate_hertz"), raw.get("audio_channel_count"))
         return "LINEAR16_PCM", rate, channels
-    kind = mapping(container, "container_audio").get("container_audio_type")
-    if kind not in CONTAINERS:
-        raise invalid(f"container_audio_type: unknown value {kind}")
-    return str(kind), 48000, None
+    kind = (container or {}).get("container_audio_type")
+    if kind is None:
+        raise invalid("container_audio_type is required")
+    return kind, 48000, None
 
 
 def _languages(restriction: Mapping[str, Any]) -> tuple[str, ...]:
-    codes = _entries(restriction.get("language_code"), "language_code")
-    kind = _one_of(restriction.get("restriction_type"), "restriction_type", ("WHITELIST", "BLACKLIST"))
-    named = tuple(language(code) for code in codes)
-    return named if named and kind == "WHITELIST" else ("auto",)
+    named = tuple(language(code) for code in restriction.get("language_code", ()))
+    return named if named and restriction.get("restriction_type") != "BLACKLIST" else ("auto",)
 
 
 def _analyses(message: Mapping[str, Any]) -> tuple[str, ...]:
-    asked = []
-    classifier = mapping(message.get("recognition_classifier"), "recognition_classifier")
-    classifiers = _entries(classifier.get("classifiers"), "classifiers")
-    for one in classifiers:
-        for trigger in _entries(mapping(one, "classifiers").get("triggers"), "triggers"):
-            _one_of(trigger, "triggers", CLASSIFIER_TRIGGERS)
-    if classifiers:
-        asked.append("classifierUpdate")
-    analysis = mapping(message.get("speech_analysis"), "speech_analysis")
-    _check_statistics(analysis)
-    if flag(analysis.get("enable_speaker_analysis"), "enable_speaker_analysis"):
-        asked.append("speakerAnalysis")
-    if flag(analysis.get("enable_conversation_analysis"), "enable_conversation_analysis"):
-        asked.append("conversationAnalysis")
-    summarization = mapping(message.get("summarization"), "summarization")
-    if summarization:
+    analysis = message.get("speech_analysis", {})
+    if not all(0 <= level <= 1 for level in analysis.get("descriptive_statistics_quantiles", ())):
+        raise invalid("descriptive_statistics_quantiles: must be numbers between 0 and 1")
+    summarization = message.get("summarization")
+    if summarization is not None:
         _check_summarization(summarization)
-        asked.append("summarization")
-    return tuple(asked)
-
-
-def _check_statistics(analysis: Mapping[str, Any]) -> None:
-    name = "descriptive_statistics_quantiles"
-    for level in _entries(analysis.get(name), name):
-        if isinstance(level, bool) or not isinstance(level, int | float) or not 0 <= level <= 1:
-            raise invalid(f"{name}: must be numbers between 0 and 1")
-    for name, thresholds in _THRESHOLDS.items():
-        options = mapping(analysis.get(name), name)
-        for threshold in thresholds:
-            integer(options.get(threshold), threshold)
+    asked = {
+        "classifierUpdate": message.get("recognition_classifier", {}).get("classifiers"),
+        "speakerAnalysis": analysis.get("enable_speaker_analysis"),
+        "conversationAnalysis": analysis.get("enable_conversation_analysis"),
+        "summarization": summarization,
+    }
+    return tuple(kind for kind, wanted in asked.items() if wanted)
 
 
 def _check_summarization(summarization: Mapping[str, Any]) -> None:
     if not summarization.get("model_uri"):
         raise invalid("summarization.model_uri is required")
-    properties = _entries(summarization.get("properties"), "summarization.properties")
-    if len(properties) > 16:
-        raise invalid("summarization.properties: 16 instructions at most")
-    for one in properties:
-        asked = mapping(one, "summarization.properties")
-        if asked.get("json_object") is not None and asked.get("json_schema") is not None:
-            raise invalid("summarization.properties: only one of json_object and json_schema can be set")
-        flag(asked.get("json_object"), "json_object")
-        mapping(mapping(asked.get("json_schema"), "json_schema").get("schema"), "json_schema.schema")
+    properties = summarization.get("properties", [])
+    if len(properties) > _MAX_INSTRUCTIONS:
+        raise invalid(f"summarization.properties: {_MAX_INSTRUCTIONS} instructions at most")
+    if any("json_object" in one and "json_schema" in one for one in properties):
+        raise invalid("summarization.properties: only one of json_object and json_schema can be set")
 
 
 def render_operation(operation: Operation, now: float) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_a_link_that_can_lead_to_no_object_is_refused(
         ({"model": "\ud800"}, "not Unicode"),
         ({"audioEncoding": ["x"]}, "audioEncoding"),
         ({"audioEncoding": {}}, "audioEncoding"),
-        ({"audioEncoding": 1}, "audioEncoding"),
+        ({"audioEncoding": 4}, "audioEncoding"),
         ({"languageCode": ["x"]}, "language"),
         ({"languageCode": {}}, "language"),
         ({"audioEncoding": "LINEAR16_PCM", "sampleRateHertz": 8000, "audioChannelCount": 2**63}, "audioChannelCount"),

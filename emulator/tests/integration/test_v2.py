@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from speechkit_emulator.process import EmulatorProcess
-from tests.caller import OGG_HEAD, SAMPLES, Caller, first_sentence, said
+from tests.caller import OGG_HEAD, SAMPLES, Caller, first_sentence, quick, said
 
 RESPONSE_TYPE = "type.googleapis.com/yandex.cloud.ai.stt.v2.LongRunningRecognitionResponse"
 
@@ -109,11 +109,10 @@ def test_other_languages_need_a_transcript(speechkit: EmulatorProcess, caller: C
         ({"audioEncoding": "WAV"}, "audioEncoding"),
         ({"audioEncoding": "LINEAR16_PCM"}, "sampleRateHertz is required"),
         ({"audioEncoding": "LINEAR16_PCM", "sampleRateHertz": 44100}, "44100"),
-        ({"audioEncoding": "LINEAR16_PCM", "sampleRateHertz": 8000, "audioChannelCount": 0}, "audioChannelCount"),
-        ({"audioChannelCount": 2}, "must not be specified"),
+        ({"audioEncoding": "LINEAR16_PCM", "sampleRateHertz": 8000, "audioChannelCount": -1}, "audioChannelCount"),
         ({"languageCode": "xx-XX"}, "language"),
         ({"model": "hqa"}, "model"),
-        ({"profanityFilter": "true"}, "profanityFilter"),
+        ({"profanityFilter": "yes"}, "profanityFilter"),
         ({"sampleRateHertz": "many"}, "sampleRateHertz"),
         ({"audioEncoding": "MP3"}, "mp3 header"),
     ],
@@ -133,6 +132,36 @@ def test_unknown_fields_are_ignored_and_numbers_may_be_strings(speechkit: Emulat
     body = {"folderId": "whatever", "config": {"specification": specification}, "audio": {"uri": link}}
     answer = caller.ask("POST", "/speech/stt/v2/longRunningRecognize", body)
     assert answer.status_code == 200, answer.text
+
+
+def test_what_many_clients_send_is_taken_and_noted(speechkit: EmulatorProcess, caller: Caller) -> None:
+    link = speechkit.put("noted.mp3", b"ID3", said("hello"))
+    speechkit.clear_requests()
+    answer = caller.submit(link, audioEncoding="MP3", audioChannelCount="1", literature_text="true")
+    assert answer.status_code == 200, answer.text
+    operation = caller.finished(answer.json()["id"])
+    assert operation["response"]["chunks"][0]["alternatives"][0]["text"] == "Hello."
+    assert caller.submit(link, audioEncoding="MP3").status_code == 200
+    noted = [entry.get("tolerated") for entry in speechkit.request_log() if entry["kind"] == "submit"]
+    assert noted == [
+        [
+            "config.specification.literature_text: must be a boolean, not a string",
+            "audioChannelCount must not be specified for MP3",
+        ],
+        None,
+    ]
+
+
+def test_a_strict_emulator_refuses_what_many_clients_send() -> None:
+    with quick("--strict") as strict:
+        caller = Caller(strict)
+        link = strict.put("a.ogg", OGG_HEAD, said("hello"))
+        for specification in ({"audioChannelCount": 1}, {"rawResults": "false"}):
+            assert caller.submit(link, **specification).status_code == 400
+        assert caller.submit_v3(link, speech_analysis={"enable_speaker_analysis": "true"}).status_code == 400
+        assert strict.billing() == []
+        assert caller.submit(link, rawResults=True).status_code == 200
+        caller.session.close()
 
 
 def test_another_folder_is_refused_and_ones_own_is_not(speechkit: EmulatorProcess, caller: Caller) -> None:
