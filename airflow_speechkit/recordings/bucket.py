@@ -235,10 +235,14 @@ class _Recording:
         end = min(start + length, self.stat.size)
         if end <= start:
             return b""
+        known = b""
         for begin, piece in self._pieces:
-            if begin <= start and end <= begin + len(piece):
-                return piece[start - begin : end - begin]
-        return self._fetch(start, max(end, min(start + _LEAST_BYTES, self.stat.size)))[: end - start]
+            if begin <= start < begin + len(piece):
+                known = piece[start - begin : end - begin]
+                start += len(known)
+        if start == end:
+            return known
+        return known + self._fetch(start, max(end, min(start + _LEAST_BYTES, self.stat.size)))[: end - start]
 
     def _fetch(self, start: int, end: int) -> bytes:
         etag = self.stat.etag

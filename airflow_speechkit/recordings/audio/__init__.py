@@ -38,7 +38,7 @@ def read_audio(reader: RangedReader, size: int, settings: RecognitionSettings, *
         raise RecordingError("The recording is empty (0 bytes)", todo="Upload the recording again")
     head = reader.read(0, 64)
     if head[:4] == b"OggS":
-        return read_ogg(reader, size)
+        return read_ogg(reader, size, exact=exact)
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return read_wav(reader, size)
     if (facts := read_mp3(reader, size, exact=exact)) is not None:

@@ -31,7 +31,7 @@ _CONVERT = "Convert it: ffmpeg -i IN -c:a libmp3lame OUT.mp3, or to OggOpus: ffm
 _LAYERS = {1: "Layer I (mp1)", 2: "Layer II (mp2)"}
 
 
-def read_mp3(reader: RangedReader, size: int, *, exact: bool) -> AudioFacts | None:
+def read_mp3(reader: RangedReader, size: int, *, exact: bool = False) -> AudioFacts | None:
     """Read the facts of an MP3, None where it isn't one.
 
     :param size: the whole file's size in bytes

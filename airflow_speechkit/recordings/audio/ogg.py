@@ -1,169 +1,234 @@
-"""Ogg Opus: the first pages and the last (RFC 3533, RFC 7845)."""
+"""Ogg Opus: read through packet by packet, or from its head and tail where it is long and nothing depends on more."""
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms
+from airflow_speechkit.recordings.audio.ogg_page import LONGEST_PAGE, NO_PACKET_ENDS, Page, find_page, read_page
+from airflow_speechkit.recordings.audio.opus import OPUS_RATE_HERTZ, OpusHead, codec_name, packet_samples, read_head
+from airflow_speechkit.recordings.audio.scanning import SMALL_BYTES, Scan
 from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from airflow_speechkit.recordings.audio.facts import RangedReader
 
-#: No page is longer: 27 bytes of header, 255 segment lengths, 255 segments of 255 bytes.
-_LONGEST_PAGE = 27 + 255 + 255 * 255
-_OPUS_RATE = 48_000
-_NO_PACKET_ENDS = -1
-_FIRST_OF_STREAM = 0x02
-_LAST_OF_STREAM = 0x04
-_CODECS = {
-    b"\x01vorbis": "Vorbis",
-    b"Speex   ": "Speex",
-    b"\x7fFLAC": "FLAC",
-    b"\x80theora": "Theora video",
-}
+#: So much behind the last page, of a stream that doesn't end there, is no tag any more.
+_MOST_BEHIND = 8 * LONGEST_PAGE
+#: How far the bytes a second of what isn't seen may lie from those of what is.
+_USUAL_RATIO = 1.2
 _UPLOAD_AGAIN = "Upload the recording again"
 
 
-@dataclass(frozen=True)
-class _Page:
-    flags: int
-    granule: int
+def read_ogg(reader: RangedReader, size: int, *, exact: bool) -> AudioFacts:
+    """Read the facts of an Ogg Opus file.
+
+    :param size: the whole file's size in bytes
+    :param exact: whether to read it through, however long it is
+    :raises RecordingError: it holds another codec, is cut off, or has no sound
+    """
+    if size > SMALL_BYTES and not exact and (facts := _from_head_and_tail(reader, size)) is not None:
+        return facts
+    return _counted(reader, size)
+
+
+@dataclass
+class _Link:
+    """One of the streams that a file is made of, one after the other, as far as it was read.
+
+    :param tags_left: whether the stream's second packet, which is no sound, is still to come
+    :param unfinished: the beginning of a packet that ends on a later page
+    :param samples: in all packets
+    :param on_last_page: those of them that end on the last page
+    :param first_granule: the writer's count at the beginning, which isn't zero where it joined a running stream
+    :param last_granule: the writer's count at the end
+    """
+
+    head: OpusHead
     serial: int
-    segments: bytes
-    body: bytes
+    tags_left: bool = True
+    unfinished: bytes | None = None
+    samples: int = 0
+    on_last_page: int = 0
+    first_granule: int | None = None
+    last_granule: int = 0
+    ended: bool = False
+
+    def add(self, page: Page) -> None:
+        """Add the packets that end on a page."""
+        here = 0
+        lost = page.continues and self.unfinished is None
+        for beginning, whole in page.beginnings:
+            begun = beginning if self.unfinished is None else self.unfinished
+            self.unfinished = None if whole else begun
+            if not whole:
+                break
+            if lost:
+                lost = False
+            elif self.tags_left:
+                self.tags_left = False
+            else:
+                here += packet_samples(begun)
+        self.ended = page.last
+        if not here:
+            return
+        self.samples += here
+        self.on_last_page = here
+        self.last_granule = page.granule
+        if self.first_granule is None:
+            self.first_granule = 0 if page.last else max(0, page.granule - here)
 
     @property
-    def packets(self) -> Iterator[bytes]:
-        """Give the packets that end on this page."""
-        start = end = 0
-        for length in self.segments:
-            end += length
-            if length < 255:
-                yield self.body[start:end]
-                start = end
+    def declared(self) -> int:
+        """Return its length in samples by the writer's counts."""
+        return self.last_granule - (self.first_granule or 0)
+
+    @property
+    def agrees(self) -> bool:
+        """Tell whether the counts and the packets agree: the last page's count may take something off the end."""
+        return self.samples - self.on_last_page < self.declared <= self.samples
+
+    @property
+    def length(self) -> int:
+        """Return its length in samples, as decoders play it."""
+        return max(0, (self.declared if self.agrees else self.samples) - self.head.pre_skip)
 
 
-def read_ogg(reader: RangedReader, size: int) -> AudioFacts:
-    """Read the facts of an Ogg Opus file from its head and its tail.
+def _counted(reader: RangedReader, size: int) -> AudioFacts:
+    """Count the packets of all streams.
 
-    :param size: the whole file's size in bytes
-    :raises RecordingError: it holds another codec, or is cut off
+    :raises RecordingError: it holds another codec, is cut off, or has no sound
     """
-    # Long enough for the description, its tags and the first sound, unless the tags hold a picture.
-    head = list(_pages(reader.read(0, _LONGEST_PAGE), 0, size))
-    serial, channels, pre_skip = _description(head)
-    last_granule = _last_granule(_tail(reader, size), serial)
-    duration_ms: int | None = None
-    if last_granule is not None:
-        samples = last_granule - _first_sample(head, serial) - pre_skip
-        if samples <= 0:
-            raise RecordingError("The Ogg Opus has no sound in it", todo="Write or upload the recording again")
-        duration_ms = samples_to_ms(samples, _OPUS_RATE)
+    links: list[_Link] = []
+    scan = Scan(reader, size)
+    place = between = behind = 0
+    beginnings: list[Page] = []
+    while place < size:
+        data, at = scan.at(place, LONGEST_PAGE)
+        begins = find_page(data, at)
+        if begins != at:
+            # What may begin at the piece's end is looked at again in the next.
+            last = place + len(data) - at >= size
+            ahead = begins - at if begins > at else len(data) - at - (0 if last else 4)
+            behind += ahead
+            place += ahead
+            continue
+        between, behind = between + behind, 0
+        page = read_page(data, at)
+        if page is None:
+            raise RecordingError("The Ogg is truncated: its last page is cut off", todo=_UPLOAD_AGAIN)
+        place += page.length
+        if page.first:
+            beginnings.append(page)
+            continue
+        if beginnings or not links:
+            links.append(_link(beginnings))
+            beginnings = []
+        if page.serial == links[-1].serial:
+            links[-1].add(page)
+    if beginnings:
+        links.append(_link(beginnings))
+    if behind > _MOST_BEHIND and not (links and links[-1].ended):
+        raise RecordingError(
+            f"The Ogg's last {behind:,} bytes aren't Ogg: it is damaged, or was never written to its end",
+            todo=_UPLOAD_AGAIN,
+        )
+    samples = sum(link.length for link in links)
+    if not samples:
+        raise RecordingError("The Ogg Opus has no sound in it", todo="Write or upload the recording again")
+    return _facts(
+        max(link.head.channels for link in links),
+        samples,
+        size,
+        notes=(f"{between:,} bytes between its pages are no Ogg: it is damaged",) if between else (),
+    )
+
+
+def _link(beginnings: list[Page]) -> _Link:
+    """Return the Opus stream among those that begin together.
+
+    :raises RecordingError: there is none, or more than one
+    """
+    if not beginnings:
+        raise RecordingError(
+            "The Ogg's beginning is missing: no stream begins with its first page",
+            todo="Upload the recording again, or find out what cuts it",
+        )
+    found = [_Link(head, page.serial) for page in beginnings if (head := read_head(page.body)) is not None]
+    if not found:
+        names = " and ".join(dict.fromkeys(codec_name(page.body) for page in beginnings))
+        raise RecordingError(
+            f"The Ogg holds {names}, and the service takes Opus only",
+            todo="Convert it: ffmpeg -i IN -c:a libopus OUT.ogg",
+        )
+    if len(found) > 1:
+        raise RecordingError(
+            f"The Ogg holds {len(found)} Opus streams side by side, and only one of them would be recognised",
+            todo="Take them apart (ffmpeg -i IN -map 0:a:0 -c copy OUT.ogg), or make channels of them",
+        )
+    return found[0]
+
+
+def _from_head_and_tail(reader: RangedReader, size: int) -> AudioFacts | None:
+    """Read the facts from the first pages and the last, None where these leave a doubt.
+
+    A file may be several streams, joined. So what lies between has to hold about as much sound, by its bytes, as the
+    counts before and behind it say.
+    """
+    start = size - LONGEST_PAGE
+    end_bytes = reader.read(start, LONGEST_PAGE)
+    head = _pages(reader.read(0, LONGEST_PAGE), 0, 0)
+    tail = _pages(end_bytes, max(0, find_page(end_bytes, 0)), start)
+    if not head or not tail or not head[0][1].first or tail[-1][0] != size:
+        return None
+    later = [page for _, page in [*head[1:], *tail]]
+    if any(page.first or page.serial != head[0][1].serial for page in later):
+        return None
+    link = _link([head[0][1]])
+    for _, page in head[1:]:
+        link.add(page)
+    if link.first_granule is None or tail[0][1].sequence <= head[-1][1].sequence:
+        return None
+    behind = _Link(link.head, link.serial, tags_left=False)
+    for _, page in tail:
+        behind.add(page)
+    if not (link.agrees and behind.agrees):
+        return None
+    marks = [(end, page.granule) for end, page in head if page.granule > 0]
+    marks_behind = [(end, page.granule) for end, page in tail if page.granule != NO_PACKET_ENDS]
+    seen = [_bytes_a_sample(marks), _bytes_a_sample(marks_behind)]
+    between = _bytes_a_sample([*marks[-1:], *marks_behind[:1]])
+    if not between or not all(seen) or not min(seen) / _USUAL_RATIO <= between <= max(seen) * _USUAL_RATIO:
+        return None
+    samples = marks_behind[-1][1] - link.first_granule - link.head.pre_skip
+    return _facts(link.head.channels, samples, size) if samples > 0 else None
+
+
+def _pages(data: bytes, place: int, offset: int) -> list[tuple[int, Page]]:
+    """Return the pages that follow one another from a place on, each with where it ends in the file."""
+    pages: list[tuple[int, Page]] = []
+    while find_page(data[place : place + 6], 0) == 0 and (page := read_page(data, place)) is not None:
+        place += page.length
+        pages.append((offset + place, page))
+    return pages
+
+
+def _bytes_a_sample(marks: list[tuple[int, int]]) -> float:
+    """Return what a sample takes between the first and the last of these ends and counts, 0 where that is nonsense."""
+    if len(marks) < 2:
+        return 0.0
+    (start, first), (end, last) = marks[0], marks[-1]
+    return (end - start) / (last - first) if last > first else 0.0
+
+
+def _facts(channels: int, samples: int, size: int, *, notes: tuple[str, ...] = ()) -> AudioFacts:
     return AudioFacts(
         encoding=AudioEncoding.OGG_OPUS,
-        sample_rate_hertz=_OPUS_RATE,
+        sample_rate_hertz=OPUS_RATE_HERTZ,
         channels=channels,
-        duration_ms=duration_ms,
+        duration_ms=samples_to_ms(samples, OPUS_RATE_HERTZ),
         size_bytes=size,
+        notes=notes,
     )
-
-
-def _description(head: list[_Page]) -> tuple[int, int, int]:
-    codec = "no Opus stream"
-    for page in head:
-        if not page.flags & _FIRST_OF_STREAM:
-            break
-        if page.body.startswith(b"OpusHead") and len(page.body) >= 19:
-            version, channels, pre_skip = struct.unpack_from("<BBH", page.body, 8)
-            if version >> 4 or not channels:
-                raise RecordingError(f"The Opus header is damaged (version {version}, {channels} channels)")
-            return page.serial, channels, pre_skip
-        codec = next((name for magic, name in _CODECS.items() if page.body.startswith(magic)), codec)
-    raise RecordingError(
-        f"The Ogg holds {codec}, and the service takes Opus only",
-        todo="Convert it: ffmpeg -i IN -c:a libopus OUT.ogg",
-    )
-
-
-def _tail(reader: RangedReader, size: int) -> list[_Page]:
-    # A whole page, however long, lies within the first reach; the second looks past what was added behind it.
-    for reach in (_LONGEST_PAGE, 8 * _LONGEST_PAGE):
-        start = max(0, size - reach)
-        pages = list(_pages(reader.read(start, size - start), start, size))
-        if any(page.granule != _NO_PACKET_ENDS for page in pages):
-            return pages
-    raise RecordingError(
-        "The Ogg's last bytes aren't Ogg: it is damaged, or was never written to its end", todo=_UPLOAD_AGAIN
-    )
-
-
-def _last_granule(tail: list[_Page], serial: int) -> int | None:
-    """Return where the sound ends, in samples; None where more streams follow this one, each with its own count."""
-    granule: int | None = None
-    ended = False
-    for page in tail:
-        if page.serial == serial:
-            ended = bool(page.flags & _LAST_OF_STREAM)
-            if page.granule != _NO_PACKET_ENDS:
-                granule = page.granule
-        elif ended and page.flags & _FIRST_OF_STREAM:
-            return None
-    return granule
-
-
-def _first_sample(head: list[_Page], serial: int) -> int:
-    """Return the count at which the sound begins: not zero where a recorder joined a running stream."""
-    for page in head:
-        if page.serial == serial and page.granule > 0:
-            if page.flags & _LAST_OF_STREAM:
-                return 0
-            return max(0, page.granule - sum(_samples(packet) for packet in page.packets))
-    return 0
-
-
-def _samples(packet: bytes) -> int:
-    """Return how much sound an Opus packet holds (RFC 6716, 3.1), in samples at 48 kHz."""
-    if not packet:
-        return 0
-    mode, frames = packet[0] >> 3, packet[0] & 3
-    if mode < 12:
-        length = (480, 960, 1920, 2880)[mode & 3]
-    elif mode < 16:
-        length = (480, 960)[mode & 1]
-    else:
-        length = (120, 240, 480, 960)[mode & 3]
-    if frames == 3:
-        return length * (packet[1] & 63) if len(packet) > 1 else 0
-    return length * (1 if frames == 0 else 2)
-
-
-def _pages(data: bytes, offset: int, size: int) -> Iterator[_Page]:
-    """Give the whole pages in a piece of a file.
-
-    :param offset: where the piece begins
-    :param size: the whole file's size in bytes
-    :raises RecordingError: the file ends within a page
-    """
-    place = data.find(b"OggS")
-    while place >= 0:
-        header = data[place : place + 27]
-        if len(header) > 5 and (header[4] or header[5] > 7):
-            # Four bytes of sound that happen to spell a page's beginning.
-            place = data.find(b"OggS", place + 4)
-            continue
-        segments = data[place + 27 : place + 27 + header[26]] if len(header) == 27 else b""
-        body = place + 27 + len(segments)
-        end = body + sum(segments)
-        if len(header) < 27 or len(segments) < header[26] or end > len(data):
-            if offset + len(data) >= size:
-                raise RecordingError("The Ogg is truncated: its last page is cut off", todo=_UPLOAD_AGAIN)
-            return
-        granule, serial = struct.unpack_from("<qI", header, 6)
-        yield _Page(header[5], granule, serial, segments, data[body:end])
-        place = data.find(b"OggS", end)

@@ -92,10 +92,26 @@ def decoded_seconds(data: bytes) -> float:
     samples: Counter[int] = Counter()
     with av.open(io.BytesIO(data)) as file:
         for packet in file.demux(audio=0):
-            with suppress(av.error.InvalidDataError):
+            with suppress(av.error.InvalidDataError, av.error.EOFError):
                 for frame in packet.decode():
                     samples[frame.sample_rate] += frame.samples
     return sum(count / rate for rate, count in samples.items())
+
+
+_OGG_CRC = [0] * 256
+for _byte in range(256):
+    _crc = _byte << 24
+    for _ in range(8):
+        _crc = (_crc << 1 ^ (0x04C11DB7 if _crc & 0x80000000 else 0)) & 0xFFFFFFFF
+    _OGG_CRC[_byte] = _crc
+
+
+def with_checksum(page: bytes) -> bytes:
+    """Return an Ogg page with the checksum that decoders want to see."""
+    crc = 0
+    for byte in page[:22] + bytes(4) + page[26:]:
+        crc = (crc << 8 & 0xFFFFFFFF) ^ _OGG_CRC[crc >> 24 ^ byte]
+    return page[:22] + struct.pack("<I", crc) + page[26:]
 
 
 class InMemory:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import pytest
 
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.audio import AudioFacts, read_audio
 from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
-from tests.unit.recordings.sounds import InMemory, decoded_seconds, encoded, ogg
+from tests.unit.recordings.sounds import InMemory, decoded_seconds, encoded, ogg, with_checksum
 
 
-def facts_of(data: bytes) -> AudioFacts:
-    return read_audio(InMemory(data), len(data), RecognitionSettings())
+def facts_of(data: bytes, *, exact: bool = False) -> AudioFacts:
+    return read_audio(InMemory(data), len(data), RecognitionSettings(), exact=exact)
 
 
 def pages_of(data: bytes) -> list[bytearray]:
-    starts = [place for place in range(len(data)) if data.startswith(b"OggS\0", place)]
-    return [bytearray(data[start:end]) for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
+    pages = []
+    place = 0
+    while place < len(data):
+        body = place + 27 + data[place + 26]
+        end = body + sum(data[place + 27 : body])
+        pages.append(bytearray(data[place:end]))
+        place = end
+    return pages
 
 
 @pytest.mark.parametrize(
@@ -51,16 +58,27 @@ def test_a_recorder_that_joined_a_running_stream_does_not_make_the_recording_lon
     assert facts_of(joined).duration_ms == facts_of(data).duration_ms == 4000
 
 
-def test_a_long_recording_is_read_in_its_head_and_its_tail_only() -> None:
+def long_recording(pages_in_the_middle: int, *, serial: int = 7) -> bytes:
+    """Return a recording whose middle is one page of a second, over and over."""
     pages = pages_of(ogg(seconds=5))
     (granule,) = struct.unpack_from("<q", pages[-2], 6)
-    middle = bytearray()
-    for _ in range(10_000):
+    middle = pages[3]
+    made = [bytes(page) for page in pages[:-1]]
+    for _ in range(pages_in_the_middle):
         granule += 48_000
-        struct.pack_into("<q", pages[3], 6, granule)
-        middle += pages[3]
+        struct.pack_into("<q", middle, 6, granule)
+        made.append(bytes(middle))
     struct.pack_into("<q", pages[-1], 6, granule + 480)
-    data = b"".join([*pages[:-1], bytes(middle), pages[-1]])
+    return numbered([*made, bytes(pages[-1])], serial=serial)
+
+
+def numbered(pages: Sequence[bytes], *, serial: int) -> bytes:
+    """Return pages with one serial number, and a sequence of their own."""
+    return b"".join(page[:14] + struct.pack("<II", serial, sequence) + page[22:] for sequence, page in enumerate(pages))
+
+
+def test_a_long_recording_is_read_in_its_head_and_its_tail_only() -> None:
+    data = long_recording(10_000)
     reader = InMemory(data)
     facts = read_audio(reader, len(data), RecognitionSettings())
 
@@ -69,11 +87,97 @@ def test_a_long_recording_is_read_in_its_head_and_its_tail_only() -> None:
     assert facts.duration_ms > 10_000_000
     assert sum(length for _, length in reader.reads) < 200_000
     assert {start for start, _ in reader.reads} == {0, len(data) - 65_307}
+    assert facts_of(data, exact=True) == facts
 
 
-def test_one_recording_appended_to_another_has_no_length_that_its_ends_could_tell() -> None:
-    assert facts_of(ogg(seconds=1) + ogg(seconds=2)).duration_ms is None
-    assert facts_of(ogg(seconds=1) + ogg(seconds=40, bit_rate=64_000)).duration_ms is None
+def test_what_is_read_through_is_read_a_piece_at_a_time() -> None:
+    data = long_recording(3_000)
+    reader = InMemory(data)
+    read_audio(reader, len(data), RecognitionSettings(), exact=True)
+
+    assert len(data) > 10_000_000
+    assert max(length for _, length in reader.reads) <= 2 * 1024 * 1024
+
+
+def without_end(data: bytes) -> bytes:
+    """Return a recording whose last page doesn't say that it is the last."""
+    pages = pages_of(data)
+    pages[-1][5] &= ~4
+    return b"".join(pages)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("serials", [(7, 7), (7, 8), (7, 7, 7), (7, 8, 7)], ids=str)
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("pages", [0, 400])
+def test_joined_recordings_are_counted_whatever_their_serials_and_ends(
+    pages: int, ended: bool, serials: tuple[int, ...], exact: bool
+) -> None:
+    links = [long_recording(pages, serial=serial) for serial in serials]
+    joined = b"".join(links if ended else map(without_end, links))
+    one = facts_of(links[0], exact=True).duration_ms
+
+    assert one is not None
+    assert abs((facts_of(joined, exact=exact).duration_ms or 0) - one * len(serials)) <= len(serials)
+    if not pages:
+        decodable = b"".join(with_checksum(page) for page in pages_of(joined))
+        assert abs(decoded_seconds(decodable) * 1000 - one * len(serials)) < 100
+
+
+def test_joined_recordings_of_any_lengths_are_counted() -> None:
+    for first, second in ((400, 100), (100, 400), (1_000, 300), (2_000, 20)):
+        joined = long_recording(first) + long_recording(second)
+        facts = facts_of(joined)
+
+        assert facts.duration_ms is not None
+        assert abs(facts.duration_ms - (first + second + 10) * 1000) < 1_500
+    mixed = ogg(seconds=1, channels=2) + ogg(seconds=2)
+    assert (facts_of(mixed).duration_ms, facts_of(mixed).channels) == (3000, 2)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("pages", [0, 1_500])
+@pytest.mark.parametrize("lie", ["all zero", "an hour more at the end", "half of it"])
+def test_counts_that_contradict_the_packets_are_not_believed(lie: str, pages: int, exact: bool) -> None:
+    data = long_recording(pages)
+    made = b""
+    for page in pages_of(data):
+        (granule,) = struct.unpack_from("<q", page, 6)
+        if lie == "all zero":
+            granule = 0
+        elif lie == "half of it":
+            granule //= 2
+        elif page[5] & 4:
+            granule += 48_000 * 3600
+        struct.pack_into("<q", page, 6, granule)
+        made += page
+
+    right = facts_of(data, exact=True).duration_ms
+    assert right is not None
+    assert abs((facts_of(made, exact=exact).duration_ms or 0) - right) < 25
+
+
+def test_streams_side_by_side_are_told_apart() -> None:
+    pages = pages_of(ogg(seconds=2))
+    other = [bytearray(numbered([bytes(page)], serial=9)) for page in pages_of(ogg(seconds=1, channels=2))]
+    index = bytearray(numbered([bytes(pages[0]).replace(b"OpusHead", b"fishead\0")], serial=5))
+
+    assert facts_of(b"".join([index, *pages])).duration_ms == 2000
+    with pytest.raises(RecordingError, match="2 Opus streams side by side"):
+        facts_of(b"".join([pages[0], other[0], pages[1], other[1], *pages[2:], *other[2:]]))
+
+
+def test_a_recording_whose_beginning_is_missing_says_so() -> None:
+    with pytest.raises(RecordingError, match="beginning is missing: no stream begins"):
+        facts_of(b"".join(pages_of(ogg(seconds=2))[2:]))
+
+
+def test_bytes_between_the_pages_are_noted() -> None:
+    pages = pages_of(ogg(seconds=2))
+    facts = facts_of(b"".join([*pages[:-1], bytearray(5_000), pages[-1]]))
+
+    assert facts.duration_ms == 2000
+    assert facts.notes == ("5,000 bytes between its pages are no Ogg: it is damaged",)
 
 
 def test_what_was_added_behind_the_last_page_does_not_hide_it() -> None:
