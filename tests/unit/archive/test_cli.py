@@ -25,9 +25,7 @@ from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.write import write_tables
 from airflow_speechkit.settings import ApiVersion
-from speechkit_emulator.storage import StorageServer
-from tests.unit.archive.racer import archive_at
-from tests.unit.archive.world import T0, Clock, Service, answer, failure, item, lost, submitter
+from tests.unit.archive.world import T0, Clock, Service, answer, archive_at, failure, item, lost, submitter
 
 
 @pytest.fixture(autouse=True)
@@ -36,19 +34,6 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.INFO)
     yield
     logging.disable(logging.NOTSET)
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    with StorageServer() as server:
-        endpoint = server.url
-        import boto3
-
-        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-        client = boto3.client("s3", endpoint_url=endpoint, **keys)
-        client.create_bucket(Bucket="lake")
-        yield endpoint
-        client.close()
 
 
 class World:

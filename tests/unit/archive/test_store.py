@@ -6,9 +6,6 @@ import gzip
 import json
 import logging
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -22,29 +19,7 @@ from airflow_speechkit.errors import ArchiveError, SettingsError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.settings import ApiVersion
-from speechkit_emulator.storage import StorageServer
-from tests.unit.archive.racer import archive_at
-from tests.unit.archive.world import T0, Clock, Service, answer, failure, item, submitter
-
-REPOSITORY = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    with StorageServer() as server:
-        endpoint = server.url
-        import boto3
-
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            region_name="us-east-1",
-        )
-        client.create_bucket(Bucket="lake")
-        yield endpoint
-        client.close()
+from tests.unit.archive.world import T0, Clock, Service, answer, archive_at, failure, item, submitter
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -252,38 +227,6 @@ class TestAnswers:
 
 
 class TestClaims:
-    @pytest.mark.parametrize("where", ["disk", "s3"])
-    def test_of_two_processes_that_race_for_fifty_claims_each_claim_has_one_holder(
-        self, where: str, tmp_path: Path, request: pytest.FixtureRequest
-    ) -> None:
-        root, endpoint = str(tmp_path), ""
-        if where == "s3":
-            root, endpoint = f"lake/{tmp_path.name}", request.getfixturevalue("s3")
-        racers = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.unit.archive.racer", name, root, endpoint, "50"],
-                cwd=REPOSITORY,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for name in ("a", "b")
-        ]
-        try:
-            for racer in racers:
-                assert racer.stdout is not None
-                assert racer.stdout.readline() == "ready\n"
-            for racer in racers:
-                assert racer.stdin is not None
-                racer.stdin.write("go\n")
-                racer.stdin.flush()
-            held = [json.loads(racer.communicate(timeout=120)[0]) for racer in racers]
-        finally:
-            for racer in racers:
-                racer.kill()
-                racer.communicate()
-        assert sorted(held[0] + held[1], key=int) == [str(n) for n in range(50)]
-
     def test_a_client_that_finds_its_own_first_try_holds_the_claim(
         self, tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:

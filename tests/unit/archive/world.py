@@ -209,3 +209,13 @@ def failure(code: int) -> Failure:
 def lost(name: str = "timeout") -> UnreachableError:
     """A broken connection after which nobody knows whether the service has taken the recording."""
     return UnreachableError(f"No answer within 60 seconds ({name})", may_have_arrived=True)
+
+
+def archive_at(root: str, endpoint: str) -> Archive:
+    """An archive on a disk, or below a bucket of the S3 server at the endpoint."""
+    if not endpoint:
+        return Archive.at(root)
+    import s3fs
+
+    fs: Any = s3fs.S3FileSystem(key="test", secret="test", endpoint_url=endpoint, skip_instance_cache=True)
+    return Archive(Folder(fs, root, f"s3://{root}", ArchiveError))

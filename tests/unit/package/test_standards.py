@@ -15,7 +15,7 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseHook, BaseOperator
 from airflow.triggers.base import BaseTrigger
 
-from tests.unit.package.test_import_weight import airflow_side_modules
+from tests.fixtures.modules import airflow_side_modules
 
 #: A value for each parameter of a trigger that has no default, by its name.
 EXAMPLES: dict[str, Any] = {

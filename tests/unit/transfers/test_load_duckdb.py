@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -208,40 +207,6 @@ def test_a_file_that_can_not_be_opened_is_told_with_what_to_do(name, make, todo,
         load(write_manifest(tmp_path, the_call()))
     assert caught.value.retry_can_help is False
     assert "A retry ends in the same way" in str(caught.value)
-
-
-def _hold(path: str, held: Any, let_go: Any) -> None:
-    with duckdb.connect(path):
-        held.set()
-        let_go.wait()
-
-
-@contextlib.contextmanager
-def held_by_another_process(path: Path):
-    context = multiprocessing.get_context("spawn")
-    held, let_go = context.Event(), context.Event()
-    process = context.Process(target=_hold, args=(str(path), held, let_go))
-    process.start()
-    try:
-        assert held.wait(30)
-        yield let_go
-    finally:
-        let_go.set()
-        process.join()
-
-
-def test_a_locked_file_is_waited_for(tmp_path, database, load, ask) -> None:
-    manifest = write_manifest(tmp_path, the_call())
-    with held_by_another_process(database) as let_go:
-        threading.Timer(0.5, let_go.set).start()
-        assert load(manifest) == EVERYTHING
-
-
-def test_a_file_that_stays_locked_ends_in_an_error_that_says_so(tmp_path, database, load) -> None:
-    manifest = write_manifest(tmp_path, the_call())
-    with held_by_another_process(database), pytest.raises(StorageError, match=r"locked for 0.3 s.*Close") as caught:
-        load(manifest, lock_timeout_s=0.3)
-    assert caught.value.retry_can_help
 
 
 def test_two_loads_at_once_in_one_process_double_nothing(tmp_path, database, ask) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +19,10 @@ from airflow_speechkit.errors import ArchiveError, AuthenticationError
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.triggers import archiving
 from airflow_speechkit.triggers.finishing import Finisher
-from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
-from tests.fixtures.direct import Desk
-
-_conn_ids = (f"away_{number}" for number in count())
 
 
 def ended(number: int, api_version: ApiVersion = ApiVersion.V2) -> Operation:
     return Operation(id=f"e03{number}", state=OperationState.DONE, api_version=api_version, raw=b"{}")
-
-
-def trigger(conn_id: str, ids: list[str], archive: str | None, **more: Any) -> SpeechKitRecognitionTrigger:
-    known = {"submitted_at": time.time(), "interval_s": 0.2, **more}
-    return SpeechKitRecognitionTrigger(
-        waiting=[{"operation_id": one, "api_version": "v3" if one.startswith("f8d") else "v2", **known} for one in ids],
-        speechkit_conn_id=conn_id,
-        archive=archive,
-        deadline=time.time() + 60,
-    )
-
-
-async def event(made: SpeechKitRecognitionTrigger) -> Any:
-    [found] = [one.payload async for one in made.run()]
-    return found
-
-
-@pytest.fixture
-def conn_id(desk: Desk) -> str:
-    """A connection with a budget of its own."""
-    name = next(_conn_ids)
-    desk.connect(name, extra={"checks_per_hour": 72_000})
-    return name
 
 
 @pytest.fixture
@@ -59,51 +31,6 @@ def held_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeping, "LONGEST_PAUSE_S", 0.3)
     monkeypatch.setattr(keeping, "HELD_S", 0.5)
     monkeypatch.setattr(archiving, "HELD_S", 0.5)
-
-
-@pytest.mark.usefixtures("held_briefly")
-@pytest.mark.parametrize("api", ["v2", "v3"])
-def test_an_archive_that_is_away_for_long_holds_up_nobody_else(desk: Desk, conn_id: str, api: str) -> None:
-    large = desk.emulator.stand_ins(12, api=api, result_bytes=100_000)
-    [healthy] = desk.emulator.stand_ins(api=api)
-    hindrance = Path(desk.archive_url)
-    hindrance.write_text("")
-
-    async def scene() -> list[Any]:
-        away = asyncio.create_task(event(trigger(conn_id, large, desk.archive_url)))
-        await asyncio.sleep(1.5)
-        async with asyncio.timeout(10):
-            other = await event(trigger(conn_id, [healthy], str(desk.place / "another archive")))
-        assert not away.done()
-        await asyncio.to_thread(hindrance.unlink)
-        return [other, await away]
-
-    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": []}] * 2
-    assert all(desk.archive.answer(one) for one in large)
-
-
-@pytest.mark.usefixtures("held_briefly")
-def test_no_check_is_spent_on_an_archive_that_can_not_be_reached(
-    desk: Desk, conn_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(url: str) -> None:
-        raise ArchiveError(f"{url} is away")
-
-    ids = desk.emulator.stand_ins(3)
-    before = desk.checks()
-
-    async def scene() -> Any:
-        with monkeypatch.context() as unreachable:
-            unreachable.setattr("airflow_speechkit.hooks.archive.open_archive", away)
-            waiting = asyncio.create_task(event(trigger(conn_id, ids, desk.archive_url)))
-            await asyncio.sleep(4)
-            assert not waiting.done()
-            assert await asyncio.to_thread(desk.checks) == before + 3
-        return await waiting
-
-    assert asyncio.run(scene()) == {"state": "finished", "failed": [], "gone": []}
-    assert desk.checks() == before + 6
-    assert all(desk.archive.answer(one) for one in ids)
 
 
 class Results:

@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-PACKAGE = ROOT / "airflow_speechkit"
-AIRFLOW_SIDE = ("hooks", "operators", "sensors", "transfers", "triggers")
+from tests.fixtures.environment import ROOT
+from tests.fixtures.modules import airflow_side_modules
+
 HEAVY = (
     "aiohttp", "av", "boto3", "botocore", "cryptography", "duckdb", "jwt", "moto", "numpy", "pandas",
     "pocketsphinx", "polars", "psycopg2", "pyarrow", "requests", "s3fs",
@@ -37,14 +36,6 @@ for module in modules:
         os._exit(0)
     os.wait()
 """
-
-
-def airflow_side_modules() -> list[str]:
-    """What a DAG file can import: every module of the Airflow side, the package's own, and the example DAGs."""
-    files = [path for room in AIRFLOW_SIDE for path in sorted((PACKAGE / room).rglob("*.py"))]
-    files += sorted(PACKAGE.glob("*.py")) + sorted((ROOT / "dags").glob("*.py"))
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
-    return [name.removesuffix(".__init__") for name in names]
 
 
 @pytest.fixture(scope="module")

@@ -319,57 +319,6 @@ def test_without_an_archive_the_ids_of_a_failed_task_are_in_its_log(
     assert f"A sensor can be given their ids: {billed['operation_id']}" in caplog.text
 
 
-def run_new(desk: Desk, run_id: str, dag_id: str = "calls") -> Any:
-    ti = type("TaskInstance", (), {"dag_id": dag_id, "run_id": run_id, "task_id": "submit", "map_index": -1})()
-    audio = f"s3://{desk.bucket}/{desk.prefix}/"
-    operator = SpeechKitSubmitOperator(task_id="submit", audio=audio, language="en-US", only_new=True)
-    return operator.execute({"ti": ti})
-
-
-def archive_answers(ids: list[str]) -> None:
-    from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
-    from tests.fixtures.direct import wait_for
-
-    wait_for(SpeechKitRecognitionSensor(task_id="wait", operation_id=ids, poke_interval=0.2))
-
-
-def test_only_new_hands_on_what_no_other_run_has(desk: Desk) -> None:
-    desk.put("1.ogg")
-    first = run_new(desk, "monday")
-    assert len(first) == 1
-    archive_answers(first)
-    assert run_new(desk, "monday") == first, "a retry hands on the same"
-    with pytest.raises(AirflowSkipException):
-        run_new(desk, "tuesday")
-    desk.put("2.ogg")
-    second = run_new(desk, "tuesday")
-    assert len(second) == 1
-    assert second != first
-    archive_answers(second)
-    assert run_new(desk, "tuesday") == second
-
-
-def test_a_run_that_joined_what_another_left_behind_gets_it_again_when_it_is_cleared(desk: Desk) -> None:
-    desk.put("1.ogg")
-    first = run_new(desk, "monday")
-    assert run_new(desk, "tuesday") == first, "nobody has waited for it yet"
-    archive_answers(first)
-    assert run_new(desk, "tuesday") == first, "its rows are still to be loaded"
-    assert run_new(desk, "monday") == first
-    with pytest.raises(AirflowSkipException):
-        run_new(desk, "wednesday")
-
-
-def test_what_another_dag_was_handed_is_new_to_this_one(desk: Desk) -> None:
-    desk.put("1.ogg")
-    first = run_new(desk, "monday")
-    archive_answers(first)
-    assert run_new(desk, "monday", "quality") == first
-    with pytest.raises(AirflowSkipException):
-        run_new(desk, "tuesday", "quality")
-    assert desk.billed() == 1
-
-
 class _Mapped(BaseOperator):
     def __init__(self, *, given: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -429,24 +378,3 @@ def test_a_list_that_a_task_behind_the_sensor_is_mapped_over_is_refused_before_a
     assert uploaded() == 0
     assert len(whole.execute({})) == 2
     assert uploaded() == 2
-
-
-def test_a_link_that_is_written_into_the_dag_has_no_query_there() -> None:
-    link = "https://storage.yandexcloud.net/calls/1.ogg"
-
-    def audio(given: Any) -> Any:
-        return SpeechKitSubmitOperator(task_id="submit", audio=given).audio
-
-    assert audio(f"{link}?X-Amz-Signature=5ecret") == link
-    assert audio([f"{link}#5ecret", "s3://calls/what?.ogg"]) == [link, "s3://calls/what?.ogg"]
-    assert audio("https://{{ 'host?' }}/{{ params.key }}?x") == "https://{{ 'host?' }}/{{ params.key }}?x"
-    with DAG("calls", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
-        upstream = BaseOperator(task_id="upstream").output
-        assert audio(upstream) is upstream
-
-
-def test_a_rendered_link_has_no_query() -> None:
-    link = "https://storage.yandexcloud.net/calls/1.ogg"
-    operator = SpeechKitSubmitOperator(task_id="submit", audio=["{{ link }}", "s3://calls/{{ day }}/what?.ogg"])
-    operator.render_template_fields({"link": f"{link}?X-Amz-Signature=5ecret", "day": "2026"})  # type: ignore[typeddict-unknown-key]
-    assert operator.audio == [link, "s3://calls/2026/what?.ogg"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
 )
 
-from airflow_speechkit import compat
 from airflow_speechkit.archive import keeping
 from airflow_speechkit.errors import (
     ArchiveError,
@@ -25,12 +23,9 @@ from airflow_speechkit.errors import (
     SettingsError,
 )
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
-from airflow_speechkit.sensors import recognition
-from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
-from tests.fixtures.direct import AIRFLOW_3, Desk, wait_for
+from tests.fixtures.direct import Desk
+from tests.integration.sensors.modes import MODES, sensor, wait
 
-#: Before Airflow 3 a rescheduled sensor looks its beginning up in the database.
-MODES = ["deferred", "poke", *(["reschedule"] if AIRFLOW_3 else [])]
 FAILED = {"code": 3, "message": "Unsupported audio"}
 
 
@@ -53,17 +48,6 @@ def mode(request: pytest.FixtureRequest) -> str:
 def brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeping, "FIRST_PAUSE_S", 0.2)
     monkeypatch.setattr(keeping, "LONGEST_PAUSE_S", 0.2)
-
-
-def sensor(mode: str, operation_id: Any, **kwargs: Any) -> SpeechKitRecognitionSensor:
-    how: dict[str, Any] = {"deferrable": True} if mode == "deferred" else {"deferrable": False, "mode": mode}
-    return SpeechKitRecognitionSensor(
-        task_id="wait", operation_id=operation_id, **{"poke_interval": 0.2, **how, **kwargs}
-    )
-
-
-def wait(mode: str, operation_id: Any, **kwargs: Any) -> Any:
-    return wait_for(sensor(mode, operation_id, **kwargs))
 
 
 def test_one_finished_operation_is_handed_on_and_archived(desk: Desk, mode: str) -> None:
@@ -253,33 +237,6 @@ def test_an_archive_that_is_away_for_a_while_does_not_end_the_wait(
     assert calls > 4
 
 
-@pytest.mark.parametrize("retry_after", ["30", None])
-def test_a_blocking_wait_stops_at_a_429_for_as_long_as_the_service_says(desk: Desk, retry_after: str | None) -> None:
-    ids = desk.emulator.stand_ins(4)
-    waiting = sensor("poke", ids)
-    desk.emulator.fault(429, on="operation", times=None, after=1, retry_after=retry_after)
-    before = desk.checks()
-    assert not waiting.poke({}).is_done
-    assert desk.checks() == before + 2, "one that was answered, one that was refused"
-    pause_s = waiting._get_next_poke_interval(0.0, lambda: 0.0, 1)
-    assert pause_s > (29 if retry_after else 4)
-    assert not waiting.poke({}).is_done
-    assert desk.checks() == before + 2, "too early"
-    left_s = waiting._get_next_poke_interval(0.0, lambda: waiting.timeout - 3.0, 1)
-    assert left_s == pytest.approx(3), "the time that the user allows is kept"
-
-
-def test_of_a_list_with_both_apis_each_second_has_no_more_than_v3_allows(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr(recognition, "time", SimpleNamespace(time=time.time, sleep=slept.append))
-    ids = [*desk.emulator.stand_ins(), *desk.emulator.stand_ins(2, api="v3")]
-    desk.connect(extra={"archive": desk.archive_url, "checks_per_hour": 2000, "checks_per_second": 4})
-    assert sensor("poke", ids).poke({}).is_done
-    assert [pause >= 1 for pause in slept] == [True, True]
-
-
 def test_a_wrong_connection_or_archive_ends_the_wait_at_once(desk: Desk, mode: str) -> None:
     (operation_id,) = desk.emulator.stand_ins()
     with pytest.raises(ConnectionSettingsError, match="nobody"):
@@ -355,61 +312,6 @@ def test_what_is_no_operation_id_is_refused(desk: Desk, mode: str, given: Any) -
         wait(mode, given)
 
 
-def test_a_list_without_an_archive_is_not_rescheduled(desk: Desk) -> None:
-    ids = desk.emulator.stand_ins(2)
-    with pytest.raises(SettingsError, match="reschedule"):
-        sensor("reschedule", ids, archive=False).poke({})
-
-
-def test_a_check_by_hand_needs_nothing_before_it(desk: Desk) -> None:
-    (operation_id,) = desk.emulator.stand_ins()
-    found = sensor("poke", operation_id).poke({})
-    assert found.is_done
-    assert found.xcom_value == operation_id
-
-
-def test_a_blocking_check_is_one_request(desk: Desk) -> None:
-    (operation_id,) = desk.emulator.stand_ins()
-    desk.emulator.fault(500, on="operation", times=3)
-    before = desk.checks()
-    assert not sensor("poke", operation_id).poke({}).is_done
-    assert desk.checks() == before + 1
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"on_failure": "ignore"}, "on_failure"),
-        ({"deferrable": True, "exponential_backoff": True}, "exponential_backoff"),
-        ({"deferrable": True, "max_wait": 60}, "max_wait"),
-        ({"deferrable": True, "silent_fail": True}, "silent_fail"),
-        ({"max_wait": 60}, "max_wait"),
-        ({"max_wait": 60, "poke_interval": 30}, "max_wait"),
-        ({"poke_interval": 0}, "poke_interval"),
-        ({"poke_interval": -1}, "poke_interval"),
-        ({"poke_interval": timedelta(0), "deferrable": True}, "poke_interval"),
-        ({"cancel_on_kill": True, "mode": "reschedule", "deferrable": False}, "cancel_on_kill"),
-    ],
-)
-def test_a_keyword_that_would_not_be_honoured_is_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
-        SpeechKitRecognitionSensor(task_id="wait", operation_id="e03", **given)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"max_wait": 60, "exponential_backoff": True},
-        {"cancel_on_kill": True},
-        {"cancel_on_kill": True, "mode": "reschedule", "deferrable": True},
-        {"poke_interval": timedelta(seconds=0.5)},
-    ],
-    ids=str,
-)
-def test_a_keyword_that_is_honoured_is_taken(given: dict[str, Any]) -> None:
-    assert SpeechKitRecognitionSensor(task_id="wait", operation_id="e03", **given)
-
-
 def test_every_argument_reaches_the_trigger(desk: Desk) -> None:
     from airflow.providers.common.compat.sdk import TaskDeferred
 
@@ -437,20 +339,3 @@ def test_every_argument_reaches_the_trigger(desk: Desk) -> None:
         "delete_after_archiving": True,
     }
     assert deferred.value.timeout > timedelta(hours=2)
-
-
-@pytest.mark.parametrize(
-    ("state", "asked", "expected"),
-    [("failed", True, True), ("running", True, False), (None, True, False), ("failed", False, False)],
-)
-def test_a_blocking_wait_that_is_killed_cancels_only_where_asked_for_and_the_task_is_over(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, state: str | None, asked: bool, expected: bool
-) -> None:
-    (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
-    waiting = sensor("poke", operation_id, cancel_on_kill=asked)
-    waiting.on_kill()
-    assert not waiting.poke({}).is_done
-    monkeypatch.setattr(compat, "read_task_state", lambda task_instance: state)
-    waiting.on_kill()
-    paths = [one["path"] for one in desk.emulator.request_log() if one["kind"] == "cancel"]
-    assert any(operation_id in path for path in paths) == expected

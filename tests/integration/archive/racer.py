@@ -1,6 +1,6 @@
 """A process that claims a range of recordings as fast as it can, and prints which claims it holds.
 
-``python -m tests.unit.archive.racer NAME ROOT ENDPOINT COUNT`` waits for a line on its standard input first.
+``python -m tests.integration.archive.racer NAME ROOT ENDPOINT COUNT`` waits for a line on its standard input first.
 """
 
 from __future__ import annotations
@@ -8,24 +8,12 @@ from __future__ import annotations
 import json
 import sys
 from datetime import timedelta
-from typing import Any
 
 from airflow_speechkit.archive.ledger import fingerprint
 from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.archive.store import Archive
-from airflow_speechkit.errors import ArchiveError
-from airflow_speechkit.folder import Folder
 from airflow_speechkit.submission import Submission
-from tests.unit.archive.world import T0, item
-
-
-def archive_at(root: str, endpoint: str) -> Archive:
-    if not endpoint:
-        return Archive.at(root)
-    import s3fs
-
-    fs: Any = s3fs.S3FileSystem(key="test", secret="test", endpoint_url=endpoint, skip_instance_cache=True)
-    return Archive(Folder(fs, root, f"s3://{root}", ArchiveError))
+from tests.unit.archive.world import T0, archive_at, item
 
 
 def claim(archive: Archive, owner: str, name: str) -> bool:

@@ -1,0 +1,67 @@
+"""A DuckDB file that another process has open."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import pytest
+
+from airflow_speechkit.errors import StorageError
+from airflow_speechkit.transfers import duckdb as opening
+from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
+from tests.fixtures.manifests import the_call, write_manifest
+
+
+def _hold(path: str, held: Any, let_go: Any) -> None:
+    with duckdb.connect(path):
+        held.set()
+        let_go.wait()
+
+
+@pytest.fixture
+def let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The file behind the connection `warehouse` is open in another process until this is set."""
+    path = str(tmp_path / "speech.duckdb")
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "duckdb", "host": path}))
+    context = multiprocessing.get_context("spawn")
+    held, let_go = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(path, held, let_go))
+    process.start()
+    try:
+        assert held.wait(300)
+        yield let_go
+    finally:
+        let_go.set()
+        process.join()
+
+
+def load(tables: str, **more: Any) -> dict[str, int]:
+    return SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables=tables, **more).execute({})
+
+
+def test_a_locked_file_is_waited_for(tmp_path: Path, let_go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        let_go.set()
+        time.sleep(seconds)
+
+    monkeypatch.setattr(opening, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    assert load(write_manifest(tmp_path, the_call()))["recognitions"] == 7
+    assert pauses
+
+
+@pytest.mark.usefixtures("let_go")
+def test_a_file_that_stays_locked_ends_in_an_error_that_says_so(tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, the_call())
+    with pytest.raises(StorageError, match=r"locked for 0.3 s.*Close") as caught:
+        load(manifest, lock_timeout_s=0.3)
+    assert caught.value.retry_can_help
