@@ -8,30 +8,102 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import sys
 import threading
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 from speechkit_emulator.children import exit_when_closed
+from speechkit_emulator.storage import REAL_HOSTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
-def naming_itself_once(serve: Wsgi) -> Wsgi:
-    """Leave it to the server to say what it is: moto does so too, and some clients refuse an answer with both."""
+def with_plain_headers(serve: Wsgi) -> Wsgi:
+    """Leave out headers of moto's that the real storage does not send.
+
+    The server says itself what it is, and some clients refuse an answer that says it twice. The version ``null`` is
+    none: where a bucket has no versions, asking for it by that name is an error.
+    """
 
     def served(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
-            return start_response(status, [one for one in headers if one[0].lower() != "server"], *error)
+            kept = [
+                (name, value)
+                for name, value in headers
+                if name.lower() != "server" and (name.lower(), value) != ("x-amz-version-id", "null")
+            ]
+            return start_response(status, kept, *error)
 
         return serve(environ, start)
 
     return served
+
+
+def in_path_style(serve: Wsgi) -> Wsgi:
+    """Put the bucket that a host names before the path; any other host names none.
+
+    moto takes the first label of a host that it doesn't know for a bucket's name.
+    """
+
+    def served(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        bucket = _bucket_of_host(environ.get("HTTP_HOST", ""))
+        if bucket:
+            # A proxy's client sends the whole address.
+            asked = re.sub(r"^https?://[^/?]*", "", environ["RAW_URI"])
+            environ["RAW_URI"] = f"/{bucket}{asked}"
+            environ["PATH_INFO"] = f"/{bucket}{environ['PATH_INFO']}"
+        environ["HTTP_HOST"] = "127.0.0.1"
+        return serve(environ, start_response)
+
+    return served
+
+
+def _bucket_of_host(host: str) -> str:
+    name = re.sub(r":\d*$", "", host.lower())
+    for service in (*REAL_HOSTS, "localhost"):
+        if name.endswith("." + service):
+            return name.removesuffix("." + service)
+    return ""
+
+
+def refusing_expired_links(serve: Wsgi) -> Wsgi:
+    """Refuse a presigned link after its time, by a wall clock: moto takes any."""
+
+    def served(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        query = {name: values[0] for name, values in parse_qs(environ.get("QUERY_STRING", "")).items()}
+        if not _expired(query, time.time()):
+            return serve(environ, start_response)
+        body = b"" if environ["REQUEST_METHOD"] == "HEAD" else _EXPIRED
+        start_response("403 Forbidden", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    return served
+
+
+_EXPIRED = (
+    b'<?xml version="1.0" encoding="UTF-8"?>\n'
+    b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+)
+
+
+def _expired(query: Mapping[str, str], now_s: float) -> bool:
+    """Whether a link says that it is not good at `now_s`, in the fourth or the second version of signatures."""
+    try:
+        if "X-Amz-Signature" in query:
+            signed = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            return signed.timestamp() + int(query["X-Amz-Expires"]) <= now_s
+        return "Signature" in query and int(query["Expires"]) <= now_s
+    except (KeyError, ValueError, OverflowError):
+        return True
 
 
 def one_write_at_a_time(serve: Wsgi) -> Wsgi:
@@ -42,7 +114,7 @@ def one_write_at_a_time(serve: Wsgi) -> Wsgi:
     writing = threading.Lock()
 
     def served(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] in ("PUT", "DELETE"):
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             with writing:
                 return list(serve(environ, start_response))
         return serve(environ, start_response)
@@ -70,7 +142,9 @@ def main(port: int) -> None:
     server = make_server(
         "127.0.0.1",
         port,
-        one_write_at_a_time(naming_itself_once(DomainDispatcherApplication(create_backend_app))),
+        refusing_expired_links(
+            one_write_at_a_time(in_path_style(with_plain_headers(DomainDispatcherApplication(create_backend_app))))
+        ),
         threaded=True,
         request_handler=MotoRequestHandler,
         fd=listener.fileno(),
