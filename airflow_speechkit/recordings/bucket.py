@@ -238,8 +238,8 @@ class _Recording:
         known = b""
         for begin, piece in self._pieces:
             if begin <= start < begin + len(piece):
-                known = piece[start - begin : end - begin]
-                start += len(known)
+                known += (part := piece[start - begin : end - begin])
+                start += len(part)
         if start == end:
             return known
         return known + self._fetch(start, max(end, min(start + _LEAST_BYTES, self.stat.size)))[: end - start]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.address import RecordingAddress, check_bucket, split_s3
 from airflow_speechkit.recordings.audio import AudioFacts, read_audio, settle
+from airflow_speechkit.recordings.audio.facts import samples_to_ms
 from airflow_speechkit.recordings.bucket import Probe
 from airflow_speechkit.recordings.pattern import has_magic
 from airflow_speechkit.settings import SAMPLE_RATES_HERTZ, ApiVersion, AudioEncoding, RecognitionSettings
@@ -225,7 +226,16 @@ def _unwrapped(facts: AudioFacts, path: Path) -> AudioFacts:
             todo="Resample it (ffmpeg -i IN -ar 16000 OUT.wav), encode it as OggOpus, or use api_version='v3'",
         )
     length = facts.data_bytes or 0
-    return replace(facts, encoding=AudioEncoding.LINEAR16_PCM, size_bytes=length, data_offset=0, data_bytes=length)
+    return replace(
+        facts,
+        encoding=AudioEncoding.LINEAR16_PCM,
+        # Whatever its header got wrong: the service is told this rate and these channels.
+        duration_ms=samples_to_ms(length // (2 * facts.channels), facts.sample_rate_hertz),
+        longest_ms=None,
+        size_bytes=length,
+        data_offset=0,
+        data_bytes=length,
+    )
 
 
 def _digest(piece: Piece) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError
@@ -22,12 +23,61 @@ _FORMATS = {
     0x0006: "A-law",
     0x0007: "mu-law",
     0x0011: "IMA ADPCM",
+    0x0022: "TrueSpeech",
     0x0031: "GSM 6.10",
-    0x0055: "MP3 in a WAV",
+    0x0040: "G.721",
+    0x0042: "G.723.1",
+    0x0045: "G.726",
+    0x0050: "MPEG audio Layer II",
+    0x0055: "MP3",
+    0x0064: "G.726",
+    0x0065: "G.722",
+    0x0083: "G.729",
+    0x00FF: "AAC",
+    0x028F: "G.722",
 }
+#: Recorders have rates between these; what declares another one is damaged.
+_RATES = range(1_000, 384_001)
+_MOST_CHANNELS = 64
+#: Recorders write their whole file's size here, or a block too much: as players do, what is there is taken.
+_MISSING_BYTES = 4096
 #: A writer that could not seek back left this, or more, as the size of the samples (sox, ffmpeg).
 _UNKNOWN_SIZE = 0x7FFFF000
 _MOST_CHUNKS = 64
+
+
+@dataclass(frozen=True)
+class _Format:
+    """What the samples are, as the header describes them.
+
+    :param bytes_per_s: 0 where it doesn't say
+    :param frame_bytes: a sample of every channel; 0 where it doesn't say
+    """
+
+    rate: int
+    channels: int
+    bytes_per_s: int
+    frame_bytes: int
+
+    @property
+    def frame(self) -> int:
+        return 2 * self.channels
+
+    @property
+    def contradiction(self) -> str | None:
+        """Say what about it can't be right: players go by rate and channels alone."""
+        right = self.rate * self.frame
+        if self.frame_bytes in (0, self.frame) and self.bytes_per_s in (0, right):
+            return None
+        return (
+            f"its header contradicts itself: {self.rate} Hz and {self.channels} channels of 16 bits are {self.frame} "
+            f"bytes a sample and {right:,} a second, and it says {self.frame_bytes} and {self.bytes_per_s:,}"
+        )
+
+    @property
+    def least_bytes_per_s(self) -> int:
+        """Return what a second takes at least, whichever of its statements is right."""
+        return min(self.rate * self.frame, self.bytes_per_s or self.rate * self.frame, 2 * self.rate)
 
 
 def read_wav(reader: RangedReader, size: int) -> AudioFacts:
@@ -36,7 +86,7 @@ def read_wav(reader: RangedReader, size: int) -> AudioFacts:
     :param size: the whole file's size in bytes
     :raises RecordingError: it isn't 16-bit PCM, is cut off, or has no samples
     """
-    shape: tuple[int, int] | None = None
+    shape: _Format | None = None
     place = 12
     for _ in range(_MOST_CHUNKS):
         header = reader.read(place, 8)
@@ -48,18 +98,45 @@ def read_wav(reader: RangedReader, size: int) -> AudioFacts:
             shape = _read_format(reader.read(place, min(length, 40)))
         elif name == b"data":
             if shape is None:
-                raise RecordingError("The WAV's samples come before the description of their format")
-            return _facts(*shape, place, length, size)
-        place += length + length % 2
+                raise RecordingError(
+                    "The WAV's samples come before the description of their format",
+                    todo="Write the recording again: ffmpeg -f s16le -ar RATE -ac CHANNELS -i IN OUT.wav",
+                )
+            return _facts(reader, shape, place, length, size)
+        place = _next_chunk(reader, place + length)
     raise RecordingError(
         "The WAV has no samples in it: its header is cut off or damaged", todo="Write or upload the recording again"
     )
 
 
-def _read_format(chunk: bytes) -> tuple[int, int]:
+def _next_chunk(reader: RangedReader, end: int) -> int:
+    """Return where the next chunk begins: on an even place, though not every writer fills up what is odd."""
+    if end % 2 and _is_name(reader.read(end, 4)) and not _is_name(reader.read(end + 1, 4)):
+        return end
+    return end + end % 2
+
+
+def _is_name(name: bytes) -> bool:
+    return len(name) == 4 and all(0x20 <= byte < 0x7F for byte in name)
+
+
+def _chunks_end(reader: RangedReader, place: int, size: int) -> int:
+    """Return where the chunks end that begin at a place; the place itself where none does."""
+    for _ in range(_MOST_CHUNKS):
+        header = reader.read(place, 8)
+        if len(header) < 8 or not _is_name(header[:4]):
+            break
+        (length,) = struct.unpack_from("<I", header, 4)
+        if header[:4] in (b"data", b"RIFF") or place + 8 + length > size:
+            break
+        place = min(size, _next_chunk(reader, place + 8 + length))
+    return place
+
+
+def _read_format(chunk: bytes) -> _Format:
     if len(chunk) < 16:
         raise RecordingError("The WAV's description of its format is cut off", todo="Write the recording again")
-    form, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", chunk)
+    form, channels, rate, bytes_per_s, frame_bytes, bits = struct.unpack_from("<HHIIHH", chunk)
     if form == _EXTENSIBLE and len(chunk) >= 40 and chunk[26:40] == _SUBFORMAT_TAIL:
         (form,) = struct.unpack_from("<H", chunk, 24)
     if form != _PCM:
@@ -72,34 +149,48 @@ def _read_format(chunk: bytes) -> tuple[int, int]:
             f"The WAV has {bits}-bit samples, and the service takes 16-bit PCM only",
             todo="Convert it: ffmpeg -i IN -c:a pcm_s16le OUT.wav",
         )
-    if not channels or not rate:
+    if not 1 <= channels <= _MOST_CHANNELS or rate not in _RATES:
         raise RecordingError(
-            f"The WAV's header says {channels} channels at {rate} Hz", todo="Write the recording again"
+            f"The WAV's header says {channels} channels at {rate} Hz: it is damaged",
+            todo="Write the recording again, or give its samples their true rate: "
+            "sox -t raw -r RATE -e signed -b 16 -c CHANNELS SAMPLES OUT.wav",
         )
-    return rate, channels
+    return _Format(rate, channels, bytes_per_s, frame_bytes)
 
 
-def _facts(rate: int, channels: int, offset: int, declared: int, size: int) -> AudioFacts:
-    there = size - offset
-    if declared >= _UNKNOWN_SIZE or declared == 0:
-        length = max(there, 0)
-    elif declared > there:
+def _facts(reader: RangedReader, shape: _Format, offset: int, declared: int, size: int) -> AudioFacts:
+    there = max(0, size - offset)
+    notes = [] if shape.contradiction is None else [f"{shape.contradiction}; its length is unknown"]
+    length, behind = declared, 0
+    if declared >= _UNKNOWN_SIZE or (declared == 0 and _chunks_end(reader, offset, size) < size):
+        length = there
+    elif declared > there + _MISSING_BYTES:
         raise RecordingError(
-            f"The WAV is truncated: its header promises {declared:,} bytes of samples, {max(there, 0):,} are there",
+            f"The WAV is truncated: its header promises {declared:,} bytes of samples, {there:,} are there",
             todo="Upload the recording again",
         )
+    elif declared > there:
+        length = there
     else:
-        length = declared
-    frame = 2 * channels
-    frames = length // frame
+        end = _next_chunk(reader, offset + declared)
+        behind = max(0, size - _chunks_end(reader, end, size))
+    frames = length // shape.frame
     if not frames:
         raise RecordingError("The WAV has a header and not one sample", todo="Write or upload the recording again")
+    if behind > shape.frame:
+        notes.append(
+            f"{behind:,} bytes behind its samples are no part of a WAV ({behind / shape.frame / shape.rate:.1f} s, if "
+            f"they are samples: {declared:,} bytes are declared as such). They are left out where it is unwrapped, and "
+            "make its length unknown where it is sent as it is"
+        )
     return AudioFacts(
         encoding=AudioEncoding.WAV,
-        sample_rate_hertz=rate,
-        channels=channels,
-        duration_ms=samples_to_ms(frames, rate),
+        sample_rate_hertz=shape.rate,
+        channels=shape.channels,
+        duration_ms=None if notes else samples_to_ms(frames, shape.rate),
         size_bytes=size,
         data_offset=offset,
-        data_bytes=frames * frame,
+        data_bytes=frames * shape.frame,
+        longest_ms=there * 1000 // shape.least_bytes_per_s if notes else None,
+        notes=tuple(notes),
     )

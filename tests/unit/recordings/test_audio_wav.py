@@ -68,6 +68,15 @@ def test_a_recorder_that_could_not_seek_back_left_no_size_and_the_file_s_end_cou
         (wav()[:30], "description of its format is cut off"),
         (wav_of_chunks((b"fmt ", wav_format()), (b"data", b"")), "not one sample"),
         (wav_of_chunks((b"data", bytes(100)), (b"fmt ", wav_format())), "before the description"),
+        (wav_of_chunks((b"fmt ", wav_format()), (b"data", b""), (b"LIST", bytes(500))), "not one sample"),
+        (
+            wav_of_chunks((b"fmt ", wav_format(4_294_967_295 // 2)), (b"data", bytes(99))),
+            "2147483647 Hz: it is damaged",
+        ),
+        (wav_of_chunks((b"fmt ", wav_format(400_000)), (b"data", bytes(99))), "400000 Hz: it is damaged"),
+        (wav_of_chunks((b"fmt ", wav_format(999)), (b"data", bytes(99))), "999 Hz: it is damaged"),
+        (wav_of_chunks((b"fmt ", wav_format(form=0x28F)), (b"data", bytes(99))), r"holds G\.722"),
+        (wav_of_chunks((b"fmt ", wav_format(form=0x45)), (b"data", bytes(99))), r"holds G\.726"),
         (wav_of_chunks((b"fmt ", wav_format(bits=24)), (b"data", bytes(99))), "24-bit samples"),
         (wav_of_chunks((b"fmt ", wav_format(channels=0)), (b"data", bytes(99))), "0 channels"),
         (wav_of_chunks((b"fmt ", wav_format(0)), (b"data", bytes(99))), "at 0 Hz"),
@@ -84,3 +93,72 @@ def test_a_recorder_that_could_not_seek_back_left_no_size_and_the_file_s_end_cou
 def test_what_the_service_would_not_understand_is_refused_by_name(data: bytes, what: str) -> None:
     with pytest.raises(RecordingError, match=what):
         facts_of(data)
+
+
+def test_a_rate_that_no_sound_has_is_refused() -> None:
+    data = bytearray(wav_of_chunks((b"fmt ", wav_format(8_000)), (b"data", bytes(160_000))))
+    struct.pack_into("<I", data, 24, 4_294_967_295)
+
+    with pytest.raises(RecordingError, match="4294967295 Hz: it is damaged"):
+        facts_of(bytes(data))
+
+
+@pytest.mark.parametrize("missing", [1, 2, 8, 36, 44, 4_096])
+def test_a_size_that_is_a_little_too_large_is_taken_for_what_is_there(missing: int) -> None:
+    data = bytearray(wav_of_chunks((b"fmt ", wav_format(8_000)), (b"data", bytes(16_000))))
+    struct.pack_into("<I", data, data.index(b"data") + 4, 16_000 + missing)
+    facts = facts_of(bytes(data))
+
+    assert (facts.duration_ms, facts.data_bytes, facts.notes) == (1000, 16_000, ())
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [bytes(48_000), b"\x01\x02" * 24_000, wav(seconds=3)[:48_000], b"data" + struct.pack("<I", 47_992) + bytes(47_992)],
+    ids=["zeros", "samples", "another WAV", "a second data chunk"],
+)
+@pytest.mark.parametrize("other", [b"", b"LIST" + struct.pack("<I", 4) + b"INFO"])
+def test_samples_behind_the_data_chunk_are_said_and_make_the_length_unknown(behind: bytes, other: bytes) -> None:
+    facts = facts_of(wav_of_chunks((b"fmt ", wav_format(8_000)), (b"data", bytes(16_000))) + other + behind)
+
+    assert facts.duration_ms is None
+    assert facts.data_bytes == 16_000
+    assert facts.longest_ms is not None
+    assert facts.longest_ms >= 4000
+    assert "48,000 bytes behind its samples are no part of a WAV (3.0 s" in facts.notes[0]
+
+
+@pytest.mark.parametrize("junk", [b"\0", b"\0\0"])
+def test_a_stray_byte_behind_the_samples_is_nothing(junk: bytes) -> None:
+    facts = facts_of(wav_of_chunks((b"fmt ", wav_format(8_000)), (b"data", bytes(16_000))) + junk)
+
+    assert (facts.duration_ms, facts.notes) == (1000, ())
+
+
+def test_chunks_of_odd_length_are_stepped_over_whether_they_are_filled_up_or_not() -> None:
+    odd = b"LIST" + struct.pack("<I", 7) + b"INFOabc"
+    for filling in (b"", b"\0"):
+        body = b"WAVE" + odd + filling + b"fmt " + struct.pack("<I", 16) + wav_format(8_000)
+        body += b"data" + struct.pack("<I", 16_000) + bytes(16_000) + odd + filling + odd
+        assert facts_of(b"RIFF" + struct.pack("<I", len(body)) + body).duration_ms == 1000
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "value"), [(24, "<I", 80_000), (28, "<I", 64_000), (22, "<H", 2), (32, "<H", 4)]
+)
+def test_a_header_that_contradicts_itself_leaves_the_length_unknown(place: int, form: str, value: int) -> None:
+    data = bytearray(wav_of_chunks((b"fmt ", wav_format(8_000)), (b"data", bytes(160_000))))
+    struct.pack_into(form, data, place, value)
+    facts = facts_of(bytes(data))
+
+    assert facts.duration_ms is None
+    assert facts.longest_ms is not None
+    assert facts.longest_ms >= (2_500 if place == 28 else 5_000)
+    assert "header contradicts itself" in facts.notes[0]
+
+
+def test_a_header_that_leaves_out_what_follows_from_the_rest_is_read() -> None:
+    data = bytearray(wav_of_chunks((b"fmt ", wav_format(8_000)), (b"data", bytes(16_000))))
+    struct.pack_into("<IH", data, 28, 0, 0)
+
+    assert facts_of(bytes(data)).duration_ms == 1000
