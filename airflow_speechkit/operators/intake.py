@@ -65,6 +65,7 @@ class Intake:
     :param settings: what the user asked for
     :param aws_conn_id: the storage's connection for addresses that name none
     :param upload_to: where local files go first; v3 takes small ones without
+    :param exact: whether recordings are read through whose head doesn't prove their length
     :param clock: seconds
     """
 
@@ -72,6 +73,7 @@ class Intake:
     settings: RecognitionSettings
     aws_conn_id: str
     upload_to: str | None = None
+    exact: bool = False
     clock: Callable[[], float] = time.monotonic
     _buckets: dict[str, Bucket] = field(default_factory=dict)
     _addresses: dict[str, RecordingAddress] = field(default_factory=dict)
@@ -218,10 +220,10 @@ class Intake:
 
         :raises RecordingError: it can't be read, isn't what the settings say, or has just been replaced
         """
-        if item.duration_ms is not None or item.audio_uri not in self._addresses:
+        if item.channels is not None or item.audio_uri not in self._addresses:
             return item
         address = self._addresses[item.audio_uri]
-        probe = self._bucket(address.conn_id).probe(address, self.settings)
+        probe = self._bucket(address.conn_id).probe(address, self.settings, exact=self.exact)
         if _version(probe.stat) != item.version:
             raise _replaced("while it was looked at", item.audio_uri)
         self._note(item.link, address, probe.stat)

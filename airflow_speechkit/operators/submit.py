@@ -99,6 +99,9 @@ class SpeechKitSubmitOperator(BaseOperator):
         A lost submission, and what a retry may mend, fail the task in any case
     :param max_billed_seconds: send nothing if all that has to be sent would be billed more; of a deferred model each
         costs a quarter
+    :param probe: ``auto`` reads a recording's head and tail, and all of it where these don't prove its length and a
+        limit depends on that (`max_billed_seconds`, or the service's 4 hours); ``full`` reads all of every recording
+        whose head doesn't prove its length
     :param submits_per_hour: the folder's quota; the connection's by default, then 500
     :param only_new: hand on only what has no archived answer yet, or was never handed to another run of this task
     """
@@ -160,6 +163,7 @@ class SpeechKitSubmitOperator(BaseOperator):
         on_lost_submission: str = "fail",
         on_failure: str = "fail",
         max_billed_seconds: int | None = None,
+        probe: str = "auto",
         submits_per_hour: int | None = None,
         only_new: bool = False,
         **kwargs: Any,
@@ -202,6 +206,7 @@ class SpeechKitSubmitOperator(BaseOperator):
         self.on_lost_submission = on_lost_submission
         self.on_failure = on_failure
         self.max_billed_seconds = max_billed_seconds
+        self.probe = probe
         self.submits_per_hour = submits_per_hour
         self.only_new = only_new
 
@@ -218,6 +223,7 @@ class SpeechKitSubmitOperator(BaseOperator):
         from airflow_speechkit.archive.submitting import Submitter
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
         from airflow_speechkit.operators.intake import Intake
+        from airflow_speechkit.recordings.audio import ProbeMode
         from airflow_speechkit.recordings.cost import price_note
 
         self._check_keywords()
@@ -225,7 +231,15 @@ class SpeechKitSubmitOperator(BaseOperator):
         with SpeechKitHook(self.speechkit_conn_id) as hook:
             policy = self._policy(hook)
             on_failure = member_of(OnFailure, self.on_failure, "on_failure")
-            intake = Intake(hook, self._settings(hook), self.aws_conn_id or hook.aws_conn_id, self.upload_to)
+            probe = member_of(ProbeMode, self.probe, "probe")
+            intake = Intake(
+                hook,
+                self._settings(hook),
+                self.aws_conn_id or hook.aws_conn_id,
+                self.upload_to,
+                exact=self.max_billed_seconds is not None
+                or member_of(ProbeMode, self.probe, "probe") is ProbeMode.FULL,
+            )
             with self._archive(hook) as archive:
                 finding = self._find(intake)
                 many = finding.by_pattern or not isinstance(self.audio, str)

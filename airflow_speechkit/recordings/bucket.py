@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.recordings.pattern import RecordingPattern
     from airflow_speechkit.settings import RecognitionSettings
+
+log = logging.getLogger(__name__)
 
 #: What the first request brings: every header there is, and small recordings whole.
 _HEAD_BYTES = 64 * 1024
@@ -100,15 +103,18 @@ class Bucket:
             return True
         return True
 
-    def probe(self, address: RecordingAddress, settings: RecognitionSettings) -> Probe:
-        """Read what a recording is, and settle its settings; one or two requests, seldom more.
+    def probe(self, address: RecordingAddress, settings: RecognitionSettings, *, exact: bool = False) -> Probe:
+        """Read what a recording is, and settle its settings; one or two requests, unless it is read through.
 
+        :param exact: whether to read it through where its head doesn't prove its length
         :raises RecordingError: it isn't there, may not be read, isn't what the settings say, or isn't taken
         :raises StorageError: the storage can't be reached, or is in trouble
         """
         recording = _Recording(self._client, address)
         try:
-            facts = read_audio(recording, recording.stat.size, settings)
+            facts = read_audio(recording, recording.stat.size, settings, exact=exact)
+            for note in facts.notes:
+                log.warning("%s: %s", address.uri, note)
             return Probe(address, recording.stat, facts, settle(settings, facts))
         except RecordingError as error:
             error.about_recording(address.uri)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import stat as file_kinds
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_speechkit.recordings.bucket import Bucket
+
+log = logging.getLogger(__name__)
 
 _HASHED_AT_ONCE = 1024 * 1024
 #: 128 bits tell any two recordings apart.
@@ -210,12 +213,15 @@ def _unreadable(path: Path | str, error: OSError) -> RecordingError:
 
 def _read(file: BinaryIO, path: Path, settings: RecognitionSettings) -> AudioFacts:
     try:
-        return read_audio(_LocalRecording(file), os.fstat(file.fileno()).st_size, settings)
+        facts = read_audio(_LocalRecording(file), os.fstat(file.fileno()).st_size, settings, exact=True)
     except RecordingError as error:
         error.about_recording(str(path))
         raise
     except OSError as error:
         raise _unreadable(path, error) from None
+    for note in facts.notes:
+        log.warning("%s: %s", path, note)
+    return facts
 
 
 def _unwrapped(facts: AudioFacts, path: Path) -> AudioFacts:

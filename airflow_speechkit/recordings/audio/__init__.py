@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.audio.facts import AudioFacts, RangedReader, samples_to_ms
+from airflow_speechkit.recordings.audio.facts import AudioFacts, ProbeMode, RangedReader, samples_to_ms
 from airflow_speechkit.recordings.audio.foreign import foreign_format
 from airflow_speechkit.recordings.audio.mp3 import read_mp3
 from airflow_speechkit.recordings.audio.ogg import read_ogg
@@ -19,7 +19,7 @@ from airflow_speechkit.settings import AudioEncoding
 if TYPE_CHECKING:
     from airflow_speechkit.settings import RecognitionSettings
 
-__all__ = ["AudioFacts", "RangedReader", "read_audio", "settle"]
+__all__ = ["AudioFacts", "ProbeMode", "RangedReader", "read_audio", "settle"]
 
 
 def read_audio(reader: RangedReader, size: int, settings: RecognitionSettings, *, exact: bool = False) -> AudioFacts:

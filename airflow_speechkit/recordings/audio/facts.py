@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from airflow_speechkit.settings import AudioEncoding
+
+
+class ProbeMode(StrEnum):
+    """How much of a recording is read before it is submitted."""
+
+    AUTO = "auto"  #: head and tail, and all of it where these don't prove its length and a limit depends on that
+    FULL = "full"  #: all of it, unless its head proves its length
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 MAX_BYTES = 1024**3
 MAX_CHANNEL_MS = 4 * 60 * 60 * 1000
 
+#: Nobody says anything in less, and it would be billed as 15 seconds.
+MIN_MS = 100
+
 _NAMES = {
     AudioEncoding.LINEAR16_PCM: "LPCM",
     AudioEncoding.OGG_OPUS: "OggOpus",
@@ -69,18 +72,28 @@ def settle(settings: RecognitionSettings, facts: AudioFacts) -> RecognitionSetti
 def check_limits(facts: AudioFacts) -> None:
     """Check a recording against the service's limits.
 
-    :raises RecordingError: it is bigger, or longer, than the service takes
+    :raises RecordingError: it is bigger, or longer, than the service takes, or too short to hold a word
     """
     if facts.size_bytes > MAX_BYTES:
         raise RecordingError(
             f"The recording has {facts.size_bytes / 1024**3:.1f} GB, and the service takes 1 GB at most",
             todo="Encode it as OggOpus, or cut it in parts",
         )
+    if facts.duration_ms is not None and facts.duration_ms < MIN_MS:
+        raise RecordingError(
+            f"The recording is too short: {facts.duration_ms} ms long",
+            todo="Leave it out; an unanswered call often leaves such a file",
+        )
     if facts.duration_ms is not None and facts.duration_ms * facts.channels > MAX_CHANNEL_MS:
         raise RecordingError(
             f"The recording is {facts.duration_ms / 3_600_000:.2f} h long and has {facts.channels} channels: "
             "the service takes 4 h at most, all channels added up",
             todo="Cut it in parts",
+        )
+    if (facts.longest_ms or 0) * facts.channels > MAX_CHANNEL_MS:
+        raise RecordingError(
+            "; ".join(["The recording may be longer than the 4 h that the service takes", *facts.notes]),
+            todo="Write its header again: ffmpeg -i IN -c:a copy OUT",
         )
 
 

@@ -160,3 +160,20 @@ def test_garbage_gives_a_recording_error_or_facts_and_never_anything_else(
         assert facts.sample_rate_hertz > 0
         assert facts.duration_ms is None or facts.duration_ms > 0
         settle(wanted, facts)
+
+
+def test_what_is_too_short_to_hold_a_word_is_refused() -> None:
+    for data in (b"\xff\xe3\x48\xc4" + bytes(284), wav(seconds=0.099), ogg(seconds=0.05)):
+        with pytest.raises(RecordingError, match=r"too short: \d+ ms long.*unanswered call"):
+            settled(data, V3)
+    assert settled(wav(seconds=0.1), V3)
+
+
+def test_an_unknown_length_does_not_pass_the_service_s_limit() -> None:
+    facts = replace(facts_of(ogg()), duration_ms=None, longest_ms=4 * 3_600_000, notes=("its header lies",))
+
+    assert settle(V2, facts)
+    with pytest.raises(RecordingError, match="may be longer than the 4 h that the service takes; its header lies"):
+        settle(V2, replace(facts, longest_ms=4 * 3_600_000 + 1))
+    with pytest.raises(RecordingError, match="may be longer than the 4 h"):
+        settle(V2, replace(facts, channels=2))

@@ -63,6 +63,28 @@ def test_what_follows_the_samples_is_not_uploaded_as_sound(client: Any, tmp_path
     assert stored(client, probe.address.key) == b"ab" * 8000
 
 
+def test_samples_behind_the_data_chunk_are_left_out_with_a_warning(
+    client: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = wav_of_chunks((b"fmt ", wav_format(8000)), (b"data", b"ab" * 8000)) + b"cd" * 24_000
+    path = written(tmp_path, "1.wav", data)
+    probe = upload_local(Bucket(client), path, FOLDER, V2)
+
+    assert stored(client, probe.address.key) == b"ab" * 8000
+    assert (probe.facts.duration_ms, probe.facts.longest_ms) == (1000, None)
+    assert f"{path}: 48,000 bytes behind its samples are no part of a WAV (3.0 s" in caplog.text
+    assert upload_local(Bucket(client), path, FOLDER, V3).facts.duration_ms is None
+
+
+def test_a_local_recording_is_read_through_where_its_head_does_not_prove_its_length(
+    client: Any, tmp_path: Path
+) -> None:
+    frames = (b"\xff\xfb\x90\xc4" + bytes(413)) * 4_000
+    path = written(tmp_path, "1.mp3", frames)
+
+    assert upload_local(Bucket(client), path, FOLDER, V2).facts.duration_ms == -(-4_000 * 1152 * 1000 // 44_100)
+
+
 def test_other_recordings_and_any_for_v3_go_as_they_are(client: Any, tmp_path: Path) -> None:
     for name, data, wanted in (("1.ogg", ogg(), V2), ("1.wav", wav(44_100), V3)):
         probe = upload_local(Bucket(client), written(tmp_path, name, data), FOLDER, wanted)
