@@ -237,8 +237,7 @@ class SpeechKitSubmitOperator(BaseOperator):
                 self._settings(hook),
                 self.aws_conn_id or hook.aws_conn_id,
                 self.upload_to,
-                exact=self.max_billed_seconds is not None
-                or member_of(ProbeMode, self.probe, "probe") is ProbeMode.FULL,
+                exact=probe is ProbeMode.FULL or self.max_billed_seconds is not None,
             )
             with self._archive(hook) as archive:
                 finding = self._find(intake)
