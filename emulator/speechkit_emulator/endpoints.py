@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from speechkit_emulator import v2, v3
 from speechkit_emulator.clock import timestamp
 from speechkit_emulator.credentials import check_authorization, check_jwt, new_token
 from speechkit_emulator.faults import OF_OPERATION, Fault
 from speechkit_emulator.operation import Operation, State
-from speechkit_emulator.proto_json import Message, Reading, text
+from speechkit_emulator.proto_json import Message, Reading, text, written
 from speechkit_emulator.refusal import INTERNAL, RESOURCE_EXHAUSTED, RefusedError
 from speechkit_emulator.request import invalid, parsed
 from speechkit_emulator.service import Service, not_ready
@@ -31,6 +29,9 @@ def _key(name: str, kind: Any) -> Any:
 
 #: The faults that struck a request, put there by the server.
 STRUCK = _key("struck", list[Fault])
+
+#: The id under which the service knows a request.
+REQUEST_ID = _key("request_id", str)
 
 #: What was taken in a request although the documentation does not allow it.
 TOLERATED = _key("tolerated", list[str])
@@ -96,7 +97,7 @@ class Endpoints:
         failures = [
             Failure(fault.code or INTERNAL, fault.message or "Internal server error")
             for fault in faults
-            if fault.kind == "operation_error"
+            if fault.kind in ("operation_error", "error_before_done")
         ]
         return {
             "client_request_id": request.headers.get("x-client-request-id"),
@@ -131,7 +132,11 @@ class Endpoints:
         if "not_ready" in kinds:
             raise not_ready(operation_id)
         stream = self._service.recognition(operation_id)
-        return _json(v3.pretty(stream) if "pretty" in kinds else stream)
+        answer = _json(v3.pretty(stream) if "pretty" in kinds else stream)
+        if request.version >= HttpVersion11:
+            # A gateway's stream has no length.
+            answer.enable_chunked_encoding()
+        return answer
 
     async def delete(self, request: web.Request) -> web.Response:
         """``deleteRecognition``."""
@@ -167,7 +172,7 @@ def refused(refusal: RefusedError, request: web.Request, form: str | None = None
     if form == "gateway" or (form is None and request.path.startswith("/stt/v3/")):
         body = refusal.gateway()
     else:
-        body = refusal.bare(str(uuid.uuid4()))
+        body = refusal.bare(request[REQUEST_ID])
     return _json(body, refusal.status)
 
 
@@ -189,6 +194,5 @@ async def _body(request: web.Request) -> Any:
 
 
 def _json(value: Mapping[str, Any] | bytes, status: int = 200) -> web.Response:
-    # What a header or a path brought along need not be Unicode, and an error may repeat it.
-    body = value if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False).encode(errors="replace")
+    body = value if isinstance(value, bytes) else written(value)
     return web.Response(body=body, status=status, content_type="application/json")

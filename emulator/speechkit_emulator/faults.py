@@ -21,7 +21,10 @@ POINTS = ("submit", "operation", "cancel", "recognition", "delete", "iam", "meta
 TRANSPORT = ("drop_before", "drop_after", "slow", "cut", "garbage")
 
 #: Faults of what an operation ends with, decided when it is submitted.
-OF_OPERATION = ("operation_error", "no_words", "missing_refinements", "stream_error")
+OF_OPERATION = (
+    *("operation_error", "error_before_done"),
+    *("no_words", "nine_decimals", "missing_refinements", "stream_error"),
+)
 
 #: Faults of a v3 result while it is asked for.
 OF_RECOGNITION = ("not_ready", "pretty")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from speechkit_emulator.clock import timestamp
-from speechkit_emulator.endpoints import STRUCK, TOLERATED, refused
+from speechkit_emulator.endpoints import REQUEST_ID, STRUCK, TOLERATED, refused
 from speechkit_emulator.refusal import CODE_OF_HTTP, INTERNAL, NOT_FOUND, RefusedError
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Misbehaviour:
         """Let the planned faults strike, answer with the service's errors and headers, count."""
         if request.path.startswith("/emulator/"):
             return await handler(request)
+        request[REQUEST_ID] = str(uuid.uuid4())
         name = request.match_info.route.name
         if name is None:
             return self._finish(request, "unknown", refused(RefusedError(NOT_FOUND, "Not Found"), request))
@@ -117,7 +118,7 @@ class Misbehaviour:
     def _finish(self, request: web.Request, point: str, response: web.StreamResponse) -> web.StreamResponse:
         # Clients compare it with createdAt: both are the service's time.
         response.headers["Date"] = formatdate(self._now(), usegmt=True)
-        response.headers["x-request-id"] = str(uuid.uuid4())
+        response.headers["x-request-id"] = request[REQUEST_ID]
         response.headers["x-server-trace-id"] = f"{uuid.uuid4().hex[:16]}:{uuid.uuid4().hex[:16]}:0:1"
         self._count(request, point, str(response.status))
         return response
@@ -135,7 +136,10 @@ class Misbehaviour:
         body = response.body if isinstance(response.body, bytes) else b""
         cut = web.StreamResponse(status=response.status)
         cut.content_type = response.content_type
-        cut.content_length = len(body)
+        if response.chunked:
+            cut.enable_chunked_encoding()
+        else:
+            cut.content_length = len(body)
         await cut.prepare(request)
         await cut.write(body[: int(len(body) * keep)])
         self._count(request, point, "cut")

@@ -86,6 +86,11 @@ class Operation:
             return State.CANCELLED
         return State.DONE if self.failure is None else State.FAILED
 
+    def shown_failure(self, now: float) -> Failure | None:
+        """The error that stands in it at `now`: some are there before it is done."""
+        early = "error_before_done" in self.result_flaws and self.state(now) is State.RUNNING
+        return self.failure if early or self.state(now) in (State.FAILED, State.CANCELLED) else None
+
     def gone(self, now: float, retention_s: float) -> bool:
         """Whether the service has forgotten it."""
         finished_s = self.finished_s()

@@ -8,6 +8,7 @@ Fields that the message does not have are ignored, as the service does.
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,11 @@ from decimal import Decimal
 from typing import Any
 
 from speechkit_emulator.request import invalid
+
+
+def written(value: Any) -> bytes:
+    """JSON as the service writes it, without blanks. Only what is Unicode: an error may repeat a header that isn't."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 @dataclass

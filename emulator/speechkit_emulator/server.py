@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from speechkit_emulator.children import exit_when_closed
 from speechkit_emulator.control import Control
@@ -32,12 +33,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Say in a line that a client doesn't speak HTTP/1.1: where in aiohttp that was found helps nobody."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        # Its first line: the others show what was sent, which may be a key.
+        reason = str(error.message).partition("\n")[0].rstrip(":")
+        record.msg, record.args, record.exc_info = f"A client does not speak HTTP/1.1: {reason}", (), None
+    return True
+
+
 async def serve(options: Options) -> int:
     """Run until SIGTERM or SIGINT.
 
     :returns: the process's exit code
     """
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("aiohttp.server").addFilter(_in_one_line)
     if options.exit_with_stdin:
         exit_when_closed(sys.stdin.fileno())
     stop = asyncio.Event()

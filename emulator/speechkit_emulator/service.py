@@ -289,8 +289,7 @@ class Service:
     def _render(self, operation: Operation, transcript: Transcript) -> bytes:
         request, flaws = operation.request, operation.result_flaws
         if request.api == "v2":
-            response = v2.render_response(transcript, request)
-            return v2.without_words(response) if "no_words" in flaws else response
+            return v2.render_response(transcript, request, flaws)
         return v3.render_recognition(transcript, request, operation.id, operation.duration_ms or 0, flaws)
 
     def find(self, operation_id: str) -> Operation:

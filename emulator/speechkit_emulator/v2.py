@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from speechkit_emulator.operation import Operation, State
-from speechkit_emulator.proto_json import Message, Reading, boolean, enum, integer, text
+from speechkit_emulator.proto_json import Message, Reading, boolean, enum, integer, text, written
 from speechkit_emulator.request import Request, invalid, language, raw_audio
 
 if TYPE_CHECKING:
@@ -78,8 +77,14 @@ def check_folder(given: Any, folder_id: str) -> None:
         )
 
 
-def duration(ms: int) -> str:
-    """Protobuf's Duration in JSON: no decimals, or three."""
+def duration(ms: int, nine_decimals: bool = False) -> str:
+    """Protobuf's Duration in JSON: no decimals, or three.
+
+    :param nine_decimals: nine, and a nanosecond short, as the documentation's examples have them
+    """
+    if nine_decimals and ms:
+        seconds, ns = divmod(ms * 1_000_000 - 1, 1_000_000_000)
+        return f"{seconds}.{ns:09d}s"
     return f"{ms // 1000}s" if ms % 1000 == 0 else f"{ms // 1000}.{ms % 1000:03d}s"
 
 
@@ -91,20 +96,29 @@ def spoken_text(utterance: Utterance, request: Request) -> str:
     return text
 
 
-def render_response(transcript: Transcript, request: Request) -> bytes:
-    """The operation's ``response``; silence has no ``chunks``."""
+def render_response(transcript: Transcript, request: Request, flaws: tuple[str, ...] = ()) -> bytes:
+    """The operation's ``response``; silence has no ``chunks``.
+
+    :param flaws: kinds of faults that the result is to have
+    """
     response: dict[str, Any] = {"@type": RESPONSE_TYPE}
-    chunks = [_chunk(utterance, request) for utterance in transcript.utterances]
+    chunks = [_chunk(utterance, request, flaws) for utterance in transcript.utterances]
     if chunks:
         response["chunks"] = chunks
-    return json.dumps(response, ensure_ascii=False).encode()
+    return written(response)
 
 
-def _chunk(utterance: Utterance, request: Request) -> dict[str, Any]:
+def _chunk(utterance: Utterance, request: Request, flaws: tuple[str, ...]) -> dict[str, Any]:
     alternative: dict[str, Any] = {}
-    if utterance.words is not None:
+    if utterance.words is not None and "no_words" not in flaws:
+        nine = "nine_decimals" in flaws
         alternative["words"] = [
-            {"startTime": duration(word.start_ms), "endTime": duration(word.end_ms), "word": word.word, "confidence": 1}
+            {
+                "startTime": duration(word.start_ms, nine),
+                "endTime": duration(word.end_ms, nine),
+                "word": word.word,
+                "confidence": 1,
+            }
             for word in utterance.words
         ]
     alternative["text"] = spoken_text(utterance, request)
@@ -112,23 +126,14 @@ def _chunk(utterance: Utterance, request: Request) -> dict[str, Any]:
     return {"alternatives": [alternative], "channelTag": str(utterance.channel + 1)}
 
 
-def without_words(response: bytes) -> bytes:
-    """The same response with no word times, as some answers of the service have been."""
-    value = json.loads(response)
-    for chunk in value.get("chunks", []):
-        for alternative in chunk["alternatives"]:
-            alternative.pop("words", None)
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
 def render_operation(operation: Operation, now: float, response: bytes | None) -> bytes:
     """The operation: ``done, response | error, id, createdAt, createdBy, modifiedAt``."""
     state = operation.state(now)
     head: dict[str, Any] = {"done": state is not State.RUNNING}
-    if operation.failure is not None and state in (State.FAILED, State.CANCELLED):
-        head["error"] = {"code": operation.failure.code, "message": operation.failure.message}
+    if failure := operation.shown_failure(now):
+        head["error"] = {"code": failure.code, "message": failure.message}
     tail = operation.stamps(now)
     if state is not State.DONE or response is None:
-        return json.dumps({**head, **tail}, ensure_ascii=False).encode()
+        return written({**head, **tail})
     # A result of megabytes is spliced in as it lies there, not parsed and written again.
-    return b'{"done": true, "response": ' + response + b", " + json.dumps(tail, ensure_ascii=False).encode()[1:]
+    return b'{"done":true,"response":' + response + b"," + written(tail)[1:]

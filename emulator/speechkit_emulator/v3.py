@@ -18,6 +18,7 @@ from speechkit_emulator.proto_json import (
     repeated,
     struct,
     text,
+    written,
 )
 from speechkit_emulator.request import Request, invalid, language, raw_audio
 from speechkit_emulator.transcript import Transcript, Utterance, capitalised
@@ -167,8 +168,8 @@ def render_operation(operation: Operation, now: float) -> dict[str, Any]:
     """A v3 operation: when done it has neither ``response`` nor, unless it failed, ``error``."""
     state = operation.state(now)
     answer: dict[str, Any] = {"done": state is not State.RUNNING}
-    if operation.failure is not None and state in (State.FAILED, State.CANCELLED):
-        answer["error"] = {"code": operation.failure.code, "message": operation.failure.message}
+    if failure := operation.shown_failure(now):
+        answer["error"] = {"code": failure.code, "message": failure.message}
     stamps = operation.stamps(now)
     return {**answer, "id": stamps.pop("id"), "description": DESCRIPTION, **stamps}
 
@@ -195,7 +196,7 @@ def render_recognition(
         events.append(
             {"error": {"grpcCode": code, "httpCode": 500, "message": message, "httpStatus": "Internal Server Error"}}
         )
-    return b"".join(json.dumps(event, ensure_ascii=False).encode() + b"\n" for event in events)
+    return b"".join(written(event) + b"\n" for event in events)
 
 
 def pretty(stream: bytes) -> bytes:

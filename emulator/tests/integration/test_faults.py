@@ -86,6 +86,32 @@ def test_an_operation_can_be_told_to_fail(speechkit: EmulatorProcess, caller: Ca
     assert speechkit.billing()[-1]["state"] == "failed"
 
 
+@pytest.mark.parametrize("api", ["v2", "v3"])
+def test_an_error_can_be_there_before_the_operation_is_done(
+    speechkit: EmulatorProcess, caller: Caller, api: str
+) -> None:
+    failure = {"code": 13, "message": "told so"}
+    link = speechkit.put("early.ogg", OGG_HEAD, said("hello", processing_s=100_000))
+    speechkit.fault("error_before_done", **failure)
+    operation_id = (caller.submit if api == "v2" else caller.submit_v3)(link).json()["id"]
+    early = caller.ask("GET", f"/operations/{operation_id}").json()
+    assert (early["done"], early["error"]) == (False, failure)
+    assert speechkit.billing()[-1]["state"] == "running"
+    speechkit.advance(100_000)
+    assert caller.finished(operation_id)["error"] == failure
+    assert speechkit.billing()[-1]["state"] == "failed"
+
+
+def test_times_can_have_nine_decimals(speechkit: EmulatorProcess, caller: Caller) -> None:
+    words = [{"word": "hello", "start_ms": 0, "end_ms": 880}, {"word": "you", "start_ms": 1000, "end_ms": 1001}]
+    link = speechkit.put("nine.ogg", OGG_HEAD, {"duration_ms": 2000, "channels": [{"utterances": [{"words": words}]}]})
+    speechkit.fault("nine_decimals")
+    operation = caller.finished(caller.submit(link).json()["id"])
+    (alternative,) = operation["response"]["chunks"][0]["alternatives"]
+    times = [(word["startTime"], word["endTime"]) for word in alternative["words"]]
+    assert times == [("0s", "0.879999999s"), ("0.999999999s", "1.000999999s")]
+
+
 @pytest.mark.parametrize("planned", [True, False])
 def test_an_operation_can_fail_with_the_code_of_a_cancelled_one(
     speechkit: EmulatorProcess, caller: Caller, planned: bool
