@@ -82,19 +82,20 @@ class Folder:
         """Return how people write the file's path."""
         return f"{self.url}/{name}" if name else self.url
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, *, most_bytes: int | None = None) -> bytes:
         """Return a file's bytes, in one request.
 
+        :param most_bytes: leave out what comes behind so many
         :raises FileNotFoundError: there is no such file
         :raises StorageError: it can't be told, or can't be read
         """
         with self._faults("read", name, missing_is_an_answer=True):
             if not self._s3:
-                data: bytes = self.fs.cat_file(self.path(name))
+                data: bytes = self.fs.cat_file(self.path(name), end=most_bytes)
                 return data
             try:
                 # Without a range s3fs first asks for the size, and believes a cached listing for it.
-                data = self.fs.cat_file(self.path(name), start=0)
+                data = self.fs.cat_file(self.path(name), start=0, end=most_bytes)
             except OSError as error:
                 if _http_status(error) != 416:
                     raise

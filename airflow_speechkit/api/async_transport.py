@@ -12,6 +12,7 @@ from yarl import URL
 from airflow_speechkit.api.network import ca_file, proxy_for
 from airflow_speechkit.api.operation import LARGE_BODY
 from airflow_speechkit.api.steps import Fault, FaultKind, Outcome, Pause, Request, Response, Step
+from airflow_speechkit.compressed import Body, BrokenBodyError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -20,6 +21,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _POOL = 32
+#: So much is inflated at a time: at worst it becomes a thousand times as much.
+_CHUNK_BYTES = 16 << 10
 _TOTAL_S = 900.0
 
 
@@ -46,6 +49,8 @@ class AsyncTransport:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=context, limit=_POOL),
             cookie_jar=aiohttp.DummyCookieJar(),
+            # By itself it would inflate whatever comes.
+            auto_decompress=False,
             # A proxy is named for each request: a ~/.netrc would put a password of its own in place of the key.
             trust_env=False,
         )
@@ -92,7 +97,7 @@ class AsyncTransport:
             async with self._session.request(
                 request.method,
                 URL(request.url, encoded=True),
-                headers=request.headers,
+                headers={**request.headers, "accept-encoding": "gzip"},
                 data=request.body,
                 timeout=timeout,
                 allow_redirects=False,
@@ -100,7 +105,9 @@ class AsyncTransport:
             ) as answer:
                 headers = {name.lower(): value for name, value in answer.headers.items()}
                 try:
-                    content = await self._whole(answer)
+                    content = await self._whole(answer, headers.get("content-encoding"))
+                except BrokenBodyError as error:
+                    return Fault(FaultKind.CUT_ANSWER, str(error))
                 except (aiohttp.ClientError, OSError) as error:
                     return Fault(FaultKind.CUT_ANSWER, _what(error, request))
                 return Response(answer.status, headers, content)
@@ -114,13 +121,11 @@ class AsyncTransport:
         async with self._aside:
             return await asyncio.to_thread(work, response, operation_id)
 
-    async def _whole(self, answer: aiohttp.ClientResponse) -> bytes:
-        chunks = [chunk async for chunk in answer.content.iter_any()]
-        if sum(map(len, chunks)) < LARGE_BODY:
-            return b"".join(chunks)
-        # Many large answers end at the same moment, and copying them one after the other would hold up the loop.
-        async with self._aside:
-            return await asyncio.to_thread(b"".join, chunks)
+    async def _whole(self, answer: aiohttp.ClientResponse, encoding: str | None) -> bytes:
+        body = Body(encoding)
+        async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
+            body.feed(chunk)
+        return body.whole()
 
 
 def _kind(error: Exception) -> FaultKind:

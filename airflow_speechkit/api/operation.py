@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.parsing import MalformedError, parse_json, parse_time
+from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.status import read_status
 from airflow_speechkit.submission import is_operation_id, version_of
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from airflow_speechkit.settings import ApiVersion
+    from airflow_speechkit.compressed import Packed
 
 #: From this size on a body is read by code that lets other threads run meanwhile, bytes.
 LARGE_BODY = 256 * 1024
 
 #: Nothing is looked for further behind in the answer to a submission, which has hundreds of bytes.
 _LONGEST_SUBMITTED = 64 * 1024
+#: The service has `done` and `response` first.
+_BEGINS_WITH_RESULT = re.compile(rb'\s*\{[^{\[]*"response"\s*:\s*\{')
 #: A string, a bracket, a colon or comma, or anything else that has no space in it.
 _TOKEN = re.compile(rb'\s*+("(?:[^"\\]++|\\.)*+"|[][{}:,]|[^]["{}:,\s]++)', re.DOTALL)
 
@@ -95,6 +98,18 @@ def read_operation(raw: bytes) -> Operation:
         error_message=error.message if error else None,
         raw=raw,
     )
+
+
+def read_large_operation(raw: Packed, operation_id: str) -> Operation:
+    """Read what can be told of an Operation that is too large to be read whole: its result is inside, so it is done.
+
+    :param raw: the body of an answer
+    :param operation_id: whom it was asked for
+    :raises AnswerUnreadableError: it doesn't begin as an Operation with a result does
+    """
+    if not _BEGINS_WITH_RESULT.match(raw.head()):
+        raise AnswerUnreadableError("The answer is too large to be read, and doesn't begin as an Operation does")
+    return Operation(id=operation_id, state=OperationState.DONE, api_version=ApiVersion.V2, raw=raw)
 
 
 def id_within(raw: bytes) -> str | None:

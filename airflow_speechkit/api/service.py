@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 from airflow_speechkit.api import v2, v3
 from airflow_speechkit.api.exchange import Call, Effect, Exchange
-from airflow_speechkit.api.operation import Operation, OperationState, id_within, read_operation
+from airflow_speechkit.api.operation import Operation, OperationState, id_within, read_large_operation, read_operation
 from airflow_speechkit.api.steps import Outcome, Pause, Response, Step
+from airflow_speechkit.compressed import Packed
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
     NotFinishedError,
@@ -232,7 +233,8 @@ def operation_of(response: Response, operation_id: str) -> Operation:
     :raises AnswerUnreadableError: it is cut off, or isn't an Operation
     """
     try:
-        operation = read_operation(response.body)
+        body = response.body
+        operation = read_large_operation(body, operation_id) if isinstance(body, Packed) else read_operation(body)
         if operation.id != operation_id:
             # Its answer must not get on record, nor end a wait, as another operation's.
             raise AnswerUnreadableError("The answer is about another operation")
@@ -243,13 +245,17 @@ def operation_of(response: Response, operation_id: str) -> Operation:
 
 
 def check_recognition(response: Response, operation_id: str) -> bytes:
-    """Return a v3 result's bytes, where they are whole and no error stands among them.
+    """Return a v3 result's bytes, where they are whole and no error stands among them; too large ones unread.
 
     Takes as long as it takes: one that is archived may be deleted from the service at once.
 
     :raises RecognitionFailedError: one does: the HTTP status has said 200 long before
     :raises AnswerUnreadableError: it is cut off, or is no result
     """
+    if isinstance(response.body, Packed):
+        if response.body.head().lstrip().startswith(b"{"):
+            return response.body
+        raise _unreadable("The result is too large to be read, and doesn't begin as one", response, operation_id)
     error = v3.failure_within(response.body)
     if error is None:
         try:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import NameResolutionError
+from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError
 
 from airflow_speechkit.api.network import ca_file, proxy_for
 from airflow_speechkit.api.steps import Fault, FaultKind, Outcome, Pause, Request, Response, Step
+from airflow_speechkit.compressed import Body, BrokenBodyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _POOL = 32
+_CHUNK_BYTES = 64 << 10
 #: A connection that was idle for longer isn't trusted with a submission: were it closed at that very moment,
 #: nobody could tell whether the submission had arrived.
 _FRESH_S = 5.0
@@ -73,7 +75,7 @@ class SyncTransport:
             answer = self._session.request(
                 request.method,
                 request.url,
-                headers=dict(request.headers),
+                headers={**request.headers, "accept-encoding": "gzip"},
                 data=body,
                 timeout=(request.connect_timeout_s, request.read_timeout_s),
                 allow_redirects=False,
@@ -87,8 +89,13 @@ class SyncTransport:
         with answer:
             headers = {name.lower(): value for name, value in answer.headers.items()}
             try:
-                content = answer.content
-            except (requests.RequestException, OSError) as error:
+                content_read = Body(headers.get("content-encoding"))
+                for chunk in answer.raw.stream(_CHUNK_BYTES, decode_content=False):
+                    content_read.feed(chunk)
+                content = content_read.whole()
+            except BrokenBodyError as error:
+                return Fault(FaultKind.CUT_ANSWER, str(error))
+            except (HTTPError, OSError) as error:
                 return Fault(FaultKind.CUT_ANSWER, _what(error, request))
         self._used_at = time.monotonic()
         return Response(answer.status_code, headers, content)
@@ -143,11 +150,11 @@ def _what(error: BaseException, request: Request) -> str:
             return "the connection was refused"
         if isinstance(one, requests.ConnectTimeout):
             return f"no connection within {request.connect_timeout_s:g} s"
-        if isinstance(one, (requests.ReadTimeout, TimeoutError)):
+        if isinstance(one, (requests.ReadTimeout, ReadTimeoutError, TimeoutError)):
             return f"nothing came within {request.read_timeout_s:g} s"
         if isinstance(one, requests.exceptions.ProxyError):
             return "the proxy can't be reached, or refuses"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+    if isinstance(error, (requests.exceptions.ChunkedEncodingError, ProtocolError)):
         return "the connection broke in the middle of the answer"
     return f"the connection broke ({type(chain[-1]).__name__})"
 

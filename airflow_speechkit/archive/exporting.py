@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.layout import OUTCOME_FILE, ROOT_FILE
+from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
@@ -36,14 +37,19 @@ def copy_archive(archive: Archive, target: Folder) -> int:
         return copied + sum(pool.map(copy, last))
 
 
-def copy_answers(archive: Archive, target: Folder) -> int:
+def copy_answers(archive: Archive, target: Folder) -> tuple[int, list[str]]:
     """Write each answer as a plain file that ``airflow-speechkit transform`` takes, named by its operation.
 
-    :return: how many there are
+    :return: how many there are, and the operations whose answers are too large
     """
+    too_large = []
 
     def write(operation_id: str) -> bool:
-        answer = archive.answer(operation_id)
+        try:
+            answer = archive.answer(operation_id)
+        except AnswerUnreadableError:
+            too_large.append(operation_id)
+            return False
         if answer is None:
             return False
         failure = archive.failure(operation_id) if answer.recognition is None else None
@@ -51,7 +57,7 @@ def copy_answers(archive: Archive, target: Folder) -> int:
         return True
 
     with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-        return sum(pool.map(write, archive.operations()))
+        return sum(pool.map(write, archive.operations())), sorted(too_large)
 
 
 def _plain(answer: Answer, failure: Failure | None) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.layout import OUTCOME_FILE, SUBMISSION_FILE, operation_file
 from airflow_speechkit.archive.ledger import RESULTS_KEPT, Stage, lost_attempts
-from airflow_speechkit.errors import ArchiveError
+from airflow_speechkit.errors import AnswerUnreadableError, ArchiveError
 from airflow_speechkit.parsing import MalformedError, parse_json
 
 if TYPE_CHECKING:
@@ -151,7 +151,11 @@ def _verify_operation(archive: Archive, operation_id: str, now: datetime) -> tup
             age = "its submission is not on record" if submission is None else f"submitted {submission.submitted_at}"
             text = f"No answer and no reason is on record, and the service keeps results for three days ({age})"
             return listed.state, [Finding(about=operation_id, problem=Problem.OVERDUE, text=text)]
-        answer = archive.answer(operation_id)
+        try:
+            answer = archive.answer(operation_id)
+        except AnswerUnreadableError:
+            # It is what was written, and only too large to be read here.
+            return listed.state, []
         if outcome.stage is Stage.FINISHED:
             parse_json(answer.operation if answer is not None else b"")
     except ArchiveError as error:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from airflow_speechkit.compressed import Packed
 from airflow_speechkit.errors import (
     LostError,
     OperationNotFoundError,
@@ -179,7 +180,8 @@ def keeping(operation: Operation, *, delete: bool, trouble: Trouble) -> Generato
         if not pause.holding:
             return LetGo(pause)
         yield pause
-    if delete and recognition is not None:
+    # One that nobody could read yet stays with the service for its three days.
+    if delete and recognition is not None and not isinstance(recognition, Packed):
         error = yield Delete()
         if isinstance(error, SpeechKitError):
             log_undeleted(operation.id, error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ from airflow_speechkit.archive.records import (
     outcome_to_json,
     pack,
 )
+from airflow_speechkit.compressed import LARGEST_ANSWER_BYTES, Packed, inflated
 from airflow_speechkit.errors import ArchiveError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.answer import Answer
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_speechkit.submission import Submission
+
+log = logging.getLogger(__name__)
 
 _WEIGHT = {stage: place for place, stage in enumerate(Stage)}
 
@@ -271,9 +275,11 @@ class Archive:
         """Tell whether it is on record that the operation was removed."""
         return read(self.folder, forgotten_file(operation_id)) is not None
 
-    def answer(self, operation_id: str) -> Answer | None:
+    def answer(self, operation_id: str, most_bytes: int = LARGEST_ANSWER_BYTES) -> Answer | None:
         """Return the service's answer byte for byte, or None if none is kept.
 
+        :param most_bytes: how large each of its files may be, inflated
+        :raises AnswerUnreadableError: one is larger
         :raises ArchiveError: it can't be read, or isn't what was written
         """
         outcome = self.outcome(operation_id)
@@ -282,22 +288,22 @@ class Archive:
         return Answer(
             operation_id=operation_id,
             api_version=ApiVersion(outcome.api_version or "v2"),
-            operation=self._unzipped(operation_id, OPERATION_FILE, outcome),
+            operation=self._inflated(OPERATION_FILE, outcome, most_bytes),
             recognition=(
-                self._unzipped(operation_id, RECOGNITION_FILE, outcome) if RECOGNITION_FILE in outcome.files else None
+                self._inflated(RECOGNITION_FILE, outcome, most_bytes) if RECOGNITION_FILE in outcome.files else None
             ),
         )
 
-    def _unzipped(self, operation_id: str, file: str, outcome: Outcome) -> bytes:
-        name = operation_file(operation_id, file)
+    def _inflated(self, file: str, outcome: Outcome, most_bytes: int) -> bytes:
+        name = operation_file(outcome.operation_id, file)
         raw = read(self.folder, name)
         if raw is None or hashlib.sha256(raw).hexdigest() != outcome.files[file]["sha256"]:
             raise damage(
                 f"{self.folder.url_of(name)} {'has gone' if raw is None else 'is not what was written'}",
                 "Put it back from a backup if there is one; the service keeps answers for three days only",
-                operation_id=operation_id,
+                operation_id=outcome.operation_id,
             )
-        return gzip.decompress(raw)
+        return parsed(self.folder, name, lambda: inflated(raw, most_bytes))
 
     # How operations end
 
@@ -319,7 +325,7 @@ class Archive:
         # The recognition first: where only one of the two gets there, it is the one that can't be had for longer.
         for file, raw in ((RECOGNITION_FILE, answer.recognition), (OPERATION_FILE, answer.operation)):
             if raw is not None:
-                files[file] = self._kept(operation_file(answer.operation_id, file), gzip.compress(raw, 6, mtime=0))
+                files[file] = self._kept(operation_file(answer.operation_id, file), raw)
         outcome = Outcome(
             operation_id=answer.operation_id,
             stage=Stage.FINISHED if failure is None else Stage.FAILED,
@@ -330,12 +336,17 @@ class Archive:
         )
         return self._conclude(entry, outcome)
 
-    def _kept(self, name: str, packed: bytes) -> dict[str, Any]:
+    def _kept(self, name: str, raw: bytes) -> dict[str, Any]:
+        packed: bytes = raw if isinstance(raw, Packed) else gzip.compress(raw, 6, mtime=0)
         if not self.folder.create(name, packed):
             # Somebody else's, or that of a process that was killed: whole in any case, and as good as ours.
             there = read(self.folder, name)
             packed = packed if there is None else there
-        return {"sha256": hashlib.sha256(packed).hexdigest(), "bytes": len(packed)}
+        about: dict[str, Any] = {"sha256": hashlib.sha256(packed).hexdigest(), "bytes": len(packed)}
+        if isinstance(raw, Packed):
+            log.warning("%s is larger than any answer should be, and is archived unread", self.folder.url_of(name))
+            about["unread"] = True
+        return about
 
     def expire(self, operation_id: str, now: datetime) -> bool:
         """Put on record that the service has forgotten an operation (404) of which no answer is kept.

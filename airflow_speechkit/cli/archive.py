@@ -96,7 +96,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     from airflow_speechkit.archive.inspecting import look_up
-    from airflow_speechkit.errors import ArchiveError
+    from airflow_speechkit.errors import AnswerUnreadableError, ArchiveError
 
     archive = _archive(arguments)
     operation_id = arguments.operation_id
@@ -107,7 +107,10 @@ def _show(arguments: argparse.Namespace) -> int:
     if not arguments.answer:
         _say(json.dumps(_facts(found, whole=True), ensure_ascii=False, indent=2))
         return 0
-    answer = archive.answer(operation_id)
+    try:
+        answer = archive.answer(operation_id)
+    except AnswerUnreadableError:
+        raise ArchiveError(_too_large(archive, operation_id), retry_can_help=False) from None
     if answer is None:
         raise ArchiveError(f"No answer is kept: this operation is {found.state}", operation_id=operation_id)
     sys.stdout.buffer.write(answer.operation + (b"\n" + answer.recognition if answer.recognition is not None else b""))
@@ -129,10 +132,22 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from airflow_speechkit.archive.exporting import copy_answers, copy_archive
 
-    copy, what = (copy_answers, "answers") if arguments.answers else (copy_archive, "files")
-    target = _folder(arguments.to, arguments.endpoint_url)
-    _say(f"{copy(_archive(arguments), target)} {what} to {target.url}")
+    archive, target = _archive(arguments), _folder(arguments.to, arguments.endpoint_url)
+    if not arguments.answers:
+        _say(f"{copy_archive(archive, target)} files to {target.url}")
+        return 0
+    copied, too_large = copy_answers(archive, target)
+    _say(f"{copied} answers to {target.url}")
+    for operation_id in too_large:
+        _say(_too_large(archive, operation_id))
     return 0
+
+
+def _too_large(archive: Archive, operation_id: str) -> str:
+    from airflow_speechkit.archive.layout import operation_file
+
+    place = archive.folder.url_of(operation_file(operation_id))
+    return f"The answer is too large to be inflated here: it is {place}/operation.json.gz (v3: recognition.json.gz)"
 
 
 def _forget(arguments: argparse.Namespace) -> int:

@@ -33,6 +33,14 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--partition-by-date", action="store_true", help="a folder for each UTC date on which an operation was created"
     )
+    parser.add_argument(
+        "--memory-mib",
+        type=int,
+        default=256,
+        metavar="N",
+        help="what answers and rows may take; one that is larger than an eighth of it, inflated, is not read "
+        "(default: 256)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -40,10 +48,14 @@ def _run(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from airflow_speechkit.folder import Folder
-    from airflow_speechkit.results.many import answer_in, write_many
+    from airflow_speechkit.results.many import answer_in, largest_answer, write_many
+
+    memory_bytes = arguments.memory_mib << 20
 
     def load(path: str) -> Loaded:
-        return answer_in(path, Path(path).read_bytes())
+        with Path(path).open("rb") as file:
+            # One byte more than may be read says that there are too many.
+            return answer_in(path, file.read(largest_answer(memory_bytes) + 1), memory_bytes)
 
     manifest = write_many(
         load,
@@ -52,6 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
         name=arguments.name,
         anew=arguments.name is None,
         file_format=arguments.format,
+        memory_bytes=memory_bytes,
         partition_by_date=arguments.partition_by_date,
     )
     for table, written in manifest.tables.items():

@@ -54,7 +54,8 @@ class SpeechKitTransformOperator(BaseOperator):
     :param aws_conn_id: the storage's connection for addresses that name none; the SpeechKit connection's, or
         ``aws_default`` (templated)
     :param memory_mib: how many MiB answers and rows may take, whatever their number; where large answers follow
-        small ones, `side_by_side` times the largest on top of that
+        small ones, `side_by_side` times the largest on top of that. An answer that is larger than a quarter of it
+        (of saved ones an eighth), inflated, is unread; any of up to 16 MiB is read
     :param side_by_side: answers that are fetched at the same time
     :param on_unread: what an answer that is broken or gone for good does: ``report`` it (in the log and in what is
         handed on, the others are written), or ``fail`` the task, with nothing written and nothing replaced. So it
@@ -165,12 +166,16 @@ class SpeechKitTransformOperator(BaseOperator):
             raise SettingsError(
                 f"Exactly one of `operation_id`, `operation_prefix` and `files` says what to read, not {len(given)}"
             )
+        from airflow_speechkit.results.many import largest_answer
+
+        memory_bytes = self.memory_mib * MIB
+        most_bytes = largest_answer(memory_bytes)
         if self.files is not None:
             paths = [self.files] if isinstance(self.files, str) else list(self.files)
             if not paths:
                 raise SettingsError("`files` is an empty list")
             conn_id = self._storage_conn_id(hook)
-            return list(dict.fromkeys(paths)), None, lambda path: _saved(path, conn_id)
+            return list(dict.fromkeys(paths)), None, lambda path: _saved(path, conn_id, memory_bytes)
 
         from airflow_speechkit.hooks.archive import archive_url, open_archive
 
@@ -183,11 +188,11 @@ class SpeechKitTransformOperator(BaseOperator):
             if not ids:
                 raise AirflowSkipException(f"No operation in {archive.url} begins with {self.operation_prefix!r}")
             name = f"prefix-{self.operation_prefix or 'all'}"
-            return ids, name, lambda one: _archived_by_now(archive, one, not_ended)
+            return ids, name, lambda one: _archived_by_now(archive, one, most_bytes, not_ended)
         ids = operation_ids(self.operation_id)
         if archive is None:
             return ids, None, lambda one: (hook.get_answer(one), None)
-        return ids, None, lambda one: _archived(archive, one)
+        return ids, None, lambda one: _archived(archive, one, most_bytes)
 
     def _storage_conn_id(self, hook: SpeechKitHook) -> str:
         # Saved answers need no SpeechKit connection.
@@ -207,7 +212,7 @@ class SpeechKitTransformOperator(BaseOperator):
             self.log.error("%d of %d answers can't be read, and are left out: %s", len(manifest.unread), of, named)
 
 
-def _archived(archive: Archive, operation_id: str) -> Loaded:
+def _archived(archive: Archive, operation_id: str, most_bytes: int) -> Loaded:
     from airflow_speechkit.archive.ledger import Stage
     from airflow_speechkit.results.flatten import failed_row
     from airflow_speechkit.results.schema import Status
@@ -221,7 +226,7 @@ def _archived(archive: Archive, operation_id: str) -> Loaded:
             else "The archive doesn't know it: is it the one that SpeechKitRecognitionSensor archived the answer in?",
             operation_id=operation_id,
         )
-    answer = archive.answer(operation_id)
+    answer = archive.answer(operation_id, most_bytes)
     if answer is not None:
         if outcome.failure is not None and answer.recognition is None:
             # A v3 result that broke off was not kept, only what it broke off with; v2 has none.
@@ -237,14 +242,14 @@ def _archived(archive: Archive, operation_id: str) -> Loaded:
     return failed_row(submission, status, outcome.failure.code, outcome.failure.message)
 
 
-def _archived_by_now(archive: Archive, operation_id: str, not_ended: list[str]) -> Loaded:
+def _archived_by_now(archive: Archive, operation_id: str, most_bytes: int, not_ended: list[str]) -> Loaded:
     """Fetch an answer that nobody named: while others submit there is always one that isn't there yet."""
     from airflow_speechkit.archive.layout import operation_file
     from airflow_speechkit.results.schema import Tables
     from airflow_speechkit.results.write import Unread
 
     try:
-        return _archived(archive, operation_id)
+        return _archived(archive, operation_id, most_bytes)
     except NotFinishedError as error:
         not_ended.append(operation_id)
         if not any(archive.folder.names(operation_file(operation_id))):
@@ -253,9 +258,11 @@ def _archived_by_now(archive: Archive, operation_id: str, not_ended: list[str]) 
         return Unread(operation_id, error.what, error.retry_can_help)
 
 
-def _saved(path: str, aws_conn_id: str) -> Loaded:
+def _saved(path: str, aws_conn_id: str, memory_bytes: int) -> Loaded:
     from airflow_speechkit.folder import Folder
     from airflow_speechkit.hooks.storage import object_storage_path
-    from airflow_speechkit.results.many import answer_in
+    from airflow_speechkit.results.many import answer_in, largest_answer
 
-    return answer_in(path, Folder.at(object_storage_path(path, aws_conn_id)).read(""))
+    # One byte more than may be read says that there are too many.
+    raw = Folder.at(object_storage_path(path, aws_conn_id)).read("", most_bytes=largest_answer(memory_bytes) + 1)
+    return answer_in(path, raw, memory_bytes)

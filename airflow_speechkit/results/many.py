@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from airflow_speechkit.compressed import Packed, check_size, inflated
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
     AuthenticationError,
@@ -45,6 +46,9 @@ SIDE_BY_SIDE = 8
 #: An answer that is being read takes up to so many times its size: itself, its columns, its rows in order.
 _READING = 4
 
+#: The largest answer that there can be is read in however little memory: see `compressed.LARGEST_ANSWER_BYTES`.
+_READ_ALWAYS_BYTES = 16 << 20
+
 
 def write_many(
     load: Callable[[str], Loaded],
@@ -76,7 +80,7 @@ def write_many(
     :param row_group_rows: rows in a row group of Parquet
     :param memory_bytes: what answers and rows may take, whatever their number. Only what is there tells how large
         answers are, so where larger ones than all before follow each other, as many as `side_by_side` of them come on
-        top of that. A single answer that needs more than that is read alone
+        top of that. An answer that is larger than `largest_answer` is unread
     :param side_by_side: how many answers are fetched at the same time
     :param leave_out_unread: write the others where some are unread; otherwise nothing is put in place then
     :param anew: whether the name stands for the same operations each time, see `Writing.finish`
@@ -101,7 +105,10 @@ def write_many(
         ) as writing,
     ):
         most_at_once = memory_bytes // (4 * _READING)
-        loading = _side_by_side(pool, load, operation_ids, memory_bytes // 4, side_by_side)
+        most_bytes = largest_answer(memory_bytes)
+        loading = _side_by_side(
+            pool, lambda one: _load(load, one, most_bytes), operation_ids, memory_bytes // 4, side_by_side
+        )
         reading: deque[Future[_Batch]] = deque()
 
         def write_all_but(behind: int) -> None:
@@ -128,14 +135,20 @@ def write_many(
     return replace(manifest, unread=tuple(taken.unread))
 
 
-def answer_in(path: str, raw: bytes) -> Loaded:
+def largest_answer(memory_bytes: int) -> int:
+    """Return how many bytes an answer may have, inflated, to be read in so much memory."""
+    return max(memory_bytes // _READING, _READ_ALWAYS_BYTES)
+
+
+def answer_in(path: str, raw: bytes, memory_bytes: int = MEMORY_BYTES) -> Loaded:
     """Read a saved answer for `write_many`.
 
     :param path: its file, which is named after the operation where nothing in it tells that
     :param raw: what is in the file: the same the next time, so what can't be read stays so
+    :param memory_bytes: what `write_many` may take
     """
     try:
-        return read_saved(raw, _stem(path)), None
+        return read_saved(raw, _stem(path), largest_answer(memory_bytes // 2)), None
     except AnswerUnreadableError as error:
         return Unread(path, error.what)
 
@@ -166,7 +179,7 @@ def _side_by_side(
     waiting: deque[tuple[str, Future[Loaded]]] = deque()
     largest, ahead = 1, 1
     for operation_id in operation_ids:
-        waiting.append((operation_id, pool.submit(_load, load, operation_id)))
+        waiting.append((operation_id, pool.submit(load, operation_id)))
         while len(waiting) >= ahead:
             known, future = waiting.popleft()
             loaded = future.result()
@@ -181,9 +194,9 @@ def _side_by_side(
         yield known, future.result()
 
 
-def _load(load: Callable[[str], Loaded], operation_id: str) -> Loaded:
+def _load(load: Callable[[str], Loaded], operation_id: str, most_bytes: int) -> Loaded:
     try:
-        return load(operation_id)
+        return _unpacked(load(operation_id), most_bytes)
     except SpeechKitError as error:
         if _concerns_all(error):
             raise
@@ -196,6 +209,25 @@ def _load(load: Callable[[str], Loaded], operation_id: str) -> Loaded:
             todo="See whether the storage is there",
             retry="reads everything again; nothing was written",
         ) from error
+
+
+def _unpacked(loaded: Loaded, most_bytes: int) -> Loaded:
+    """Inflate what was too large to be read when it came.
+
+    :raises AnswerUnreadableError: it still is
+    """
+    if not isinstance(loaded, tuple):
+        return loaded
+    answer, submission = loaded
+    try:
+        operation, recognition = (
+            inflated(part, most_bytes) if isinstance(part, Packed) else part
+            for part in (answer.operation, answer.recognition)
+        )
+    except ValueError:
+        raise AnswerUnreadableError("It is damaged", retry_can_help=False) from None
+    check_size(_size(loaded), most_bytes)
+    return replace(answer, operation=operation or b"", recognition=recognition), submission
 
 
 def _concerns_all(error: SpeechKitError) -> bool:

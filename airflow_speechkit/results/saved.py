@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from typing import Any
 
+from airflow_speechkit.compressed import LARGEST_ANSWER_BYTES, check_size, inflated, is_gzip
 from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.settings import ApiVersion
@@ -23,24 +22,29 @@ _OF_MESSAGES = frozenset(
 )
 
 
-def read_saved(raw: bytes, stem: str) -> Answer:
+def read_saved(raw: bytes, stem: str, most_bytes: int = LARGEST_ANSWER_BYTES) -> Answer:
     """Tell which API a saved answer came from, and of which operation.
 
     :param raw: an operation of API v2; of API v3 what getRecognition gave, with or without its operation before it,
-        or an operation that failed; gzipped or not
+        or an operation that failed; gzipped or not, in a JSON array or not
     :param stem: the file's name without its ending: the operation's id where the answer doesn't tell it
-    :raises AnswerUnreadableError: it is no answer
+    :param most_bytes: how large it may be, inflated
+    :raises AnswerUnreadableError: it is no answer, or it is too large
     """
     try:
-        if raw.startswith(b"\x1f\x8b"):
-            raw = gzip.decompress(raw)
+        if is_gzip(raw):
+            raw = inflated(raw, most_bytes)
+        check_size(len(raw), most_bytes)
         text = raw.decode("utf-8-sig")
+        if text.lstrip().startswith("["):
+            text = _without_array(text)
+            raw = text.encode()
         first, end = json.JSONDecoder().raw_decode(text, len(text) - len(text.lstrip()))
         if not isinstance(first, dict):
             raise ValueError
         rest = text[end:].strip()
         second = json.JSONDecoder().raw_decode(rest)[0] if rest else None
-    except (ValueError, EOFError, zlib.error, RecursionError, gzip.BadGzipFile) as error:
+    except (ValueError, RecursionError) as error:
         raise AnswerUnreadableError("It is cut off, or is not JSON") from error
     if "done" in first or ("id" in first and ("response" in first or "error" in first)):
         operation_id = str(first.get("id") or stem)
@@ -63,6 +67,31 @@ def read_saved(raw: bytes, stem: str) -> Answer:
         operation = json.dumps({"done": True, "id": operation_id}).encode()
         return Answer(operation_id, ApiVersion.V3, operation, raw)
     raise AnswerUnreadableError("It is neither a finished operation (API v2) nor what getRecognition gave (API v3)")
+
+
+def _without_array(text: str) -> str:
+    """Return what stands in a JSON array, as many clients save what getRecognition gives, one behind the other.
+
+    :raises ValueError: it is cut off, or is no JSON
+    """
+    found, at, decoder = [], text.index("[") + 1, json.JSONDecoder()
+    while True:
+        begin = _behind_space(text, at)
+        _, end = decoder.raw_decode(text, begin)
+        found.append(text[begin:end])
+        at = _behind_space(text, end)
+        if text[at : at + 1] != ",":
+            break
+        at += 1
+    if text[at:].strip() != "]":
+        raise ValueError("the array doesn't end")
+    return "\n".join(found)
+
+
+def _behind_space(text: str, at: int) -> int:
+    while text[at : at + 1] in (" ", "\t", "\r", "\n"):
+        at += 1
+    return at
 
 
 def _is_message(message: dict[str, Any]) -> bool:
