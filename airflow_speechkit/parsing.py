@@ -143,6 +143,8 @@ def _behind_space(text: str, at: int) -> int:
 
 
 def _why(error: Exception) -> str:
+    if isinstance(error, MalformedError):
+        return str(error)
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, UnicodeDecodeError):
@@ -151,4 +153,4 @@ def _why(error: Exception) -> str:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    raise MalformedError(f"{name} is not JSON")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airflow_speechkit.parsing import parse_code
+from airflow_speechkit.parsing import MalformedError, parse_code
 from airflow_speechkit.redaction import without_secrets
 
 
@@ -23,12 +23,12 @@ class ErrorStatus:
 def read_status(error: object) -> ErrorStatus | None:
     """Read an ``error``; None where it says nothing: ``null``, ``{}``, code 0 (OK) without a message.
 
-    :raises ValueError: it is something else than an object
+    :raises MalformedError: it is something else than an object
     """
     if error is None:
         return None
     if not isinstance(error, dict):
-        raise ValueError("an error is something else")
+        raise MalformedError("an error is something else")
     codes = (parse_code(error.get(name)) for name in ("code", "grpcCode", "grpc_code"))
     code = next((one for one in codes if one is not None), None)
     messages = (error.get(name) for name in ("message", "error_message"))

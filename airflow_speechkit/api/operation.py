@@ -85,7 +85,7 @@ def read_operation(raw: bytes) -> Operation:
         raise AnswerUnreadableError("The Operation's `done` is neither true nor false", operation_id=operation_id)
     try:
         error = read_status(envelope.get("error"))
-    except ValueError:
+    except MalformedError:
         raise AnswerUnreadableError("The Operation's `error` is no object", operation_id=operation_id) from None
     state = OperationState.FAILED if error else OperationState.DONE if done else OperationState.RUNNING
     return Operation(

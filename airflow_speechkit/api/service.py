@@ -265,7 +265,7 @@ def check_recognition(response: Response, operation_id: str) -> bytes:
         return response.body
     try:
         status = read_status(error) or ErrorStatus()
-    except ValueError:
+    except MalformedError:
         status = ErrorStatus(message=without_secrets(error)) if isinstance(error, str) else ErrorStatus()
     raise RecognitionFailedError(
         f"The result breaks off with an error{f' ({status.code})' if status.code is not None else ''}"

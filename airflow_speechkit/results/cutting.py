@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from airflow_speechkit.parsing import MalformedError, decode, parse_each
 from airflow_speechkit.results import chunks, words
 from airflow_speechkit.results.chunks import Chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -86,24 +87,23 @@ def cut_many(raws: Sequence[bytes], wording: Wording) -> list[Cut]:
     return [cuts[number] for number in range(len(raws))]
 
 
-def parse(cut: Cut, load: Callable[[str, Callable[[str], Any]], Any]) -> Any:
-    """Parse what is left of an answer, giving back what was cut out where it stood.
+def parse(cut: Cut) -> list[Any]:
+    """Parse what is left of an answer, JSON values one behind the other, giving back what was cut out where it stood.
 
-    :param load: parses a text with a ``parse_constant``
-    :raises ValueError: it isn't JSON
+    :raises MalformedError: it isn't JSON
     """
     blocks = iter(cut.blocks)
 
     def constant(name: str) -> range | Chunks:
         block = next(blocks, None) if name == _MARK.decode() else None
         if block is None:
-            raise ValueError(f"{name} is not JSON")
+            raise MalformedError(f"{name} is not JSON")
         return block
 
-    value = load(cut.rest.decode("utf-8-sig"), constant)
+    values = [value for value, _ in parse_each(decode(cut.rest), constant=constant)]
     if next(blocks, None) is not None:
-        raise ValueError("words stand where none can be")
-    return value
+        raise MalformedError("words stand where none can be")
+    return values
 
 
 def _groups(raws: Sequence[bytes], numbers: list[int]) -> Iterator[list[int]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from airflow_speechkit.errors import AnswerUnreadableError
-from airflow_speechkit.redaction import without_secrets
+from airflow_speechkit.parsing import SURPRISES, MalformedError, parse_code, parse_time, writable
 from airflow_speechkit.results.cutting import Cut, cut_many
 from airflow_speechkit.results.order import in_order
 from airflow_speechkit.results.reading import (
@@ -23,12 +22,13 @@ from airflow_speechkit.results.reading import (
 )
 from airflow_speechkit.results.schema import ANALYSES, RECOGNITIONS, Status, Tables
 from airflow_speechkit.results.speech import Speech
-from airflow_speechkit.results.texts import as_json, as_text, writable
-from airflow_speechkit.results.times import whole
+from airflow_speechkit.results.texts import as_json
 from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.status import read_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from airflow_speechkit.results.answer import Answer
     from airflow_speechkit.submission import Submission
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 BATCH_BYTES = 4 << 20
 
 #: What reading something else than documented ends in.
-_UNREADABLE = (ValueError, TypeError, AttributeError, RecursionError, OverflowError)
+UNREADABLE = (*SURPRISES, pa.ArrowException)
 
 _WORDINGS = {ApiVersion.V2: V2_WORDING, ApiVersion.V3: V3_WORDING}
 
@@ -105,19 +105,21 @@ def read_many(
     for version, wording in () if exact else _WORDINGS.items():
         ours = [number for number, (answer, _) in enumerate(answers) if answer.api_version is version]
         bodies = [_body(answers[number][0]) for number in ours]
-        cuts.update(zip(ours, cut_many(bodies, wording), strict=True))
+        # Whatever one of them does to the reader of columns, the plain one takes them all then.
+        with suppress(*UNREADABLE):
+            cuts.update(zip(ours, cut_many(bodies, wording), strict=True))
     readings: list[Reading | AnswerUnreadableError] = []
     for number, (answer, submission) in enumerate(answers):
         if number in cuts:
             try:
                 readings.append(_read(answer, submission, cuts.pop(number)))
                 continue
-            except _UNREADABLE:
+            except UNREADABLE:
                 # Whatever the columns can't hold is for the plain reader to take or to refuse.
                 pass
         try:
             readings.append(_read(answer, submission, Cut.nothing(_body(answer))))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             readings.append(_unreadable(answer, submission, error))
     return readings
 
@@ -144,7 +146,8 @@ def failed_row(submission: Submission, status: Status, code: int | None = None, 
     :param message: the error's text
     """
     facts = _facts(submission.operation_id, submission.settings.api_version, submission)
-    facts.update(status=status.value, error_code=code, error_message=None if message is None else writable(message))
+    said = None if message is None else writable(message)
+    facts.update(status=status.value, error_code=parse_code(code), error_message=said)
     return tables([Reading(submission.operation_id, facts, Speech(Cut.nothing(b"")), [])])
 
 
@@ -164,17 +167,10 @@ def _batches(
 
 
 def _unreadable(answer: Answer, submission: Submission | None, error: Exception) -> AnswerUnreadableError:
-    # The parser's own message can hold a piece of the answer: it is dropped.
-    if isinstance(error, json.JSONDecodeError):
-        reason = "is cut off, or is not JSON"
-    elif isinstance(error, (UnicodeDecodeError, RecursionError)):
-        reason = "is not UTF-8 JSON"
-    elif isinstance(error, (TypeError, AttributeError, OverflowError)):
-        reason = "can't be read: something in it has another type than documented"
-    else:
-        reason = f"can't be read: {error}"
+    # Any other error's own text can hold a piece of the answer.
+    why = str(error) if isinstance(error, MalformedError) else "something in it has another type than documented"
     return AnswerUnreadableError(
-        f"The answer {reason}",
+        f"The answer can't be read: {why}",
         operation_id=answer.operation_id,
         recording=submission.audio_uri if submission else None,
         todo="Look at the raw answer; within three days the service gives it again",
@@ -190,33 +186,30 @@ def _body(answer: Answer) -> bytes:
 def _read(answer: Answer, submission: Submission | None, cut: Cut) -> Reading:
     v3 = answer.api_version is ApiVersion.V3
     operation = read_operation(Cut.nothing(answer.operation) if v3 else cut)
-    error = operation.get("error")
+    error = read_status(operation.get("error"))
     heard = Heard(Speech(Cut.nothing(b"")))
     # A failed operation can carry a response too, and needn't be done: `error` comes first.
     if error is None:
         if operation.get("done") is not True:
-            raise ValueError("the operation is not done")
+            raise MalformedError("the operation is not done")
         if v3:
             if answer.recognition is None:
-                raise ValueError("what `getRecognition` answered is missing")
+                raise MalformedError("what `getRecognition` answered is missing")
             speakers = submission is not None and submission.settings.speaker_labeling
             heard = read_v3(cut, speakers=speakers)
             error = heard.error
         else:
             response = operation.get("response")
             if not isinstance(response, dict):
-                raise ValueError("the operation is done, but has no `response` (one of API v3 never has)")
+                raise MalformedError("the operation is done, but has no `response` (one of API v3 never has)")
             heard = read_v2(response, cut)
     facts = _facts(answer.operation_id, answer.api_version, submission, heard.speech)
     facts["created_at"] = _moment(operation.get("createdAt")) or facts["created_at"]
     facts["finished_at"] = _moment(operation.get("modifiedAt"))
     if error is not None:
-        if not isinstance(error, dict):
-            raise ValueError("an error is something else")
-        code = next((error[name] for name in ("code", "grpcCode", "grpc_code") if error.get(name) is not None), None)
         facts["status"] = Status.FAILED.value
-        facts["error_code"] = None if code is None else whole(code, bits=32)
-        facts["error_message"] = writable(without_secrets(as_text(error.get("message"))))
+        facts["error_code"] = error.code
+        facts["error_message"] = error.message or ""
     heard.speech.cut = heard.speech.cut.without_rest()
     return Reading(answer.operation_id, facts, heard.speech, heard.analyses)
 
@@ -228,11 +221,11 @@ def _facts(
     heard = speech.columns() if speech else None
     return {
         "operation_id": operation_id,
-        "audio_uri": submission.audio_uri if submission else None,
+        "audio_uri": writable(submission.audio_uri) if submission else None,
         "labels": as_json(dict(sorted(submission.labels.items())) if submission else {}),
         "api_version": ApiVersion(api_version).value,
-        "model": settings.model if settings else None,
-        "language": settings.language_asked if settings else None,
+        "model": writable(settings.model) if settings else None,
+        "language": writable(settings.language_asked) if settings and settings.language_asked else None,
         "channels": (submission.channels if submission else None) or (len(heard.channels) if heard else None) or None,
         "duration_ms": submission.duration_ms if submission else None,
         "utterances": len(heard.channel) if heard else 0,
@@ -249,15 +242,6 @@ def _facts(
 def _moment(text: Any) -> datetime | None:
     """Return an RFC 3339 time.
 
-    :raises ValueError: it is none
+    :raises MalformedError: it is none
     """
-    if text is None:
-        return None
-    if not isinstance(text, str):
-        raise ValueError("a moment is something else")
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        # Its own text would repeat what was said to be a moment.
-        raise ValueError("a moment is no RFC 3339 time") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return None if text is None else parse_time(text)

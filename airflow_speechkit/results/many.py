@@ -21,7 +21,7 @@ from airflow_speechkit.errors import (
     StorageError,
     WrongBeforeSendingError,
 )
-from airflow_speechkit.results.flatten import BATCH_BYTES, read_many, tables
+from airflow_speechkit.results.flatten import BATCH_BYTES, UNREADABLE, read_many, tables
 from airflow_speechkit.results.formats import FileFormat
 from airflow_speechkit.results.saved import read_saved
 from airflow_speechkit.results.schema import Tables
@@ -304,8 +304,17 @@ def _read_batch(batch: list[tuple[str, Loaded]]) -> _Batch:
         else:
             readings.append(reading)
             asked_for_by[answer.operation_id] = asked_for
-    if readings:
-        pieces.append(tables(readings))
+    try:
+        if readings:
+            pieces.append(tables(readings))
+    except UNREADABLE:
+        # One of them can't be made into rows: that one is left out, and no other.
+        for reading in readings:
+            try:
+                pieces.append(tables([reading]))
+            except UNREADABLE as error:
+                reason = f"No rows can be made of it ({type(error).__name__})"
+                unread.append(Unread(asked_for_by.pop(reading.operation_id), reason))
     for asked_for, one in batch:
         if isinstance(one, Unread):
             unread.append(one)

@@ -35,7 +35,8 @@ def in_order(operation_ids: Sequence[str], speeches: Sequence[Speech]) -> tuple[
     heard = Columns.joined(columns)
     operation = np.repeat(np.arange(len(speeches)), [len(one.channel) for one in columns])
     distinct = sorted(heard.channels, key=lambda channel: (channel[1] < 0, channel[1], channel[0]))
-    channel = np.array([distinct.index(one) for one in heard.channels], np.int64)[heard.channel]
+    place_of = {one: number for number, one in enumerate(distinct)}
+    channel = np.array([place_of[one] for one in heard.channels], np.int64)[heard.channel]
     alternatives, count = heard.alternatives, heard.count
     texts = [speech.all_words for speech in speeches]
     before = np.cumsum([0, *(len(text) for text in texts)])

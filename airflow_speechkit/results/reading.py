@@ -8,28 +8,29 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from airflow_speechkit.parsing import MalformedError, writable
+from airflow_speechkit.redaction import without_secrets
 from airflow_speechkit.results.chunks import Chunks
 from airflow_speechkit.results.cutting import Cut, parse
 from airflow_speechkit.results.schema import Analysis
 from airflow_speechkit.results.speech import Speech
-from airflow_speechkit.results.texts import as_json, as_text, writable
+from airflow_speechkit.results.texts import as_json, as_text
 from airflow_speechkit.results.times import duration_column, duration_ms, whole, whole_column
 from airflow_speechkit.results.words import Wording
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from airflow_speechkit.status import ErrorStatus, read_status
 
 V2_WORDING = Wording("startTime", "endTime", "word", b"s", 4, True, duration_column)
 V3_WORDING = Wording("startTimeMs", "endTimeMs", "text", b"", 0, False, whole_column)
 
 _ANALYSES = {
-    "classifierUpdate": Analysis.CLASSIFIER,
-    "speakerAnalysis": Analysis.SPEAKER,
-    "conversationAnalysis": Analysis.CONVERSATION,
-    "summarization": Analysis.SUMMARIZATION,
+    ("classifierUpdate", "classifier_update"): Analysis.CLASSIFIER,
+    ("speakerAnalysis", "speaker_analysis"): Analysis.SPEAKER,
+    ("conversationAnalysis", "conversation_analysis"): Analysis.CONVERSATION,
+    ("summarization", "summarization"): Analysis.SUMMARIZATION,
 }
+_ANALYSIS_NAMES = frozenset(name for names in _ANALYSES for name in names)
 _BOUNDARIES = {Analysis.SPEAKER: "speechBoundaries", Analysis.CONVERSATION: "conversationBoundaries"}
 _OF_ALL_CHANNELS = frozenset({Analysis.CONVERSATION, Analysis.SUMMARIZATION})
 
@@ -45,24 +46,26 @@ class Heard:
 
     speech: Speech
     analyses: list[dict[str, Any]] = field(default_factory=list)
-    error: dict[str, Any] | None = None
+    error: ErrorStatus | None = None
 
 
 def read_operation(cut: Cut) -> dict[str, Any]:
     """Parse an Operation.
 
-    :raises ValueError: it is no JSON object
+    :raises MalformedError: it is no JSON object
     """
-    operation = parse(cut, lambda text, constant: json.loads(text, parse_constant=constant))
-    if not isinstance(operation, dict):
-        raise ValueError("an operation is no JSON object")
-    return operation
+    values = parse(cut)
+    if not values:
+        raise MalformedError("it isn't JSON, or is cut off")
+    if len(values) != 1 or not isinstance(values[0], dict):
+        raise MalformedError("an operation is no JSON object, or something stands behind it")
+    return values[0]
 
 
 def read_v2(response: dict[str, Any], cut: Cut) -> Heard:
     """Read the ``response`` of a v2 operation. Without ``chunks`` nothing was recognised: silence.
 
-    :raises ValueError: it isn't what is documented
+    :raises MalformedError: it isn't what is documented
     """
     speech = Speech(cut)
     for chunk in _list(response.get("chunks")):
@@ -70,7 +73,7 @@ def read_v2(response: dict[str, Any], cut: Cut) -> Heard:
             speech.hear(chunk, lambda tag: (tag, _channel_index(tag, first=1)))
             continue
         if not isinstance(chunk, dict):
-            raise ValueError("a list of objects is something else")
+            raise MalformedError("a list of objects is something else")
         alternatives = _objects(chunk.get("alternatives"))
         if not alternatives:
             continue
@@ -85,21 +88,22 @@ def read_v3(cut: Cut, *, speakers: bool) -> Heard:
     """Read what ``getRecognition`` answered: JSON objects one after the other, on lines of their own or not.
 
     :param speakers: whether speaker labelling was asked for: the service then tells the speaker by the channel
-    :raises ValueError: it isn't what is documented
+    :raises MalformedError: it isn't what is documented
     """
     heard = Heard(Speech(cut))
     utterances: list[_Utterance] = []
     latest: dict[tuple[str, int], _Utterance] = {}
-    for stated in parse(cut, _stream):
+    for stated in parse(cut):
         if not isinstance(stated, dict):
-            raise ValueError("a message is no JSON object")
+            raise MalformedError("a message is no JSON object")
         if stated.get("error") is not None:
             return Heard(Speech(Cut.nothing(b"")), error=_error(stated["error"]))
         message = stated.get("result", stated)
         if not isinstance(message, dict):
-            raise ValueError("a message is no JSON object")
-        for name, kind in _ANALYSES.items():
-            if isinstance(found := _either(message, name, _snake(name)), dict):
+            raise MalformedError("a message is no JSON object")
+        # Most messages have none of them, and a result may have hundreds of thousands of messages.
+        for (name, snake), kind in () if _ANALYSIS_NAMES.isdisjoint(message) else _ANALYSES.items():
+            if isinstance(found := _either(message, name, snake), dict):
                 heard.analyses.append(_analysis(kind, found, message))
         update = message.get("final")
         refinement = _either(message, "finalRefinement", "final_refinement")
@@ -153,28 +157,11 @@ class _Utterance:
             )
 
 
-def _error(stated: Any) -> dict[str, Any]:
-    """Return an error as the status that it should be: whatever it is, the result broke off with it."""
+def _error(stated: Any) -> ErrorStatus:
+    """Read an error that may be anything: whatever it is, the result broke off with it."""
     if isinstance(stated, dict):
-        return stated
-    return {"message": stated if isinstance(stated, str) else json.dumps(stated)}
-
-
-def _stream(text: str, constant: Callable[[str], Any]) -> Iterator[Any]:
-    decoder = json.JSONDecoder(parse_constant=constant)
-    messages = []
-    at = _skip_space(text, 0)
-    while at < len(text):
-        message, at = decoder.raw_decode(text, at)
-        messages.append(message)
-        at = _skip_space(text, at)
-    return iter(messages)
-
-
-def _skip_space(text: str, at: int) -> int:
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at
+        return read_status(stated) or ErrorStatus()
+    return ErrorStatus(message=without_secrets(stated if isinstance(stated, str) else json.dumps(stated)))
 
 
 def _v2_word(word: dict[str, Any]) -> tuple[Any, int | None, int | None]:
@@ -253,23 +240,23 @@ def _snake(camel: str) -> str:
 def _object(value: Any) -> dict[str, Any]:
     """Return a message; one that is left out is empty.
 
-    :raises ValueError: it is something else
+    :raises MalformedError: it is something else
     """
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ValueError("an object is something else")
+        raise MalformedError("an object is something else")
     return value
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
     """Return a repeated message.
 
-    :raises ValueError: it is something else
+    :raises MalformedError: it is something else
     """
     for item in _list(value):
         if not isinstance(item, dict):
-            raise ValueError("a list of objects is something else")
+            raise MalformedError("a list of objects is something else")
     return value or []
 
 
@@ -277,5 +264,5 @@ def _list(value: Any) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise ValueError("a list of objects is something else")
+        raise MalformedError("a list of objects is something else")
     return value

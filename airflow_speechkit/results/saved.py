@@ -7,9 +7,10 @@ from typing import Any
 
 from airflow_speechkit.compressed import LARGEST_ANSWER_BYTES, check_size, inflated, is_gzip
 from airflow_speechkit.errors import AnswerUnreadableError
+from airflow_speechkit.parsing import decode, parse_each, writable
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.settings import ApiVersion
-from airflow_speechkit.submission import version_of
+from airflow_speechkit.submission import is_operation_id, version_of
 
 #: What v3's messages have in them: the reader takes either spelling, and any of them alone.
 _OF_MESSAGES = frozenset(
@@ -35,19 +36,22 @@ def read_saved(raw: bytes, stem: str, most_bytes: int = LARGEST_ANSWER_BYTES) ->
         if is_gzip(raw):
             raw = inflated(raw, most_bytes)
         check_size(len(raw), most_bytes)
-        text = raw.decode("utf-8-sig")
+        text = decode(raw)
         if text.lstrip().startswith("["):
             text = _without_array(text)
             raw = text.encode()
-        first, end = json.JSONDecoder().raw_decode(text, len(text) - len(text.lstrip()))
-        if not isinstance(first, dict):
-            raise ValueError
+        each = parse_each(text)
+        first, end = next(each, (None, 0))
+        second, _ = next(each, (None, 0))
         rest = text[end:].strip()
-        second = json.JSONDecoder().raw_decode(rest)[0] if rest else None
-    except (ValueError, RecursionError) as error:
-        raise AnswerUnreadableError("It is cut off, or is not JSON") from error
+    except (ValueError, RecursionError):
+        first = None
+    if not isinstance(first, dict):
+        # Not from within `except`: the parser's own error holds the answer.
+        raise AnswerUnreadableError("It is cut off, or is not JSON")
+    stem = writable(stem)
     if "done" in first or ("id" in first and ("response" in first or "error" in first)):
-        operation_id = str(first.get("id") or stem)
+        operation_id = first["id"] if is_operation_id(first.get("id")) else stem
         if second is not None:
             if first.get("response") is not None:
                 raise AnswerUnreadableError(
@@ -108,6 +112,6 @@ def _requested_id(message: dict[str, Any]) -> str | None:
     for session, request in (("sessionUuid", "userRequestId"), ("session_uuid", "user_request_id")):
         told = inner.get(session) if isinstance(inner, dict) else None
         request_id = told.get(request) if isinstance(told, dict) else None
-        if isinstance(request_id, str) and request_id not in ("", "undefined"):
-            return request_id
+        if is_operation_id(request_id) and request_id != "undefined":
+            return str(request_id)
     return None

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 #: How many bytes are looked at in one go: they stay in the processor's cache.
 _SPAN = 1 << 18
 
+#: No string is looked at for its end any further, in bytes: words and times are shorter, and longer ones are read
+#: plainly. Damaged answers have strings of megabytes.
+_LONGEST_STRING = 1024
+
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -50,11 +54,16 @@ def equal(data: Bytes, at: NDArray[Any], constant: bytes) -> Truths:
 
 
 def next_quote(data: Bytes, at: Integers) -> Integers:
-    """Find the first quote from each of these places on, eight bytes at a time; the data's end where there is none."""
+    """Find the first quote from each of these places on, eight bytes at a time.
+
+    :return: of each its place; the data's end where none is near: no word is that long
+    """
     found = np.full(len(at), len(data), np.int64)
     eights = np.ndarray((max(len(data) - 7, 0),), "<u8", data, strides=(1,))
     left = np.arange(len(at))
-    while len(left):
+    for _ in range(_LONGEST_STRING // 8):
+        if not len(left):
+            break
         inside = at < len(eights)
         if not inside.all():
             # No word of an answer begins or ends in its last eight bytes: there its brackets are closed.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from airflow_speechkit.parsing import MalformedError
 from airflow_speechkit.results.texts import as_text, text_array
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Speech:
 
         :param words: the range of words that were cut out, or the words themselves, or None
         :param read: takes a word apart into its text, start and end in milliseconds
-        :raises ValueError: the words are no words
+        :raises MalformedError: the words are no words
         """
         self._text.append(text)
         self._text_raw.append(text_raw)
@@ -134,7 +135,7 @@ class Speech:
         self._speaker.append(speaker)
         words = words or []
         if not isinstance(words, list):
-            raise ValueError("words are something else")
+            raise MalformedError("words are something else")
         if len(words) == 1 and isinstance(words[0], range):
             self._first.append(words[0].start)
             self._count.append(len(words[0]))
@@ -143,7 +144,7 @@ class Speech:
         self._count.append(len(words))
         for item in words:
             if not isinstance(item, dict):
-                raise ValueError("a word is something else")
+                raise MalformedError("a word is something else")
             word, start_ms, end_ms = read(item)
             self._word.append(as_text(word))
             self._start_ms.append(NO_TIME if start_ms is None else start_ms)

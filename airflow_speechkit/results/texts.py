@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from airflow_speechkit.parsing import MalformedError, writable
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -64,11 +66,6 @@ def text_array(values: list[Any]) -> pa.StringArray:
         return pa.array([None if value is None else writable(value) for value in values], pa.string())
 
 
-def writable(text: str) -> str:
-    """Replace halves of surrogate pairs, which can't be written, by U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def as_json(value: Any) -> str:
     """Write parsed JSON as one text that every database takes for JSON.
 
@@ -96,10 +93,10 @@ def _storable(value: Any) -> Any:
 def as_text(value: Any) -> str:
     """Return a JSON string; one that is left out is empty, as proto3 has it.
 
-    :raises ValueError: it is no string
+    :raises MalformedError: it is no string
     """
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError("a text is something else")
+        raise MalformedError("a text is something else")
     return value

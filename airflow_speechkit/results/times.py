@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from airflow_speechkit.parsing import MalformedError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -31,7 +33,7 @@ def duration_ms(value: Any) -> int | None:
     """Return a v2 time in milliseconds; None for one that is not given.
 
     :param value: ``"10.179s"``, or ``{"seconds": …, "nanos": …}`` from clients that asked over gRPC
-    :raises ValueError: it is neither
+    :raises MalformedError: it is neither
     """
     if value is None:
         return None
@@ -41,29 +43,29 @@ def duration_ms(value: Any) -> int | None:
     else:
         match = _DURATION.fullmatch(value) if isinstance(value, str) else None
         if match is None:
-            raise ValueError("a time is not a duration")
+            raise MalformedError("a time is not a duration")
         exact = Decimal(match[1])
     if abs(exact) > _LONGEST_S:
-        raise ValueError("a time is out of range")
+        raise MalformedError("a time is out of range")
     return int(exact.scaleb(3).quantize(Decimal(1), rounding=ROUND_HALF_EVEN))
 
 
 def whole(value: Any, *, bits: int = 64) -> int:
     """Return an integer of proto3's JSON: a string or a number; one that is left out is 0.
 
-    :raises ValueError: it is no whole number, or does not fit
+    :raises MalformedError: it is no whole number, or does not fit
     """
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise ValueError("a whole number is something else")
+        raise MalformedError("a whole number is something else")
     try:
         number = int(value)
     except ValueError:
         # Its own text would repeat what stands there.
-        raise ValueError("a whole number is something else") from None
+        raise MalformedError("a whole number is something else") from None
     if not -(2 ** (bits - 1)) < number < 2 ** (bits - 1):
-        raise ValueError("a whole number is out of range")
+        raise MalformedError("a whole number is out of range")
     return number
 
 

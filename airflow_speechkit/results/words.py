@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
 #: How many words are looked at in one go: their arrays stay in the processor's cache.
 _WORDS = 1 << 14
+
+#: So many arrays are looked at for a layout, and so many bytes of a word: an answer may have a million beginnings of
+#: words in it, and no end.
+_LEARN_FROM = 1000
+_LONGEST_WORD = 4096
 
 _ARRAY = re.compile(rb'"words"\s*:\s*\[\s*(?=\{)')
 _STRING = re.compile(rb'"([^"\\]*)"')
@@ -82,16 +88,16 @@ class Layout:
 
     @classmethod
     def learn(cls, raw: bytes, wording: Wording) -> Layout | None:
-        """Learn it from the first plain word that another one follows; None where there is none."""
-        for array in _ARRAY.finditer(raw):
-            end = raw.find(b"}", array.end()) + 1
+        """Learn it from the first plain word that another one follows; None where no array tells it."""
+        for array in islice(_ARRAY.finditer(raw), _LEARN_FROM):
+            end = raw.find(b"}", array.end(), array.end() + _LONGEST_WORD) + 1
             text = raw[array.end() : end]
             between = _BETWEEN.match(raw, end)
             if between is None or b"\\" in text:
                 continue
             try:
                 fields: list[tuple[str, Any]] = json.loads(text, object_pairs_hook=list)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             names = [name for name, _ in fields]
             if len(set(names)) != len(names) or any(isinstance(value, (list, dict)) for _, value in fields):

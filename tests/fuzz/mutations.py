@@ -60,7 +60,7 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 def mutate(value: Any, chance: random.Random) -> None:
     """Change one thing in a value: a field's value, its name, whether it is there, or how many there are."""
-    container, key = chance.choice(list(places(value)))
+    container, key = chance.choice(list(places(value)) or [([value], 0)])
     how = chance.randrange(10)
     if how < 6:
         container[key] = odd(chance)
@@ -99,9 +99,9 @@ def written(value: Any, chance: random.Random) -> bytes:
     if how == 0:
         return b"\xef\xbb\xbf" + raw
     if how == 1:
-        return raw[: chance.randrange(len(raw))]
+        return raw[: chance.randrange(len(raw) + 1)]
     if how == 2:
-        at = chance.randrange(len(raw))
+        at = chance.randrange(len(raw) + 1)
         return raw[:at] + bytes([chance.randrange(256)]) + raw[at + 1 :]
     if how == 3:
         return raw + chance.choice([b"\n", b"x", b"{}", raw])

@@ -72,7 +72,7 @@ def test_answers_that_cannot_be_had_or_read_are_reported_and_stop_nothing(tmp_pa
 
     manifest = write_many(load_some, IDS[:12], Folder.at(tmp_path), name="some")
     assert {one.operation_id: one.reason for one in manifest.unread} == {
-        "e03003": "The answer is cut off, or is not JSON",
+        "e03003": "The answer can't be read: it isn't JSON, or is cut off",
         "e03005": "The service has forgotten it",
         "e03006": "It can't be fetched (FileNotFoundError)",
         "e03008": "It is damaged",
@@ -159,7 +159,7 @@ def test_where_none_may_be_left_out_one_that_cannot_be_read_replaces_nothing(tmp
 
     write_many(load, IDS[:6], Folder.at(tmp_path), name="some")
     before = placed(tmp_path)
-    with pytest.raises(AnswerUnreadableError, match=r"1 of 6.*e03003: The answer is cut off") as raised:
+    with pytest.raises(AnswerUnreadableError, match=r"1 of 6.*e03003: The answer can't be read") as raised:
         write_many(load_some, IDS[:6], Folder.at(tmp_path), name="some", leave_out_unread=False)
     assert raised.value.retry_can_help is False
     assert "others are written" not in str(raised.value)
@@ -176,7 +176,7 @@ def test_an_operation_that_is_given_twice_has_its_rows_once(tmp_path, memory_byt
 
     manifest = write_many(load_file, files, Folder.at(tmp_path), name="all", memory_bytes=memory_bytes)
     assert {one.operation_id: one.reason for one in manifest.unread} == {
-        "broken/b.json": "The answer is cut off, or is not JSON",
+        "broken/b.json": "The answer can't be read: it isn't JSON, or is cut off",
         "again/a.json": "It holds operation e03001, as a.json does",
     }
     assert manifest.operations == 2

@@ -206,9 +206,9 @@ def test_a_recording_that_was_refused_is_a_row_too():
         (b'{"done":true,"response":{"chunks":[{"alternatives":[{"words":[1]}]}]}}', "a word"),
         (b'{"done":true,"response":{"chunks":[{"alternatives":[{"words":[-Infinity]}]}]}}', "Infinity"),
         (b'{"done":true,"response":{"chunks":[{"alternatives":[{"text":1}]}]}}', "a text"),
-        (b"[" * 100_000, "UTF-8 JSON"),
-        ('{"done":true,"response":{},"createdAt":"тайна"}'.encode(), "a moment"),
-        ('{"done":false,"error":{"code":"тайна"}}'.encode(), "a whole number"),
+        (b"[" * 100_000, "nested too deeply"),
+        ('{"done":true,"response":{},"createdAt":"тайна"}'.encode(), "a time"),
+        ('{"done":false,"error":{"code":"тайна"}}'.encode(), "not done"),
     ],
 )
 def test_what_is_no_answer_is_refused_without_telling_what_was_said(raw, what):
