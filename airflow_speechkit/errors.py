@@ -35,28 +35,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.parsing import writable
+from airflow_speechkit.redaction import clean_address, clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-def without_query(address: str) -> str:
-    """Cut the query and the fragment off a link, whose query may be a credential.
-
-    Keys and file names may have a ``?`` or ``#`` of their own, and in patterns they mean something: ``s3://`` and
-    ``file://`` addresses and paths stay as they are.
-    """
-    scheme, separator, _ = address.partition("://")
-    if not separator or scheme.strip().lower() in ("s3", "file"):
-        return address
-    return address.partition("?")[0].partition("#")[0]
 
 
 class SpeechKitError(Exception):
     """The root of the tree: says what happened, to which recording, and whether a retry can help.
 
     :param what: what happened, in one sentence, without secrets and without any transcript
-    :param recording: the recording's address (a link's query is dropped: it is a credential)
+    :param recording: the recording's address (its credentials are cut)
     :param operation_id: the operation it happened to
     :param todo: what a person can do about it
     :param retry: what a retry of the task will do
@@ -88,8 +77,8 @@ class SpeechKitError(Exception):
         if retry_can_help is not None:
             self.retry_can_help = retry_can_help
         # It goes into logs, XComs and records, as UTF-8.
-        self.what = writable(what)
-        self.recording = writable(without_query(recording)) if recording else None
+        self.what = clean_text(writable(what))
+        self.recording = clean_address(writable(recording)) if recording else None
         self.operation_id = operation_id
         self.todo = todo
         self.retry = retry
@@ -100,7 +89,7 @@ class SpeechKitError(Exception):
     def about_recording(self, recording: str) -> None:
         """Say which recording it happened to, if that isn't said yet."""
         if self.recording is None:
-            self.recording = writable(without_query(recording))
+            self.recording = clean_address(writable(recording))
             self.args = (self._text(),)
 
     def add_todo(self, todo: str) -> None:

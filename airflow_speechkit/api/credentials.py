@@ -101,10 +101,12 @@ class AuthorizedKey:
         try:
             return jwt.encode(claims, pem, algorithm="PS256", headers={"typ": "JWT", "kid": self.id})
         except (*SURPRISES, jwt.PyJWTError, UnsupportedAlgorithm):
-            raise ConnectionSettingsError(
-                "The authorized key's `private_key` isn't a private RSA key",
-                todo="Create a new authorized key, and paste its file unchanged",
-            ) from None
+            pass
+        # Not from within `except`: nobody knows what those errors hold.
+        raise ConnectionSettingsError(
+            "The authorized key's `private_key` isn't a private RSA key",
+            todo="Create a new authorized key, and paste its file unchanged",
+        )
 
 
 @dataclass(frozen=True)

@@ -65,17 +65,19 @@ def is_link_local(host: str | None) -> bool:
 
 
 def _checked(url: str, part: str) -> str:
-    # What was given isn't repeated: it may hold a password.
+    # What was given isn't repeated: it may hold a password. The parser's error does.
     try:
         split = urlsplit(url)
         host, port = split.hostname, split.port
     except ValueError:
-        raise ConnectionSettingsError(f"The address of `{part}` is no URL") from None
+        split = None
+    if split is None:
+        raise ConnectionSettingsError(f"The address of `{part}` is no URL")
     if split.scheme not in ("http", "https") or not host:
         raise ConnectionSettingsError(
             f"The address of `{part}` is no http(s) URL", todo="It looks like https://host or https://host:port"
         )
-    if split.username is not None or split.query or split.fragment or any(c.isspace() for c in url):
+    if "@" in url or split.query or split.fragment or any(c.isspace() for c in url):
         raise ConnectionSettingsError(f"The address of `{part}` has more than a host, a port and a path")
     if split.scheme == "http" and not (is_local(host) or (part == "metadata" and is_link_local(host))):
         raise ConnectionSettingsError(

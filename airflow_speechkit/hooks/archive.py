@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_speechkit.errors import QuotaExceededError, SettingsError
 from airflow_speechkit.hooks.storage import check_no_credentials
+from airflow_speechkit.redaction import clean_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -50,12 +51,13 @@ def archive_url(given: str | bool | None, hook: SpeechKitHook) -> str | None:
             "the operator, say 's3://my-bucket/speechkit-archive'. `archive=False` does without: then a retry or a "
             "second run pays again, and results that are not loaded within three days are gone",
         )
-    _check_archive(str(url))
-    scheme, separator, rest = str(url).partition("://")
+    url = clean_address(str(url))
+    _check_archive(url)
+    scheme, separator, rest = url.partition("://")
     if separator and scheme.lower().startswith("s3") and "@" not in rest.partition("/")[0]:
         # Written into the URL, since a trigger gets the URL alone.
         return f"{scheme}://{hook.aws_conn_id}@{rest}"
-    return str(url)
+    return url
 
 
 def _check_archive(url: str) -> None:

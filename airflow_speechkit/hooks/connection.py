@@ -229,10 +229,12 @@ def _key_file(path: str, name: str) -> AuthorizedKey:
         with open(path, encoding="utf-8") as file:
             return AuthorizedKey.from_json(file.read())
     except (OSError, UnicodeDecodeError) as error:
-        raise ConnectionSettingsError(
-            f"`{name}`: {path} can't be read ({type(error).__name__})",
-            todo="The file has to be where the task and the triggerer run, and readable there",
-        ) from None
+        kind = type(error).__name__
+    # Not from within `except`: a decoder's error holds the whole file.
+    raise ConnectionSettingsError(
+        f"`{name}`: {path} can't be read ({kind})",
+        todo="The file has to be where the task and the triggerer run, and readable there",
+    )
 
 
 def _endpoints(extra: Mapping[str, Any], host: str | None, port: int | None, schema: str | None) -> Endpoints:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError
+from airflow_speechkit.redaction import CUT, clean_address
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -77,6 +78,7 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
     :raises SettingsError: it has credentials in it, or no filesystem is known for such addresses
     :raises ConnectionSettingsError: there is no such connection, or it can't be read
     """
+    url = clean_address(url)
     check_no_credentials(url)
     scheme, authority = _parts(url)
     conn_id = None
@@ -96,7 +98,7 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
 
 
 def check_no_credentials(url: str, what: str = "An address") -> None:
-    """Check that what stands before the ``@`` of a URL is a connection id, and not the keys themselves.
+    """Check that what stands before the ``@`` of a URL is a connection id, and not the keys themselves, or `CUT`.
 
     Some tools write them like this. Here they would get into logs, messages and the triggerer's database.
 
@@ -104,11 +106,12 @@ def check_no_credentials(url: str, what: str = "An address") -> None:
     :raises SettingsError: there are credentials in it
     """
     scheme, authority = _parts(url)
-    # No bucket has a ':' in its name. A secret may have a '/' in it: then the '@' comes later.
-    if ":" in (authority if scheme in _S3 else authority.rpartition("@")[0]):
+    # No bucket has a ':' in its name.
+    user = authority.rpartition("@")[0]
+    if user == CUT or ":" in (authority if scheme in _S3 else user):
         raise SettingsError(
-            f"{what} ({scheme}://…) has something with a ':' where a connection id or a bucket's name belongs: it "
-            "looks like a key and its secret, which can't be given in an address",
+            f"{what} ({scheme}://…) has what looks like a key and its secret where a connection id or a bucket's name "
+            "belongs: they can't be given in an address, and are cut",
             todo=f"Put them into an Airflow connection, as its login and password, and write {scheme}://conn_id@bucket/"
             "folder. A secret that stood in a DAG, a template or a variable may have been seen: replace it",
         )
@@ -145,13 +148,21 @@ def _s3_hook(aws_conn_id: str) -> Any:
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
     hook = S3Hook(aws_conn_id=aws_conn_id)
+    unreadable = None
     try:
         found = bool(hook.conn_config)
+        endpoint = hook.conn_config.get_service_endpoint_url(service_name="s3") or ""
     except (TypeError, ValueError) as error:
+        unreadable = type(error).__name__
+    # Not from within `except`: a parser's error holds the whole extra.
+    if unreadable is not None:
         raise ConnectionSettingsError(
-            f"The extra of the connection {aws_conn_id!r} can't be read ({type(error).__name__})",
-            todo=_CONNECTION,
-        ) from None
+            f"The extra of the connection {aws_conn_id!r} can't be read ({unreadable})", todo=_CONNECTION
+        )
+    if "@" in endpoint:
+        raise ConnectionSettingsError(
+            f"The `endpoint_url` of the connection {aws_conn_id!r} has a user name or password in it", todo=_CONNECTION
+        )
     # Without `aws_default` the provider goes by the environment (AWS_ACCESS_KEY_ID, an instance's role), and so do we.
     if not found and aws_conn_id != DEFAULT_AWS_CONN_ID:
         raise ConnectionSettingsError(

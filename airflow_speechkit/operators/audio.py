@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.recordings.finding import Choice
+from airflow_speechkit.redaction import clean_address
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def addresses(audio: Any, bucket: str | None) -> str | list[str]:
             f"`bucket` is {place!r}, and has to be the name of a bucket", todo="Write it as bucket or conn_id@bucket"
         )
     if isinstance(audio, str):
-        return audio if _SCHEME.match(audio) else f"s3://{place}/{audio}"
+        return given[0] if _SCHEME.match(audio) else f"s3://{place}/{given[0]}"
     kept = [one for one in given if _SCHEME.match(one) or not one.endswith("/")]
     if len(kept) < len(given):
         log.info("Left out %s folder markers (keys that end in a slash)", f"{len(given) - len(kept):,}")
@@ -77,7 +78,8 @@ def audio_list(audio: Any) -> list[str]:
         )
     if not found:
         raise SettingsError("`audio` is an empty list", todo="Give it at least one recording, or a prefix")
-    return found
+    # What comes lazily, from a mapped upstream, was not cut when it was rendered.
+    return [clean_address(one) for one in found]
 
 
 def text_list(given: Any, name: str) -> list[str]:

@@ -12,12 +12,13 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.archive.batch import ToSubmit
-from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError, without_query
+from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError
 from airflow_speechkit.operators.audio import labels_for
 from airflow_speechkit.recordings.address import RecordingAddress, local_path, parse_address
 from airflow_speechkit.recordings.cost import billed_seconds
 from airflow_speechkit.recordings.finding import Choice, find_recordings, nothing_found
 from airflow_speechkit.recordings.pattern import is_pattern, parse_pattern
+from airflow_speechkit.redaction import clean_address
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Intake:
 
     def _failed(self, text: str, error: SpeechKitError) -> ToSubmit:
         return ToSubmit(
-            audio_uri=error.recording or without_query(text), version=None, settings=self.settings, error=error
+            audio_uri=error.recording or clean_address(text), version=None, settings=self.settings, error=error
         )
 
     def _item(self, address: RecordingAddress, stat: Stat) -> ToSubmit:

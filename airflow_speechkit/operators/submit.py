@@ -20,13 +20,13 @@ from airflow_speechkit.errors import (
     RecordingNotFoundError,
     SettingsError,
     SpeechKitError,
-    without_query,
 )
 from airflow_speechkit.operators.mapping import check_length
+from airflow_speechkit.rendering import CleanAddresses, cleaned
 from airflow_speechkit.settings import RecognitionSettings, member_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class SpeechKitSubmitOperator(BaseOperator):
+class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
     """Submit recordings for recognition, and return their operation ids through XCom.
 
     A recording that was submitted before with the same settings isn't paid for again: a retry, a cleared task,
@@ -49,8 +49,8 @@ class SpeechKitSubmitOperator(BaseOperator):
 
     :param audio: ``s3://bucket/key``, ``s3://conn_id@bucket/key``, an https link to Object Storage, a local file
         (with `upload_to`, or small ones with API v3), a list of these, or a prefix (``s3://bucket/2026-11-22/``)
-        or glob (``s3://bucket/**/*.ogg``) (templated). A link's query, which may be a credential, is dropped before
-        Airflow keeps the rendered value. An object whose key is the glob itself comes first, and is the only one then
+        or glob (``s3://bucket/**/*.ogg``) (templated). Credentials in an address (a password, a link's query) are
+        cut before Airflow keeps it. An object whose key is the glob itself comes first, and is the only one then
     :param bucket: where keys without ``s3://`` are, as ``S3ListOperator`` returns them: ``bucket`` or
         ``conn_id@bucket`` (templated)
     :param include: a glob or a list of them: which objects of prefixes and globs to take. ``*.ogg`` (without a slash)
@@ -121,6 +121,7 @@ class SpeechKitSubmitOperator(BaseOperator):
         "archive",
         "upload_to",
     )
+    address_fields = ("audio", "bucket", "archive", "upload_to")
     template_fields_renderers = {"labels": "json", "summarization": "json"}  # noqa: RUF012 - as Airflow declares it
     ui_color = "#fff3d6"
 
@@ -169,9 +170,8 @@ class SpeechKitSubmitOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # The DAG as Airflow keeps it has literal values in it; templates are cut once they are rendered.
-        self.audio = _without_queries(audio, templates=False)
-        self.bucket = bucket
+        self.audio = cleaned(audio)
+        self.bucket = cleaned(bucket)
         self.include = include
         self.exclude = exclude
         self.on_empty = on_empty
@@ -199,8 +199,8 @@ class SpeechKitSubmitOperator(BaseOperator):
         self.labels = labels
         self.speechkit_conn_id = speechkit_conn_id
         self.aws_conn_id = aws_conn_id
-        self.archive = archive
-        self.upload_to = upload_to
+        self.archive = cleaned(archive)
+        self.upload_to = cleaned(upload_to)
         self.reuse = reuse
         self.allow_unversioned = allow_unversioned
         self.on_lost_submission = on_lost_submission
@@ -376,26 +376,6 @@ class SpeechKitSubmitOperator(BaseOperator):
                 raise
             fail_without_archive(error, outcomes)
             raise
-
-    def _do_render_template_fields(
-        self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
-    ) -> None:
-        # Airflow calls this for mapped tasks too, and then shows and keeps what the fields hold.
-        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
-        if parent is self:
-            self.audio = _without_queries(self.audio)
-
-
-def _without_queries(audio: Any, *, templates: bool = True) -> Any:
-    """Cut the query off each link: that of a presigned one is a credential.
-
-    :param templates: whether to cut texts, too, that still look like templates, in which a ``?`` may be anything
-    """
-    if isinstance(audio, str):
-        return audio if not templates and ("{{" in audio or "{%" in audio) else without_query(audio)
-    if isinstance(audio, (list, tuple)):
-        return [_without_queries(one, templates=templates) for one in audio]
-    return audio
 
 
 def _new(archive: Archive, outcomes: Sequence[SubmitOutcome], receiver: Receiver) -> list[SubmitOutcome]:

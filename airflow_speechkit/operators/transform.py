@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperat
 
 from airflow_speechkit.errors import AnswerUnreadableError, NotFinishedError, ResultExpiredError, SettingsError
 from airflow_speechkit.operation_ids import operation_ids
+from airflow_speechkit.rendering import CleanAddresses, cleaned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 
 
-class SpeechKitTransformOperator(BaseOperator):
+class SpeechKitTransformOperator(CleanAddresses, BaseOperator):
     """Turn answers into the tables `recognitions`, `utterances`, `words` and `analyses`, as files.
 
     Returns where the files are and how many rows they have, never a row. The files are named after the
@@ -73,6 +74,7 @@ class SpeechKitTransformOperator(BaseOperator):
         "archive",
         "aws_conn_id",
     )
+    address_fields = ("target", "files", "archive")
     ui_color = "#dfe9f7"
 
     def __init__(
@@ -94,15 +96,15 @@ class SpeechKitTransformOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.target = target
+        self.target = cleaned(target)
         self.operation_id = operation_id
         self.operation_prefix = operation_prefix
-        self.files = files
+        self.files = cleaned(files)
         self.file_format = file_format
         self.partition_by_date = partition_by_date
         self.name = name
         self.speechkit_conn_id = speechkit_conn_id
-        self.archive = archive
+        self.archive = cleaned(archive)
         self.aws_conn_id = aws_conn_id
         self.memory_mib = memory_mib
         self.side_by_side = side_by_side

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
-from airflow_speechkit.errors import RecordingError, without_query
+from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.redaction import CUT, clean_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,6 +91,7 @@ def parse_address(text: str, storage_endpoints: Iterable[str]) -> RecordingAddre
     :param storage_endpoints: URLs or hosts of the storage that the service reads from; a link to another is refused
     :raises RecordingError: it is none of these
     """
+    text = clean_address(text)
     scheme, separator, rest = text.partition("://")
     if separator and scheme.lower() == "s3":
         conn_id, bucket, key = split_s3(rest, text)
@@ -98,7 +100,7 @@ def parse_address(text: str, storage_endpoints: Iterable[str]) -> RecordingAddre
         return _parse_link(text, storage_endpoints)
     raise RecordingError(
         "This isn't the address of a recording in Object Storage",
-        recording=_without_credentials(without_query(text)),
+        recording=text,
         todo=f"{_FORMS}. A local file needs `upload_to`",
     )
 
@@ -110,12 +112,9 @@ def split_s3(rest: str, text: str) -> tuple[str | None, str, str]:
     """
     authority, _, key = rest.partition("/")
     conn_id, has_conn_id, bucket = authority.rpartition("@")
-    if (has_conn_id and not conn_id) or ":" in authority:
-        # s3://key:secret@bucket is how some tools write credentials: these must not get any further. (A secret may
-        # have a slash in it, and then its '@' seems to stand in the key.)
-        raise RecordingError(
-            "What stands before the '@' isn't a connection id", recording=_without_credentials(text), todo=_FORMS
-        )
+    if (has_conn_id and conn_id in ("", CUT)) or ":" in authority:
+        # s3://key:secret@bucket is how some tools write credentials: these must not get any further.
+        raise RecordingError("What stands before the '@' isn't a connection id", recording=text, todo=_FORMS)
     return conn_id or None, bucket, key
 
 
@@ -158,22 +157,21 @@ def local_path(text: str) -> Path | None:
 
 
 def _parse_link(text: str, storage_endpoints: Iterable[str]) -> RecordingAddress:
-    bare = without_query(text)
-    scheme, _, rest = bare.partition("://")
+    scheme, _, rest = text.partition("://")
     authority, _, path = rest.partition("/")
+    if "@" in authority:
+        raise RecordingError("The link has a user name or password in it", recording=text, todo=_FORMS)
     try:
         place = _host_and_port(f"{scheme}://{authority}")
     except ValueError:
-        raise RecordingError("This link can't be read", recording=_without_credentials(bare), todo=_FORMS) from None
-    if "@" in authority:
-        raise RecordingError(
-            "The link has a user name or password in it", recording=_without_credentials(bare), todo=_FORMS
-        )
+        place = None
+    if place is None:
+        raise RecordingError("This link can't be read", recording=text, todo=_FORMS)
     try:
         path = unquote(path, errors="strict")
     except UnicodeDecodeError:
         raise RecordingError(
-            "The link's percent-encoding isn't UTF-8", recording=bare, todo="Encode the key as UTF-8"
+            "The link's percent-encoding isn't UTF-8", recording=text, todo="Encode the key as UTF-8"
         ) from None
     endpoints = tuple(storage_endpoints)
     for endpoint in endpoints:
@@ -188,7 +186,7 @@ def _parse_link(text: str, storage_endpoints: Iterable[str]) -> RecordingAddress
     hosts = ", ".join(sorted({_host_and_port(endpoint)[0] for endpoint in endpoints}))
     raise RecordingError(
         f"The service reads recordings from its Object Storage only ({hosts}), and this link leads elsewhere",
-        recording=bare,
+        recording=text,
         todo="Copy the recording into a bucket there, or set the connection's `storage_host` if that is the right host",
     )
 
@@ -198,7 +196,3 @@ def _host_and_port(url: str) -> tuple[str, int | None]:
     # http and https lead to the same objects: a scheme's own port counts as none.
     port = None if parts.port == _DEFAULT_PORTS.get(parts.scheme.lower()) else parts.port
     return parts.hostname or "", port
-
-
-def _without_credentials(text: str) -> str:
-    return re.sub(r"//(?:[^/]*:.*|[^/]*)@", "//", text, count=1, flags=re.DOTALL)

@@ -14,6 +14,7 @@ from functools import cached_property
 
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.address import check_bucket, check_no_nul, split_s3
+from airflow_speechkit.redaction import clean_address
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -81,6 +82,7 @@ def parse_pattern(text: str) -> RecordingPattern:
     :param text: ``s3://bucket/prefix/``, ``s3://conn_id@bucket/2026-*/*.ogg``
     :raises RecordingError: it isn't one
     """
+    text = clean_address(text)
     if not is_pattern(text):
         raise RecordingError(
             "This is neither a prefix nor a glob",

@@ -21,6 +21,7 @@ from airflow_speechkit.archive.layout import REFUSED_PREFIX
 from airflow_speechkit.errors import OperationNotFoundError, SettingsError, SpeechKitError, StorageError
 from airflow_speechkit.hooks.archive import read_each
 from airflow_speechkit.operation_ids import operation_ids
+from airflow_speechkit.rendering import CleanAddresses, cleaned
 from airflow_speechkit.sensors.checking import Checker, HowEnded
 from airflow_speechkit.sensors.expectation import allowance_of, compact, perhaps_not_deleted, waiting_for
 from airflow_speechkit.sensors.failures import MOST_NAMED, archived_failures, failures_together, service_failures
@@ -48,7 +49,7 @@ DEFAULT_TIMEOUT = timedelta(hours=26)
 BACKSTOP = timedelta(minutes=5)
 
 
-class SpeechKitRecognitionSensor(BaseSensorOperator):
+class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
     """Wait until one operation, or each of many, has ended and its answer is archived.
 
     Returns the operation ids through XCom, never a result. All three ways of waiting (deferred, ``poke``,
@@ -78,6 +79,7 @@ class SpeechKitRecognitionSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("operation_id", "speechkit_conn_id", "archive")
+    address_fields = ("archive",)
     ui_color = "#fff3d6"
 
     def __init__(
@@ -99,7 +101,7 @@ class SpeechKitRecognitionSensor(BaseSensorOperator):
         super().__init__(poke_interval=60 if poke_interval is None else poke_interval, timeout=timeout, **kwargs)
         self.operation_id = operation_id
         self.speechkit_conn_id = speechkit_conn_id
-        self.archive = archive
+        self.archive = cleaned(archive)
         self.deferrable = (
             conf.getboolean("operators", "default_deferrable", fallback=False) if deferrable is None else deferrable
         )

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError, SpeechKitError
+from airflow_speechkit.rendering import CleanAddresses, cleaned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.transfers.warehouse import Warehouse
 
 
-class SpeechKitToSqlOperator(BaseOperator):
+class SpeechKitToSqlOperator(CleanAddresses, BaseOperator):
     """Load the tables of a transform into a database, in place of what it has of the same operations.
 
     All of it happens in one transaction: a run that fails leaves nothing behind, one that is repeated doubles
@@ -45,6 +46,7 @@ class SpeechKitToSqlOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("tables", "conn_id", "schema", "table_prefix")
+    address_fields = ("tables",)
     ui_color = "#cfe8d8"
 
     def __init__(
@@ -63,7 +65,7 @@ class SpeechKitToSqlOperator(BaseOperator):
         super().__init__(**kwargs)
         if isinstance(tables, (list, tuple)) and not tables:
             raise SettingsError("`tables` is an empty list", todo="Give it what SpeechKitTransformOperator returns")
-        self.tables = tables
+        self.tables = cleaned(tables)
         self.conn_id = conn_id
         self.schema = schema
         self.table_prefix = table_prefix

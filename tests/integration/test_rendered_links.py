@@ -1,4 +1,4 @@
-"""Airflow keeps what templates were rendered to, and the DAG: a presigned link's credential is in neither."""
+"""Airflow keeps what templates were rendered to, and the DAG: a credential in an address is in neither."""
 
 from __future__ import annotations
 
@@ -40,6 +40,65 @@ with DAG("links", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), ca
         labels=[{"call_id": "1"}]
     )
 """
+
+
+PASSWORD = "5ecretpassw0rd"
+
+PASSWORDS_FILE = """
+from datetime import UTC, datetime
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from airflow_speechkit.operators.transform import SpeechKitTransformOperator
+from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
+from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
+
+KEYS, USER = "s3://KEY:PASSWORD@BUCKET/1.ogg", "https://user:PASSWORD@storage.yandexcloud.net/BUCKET/1.ogg"
+TEMPLATE = "{{ var.value.address }}"
+MANIFEST = {"format": "csv", "name": "n", "tables": {"recognitions": {"paths": [KEYS], "rows": 1}}}
+
+with DAG("passwords", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False) as dag:
+    SpeechKitSubmitOperator(task_id="keys", audio=KEYS)
+    SpeechKitSubmitOperator(task_id="user", audio=[USER, KEYS + "{{ ds }}", USER + "{{ ds }}"])
+    SpeechKitSubmitOperator(task_id="schemeless", audio="storage.yandexcloud.net/BUCKET/1.ogg?X-Amz-Signature=PASSWORD")
+    SpeechKitSubmitOperator(task_id="templated", audio=[TEMPLATE], upload_to=TEMPLATE, bucket=TEMPLATE)
+    SpeechKitSubmitOperator(task_id="archive", audio="s3://BUCKET/1.ogg", archive=TEMPLATE)
+    SpeechKitSubmitOperator(
+        task_id="signed", audio="s3://BUCKET/none.ogg", archive="s3://BUCKET/archive?X-Amz-Signature=PASSWORD"
+    )
+    SpeechKitSubmitOperator.partial(task_id="mapped", archive=KEYS).expand(audio=[USER, TEMPLATE])
+    SpeechKitSubmitOperator.partial(task_id="mappings").expand_kwargs([{"audio": USER, "archive": KEYS}])
+    SpeechKitRecognitionSensor(task_id="wait", operation_id="e03", archive=KEYS)
+    SpeechKitRecognitionSensor(task_id="wait_templated", operation_id="e03", archive=TEMPLATE)
+    SpeechKitTransformOperator(task_id="rows", operation_id="e03", target=KEYS, archive=TEMPLATE)
+    SpeechKitTransformOperator(task_id="saved", files=[KEYS, TEMPLATE], target=TEMPLATE)
+    SpeechKitToSqlOperator(task_id="load", tables=[MANIFEST])
+"""
+
+
+def test_nothing_that_airflow_keeps_or_logs_has_a_password(
+    local_airflow: LocalAirflow, emulator: EmulatorProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "passwords.py").write_text(
+        PASSWORDS_FILE.replace("PASSWORD", PASSWORD).replace("BUCKET", emulator.bucket)
+    )
+    run = local_airflow.run(
+        "passwords",
+        environment={
+            **airflow_connections(emulator, tmp_path / "archive"),
+            "AIRFLOW_VAR_ADDRESS": f"s3://KEY:{PASSWORD}@{emulator.bucket}/1.ogg",
+        },
+        dags=tmp_path,
+    )
+    assert run.state == "failed", run.log[-5000:]
+    assert set(run.tasks.values()) == {"failed"}, run.tasks
+    assert PASSWORD not in run.log
+    with closing(sqlite3.connect(run.database)) as connection:
+        # The DAG's own file is kept as it is written.
+        kept = [line for line in connection.iterdump() if not line.startswith('INSERT INTO "dag_code"')]
+    assert not [line for line in kept if PASSWORD in line]
+    assert sum(line.startswith('INSERT INTO "rendered_task_instance_fields"') for line in kept) >= len(run.tasks)
 
 
 def test_no_rendered_field_and_no_literal_has_a_links_query(

@@ -32,15 +32,15 @@ def is_audio(head: bytes) -> bool:
 
     :param head: its first `HEAD_BYTES`, or all of it
     """
-    if head[:4] == b"OggS" or head[:3] == b"ID3" or (head[:4] == b"RIFF" and head[8:12] == b"WAVE"):
+    if head[:4] == b"OggS" or (head[:4] == b"RIFF" and head[8:12] == b"WAVE"):
         return True
     foreign = foreign_format(head)
     if foreign is not None:
         return not foreign.endswith(_SILENT)
     try:
-        return read_mp3(_Head(head), len(head)) is not None
+        return read_mp3(_Head(head), len(head), exact=False) is not None
     except RecordingError:
-        # An MP3 that is found to be cut off is one.
+        # Cut off, without sound, or another kind of MPEG audio: audio all the same.
         return True
 
 

@@ -93,7 +93,7 @@ def test_other_regions_and_the_emulator_are_storage_when_the_connection_says_so(
         ("s3://AKIA:SECRET@calls/1.ogg", "isn't a connection id"),
         ("s3://AKIA:SEC/RET+SECRET@calls/1.ogg", "isn't a connection id"),
         ("gs://AKIA:SEC/RET+SECRET@calls/1.ogg", "isn't the address"),
-        ("https://AKIA:SEC/RET+SECRET@storage.yandexcloud.net/calls/1.ogg", "can't be read"),
+        ("https://AKIA:SEC/RET+SECRET@storage.yandexcloud.net/calls/1.ogg", "user name or password"),
         ("s3://@calls/1.ogg", "isn't a connection id"),
         ("s3://calls", "no key"),
         ("s3://calls/", "no key"),

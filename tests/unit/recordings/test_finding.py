@@ -68,7 +68,7 @@ def test_a_prefix_of_recordings_alone_says_nothing(client: Any, caplog: pytest.L
     [
         ogg(),
         mp3(),
-        b"ID3\4\0\0\0\0\xff\0" + bytes(20_000) + mp3(),
+        b"ID3\4\0\0\0\x01\x1c\x20" + bytes(20_000) + mp3(),
         wav(),
         b"fLaC" + bytes(100),
         b"\0\0\0\x20ftypM4A " + bytes(100),
