@@ -1,0 +1,61 @@
+"""What damaged answers cost the reader of columns, against the plain reader: CPU time for a megabyte, and its ratio.
+
+    python benchmarks/damaged_answers.py
+
+The reader of columns looks for words before it gives a damaged answer up to the plain one, which stops at the first
+byte that is wrong. So the ratio is large where the plain one has nothing to do: what counts then is the first column.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from airflow_speechkit.errors import AnswerUnreadableError
+from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.results.flatten import flatten
+from airflow_speechkit.settings import ApiVersion
+
+MB = 1_000_000
+ROUNDS = 3
+WORD = '{"startTime":"0s","endTime":"1s","word":"да","confidence":1}'
+WORDS = f'{{"alternatives":[{{"words":[{WORD},{WORD}'
+CHUNK = f'{WORDS}],"text":"Да","confidence":1}}],"channelTag":"1"}}'
+ODD = '{"alternatives":[{"words":[],"text":"\\"a"}],"channelTag":"1"}'
+HEAD = '{"done":true,"id":"e03x","response":{"chunks":['
+
+ANSWERS = {
+    "whole": HEAD + ",".join([CHUNK] * (MB // len(CHUNK.encode()))) + "]}}",
+    "whole, every second chunk odd": HEAD + ",".join([CHUNK, ODD] * (MB // len((CHUNK + ODD).encode()))) + "]}}",
+    "cut off": HEAD + ",".join([CHUNK] * (MB // len(CHUNK.encode())))[:-100],
+    "two words, then zeros": f'{HEAD}{WORDS},{{"startTime":"{"0" * MB}',
+    "a word of a megabyte": f'{HEAD}{WORDS},{{"startTime":"1s","endTime":"1s","word":"{"a" * MB}"}}]}}]}}]}}}}',
+    "arrays that begin": HEAD + '"words":[{' * (MB // 10),
+    "words that begin": f"{HEAD}{WORDS}," + '{"startTime":"' * (MB // 14),
+    "braces": f"{HEAD}{WORDS}," + "{" * MB,
+    "digits": f'{HEAD}{WORDS}],"text":"a","confidence":{"1" * MB}',
+}
+
+
+def cpu_s(raw: bytes, *, exact: bool) -> float:
+    """Return the best of some rounds."""
+    best = float("inf")
+    for _ in range(ROUNDS):
+        begin = time.process_time()
+        with suppress(AnswerUnreadableError):
+            flatten(Answer("e03x", ApiVersion.V2, raw), exact=exact)
+        best = min(best, time.process_time() - begin)
+    return best
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"{'1 MB of':<32}{'columns, ms':>12}{'plain, ms':>12}{'ratio':>8}")
+    for name, text in ANSWERS.items():
+        raw = text.encode()
+        columns, plain = (cpu_s(raw, exact=exact) * 1000.0 * MB / len(raw) for exact in (False, True))
+        print(f"{name:<32}{columns:>12.1f}{plain:>12.1f}{columns / plain:>8.1f}")
+
+
+if __name__ == "__main__":
+    main()
