@@ -235,7 +235,7 @@ def test_a_local_file_that_changes_or_goes_while_it_waits_to_be_sent_is_not_sent
     settings = RecognitionSettings(api_version=ApiVersion.V3)
     with SpeechKitHook() as hook, overheard(desk) as bodies:
         intake = Intake(hook, settings, "aws_default")
-        (item,) = intake.recordings([str(call)], None)
+        (item,) = intake.recordings(intake.find([str(call)]), None)
         call.write_bytes(wav(2))
         with pytest.raises(RecordingError, match="changed"):
             intake.send(item.link, item.settings)
