@@ -10,18 +10,21 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import psutil
 
-from tests.faults.gate import Gate
+from tests.faults.gate import Deed, Gate, Rule
 from tests.faults.matrix import Scene
 from tests.faults.row import Meeting
 from tests.faults.world import ARCHIVES, LAKE, SAMPLES, World
+from tests.fixtures.leash import is_running
 
 if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
 
-PATIENCE_S = 300
+#: Far more than anything takes, also on a machine that is busy with something else.
+PATIENCE_S = 900
 LOOK_EVERY_S = 1.5
 
 #: What the service takes for a recognition, in seconds of its own clock, sixty of which are a second of ours.
@@ -52,6 +55,7 @@ class Job:
         self.slug = scene.slug
         self.storage = Gate(world.storage_port)
         self.warehouse = Gate(world.postgres.port)
+        self._service: Gate | None = None
         self._meeting = meeting
         self._clock = clock
         self._long = False
@@ -65,8 +69,9 @@ class Job:
     def shut_down(self) -> None:
         """Close the gates for good, and keep nobody waiting."""
         self._leave_clock()
-        self.storage.close()
-        self.warehouse.close()
+        for gate in (self.storage, self.warehouse, self._service):
+            if gate is not None:
+                gate.close()
 
     # Before and while it runs
 
@@ -90,7 +95,8 @@ class Job:
                 self.emulator.put(self.key(name), (SAMPLES / "message.ogg").read_bytes(), said)
         self.world.add_storage(self._storage_conn_id, self.storage.url)
         self.world.add_warehouse(self._warehouse_conn_id, self.warehouse.port)
-        self.world.add_speechkit(self._speechkit_conn_id, self._storage_conn_id, **credential)
+        url = self._service.url if self._service is not None else self.emulator.url
+        self.world.add_speechkit(self._speechkit_conn_id, self._storage_conn_id, url, **credential)
         self._on_disk = on_disk
         self.dag_id = f"recordings_to_rows_{way}"
         conf = {
@@ -180,6 +186,14 @@ class Job:
 
         self.until("a check to be answered 401", refused)
 
+    def hold_submits(self, name: str = "", *, times: int = 1) -> Rule:
+        """Hold requests to submit this recording, or any, on their way to the service. Call it before `start`.
+
+        The client gives up after a minute. Whoever kills it by then or later: the request is lost either way.
+        """
+        self._service = Gate(urlsplit(self.emulator.url).port or 80)
+        return self._service.add(Deed.HOLD, re.escape(self.key(name) if name else f"{self.slug}/"), times=times)
+
     def fault_on_submits(self, kind: str | int, **more: Any) -> int:
         """Plan a fault for requests that submit one of the recordings."""
         return self.emulator.fault(kind, **{"on": "submit", "match": f"{self.slug}/", **more})
@@ -211,7 +225,8 @@ class Job:
         processes = self.worker(task_id)
         for process in processes:
             process.kill()
-        psutil.wait_procs(processes, timeout=10)
+        # A dead one may stay as a zombie for as long as its parent lives.
+        self.until("the worker to be dead", lambda: not any(is_running(one) for one in processes))
 
     # What is there
 
@@ -357,7 +372,7 @@ class Job:
             self.emulator.url + path, headers={"Authorization": f"Api-Key {self.emulator.api_key}"}
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=30) as answer:
+        with opener.open(request, timeout=PATIENCE_S) as answer:
             return bytes(answer.read())
 
     def _answered(self, outcome: str) -> set[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tests.faults.matrix import Scene
 
-LONGEST_WAIT_S = 400
+LONGEST_WAIT_S = 1200
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ from tests.faults.row import Ending
 assert scenes.ALL, "the scenes enter themselves when they are imported"
 
 
+# The first of a row waits for all of it.
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.id)
 def test_fault(scene: Scene, ending_of: Callable[[Scene], Ending]) -> None:
     error = ending_of(scene).error

@@ -27,7 +27,7 @@ LAKE = "lake"
 #: As many task processes as there are scenes and dead workers, whose places LocalExecutor does not give back.
 SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "24",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
 }
 
 
@@ -52,8 +52,8 @@ class World:
             self.emulator.s3().create_bucket(Bucket=bucket)
         self.airflow.add_dag(Path(__file__).parent / "dags" / "recordings_to_rows.py")
 
-    def add_speechkit(self, conn_id: str, aws_conn_id: str, **credential: Any) -> None:
-        """Make a connection to the emulator.
+    def add_speechkit(self, conn_id: str, aws_conn_id: str, url: str, **credential: Any) -> None:
+        """Make a connection to the emulator, by way of the URL.
 
         :param credential: fields of its extra; the API key is taken without any
         """
@@ -64,7 +64,7 @@ class World:
             "checks_per_second": 100,
             **(credential or {"api_key": self.emulator.api_key}),
         }
-        self.airflow.add_connection(conn_id, "speechkit", host=self.emulator.url, extra=json.dumps(extra))
+        self.airflow.add_connection(conn_id, "speechkit", host=url, extra=json.dumps(extra))
 
     def add_storage(self, conn_id: str, url: str) -> None:
         """Make a connection to the bucket's server, by way of the URL."""
@@ -127,7 +127,7 @@ class World:
             },
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=900,
             check=False,
         )
         assert done.returncode == 0, f"airflow-speechkit {arguments}: {done.stdout[-2000:]}{done.stderr[-2000:]}"

@@ -21,7 +21,7 @@ import pytest
 from airflow_speechkit.demo.run import missing_files
 from tests.fixtures.environment import ROOT
 
-PATIENCE_S = 300
+PATIENCE_S = 600
 MARK = "SPEECHKIT_DEMO_TEST"
 TABLES = ("recognitions", "utterances", "words")
 

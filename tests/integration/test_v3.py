@@ -75,7 +75,7 @@ def submit(audio: Any, **kwargs: Any) -> Any:
 
 
 def wait(operation_id: Any, mode: str = "deferred", **kwargs: Any) -> Any:
-    sensor = partial(SpeechKitRecognitionSensor, task_id="wait", poke_interval=0.2, timeout=60)
+    sensor = partial(SpeechKitRecognitionSensor, task_id="wait", poke_interval=0.2, timeout=600)
     return wait_for(sensor(operation_id=operation_id, **MODES[mode], **kwargs))
 
 

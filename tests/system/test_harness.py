@@ -43,7 +43,7 @@ def test_deferred_tasks_resume_in_another_triggerer_when_theirs_was_killed(
     real_airflow.kill(Component.TRIGGERER)
     real_airflow.launch(Component.TRIGGERER)
     # What was killed stays a zombie until its parent has looked: that takes a moment.
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    _, alive = psutil.wait_procs(processes, timeout=600)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
     let_go(tmp_path)
     assert real_airflow.wait_for_run(DAG_ID, deferred_run) == "success"

@@ -38,7 +38,7 @@ def cancelled(emulator: EmulatorProcess, *ids: str) -> list[str]:
     return [one for one in ids if any(one in path for path in paths)]
 
 
-def wait_until(so: Any, what: str, timeout_s: float = 90) -> None:
+def wait_until(so: Any, what: str, timeout_s: float = 600) -> None:
     deadline = time.monotonic() + timeout_s
     while not so():
         assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"

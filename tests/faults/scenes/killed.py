@@ -43,11 +43,12 @@ def worker_before_it_is_sent(job: Job) -> None:
     window=True,
 )
 def worker_with_request_under_way(job: Job) -> None:
-    slow = job.fault_on_submits("slow", match=job.key("first"), seconds=20)
+    held = job.hold_submits("first")
     job.start()
-    job.until_fired(slow)
+    job.until("its request to be under way", held.struck.is_set)
     job.until("the other to be on record", lambda: len(list(job.archive.operations())) == 1)
     job.kill_worker("submit")
+    held.let_go()
     job.outlive_leases()
     job.until("the service to take it", lambda: len(job.billed()) == 2)
     job.adopt(job.expect_lost(accepted=2))
@@ -190,11 +191,12 @@ def scheduler_while_it_submits(job: Job) -> None:
     window=True,
 )
 def scheduler_with_request_under_way(job: Job) -> None:
-    slow = job.fault_on_submits("slow", match=job.key("first"), seconds=20)
+    held = job.hold_submits("first")
     job.start()
-    job.until_fired(slow)
+    job.until("its request to be under way", held.struck.is_set)
     job.until("the other to be on record", lambda: len(list(job.archive.operations())) == 1)
     job.meet(lambda: job.airflow.kill(Component.SCHEDULER))
+    held.let_go()
     job.outlive_leases()
     job.until("the service to take it", lambda: len(job.billed()) == 2)
     job.meet(lambda: job.airflow.launch(Component.SCHEDULER))
@@ -290,7 +292,7 @@ def service_away_at_submit(job: Job) -> None:
     window=True,
 )
 def service_killed_with_request_under_way(job: Job) -> None:
-    slow = job.fault_on_submits("slow", times=2, seconds=120)
+    slow = job.fault_on_submits("slow", times=2, seconds=3600)
     job.start()
     job.until_fired(slow, times=2)
     while_the_service_is_away(job, "nothing")
@@ -320,7 +322,7 @@ def service_away_while_waiting(job: Job) -> None:
 )
 def service_killed_while_archiving(job: Job) -> None:
     # The only one of its row that asks for results of v3.
-    slow = job.emulator.fault("slow", on="recognition", times=0, seconds=120)
+    slow = job.emulator.fault("slow", on="recognition", times=0, seconds=3600)
     job.start("with_v3")
     job.until_fired(slow)
     while_the_service_is_away(job, "nothing")

@@ -6,7 +6,6 @@ privileges and on any machine; the first write that would need room fails, as on
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -19,6 +18,7 @@ from tests.faults.scenes.requests import ANSWER_READ, OUTCOME_READ, RECORDING_LO
 from tests.fixtures.airflow import Component
 
 ARCHIVED_LATER = "can't be archived yet"
+NOT_ON_RECORD = "can't be put on record"
 
 
 @contextmanager
@@ -60,12 +60,12 @@ def disk_full_at_the_claim(job: Job) -> None:
     "full when the operations' ids come back: they are kept in hand until there is room to write them down.",
 )
 def disk_full_at_the_record(job: Job) -> None:
-    slow = job.fault_on_submits("slow", times=2, seconds=6)
+    held = job.hold_submits(times=2)
     job.start(on_disk=True)
-    job.until_fired(slow, times=2)
+    job.until("both requests to be under way", lambda: held.fired == 2)
     with full_disk(job.worker("submit")[1:]):
-        job.until("the service to take both", lambda: len(job.billed()) == 2)
-        time.sleep(3)
+        held.let_go()
+        job.until_log("submit", NOT_ON_RECORD)
         assert list(job.archive.operations()) == []
     job.expect_whole()
 
@@ -108,12 +108,12 @@ def archive_gone_at_the_start(job: Job) -> None:
     "gone when the operations' ids come back: they are kept in hand until it can be written.",
 )
 def archive_gone_at_the_record(job: Job) -> None:
-    slow = job.fault_on_submits("slow", times=2, seconds=6)
+    held = job.hold_submits(times=2)
     job.start()
-    job.until_fired(slow, times=2)
+    job.until("both requests to be under way", lambda: held.fired == 2)
     job.storage.close()
-    job.until("the service to take both", lambda: len(job.billed()) == 2)
-    time.sleep(3)
+    held.let_go()
+    job.until_log("submit", NOT_ON_RECORD)
     job.storage.open()
     job.expect_whole()
 

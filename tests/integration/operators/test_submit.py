@@ -292,8 +292,8 @@ def test_without_an_archive_nothing_is_tried_again_after_a_lost_one_whatever_end
 
     def send(self: Intake, link: str, settings: RecognitionSettings) -> Any:
         if link.endswith("/3.ogg"):
-            assert sent.acquire(timeout=30)
-            assert sent.acquire(timeout=30)
+            assert sent.acquire(timeout=600)
+            assert sent.acquire(timeout=600)
             raise AuthenticationError("The key was refused", http_status=401)
         try:
             return sends(self, link, settings)

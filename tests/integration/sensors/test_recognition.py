@@ -23,6 +23,7 @@ from airflow_speechkit.errors import (
     SettingsError,
 )
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from airflow_speechkit.polling import outage
 from tests.fixtures.direct import Desk
 from tests.integration.sensors.modes import MODES, sensor, wait
 
@@ -48,6 +49,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 def brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeping, "FIRST_PAUSE_S", 0.2)
     monkeypatch.setattr(keeping, "LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr(outage, "_FIRST_BACKOFF_S", 0.2)
 
 
 def test_one_finished_operation_is_handed_on_and_archived(desk: Desk, mode: str) -> None:
@@ -203,7 +205,7 @@ def test_errors_of_single_checks_are_survived(desk: Desk, mode: str) -> None:
     desk.emulator.fault(500, on="operation")
     desk.emulator.fault("garbage", on="operation")
     desk.emulator.fault("drop_after", on="operation")
-    assert wait(mode, operation_id, timeout=300) == operation_id
+    assert wait(mode, operation_id, timeout=3600) == operation_id
 
 
 @pytest.mark.usefixtures("brief_pauses")
@@ -211,8 +213,7 @@ def test_errors_of_single_checks_are_survived(desk: Desk, mode: str) -> None:
 def test_a_refusal_is_survived_whichever_way_the_task_waits(desk: Desk, mode: str, status: int) -> None:
     (operation_id,) = desk.emulator.stand_ins()
     desk.emulator.fault(status, on="operation", times=2)
-    # The poller of the triggerer has pauses of its own.
-    assert wait(mode, operation_id, timeout=300) == operation_id
+    assert wait(mode, operation_id, timeout=3600) == operation_id
 
 
 @pytest.mark.usefixtures("brief_pauses")

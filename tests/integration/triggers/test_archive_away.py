@@ -15,6 +15,7 @@ from airflow_speechkit.errors import ArchiveError
 from airflow_speechkit.triggers import archiving
 from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
 from tests.fixtures.direct import Desk
+from tests.fixtures.until import until
 
 _conn_ids = (f"away_{number}" for number in count())
 
@@ -25,7 +26,7 @@ def trigger(conn_id: str, ids: list[str], archive: str | None, **more: Any) -> S
         waiting=[{"operation_id": one, "api_version": "v3" if one.startswith("f8d") else "v2", **known} for one in ids],
         speechkit_conn_id=conn_id,
         archive=archive,
-        deadline=time.time() + 60,
+        deadline=time.time() + 3600,
     )
 
 
@@ -61,7 +62,7 @@ def test_an_archive_that_is_away_for_long_holds_up_nobody_else(desk: Desk, conn_
     async def scene() -> list[Any]:
         away = asyncio.create_task(event(trigger(conn_id, large, desk.archive_url)))
         await asyncio.sleep(1.5)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(600):
             other = await event(trigger(conn_id, [healthy], str(desk.place / "another archive")))
         assert not away.done()
         await asyncio.to_thread(hindrance.unlink)
@@ -85,7 +86,8 @@ def test_no_check_is_spent_on_an_archive_that_can_not_be_reached(
         with monkeypatch.context() as unreachable:
             unreachable.setattr("airflow_speechkit.hooks.archive.open_archive", away)
             waiting = asyncio.create_task(event(trigger(conn_id, ids, desk.archive_url)))
-            await asyncio.sleep(4)
+            await until(lambda: desk.checks() == before + 3)
+            await asyncio.sleep(2)
             assert not waiting.done()
             assert await asyncio.to_thread(desk.checks) == before + 3
         return await waiting

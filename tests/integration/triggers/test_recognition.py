@@ -19,6 +19,7 @@ from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
 from airflow_speechkit.polling import outage
 from airflow_speechkit.triggers import recognition
 from tests.fixtures.direct import Desk, events_of, trigger_of
+from tests.fixtures.until import until
 from tests.integration.triggers.waiting import event, trigger
 
 FAILED = {"code": 3, "message": "Unsupported audio"}
@@ -58,7 +59,12 @@ def test_without_an_archive_it_only_waits(desk: Desk) -> None:
 def test_at_the_deadline_it_gives_up_and_the_operations_go_on(desk: Desk) -> None:
     good, slow = *desk.emulator.stand_ins(), *desk.emulator.stand_ins(processing_s=36_000)
     before = desk.emulator.requests().get("cancel", {})
-    assert event(desk, good, slow, deadline=time.time() + 1.5) == {"state": "timeout", "left": 1, "of": 2}
+    # On a busy machine the first may be too short to ask for anything.
+    for seconds in (1.5, 15.0, 150.0):
+        found = event(desk, good, slow, deadline=time.time() + seconds)
+        if found["left"] == 1:
+            break
+    assert found == {"state": "timeout", "left": 1, "of": 2}
     assert desk.archive.answer(good) is not None
     assert desk.emulator.requests().get("cancel", {}) == before
 
@@ -136,8 +142,16 @@ def test_results_that_do_not_get_ready_hold_up_no_others(desk: Desk) -> None:
     ids = desk.emulator.stand_ins(12, api="v3")
     stuck, good = ids[:8], ids[8:]
     without_results(desk, *stuck)
-    assert event(desk, *ids, deadline=time.time() + 8) == {"state": "timeout", "left": len(stuck), "of": len(ids)}
-    assert all(desk.archive.answer(one) for one in good)
+
+    async def scene() -> None:
+        made = trigger(desk, *ids)
+        waiting = asyncio.create_task(anext(aiter(made.run())))  # type: ignore[arg-type]
+        await until(lambda: all(desk.archive.answer(one) for one in good))
+        assert made._left >= set(stuck)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+    asyncio.run(scene())
 
 
 @pytest.mark.usefixtures("brief_pauses")

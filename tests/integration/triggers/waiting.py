@@ -23,7 +23,7 @@ def trigger(desk: Desk, *ids: str, **more: Any) -> SpeechKitRecognitionTrigger:
         "waiting": waiting,
         "speechkit_conn_id": "speechkit_default",
         "archive": desk.archive_url,
-        "deadline": time.time() + 120,
+        "deadline": time.time() + 3600,
     }
     return SpeechKitRecognitionTrigger(**{**known, **more})
 

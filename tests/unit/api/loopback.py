@@ -77,7 +77,7 @@ def cut(content: bytes, promised: int) -> Behaviour:
 
 def silent(handler: Handler) -> None:
     """Take the request and say nothing until the other side has gone."""
-    handler.connection.settimeout(20)
+    handler.connection.settimeout(600)
     handler.connection.recv(1)
     handler.close_connection = True
 

@@ -353,8 +353,8 @@ class TestFingerprint:
         unknown = RecognitionSettings(api_version=ApiVersion.V3, language="auto")
         assert fingerprint(*self.ADDRESS, unknown) == "a8b707f0ec4a00a6ab4d911fe66b24e41b5a586f575d900f2830f383d4b7f39b"
 
-    @given(st.lists(asked(), min_size=20, max_size=60))
-    @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.lists(asked(), min_size=50, max_size=60))
+    @settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     def test_equal_requests_share_one_and_different_ones_do_not(
         self, several: list[RecognitionSettings | None]
     ) -> None:

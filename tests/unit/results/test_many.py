@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import errno
-import subprocess
-import sys
 import threading
 import tracemalloc
 from dataclasses import replace
@@ -216,7 +214,7 @@ def test_answers_are_fetched_side_by_side(tmp_path):
 
     def load_together(operation_id):
         if int(operation_id.removeprefix("e03")) >= 9:
-            together.wait(timeout=30)
+            together.wait(timeout=600)
         return load(operation_id)
 
     manifest = write_many(load_together, IDS[:21], Folder.at(tmp_path), name="all", side_by_side=3)
@@ -284,44 +282,6 @@ def test_large_answers_after_small_ones_take_side_by_side_times_the_largest_on_t
     tracemalloc.stop()
     assert most <= allowed // 4 + side_by_side * largest
     assert peak <= allowed + side_by_side * largest
-
-
-UNDER_A_LOW_LIMIT = """
-import resource, sys
-import pyarrow.dataset as ds
-from airflow_speechkit.folder import Folder
-from airflow_speechkit.results.many import write_many
-from tests.unit.results.saying import chunk, v2, word
-
-import datetime
-
-def load(operation_id):
-    number = int(operation_id)
-    day = (datetime.date(2026, 1, 1) + datetime.timedelta(days=number % 400)).isoformat()
-    words = [word(f"w{one}", f"{one}s", f"{one}.5s") for one in range(50)]
-    return v2(chunk("1", *words), operation_id=operation_id, day=day), None
-
-resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-ids = [f"{number:04d}" for number in range(1200)]
-manifest = write_many(
-    load, ids, Folder.at(sys.argv[1]), name="all", partition_by_date=True, memory_bytes=int(sys.argv[2])
-)
-assert [len(table.paths) for table in manifest.tables.values()] == [400] * 4, manifest
-words = ds.dataset(f"{sys.argv[1]}/words", partitioning="hive")
-assert words.count_rows() == manifest.tables["words"].rows == 60_000
-assert {file.metadata.num_row_groups for file in words.get_fragments()} == {1}
-of_a_day = words.to_table(filter=ds.field("created_date") == "2026-01-02")["operation_id"].to_pylist()
-assert list(dict.fromkeys(of_a_day)) == ["0001", "0401", "0801"]
-"""
-
-
-@pytest.mark.parametrize("memory_bytes", [4_000_000, 256 << 20])
-def test_hundreds_of_dates_take_few_descriptors_and_have_full_row_groups(tmp_path, memory_bytes):
-    run = subprocess.run(
-        [sys.executable, "-c", UNDER_A_LOW_LIMIT, str(tmp_path), str(memory_bytes)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
 
 
 def test_progress_is_told(tmp_path):

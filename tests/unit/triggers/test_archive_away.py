@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from airflow_speechkit.errors import ArchiveError, AuthenticationError
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.triggers import archiving
 from airflow_speechkit.triggers.finishing import Finisher
+from tests.fixtures.until import until
 
 
 def ended(number: int, api_version: ApiVersion = ApiVersion.V2) -> Operation:
@@ -63,7 +63,8 @@ def test_all_triggers_together_hold_few_results(tmp_path: Path) -> None:
         finishing = [
             asyncio.create_task(one.finish(ended(number, ApiVersion.V3))) for number, one in enumerate(finishers)
         ]
-        await asyncio.sleep(1.5)
+        await until(lambda: results.fetched >= archiving.FETCHED_AT_ONCE)
+        await asyncio.sleep(0.5)
         for task in finishing:
             task.cancel()
         await asyncio.wait(finishing)
@@ -83,7 +84,7 @@ def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     def hang(which: str, age: int) -> Archive:
         if which != url:
             return opens(which, age)
-        over.wait(30)
+        over.wait(600)
         raise ArchiveError("timed out")
 
     monkeypatch.setattr(archiving, "_open", hang)
@@ -96,7 +97,7 @@ def test_an_archive_that_does_not_answer_leaves_threads_to_others(silent: str) -
         finisher = Finisher(lambda: None, silent, delete_after_archiving=False)  # type: ignore[arg-type]
         finishing = [asyncio.create_task(finisher.finish(ended(number))) for number in range(60)]
         await asyncio.sleep(0.2)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(600):
             await asyncio.to_thread(int)
         for task in finishing:
             task.cancel()
@@ -124,7 +125,7 @@ def test_an_archive_that_does_not_answer_keeps_no_other_waiting(silent: str, tmp
         stuck = [asyncio.create_task(archiving.keep(silent, ended(number), Keep())) for number in range(20)]
         looking = [asyncio.create_task(archiving.reach(silent, f"e03{number}")) for number in range(20)]
         await asyncio.sleep(0.2)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(600):
             await archiving.reach(str(tmp_path / "there"), "e031")
         for task in [*stuck, *looking]:
             task.cancel()
@@ -135,10 +136,11 @@ def test_an_archive_that_does_not_answer_keeps_no_other_waiting(silent: str, tmp
 
 def test_all_who_wait_for_an_archive_share_one_look_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
+    asked = threading.Event()
 
     def away(url: str) -> None:
         looks.append(url)
-        time.sleep(0.1)
+        asked.wait()
         raise ArchiveError("away")
 
     monkeypatch.setattr("airflow_speechkit.hooks.archive.open_archive", away)
@@ -149,6 +151,7 @@ def test_all_who_wait_for_an_archive_share_one_look_at_it(tmp_path: Path, monkey
         await asyncio.sleep(0.02)
         others = [archiving.reach(url, f"e03{number}") for number in range(20)]
         first.cancel()
+        asyncio.get_running_loop().call_later(0.2, asked.set)
         return await asyncio.gather(*others, return_exceptions=True)
 
     assert [type(one) for one in asyncio.run(scene())] == [ArchiveError] * 20
