@@ -112,7 +112,7 @@ class Folder:
         :raises StorageError: the store can't be written
         """
         target = self.path(name)
-        with self._faults("write", name):
+        with self._faults("write", name, exclusive=True):
             if self._local:
                 temporary = self._write_beside(target, data)
                 try:
@@ -310,7 +310,9 @@ class Folder:
         _sync(os.path.dirname(target))
 
     @contextmanager
-    def _faults(self, verb: str, name: str, *, missing_is_an_answer: bool = False) -> Iterator[None]:
+    def _faults(
+        self, verb: str, name: str, *, missing_is_an_answer: bool = False, exclusive: bool = False
+    ) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -325,6 +327,13 @@ class Folder:
                     if self._s3
                     else "Give the user that the task runs as the right to read and write there",
                     retry="ends in the same way until then",
+                    retry_can_help=False,
+                ) from error
+            if exclusive and _http_status(error) in (400, 405, 501):
+                raise self.fault(
+                    f"{what} (HTTP {_http_status(error)} to a write with `If-None-Match: *`)",
+                    todo="Use a bucket whose store knows conditional writes (Object Storage and S3 do), or a disk",
+                    retry="ends in the same way",
                     retry_can_help=False,
                 ) from error
             raise self.fault(what, retry="tries it again") from error

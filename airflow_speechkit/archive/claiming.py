@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -196,8 +197,14 @@ class Claimant:
             over=decision.over,
         )
         case.decision = None
-        if not self.archive.claim(number, claim):
-            return NotYet()
+        try:
+            is_ours = self.archive.claim(number, claim)
+        except ArchiveError:
+            self._withdraw(number, claim)
+            raise
+        if not is_ours:
+            # Somebody else's, which a listing that lags behind doesn't have yet.
+            return NotYet(until=self.now() + _LOOK_AGAIN)
         doubt = self._doubt(claim)
         if doubt is not None:
             self._give_up(number, Stage.REFUSED, claim, doubt)
@@ -244,6 +251,13 @@ class Claimant:
             # A suspended machine: whoever waits for this claim would soon take it for lost.
             return "its claim was held up before anything was sent"
         return None
+
+    def _withdraw(self, number: int, claim: Claim) -> None:
+        """Say that nothing was sent, where a claim is there although it could not be written to the end."""
+        with suppress(ArchiveError):
+            there = self.archive.planned(claim.planned.fingerprint, number)
+            if there is not None and there.id == claim.id:
+                self._give_up(number, Stage.REFUSED, claim, "its claim could not be written, and nothing was sent")
 
     def _ambiguous(self, case: Case, number: int, claim: Claim, error: SpeechKitError) -> NotYet:
         self._give_up(number, Stage.LOST, claim, error)

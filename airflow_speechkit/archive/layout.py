@@ -3,6 +3,7 @@
 ::
 
     archive.json                                 what makes the folder an archive
+    ledger/probe.json                            what an exclusive create is tried on before anything is submitted
     ledger/<fingerprint>/0001.claim.json         a process is about to submit (exclusive create)
                          0001.operation.json     the service took it: the submission, with its operation id
                          0001.finished.json      … and so on: the stages of `archive.ledger`
@@ -22,6 +23,7 @@ from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.submission import is_operation_id
 
 ROOT_FILE = "archive.json"
+PROBE_FILE = "ledger/probe.json"
 SUBMISSION_FILE = "submission.json"
 OPERATION_FILE = "operation.json.gz"
 RECOGNITION_FILE = "recognition.json.gz"

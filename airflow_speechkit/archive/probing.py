@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.layout import ROOT_FILE
+from airflow_speechkit.archive.layout import PROBE_FILE, ROOT_FILE
 from airflow_speechkit.archive.reading import parsed, read
 from airflow_speechkit.archive.records import pack, unpack
 from airflow_speechkit.errors import ArchiveError
@@ -34,9 +34,9 @@ def probe(folder: Folder, now: datetime) -> None:
     root = read(folder, ROOT_FILE)
     if root is not None:
         parsed(folder, ROOT_FILE, lambda: unpack(root, folder.url_of(ROOT_FILE)))
-    # The root's own bytes, so that nothing is lost where this does overwrite; and no file of its own, which
-    # would have to be deleted: the role that may write objects (storage.uploader) may not do that.
-    if root is None or folder.create(ROOT_FILE, root):
+    # The root's own bytes, so that nothing is lost where this does overwrite. The file among the claims, where rules
+    # and disks may be others, stays: the role that may write objects (storage.uploader) may not delete any.
+    if root is None or not all(_excludes(folder, name, root) for name in (ROOT_FILE, PROBE_FILE)):
         raise ArchiveError(
             f"The store under {folder.url} lets a second writer overwrite the first: two runs would both pay",
             todo="Keep the archive on a local disk, or in a bucket whose store honours `If-None-Match: *` "
@@ -44,3 +44,8 @@ def probe(folder: Folder, now: datetime) -> None:
             retry="ends in the same way",
             retry_can_help=False,
         )
+
+
+def _excludes(folder: Folder, name: str, content: bytes) -> bool:
+    """Tell whether a second create finds what the first has written."""
+    return not (folder.create(name, content) and folder.create(name, content))

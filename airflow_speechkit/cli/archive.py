@@ -6,6 +6,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     import argparse
@@ -268,7 +269,12 @@ def _folder(url: str, endpoint_url: str | None) -> Folder:
         return Folder.at("/" + rest.lstrip("/"))
     import fsspec
 
-    options = {"endpoint_url": endpoint_url} if endpoint_url else {}
+    from airflow_speechkit.api.endpoints import is_local
+
+    options: dict[str, Any] = {"endpoint_url": endpoint_url} if endpoint_url else {}
+    if endpoint_url and is_local(urlsplit(endpoint_url).hostname):
+        # Loopback is reached directly, whatever proxy the environment names.
+        options["config_kwargs"] = {"proxies": {}}
     fs, root = fsspec.core.url_to_fs(url, **options)
     return Folder(fs, root.rstrip("/"), url.rstrip("/"))
 

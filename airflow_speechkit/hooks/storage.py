@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from airflow_speechkit.api.endpoints import is_local
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError
 from airflow_speechkit.redaction import CUT, clean_address
 
@@ -60,6 +61,8 @@ def storage_client(aws_conn_id: str = DEFAULT_AWS_CONN_ID, *, storage_endpoint: 
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
+    if is_local(urlsplit(endpoint or storage_endpoint).hostname):
+        ours = ours.merge(Config(proxies={}))
     session = hook.get_session(region_name=hook.region_name)
     return session.client(
         "s3",
@@ -94,6 +97,10 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
     listings = path.fs.dircache
     listings.use_listings_cache = False
     listings.clear()
+    endpoint = getattr(path.fs, "endpoint_url", None)
+    if endpoint and is_local(urlsplit(endpoint).hostname):
+        # Loopback is reached directly, whatever proxy the environment names.
+        path.fs.config_kwargs = {"proxies": {}, **path.fs.config_kwargs}
     return path
 
 

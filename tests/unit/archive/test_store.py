@@ -44,9 +44,11 @@ def submitted(archive: Archive, service: Service, name: str = "1") -> str:
 
 
 class TestProbe:
-    def test_it_leaves_nothing_but_the_root(self, archive: Archive) -> None:
+    def test_it_leaves_the_root_and_a_file_among_the_claims(self, archive: Archive) -> None:
         archive.probe(T0)
-        assert list(archive.folder.names()) == ["archive.json"]
+        archive.probe(T0)
+        assert list(archive.folder.names()) == ["archive.json", "ledger/probe.json"]
+        assert list(archive.fingerprints()) == []
 
     def test_a_new_archive_is_announced(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         Archive.at(tmp_path).probe(T0)

@@ -126,3 +126,23 @@ def test_a_local_path_is_taken_too(tmp_path: Any) -> None:
 
     assert [one.name for one in object_storage_path(f"file://{tmp_path}").iterdir()] == ["1.json"]
     assert [one.name for one in object_storage_path(str(tmp_path)).iterdir()] == ["1.json"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_loopback_is_reached_directly_whatever_proxy_the_environment_names(
+    s3_client: Any, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    s3_client.create_bucket(Bucket="calls", CreateBucketConfiguration={"LocationConstraint": "ru-central1"})
+    endpoint = s3_endpoint.replace("127.0.0.1", host)
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    aws = {"conn_type": "aws", "login": "test", "password": "test", "extra": {"endpoint_url": endpoint}}
+    monkeypatch.setenv(f"AIRFLOW_CONN_BEHIND_{host[:3].upper()}", json.dumps(aws))
+    conn_id = f"behind_{host[:3]}"
+    client = storage_client(conn_id, storage_endpoint=endpoint)
+    client.put_object(Bucket="calls", Key="a", Body=b"1")
+    client.close()
+    path = object_storage_path(f"s3://{conn_id}@calls/a")
+    assert path.read_bytes() == b"1"
