@@ -80,7 +80,8 @@ def read_operation(raw: bytes) -> Operation:
         raise AnswerUnreadableError("The answer is JSON, but not an Operation: it has no `id`")
     if not is_operation_id(operation_id):
         raise AnswerUnreadableError("The Operation's `id` is none that an operation can have")
-    done = envelope.get("done") or False
+    done = envelope.get("done")
+    done = False if done is None else done
     if not isinstance(done, bool):
         raise AnswerUnreadableError("The Operation's `done` is neither true nor false", operation_id=operation_id)
     try:
@@ -133,6 +134,10 @@ def id_within(raw: bytes) -> str | None:
             if not is_value:
                 name = text
             elif name == b'"id"':
+                behind = _TOKEN.match(raw, token.end())
+                if behind is not None and behind[1] not in b",}":
+                    # A quotation mark too many: the id may go on behind it.
+                    return None
                 found.append(text[1:-1].decode("utf-8", "replace"))
         is_value = text == b":"
         token = _TOKEN.match(raw, token.end())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -110,7 +111,12 @@ def retry_after_s(response: Response, now: float) -> float | None:
     """
     text = response.headers.get("retry-after", "").strip()
     try:
-        seconds = float(text) if text.isascii() and text.isdigit() else parsedate_to_datetime(text).timestamp() - now
+        if text.isascii() and text.isdigit():
+            seconds = float(text)
+        else:
+            # HTTP's dates are in GMT, also one that doesn't say so.
+            date = parsedate_to_datetime(text)
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
     except (ArithmeticError, LookupError, OSError, TypeError, ValueError):
         # The standard library raises most of these over some date or other.
         return None

@@ -6,24 +6,27 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_speechkit.archive.layout import REFUSED_PREFIX
 from airflow_speechkit.archive.ledger import Attempt, Failure, Stage
 from airflow_speechkit.errors import ArchiveError
 from airflow_speechkit.parsing import (
     MalformedError,
     expect,
     expect_or_none,
-    parse_code,
     parse_object,
     parse_time,
 )
 from airflow_speechkit.settings import ApiVersion
-from airflow_speechkit.submission import Submission
+from airflow_speechkit.submission import Submission, is_operation_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
 ARCHIVE_VERSION = 1
+
+#: How an operation can have ended; the last one only of the synthetic ids of recordings that were never submitted.
+_OUTCOMES = (Stage.FINISHED, Stage.FAILED, Stage.EXPIRED, Stage.REFUSED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +171,10 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
 
 def entry_from_json(data: Mapping[str, Any]) -> Entry:
     """Rebuild what `entry_to_json` gave."""
+    submission = Submission.from_json(expect(data["submission"], dict))
+    _operation_id(submission.operation_id)
     return Entry(
-        submission=Submission.from_json(expect(data["submission"], dict)),
+        submission=submission,
         attempt=expect_or_none(data.get("attempt"), int),
         scope=expect_or_none(data.get("scope"), str),
         over=_over(data),
@@ -191,9 +196,13 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
 def outcome_from_json(data: Mapping[str, Any]) -> Outcome:
     """Rebuild what `outcome_to_json` gave."""
     version = expect_or_none(data.get("api_version"), str)
+    operation_id, stage = _operation_id(data["operation_id"]), Stage(data["stage"])
+    if (stage is Stage.REFUSED) != operation_id.startswith(REFUSED_PREFIX) or stage not in _OUTCOMES:
+        # Taken for what it says, a recording that has its answer would be sent again.
+        raise MalformedError("an operation can't have ended so")
     return Outcome(
-        operation_id=expect(data["operation_id"], str),
-        stage=Stage(data["stage"]),
+        operation_id=operation_id,
+        stage=stage,
         at=parse_time(data["at"]),
         failure=_failure_from_json(data.get("failure")),
         api_version=None if version is None else ApiVersion(version).value,
@@ -240,7 +249,7 @@ def attempt_from_json(number: int, stage: Stage, data: Mapping[str, Any]) -> Att
             scope=claim.scope,
             owner=claim.owner,
             lease_expires_at=claim.lease_expires_at,
-            over=claim.over,
+            over=_over(data, number),
         )
     if stage is Stage.IN_FLIGHT:
         entry = entry_from_json(data)
@@ -250,24 +259,37 @@ def attempt_from_json(number: int, stage: Stage, data: Mapping[str, Any]) -> Att
             scope=entry.scope,
             operation_id=entry.submission.operation_id,
             submitted_at=entry.submission.submitted_at,
-            over=entry.over,
+            over=_over(data, number),
         )
-    submitted_at = data.get("submitted_at")
+    submitted_at, operation_id = data.get("submitted_at"), data.get("operation_id")
+    failure = _failure_from_json(data.get("failure"))
+    if stage in _OUTCOMES and (operation_id is None or (failure is None) != (stage is Stage.FINISHED)):
+        # Without its reason a failure doesn't say whether sending the recording again could help.
+        raise MalformedError("the end of an attempt lacks its operation or its reason")
     return Attempt(
         number=number,
         stage=stage,
         scope=expect_or_none(data.get("scope"), str),
         owner=expect_or_none(data.get("owner"), str),
-        operation_id=expect_or_none(data.get("operation_id"), str),
+        operation_id=None if operation_id is None else _operation_id(operation_id),
         submitted_at=parse_time(submitted_at) if submitted_at else None,
-        failure=_failure_from_json(data.get("failure")),
-        over=_over(data),
+        failure=failure,
+        over=_over(data, number),
     )
 
 
-def _over(data: Mapping[str, Any]) -> tuple[int, ...]:
+def _over(data: Mapping[str, Any], number: int | None = None) -> tuple[int, ...]:
     # Archives that are older than the field have none.
-    return tuple(expect(number, int) for number in expect(data.get("over") or [], list))
+    over = tuple(expect(one, int) for one in expect(data.get("over") or [], list))
+    if number is not None and any(one >= number for one in over):
+        raise MalformedError("an attempt was sent over one that came later")
+    return over
+
+
+def _operation_id(value: object) -> str:
+    if not is_operation_id(value):
+        raise MalformedError("something else than an operation id")
+    return expect(value, str)
 
 
 def _failure_to_json(failure: Failure | None) -> dict[str, Any] | None:
@@ -275,4 +297,4 @@ def _failure_to_json(failure: Failure | None) -> dict[str, Any] | None:
 
 
 def _failure_from_json(data: Mapping[str, Any] | None) -> Failure | None:
-    return None if data is None else Failure(parse_code(data.get("code")), expect(data["message"], str))
+    return None if data is None else Failure(expect_or_none(data.get("code"), int), expect(data["message"], str))

@@ -101,7 +101,7 @@ class SpeechKitConnection:
                 todo="Name another connection in `speechkit_conn_id`",
             )
         ours = conn_type != "yandexcloud"
-        version = str(extra.get("api_version", ApiVersion.V2.value)).lower()
+        version = (_text(extra, "api_version") or ApiVersion.V2.value).lower()
         if version not in tuple(ApiVersion):
             raise ConnectionSettingsError(f"`api_version` is v2 or v3, not {version!r}")
         return cls(
@@ -188,7 +188,7 @@ def _credential(extra: Mapping[str, Any], password: str | None, *, fall_back_to_
             given[name] = AuthorizedKey.from_json(extra[name])
     for name in ("authorized_key_path", "service_account_json_path"):
         if name in extra:
-            given[name] = _key_file(str(extra[name]), name)
+            given[name] = _key_file(_text(extra, name) or "", name)
     if _flag(extra, "use_metadata"):
         given["use_metadata"] = Metadata()
     if len(set(given.values())) > 1:
@@ -213,7 +213,9 @@ def _api_key(value: object, name: str) -> ApiKey:
 
 
 def _one_line(value: object, name: str) -> str:
-    text = str(value).strip()
+    if not isinstance(value, str):
+        raise ConnectionSettingsError(f"`{name}` is a text")
+    text = value.strip()
     for scheme in ("api-key ", "bearer "):
         if text.lower().startswith(scheme):
             text = text[len(scheme) :].strip()
@@ -228,11 +230,14 @@ def _key_file(path: str, name: str) -> AuthorizedKey:
     try:
         with open(path, encoding="utf-8") as file:
             return AuthorizedKey.from_json(file.read())
-    except (OSError, UnicodeDecodeError) as error:
+    except ConnectionSettingsError:
+        raise
+    except (OSError, ValueError) as error:
+        # `ValueError`: bytes that aren't UTF-8, or a path that no file can have.
         kind = type(error).__name__
     # Not from within `except`: a decoder's error holds the whole file.
     raise ConnectionSettingsError(
-        f"`{name}`: {path} can't be read ({kind})",
+        f"`{name}`: {path!r} can't be read ({kind})",
         todo="The file has to be where the task and the triggerer run, and readable there",
     )
 
@@ -241,7 +246,7 @@ def _endpoints(extra: Mapping[str, Any], host: str | None, port: int | None, sch
     endpoints = Endpoints()
     if host:
         endpoints = Endpoints.at(_url(host, schema, port))
-    named = {part: _url(str(extra[name])) for name, part in _HOSTS.items() if name in extra}
+    named = {part: _url(_text(extra, name) or "") for name, part in _HOSTS.items() if name in extra}
     if extra.get("endpoint", _CLOUD) != _CLOUD and not host and not named:
         raise ConnectionSettingsError(
             f"Its `endpoint` is another than {_CLOUD}, and which hosts SpeechKit has there can't be told from that",
@@ -279,9 +284,10 @@ def _flag(extra: Mapping[str, Any], name: str) -> bool | None:
     if value is None or isinstance(value, bool):
         return value
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if str(value).lower() not in known:
+    text = str(value).lower() if isinstance(value, str | int) else ""
+    if text not in known:
         raise ConnectionSettingsError(f"`{name}` is true or false")
-    return known[str(value).lower()]
+    return known[text]
 
 
 def _rate(extra: Mapping[str, Any], name: str) -> float | None:
