@@ -112,7 +112,7 @@ class Bucket:
         """
         recording = _Recording(self._client, address)
         try:
-            facts = read_audio(recording, recording.stat.size, settings, exact=exact)
+            facts = read_audio(recording, recording.stat.size, settings, name=address.name, exact=exact)
             for note in facts.notes:
                 log.warning("%s: %s", address.uri, note)
             return Probe(address, recording.stat, facts, settle(settings, facts))

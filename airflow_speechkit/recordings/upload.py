@@ -213,7 +213,7 @@ def _unreadable(path: Path | str, error: OSError) -> RecordingError:
 
 def _read(file: BinaryIO, path: Path, settings: RecognitionSettings) -> AudioFacts:
     try:
-        facts = read_audio(_LocalRecording(file), os.fstat(file.fileno()).st_size, settings, exact=True)
+        facts = read_audio(_LocalRecording(file), os.fstat(file.fileno()).st_size, settings, name=path.name, exact=True)
     except RecordingError as error:
         error.about_recording(str(path))
         raise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.audio.facts import AudioFacts, ProbeMode, RangedReader, samples_to_ms
-from airflow_speechkit.recordings.audio.foreign import foreign_format
+from airflow_speechkit.recordings.audio.foreign import foreign_format, unknown_format
 from airflow_speechkit.recordings.audio.mp3 import read_mp3
 from airflow_speechkit.recordings.audio.ogg import read_ogg
 from airflow_speechkit.recordings.audio.settling import settle
@@ -19,10 +19,14 @@ from airflow_speechkit.settings import AudioEncoding
 if TYPE_CHECKING:
     from airflow_speechkit.settings import RecognitionSettings
 
+_HEAD_BYTES = 512
+
 __all__ = ["AudioFacts", "ProbeMode", "RangedReader", "read_audio", "settle"]
 
 
-def read_audio(reader: RangedReader, size: int, settings: RecognitionSettings, *, exact: bool = False) -> AudioFacts:
+def read_audio(
+    reader: RangedReader, size: int, settings: RecognitionSettings, *, name: str = "", exact: bool = False
+) -> AudioFacts:
     """Read what a recording is.
 
     Samples without a header (LPCM) can't be told from noise: they are taken for that where `settings` say so, and where
@@ -31,29 +35,26 @@ def read_audio(reader: RangedReader, size: int, settings: RecognitionSettings, *
     :param reader: the recording
     :param size: its size in bytes
     :param settings: what the user says about it
+    :param name: what it is called
     :param exact: whether to read it through where its head and tail don't prove its length
     :raises RecordingError: it is empty, cut off, or nothing that the service takes
     """
     if not size:
         raise RecordingError("The recording is empty (0 bytes)", todo="Upload the recording again")
-    head = reader.read(0, 64)
+    head = reader.read(0, _HEAD_BYTES)
     if head[:4] == b"OggS":
         return read_ogg(reader, size, exact=exact)
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return read_wav(reader, size)
+    samples = settings.audio_encoding is AudioEncoding.LINEAR16_PCM
+    if (foreign := foreign_format(head, certain=samples)) is not None:
+        raise RecordingError(f"The recording is {foreign[0]}, and the service doesn't take that", todo=foreign[1])
     if (facts := read_mp3(reader, size, exact=exact)) is not None:
         return facts
-    samples = settings.audio_encoding is AudioEncoding.LINEAR16_PCM
-    foreign = foreign_format(head, certain=samples)
-    if samples and foreign is None:
+    if samples:
         return _read_lpcm(settings, size)
-    raise RecordingError(
-        f"The recording is {foreign or 'neither OggOpus nor MP3 nor WAV'}, and the service doesn't take that",
-        todo=(
-            "Convert it: ffmpeg -i IN -c:a libopus OUT.ogg. Samples without a header (LPCM) need "
-            "`audio_encoding='LINEAR16_PCM'` and `sample_rate_hertz`"
-        ),
-    )
+    found, todo = unknown_format(head, name)
+    raise RecordingError(f"The recording is {found}", todo=todo)
 
 
 def _read_lpcm(settings: RecognitionSettings, size: int) -> AudioFacts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.audio.foreign import foreign_format
+from airflow_speechkit.recordings.audio.foreign import Remedy, foreign_format
 from airflow_speechkit.recordings.audio.mp3 import read_mp3
 
 #: How much of a file it takes: a few frames of an MP3.
@@ -17,8 +17,6 @@ _EXTENSIONS = frozenset(
     sln16 sln24 sln32 sln44 sln48 snd spx sph tta ul ulaw voc vox w64 wav wave weba webm wma wmv wv
     """.split()  # noqa: SIM905 - a list would take a page
 )
-#: Of what `foreign_format` knows by name, what has no sound in it.
-_SILENT = ("archive", "document", "XML", "HTML")
 
 
 def is_audio_name(name: str) -> bool:
@@ -36,7 +34,7 @@ def is_audio(head: bytes) -> bool:
         return True
     foreign = foreign_format(head)
     if foreign is not None:
-        return not foreign.endswith(_SILENT)
+        return foreign[1] in (Remedy.CONVERT, Remedy.SILK)
     try:
         return read_mp3(_Head(head), len(head), exact=False) is not None
     except RecordingError:

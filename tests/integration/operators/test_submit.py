@@ -174,6 +174,8 @@ def test_a_small_local_file_goes_along_with_a_request_of_v3(desk: Desk, tmp_path
         ({"max_billed_seconds": "100"}, SettingsError, "`max_billed_seconds` is '100'; it has to be a whole number"),
         ({"max_billed_seconds": 99.5}, SettingsError, "max_billed_seconds"),
         ({"max_billed_seconds": True}, SettingsError, "max_billed_seconds"),
+        ({"probe": "some"}, SettingsError, "probe"),
+        ({"probe": "some", "max_billed_seconds": 100}, SettingsError, "probe"),
         ({"submits_per_hour": 0}, SettingsError, "submits_per_hour"),
         ({"submits_per_hour": "500"}, SettingsError, "submits_per_hour"),
     ],
@@ -204,6 +206,26 @@ def test_a_missing_object_a_wrong_format_and_a_replaced_name_are_told_apart(desk
     with pytest.raises(RecordingError, match=r"empty\.ogg"):
         submit(desk.put("empty.ogg", b""))
     assert desk.billed() == 0
+
+
+def test_a_length_that_nothing_declares_is_counted_where_a_limit_or_the_user_wants_it(desk: Desk) -> None:
+    # Two MB of MP3 frames that nothing counts: 130.6 s.
+    recording = desk.put("joined.mp3", (b"\xff\xfb\x90\xc4" + bytes(413)) * 5_000)
+
+    with pytest.raises(BudgetExceededError, match="would be billed 131 seconds"):
+        submit(recording, max_billed_seconds=130)
+    assert desk.billed() == 0
+    lengths = []
+    ways: dict[str, dict[str, Any]] = {
+        "general": {},
+        "general:rc": {"probe": "full"},
+        "general:deprecated": {"max_billed_seconds": 131},
+    }
+    for model, kwargs in ways.items():
+        submission = desk.archive.submission(submit(recording, model=model, **kwargs))
+        assert submission is not None
+        lengths.append((submission.duration_ms, submission.billed_seconds))
+    assert lengths == [(None, None), (130_613, 131), (130_613, 131)]
 
 
 def test_one_bad_recording_does_not_hold_up_the_others(desk: Desk) -> None:

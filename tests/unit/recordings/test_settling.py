@@ -122,9 +122,22 @@ def test_the_service_s_limits_are_kept() -> None:
         (encoded("pcm_s16be", "aiff", bit_rate=None), "AIFF"),
         (encoded("pcm_s16be", "au", bit_rate=None), "Sun audio"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML"),
-        (b'{"a": 1}', "neither OggOpus nor MP3 nor WAV"),
+        (encoded("aac", "3gp"), "3GP.*ffmpeg"),
+        (encoded("pcm_u8", "voc", rate=8000, bit_rate=None), "Creative Voice"),
+        (encoded("pcm_s16le", "w64", rate=8000, bit_rate=None), "Wave64"),
+        (encoded("wavpack", "wv", rate=8000, sample_format="s16p", bit_rate=None), "WavPack"),
+        (b"#!AMR\n" + bytes(100), "AMR.*ffmpeg"),
+        (b"\x02#!SILK_V3" + bytes(100), "SILK, .*SILK decoder: ffmpeg doesn't read it"),
+        (b"  <!DOCTYPE html><title>502</title>", "HTML, .*error message in its place"),
+        (b'{"a": 1}', "a JSON text, .*error message in its place"),
+        ("\ufeffне запись".encode(), "a text, .*error message in its place"),
+        (b"\x1f\x8b\x08" + bytes(90), "a gzip archive, .*Unpack"),
+        (b"%PDF-1.7\n\xe2", "a PDF document, .*Leave it out"),
+        (b"\xff\xd8\xff\xe0" + bytes(90), "a JPEG picture, .*Leave it out"),
+        (b"\xff\xfb\x90\xc4" + bytes(100), "begins like an MP3, and no second frame follows.*Upload"),
+        (bytes(range(256)) * 9, "no known format: it has no header of audio.*LINEAR16_PCM.*-f alaw"),
         (b"", r"empty \(0 bytes\)"),
-        (bytes(50_000), "neither OggOpus nor MP3 nor WAV"),
+        (bytes(50_000), "zeros from its beginning on, with no header.*LINEAR16_PCM"),
     ],
     ids=lambda given: given if isinstance(given, str) else f"{len(given)} bytes",
 )
@@ -177,3 +190,21 @@ def test_an_unknown_length_does_not_pass_the_service_s_limit() -> None:
         settle(V2, replace(facts, longest_ms=4 * 3_600_000 + 1))
     with pytest.raises(RecordingError, match="may be longer than the 4 h"):
         settle(V2, replace(facts, channels=2))
+
+
+def test_samples_without_a_header_are_named_by_what_the_file_is_called() -> None:
+    data = bytes(range(256)) * 9
+    for name, codec in (
+        ("1.g722", "G.722 without a header.*-f g722"),
+        ("in/1.G726", "G.726 without a header.*-f g726"),
+        ("1.ulaw", "mu-law without a header.*-f mulaw -ar 8000"),
+    ):
+        with pytest.raises(RecordingError, match=codec):
+            read_audio(InMemory(data), len(data), V2, name=name)
+    assert read_audio(InMemory(data), len(data), LPCM, name="1.g722").encoding is AudioEncoding.LINEAR16_PCM
+
+
+def test_a_text_is_no_lpcm_whatever_the_settings_say() -> None:
+    for text in (b"<html><body>Bad gateway</body></html>", b'{"error": "not found"}', b"not found\n"):
+        with pytest.raises(RecordingError, match="error message in its place"):
+            settled(text, LPCM)
