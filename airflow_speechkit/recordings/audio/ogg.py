@@ -87,8 +87,9 @@ class _Link:
 
     @property
     def agrees(self) -> bool:
-        """Tell whether the counts and the packets agree: the last page's count may take something off the end."""
-        return self.samples - self.on_last_page < self.declared <= self.samples
+        """Tell whether the counts and the packets agree; the count of a stream's last page may cut its end off."""
+        least = self.samples - self.on_last_page + 1 if self.ended else self.samples
+        return least <= self.declared <= self.samples
 
     @property
     def length(self) -> int:

@@ -118,7 +118,8 @@ def test_joined_recordings_are_counted_whatever_their_serials_and_ends(
     one = facts_of(links[0], exact=True).duration_ms
 
     assert one is not None
-    assert abs((facts_of(joined, exact=exact).duration_ms or 0) - one * len(serials)) <= len(serials)
+    # Only a stream's last page may cut off the rest of a packet of 20 ms.
+    assert 0 <= (facts_of(joined, exact=exact).duration_ms or 0) - (one - 1) * len(serials) <= 21 * len(serials)
     if not pages:
         decodable = b"".join(with_checksum(page) for page in pages_of(joined))
         assert abs(decoded_seconds(decodable) * 1000 - one * len(serials)) < 100
