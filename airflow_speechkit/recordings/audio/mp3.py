@@ -24,6 +24,8 @@ _ENOUGH_FRAMES = 8
 #: Behind a tag, and behind what is damaged in an MP3, fewer do.
 _ENOUGH_FRAMES_INSIDE = 3
 _LOOK = 32 * 1024
+#: No sound is lost with a tag of this many bytes: ID3v1 and what extends it have fixed lengths.
+_SHORT_TAG = 256
 #: 8 kbit/s is the lowest bitrate, and two channels may share it.
 _LEAST_BYTES_PER_S = 500
 _UPLOAD_AGAIN = "Upload the recording again"
@@ -131,9 +133,16 @@ def _proven_samples(
         )
     # Encoders differ on whether the first frame counts. Tags may follow, and nothing else.
     for end in (start + declared.length, start + declared.length + first.length):
-        if end >= size - first.length or skip_tags(reader, end, size) >= size:
+        if end >= size - first.length or _only_tags(reader, end, size):
             return declared.frames * first.samples - declared.trimmed
     return None
+
+
+def _only_tags(reader: RangedReader, place: int, size: int) -> bool:
+    """Tell whether nothing but tags follows. What a long one says of its own length proves nothing."""
+    if size - place > 4 * _LOOK or skip_tags(reader, place, size) < size:
+        return False
+    return find_row(reader.read(place, size - place), 0, _ENOUGH_FRAMES_INSIDE, last=True) is None
 
 
 @dataclass
@@ -169,7 +178,7 @@ def _count(reader: RangedReader, first: Frame, start: int, size: int) -> AudioFa
     counted = _Counted()
     before: Frame | None = first
     scan = Scan(reader, size)
-    place = start
+    place = tag_end = start
     while place < size:
         data, at = scan.at(place, _LOOK)
         last = place + len(data) - at >= size
@@ -184,7 +193,9 @@ def _count(reader: RangedReader, first: Frame, start: int, size: int) -> AudioFa
             before = row.frames[0]
             place += row.end - row.place
         elif length := tag_length(data[at : at + _LOOK]):
-            place += length
+            # A tag can claim to be longer than it is: what looks like frames inside of one is sound.
+            tag_end = max(tag_end, place + length)
+            place += min(length, _SHORT_TAG)
         else:
             found = find_row(data, at + 1, _ENOUGH_FRAMES_INSIDE, last=last)
             before = None
@@ -193,7 +204,8 @@ def _count(reader: RangedReader, first: Frame, start: int, size: int) -> AudioFa
             else:
                 # A row that begins at the piece's end is found in the next one.
                 ahead = len(data) - at - (0 if last else _ENOUGH_FRAMES_INSIDE * LONGEST_FRAME)
-            counted.skipped += ahead - data.count(0, at, at + ahead)
+            in_tag = min(max(tag_end - place, 0), ahead)
+            counted.skipped += ahead - in_tag - data.count(0, at + in_tag, at + ahead)
             place += ahead
     if not counted.taken:
         raise _no_sound()

@@ -16,6 +16,13 @@ def facts_of(data: bytes, *, exact: bool = False) -> AudioFacts:
     return read_audio(InMemory(data), len(data), RecognitionSettings(), exact=exact)
 
 
+ID3V2 = b"ID3\x04\0\0"
+
+
+def seven_bits(number: int) -> bytes:
+    return bytes(number >> shift & 0x7F for shift in (21, 14, 7, 0))
+
+
 def ms_of_frames(count: int) -> int:
     return -(-count * 1152 * 1000 // 44_100)
 
@@ -138,6 +145,24 @@ def test_recordings_of_different_kinds_that_were_joined_are_counted_each_by_its_
         assert abs(facts.duration_ms - 12_000) < 700
 
 
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize("tag", ["id3v2 to the end", "id3v2 far behind the end", "ape to the end", "ape", "lyrics"])
+def test_no_sound_hides_in_a_tag_that_claims_to_be_longer_than_it_is(tag: str, counted: bool) -> None:
+    one = mp3(rate=16_000, seconds=9, bit_rate=32_000, write_xing=str(int(counted)), id3v2_version="0")
+    more = one * 3
+    ape = b"APETAGEX" + struct.pack("<IIIQI", 2000, len(more), 1, 0, 0)
+    joined = {
+        "id3v2 to the end": one + ID3V2 + seven_bits(len(more)) + more,
+        "id3v2 far behind the end": one + ID3V2 + seven_bits(60_000_000) + more,
+        "ape to the end": one + ape + more,
+        "ape": one + b"APETAGEX" + struct.pack("<IIIQI", 2000, 0x7FFFFFFF, 1, 0, 0) + more,
+        "lyrics": one + b"LYRICSBEGIN" + more[:30_000] + b"LYRICS200",
+    }[tag]
+    facts = facts_of(joined, exact=True)
+    assert facts.duration_ms is not None
+    assert facts.duration_ms > decoded_seconds(joined) * 1000 - 40
+
+
 def test_an_mp3_among_much_that_is_none_has_no_length() -> None:
     facts = facts_of(lone_frames(100) + b"nothing of the kind " * 5_000 + lone_frames(100))
 
@@ -147,12 +172,8 @@ def test_an_mp3_among_much_that_is_none_has_no_length() -> None:
     assert "100,000 of its 183,400 bytes are no MP3 frames" in facts.notes[0]
 
 
-ID3V2 = b"ID3\x04\0\0"
-
-
 def id3v2(length: int, content: bytes = b"\0") -> bytes:
-    size = bytes(length >> shift & 0x7F for shift in (21, 14, 7, 0))
-    return ID3V2 + size + (content * (length // len(content) + 1))[:length]
+    return ID3V2 + seven_bits(length) + (content * (length // len(content) + 1))[:length]
 
 
 APE = b"APETAGEX" + struct.pack("<IIII", 2000, 72, 3, 1 << 31 | 1 << 29) + bytes(8)
