@@ -94,10 +94,16 @@ $(VENV_2_11)/.project: $(VENV_2_11)/.installed $(PROJECTS)
 demo: setup  ## run the main job with the emulator: recordings in a bucket become rows in DuckDB
 	@$(VENV)/bin/airflow-speechkit demo
 
+# COVERAGE=1 measures what the unit and the integration tests cover; the limit holds for both together.
+ifdef COVERAGE
+UNIT_COVERAGE := --cov --cov-report= --cov-fail-under=0
+INTEGRATION_COVERAGE := --cov --cov-append --cov-report=term:skip-covered
+endif
+
 test: unit integration system  ## run all tests: unit, integration, system
 
 unit: setup  ## test without Airflow's database
-	$(PYTEST) $(SPREAD) $(MEASURE) tests/unit
+	$(PYTEST) $(SPREAD) $(UNIT_COVERAGE) tests/unit
 	$(EMULATOR_PYTEST) tests/unit
 
 # The wall clock alone: what waits goes by the monotonic one.
@@ -109,7 +115,7 @@ unit-later: setup  ## run the unit tests 400 days ahead (needs Debian's faketime
 
 integration: setup  ## test against the emulator: each operator, and the example DAGs in an Airflow
 	$(EMULATOR_PYTEST) tests/integration
-	$(PYTEST) $(SPREAD) $(MEASURE) tests/integration
+	$(PYTEST) $(SPREAD) $(INTEGRATION_COVERAGE) tests/integration
 
 system: setup  ## test with a real scheduler, triggerer and executor on PostgreSQL
 	$(PYTEST) tests/system
@@ -139,8 +145,7 @@ bench: setup  ## run every benchmark; each prints a table
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN) "$$script"; done
 
 coverage:  ## run the unit and integration tests, and measure what they cover
-	@$(MAKE) unit MEASURE="--cov --cov-report= --cov-fail-under=0"
-	@$(MAKE) integration MEASURE="--cov --cov-append --cov-report=term:skip-covered"
+	@$(MAKE) unit integration COVERAGE=1
 
 # What of the tests meets Airflow's own code.
 TOUCHES_AIRFLOW := $(addprefix tests/unit/,cli hooks operators package sensors transfers triggers test_operation_ids.py \
