@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 import time
 import uuid
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_speechkit.disk import UNFINISHED, make_folders, move, sync, unlink, write_beside, written_at
 from airflow_speechkit.errors import StorageError
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fsspec import AbstractFileSystem
-
-_UNFINISHED = ".part"
 
 #: A store says 409 while another conditional write of the same key is under way: who won is known a moment later.
 _CONFLICT_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
@@ -37,12 +35,14 @@ class Folder:
     :param root: the folder's path on it
     :param url: how people write it, for messages and manifests (never with credentials)
     :param fault: what is raised where the store can't be read or written
+    :param file_mode: of files on a disk, and by it of new folders; None leaves them to the umask
     """
 
     fs: AbstractFileSystem
     root: str
     url: str
     fault: type[StorageError] = StorageError
+    file_mode: int | None = None
 
     @classmethod
     def at(cls, path: Any) -> Folder:
@@ -114,14 +114,14 @@ class Folder:
         target = self.path(name)
         with self._faults("write", name, exclusive=True):
             if self._local:
-                temporary = self._write_beside(target, data)
+                temporary = write_beside(target, data, self.file_mode)
                 try:
                     os.link(temporary, target)
                 except FileExistsError:
                     return False
                 finally:
                     os.unlink(temporary)
-                _sync(os.path.dirname(target))
+                sync(os.path.dirname(target))
                 return True
             for pause_s in (*_CONFLICT_PAUSES_S, None):
                 try:
@@ -147,8 +147,8 @@ class Folder:
         target = self.path(name)
         with self._faults("write", name):
             if self._local:
-                temporary = self._write_beside(target, data)
-                self._move(temporary, target)
+                temporary = write_beside(target, data, self.file_mode)
+                move(temporary, target)
             else:
                 self.fs.pipe_file(target, data)
 
@@ -162,14 +162,14 @@ class Folder:
             if self._local:
                 import shutil
 
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                temporary = f"{target}.{uuid.uuid4().hex}{_UNFINISHED}"
+                make_folders(os.path.dirname(target), self.file_mode)
+                temporary = f"{target}.{uuid.uuid4().hex}{UNFINISHED}"
                 try:
                     shutil.copyfile(finished, temporary)
                 except BaseException:
-                    _unlink(temporary)
+                    unlink(temporary)
                     raise
-                self._move(temporary, target)
+                move(temporary, target)
             else:
                 self.fs.put_file(str(finished), target)
 
@@ -182,7 +182,7 @@ class Folder:
             found = sorted(self._found(below))
         skip = len(self.root) + 1
         for path in found:
-            if not path.endswith(_UNFINISHED):
+            if not path.endswith(UNFINISHED):
                 yield path[skip:]
 
     def unfinished(self, below: str = "", *, untouched_for: timedelta = timedelta()) -> Iterator[str]:
@@ -198,8 +198,8 @@ class Folder:
         skip = len(self.root) + 1
         latest = time.time() - untouched_for.total_seconds()
         with self._faults("list", below):
-            found = sorted(path for path in self._found(below) if path.endswith(_UNFINISHED))
-            old = [path for path in found if not untouched_for or _written_at(path) <= latest]
+            found = sorted(path for path in self._found(below) if path.endswith(UNFINISHED))
+            old = [path for path in found if not untouched_for or written_at(path) <= latest]
         yield from (path[skip:] for path in old)
 
     def folders(self, below: str = "") -> Iterator[str]:
@@ -286,29 +286,6 @@ class Folder:
             if _no_bucket(error):
                 raise
 
-    def _write_beside(self, target: str, data: bytes) -> str:
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), suffix=_UNFINISHED)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            # mkstemp's 0600 would lock out a second worker that runs as another user of the same group.
-            os.chmod(temporary, 0o666 & ~_UMASK)
-        except BaseException:
-            _unlink(temporary)
-            raise
-        return temporary
-
-    def _move(self, temporary: str, target: str) -> None:
-        try:
-            os.replace(temporary, target)
-        except BaseException:
-            _unlink(temporary)
-            raise
-        _sync(os.path.dirname(target))
-
     @contextmanager
     def _faults(
         self, verb: str, name: str, *, missing_is_an_answer: bool = False, exclusive: bool = False
@@ -337,43 +314,6 @@ class Folder:
                     retry_can_help=False,
                 ) from error
             raise self.fault(what, retry="tries it again") from error
-
-
-def _current_umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-#: Read once, while the process has one thread: there is no way to read it without setting it.
-_UMASK = _current_umask()
-
-
-def _sync(folder: str) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # Some network filesystems can't; the file itself is safe.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise
-    finally:
-        os.close(handle)
-
-
-def _written_at(path: str) -> float:
-    try:
-        return os.stat(path).st_mtime
-    except FileNotFoundError:
-        # It was finished, or given up, since it was listed.
-        return float("inf")
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
 
 
 def _response(error: BaseException) -> dict[str, Any]:

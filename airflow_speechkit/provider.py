@@ -95,6 +95,14 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "s3://my_conn@bucket/speechkit-archive",
                         "default": None,
                     },
+                    "archive_mode": {
+                        "description": "The mode of the files of an archive on a disk, in octal. New folders may be "
+                        "entered by whoever may read the files. By default 0640, or less where the umask says so.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "0660",
+                        "default": None,
+                    },
                     "triggerers": {
                         "description": "How many triggerers run side by side. Each takes its part of the status "
                         "checks that a connection's quota allows.",

@@ -48,6 +48,7 @@ from airflow_speechkit.archive.records import (
     pack,
 )
 from airflow_speechkit.compressed import LARGEST_ANSWER_BYTES, Packed, inflated
+from airflow_speechkit.disk import private_mode
 from airflow_speechkit.errors import ArchiveError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.answer import Answer
@@ -75,12 +76,14 @@ class Archive:
     folder: Folder
 
     @classmethod
-    def at(cls, path: Any) -> Archive:
+    def at(cls, path: Any, mode: str | None = None) -> Archive:
         """Take an ``ObjectStoragePath``, any other ``UPath``, a ``pathlib.Path`` or a local path as a string.
 
+        :param mode: of its files on a disk, in octal; 0640 without
+        :raises SettingsError: it is none
         :raises ArchiveError: the path's filesystem can't be had
         """
-        return cls(replace(Folder.at(path), fault=ArchiveError))
+        return cls(replace(Folder.at(path), fault=ArchiveError, file_mode=private_mode(mode)))
 
     @property
     def url(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -133,7 +134,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from airflow_speechkit.archive.exporting import copy_answers, copy_archive
 
-    archive, target = _archive(arguments), _folder(arguments.to, arguments.endpoint_url)
+    archive, target = _archive(arguments), _private(arguments.to, arguments.endpoint_url)
     if not arguments.answers:
         _say(f"{copy_archive(archive, target)} files to {target.url}")
         return 0
@@ -246,10 +247,20 @@ def _archive(arguments: argparse.Namespace) -> Archive:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.errors import ArchiveError
 
-    archive = Archive(replace(_folder(arguments.archive, arguments.endpoint_url), fault=ArchiveError))
+    archive = Archive(replace(_private(arguments.archive, arguments.endpoint_url), fault=ArchiveError))
     if not archive.folder.exists(ROOT_FILE):
         raise ArchiveError(f"There is no archive at {archive.url}", todo="Check --archive; nothing was written")
     return archive
+
+
+def _private(url: str, endpoint_url: str | None) -> Folder:
+    """Return a folder whose files, on a disk, are for those that an archive's are for."""
+    from dataclasses import replace
+
+    from airflow_speechkit.disk import private_mode
+
+    mode = private_mode(os.environ.get("AIRFLOW__SPEECHKIT__ARCHIVE_MODE"))
+    return replace(_folder(url, endpoint_url), file_mode=mode)
 
 
 def _folder(url: str, endpoint_url: str | None) -> Folder:

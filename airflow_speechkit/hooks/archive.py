@@ -78,11 +78,12 @@ def open_archive(url: str) -> Archive:
     """Open the archive at a URL that `archive_url` gave.
 
     :raises ArchiveError: it can't be reached
+    :raises SettingsError: `[speechkit] archive_mode` is none
     """
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.storage import object_storage_path
 
-    return Archive.at(object_storage_path(url))
+    return Archive.at(object_storage_path(url), conf.get("speechkit", "archive_mode", fallback=None))
 
 
 def is_too_much(error: SpeechKitError, failures: int, for_s: float) -> bool:
