@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from airflow_speechkit.recordings.audio.mpeg import read_frame
+from airflow_speechkit.recordings.audio.tags import tag_length
 
 
 class Remedy(StrEnum):
@@ -77,6 +78,7 @@ _MAGIC = (
     (0, b"\x02#!SILK", "SILK", Remedy.SILK),
     (0, b"#!SILK", "SILK", Remedy.SILK),
 )
+_TS_PACKET = 188
 _MARKUP = ((b"<?xml", "XML"), (b"<!doctype html", "HTML"), (b"<html", "HTML"))
 #: Samples without a header, by what such files are called: the codec, and how ffmpeg is told.
 _HEADERLESS = {
@@ -88,7 +90,6 @@ _HEADERLESS = {
     "alaw": ("A-law", "-f alaw -ar 8000"),
     "ul": ("mu-law", "-f mulaw -ar 8000"),
     "ulaw": ("mu-law", "-f mulaw -ar 8000"),
-    "vox": ("Dialogic ADPCM", "-f vox -ar 8000"),
 }
 _LPCM = (
     "If these are 16-bit samples without a header (LPCM), set `audio_encoding='LINEAR16_PCM'` and `sample_rate_hertz`"
@@ -104,6 +105,8 @@ def foreign_format(head: bytes, *, certain: bool = False) -> tuple[str, Remedy] 
     for place, magic, name, remedy in _MAGIC:
         if head[place : place + len(magic)] == magic and (not certain or len(magic) >= 4):
             return name, remedy
+    if head[::_TS_PACKET][:3] == b"GGG":
+        return "an MPEG transport stream", Remedy.CONVERT
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for magic, name in _MARKUP:
         if text.startswith(magic):
@@ -125,6 +128,8 @@ def unknown_format(head: bytes, name: str) -> tuple[str, str]:
             f"by its name {codec[0]} without a header",
             f"Convert it: ffmpeg {codec[1]} -i IN -c:a libopus OUT.ogg",
         )
+    if tag_length(head):
+        return "no MP3: it begins with a tag (ID3 or APE), and what comes behind that is no MP3", Remedy.CONVERT
     if not head.strip(b"\0"):
         return "zeros from its beginning on, with no header", f"{Remedy.UPLOAD}. {_LPCM}"
     frame = read_frame(head[:4])

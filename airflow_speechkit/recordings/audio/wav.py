@@ -142,12 +142,12 @@ def _read_format(chunk: bytes) -> _Format:
     if form != _PCM:
         raise RecordingError(
             f"The WAV holds {_FORMATS.get(form, f'format 0x{form:04x}')}, and the service takes 16-bit PCM only",
-            todo="Convert it: ffmpeg -i IN -c:a pcm_s16le OUT.wav",
+            todo="Convert it: ffmpeg -i IN -c:a libopus OUT.ogg",
         )
     if bits != 16:
         raise RecordingError(
             f"The WAV has {bits}-bit samples, and the service takes 16-bit PCM only",
-            todo="Convert it: ffmpeg -i IN -c:a pcm_s16le OUT.wav",
+            todo="Convert it: ffmpeg -i IN -c:a libopus OUT.ogg",
         )
     if not 1 <= channels <= _MOST_CHANNELS or rate not in _RATES:
         raise RecordingError(

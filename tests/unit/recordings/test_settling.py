@@ -126,6 +126,8 @@ def test_the_service_s_limits_are_kept() -> None:
         (encoded("pcm_u8", "voc", rate=8000, bit_rate=None), "Creative Voice"),
         (encoded("pcm_s16le", "w64", rate=8000, bit_rate=None), "Wave64"),
         (encoded("wavpack", "wv", rate=8000, sample_format="s16p", bit_rate=None), "WavPack"),
+        (encoded("aac", "mpegts"), "an MPEG transport stream.*ffmpeg"),
+        (b"ID3\4\0\0\0\0\0\7" + bytes(7) + encoded("flac", "flac", bit_rate=None), "begins with a tag.*is no MP3"),
         (b"#!AMR\n" + bytes(100), "AMR.*ffmpeg"),
         (b"\x02#!SILK_V3" + bytes(100), "SILK, .*SILK decoder: ffmpeg doesn't read it"),
         (b"  <!DOCTYPE html><title>502</title>", "HTML, .*error message in its place"),
