@@ -24,7 +24,7 @@ from tests.fuzz.cases import Case, Reached, cases
 from tests.fuzz.mutations import mutate, written
 from tests.unit.results.saying import V2_TYPE
 
-CASES = 1200
+CASES = 900
 TEXTS = ["да", "нет", "алло", "добрый", "e\u0301", "🎄", "ok"]
 
 

@@ -49,7 +49,7 @@ V2 = {
     "channels": lambda: (
         HEAD
         + ",".join(
-            f'{{"alternatives":[{{"words":[{WORD}],"text":""}}],"channelTag":"c{number}"}}' for number in range(60_000)
+            f'{{"alternatives":[{{"words":[{WORD}],"text":""}}],"channelTag":"c{number}"}}' for number in range(30_000)
         )
         + "]}}"
     ),
@@ -60,7 +60,7 @@ V2 = {
 V3 = {
     "zeros": lambda: f'{V3_HEAD},{{"text":"a","startTimeMs":"{"0" * 16 * MB}',
     "arrays that begin": lambda: filled('{"words":[{', 4),
-    "messages": lambda: filled("{}\n", 2),
+    "messages": lambda: filled("{}\n", 1),
     "spaces": lambda: " " * 4 * MB,
 }
 
