@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def mutate(value: Any, chance: random.Random) -> None:
     elif how == 6:
         del container[key]
     elif how == 7 and isinstance(container, list):
-        container.insert(key, json.loads(json.dumps(container[key])))
+        container.insert(key, copy.deepcopy(container[key]))
     elif how == 7:
         name = chance.choice(["", key.upper(), f"{key} ", "words", "chunks", "error", "text", "\ud800"])
         container[name] = container.pop(key)

@@ -43,7 +43,9 @@ def v2_operation(chance: random.Random) -> dict[str, Any]:
         ]
         alternatives = [{"words": words, "text": " ".join(word["word"] for word in words), "confidence": 1}]
         chunks.append({"alternatives": alternatives, "channelTag": chance.choice(["1", "2"])})
+    error = {"error": {"code": 3, "message": "нет"}} if chance.randrange(6) == 0 else {}
     return {
+        **error,
         "done": True,
         "response": {"@type": V2_TYPE, "chunks": chunks},
         "id": "e03one",
@@ -146,6 +148,7 @@ def test_an_answer_is_read_as_it_stands_or_refused(api: str, make: Callable[[ran
 def test_one_answer_touches_no_other_of_a_batch(tmp_path: Path) -> None:
     good = Answer("e03good", ApiVersion.V2, json.dumps(v2_operation(random.Random(1))).encode())
     alone = flatten(good)
+    assert alone.words.num_rows
     for case in cases("batches", 60):
         with case:
             batch = batch_of(case, good)

@@ -37,8 +37,8 @@ V2 = {
     "an endless end": lambda: f'{HEAD}{WORDS},{{"startTime":"1s","endTime":"{"0" * 16 * MB}s"}}',
     "an endless word": lambda: f'{HEAD}{WORDS},{{"startTime":"1s","endTime":"1s","word":"{"a" * 16 * MB}"}}]}}]}}]}}}}',
     "an endless text": lambda: f'{HEAD}{CHUNK},{WORDS}],"text":"{"a" * 16 * MB}',
-    "arrays that begin": lambda: HEAD + filled('"words":[{', 4),
-    "arrays that begin, and one end": lambda: HEAD + filled('"words":[{', 4) + "}",
+    "arrays that begin": lambda: HEAD + filled('"words":[{', 12),
+    "arrays that begin, and one end": lambda: HEAD + filled('"words":[{', 12) + "}",
     "arrays of something else": lambda: HEAD + filled('"words":[{"a":"b"},{"a":"b"}]', 4),
     "words that begin": lambda: f"{HEAD}{WORDS}," + filled('{"startTime":"', 4),
     "braces": lambda: f"{HEAD}{WORDS}," + "{" * 2 * MB,
@@ -48,9 +48,7 @@ V2 = {
     "digits": lambda: f'{HEAD}{WORDS}],"text":"a","confidence":' + "1" * 4 * MB,
     "channels": lambda: (
         HEAD
-        + ",".join(
-            f'{{"alternatives":[{{"words":[{WORD}],"text":""}}],"channelTag":"c{number}"}}' for number in range(30_000)
-        )
+        + ",".join(f'{{"alternatives":[{{"text":""}}],"channelTag":"c{number}"}}' for number in range(80_000))
         + "]}}"
     ),
     "an error full of links": lambda: (

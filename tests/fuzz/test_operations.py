@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from typing import Any
 
-from airflow_speechkit.api.credentials import AuthorizedKey, read_iam_token, read_metadata_token
+from airflow_speechkit.api.credentials import AuthorizedKey, read_iam_token, read_metadata_token, token_key
 from airflow_speechkit.api.operation import LARGE_BODY, Operation, id_within, read_operation
 from airflow_speechkit.api.refusal import read_refusal
 from airflow_speechkit.api.service import check_recognition, operation_of
@@ -136,7 +137,7 @@ def test_a_token_or_a_key_is_read_or_refused() -> None:
     iam = {"iamToken": "t1.abcdefgh", "expiresAt": "2026-11-22T22:00:00Z"}
     metadata = {"access_token": "t1.abcdefgh", "expires_in": 43200, "token_type": "Bearer"}
     key = {"id": "ajek", "service_account_id": "ajes", "private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n"}
-    for case in cases("tokens", 1200):
+    for case in cases("tokens", 2400):
         with case:
             read, said = case.chance.choice([(read_iam_token, iam), (read_metadata_token, metadata), (sign, key)])
             raw = mutant(dict(said), case.chance)
@@ -148,11 +149,14 @@ def test_a_token_or_a_key_is_read_or_refused() -> None:
                 continue
             assert token.value.isprintable()
             assert token.renew_at < 1_800_000_000.0 + 3601.0
+            assert math.isfinite(token.unusable_at)
     reached.check()
 
 
 def sign(raw: bytes, now: float) -> None:
-    AuthorizedKey.from_json(raw.decode("utf-8", "surrogateescape")).jwt(now)
+    key = AuthorizedKey.from_json(raw.decode("utf-8", "surrogateescape"))
+    token_key(key, "https://iam")
+    key.jwt(now)
     raise AssertionError("that was no key")
 
 

@@ -15,8 +15,10 @@ from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import SpeechKitError
 from airflow_speechkit.results.flatten import failed_row
 from airflow_speechkit.results.schema import Status
+from airflow_speechkit.results.view import recognitions
 from tests.fuzz.cases import Reached, cases
-from tests.fuzz.mutations import mutate, written
+from tests.fuzz.mutations import TEXTS, mutate, written
+from tests.fuzz.plainly import writable
 from tests.unit.archive.world import T0, Clock, Service, answer, failure, item, lost, submitter
 
 CASES = 250
@@ -85,6 +87,21 @@ def test_a_record_is_read_or_damaged(tmp_path: Path) -> None:
                 one.write_bytes(before)
     reached.check()
     assert refused > CASES / 2
+
+
+def test_whatever_a_label_holds_is_kept_and_becomes_rows(tmp_path: Path) -> None:
+    for case in cases("labels", 60):
+        with case:
+            archive = Archive.at(tmp_path / case.name)
+            archive.probe(T0)
+            labels = {case.chance.choice(TEXTS): case.chance.choice(TEXTS) for _ in range(3)}
+            [outcome] = submitter(archive, Service(Clock())).submit([item(labels=labels)])
+            assert outcome.operation_id is not None
+            submission = archive.submission(outcome.operation_id)
+            assert submission is not None
+            assert submission.labels == labels
+            [row] = recognitions(failed_row(submission, Status.LOST, 3, case.chance.choice(TEXTS)))
+            assert len(row.labels) == len({text.replace("\0", "\ufffd") for text in map(writable, labels)})
 
 
 def is_object(raw: bytes) -> bool:
