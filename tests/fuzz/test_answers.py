@@ -21,7 +21,7 @@ from airflow_speechkit.results.schema import Tables
 from airflow_speechkit.settings import ApiVersion
 from tests.fuzz import plainly
 from tests.fuzz.cases import Case, Reached, cases
-from tests.fuzz.mutations import mutate, written
+from tests.fuzz.mutations import DEEP, NUMBERS, Verbatim, mutate, written
 from tests.unit.results.saying import V2_TYPE
 
 CASES = 900
@@ -43,7 +43,7 @@ def v2_operation(chance: random.Random) -> dict[str, Any]:
         ]
         alternatives = [{"words": words, "text": " ".join(word["word"] for word in words), "confidence": 1}]
         chunks.append({"alternatives": alternatives, "channelTag": chance.choice(["1", "2"])})
-    error = {"error": {"code": 3, "message": "нет"}} if chance.randrange(6) == 0 else {}
+    error = {"error": {"code": chance.choice([3, "5", *NUMBERS]), "message": "нет"}} if chance.randrange(6) == 0 else {}
     return {
         **error,
         "done": True,
@@ -78,6 +78,10 @@ def v3_messages(chance: random.Random) -> list[dict[str, Any]]:
 
 def v2_case(chance: random.Random) -> Answer:
     operation = v2_operation(chance)
+    if chance.randrange(40) == 0:
+        # By its first word the reader of columns learns how words are written.
+        [alternative] = operation["response"]["chunks"][0]["alternatives"]
+        alternative["words"][0][chance.choice(["startTime", "word"])] = Verbatim("[" * DEEP + "]" * DEEP)
     for _ in range(chance.choice([0, 1, 1, 1, 2, 3])):
         mutate(operation, chance)
     return Answer("e03one", ApiVersion.V2, written(operation, chance))
