@@ -51,15 +51,15 @@ def parse_object(raw: bytes | str, *, lenient: bool = False) -> dict[str, Any]:
     return found
 
 
-def parse_each(text: str, at: int = 0, *, constant: Callable[[str], Any] | None = None) -> Iterator[tuple[Any, int]]:
+def parse_each(text: str, *, constant: Callable[[str], Any] | None = None) -> Iterator[tuple[Any, int]]:
     """Parse JSON values that follow one another, with space between them or none: one at a time.
 
-    :param at: where to begin
     :param constant: makes a value of ``NaN`` and its like, which are refused without it
     :return: each value, and the place behind it
     :raises MalformedError: the next one isn't JSON
     """
     decoder = json.JSONDecoder(parse_constant=constant or _refuse)
+    at = 0
     while (at := _behind_space(text, at)) < len(text):
         try:
             value, at = decoder.raw_decode(text, at)

@@ -151,7 +151,7 @@ class Life:
 def mortal(path: Path, life: Life) -> Archive:
     """An archive on a disk, as a process with that life sees it."""
     folder = Folder.at(path)
-    return Archive(MortalFolder(folder.fs, folder.root, folder.url, ArchiveError, life))
+    return Archive(MortalFolder(folder.fs, folder.root, folder.url, ArchiveError, life=life))
 
 
 def item(name: str = "1", **about: Any) -> ToSubmit:
