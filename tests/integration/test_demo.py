@@ -50,6 +50,8 @@ class Demo:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "airflow_speechkit.cli", "demo", "--to", str(self.output)],
                 cwd=ROOT, env={**os.environ, **environment}, stdout=log, stderr=log, start_new_session=True,
+                # A shell has what it runs in the background ignore SIGINT, and children would inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )  # fmt: skip
 
     @property
