@@ -145,7 +145,7 @@ class Books:
 
     def process(self, life: Any = None) -> Archive:
         """The archive, as a process with that life sees it."""
-        return Archive(RamFolder(None, "ram", "ram://archive", ArchiveError, self.files, life))  # type: ignore[arg-type]
+        return Archive(RamFolder(None, "ram", "ram://archive", ArchiveError, files=self.files, life=life))  # type: ignore[arg-type]
 
     # What lies in the ledger
 
