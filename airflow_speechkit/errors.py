@@ -239,7 +239,7 @@ class AnswerUnreadableError(SpeechKitError):
 
 
 def unexpected(operation_id: str, error: BaseException) -> AnswerUnreadableError:
-    """Make an error nobody has thought of one of the operation whose answer led to it; its traceback is in the log.
+    """Turn an unexpected error into one of the operation whose answer led to it. Its traceback is in the log.
 
     :param error: what came; its own text may repeat what was read, and is left out
     """

@@ -52,7 +52,7 @@ def parsed(folder: Folder, name: str, build: Callable[[], _T]) -> _T:
     # Not from within `except`: what is damaged can stand in the error.
     raise damage(
         f"{folder.url_of(name)} is damaged: {kind}",
-        "Look at it with your own eyes, and put it back from a backup if there is one",
+        "Inspect the file, and restore it from a backup if there is one",
     )
 
 

@@ -106,7 +106,7 @@ def unpack(raw: bytes, url: str) -> dict[str, Any]:
     except MalformedError as error:
         raise ArchiveError(
             f"{url} is damaged: it can't be told what was submitted",
-            todo="Look at it with your own eyes, and put it back from a backup if there is one",
+            todo="Inspect the file, and restore it from a backup if there is one",
             retry="ends in the same way until then",
             retry_can_help=False,
         ) from error

@@ -26,7 +26,7 @@ def is_audio_name(name: str) -> bool:
 
 
 def is_audio(head: bytes) -> bool:
-    """Tell whether a file is audio by what it begins with. Samples without a header can't be told.
+    """Tell whether a file is audio by what it begins with. Samples without a header can't be recognised.
 
     :param head: its first `HEAD_BYTES`, or all of it
     """

@@ -23,19 +23,7 @@ from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError, RecordingError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
-from tests.unit.archive.world import T0, Clock, Life, Service, answer, item, lost, mortal, submitter
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    archive = Archive.at(tmp_path)
-    archive.probe(T0)
-    return archive
-
-
-@pytest.fixture
-def service() -> Service:
-    return Service(Clock())
+from tests.unit.archive.world import T0, Life, Service, answer, item, lost, mortal, submitter
 
 
 def ways(outcomes: list[SubmitOutcome]) -> list[How]:
@@ -140,7 +128,9 @@ class TestInTheLastMoment:
             def find(mark: str = gone.fingerprint, operation_id: str = operation_id) -> None:
                 adopt(archive, mark, operation_id, now=service.clock.now(), attempt=1)
 
-            process = submitter(mortal(tmp_path, Held(moment, find)), service, run="b", on_lost_submission="resubmit")
+            process = submitter(
+                mortal(tmp_path / "archive", Held(moment, find)), service, run="b", on_lost_submission="resubmit"
+            )
             [outcome] = process.submit([item(name)])
             # Sent again it was only if it was lost at the last look, after the claim and right before the request.
             taken = [one for one, link in service.operations.items() if link == name]
@@ -153,7 +143,7 @@ class TestInTheLastMoment:
         [first] = submitter(archive, service).submit([item("1")])
         operation_id = first.operation_id or ""
         archive.keep(answer(operation_id), now=T0)
-        held = mortal(tmp_path, Held(2, lambda: forget(archive, operation_id, now=T0)))
+        held = mortal(tmp_path / "archive", Held(2, lambda: forget(archive, operation_id, now=T0)))
         [outcome] = submitter(held, service).submit([item("1")])
         assert outcome.how is How.SUBMITTED
         assert outcome.operation_id != operation_id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,19 +10,7 @@ import pytest
 from airflow_speechkit.archive.inspecting import Problem, verify
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError
-from tests.unit.archive.world import T0, Clock, Service, answer, failure, item, submitter
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    archive = Archive.at(tmp_path)
-    archive.probe(T0)
-    return archive
-
-
-@pytest.fixture
-def service() -> Service:
-    return Service(Clock())
+from tests.unit.archive.world import T0, Service, answer, failure, item, submitter
 
 
 def ended(archive: Archive, service: Service, *, failed: bool) -> str:

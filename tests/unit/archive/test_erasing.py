@@ -15,13 +15,6 @@ from tests.unit.archive.world import T0, Clock, Service, answer, item, submitter
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    archive = Archive.at(tmp_path / "archive")
-    archive.probe(T0)
-    return archive
-
-
-@pytest.fixture
 def operation_id(archive: Archive) -> str:
     """An operation that has ended."""
     [outcome] = submitter(archive, Service(Clock())).submit([item("1")])

@@ -26,18 +26,6 @@ from tests.unit.archive.world import T0, Clock, Killed, Life, Service, answer, f
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    archive = Archive.at(tmp_path / "archive")
-    archive.probe(T0)
-    return archive
-
-
-@pytest.fixture
-def service() -> Service:
-    return Service(Clock())
-
-
 def ended(archive: Archive, service: Service, name: str = "1", code: int | None = None) -> str:
     [outcome] = submitter(archive, service).submit([item(name)])
     assert outcome.how is How.SUBMITTED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -14,19 +13,7 @@ from airflow_speechkit.archive.ledger import Stage
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import RefusedError
-from tests.unit.archive.world import T0, Clock, Service, answer, failure, item, submitter
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    archive = Archive.at(tmp_path)
-    archive.probe(T0)
-    return archive
-
-
-@pytest.fixture
-def service() -> Service:
-    return Service(Clock())
+from tests.unit.archive.world import T0, Service, answer, failure, item, submitter
 
 
 def submitted(archive: Archive, service: Service, name: str = "1") -> str:

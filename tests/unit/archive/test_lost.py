@@ -34,18 +34,6 @@ from tests.unit.archive.world import (
 )
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    archive = Archive.at(tmp_path / "archive")
-    archive.probe(T0)
-    return archive
-
-
-@pytest.fixture
-def service() -> Service:
-    return Service(Clock())
-
-
 def contents(archive: Archive) -> dict[str, bytes]:
     return {name: archive.folder.read(name) for name in archive.folder.names()}
 

@@ -19,7 +19,7 @@ from airflow_speechkit.errors import ArchiveError, SettingsError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.settings import ApiVersion
-from tests.unit.archive.world import T0, Clock, Service, answer, archive_at, failure, item, submitter
+from tests.unit.archive.world import T0, Service, answer, archive_at, failure, item, submitter
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -30,11 +30,6 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Archive:
         archive = archive_at(f"lake/{tmp_path.name}", request.getfixturevalue("s3"))
     archive.probe(T0)
     return archive
-
-
-@pytest.fixture
-def service() -> Service:
-    return Service(Clock())
 
 
 def submitted(archive: Archive, service: Service, name: str = "1") -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -24,19 +23,7 @@ from airflow_speechkit.errors import (
     SubmissionsFailedError,
 )
 from airflow_speechkit.settings import RecognitionSettings
-from tests.unit.archive.world import T0, Clock, Service, answer, failure, item, lost, submitter
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    archive = Archive.at(tmp_path)
-    archive.probe(T0)
-    return archive
-
-
-@pytest.fixture
-def service() -> Service:
-    return Service(Clock())
+from tests.unit.archive.world import T0, Service, answer, failure, item, lost, submitter
 
 
 def ways(outcomes: list[SubmitOutcome]) -> list[How]:

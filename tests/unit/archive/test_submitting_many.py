@@ -27,19 +27,7 @@ from airflow_speechkit.errors import (
 )
 from airflow_speechkit.recordings.cost import price_note
 from airflow_speechkit.settings import RecognitionSettings
-from tests.unit.archive.world import T0, Clock, Life, Service, item, lost, mortal, submitter
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    archive = Archive.at(tmp_path)
-    archive.probe(T0)
-    return archive
-
-
-@pytest.fixture
-def service() -> Service:
-    return Service(Clock())
+from tests.unit.archive.world import T0, Life, Service, item, lost, mortal, submitter
 
 
 def ways(outcomes: list[SubmitOutcome]) -> list[How]:
