@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import ipaddress
 import os
@@ -61,6 +62,10 @@ def keep_to_this_machine(event: str, args: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(keep_to_this_machine)
+
+# Where no loop has been set, pytest-asyncio makes one before each asynchronous test. The next `asyncio.run` replaces it
+# unclosed, and the warning then fails whichever test the garbage collector runs in.
+asyncio.set_event_loop(None)
 
 
 @pytest.fixture(autouse=True, scope="module")
