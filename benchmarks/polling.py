@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.polling.budget import CheckBudget
-from airflow_speechkit.polling.dispatcher import Dispatcher
-from airflow_speechkit.polling.forecast import work_s
-from airflow_speechkit.polling.waiting import Waiting
+from airflow_speechkit.polling.rate_limit import RateLimiter
+from airflow_speechkit.polling.schedule import QUEUE_S, documented_s
+from airflow_speechkit.polling.scheduler import Scheduler
+from airflow_speechkit.polling.target import PollTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -205,8 +205,8 @@ def run_pauses(recordings: list[Recording], pauses: Callable[[int], Iterator[flo
     return Outcome(checks, quota.refusals, delays_s, quota.busiest)
 
 
-def waiting_for(number: int, recording: Recording, scenario: Scenario) -> Waiting:
-    return Waiting(
+def waiting_for(number: int, recording: Recording, scenario: Scenario) -> PollTarget:
+    return PollTarget(
         str(number),
         EPOCH_S + recording.submitted_s,
         recording.audio_s if scenario.durations_known else None,
@@ -220,19 +220,19 @@ def run_one_guess(recordings: list[Recording], scenario: Scenario) -> Outcome:
 
     In that order, within the same budget as ours.
     """
-    budget, quota = CheckBudget.of("v2"), Quota()
+    budget, quota = RateLimiter.for_checks("v2"), Quota()
     checks, delays_s = 0, []
     waitings = [waiting_for(number, recording, scenario) for number, recording in enumerate(recordings)]
     events = [
-        (r.submitted_s + 30.0 + 1.3 * work_s(w), n) for n, (r, w) in enumerate(zip(recordings, waitings, strict=True))
+        (r.submitted_s + 30.0 + 1.3 * (documented_s(w) - QUEUE_S if scenario.durations_known else documented_s(w)), n)
+        for n, (r, w) in enumerate(zip(recordings, waitings, strict=True))
     ]
     heapq.heapify(events)
     now_s = recordings[0].submitted_s
-    budget.start(now_s)
     while events:
         due_s, number = heapq.heappop(events)
         now_s = max(now_s, due_s)
-        while (wait_s := budget.wait_s(now_s)) > 0.0:
+        while (wait_s := budget.wait_s(now_s, reserved=True)) > 0.0:
             now_s += wait_s + 1e-4
         budget.spend(now_s)
         checks += 1
@@ -246,11 +246,11 @@ def run_one_guess(recordings: list[Recording], scenario: Scenario) -> Outcome:
 
 
 def run_ours(recordings: list[Recording], scenario: Scenario, *, stamped: bool) -> Outcome:
-    """Drive the dispatcher as the poller does.
+    """Drive the scheduler as the poller does.
 
     :param stamped: whether answers carry when the operation ended (`modifiedAt`, in whole seconds)
     """
-    dispatcher = Dispatcher(CheckBudget.of("v2"))
+    scheduler = Scheduler(RateLimiter.for_checks("v2"))
     quota = Quota()
     checks, delays_s = 0, []
     coming = deque(enumerate(recordings))
@@ -259,20 +259,20 @@ def run_ours(recordings: list[Recording], scenario: Scenario, *, stamped: bool) 
     while len(delays_s) < len(recordings):
         while coming and coming[0][1].submitted_s <= now_s:
             number, recording = coming.popleft()
-            dispatcher.add(waiting_for(number, recording, scenario), EPOCH_S + now_s)
+            scheduler.add(waiting_for(number, recording, scenario), "batch", EPOCH_S + now_s)
         while answers and answers[0][0] <= now_s:
             at_s, number = answers.popleft()
             recording = recordings[number]
             ended_s = recording.submitted_s + recording.took_s
             if not quota.takes(at_s - LATENCY_S / 2):
-                dispatcher.refused(str(number), EPOCH_S + now_s)
+                scheduler.refused(str(number), EPOCH_S + now_s)
             elif ended_s <= at_s - LATENCY_S / 2:
                 delays_s.append(now_s - ended_s)
                 took_s = math.floor(ended_s) - math.floor(recording.submitted_s)
-                dispatcher.ended(str(number), EPOCH_S + now_s, float(took_s) if stamped else None)
+                scheduler.ended(str(number), EPOCH_S + now_s, float(took_s) if stamped else None)
             else:
-                dispatcher.running(str(number), EPOCH_S + now_s)
-        turn = dispatcher.turn(EPOCH_S + now_s)
+                scheduler.running(str(number), EPOCH_S + now_s)
+        turn = scheduler.turn(EPOCH_S + now_s)
         if turn.operation_id is not None:
             checks += 1
             answers.append((now_s + LATENCY_S, int(turn.operation_id)))

@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
+from airflow_speechkit.polling.budget import CheckBudget, Limit
+from airflow_speechkit.polling.waiting import Finished, Waiting
 
 from airflow_speechkit.api.operation import Operation, OperationState, read_operation
 from airflow_speechkit.archive.store import Archive
-from airflow_speechkit.polling.budget import CheckBudget, Limit
 from airflow_speechkit.polling.poller import shared_poller
-from airflow_speechkit.polling.waiting import Finished, Waiting
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.settings import ApiVersion
 

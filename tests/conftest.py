@@ -38,6 +38,7 @@ pytest_plugins = [
     "tests.fixtures.s3",
     "tests.fixtures.emulator",
     "tests.fixtures.direct",
+    "tests.fixtures.pauses",
     "tests.fixtures.airflow",
     "tests.fixtures.local_airflow",
 ]

@@ -1,4 +1,4 @@
-"""Which archive a task uses, how it is read, and how long a wait puts up with errors."""
+"""Which archive a task uses, and how it is read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_speechkit.errors import QuotaExceededError, SettingsError
+from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.hooks.storage import check_no_credentials
 from airflow_speechkit.redaction import clean_address
 
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.errors import SpeechKitError
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
-    from airflow_speechkit.polling.outage import Patience
 
 _T = TypeVar("_T")
 
@@ -84,25 +82,6 @@ def open_archive(url: str) -> Archive:
     from airflow_speechkit.hooks.storage import object_storage_path
 
     return Archive.at(object_storage_path(url), conf.get("speechkit", "archive_mode", fallback=None))
-
-
-def is_too_much(error: SpeechKitError, failures: int, for_s: float) -> bool:
-    """Tell whether a wait gives up over errors in a row: when the poller of a triggerer would over failed checks.
-
-    :param error: the last one
-    :param failures: how many
-    :param for_s: seconds since the first
-    """
-    patience = patience_with(error)
-    # A quota is full again after a while, however long that takes.
-    return not isinstance(error, QuotaExceededError) and failures >= patience.failures and for_s >= patience.seconds
-
-
-def patience_with(error: SpeechKitError) -> Patience:
-    """Return how long errors of this kind are put up with."""
-    from airflow_speechkit.polling.outage import LASTING, TRANSIENT
-
-    return TRANSIENT if error.retry_can_help else LASTING
 
 
 def read_each(read: Callable[[str], _T], operation_ids: Iterable[str]) -> Mapping[str, _T]:

@@ -79,11 +79,11 @@ class SpeechKitAsyncClient:
         response = await self._drive(self._service.cancel(operation_id, attempts=1), allowed)
         return await self._transport.aside(operation_of, response, operation_id)
 
-    async def get_recognition(self, operation_id: str, *, seen_done: bool = False) -> bytes:
-        """Fetch a v3 result, see `SpeechKitHook.get_recognition`."""
+    async def get_recognition(self, operation_id: str) -> bytes:
+        """Fetch the v3 result of an operation that is done, see `SpeechKitHook.get_recognition`."""
         from airflow_speechkit.api.service import check_recognition
 
-        response = await self._drive(self._service.recognition(operation_id, seen_done=seen_done))
+        response = await self._drive(self._service.recognition(operation_id, seen_done=True))
         return await self._transport.aside(check_recognition, response, operation_id)
 
     async def delete_recognition(self, operation_id: str) -> bool:

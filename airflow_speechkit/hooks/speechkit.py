@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.api.steps import Outcome, Step
     from airflow_speechkit.api.sync_transport import SyncTransport
     from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
-    from airflow_speechkit.polling.budget import CheckBudget
+    from airflow_speechkit.polling.rate_limit import RateLimiter
     from airflow_speechkit.results.answer import Answer
     from airflow_speechkit.settings import RecognitionSettings
 
@@ -150,16 +150,21 @@ class SpeechKitHook(BaseHook):
         """How many status checks of v3 may be made; None leaves it to the poller."""
         return self.connection.checks_per_second
 
-    async def check_budget(self, api_version: str) -> CheckBudget:
-        """Return what this connection lets a triggerer spend on status checks."""
-        from airflow_speechkit.polling.budget import CheckBudget
+    async def rate_limiter(self, api_version: str, *, cautious: bool = False) -> RateLimiter:
+        """Return what limits the status checks of one process through this connection.
+
+        :param api_version: ``v2`` or ``v3``
+        :param cautious: start at a tenth of the quota, as a worker does that can't know who else polls
+        """
+        from airflow_speechkit.polling.rate_limit import RateLimiter
 
         connection = await self.async_connection()
-        return CheckBudget.of(
+        return RateLimiter.for_checks(
             api_version,
             checks_per_hour=connection.checks_per_hour,
             checks_per_second=connection.checks_per_second,
             triggerers=conf.getint("speechkit", "triggerers", fallback=1),
+            cautious=cautious,
         )
 
     # --- what the service can be asked

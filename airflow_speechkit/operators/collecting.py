@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_speechkit.archive.answers import archive_answer, is_fetched_apart
 from airflow_speechkit.archive.batch import How
-from airflow_speechkit.archive.keeping import keep_operation
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
 from airflow_speechkit.errors import QuotaExceededError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_each
-from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -102,9 +101,9 @@ def archive_if_ended(hook: SpeechKitHook, archive: Archive, operation_id: str) -
     if operation.state is OperationState.RUNNING:
         return False
     recognition = None
-    if operation.api_version is ApiVersion.V3 and operation.state is OperationState.DONE:
+    if is_fetched_apart(operation):
         recognition = hook.get_recognition(operation_id, seen_done=True)
-    keep_operation(archive, operation, recognition)
+    archive_answer(archive, operation, recognition)
     return True
 
 

@@ -1,4 +1,4 @@
-"""What the poller tells Airflow's own `Stats`."""
+"""What the poller writes into Airflow's own `Stats`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Stats(Protocol):
 
 
 class NoStats:
-    """Nobody wants to know."""
+    """Stats that go nowhere."""
 
     def incr(self, stat: str, count: int = 1) -> None:
         """Count nothing."""
@@ -41,7 +41,7 @@ class NoStats:
 
 
 class Gauges:
-    """The levels of one poller, under names of its own: pollers would overwrite those of one another.
+    """The levels of one poller, under names of its own: pollers would overwrite one another's.
 
     StatsD as it is knows no tags, so the connection and the API version are part of the name.
 
@@ -52,15 +52,15 @@ class Gauges:
         self._stats = stats
         parts = key if isinstance(key, tuple) else (key,)
         self._whose = ".".join(_safe(str(part)) for part in parts)
-        self._told_at = float("-inf")
+        self._written_at = float("-inf")
 
     def are_due(self, now: float) -> bool:
-        """Whether they were told long enough ago."""
-        return now - self._told_at >= _GAUGES_EVERY_S
+        """Whether they were written long enough ago."""
+        return now - self._written_at >= _GAUGES_EVERY_S
 
-    def tell(self, now: float, *, waiting: int, budget_left: int) -> None:
-        """Tell how many operations are waited for, and how many requests the budget still has."""
-        self._told_at = now
+    def write(self, now: float, *, waiting: int, budget_left: int) -> None:
+        """Write how many operations are waited for, and how many requests the limit still allows."""
+        self._written_at = now
         self._stats.gauge(f"speechkit.waiting.{self._whose}", waiting)
         self._stats.gauge(f"speechkit.budget_left.{self._whose}", budget_left)
 

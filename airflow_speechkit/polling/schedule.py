@@ -1,196 +1,128 @@
-"""When to look next at something whose end is only known as a distribution: pure arithmetic.
+"""When to ask for an operation: learned from those that have ended. Pure, without a clock.
 
-A check costs (quota), and so does not knowing (delay). With a price for one check, in seconds of delay, the best times
-to look follow from the distribution of the time an operation takes: this is the inspection problem of reliability
-engineering (Barlow, Hunter and Proschan, "Optimum Checking Procedures", J. SIAM 11, 1963). It is solved here by
-dynamic programming over a grid of ages, for a log-logistic distribution: a closed form, near to the lognormal in the
-middle, and heavier in the tail, where its best intervals grow in proportion to the time already waited.
-
-Everything scales with the median, so one table for each shape and price (both rounded) serves all recordings.
+How long an operation takes is taken to be lognormal: a learned ratio to the documented time (10 s for a minute of each
+channel, https://yandex.cloud/docs/speechkit/stt/transcribation), and a learned spread. How many checks each operation
+may have follows from what the rate limiter has and from how many wait. With many, the first check comes early and the
+next ones close together; with one, it comes when the operation has almost certainly ended.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from dataclasses import dataclass
-from functools import lru_cache
+from enum import Enum
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from airflow_speechkit.polling.target import PollTarget
 
-#: The grid of ages, in units of the shape around the median: from 0.2 % done to all but 1 in 10 million.
-_FIRST, _LAST, _STEP = -6.0, 16.0, 0.125
-#: Shapes and prices are rounded to these ratios: the optimum is flat, and tables are shared.
-_SHAPE_RATIO, _PRICE_RATIO = 1.07, 1.15
-#: No interval is shorter than this, in seconds: it is about the time the answer takes to come.
-SHORTEST_INTERVAL_S = 1.0
-#: No interval is longer than this share of the time already waited, nor than `LONGEST_INTERVAL_S`.
-LARGEST_GROWTH = 1.0
-LONGEST_INTERVAL_S = 3600.0
-#: A user's interval is this long at least, in seconds.
-SHORTEST_SET_INTERVAL_S = 0.1
+#: Documented: seconds of work for a second of one channel. Short recordings take some seconds more: the queue.
+DOCUMENTED_SPEED, QUEUE_S = 10.0 / 60.0, 8.0
+#: No two checks of one operation are closer or further apart than this, in seconds.
+SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 1.0, 3600.0
+#: The part of the checks that the schedule plans to use; the rest is for what was not foreseen.
+PLANNED_SHARE = 0.75
+#: Checks for one operation are planned between these.
+FEWEST_CHECKS, MOST_CHECKS = 1.02, 60.0
+#: How much one operation that ends counts against all before it.
+_WEIGHT = 0.08
+_SMALLEST_SPREAD = 0.1
+_NORMAL = NormalDist()
+
+
+class DurationKind(Enum):
+    """What an operation's duration depends on."""
+
+    MEASURED = "the recording's length"
+    UNMEASURED = "recordings of unknown length"
+    DEFERRED = "a deferred model"
+
+
+#: Before the first one has ended: the documented time in seconds (of a call of five minutes, every other one stereo),
+#: and the spread as the standard deviation of the logarithm.
+_PRIORS = {
+    DurationKind.MEASURED: (0.0, 0.5),
+    DurationKind.UNMEASURED: (75.0, 0.9),
+    DurationKind.DEFERRED: (3600.0, 1.2),
+}
+
+
+def duration_kind(target: PollTarget) -> DurationKind:
+    """Return what the duration of this operation depends on."""
+    if target.model.startswith("deferred-"):
+        return DurationKind.DEFERRED
+    return DurationKind.UNMEASURED if target.audio_s is None else DurationKind.MEASURED
+
+
+def documented_s(target: PollTarget) -> float:
+    """Return the seconds that an operation should take by the documentation, with the time in the queue."""
+    kind = duration_kind(target)
+    if kind is DurationKind.MEASURED:
+        # One or two channels where their number is unknown: half-way between, in ratio.
+        channels = math.sqrt(2.0) if target.channels is None else max(target.channels, 1)
+        return QUEUE_S + (target.audio_s or 0.0) * channels * DOCUMENTED_SPEED
+    return _PRIORS[kind][0]
+
+
+class DurationModel:
+    """How long operations of one kind take against the documented time: a ratio and its spread, both learned."""
+
+    def __init__(self, kind: DurationKind) -> None:
+        self.log_ratio = 0.0
+        self.spread = _PRIORS[kind][1]
+        self.ended = 0
+
+    @property
+    def ratio(self) -> float:
+        """How much longer than documented the middle operation takes: 0.5 is twice as fast."""
+        return math.exp(self.log_ratio)
+
+    def learn(self, documented_s: float, took_s: float) -> None:
+        """Learn from one that has ended, in seconds."""
+        self.ended += 1
+        # The first ones count as much as each other.
+        weight = max(_WEIGHT, 1.0 / (self.ended + 1))
+        error = min(max(math.log(max(took_s, 0.5) / documented_s) - self.log_ratio, -2.0), 2.0)
+        self.log_ratio += weight * error
+        self.spread = max(math.sqrt((1.0 - weight) * self.spread**2 + weight * error**2), _SMALLEST_SPREAD)
+
+    def still_running(self, documented_s: float, age_s: float) -> None:
+        """Learn from one that has not ended at an age at which most would have: the service is slower than learned."""
+        z = (math.log(age_s / documented_s) - self.log_ratio) / self.spread
+        if z > 1.0:
+            self.log_ratio += 0.25 * _WEIGHT * min(z - 1.0, 2.0) * self.spread
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
-    """How long an operation takes, from its submission: log-logistic.
+class CheckPlan:
+    """When the checks of each operation come, in standard deviations around the middle of its duration.
 
-    :param median_s: half of such operations are done by this age, in seconds
-    :param shape: scale of the logistic distribution of the logarithm; 0.55 times its standard deviation
+    :param first: the first check
+    :param step: from one to the next
     """
 
-    median_s: float
-    shape: float
+    first: float
+    step: float
 
-    def done_by(self, age_s: float) -> float:
-        """Return the probability that it has ended by this age."""
-        if age_s <= 0.0:
-            return 0.0
-        return 1.0 / (1.0 + math.exp(min((math.log(self.median_s / age_s)) / self.shape, 700.0)))
+    @classmethod
+    def for_checks(cls, checks: float) -> CheckPlan:
+        """Return the plan that takes about so many checks for an operation, the one that finds its end included."""
+        in_vain = min(max(PLANNED_SHARE * checks, FEWEST_CHECKS), MOST_CHECKS) - 1.0
+        first = min(1.5 - 2.0 * math.log(1.0 + in_vain), -_NORMAL.inv_cdf(min(in_vain, 0.5)))
+        # So many standard deviations are left to cover, on average, from the first check on.
+        to_cover = _NORMAL.pdf(first) - first * (1.0 - _NORMAL.cdf(first))
+        return cls(first, min(max(to_cover / in_vain, 0.02), 1.0))
 
+    def next_age_s(self, model: DurationModel, documented_s: float, asked_age_s: float) -> float:
+        """Return the age at which to ask next, in seconds.
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """The best plan for one shape and one price, with ages in units of the median.
-
-    :param ages: the grid
-    :param following: for each age at which the answer was "not yet", the index of the age to look at next
-    :param first: the same for an operation that was never asked for
-    :param checks: how many checks the plan takes on average
-    """
-
-    ages: Sequence[float]
-    following: Sequence[int]
-    first: int
-    checks: float
-
-
-@lru_cache(maxsize=64)
-def _grid(shape_step: int) -> tuple[float, ...]:
-    shape = _SHAPE_RATIO**shape_step
-    return tuple(math.exp(shape * (_FIRST + _STEP * i)) for i in range(int((_LAST - _FIRST) / _STEP) + 1))
-
-
-@lru_cache(maxsize=1024)
-def _table(shape_step: int, price_step: int) -> _Table:
-    price = _PRICE_RATIO**price_step
-    ages = _grid(shape_step)
-    size = len(ages)
-    places = [_FIRST + _STEP * i for i in range(size)]
-    done = [1.0 / (1.0 + math.exp(-place)) for place in places]
-    left = [1.0 / (1.0 + math.exp(place)) for place in places]
-    waited = [0.0] * size  # integral of `done` over the age
-    for i in range(1, size):
-        waited[i] = waited[i - 1] + (done[i] + done[i - 1]) / 2 * (ages[i] - ages[i - 1])
-    cost = [0.0] * size
-    following = [size - 1] * size
-    checks = [1.0] * size
-
-    def cost_of(i: int, j: int) -> float:
-        return price * left[i] + waited[j] - waited[i] - done[i] * (ages[j] - ages[i]) + cost[j]
-
-    for i in range(size - 2, -1, -1):
-        # The later the last look, the later the next: the best `j` never grows as `i` falls.
-        best_j = following[i + 1] if i < size - 2 else size - 1
-        best = cost_of(i, best_j)
-        worse = 0
-        for j in range(best_j - 1, i, -1):
-            candidate = cost_of(i, j)
-            if candidate < best:
-                best, best_j, worse = candidate, j, 0
-            else:
-                worse += 1
-                if worse > 8:
-                    break
-        cost[i], following[i] = best, best_j
-        checks[i] = 1.0 + left[best_j] / left[i] * checks[best_j]
-    return _Table(ages, tuple(following), following[0], checks[0])
-
-
-def _steps(forecast: Forecast, price_s: float) -> tuple[int, int]:
-    price = min(max(price_s / forecast.median_s, 1e-5), 50.0)
-    shape = min(max(forecast.shape, 0.03), 1.5)
-    return round(math.log(shape, _SHAPE_RATIO)), round(math.log(price, _PRICE_RATIO))
-
-
-def expected_checks(forecast: Forecast, price_s: float) -> float:
-    """Return how many checks the best plan takes on average, the one that finds the end included.
-
-    :param price_s: what a check may cost: seconds of delay that one more of them has to save
-    """
-    return _table(*_steps(forecast, price_s)).checks
-
-
-def next_check_age(forecast: Forecast, price_s: float, asked_age_s: float) -> float:
-    """Return the age, in seconds, at which to look next.
-
-    :param forecast: how long it takes
-    :param price_s: what a check may cost: seconds of delay that one more of them has to save
-    :param asked_age_s: the age at which the last answer was "not yet"; 0 if it was never asked for
-    """
-    return _following(_table(*_steps(forecast, price_s)), forecast.median_s, asked_age_s)
-
-
-def last_check_age(forecast: Forecast, price_s: float, age_s: float) -> float:
-    """Return the age of the check that an operation of this age would have had last, 0 if none was due yet.
-
-    The schedule is a function of the age, so whoever starts to wait for an old operation knows where it stands.
-    """
-    table = _table(*_steps(forecast, price_s))
-    asked_age_s = 0.0
-    while (following_s := _following(table, forecast.median_s, asked_age_s)) <= age_s:
-        asked_age_s = following_s
-    return asked_age_s
-
-
-def _following(table: _Table, median_s: float, asked_age_s: float) -> float:
-    if asked_age_s <= 0.0:
-        return max(table.ages[table.first] * median_s, SHORTEST_INTERVAL_S)
-    place = bisect_right(table.ages, asked_age_s / median_s) - 1
-    if place < 0:
-        interval_s = table.ages[table.first] * median_s - asked_age_s
-    else:
-        # Beyond the grid, and at the end of it, the intervals go on growing as the age does.
-        place = min(place, len(table.ages) - 24)
-        interval_s = asked_age_s * (table.ages[table.following[place]] / table.ages[place] - 1.0)
-    longest_s = min(max(LARGEST_GROWTH * asked_age_s, median_s), LONGEST_INTERVAL_S)
-    return asked_age_s + max(min(interval_s, longest_s), SHORTEST_INTERVAL_S)
-
-
-def interval_slot_before(age_s: float, interval_s: float) -> float:
-    """Return the last whole multiple of a user's interval, 0 if there was none yet.
-
-    :param age_s: seconds since the submission: the rhythm counts from there, so that a restart keeps it
-    """
-    interval_s = max(interval_s, SHORTEST_SET_INTERVAL_S)
-    return math.floor(age_s / interval_s + 1e-6) * interval_s
-
-
-def interval_slot_after(age_s: float, interval_s: float) -> float:
-    """Return the next whole multiple of a user's interval.
-
-    :param age_s: seconds since the submission
-    """
-    return interval_slot_before(age_s, interval_s) + max(interval_s, SHORTEST_SET_INTERVAL_S)
-
-
-def price_for(checks: float, forecasts: Sequence[Forecast]) -> float:
-    """Return the price, in seconds, at which the best plans take this many checks on average.
-
-    One price for all is what makes the whole delay smallest: each check goes where it saves most.
-
-    :param checks: checks for one operation, at least a little over 1: the check that finds the end is one
-    :param forecasts: a sample of what is waited for
-    """
-    low, high = round(math.log(0.1, _PRICE_RATIO)), round(math.log(24 * 3600.0, _PRICE_RATIO))
-    while high - low > 1:
-        middle = (low + high) // 2
-        price_s = _PRICE_RATIO**middle
-        mean = sum(expected_checks(forecast, price_s) for forecast in forecasts) / len(forecasts)
-        if mean > checks:
-            low = middle
-        else:
-            high = middle
-    return float(_PRICE_RATIO**high)
+        :param documented_s: what the operation should take by the documentation
+        :param asked_age_s: the age at which the last answer was "not yet"; 0 if there was none
+        """
+        first_s = math.exp(math.log(documented_s) + model.log_ratio + self.first * model.spread)
+        if asked_age_s <= 0.0:
+            return max(first_s, SHORTEST_INTERVAL_S)
+        growth = math.expm1(min(self.step * model.spread, 1.0))
+        interval_s = min(max(asked_age_s * growth, SHORTEST_INTERVAL_S), LONGEST_INTERVAL_S)
+        return max(asked_age_s + interval_s, first_s)

@@ -22,11 +22,9 @@ from airflow_speechkit.errors import OperationNotFoundError, SettingsError, Spee
 from airflow_speechkit.hooks.archive import read_each
 from airflow_speechkit.operation_ids import operation_ids
 from airflow_speechkit.rendering import CleanAddresses, cleaned
-from airflow_speechkit.sensors.checking import Checker, HowEnded
-from airflow_speechkit.sensors.expectation import allowance_of, compact, perhaps_not_deleted, waiting_for
+from airflow_speechkit.retry import FailureStreak, policy_for
 from airflow_speechkit.sensors.failures import MOST_NAMED, archived_failures, failures_together, service_failures
-from airflow_speechkit.sensors.rounds import Rounds
-from airflow_speechkit.sensors.setbacks import Setbacks
+from airflow_speechkit.sensors.targets import perhaps_not_deleted, poll_target
 from airflow_speechkit.settings import member_of
 
 if TYPE_CHECKING:
@@ -37,8 +35,10 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
-    from airflow_speechkit.polling.waiting import Waiting
+    from airflow_speechkit.polling.target import PollTarget
     from airflow_speechkit.submission import Submission
+    from airflow_speechkit.triggers.wait import OperationWait
+    from airflow_speechkit.triggers.worker import WorkerLoop
 
     _T = TypeVar("_T")
 
@@ -48,12 +48,15 @@ DEFAULT_TIMEOUT = timedelta(hours=26)
 #: How much later than the trigger's own deadline Airflow may end the deferral by itself.
 BACKSTOP = timedelta(minutes=5)
 
+#: Airflow kills a task that has not ended a minute after it was told to.
+CANCEL_TIMEOUT_S = 27.0
+
 
 class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
     """Wait until one operation, or each of many, has ended and its answer is archived.
 
     Returns the operation ids through XCom, never a result. All three ways of waiting (deferred, ``poke``,
-    ``reschedule``) give the same: what is asked when is decided by `polling`, what an answer means by `api`.
+    ``reschedule``) run the same code and give the same.
 
     An operation that ended in an error fails the task with `RecognitionFailedError`, its code and its recording.
     The failure is archived, so a retry of the task ends at once and asks the service nothing. A result that
@@ -108,29 +111,22 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
         self.on_failure = member_of(OnFailure, on_failure, "on_failure").value
         self.cancel_on_kill = cancel_on_kill
         self.delete_after_archiving = delete_after_archiving
-        planned = poke_interval is None and not self.exponential_backoff
-        self._interval_s = None if planned else self.poke_interval
+        self._interval_s = None if poke_interval is None else self.poke_interval
         self._reset()
         self._check_mode()
 
     def _check_mode(self) -> None:
-        if self.deferrable:
-            for name in ("exponential_backoff", "max_wait", "silent_fail"):
-                if getattr(self, name):
-                    raise SettingsError(
-                        f"`{name}` means nothing to a deferred wait, which slows down by itself and survives errors",
-                        todo="Leave it out, or set deferrable=False",
-                    )
-        elif self.max_wait is not None and not self.exponential_backoff:
+        for name in ("exponential_backoff", "max_wait", "silent_fail"):
+            if getattr(self, name):
+                raise SettingsError(
+                    f"`{name}` has no effect on this sensor: its checks come when the recording's length predicts the "
+                    "end, and errors make it slow down",
+                    todo="Remove it",
+                )
+        if self.cancel_on_kill and self.reschedule and not self.deferrable:
             raise SettingsError(
-                "`max_wait` bounds what `exponential_backoff` makes of the pauses, and that is not set",
-                todo="Leave it out, or set exponential_backoff=True",
-            )
-        elif self.cancel_on_kill and self.reschedule:
-            raise SettingsError(
-                "`cancel_on_kill` can't be honoured with mode='reschedule': between the checks nothing of the task is "
-                "there to hear that it is ended",
-                todo="Leave it out, or set deferrable=True or mode='poke'",
+                "`cancel_on_kill` doesn't work with mode='reschedule': between the checks the task has no process",
+                todo="Remove it, or set deferrable=True or mode='poke'",
             )
 
     def execute(self, context: Context) -> Any:
@@ -144,30 +140,30 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
         self._reset()
         if not self.deferrable:
             return super().execute(context)
-        pending = self._waiting()
+        targets = self._targets()
         self._delete_what_was_archived()
-        if pending:
-            self._defer(pending)
+        if targets:
+            self._defer(targets)
         return self._or_skip(self._handed_on)
 
     def _reset(self) -> None:
-        #: How operations ended, as far as this process has seen.
-        self._ended: dict[str, HowEnded] = {}
-        #: Those the archive doesn't know and that have not been asked for yet.
-        self._of_unknown_age: set[str] = set()
+        #: Operations that ended in an error, or that the service doesn't know, as far as this process has seen.
+        self._failed: list[str] = []
+        self._gone: list[str] = []
         #: Those whose v3 result the archive held before, and the service may still have.
         self._archived_before: list[str] = []
-        self._setbacks: Setbacks | None = None
-        self._rounds: Rounds | None = None
+        self._wait: OperationWait | None = None
+        self._worker_loop: WorkerLoop | None = None
+        self._next_check_s = 0.0
         self._task_instance: Any = None
 
-    def _defer(self, pending: list[Waiting]) -> None:
+    def _defer(self, targets: list[PollTarget]) -> None:
         from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
 
-        self.log.info("Waiting for %d operations in the triggerer", len(pending))
+        self.log.info("Waiting for %d operations in the triggerer", len(targets))
         self.defer(
             trigger=SpeechKitRecognitionTrigger(
-                waiting=[compact(one) for one in pending],
+                waiting=[one.to_json() for one in targets],
                 speechkit_conn_id=self.speechkit_conn_id,
                 archive=self._archive_url,
                 deadline=time.time() + self.timeout,
@@ -181,20 +177,15 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on after the deferral.
 
-        :param event: ``state``: ``finished`` (with the ids that ``failed`` and those that are ``gone``),
-            ``timeout`` (with how many are ``left``) or ``error`` (with its ``kind``, its
-            ``message``, and whether a ``retry_can_help``)
+        :param event: see `wait_event`
         """
         self._reset()
         state = event.get("state")
         if state == "finished":
-            self._ended = dict.fromkeys(event["failed"], HowEnded.FAILED) | dict.fromkeys(event["gone"], HowEnded.GONE)
+            self._failed, self._gone = event["failed"], event["gone"]
             return self._or_skip(self._handed_on)
         if state == "timeout":
-            raise AirflowSensorTimeout(
-                f"{event['left']} of {event['of']} operations have not ended, or could not be archived, within "
-                f"{self.timeout:g} s. They go on, and what they cost is spent: run this task again to wait for them"
-            )
+            raise self._timed_out(event["left"], event["of"])
         kind = getattr(errors, str(event.get("kind")), SpeechKitError)
         error = kind(str(event.get("message")), retry_can_help=event.get("retry_can_help"))
         if self.never_fail:
@@ -211,87 +202,93 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
             raise
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Ask for what is due, in the modes that wait on a worker; archive what has ended."""
+        """Wait in the worker: until all have ended, or in reschedule mode until nothing is due for a while."""
         from airflow_speechkit.compat import first_start
+        from airflow_speechkit.triggers.worker import WorkerLoop
 
         self._task_instance = context.get("ti")
-        if self._setbacks is None:
-            before = first_start(context, retries=self.retries or 0) if self.reschedule else None
-            began = (before.timestamp() if before else time.time()) if self.reschedule else None
-            self._setbacks = Setbacks(began=began, clock=time.time, sleep=time.sleep)
-            if before is None:
-                # An archive that isn't the right one is found out at once; it can only be away later.
-                self._rounds = self._first_round()
-        if self._rounds is None:
-            self._rounds = self._surviving(self._setbacks, self._first_round)
-        if self._rounds is None:
-            return PokeReturnValue(is_done=False)
-        self._rounds.ask()
-        if self._rounds.left:
-            return PokeReturnValue(is_done=False)
+        before = first_start(context, retries=self.retries or 0) if self.reschedule else None
+        # An archive that isn't the right one is found out at once; it can only be out of reach later.
+        targets = self._targets() if before is None else self._retrying(self._targets)
         self._delete_what_was_archived()
-        self._ended = self._rounds.ended
-        handed_on = self._surviving(self._setbacks, self._handed_on)
-        return PokeReturnValue(is_done=handed_on is not None, xcom_value=handed_on)
+        if targets:
+            if self.reschedule and self._archive_url is None and len(targets) > 1:
+                raise SettingsError(
+                    "Without an archive a rescheduled task doesn't know which operations of its list have ended",
+                    todo="Name an archive, or set deferrable=True or mode='poke'",
+                )
+            self.log.info("Waiting for %d operations in this worker", len(targets))
+            self._wait, self._worker_loop = self._operation_wait(targets), WorkerLoop()
+            deadline = (before.timestamp() if before else time.time()) + self.timeout
+            result = self._worker_loop.run(self._wait.run(deadline, exactly=True, stop_when_idle=self.reschedule))
+            if result.error is not None:
+                raise result.error
+            if result.next_check_s is not None:
+                self._next_check_s = result.next_check_s
+                self.log.info(
+                    "%d of %d operations left; the next check is due in %.0f s",
+                    len(result.left),
+                    len(targets),
+                    result.next_check_s,
+                )
+                return PokeReturnValue(is_done=False)
+            if result.left:
+                raise self._timed_out(len(result.left), len(targets))
+            self._failed, self._gone = result.failed, result.gone
+        return PokeReturnValue(is_done=True, xcom_value=self._retrying(self._handed_on))
 
-    def _first_round(self) -> Rounds:
-        left = self._waiting()
-        self._check_reschedule(left)
-        return Rounds(
-            left,
-            self._of_unknown_age,
-            self._checker.check,
-            allowance_of(self._hook, {one.api_version for one in left}),
-            self._setbacks or Setbacks(),
-            clock=time.time,
-            sleep=time.sleep,
+    def _operation_wait(self, targets: Sequence[PollTarget]) -> OperationWait:
+        from airflow_speechkit.triggers.wait import OperationWait
+
+        return OperationWait(
+            targets,
+            speechkit_conn_id=self.speechkit_conn_id,
+            archive=self._archive_url,
+            delete_after_archiving=self.delete_after_archiving,
+            cautious=True,
         )
 
-    @staticmethod
-    def _surviving(setbacks: Setbacks, read: Callable[[], _T]) -> _T | None:
-        """Read the archive; None where that has to wait for a later poke."""
+    def _timed_out(self, left: int, of: int) -> AirflowSensorTimeout:
+        return AirflowSensorTimeout(
+            f"{left} of {of} operations have not ended, or could not be archived, within {self.timeout:g} s. They go "
+            "on, and what they cost is spent: run this task again to wait for them"
+        )
+
+    def _retrying(self, read: Callable[[], _T]) -> _T:
+        """Read the archive; try again while it is out of reach."""
+        streak = FailureStreak()
         while True:
             try:
                 return read()
             except StorageError as error:
-                if not setbacks.failed(error):
-                    return None
-
-    def _check_reschedule(self, left: Sequence[Waiting]) -> None:
-        if self.reschedule and self._archive_url is None and len(left) > 1:
-            raise SettingsError(
-                "A rescheduled task forgets which operations of its list have ended, unless an archive remembers them",
-                todo="Name an archive, or set deferrable=True or mode='poke'",
-            )
+                policy = policy_for(error)
+                if not error.retry_can_help or streak.add(policy, time.monotonic()):
+                    raise
+                pause_s = policy.pause_s(streak.failures)
+                self.log.warning("The archive is read again in %g s: %s", pause_s, error)
+                time.sleep(pause_s)
 
     def _get_next_poke_interval(
         self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
     ) -> float:
-        left_s = max(self.timeout - run_duration(), 1.0)
-        rounds = self._rounds
-        if self._interval_s is not None or rounds is None or not rounds.left:
-            held_s = 0.0 if self._setbacks is None else self._setbacks.held_until - time.time()
-            if rounds is not None:
-                held_s = max(held_s, rounds.held_s())
-            interval_s: float = super()._get_next_poke_interval(started_at, run_duration, poke_count)
-            return max(interval_s, min(held_s, left_s))
-        wait_s = max(rounds.next_in_s(), 1.0)
-        self.log.info("Waiting for %d operations; the next check is due in %.0f s", len(rounds.left), wait_s)
-        return min(wait_s, left_s)
+        return min(max(self._next_check_s, 1.0), max(self.timeout - run_duration(), 1.0))
 
     def on_kill(self) -> None:
         """Cancel what is left, where that was asked for and the task is really over."""
         from airflow_speechkit.compat import task_is_over
 
-        if not self.cancel_on_kill or self._rounds is None or not self._rounds.left:
+        wait, worker_loop = self._wait, self._worker_loop
+        if not self.cancel_on_kill or wait is None or worker_loop is None or not task_is_over(self._task_instance):
             return
-        if task_is_over(self._task_instance):
-            self._checker.cancel([one.operation_id for one in self._rounds.left])
+        try:
+            worker_loop.run_beside(wait.cancel_running(), CANCEL_TIMEOUT_S)
+        except TimeoutError:
+            self.log.warning("Not every operation could be cancelled within %g s", CANCEL_TIMEOUT_S)
 
     # What is waited for, and what is handed on
 
-    def _waiting(self) -> list[Waiting]:
-        """Say what has to be waited for, with what the archive knows about its length."""
+    def _targets(self) -> list[PollTarget]:
+        """Return what has to be waited for, with what the archive knows about its length."""
         ids = operation_ids(self.operation_id)
         submissions: Mapping[str, Submission | None] = {}
         self._check_refused(ids)
@@ -303,9 +300,7 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
                 self._archived_before = perhaps_not_deleted(self._opened, outcomes, now=datetime.now(UTC))
             ids = [one for one in ids if outcomes[one] is None]
             submissions = read_each(self._opened.submission, ids)
-        self._of_unknown_age = {one for one in ids if submissions.get(one) is None}
-        now = time.time()
-        return [waiting_for(one, submissions.get(one), now=now, interval_s=self._interval_s) for one in ids]
+        return [poll_target(one, submissions.get(one), interval_s=self._interval_s) for one in ids]
 
     def _check_refused(self, ids: Sequence[str]) -> None:
         refused = next((one for one in ids if one.startswith(REFUSED_PREFIX)), None)
@@ -317,7 +312,14 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
 
     def _delete_what_was_archived(self) -> None:
         ids, self._archived_before = self._archived_before, []
-        self._checker.delete(ids)
+        for operation_id in ids:
+            # A second time does no harm.
+            try:
+                self._hook.delete_recognition(operation_id)
+            except SpeechKitError as error:
+                self.log.warning("The service still has the result of operation %s: %s", operation_id, error)
+                if not isinstance(error, OperationNotFoundError):
+                    return
 
     def _handed_on(self) -> str | list[str]:
         """Return the ids as they were given, or say what failed."""
@@ -343,10 +345,9 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
         return left[0] if isinstance(self.operation_id, str) else left
 
     def _failures(self, ids: Sequence[str]) -> dict[str, SpeechKitError]:
-        gone = [one for one, how in self._ended.items() if how is HowEnded.GONE]
         if self._archive_url is not None:
-            return archived_failures(self._opened, ids, gone, now=datetime.now(UTC))
-        return service_failures(self._hook, [one for one, how in self._ended.items() if how is HowEnded.FAILED], gone)
+            return archived_failures(self._opened, ids, self._gone, now=datetime.now(UTC))
+        return service_failures(self._hook, self._failed, self._gone)
 
     @cached_property
     def _hook(self) -> SpeechKitHook:
@@ -366,10 +367,6 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
 
         assert self._archive_url is not None  # noqa: S101 - for the type checker: callers have looked
         return open_archive(self._archive_url)
-
-    @cached_property
-    def _checker(self) -> Checker:
-        return Checker(self._hook, None if self._archive_url is None else self._opened, self.delete_after_archiving)
 
 
 def _seconds(given: timedelta | float) -> float:

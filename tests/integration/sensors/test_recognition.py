@@ -13,7 +13,6 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
 )
 
-from airflow_speechkit.archive import keeping
 from airflow_speechkit.errors import (
     ArchiveError,
     ConnectionSettingsError,
@@ -23,7 +22,6 @@ from airflow_speechkit.errors import (
     SettingsError,
 )
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
-from airflow_speechkit.polling import outage
 from tests.fixtures.direct import Desk
 from tests.integration.sensors.modes import MODES, sensor, wait
 
@@ -43,13 +41,6 @@ class LazySequence:
 @pytest.fixture(params=MODES)
 def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "FIRST_PAUSE_S", 0.2)
-    monkeypatch.setattr(keeping, "LONGEST_PAUSE_S", 0.2)
-    monkeypatch.setattr(outage, "_FIRST_BACKOFF_S", 0.2)
 
 
 def test_one_finished_operation_is_handed_on_and_archived(desk: Desk, mode: str) -> None:
@@ -338,5 +329,6 @@ def test_every_argument_reaches_the_trigger(desk: Desk) -> None:
         "archive": desk.archive_url,
         "cancel_on_kill": True,
         "delete_after_archiving": True,
+        "resume_at": None,
     }
     assert deferred.value.timeout > timedelta(hours=2)

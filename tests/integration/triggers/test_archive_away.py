@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from airflow_speechkit.archive import keeping
 from airflow_speechkit.errors import ArchiveError
-from airflow_speechkit.triggers import archiving
+from airflow_speechkit.triggers import archive_access, result_archiver
 from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
 from tests.fixtures.direct import Desk
+from tests.fixtures.pauses import shorten
 from tests.fixtures.until import until
 
 _conn_ids = (f"away_{number}" for number in count())
@@ -45,10 +45,10 @@ def conn_id(desk: Desk) -> str:
 
 @pytest.fixture
 def held_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "FIRST_PAUSE_S", 0.3)
-    monkeypatch.setattr(keeping, "LONGEST_PAUSE_S", 0.3)
-    monkeypatch.setattr(keeping, "HELD_S", 0.5)
-    monkeypatch.setattr(archiving, "HELD_S", 0.5)
+    shorten(monkeypatch, 0.3)
+    monkeypatch.setattr(result_archiver, "DROPPED_S", 0.3)
+    monkeypatch.setattr(result_archiver, "HELD_S", 0.5)
+    monkeypatch.setattr(archive_access, "HELD_S", 0.5)
 
 
 @pytest.mark.usefixtures("held_briefly")

@@ -50,7 +50,7 @@ def killed(desk: Desk, monkeypatch: pytest.MonkeyPatch, state: str | Exception |
         made = trigger(desk, operation_id, ended, **more)
         made.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
         waiting = asyncio.create_task(anext(aiter(made.run())))  # type: ignore[arg-type]
-        await asyncio.to_thread(until, lambda: made._left == {operation_id})
+        await asyncio.to_thread(until, lambda: made.wait.left == {operation_id})
         if recognition.TRIGGERS_HAVE_ON_KILL:
             await made.on_kill()
         waiting.cancel()
@@ -155,11 +155,11 @@ def test_an_operation_that_has_ended_without_its_result_being_ready_is_not_cance
         made = trigger(desk, stuck, cancel_on_kill=True)
         made.task_instance = None
         waiting = asyncio.create_task(anext(aiter(made.run())))  # type: ignore[arg-type]
-        await asyncio.to_thread(until, lambda: not made._running)
+        await asyncio.to_thread(until, lambda: not made.wait.running)
         waiting.cancel()
         await asyncio.wait([waiting])
         await made.on_kill()
-        assert made._left == {stuck}
+        assert made.wait.left == {stuck}
 
     asyncio.run(scene())
     assert not cancelled(desk, stuck)

@@ -16,18 +16,12 @@ from airflow_speechkit.errors import (
     ServiceFaultError,
 )
 from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
-from airflow_speechkit.polling import outage
-from airflow_speechkit.triggers import recognition
+from airflow_speechkit.triggers import wait
 from tests.fixtures.direct import Desk, events_of, trigger_of
 from tests.fixtures.until import until
 from tests.integration.triggers.waiting import event, trigger
 
 FAILED = {"code": 3, "message": "Unsupported audio"}
-
-
-@pytest.fixture
-def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outage, "TRANSIENT", outage.Patience(3, 0.5))
 
 
 def test_a_trigger_is_made_anew_from_what_it_wrote_down(desk: Desk) -> None:
@@ -75,7 +69,7 @@ def test_one_that_starts_after_its_deadline_asks_once_before_it_gives_up(
     good, slow = *desk.emulator.stand_ins(), *desk.emulator.stand_ins(processing_s=36_000)
     assert event(desk, good, deadline=time.time() - 5) == {"state": "finished", "failed": [], "gone": []}
     assert desk.archive.answer(good) is not None
-    monkeypatch.setattr(recognition, "FIRST_ROUND_S", 2.0)
+    monkeypatch.setattr(wait, "FIRST_ROUND_S", 2.0)
     assert event(desk, slow, deadline=time.time() - 5) == {"state": "timeout", "left": 1, "of": 1}
 
 
@@ -113,7 +107,7 @@ def test_an_archive_that_can_not_be_written_for_a_while_is_written_later(desk: D
     assert desk.archive.answer(operation_id) is not None
 
 
-@pytest.mark.usefixtures("brief_pauses", "little_patience")
+@pytest.mark.usefixtures("little_patience")
 def test_an_archive_that_can_never_be_written_fails_the_wait_by_its_name(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins()
     Path(desk.archive_url).write_text("")
@@ -147,7 +141,7 @@ def test_results_that_do_not_get_ready_hold_up_no_others(desk: Desk) -> None:
         made = trigger(desk, *ids)
         waiting = asyncio.create_task(anext(aiter(made.run())))  # type: ignore[arg-type]
         await until(lambda: all(desk.archive.answer(one) for one in good))
-        assert made._left >= set(stuck)
+        assert made.wait.left >= set(stuck)
         waiting.cancel()
         await asyncio.wait([waiting])
 
@@ -163,7 +157,7 @@ def test_a_result_that_gets_ready_late_is_archived(desk: Desk) -> None:
     assert desk.archive.answer(late) is not None
 
 
-@pytest.mark.usefixtures("brief_pauses", "little_patience")
+@pytest.mark.usefixtures("little_patience")
 def test_a_result_that_never_gets_ready_fails_the_wait_when_the_others_are_archived(desk: Desk) -> None:
     stuck, *others = desk.emulator.stand_ins(3, api="v3")
     without_results(desk, stuck)
@@ -180,7 +174,7 @@ def test_an_outage_of_the_results_is_survived(desk: Desk) -> None:
     assert event(desk, operation_id) == {"state": "finished", "failed": [], "gone": []}
 
 
-@pytest.mark.usefixtures("brief_pauses", "little_patience")
+@pytest.mark.usefixtures("little_patience")
 def test_an_outage_of_the_results_ends_the_wait_by_its_name_in_the_end(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins(api="v3")
     without_results(desk, operation_id, kind="503")

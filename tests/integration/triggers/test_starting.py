@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from airflow_speechkit.hooks import reading
-from airflow_speechkit.polling import outage
-from airflow_speechkit.triggers import recognition
+from airflow_speechkit.triggers import wait
 from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
 from tests.fixtures.direct import Desk, events_of
+from tests.fixtures.pauses import shorten
 
 
 def trigger(operation_id: str, *, age_s: float = 0.0, left_s: float, conn_id: str = "speechkit_default") -> Any:
@@ -26,7 +26,7 @@ def trigger(operation_id: str, *, age_s: float = 0.0, left_s: float, conn_id: st
 
 
 def test_a_key_that_is_replaced_while_it_waits_is_picked_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outage, "_FIRST_BACKOFF_S", 0.2)
+    shorten(monkeypatch, 0.2)
     # The first reading after a refused key may still be the old one.
     monkeypatch.setattr(reading, "READ_AGAIN_AFTER_S", 2.5)
     desk.connect("replaced", password="not-the-key-of-the-service")
@@ -53,6 +53,6 @@ def test_one_that_starts_right_before_its_deadline_asks_once_for_what_is_old(des
 
 def test_a_short_timeout_stays_short_for_what_is_new(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     [operation_id] = desk.emulator.stand_ins(processing_s=36_000)
-    monkeypatch.setattr(recognition, "FIRST_ROUND_S", 36_000.0)
+    monkeypatch.setattr(wait, "FIRST_ROUND_S", 36_000.0)
     [found] = events_of(trigger(operation_id, left_s=1.0).serialize())
     assert found["state"] == "timeout"

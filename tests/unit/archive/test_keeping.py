@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from airflow_speechkit.archive.keeping import Delete, Fetch, Keep, LetGo, Pause, Reach, Step, Trouble, keeping, reaching
 
 from airflow_speechkit.api.operation import Operation, OperationState
 from airflow_speechkit.archive import keeping as module
-from airflow_speechkit.archive.keeping import Delete, Fetch, Keep, LetGo, Pause, Reach, Step, Trouble, keeping, reaching
 from airflow_speechkit.errors import (
     ArchiveError,
     ConnectionSettingsError,

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from airflow_speechkit.archive.answers import archive_answer
 
 from airflow_speechkit.api.operation import read_operation
 from airflow_speechkit.archive.inspecting import verify
-from airflow_speechkit.archive.keeping import keep_operation
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError
 from airflow_speechkit.folder import Folder
@@ -53,7 +53,7 @@ def test_an_error_and_a_label_with_one_become_rows_with_u_fffd(
 ) -> None:
     operation_id = submitted(archive, labels={"a": HALF})
     raw = b'{"id":"%s","done":true,"error":{"code":3,"message":"a\\ud83d"}}' % operation_id.encode()
-    keep_operation(archive, read_operation(raw), None)
+    archive_answer(archive, read_operation(raw), None)
     assert verify(archive, datetime.now(UTC)).operations == {"failed": 1}
     failure = archive.failure(operation_id)
     assert failure is not None

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from airflow_speechkit.polling.budget import CheckBudget
+from airflow_speechkit.polling.waiting import Waiting
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -16,9 +18,7 @@ from airflow_speechkit.api.operation import Operation
 from airflow_speechkit.errors import ServiceFaultError
 from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
-from airflow_speechkit.polling.budget import CheckBudget
 from airflow_speechkit.polling.poller import shared_poller
-from airflow_speechkit.polling.waiting import Waiting
 from tests.fixtures.until import until
 from tests.unit.api.loopback import Asked, Behaviour, Handler, Told, answer, told_server
 

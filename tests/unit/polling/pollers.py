@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
-from airflow_speechkit.api.operation import Operation, OperationState
 from airflow_speechkit.polling.budget import CheckBudget, Limit
+from airflow_speechkit.polling.waiting import Ending, Waiting
+
+from airflow_speechkit.api.operation import Operation, OperationState
 from airflow_speechkit.polling.client import Allowed, Check
 from airflow_speechkit.polling.poller import Poller
-from airflow_speechkit.polling.waiting import Ending, Waiting
 from airflow_speechkit.settings import ApiVersion
 
 Answering = Callable[[str], Awaitable[Operation]]

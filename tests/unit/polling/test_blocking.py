@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from airflow_speechkit.polling.blocking import BlockingAllowance, due, next_check, next_poke
 from airflow_speechkit.polling.waiting import Waiting
 

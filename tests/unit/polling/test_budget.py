@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from airflow_speechkit.polling.budget import CheckBudget, Limit
+from airflow_speechkit.polling.waiting import Waiting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_speechkit.polling.budget import CheckBudget, Limit
-from airflow_speechkit.polling.waiting import Waiting
 from airflow_speechkit.settings import ApiVersion
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from airflow_speechkit.polling.budget import CheckBudget, Limit
 from airflow_speechkit.polling.dispatcher import Dispatcher
 from airflow_speechkit.polling.outage import LASTING, TRANSIENT, Patience, TooMany
+
 from tests.unit.polling.dispatching import (
     START,
     asked_within,

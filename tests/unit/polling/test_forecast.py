@@ -6,10 +6,10 @@ import math
 import random
 
 import pytest
-
 from airflow_speechkit.polling.forecast import Kind, Learned, kind_of, work_s
-from airflow_speechkit.polling.schedule import next_check_age
 from airflow_speechkit.polling.waiting import Waiting
+
+from airflow_speechkit.polling.schedule import next_check_age
 
 
 def recordings(factor: float, number: int, seed: int) -> list[tuple[float, float]]:

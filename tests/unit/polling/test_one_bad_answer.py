@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable
 
 import pytest
+from airflow_speechkit.polling.waiting import Ending, Finished, Unanswered
 
 from airflow_speechkit.api.operation import Operation
 from airflow_speechkit.api.service import operation_of
@@ -13,7 +14,6 @@ from airflow_speechkit.api.steps import Response
 from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.polling import outage, poller
 from airflow_speechkit.polling.poller import shared_poller
-from airflow_speechkit.polling.waiting import Ending, Finished, Unanswered
 from tests.unit.polling.pollers import Answering, Client, budget, collect, operation, overdue
 
 OTHERS = [f"e03{number}" for number in range(11)]

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from airflow_speechkit.polling.budget import CheckBudget, Limit
+from airflow_speechkit.polling.waiting import Ending, Finished, Gone, Unanswered
 
 from airflow_speechkit.api.operation import Operation, OperationState
 from airflow_speechkit.errors import (
@@ -21,10 +23,8 @@ from airflow_speechkit.errors import (
 )
 from airflow_speechkit.polling import budget as budgeting
 from airflow_speechkit.polling import outage, poller, registry
-from airflow_speechkit.polling.budget import CheckBudget, Limit
 from airflow_speechkit.polling.client import Check
 from airflow_speechkit.polling.poller import shared_poller
-from airflow_speechkit.polling.waiting import Ending, Finished, Gone, Unanswered
 from tests.unit.polling.pollers import (
     Client,
     Counting,

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from airflow_speechkit.polling.budget import CheckBudget, Limit
+from airflow_speechkit.polling.waiting import Finished, Waiting
 
 from airflow_speechkit.api.operation import Operation
 from airflow_speechkit.errors import (
@@ -16,10 +18,8 @@ from airflow_speechkit.errors import (
     UnreachableError,
 )
 from airflow_speechkit.polling import outage, registry
-from airflow_speechkit.polling.budget import CheckBudget, Limit
 from airflow_speechkit.polling.client import Allowed, Check
 from airflow_speechkit.polling.poller import shared_poller
-from airflow_speechkit.polling.waiting import Finished, Waiting
 from tests.unit.polling.pollers import (
     Client,
     Written,

@@ -9,10 +9,10 @@ import time
 from collections import Counter
 
 import pytest
+from airflow_speechkit.polling.waiting import Finished, Waiting
 
 from airflow_speechkit.api.operation import Operation
 from airflow_speechkit.polling.poller import shared_poller
-from airflow_speechkit.polling.waiting import Finished, Waiting
 from airflow_speechkit.settings import ApiVersion
 from tests.unit.polling.pollers import (
     TRIGGER,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow_speechkit.polling.forecast import Kind
 from airflow_speechkit.polling.pricing import Pricing
+
 from airflow_speechkit.polling.schedule import Forecast
 
 RATE = 2000 / 3600

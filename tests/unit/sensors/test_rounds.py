@@ -8,6 +8,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from airflow_speechkit.polling.blocking import BlockingAllowance
+from airflow_speechkit.polling.waiting import Waiting
+from airflow_speechkit.sensors.checking import Checked, HowEnded
+from airflow_speechkit.sensors.rounds import Rounds
+from airflow_speechkit.sensors.setbacks import Setbacks
 
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
@@ -18,11 +23,6 @@ from airflow_speechkit.errors import (
     ServiceFaultError,
     SpeechKitError,
 )
-from airflow_speechkit.polling.blocking import BlockingAllowance
-from airflow_speechkit.polling.waiting import Waiting
-from airflow_speechkit.sensors.checking import Checked, HowEnded
-from airflow_speechkit.sensors.rounds import Rounds
-from airflow_speechkit.sensors.setbacks import Setbacks
 
 OUTAGE = ServiceFaultError("in trouble", http_status=503)
 REVOKED = AuthenticationError("no such key", http_status=401)

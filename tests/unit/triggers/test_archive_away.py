@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow_speechkit.archive.keeping import Keep
+from airflow_speechkit.triggers.finishing import Finisher
 
 from airflow_speechkit.api.operation import Operation, OperationState
 from airflow_speechkit.archive import keeping
-from airflow_speechkit.archive.keeping import Keep
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError, AuthenticationError
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.triggers import archiving
-from airflow_speechkit.triggers.finishing import Finisher
 from tests.fixtures.until import until
 
 

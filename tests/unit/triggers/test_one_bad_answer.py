@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 
 import pytest
+from airflow_speechkit.archive.keeping import Keep
+from airflow_speechkit.triggers.finishing import Finisher
 
 from airflow_speechkit.api.operation import Operation, OperationState
-from airflow_speechkit.archive.keeping import Keep
 from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.triggers import archiving
-from airflow_speechkit.triggers.finishing import Finisher
 
 
 def no_hook() -> None:

@@ -1,4 +1,4 @@
-"""What one task waits for and is handed: each ending as it comes, and a line in its log now and then."""
+"""What one task waits for: its results as they come, and a line in its log now and then."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from airflow_speechkit.polling.waiting import Ending, Waiting
+    from airflow_speechkit.polling.target import PollResult, PollTarget
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 class Place:
-    """One of the places for checks under way, given back when all who were handed the answer have handled it."""
+    """One of the places for checks under way, free again when all tasks have handled the answer."""
 
     def __init__(self, places: asyncio.Semaphore) -> None:
         self._places = places
@@ -30,49 +30,49 @@ class Place:
             self._places.release()
 
 
-class Endings:
-    """The endings of what one task waits for, each as it comes: an asynchronous iterator.
+class Subscription:
+    """The results of what one task waits for: an asynchronous iterator.
 
-    :param waitings: what is waited for; the same operation twice is one
+    :param targets: what is waited for; the same operation twice is one
     :param log: gets a line now and then
     :param log_every_s: seconds between such lines, at least
     """
 
-    def __init__(self, waitings: Iterable[Waiting], log: Log | None, log_every_s: float) -> None:
-        self.waitings = {waiting.operation_id: waiting for waiting in waitings}
-        self.left = set(self.waitings)
+    def __init__(self, targets: Iterable[PollTarget], log: Log | None, log_every_s: float) -> None:
+        self.targets = {target.operation_id: target for target in targets}
+        self.left = set(self.targets)
         self._log = log
         self._log_every_s = log_every_s
         self._logged_at = float("-inf")
-        # Airflow tells by the context which task's log a line belongs to, and the poller runs in nobody's.
+        # Airflow finds the task's log by the context, and the poller runs in a context of its own.
         self._context = contextvars.copy_context()
-        self._ready: deque[tuple[Ending | BaseException, Place | None]] = deque()
+        self._ready: deque[tuple[PollResult | BaseException, Place | None]] = deque()
         self._arrived = asyncio.Event()
         self._handling: Place | None = None
 
-    def __aiter__(self) -> AsyncIterator[Ending]:
+    def __aiter__(self) -> AsyncIterator[PollResult]:
         return self
 
-    async def __anext__(self) -> Ending:
+    async def __anext__(self) -> PollResult:
         self._handled()
         while not self._ready:
             if not self.left:
                 raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
-        ending, self._handling = self._ready.popleft()
-        if isinstance(ending, BaseException):
-            raise ending
-        return ending
+        result, self._handling = self._ready.popleft()
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
-    def put(self, ending: Ending, place: Place | None) -> None:
-        """Hand on an ending, with the place that it holds until it is handled."""
-        self.left.discard(ending.operation_id)
-        self._ready.append((ending, place))
+    def put(self, result: PollResult, place: Place | None) -> None:
+        """Deliver a result, with the place that it holds until it is handled."""
+        self.left.discard(result.operation_id)
+        self._ready.append((result, place))
         self._arrived.set()
 
     def fail(self, error: BaseException) -> None:
-        """Hand on that nothing more will come."""
+        """Deliver an error in place of all that is left."""
         self._ready.append((error, None))
         self._arrived.set()
 
@@ -88,12 +88,13 @@ class Endings:
         """Whether the last line in the log is long enough ago."""
         return self._log is not None and now - self._logged_at >= self._log_every_s
 
-    def say(self, what: str, now: float) -> None:
-        """Log a line about the wait, in the task's own log."""
+    def write_line(self, text: str, now: float) -> None:
+        """Write a line into the task's log."""
         if self._log is not None:
             self._logged_at = now
-            of = f"{len(self.left)} of {len(self.waitings)} operations to go; " if len(self.waitings) > 1 else ""
-            self._context.run(self._log.info, "%s%s", of, what)
+            ended = len(self.targets) - len(self.left)
+            progress = f"ended {ended:,} of {len(self.targets):,}, " if len(self.targets) > 1 else ""
+            self._context.run(self._log.info, "%s%s", progress, text)
 
     def _handled(self) -> None:
         if self._handling is not None:

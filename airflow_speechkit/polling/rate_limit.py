@@ -1,0 +1,205 @@
+"""How many requests the operations host may get, and when: pure, the time is passed in.
+
+The documented quotas are 2,500 checks an hour for API v2 and 5 a second for API v3, for the whole folder
+(https://yandex.cloud/docs/speechkit/concepts/limits). Whether the service counts clock hours or the last 3,600 s is not
+documented; a limit that holds for every stretch of an hour holds for both.
+
+Processes that share a quota don't know of each other. Each backs off when the service says "too many", and recovers
+slowly: additive increase, multiplicative decrease, as TCP does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from airflow_speechkit.settings import ApiVersion
+
+#: The documented quotas: requests, and the seconds they are counted over.
+QUOTAS = {ApiVersion.V2: (2500.0, 3600.0), ApiVersion.V3: (5.0, 1.0)}
+#: The part of a quota that is used unless the connection says otherwise.
+DEFAULT_SHARE = 0.8
+#: The part of an hour's limit that may go out at once.
+BURST_SHARE = 0.25
+#: The part of a burst that is kept for tasks that have asked least.
+RESERVED_SHARE = 0.1
+#: Requests of a burst are this far apart, in seconds, unless the limit asks for more.
+BURST_GAP_S = 0.05
+#: Where a process starts that can't know who else polls: a worker in poke or reschedule mode.
+CAUTIOUS_SHARE = 0.1
+#: A triggerer that starts takes so much of the last hour as spent by the one before it.
+SPENT_BEFORE_SHARE = 0.9
+#: Requests don't arrive in the rhythm in which they were sent, so the windows are a little longer, in seconds.
+_MARGIN_S = {ApiVersion.V2: 2.0, ApiVersion.V3: 0.1}
+
+# After a 429.
+_DECREASE = 0.5
+_SMALLEST_SHARE = 1 / 32
+#: From nothing to the whole limit, in seconds.
+_RECOVERY_S = 3600.0
+#: Pauses after 429s in a row; shorter ones where the quota is by the second.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 120.0, 600.0
+
+
+class RateLimiter:
+    """At most `limit` requests in every stretch of `window_s`, and a part of these at once.
+
+    Tokens come back when the requests that spent them leave the window. What was not spent comes in at an even pace, so
+    a burst leaves something for the rest of the hour.
+
+    :param limit: requests in each window
+    :param window_s: the window's length in seconds
+    :param burst_share: the part of the limit that may go out at once
+    :param share: the part of the limit to begin with; it grows to the whole of it as after a 429
+    :param spent_before: requests that a predecessor is taken to have sent, evenly over the window before the first one
+    """
+
+    def __init__(
+        self, limit: float, window_s: float, *, burst_share: float = 1.0, share: float = 1.0, spent_before: int = 0
+    ) -> None:
+        self.limit = limit
+        self.window_s = window_s
+        self._burst_share = burst_share
+        self._share, self._share_at = share, 0.0
+        self._sent: deque[float] = deque()
+        self._spent_before = spent_before
+        self._tokens = math.inf
+        self._tokens_at: float | None = None
+        self._last = self._paused_until = -math.inf
+        self._refusals = 0
+
+    @classmethod
+    def for_checks(
+        cls,
+        api_version: ApiVersion | str,
+        *,
+        checks_per_hour: float | None = None,
+        checks_per_second: float | None = None,
+        triggerers: int = 1,
+        cautious: bool = False,
+    ) -> RateLimiter:
+        """Return the limiter of one process for its status checks.
+
+        :param api_version: ``v2`` or ``v3``
+        :param checks_per_hour: what all triggerers may spend of v2's quota; 80 % of it by default
+        :param checks_per_second: what all triggerers may spend of v3's quota; 80 % of it by default
+        :param triggerers: how many triggerers share it
+        :param cautious: start at a tenth, as a worker does that can't know who else polls
+        """
+        api_version = ApiVersion(api_version)
+        quota, window_s = QUOTAS[api_version]
+        given = checks_per_hour if api_version is ApiVersion.V2 else checks_per_second
+        limit = (quota * DEFAULT_SHARE if given is None else given) / max(triggerers, 1)
+        window_s += _MARGIN_S[api_version]
+        share = CAUTIOUS_SHARE if cautious else 1.0
+        if window_s < 60.0:
+            return cls(limit, window_s, share=share)
+        spent_before = 0 if cautious else int(limit * SPENT_BEFORE_SHARE)
+        return cls(limit, window_s, burst_share=BURST_SHARE, share=share, spent_before=spent_before)
+
+    def rate(self, now: float) -> float:
+        """Return the requests a second that can be kept up at present."""
+        self._refill(now)
+        return self.limit * self._share_now(now) / self.window_s
+
+    def available(self, now: float) -> float:
+        """Return how many requests may go out at once."""
+        self._refill(now)
+        return max(min(self._tokens, self._room(now)), 0.0)
+
+    def left(self, now: float) -> int:
+        """Return how many requests the window that ends now still has."""
+        self._refill(now)
+        return int(max(self._room(now), 0.0))
+
+    def wait_s(self, now: float, *, reserved: bool = False) -> float:
+        """Return how many seconds to wait before the next request may go out: 0 if it may go now.
+
+        :param reserved: whether it may take from what is kept for those who have asked least
+        """
+        self._refill(now)
+        at = max(self._paused_until, self._last + self._gap_s(now))
+        missing = 1.0 - self._tokens
+        if not reserved and self._burst_share < 1.0:
+            missing += self._burst(now) * RESERVED_SHARE
+        if missing > 1e-9 or self._room(now) < 1.0:
+            free_at = self._sent[0] + self._window(now) if self._sent else now
+            if self._room(now) >= 1.0 and (flow := self._flow(now)) > 0.0:
+                free_at = min(free_at, now + missing / flow) if self._sent else now + missing / flow
+            at = max(at, free_at)
+        return max(at - now, 0.0)
+
+    def spend(self, now: float) -> None:
+        """Count a request that goes out now, whether `wait_s` allowed it or not."""
+        self._refill(now)
+        self._last = now
+        self._sent.append(now)
+        self._tokens -= 1.0
+
+    def take_back(self, at: float) -> None:
+        """Count no request for this time: none was sent."""
+        if at in self._sent:
+            self._sent.remove(at)
+            self._tokens += 1.0
+
+    def answered(self, now: float) -> None:
+        """Count an answer that is not a 429."""
+        if now >= self._paused_until:
+            self._refusals = 0
+
+    def refused(self, now: float, retry_after_s: float | None = None) -> float:
+        """Count a 429: all pause, then go on at half the rate.
+
+        Answers to requests that were under way before the pause began say nothing new.
+
+        :param retry_after_s: what the service asked for
+        :return: the pause, in seconds
+        """
+        if now >= self._paused_until:
+            self._share, self._share_at = max(self._share_now(now) * _DECREASE, _SMALLEST_SHARE), now
+            self._refusals += 1
+            pause_s = min(_FIRST_PAUSE_S * 2.0 ** (self._refusals - 1), _LONGEST_PAUSE_S, 10.0 * self.window_s)
+            self._paused_until = now + pause_s
+            self._tokens = min(self._tokens, 1.0)
+        self._paused_until = max(self._paused_until, now + (retry_after_s or 0.0))
+        return self._paused_until - now
+
+    def _share_now(self, now: float) -> float:
+        return min(self._share + max(now - self._share_at, 0.0) / _RECOVERY_S, 1.0)
+
+    def _allowed(self, now: float) -> float:
+        return max(self.limit * self._share_now(now), 1.0)
+
+    def _window(self, now: float) -> float:
+        """Return the window; where less than one request is allowed in it, one in a longer window."""
+        return self.window_s / min(self.limit * self._share_now(now), 1.0)
+
+    def _burst(self, now: float) -> float:
+        return max(self._allowed(now) * self._burst_share, 1.0)
+
+    def _flow(self, now: float) -> float:
+        return (self._allowed(now) - self._burst(now)) / self._window(now)
+
+    def _gap_s(self, now: float) -> float:
+        return min(BURST_GAP_S, 0.5 * self._window(now) / self._allowed(now))
+
+    def _room(self, now: float) -> float:
+        return math.floor(self._allowed(now) + 1e-9) - len(self._sent)
+
+    def _refill(self, now: float) -> None:
+        if self._tokens_at is None:
+            self._begin(now)
+        assert self._tokens_at is not None  # noqa: S101
+        window_s, expired = self._window(now), 0
+        while self._sent and self._sent[0] <= now - window_s:
+            self._sent.popleft()
+            expired += 1
+        more = expired + self._flow(now) * max(now - self._tokens_at, 0.0)
+        self._tokens = min(self._tokens + more, self._burst(now))
+        self._tokens_at = now
+
+    def _begin(self, now: float) -> None:
+        self._tokens_at = self._share_at = now
+        number, self._spent_before = self._spent_before, 0
+        self._sent.extend(now - self.window_s + self.window_s * (i + 1) / number for i in range(number))
+        self._tokens = min(self._burst(now), max(self._room(now), 0.0))

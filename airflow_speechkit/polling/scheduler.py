@@ -1,0 +1,325 @@
+"""Which operation to ask for next, and when: all decisions of a poller, without a clock and without I/O.
+
+The asyncio poller and the benchmark's virtual time drive the same object::
+
+    turn = scheduler.turn(now)         # an operation to ask for now, or how long to wait
+    scheduler.running(...) / ended(...) / refused(...) / failed(...) / gone(...)
+
+`now` is in seconds, of a clock that nobody sets. Ages count by the time of day, which is `ahead_s` ahead of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.polling.pending import PendingOperation
+from airflow_speechkit.polling.queue import FairQueue
+from airflow_speechkit.polling.schedule import CheckPlan, DurationKind, DurationModel
+from airflow_speechkit.retry import CircuitBreaker, RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from airflow_speechkit.polling.rate_limit import RateLimiter
+    from airflow_speechkit.polling.target import PollTarget
+
+#: A few operations are planned anew so often, in seconds: what was learned moves what is already planned.
+_REPLAN_EVERY_S = 0.2
+#: No running operation is older, whatever the service says, in seconds.
+_OLDEST_S = 7 * 24 * 3600.0
+#: An operation counts as one that takes at least this long, in seconds, when the load of all is added up.
+_SHORTEST_LOAD_S = 10.0
+#: Arrivals count for about this long, in seconds, and the first ones as if they had come over the second.
+_ARRIVALS_S, _SHORTEST_ARRIVALS_S = 600.0, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What to do now: ask for `operation_id`, or else come back in `wait_s` seconds (infinite: nothing to do)."""
+
+    operation_id: str | None
+    wait_s: float
+
+
+class ArrivalRate:
+    """How many operations begin to be waited for in a second; those longer ago count less."""
+
+    def __init__(self) -> None:
+        self._count, self._at, self._since = 0.0, 0.0, math.inf
+
+    def add(self, now: float, age_s: float) -> None:
+        """Count one that was submitted `age_s` ago."""
+        self._count = self._decayed(now) + math.exp(-age_s / _ARRIVALS_S)
+        self._at, self._since = now, min(self._since, now - min(age_s, _ARRIVALS_S))
+
+    def per_second(self, now: float) -> float:
+        """Return the rate."""
+        counted_s = _ARRIVALS_S * -math.expm1(-max(now - self._since, _SHORTEST_ARRIVALS_S) / _ARRIVALS_S)
+        return self._decayed(now) / counted_s
+
+    def _decayed(self, now: float) -> float:
+        return self._count * math.exp((self._at - now) / _ARRIVALS_S)
+
+
+class Scheduler:
+    """Spends the checks that a rate limiter allows on all operations that are waited for.
+
+    :param limiter: shared by all of them
+    :param models: what is known already about how long operations take
+    """
+
+    def __init__(self, limiter: RateLimiter, models: dict[DurationKind, DurationModel] | None = None) -> None:
+        self.limiter = limiter
+        self.models = {} if models is None else models
+        self.pending: dict[str, PendingOperation] = {}
+        self.ahead_s = 0.0
+        self._queue = FairQueue()
+        self._tasks: dict[Hashable, int] = {}
+        self._round: deque[str] = deque()
+        self._replanned_at = -math.inf
+        self._breaker = CircuitBreaker()
+        self._load = 0.0
+        self._arrivals = ArrivalRate()
+
+    # what is waited for
+
+    def add(self, target: PollTarget, task: Hashable, now: float) -> None:
+        """Start to wait for an operation on behalf of a task."""
+        self._tasks[task] = self._tasks.get(task, 0) + 1
+        operation = self.pending.get(target.operation_id)
+        if operation is not None:
+            operation.add(task, target)
+            if not operation.is_being_asked and not operation.streak.failures:
+                self._plan(operation, now)
+            return
+        if not self.pending:
+            self._breaker.succeeded()
+        self.pending[target.operation_id] = operation = PendingOperation(task, target, now)
+        self._round.append(target.operation_id)
+        if operation.is_learned:
+            self._arrivals.add(now, operation.age_s(now, now + self.ahead_s))
+        self._plan(operation, now)
+
+    def leave(self, operation_id: str, task: Hashable) -> None:
+        """Stop to wait for an operation on behalf of a task."""
+        operation = self.pending.get(operation_id)
+        if operation is None or task not in operation.targets:
+            return
+        self._left(task)
+        operation.remove(task)
+        if not operation.targets:
+            self._drop(operation_id)
+
+    def forget(self, operation_id: str) -> None:
+        """Stop to wait for an operation, whoever does."""
+        operation = self.pending.get(operation_id)
+        if operation is not None:
+            for task in operation.targets:
+                self._left(task)
+            self._drop(operation_id)
+
+    # whose turn it is
+
+    def turn(self, now: float) -> Turn:
+        """Return the operation to ask for now, which then counts as asked; or how long there is nothing to do."""
+        self._replan_some(now)
+        while (operation := self._queue.first(now)) is not None:
+            wait_s = self._breaker.open_until - now
+            if wait_s <= 0.0:
+                reserved = self._queue.has_asked_least(operation.task, now)
+                wait_s = self.limiter.wait_s(now, reserved=reserved)
+            if wait_s > 0.0:
+                return Turn(None, wait_s)
+            if not operation.streak.failures and self._due_at(operation, now) > now + 1.0:
+                # What was learned since it was planned says: later.
+                self._plan(self._queue.drop_first(), now)
+                continue
+            self._queue.pop(now)
+            operation.is_being_asked, operation.asked_at = True, now
+            self.limiter.spend(now)
+            self._breaker.request(now)
+            return Turn(operation.target.operation_id, 0.0)
+        return Turn(None, self._queue.next_due() - now)
+
+    def put_back(self, operation_id: str, now: float) -> None:
+        """Ask for it as soon as may be: nothing was sent, or nothing came of it."""
+        operation = self.pending.get(operation_id)
+        if operation is not None:
+            operation.is_being_asked = False
+            self._put(operation, now)
+
+    # what the answer was
+
+    def running(self, operation_id: str, now: float, created_at: float | None = None) -> None:
+        """Take in that the operation has not ended.
+
+        :param created_at: when it began by the service, in seconds since the epoch
+        """
+        self._answered(now)
+        operation = self.pending.get(operation_id)
+        if operation is None:
+            return
+        if created_at is not None:
+            operation.created_at = min(max(created_at, now + self.ahead_s - _OLDEST_S), now + self.ahead_s)
+        operation.asked_age_s = operation.age_s(now, now + self.ahead_s)
+        self._model(operation).still_running(operation.documented_s, max(operation.asked_age_s, 1.0))
+        operation.is_being_asked = False
+        operation.streak.clear()
+        self._plan(operation, now)
+
+    def ended(self, operation_id: str, now: float, took_s: float | None = None) -> float | None:
+        """Take in that the operation has ended, and forget it; return the delay in seconds, where it can be told.
+
+        :param took_s: how long it took by the service's clock
+        """
+        self._answered(now)
+        operation = self.pending.get(operation_id)
+        if operation is None:
+            return None
+        age_s = max(operation.age_s(now, now + self.ahead_s), 1.0)
+        # The clocks need not agree to the second, and a stamp may be anything.
+        is_stamped = took_s is not None and took_s > 0.0 and operation.asked_age_s - 5.0 <= took_s <= age_s + 5.0
+        learned_s = took_s if took_s is not None and is_stamped else (operation.asked_age_s + age_s) / 2.0
+        if is_stamped or operation.asked_age_s > 0.0:
+            self._model(operation).learn(operation.documented_s, learned_s)
+        self.forget(operation_id)
+        return max(age_s - took_s, 0.0) if took_s is not None and is_stamped else None
+
+    def refused(self, operation_id: str, now: float, retry_after_s: float | None = None) -> float:
+        """Take in a 429: all pause; return the pause in seconds."""
+        pause_s = self.limiter.refused(now, retry_after_s)
+        self.put_back(operation_id, now)
+        return pause_s
+
+    def gone(self, operation_id: str, now: float) -> None:
+        """Take in that the service does not know the operation, and forget it."""
+        self._answered(now)
+        self.forget(operation_id)
+
+    def failed(self, operation_id: str, now: float, *, everywhere: bool, policy: RetryPolicy) -> list[str]:
+        """Take in that no usable answer came; return which operations to give up: those whose policy is exhausted.
+
+        :param everywhere: the host or the credentials may fail, not this operation: all back off together
+        """
+        if not everywhere:
+            self._answered(now)
+        operation = self.pending.get(operation_id)
+        if operation is None:
+            return []
+        operation.is_being_asked = False
+        is_exhausted = operation.streak.add(policy, now)
+        self._put(operation, now + policy.pause_s(operation.streak.failures))
+        if everywhere and self._breaker.failed(policy, operation.asked_at, now):
+            # Whoever begins to wait after this begins to count anew.
+            self._breaker.succeeded()
+            return list(self.pending)
+        return [operation_id] if is_exhausted else []
+
+    # when, and why
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last check, or the last one of any operation, was in vain."""
+        return bool(self._breaker.streak.failures or any(one.streak.failures for one in self.pending.values()))
+
+    def next_in_s(self, now: float) -> float:
+        """Return the seconds until the next check; 0 while one is under way."""
+        if any(one.is_being_asked for one in self.pending.values()):
+            return 0.0
+        first = self._queue.first(now)
+        due = self._queue.next_due() if first is None else now + self.limiter.wait_s(now, reserved=True)
+        return due - now
+
+    def reason(self, operation_id: str, now: float) -> str:
+        """Return when the operation is asked for next, and why then."""
+        operation = self.pending[operation_id]
+        in_s = max(operation.due, self._breaker.open_until, now + self.limiter.wait_s(now, reserved=True)) - now
+        at = datetime.fromtimestamp(now + in_s + self.ahead_s, UTC)
+        failures = max(operation.streak.failures, self._breaker.streak.failures)
+        if failures:
+            why = f"retrying after {failures} failed check{'s' if failures > 1 else ''}"
+        elif not operation.is_learned:
+            why = f"every {operation.interval_s:g} s, as it was set"
+        else:
+            model = self._model(operation)
+            expected_s = operation.documented_s * model.ratio
+            age_s = operation.age_s(now, now + self.ahead_s)
+            why = (
+                f"submitted {age_s:.0f} s ago, expected to take {expected_s:.0f} s by {operation.kind.value} and "
+                f"{model.ended} that ended"
+            )
+        limit = f"{len(self.pending)} waiting, {self.limiter.rate(now) * 3600:.0f} checks an hour"
+        return f"next check in {in_s:.0f} s, at {at:%H:%M:%S} UTC: {why}; {limit}"
+
+    # in here
+
+    def _answered(self, now: float) -> None:
+        self.limiter.answered(now)
+        self._breaker.succeeded()
+
+    def _left(self, task: Hashable) -> None:
+        self._tasks[task] -= 1
+        if not self._tasks[task]:
+            del self._tasks[task]
+            self._queue.forget_task(task)
+
+    def _drop(self, operation_id: str) -> None:
+        operation = self.pending.pop(operation_id)
+        self._load -= operation.load
+        self._queue.remove(operation)
+
+    def _model(self, operation: PendingOperation) -> DurationModel:
+        model = self.models.get(operation.kind)
+        if model is None:
+            model = self.models[operation.kind] = DurationModel(operation.kind)
+        return model
+
+    def _check_plan(self, now: float) -> CheckPlan:
+        load = max(self._load, self._arrivals.per_second(now), 1e-9)
+        checks = self.limiter.rate(now) / load + min(self.limiter.available(now) / len(self.pending), 1.0)
+        return CheckPlan.for_checks(checks)
+
+    def _due_at(self, operation: PendingOperation, now: float) -> float:
+        age_s = operation.age_s(now, now + self.ahead_s)
+        # The time of day may have been set back.
+        operation.asked_age_s = min(operation.asked_age_s, age_s)
+        if operation.submitted_at is None and operation.asked_age_s <= 0.0:
+            return now
+        next_age_s = operation.next_interval_age_s()
+        if operation.is_learned:
+            plan = self._check_plan(now)
+            learned_s = plan.next_age_s(self._model(operation), operation.documented_s, operation.asked_age_s)
+            next_age_s = min(next_age_s, learned_s)
+        return now + next_age_s - age_s
+
+    def _plan(self, operation: PendingOperation, now: float) -> None:
+        load = 0.0
+        if operation.is_learned:
+            takes_s = self._model(operation).ratio * operation.documented_s
+            load = 1.0 / max(takes_s, operation.age_s(now, now + self.ahead_s), _SHORTEST_LOAD_S)
+        self._load += load - operation.load
+        operation.load = load
+        self._put(operation, self._due_at(operation, now))
+
+    def _put(self, operation: PendingOperation, due: float) -> None:
+        operation.due = due
+        self._queue.put(operation)
+
+    def _replan_some(self, now: float) -> None:
+        if now - self._replanned_at < _REPLAN_EVERY_S:
+            return
+        self._replanned_at = now
+        for _ in range(min(4 + len(self.pending) // 50, len(self._round))):
+            operation_id = self._round.popleft()
+            operation = self.pending.get(operation_id)
+            if operation is None:
+                continue
+            self._round.append(operation_id)
+            if operation.is_being_asked or operation.streak.failures or operation.due <= now:
+                continue
+            if abs(self._due_at(operation, now) - operation.due) > 1.0:
+                self._plan(operation, now)

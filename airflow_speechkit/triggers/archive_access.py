@@ -1,0 +1,176 @@
+"""How an event loop reaches archives: in a few threads for each.
+
+An archive that doesn't answer holds each thread that asks it for minutes. In the event loop's own threads that would
+stop whatever else the triggers of this process do there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.errors import ArchiveError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from airflow_speechkit.archive.store import Archive
+
+#: Credentials of the archive's storage may change while a triggerer lives.
+REOPENED_EVERY_S = 600.0
+#: Threads that reach one archive. Each archive has its own: one that doesn't answer keeps no other waiting.
+AT_ONCE = 4
+#: An archive that has not answered for so long is taken to be out of reach: its own timeouts add up to many minutes.
+#: Enough for the largest answer on a slow line.
+ANSWERS_WITHIN_S = 180.0
+#: An answer is held for so many seconds while its archive can't be written. Then it is dropped, and asked for again
+#: later: answers of megabytes, held for an hour, would keep the places of checks from everybody, and fill the memory.
+HELD_S = 60.0
+
+
+class PlacesOfLoop:
+    """So many places in each event loop: a semaphore belongs to one.
+
+    :param number: how many
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._places: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
+
+    def get(self) -> asyncio.Semaphore:
+        """Return those of the running loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._places:
+            # `dag.test` runs each trigger in a loop of its own.
+            self._places = {one: places for one, places in self._places.items() if not one.is_closed()}
+            self._places[loop] = asyncio.Semaphore(self._number)
+        return self._places[loop]
+
+
+class ArchiveAccess:
+    """One archive, as the event loops of this process reach it.
+
+    :param url: the archive's
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._unwritable_since: float | None = None
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="speechkit-archive")
+        #: Nothing queues for the threads: what queues there can't be dropped.
+        self._free_threads = PlacesOfLoop(AT_ONCE)
+        #: When a thread came back last, with whatever.
+        self._answered_at = 0.0
+        #: Looks under way, one in each event loop.
+        self._looks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether an answer may be held for it: not where it can't be written for as long as one is held."""
+        since = self._unwritable_since
+        return since is None or time.monotonic() - since <= HELD_S
+
+    async def write(self, write: Callable[[Archive], object]) -> None:
+        """Write to the archive, in a thread.
+
+        :raises StorageError: it can't be written, or the archive doesn't answer
+        """
+        try:
+            await self._in_thread(lambda: write(self._open()))
+        except StorageError as error:
+            # A damaged file of one operation is no matter of the others.
+            if error.retry_can_help and self._unwritable_since is None:
+                self._unwritable_since = time.monotonic()
+            raise
+        self._unwritable_since = None
+
+    async def look(self, operation_id: str) -> None:
+        """See whether the archive is there, in one look with all who ask meanwhile.
+
+        :raises StorageError: it is not
+        """
+        loop = asyncio.get_running_loop()
+        look = self._looks.get(loop)
+        if look is None:
+            self._looks = {one: task for one, task in self._looks.items() if not one.is_closed()}
+            look = self._looks[loop] = loop.create_task(self._in_thread(lambda: self._read(operation_id)))
+            look.add_done_callback(self._looked)
+        # Others still wait for it when this one is cancelled.
+        await asyncio.shield(look)
+
+    def _looked(self, look: asyncio.Task[None]) -> None:
+        self._looks.pop(look.get_loop(), None)
+        if not look.cancelled() and look.exception() is None:
+            # Whether it can be written again is found out by the next answer.
+            self._unwritable_since = None
+
+    def _open(self) -> Archive:
+        return _opened(self.url, int(time.monotonic() // REOPENED_EVERY_S))
+
+    def _read(self, operation_id: str) -> None:
+        try:
+            self._open().outcome(operation_id)
+        except StorageError as error:
+            # The look is shared: a damaged file of one operation must not end the others' waits.
+            if error.retry_can_help:
+                raise
+
+    async def _in_thread(self, do: Callable[[], object]) -> None:
+        await self._have_thread()
+        loop, free = asyncio.get_running_loop(), self._free_threads.get()
+
+        def came_back(_: Future[object]) -> None:
+            self._answered_at = time.monotonic()
+            # The loop may have ended.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(free.release)
+
+        try:
+            at_work = self._threads.submit(do)
+        except BaseException:
+            free.release()
+            raise
+        # Only once the thread is back: whoever waits for it may go before.
+        at_work.add_done_callback(came_back)
+        try:
+            async with asyncio.timeout(ANSWERS_WITHIN_S):
+                await asyncio.wrap_future(at_work)
+        except TimeoutError:
+            raise self._silent() from None
+        finally:
+            # It knows the error, whose traceback knows this frame, and with it the answer.
+            del at_work
+
+    async def _have_thread(self) -> None:
+        """Wait for a thread as long as any comes back."""
+        while True:
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(ANSWERS_WITHIN_S):
+                    await self._free_threads.get().acquire()
+            except TimeoutError:
+                if self._answered_at < began:
+                    raise self._silent() from None
+            else:
+                return
+
+    def _silent(self) -> ArchiveError:
+        return ArchiveError(f"The archive at {self.url} has not answered for {ANSWERS_WITHIN_S:g} s")
+
+
+#: One for each archive that this process waits for: a few.
+archive_access = cache(ArchiveAccess)
+
+
+@lru_cache(maxsize=64)
+def _opened(url: str, age: int) -> Archive:
+    """Open an archive once for all: `age` changes now and then, so that new credentials get in."""
+    from airflow_speechkit.hooks.archive import open_archive
+
+    return open_archive(url)

@@ -1,0 +1,182 @@
+"""Puts the answer of an operation that has ended into the archive, whichever way the task waits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow_speechkit.archive.answers import archive_answer, is_fetched_apart
+from airflow_speechkit.compressed import Packed
+from airflow_speechkit.errors import (
+    AuthenticationError,
+    LostError,
+    OperationNotFoundError,
+    QuotaExceededError,
+    RecognitionFailedError,
+    SpeechKitError,
+    StorageError,
+    WrongBeforeSendingError,
+)
+from airflow_speechkit.polling.client import RenewedClient
+from airflow_speechkit.retry import FailureStreak, policy_for
+from airflow_speechkit.triggers.archive_access import HELD_S, PlacesOfLoop, archive_access
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from airflow_speechkit.api.operation import Operation
+    from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
+    from airflow_speechkit.hooks.speechkit import SpeechKitHook
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+#: Pauses before a v3 result that breaks off with an error is fetched again: that may have been the service's bad
+#: moment. After them the recognition counts as failed.
+REFETCH_PAUSES_S = (1.0, 4.0, 15.0, 40.0)
+#: The first pause after an answer was dropped is no shorter: having it again costs a check.
+DROPPED_S = 60.0
+#: Results of v3 that one task fetches side by side, and all of an event loop: each may be of megabytes.
+FETCHED_AT_ONCE = 4
+fetching_places = PlacesOfLoop(16)
+
+#: Asking again ends in the same way.
+_FINAL = (LostError, OperationNotFoundError, WrongBeforeSendingError)
+
+
+class ResultArchiver:
+    """Fetches, archives and deletes the results of what one task waits for. Use it in an ``async with`` statement.
+
+    :param hook: gives a hook of the connection as it is now: one reads its connection, and key, once
+    :param archive: the archive's URL
+    :param delete_after_archiving: v3: have the service delete a result once it is archived
+    """
+
+    def __init__(self, hook: Callable[[], SpeechKitHook], archive: str, *, delete_after_archiving: bool) -> None:
+        self._hook = hook
+        self._access = archive_access(archive)
+        self._delete_after_archiving = delete_after_archiving
+        self._places = asyncio.Semaphore(FETCHED_AT_ONCE)
+        self._streaks: dict[str, FailureStreak] = {}
+        self._client: RenewedClient[SpeechKitAsyncClient] | None = None
+        self._opening = asyncio.Lock()
+        self._opened = AsyncExitStack()
+
+    async def __aenter__(self) -> ResultArchiver:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self._opened.aclose()
+
+    async def archive(self, operation: Operation) -> bool | None:
+        """Archive the answer of an operation that has ended.
+
+        :return: whether the operation counts as failed; None where the archive can't be written now and the answer was
+            dropped: await `archive_is_back`, and have the answer again
+        :raises SpeechKitError: it can't be archived; the service keeps a result for three days, so a retry goes on
+        """
+        if not self._access.may_hold:
+            # The try alone can hold the answer for minutes, where the archive doesn't answer.
+            return None
+        if not is_fetched_apart(operation):
+            return await self._write(operation)
+        refetch = iter(REFETCH_PAUSES_S)
+        while True:
+            async with self._places, fetching_places.get():
+                broken = None
+                try:
+                    recognition = await self._request(lambda client: client.get_recognition(operation.id))
+                except RecognitionFailedError as error:
+                    recognition, broken, pause_s = None, error, next(refetch, 0.0)
+                except SpeechKitError as error:
+                    recognition, pause_s = None, self._pause_after(operation.id, error)
+                else:
+                    pause_s = 0.0
+                if not pause_s:
+                    failed = await self._write(operation, recognition, broken)
+                    # One that is too large to be read yet stays with the service for its three days.
+                    if failed is False and self._delete_after_archiving and not isinstance(recognition, Packed):
+                        await self.delete(operation.id)
+                    return failed
+            if broken is not None:
+                log.warning("Operation %s: %s. It is fetched again in %g s", operation.id, broken.what, pause_s)
+            await asyncio.sleep(pause_s)
+
+    async def archive_is_back(self, operation_id: str) -> None:
+        """Wait until the archive of a dropped answer can be read again.
+
+        :raises SpeechKitError: it has been out of reach for too long
+        """
+        await asyncio.sleep(DROPPED_S)
+        while True:
+            try:
+                await self._access.look(operation_id)
+            except SpeechKitError as error:
+                await asyncio.sleep(self._pause_after(operation_id, error))
+            else:
+                return
+
+    async def delete(self, operation_id: str) -> None:
+        """Have the service delete a v3 result that is archived. Best effort: it forgets it in three days anyway."""
+        try:
+            await self._request(lambda client: client.delete_recognition(operation_id))
+        except SpeechKitError as error:
+            log.warning("The service still has the result of operation %s: %s", operation_id, error)
+
+    async def _write(
+        self, operation: Operation, recognition: bytes | None = None, broken: RecognitionFailedError | None = None
+    ) -> bool | None:
+        from airflow_speechkit.api.operation import OperationState
+
+        held_s = 0.0
+        while True:
+            try:
+                await self._access.write(lambda archive: archive_answer(archive, operation, recognition, broken))
+            except StorageError as error:
+                pause_s = self._pause_after(operation.id, error)
+                held_s += pause_s
+                if held_s > HELD_S or not self._access.may_hold:
+                    return None
+                await asyncio.sleep(pause_s)
+            else:
+                self._streaks.pop(operation.id, None)
+                return operation.state is OperationState.FAILED or broken is not None
+
+    def _pause_after(self, operation_id: str, error: SpeechKitError) -> float:
+        """Return how long to wait after one more error of an operation, in seconds.
+
+        :raises SpeechKitError: the error, where it can't pass or there have been too many
+        """
+        # A storage that can't be reached may be there again in a minute; a right that is missing isn't.
+        if isinstance(error, _FINAL) or (isinstance(error, StorageError) and not error.retry_can_help):
+            raise error
+        policy = policy_for(error)
+        streak = self._streaks.setdefault(operation_id, FailureStreak())
+        is_exhausted = streak.add(policy, asyncio.get_running_loop().time())
+        pause_s = policy.pause_s(streak.failures)
+        # A quota is full again after a while, however long that takes.
+        if isinstance(error, QuotaExceededError):
+            pause_s = max(pause_s, error.retry_after_s or 0.0)
+        elif is_exhausted:
+            raise error
+        log.warning("Operation %s can't be archived yet, the next try is in %g s: %s", operation_id, pause_s, error)
+        return pause_s
+
+    async def _request(self, request: Callable[[SpeechKitAsyncClient], Awaitable[T]]) -> T:
+        # With the first result: thousands of triggers wait, and each would hold a session all the while.
+        async with self._opening:
+            if self._client is None:
+                client = RenewedClient(lambda: self._hook().async_client())
+                self._client = await self._opened.enter_async_context(client)
+        try:
+            async with self._client.used() as opened:
+                return await request(opened)
+        except AuthenticationError:
+            self._client.refused()
+            raise
