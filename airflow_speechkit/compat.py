@@ -41,6 +41,17 @@ def task_is_over(task_instance: Any) -> bool:
     return True
 
 
+def time_trigger(moment: datetime) -> BaseTrigger:
+    """Return Airflow's own trigger that fires at a time."""
+    try:
+        module = importlib.import_module("airflow.providers.standard.triggers.temporal")
+    except ImportError:
+        # Airflow 2.11 has it in its core.
+        module = importlib.import_module("airflow.triggers.temporal")
+    trigger: BaseTrigger = module.DateTimeTrigger(moment)
+    return trigger
+
+
 def first_start(context: Context, *, retries: int) -> datetime | None:
     """Return when a task that is rescheduled began; None if this is its first start.
 

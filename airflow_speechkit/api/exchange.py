@@ -205,8 +205,7 @@ def _no_answer(call: Call, fault: Fault) -> UnreachableError | AnswerUnreadableE
 
 
 def _record(call: Call, request: Request, response: Response) -> None:
-    log.log(
-        logging.INFO if call.effect is Effect.SUBMISSION else logging.DEBUG,
+    log.debug(
         "%s: HTTP %d, x-client-request-id %s, x-request-id %s, x-server-trace-id %s",
         call.what,
         response.status,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -105,7 +105,7 @@ class SubmitPolicy:
     lease: timedelta = timedelta(minutes=10)
     patience: timedelta = timedelta(hours=2)
     tries: int = 4
-    progress_every: timedelta = timedelta(seconds=30)
+    progress_every: timedelta = timedelta(minutes=1)
     without_archive: bool = False
 
 
@@ -136,6 +136,22 @@ class SubmitOutcome:
     how: How
     operation_id: str | None = None
     error: SpeechKitError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """What became of recordings by the time when a task that doesn't wait for the quota stops.
+
+    :param outcomes: of those that have one, in the order of the recordings
+    :param left: how many have none yet
+    :param next_at: when to go on with those; None where none is left
+    :param refused_since: since when the service has taken nothing, if it didn't take the last one
+    """
+
+    outcomes: list[SubmitOutcome]
+    left: int
+    next_at: datetime | None
+    refused_since: datetime | None
 
 
 def raise_failures(errors: Sequence[SpeechKitError], *, of: int) -> None:

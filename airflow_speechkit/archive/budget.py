@@ -64,6 +64,11 @@ class Budget:
             )
         self._left = self._limit - total
 
+    def spent(self, seconds: int) -> None:
+        """Count what the run was billed for before."""
+        if self._left is not None:
+            self._left -= seconds
+
     def spend(self, item: ToSubmit) -> None:
         """Set aside what one more will be billed.
 

@@ -10,16 +10,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.batch import How, SubmitOutcome
+from airflow_speechkit.archive.known_errors import answer_gone, failed_before, refused_before
 from airflow_speechkit.archive.labels import DroppedLabels
-from airflow_speechkit.archive.layout import OUTCOME_FILE, operation_file
 from airflow_speechkit.archive.ledger import Action, Failure, Stage, decide
-from airflow_speechkit.archive.reading import damage
 from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.errors import (
     ArchiveError,
     AuthenticationError,
     BudgetExceededError,
-    RecognitionFailedError,
+    RefusedError,
     SpeechKitError,
     SubmissionLostError,
     WrongBeforeSendingError,
@@ -27,13 +26,13 @@ from airflow_speechkit.errors import (
 from airflow_speechkit.submission import Submission
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.archive.batch import Origin, SubmitPolicy, ToSubmit
     from airflow_speechkit.archive.budget import Budget
-    from airflow_speechkit.archive.ledger import Decision, Request
+    from airflow_speechkit.archive.ledger import Attempt, Decision, Request
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.settings import RecognitionSettings
 
@@ -53,6 +52,7 @@ class Case:
     :param fingerprint: its place in the ledger
     :param places: where it stands among what was given
     :param item: the recording
+    :param attempts: what is on record of it
     :param decision: what is to be done about it
     :param prepared: whether what has to be known of it has been read
     :param charged: whether its cost has been set aside
@@ -63,6 +63,7 @@ class Case:
     fingerprint: str
     places: list[int]
     item: ToSubmit
+    attempts: Sequence[Attempt] = ()
     decision: Decision | None = None
     prepared: bool = False
     charged: bool = False
@@ -119,15 +120,9 @@ class Claimant:
 
     def decide(self, case: Case) -> Decision | None:
         """Decide about a case; give it its outcome if it needs no sending."""
-        item = case.item
         case.decision = None
         try:
             decision = self._decision(case)
-            if decision.action is Action.SUBMIT and self.prepare is not None and not case.prepared:
-                case.item = self.prepare(item)
-                case.prepared = True
-                if case.item.error is not None:
-                    raise case.item.error
         except ArchiveError:
             raise
         except SpeechKitError as error:
@@ -135,26 +130,53 @@ class Claimant:
             return None
         match decision.action:
             case Action.JOIN | Action.REUSE:
-                self.dropped_labels.compare(self.archive, item, decision.operation_id or "")
+                self.dropped_labels.compare(self.archive, case.item, decision.operation_id or "")
                 case.conclude(How.JOINED if decision.action is Action.JOIN else How.REUSED, decision.operation_id)
+            case Action.SENT:
+                case.conclude(How.SUBMITTED, decision.operation_id)
+            case Action.FAIL if decision.operation_id is None:
+                case.conclude(How.REFUSED, error=refused_before(decision.failure))
             case Action.FAIL:
-                case.conclude(How.FAILED, decision.operation_id, error=_failed(case, decision))
+                failed = failed_before(decision.failure, decision.operation_id)
+                case.conclude(How.FAILED, decision.operation_id, error=failed)
             case Action.LOST:
                 case.conclude(How.LOST, error=self._lost(case, decision.attempt, decision.owner))
             case _:
                 case.decision = decision
         return case.decision
 
+    def look_up(self, case: Case) -> None:
+        """Decide about a case, and read what has to be known of it before it is sent."""
+        decision = self.decide(case)
+        if decision is not None and decision.action is Action.SUBMIT:
+            self._get_ready(case)
+
+    def _get_ready(self, case: Case) -> bool:
+        try:
+            if self.prepare is not None and not case.prepared:
+                case.item = self.prepare(case.item)
+                case.prepared = True
+                if case.item.error is not None:
+                    raise case.item.error
+        except ArchiveError:
+            raise
+        except SpeechKitError as error:
+            case.decision = None
+            case.conclude(How.REFUSED, error=error)
+            return False
+        return True
+
     def _decision(self, case: Case) -> Decision:
         gone = None
         while True:
             now = self.now()
-            decision = decide(self.archive.attempts(case.fingerprint), self.request, now)
+            case.attempts = self.archive.attempts(case.fingerprint, refusals=self.request.since is not None)
+            decision = decide(case.attempts, self.request, now)
             if decision.operation_id is None:
                 return decision
             if decision.action is Action.REUSE and self.archive.outcome(decision.operation_id) is None:
                 if gone == decision.operation_id:
-                    raise self._gone(case, gone)
+                    raise answer_gone(self.archive, gone, case.item.audio_uri)
                 # It may just have been forgotten: the ledger knows.
                 gone = decision.operation_id
                 continue
@@ -175,7 +197,7 @@ class Claimant:
             return NotYet()
         if decision.action is Action.WAIT:
             return NotYet(until=min(decision.until or self.now(), self.now() + _LOOK_AGAIN))
-        return self._send(case, decision)
+        return self._send(case, decision) if self._get_ready(case) else NotYet()
 
     def _send(self, case: Case, decision: Decision) -> NotYet | None:
         number = decision.attempt
@@ -270,7 +292,9 @@ class Claimant:
 
     def _give_up(self, number: int, stage: Stage, claim: Claim, why: SpeechKitError | str) -> None:
         message = why.what if isinstance(why, SpeechKitError) else why
-        self.archive.give_up(number, stage, claim, Failure(getattr(why, "grpc_code", None), message), self.now())
+        final = stage is Stage.REFUSED and isinstance(why, RefusedError) and not why.retry_can_help
+        failure = Failure(getattr(why, "grpc_code", None), message, final=final)
+        self.archive.give_up(number, stage, claim, failure, self.now())
 
     def _record(self, number: int, claim: Claim, submission: Submission) -> None:
         for pause_s in (*_RECORD_PAUSES_S, None):
@@ -356,26 +380,3 @@ class Claimant:
             request_id=error.request_id if error else None,
             server_trace_id=error.server_trace_id if error else None,
         )
-
-    def _gone(self, case: Case, operation_id: str) -> ArchiveError:
-        place = self.archive.folder.url_of(operation_file(operation_id, OUTCOME_FILE))
-        return damage(
-            f"The ledger says that the answer to this recording is archived, and {place} has gone",
-            "Put that folder back from a backup; or, to have the recording sent and paid for once more: "
-            f"`airflow-speechkit archive forget {operation_id} --archive {self.archive.url}`",
-            operation_id=operation_id,
-            recording=case.item.audio_uri,
-        )
-
-
-def _failed(case: Case, decision: Decision) -> SpeechKitError:
-    failure = decision.failure or Failure(None, "no reason is on record")
-    return RecognitionFailedError(
-        f"This recording was submitted before, and failed: {failure.message} (code {failure.code})",
-        code=failure.code,
-        message=failure.message,
-        recording=case.item.audio_uri,
-        operation_id=decision.operation_id,
-        todo="Mend the recording or the settings; reuse=False sends it again as it is",
-        retry="ends here at once, and costs nothing",
-    )

@@ -115,10 +115,12 @@ class Failure:
 
     :param code: the gRPC code, where the service gave one
     :param message: in words, without secrets
+    :param final: whether the service has refused the submission itself, and would do so again
     """
 
     code: int | None
     message: str
+    final: bool = False
 
     @property
     def hopeless(self) -> bool:
@@ -136,8 +138,8 @@ class Attempt:
     :param owner: the process that made it
     :param lease_expires_at: until when its maker may still be at it
     :param operation_id: from `Stage.IN_FLIGHT` on
-    :param submitted_at: from `Stage.IN_FLIGHT` on
-    :param failure: of one that failed
+    :param submitted_at: from `Stage.IN_FLIGHT` on; and of one that the service refused for good
+    :param failure: of one that failed, or was refused for good
     :param over: the numbers of the lost attempts that it was sent over, on purpose
     """
 
@@ -155,6 +157,16 @@ class Attempt:
         """Whether somebody may be submitting it just now."""
         return self.stage is Stage.CLAIMED and self.lease_expires_at is not None and now < self.lease_expires_at
 
+    def was_sent_by(self, request: Request) -> bool:
+        """Whether whoever asks has sent it since it began, and the service answered."""
+        since = request.since
+        return (
+            since is not None
+            and self.scope == request.scope
+            and self.submitted_at is not None
+            and (self.submitted_at >= since)
+        )
+
     def is_lost(self, now: datetime) -> bool:
         """Whether it may have been taken, and nobody is left who could say under which operation id."""
         return self.stage is Stage.LOST or (self.stage is Stage.CLAIMED and not self.is_live(now))
@@ -167,17 +179,20 @@ class Request:
     :param scope: the task instance: what it paid for on purpose, its own retries get back
     :param reuse: whether what others have paid for will do
     :param resubmit_lost: whether a lost submission may be paid for again, once for each scope
+    :param since: when the scope began, if it goes on: what it has sent since then counts as sent, however that ended
     """
 
     scope: str
     reuse: bool = True
     resubmit_lost: bool = False
+    since: datetime | None = None
 
 
 class Action(StrEnum):
     """What is to be done about a recording."""
 
     SUBMIT = "submit"  #: claim the attempt and send it
+    SENT = "sent"  #: the scope has sent it since it began
     JOIN = "join"  #: the operation runs: wait for it
     REUSE = "reuse"  #: the answer is archived
     FAIL = "fail"  #: it failed, and would only fail again
@@ -195,7 +210,7 @@ class Decision:
     :param operation_id: the operation, where there is one
     :param until: for `Action.WAIT`: when the lease ends; for `Action.LOST`: when it ended
     :param owner: for `Action.WAIT` and `Action.LOST`: whose claim it is
-    :param failure: for `Action.FAIL`: why
+    :param failure: for `Action.FAIL`: why; the service has refused it if there is no operation
     :param over: for `Action.SUBMIT`: the lost attempts that may be paid for a second time by it
     """
 
@@ -223,9 +238,10 @@ def lost_attempts(attempts: Iterable[Attempt], now: datetime) -> list[Attempt]:
 def decide(attempts: Sequence[Attempt], request: Request, now: datetime) -> Decision:
     """Say what is to be done about a recording.
 
-    An answer that is there is used; else an operation that runs is joined; else whoever is submitting it is waited
-    for; else a lost submission is in the way, until somebody settles it; else the newest attempt counts whose end is
-    known. Attempts that the service refused, that were never sent, or that were forgotten count for nothing.
+    What the scope has sent since it began isn't sent again. Otherwise an answer that is there is used; else an
+    operation that runs is joined; else whoever is submitting it is waited for; else a lost submission is in the way,
+    until somebody settles it; else the newest attempt counts whose end is known. Attempts that the service refused,
+    that were never sent, or that were forgotten count for nothing.
 
     :param attempts: all that are on record under the fingerprint, in any order
     :param request: who asks
@@ -234,6 +250,10 @@ def decide(attempts: Sequence[Attempt], request: Request, now: datetime) -> Deci
     anew = Decision(action=Action.SUBMIT, attempt=max((one.number for one in attempts), default=0) + 1)
     seen = [one for one in sorted(attempts, key=lambda one: -one.number) if request.reuse or one.scope == request.scope]
     ours = [one for one in seen if one.stage not in (Stage.REFUSED, Stage.FORGOTTEN)]
+    for one in seen:
+        if one.stage is not Stage.FORGOTTEN and one.was_sent_by(request):
+            action = Action.FAIL if one.operation_id is None else Action.SENT
+            return Decision(action=action, attempt=one.number, operation_id=one.operation_id, failure=one.failure)
     for one in ours:
         if one.stage is Stage.FINISHED:
             return Decision(action=Action.REUSE, attempt=one.number, operation_id=one.operation_id)

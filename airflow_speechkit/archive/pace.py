@@ -1,34 +1,65 @@
-"""When the next submit may go out: never more than the hourly quota, and not while the service asks for a pause."""
+"""When submits may go out: never more than the hourly quota, and not while the service asks for a pause."""
 
 from __future__ import annotations
 
 from collections import deque
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: A task that frees its worker comes back for at least so many, or for all of the rest.
+LEAST_OF_A_VISIT = 50
 
 _HOUR = timedelta(hours=1)
-_FIRST_PAUSE_S = 10.0
+_SHORTEST_PAUSE_S = 10.0
 _LONGEST_PAUSE_S = 600.0
+
+#: To come back takes a task longer than this.
+_NOT_WORTH_LEAVING_S = 5.0
 
 
 class Pace:
     """What has gone out in the last hour, and the pause that is on. It has no clock: it is told the time.
 
     :param per_hour: how many may go out in any hour (500 by default with the service; users buy more)
+    :param refused_since: since when the service has taken nothing, if it didn't take the last one
     """
 
-    def __init__(self, per_hour: int) -> None:
+    def __init__(self, per_hour: int, refused_since: datetime | None = None) -> None:
         self.per_hour = per_hour
+        self.refused_since = refused_since
         self._sent: deque[datetime] = deque()
         self._paused_until: datetime | None = None
-        self._pauses_in_a_row = 0
+        self._over_quota = False
 
-    def delay_s(self, now: datetime) -> float:
-        """Return how many seconds from now the next one may go out; 0 is now."""
+    def remember(self, sent: Iterable[datetime], now: datetime) -> None:
+        """Count what went out before: by an earlier try or visit of the task, or by somebody else.
+
+        :param sent: when each went out
+        """
+        self._sent = deque(sorted([*self._sent, *(min(at, now) for at in sent)]))
         self._forget(now)
-        until = self._paused_until or now
-        if len(self._sent) >= self.per_hour:
-            until = max(until, self._sent[-self.per_hour] + _HOUR)
-        return max(0.0, (until - now).total_seconds())
+
+    def delay_s(self, now: datetime, number: int = 1) -> float:
+        """Return how many seconds from now so many more may have gone out; 0 is now.
+
+        :param number: how many; more than the quota of an hour count as that quota
+        """
+        paused_s = 0.0 if self._paused_until is None else (self._paused_until - now).total_seconds()
+        return max(0.0, paused_s, self._quota_s(now, number))
+
+    def comes_back_at(self, left: int, now: datetime) -> datetime | None:
+        """Say when a task that doesn't wait for the quota is to go on; None: at once, it needn't leave.
+
+        :param left: how many have still to go out
+        """
+        number = min(left, LEAST_OF_A_VISIT)
+        refused = self._over_quota and self._paused_until is not None and now < self._paused_until
+        if not refused and self._quota_s(now, number) <= _NOT_WORTH_LEAVING_S:
+            return None
+        return now + timedelta(seconds=self.delay_s(now, number))
 
     def sent(self, now: datetime) -> None:
         """Count one that goes out now."""
@@ -39,25 +70,36 @@ class Pace:
         if self._sent:
             self._sent.pop()
 
+    def is_beyond(self, patience: timedelta, now: datetime) -> bool:
+        """Tell whether the service has taken nothing for so long."""
+        return self.refused_since is not None and now - self.refused_since >= patience
+
     def accepted(self) -> None:
         """Take note that the service takes recordings again."""
-        self._pauses_in_a_row = 0
+        self.refused_since = None
 
-    def pause(self, now: datetime, asked_for_s: float | None = None, *, longest_s: float) -> float:
+    def pause(
+        self, now: datetime, asked_for_s: float | None = None, *, patience: timedelta, over_quota: bool = False
+    ) -> float | None:
         """Stop everything for a while: longer each time in a row, or as long as the service asks for.
 
         :param asked_for_s: what ``Retry-After`` says
-        :param longest_s: the pause lasts no longer
-        :return: how many seconds the pause still lasts
+        :param patience: the pause ends in time for one more try once nothing was taken for so long
+        :param over_quota: whether the service refused for its quota, rather than being in trouble
+        :return: how many seconds the pause lasts; None if it was on already, and lasts no longer for this
         """
+        before = self._paused_until
+        since = self.refused_since = self.refused_since or now
         if self._paused_until is None or now >= self._paused_until:
-            length_s = min(_FIRST_PAUSE_S * 2**self._pauses_in_a_row, _LONGEST_PAUSE_S)
-            self._pauses_in_a_row += 1
+            # Twice the last one: 10 s after 0 s, 20 s after 10 s, 40 s after 30 s …
+            length_s = min((now - since).total_seconds() + _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S)
             self._paused_until = now + timedelta(seconds=length_s)
+            self._over_quota = False
         if asked_for_s is not None:
             self._paused_until = max(self._paused_until, now + timedelta(seconds=asked_for_s))
-        self._paused_until = min(self._paused_until, now + timedelta(seconds=longest_s))
-        return (self._paused_until - now).total_seconds()
+        self._over_quota = self._over_quota or over_quota
+        self._paused_until = min(self._paused_until, since + patience)
+        return None if self._paused_until == before else (self._paused_until - now).total_seconds()
 
     def expected_end(self, left: int, now: datetime, seconds_each: float) -> datetime:
         """Say when the last of those that are left will have gone out.
@@ -74,6 +116,11 @@ class Pace:
         rounds, place = divmod(beyond - 1, self.per_hour)
         used = self._sent[place] if place < len(self._sent) else now
         return max(by_work, used + _HOUR * (rounds + 1))
+
+    def _quota_s(self, now: datetime, number: int) -> float:
+        self._forget(now)
+        place = len(self._sent) + min(number, self.per_hour) - self.per_hour - 1
+        return 0.0 if place < 0 else (self._sent[place] + _HOUR - now).total_seconds()
 
     def _forget(self, now: datetime) -> None:
         while self._sent and now - self._sent[0] >= _HOUR:

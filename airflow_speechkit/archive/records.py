@@ -187,7 +187,7 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
         "operation_id": outcome.operation_id,
         "stage": outcome.stage.value,
         "at": outcome.at.isoformat(),
-        "failure": _failure_to_json(outcome.failure),
+        "failure": failure_to_json(outcome.failure),
         "api_version": outcome.api_version,
         "files": {name: dict(about) for name, about in outcome.files.items()},
     }
@@ -222,7 +222,7 @@ def attempt_to_json(entry: Entry, outcome: Outcome) -> dict[str, Any]:
         "operation_id": outcome.operation_id,
         "submitted_at": entry.submission.submitted_at.isoformat(),
         "at": outcome.at.isoformat(),
-        "failure": _failure_to_json(outcome.failure),
+        "failure": failure_to_json(outcome.failure),
     }
 
 
@@ -233,7 +233,7 @@ def given_up_to_json(claim: Claim, failure: Failure, at: datetime) -> dict[str, 
         "owner": claim.owner,
         "over": list(claim.over),
         "at": at.isoformat(),
-        "failure": _failure_to_json(failure),
+        "failure": failure_to_json(failure),
     }
 
 
@@ -263,7 +263,9 @@ def attempt_from_json(number: int, stage: Stage, data: Mapping[str, Any]) -> Att
         )
     submitted_at, operation_id = data.get("submitted_at"), data.get("operation_id")
     failure = _failure_from_json(data.get("failure"))
-    if stage in _OUTCOMES and (operation_id is None or (failure is None) != (stage is Stage.FINISHED)):
+    if stage is Stage.REFUSED:
+        submitted_at = data["at"] if failure is not None and failure.final else None
+    elif stage in _OUTCOMES and (operation_id is None or (failure is None) != (stage is Stage.FINISHED)):
         # Without its reason a failure doesn't say whether sending the recording again could help.
         raise MalformedError("the end of an attempt lacks its operation or its reason")
     return Attempt(
@@ -292,9 +294,15 @@ def _operation_id(value: object) -> str:
     return expect(value, str)
 
 
-def _failure_to_json(failure: Failure | None) -> dict[str, Any] | None:
-    return None if failure is None else {"code": failure.code, "message": failure.message}
+def failure_to_json(failure: Failure | None) -> dict[str, Any] | None:
+    """Return plain JSON types."""
+    if failure is None:
+        return None
+    return {"code": failure.code, "message": failure.message, **({"final": True} if failure.final else {})}
 
 
 def _failure_from_json(data: Mapping[str, Any] | None) -> Failure | None:
-    return None if data is None else Failure(expect_or_none(data.get("code"), int), expect(data["message"], str))
+    if data is None:
+        return None
+    code, message = expect_or_none(data.get("code"), int), expect(data["message"], str)
+    return Failure(code, message, final=data.get("final") is True)

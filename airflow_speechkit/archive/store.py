@@ -101,22 +101,22 @@ class Archive:
 
     # The ledger
 
-    def attempts(self, fingerprint: str) -> list[Attempt]:
+    def attempts(self, fingerprint: str, *, refusals: bool = False) -> list[Attempt]:
         """Give what is on record under a fingerprint, with what a killed process left half done made whole.
 
         One listing and one read for a recording that has its answer.
 
+        :param refusals: whether to read why attempts were refused
         :raises ArchiveError: it can't be read
         """
         newest = []
         for number, stage in self._stages(fingerprint).items():
-            if stage is Stage.REFUSED:
+            if stage is Stage.REFUSED and not refusals:
                 newest.append(Attempt(number=number, stage=stage))
                 continue
             name = ledger_file(fingerprint, number, stage)
             data = load(self.folder, name, dict)
-            if data is None:
-                # Forgotten between the listing and now.
+            if data is None:  # forgotten between the listing and now
                 continue
             attempt = parsed(self.folder, name, partial(attempt_from_json, number, stage, data))
             newest.append(self._completed(attempt, name, data) if stage is Stage.IN_FLIGHT else attempt)

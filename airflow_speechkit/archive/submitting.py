@@ -13,12 +13,20 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.batch import How, OnFailure, OnLostSubmission, Origin, SubmitPolicy, raise_failures
+from airflow_speechkit.archive.batch import (
+    How,
+    OnFailure,
+    OnLostSubmission,
+    Origin,
+    SubmitPolicy,
+    Visit,
+    raise_failures,
+)
 from airflow_speechkit.archive.budget import Budget, bill
 from airflow_speechkit.archive.claiming import Case, Claimant, NotYet
-from airflow_speechkit.archive.ledger import Action, Failure, Request, fingerprint
+from airflow_speechkit.archive.ledger import Action, Failure, Request, Stage, fingerprint
 from airflow_speechkit.archive.pace import Pace
-from airflow_speechkit.archive.progress import Progress
+from airflow_speechkit.archive.progress import Progress, found
 from airflow_speechkit.errors import QuotaExceededError, RecordingError, ServiceFaultError, SpeechKitError
 
 if TYPE_CHECKING:
@@ -33,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: How many failed recordings are named one by one in the log.
-_MOST_NAMED = 20
+_MOST_NAMED = 1000
 
 #: How long somebody else's claim is left alone between two looks at it.
 _LOOK_AGAIN = timedelta(seconds=5)
@@ -57,6 +65,8 @@ class Submitter:
     :param ask: whether the service still has an operation that is older than results are kept; without it they are
         taken to be gone
     :param price_note: what a second costs with these settings, in words, where it isn't the usual price
+    :param since: when the task's first visit began, if this is a later one: what it sent since then isn't sent again
+    :param refused_since: what the visit before gave
     :param now: the time, UTC
     :param sleep: waits, in seconds
     """
@@ -68,11 +78,13 @@ class Submitter:
     prepare: Callable[[ToSubmit], ToSubmit] | None = None
     ask: Callable[[str], bool] | None = None
     price_note: Callable[[RecognitionSettings], str] = lambda _: ""
+    since: datetime | None = None
+    refused_since: datetime | None = None
     now: Callable[[], datetime] = _utc_now
     sleep: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
-        self._pace = Pace(self.policy.submits_per_hour)
+        self._pace = Pace(self.policy.submits_per_hour, self.refused_since)
         self._budget = Budget(self.policy.max_billed_seconds)
         self._last: list[Case] = []
         self._claimant = Claimant(
@@ -89,6 +101,7 @@ class Submitter:
                 scope=self.origin.scope or uuid.uuid4().hex,
                 reuse=self.policy.reuse,
                 resubmit_lost=self.policy.on_lost_submission == OnLostSubmission.RESUBMIT,
+                since=self.since,
             ),
             owner=f"{socket.gethostname()}:{os.getpid()}",
             budget=self._budget,
@@ -96,7 +109,7 @@ class Submitter:
 
     @property
     def concluded(self) -> list[SubmitOutcome]:
-        """What became of the recordings of the last `submit`, as far as it came."""
+        """What became of the recordings of the last `submit` or `visit`, as far as it came."""
         return [replace(case.outcome, item=case.item) for case in self._last if case.outcome is not None]
 
     def submit(self, items: Sequence[ToSubmit]) -> list[SubmitOutcome]:
@@ -110,19 +123,34 @@ class Submitter:
         :return: one for each item, in the same order
         :raises SpeechKitError: nothing more could be sent; a retry goes on from there
         """
+        return self.visit(items, waits=True).outcomes
+
+    def visit(self, items: Sequence[ToSubmit], *, waits: bool = False) -> Visit:
+        """Do as `submit` does, but return in place of waiting for the quota.
+
+        The next visit, by another `Submitter`, finds in the ledger what this one has sent. It is told when the first
+        one began (`since`), and this one's `refused_since`. Only the first one looks at all recordings before it
+        sends any, to check what they cost together.
+
+        :param items: the recordings
+        :param waits: wait for the quota after all
+        :raises SpeechKitError: nothing more could be sent; a retry goes on from there
+        """
         cases = self._last = self._cases(items)
         with ThreadPoolExecutor(self.policy.side_by_side, thread_name_prefix="speechkit-submit") as pool:
             try:
                 self._look_up(pool, cases)
-                self._start_budget(cases)
-                self._work_off(pool, cases)
+                next_at = self._work_off(pool, cases, waits=waits)
             except BaseException:
                 # What is on its way still gets put on record; nothing else goes out.
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         by_place = {place: case.outcome for case in cases for place in case.places}
-        found = [by_place[place] for place in range(len(items))]
-        return [replace(one, item=item) for one, item in zip(found, items, strict=True) if one is not None]
+        outcomes = [
+            replace(outcome, item=item) for place, item in enumerate(items) if (outcome := by_place[place]) is not None
+        ]
+        left = sum(case.outcome is None for case in cases)
+        return Visit(outcomes=outcomes, left=left, next_at=next_at, refused_since=self._pace.refused_since)
 
     def _cases(self, items: Sequence[ToSubmit]) -> list[Case]:
         cases: dict[str, Case] = {}
@@ -144,24 +172,40 @@ class Submitter:
         return list(cases.values())
 
     def _look_up(self, pool: ThreadPoolExecutor, cases: list[Case]) -> None:
-        for _ in pool.map(self._claimant.decide, [case for case in cases if case.outcome is None]):
+        look = self._claimant.look_up if self.since is None else self._claimant.decide
+        for _ in pool.map(look, [case for case in cases if case.outcome is None]):
             pass
+        sent = (one.submitted_at for case in cases for one in case.attempts if one.submitted_at is not None)
+        self._pace.remember(sent, self.now())
+        if self.since is None:
+            log.info("%s", found(cases, self._planned(cases)))
+            return
+        if self.policy.max_billed_seconds is not None:
+            self._budget.spent(sum(pool.map(self._billed_before, cases)))
+        log.info("%s", found(cases, None))
 
-    def _start_budget(self, cases: list[Case]) -> None:
-        to_send = [case for case in cases if case.decision is not None and case.decision.action is Action.SUBMIT]
+    def _planned(self, cases: list[Case]) -> str:
+        to_send = [case for case in cases if _is_to_be_sent(case)]
         items = [case.item for case in to_send]
         self._budget.plan(items)
         for case in to_send:
             case.charged = True
-        log.info(
-            "%d recordings: %d to submit, which will be billed %s; the others have their operations, are being "
-            "submitted elsewhere, or can't be submitted",
-            len(cases),
-            len(to_send),
-            bill(items, self.price_note),
+        return bill(items, self.price_note)
+
+    def _billed_before(self, case: Case) -> int:
+        """Return what earlier visits may have been billed for a recording."""
+        claims = [
+            self.archive.planned(case.fingerprint, one.number)
+            for one in case.attempts
+            if one.scope == self._claimant.request.scope and one.stage not in (Stage.REFUSED, Stage.FORGOTTEN)
+        ]
+        return sum(
+            claim.planned.billed_seconds or 0
+            for claim in claims
+            if claim is not None and self.since is not None and claim.claimed_at >= self.since
         )
 
-    def _work_off(self, pool: ThreadPoolExecutor, cases: list[Case]) -> None:
+    def _work_off(self, pool: ThreadPoolExecutor, cases: list[Case], *, waits: bool) -> datetime | None:
         # Only what has to be sent waits for the quota. Others' claims are looked at all the while.
         left = [case for case in cases if case.outcome is None]
         to_send = deque(case for case in left if _is_to_be_sent(case))
@@ -169,8 +213,7 @@ class Submitter:
         later: list[tuple[datetime, Case]] = []
         looking: dict[Future[NotYet | None], Case] = {}
         sending: dict[Future[NotYet | None], Case] = {}
-        accepted_at = self.now()
-        progress = Progress(cases, self._pace, self.policy.progress_every, accepted_at)
+        progress = Progress(cases, self._pace, self.policy.progress_every, self.now())
         while to_send or to_look or later or looking or sending:
             now = self.now()
             to_look.extend(case for at, case in later if at <= now)
@@ -181,13 +224,18 @@ class Submitter:
                     case = to_look.popleft()
                     looking[pool.submit(self._look, case)] = case
                     continue
-                if to_send and delay_s == 0:
+                # After a refusal one at a time finds out whether the service takes recordings again.
+                if to_send and delay_s == 0 and not (sending and self._pace.refused_since):
                     case = to_send.popleft()
                     self._pace.sent(now)
                     sending[pool.submit(self._claimant.advance, case)] = case
                     continue
             progress.log(now)
             if not looking and not sending:
+                next_at = self._pace.comes_back_at(len(to_send), now) if to_send and not waits else None
+                if next_at is not None:
+                    progress.log(now, last=True)
+                    return next_at
                 waits_s = [(at - now).total_seconds() for at, _ in later] + ([delay_s] if to_send else [])
                 self.sleep(min(*waits_s, max(1.0, self.policy.progress_every.total_seconds())))
                 continue
@@ -196,13 +244,12 @@ class Submitter:
                 case = sending.pop(done) if was_to_be_sent else looking.pop(done)
                 not_yet = done.result()
                 if not_yet is None:
-                    accepted_at = self.now()
                     self._pace.accepted()
                     continue
                 if was_to_be_sent and (not not_yet.sent or isinstance(not_yet.error, QuotaExceededError)):
                     self._pace.not_sent()
                 if not_yet.error is not None:
-                    self._not_taken(case, not_yet.error, accepted_at)
+                    self._not_taken(case, not_yet.error)
                 if case.outcome is not None:
                     continue
                 if not_yet.until is not None:
@@ -212,6 +259,7 @@ class Submitter:
                 else:
                     to_look.append(case)
         progress.log(self.now(), last=True)
+        return None
 
     def _look(self, case: Case) -> NotYet | None:
         """See what has become of somebody else's claim, in a thread of its own; nothing is sent."""
@@ -220,20 +268,22 @@ class Submitter:
             return NotYet()
         return NotYet(until=min(decision.until or self.now(), self.now() + _LOOK_AGAIN))
 
-    def _not_taken(self, case: Case, error: SpeechKitError, accepted_at: datetime) -> None:
-        now = self.now()
-        if now - accepted_at >= self.policy.patience:
+    def _not_taken(self, case: Case, error: SpeechKitError) -> None:
+        now, patience = self.now(), self.policy.patience
+        if self._pace.is_beyond(patience, now):
             raise error
-        # A pause ends in time for one more try before patience does.
-        left_s = (accepted_at + self.policy.patience - now).total_seconds()
         if isinstance(error, QuotaExceededError):
-            pause_s = self._pace.pause(now, error.retry_after_s, longest_s=left_s)
-            log.warning("The quota is used up: nothing goes out for %.0f seconds", pause_s)
+            pause_s = self._pace.pause(now, error.retry_after_s, patience=patience, over_quota=True)
+            if pause_s is not None:
+                log.warning("The quota is used up: nothing goes out for %.0f seconds", pause_s)
             return
         case.faults += 1
         if case.faults < self.policy.tries:
-            pause_s = self._pace.pause(now, longest_s=left_s)
-            log.warning("The service is in trouble (%s): nothing goes out for %.0f s", type(error).__name__, pause_s)
+            pause_s = self._pace.pause(now, patience=patience)
+            if pause_s is not None:
+                log.warning(
+                    "The service is in trouble (%s): nothing goes out for %.0f seconds", type(error).__name__, pause_s
+                )
         elif isinstance(error, ServiceFaultError):
             case.conclude(How.REFUSED, error=error)
         else:

@@ -291,6 +291,8 @@ def _folder(url: str, endpoint_url: str | None) -> Folder:
 
 
 def _facts(one: Listed, *, whole: bool = False) -> dict[str, Any]:
+    from airflow_speechkit.archive.records import failure_to_json
+
     submission, outcome = one.submission, one.outcome
     facts: dict[str, Any] = {"operation_id": one.operation_id, "state": one.state}
     if submission is not None:
@@ -300,7 +302,7 @@ def _facts(one: Listed, *, whole: bool = False) -> dict[str, Any]:
     facts["operation_id"] = one.operation_id
     if outcome is not None:
         facts["ended_at"] = outcome.at.isoformat()
-        facts["error"] = None if outcome.failure is None else vars(outcome.failure)
+        facts["error"] = failure_to_json(outcome.failure)
         if whole:
             facts["files"] = {name: dict(about) for name, about in outcome.files.items()}
     return facts

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     BaseOperator,
+    conf,
 )
 
-from airflow_speechkit.errors import (
-    OperationNotFoundError,
-    RecordingNotFoundError,
-    SettingsError,
-    SpeechKitError,
-)
+from airflow_speechkit.errors import RecordingNotFoundError, SettingsError
 from airflow_speechkit.operators.mapping import check_length
 from airflow_speechkit.rendering import CleanAddresses, cleaned
 from airflow_speechkit.settings import RecognitionSettings, member_of
@@ -30,12 +26,11 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_speechkit.archive.batch import OnFailure, Origin, SubmitOutcome, SubmitPolicy, ToSubmit
+    from airflow_speechkit.archive.batch import Origin, SubmitPolicy
     from airflow_speechkit.archive.handing_on import Receiver
-    from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.archive.submitting import Submitter
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.operators.intake import Finding, Intake
+    from airflow_speechkit.operators.visit import SubmitVisit
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +99,8 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         whose head doesn't prove its length
     :param submits_per_hour: the folder's quota; the connection's by default, then 500
     :param only_new: hand on only what has no archived answer yet, or was never handed to another run of this task
+    :param deferrable: free the worker while the quota is used up: a list that takes hours is sent in visits of at
+        least 50 recordings. Needs an archive. Default: ``[operators] default_deferrable``
     """
 
     template_fields: Sequence[str] = (
@@ -167,6 +164,7 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         probe: str = "auto",
         submits_per_hour: int | None = None,
         only_new: bool = False,
+        deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -209,25 +207,68 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         self.probe = probe
         self.submits_per_hour = submits_per_hour
         self.only_new = only_new
+        # Who hasn't asked for it in so many words gets it where it can be had.
+        by_default = archive is not False and conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = by_default if deferrable is None else deferrable
 
-    def execute(self, context: Context) -> str | list[str]:
-        """Submit what has to be submitted.
+    def execute(self, context: Context) -> Any:
+        """Submit what has to be submitted; deferrable, what the quota allows now.
 
         :return: an operation id for one recording, a list for a list or a pattern
         :raises SpeechKitError: what went wrong, and with which recording; a retry goes on where this one stopped
         :raises AirflowFailException: without an archive, a request may have been taken: a retry could pay again
         :raises AirflowSkipException: a prefix or glob stands for no recording, and `on_empty` is ``skip``
         """
+        return self._make_visit(context)
+
+    def execute_complete(self, context: Context, event: Any = None, **times: float) -> Any:
+        """Go on after the deferral: submit what the quota allows now.
+
+        :param event: what the trigger says, which doesn't matter
+        :param times: those of the visit before
+        """
+        return self._make_visit(context, **times)
+
+    def _make_visit(self, context: Context, **times: float) -> Any:
+        with self.visit(context, **times) as visit:
+            return self.go_on(visit)
+
+    def go_on(self, visit: SubmitVisit) -> Any:
+        """Defer until the next visit, or hand on the operation ids where nothing is left."""
+        from airflow_speechkit.compat import time_trigger
+
+        if visit.next_at is None:
+            return visit.hand_on()
+        self.log.info("%d recordings are left; the task goes on at %s", visit.left, f"{visit.next_at:%H:%M:%S} UTC")
+        timeout = self.execution_timeout
+        if timeout is not None:
+            timeout = max(timeout - timedelta(seconds=time.time() - visit.times["began_at"]), timedelta(seconds=1))
+        return self.defer(
+            trigger=time_trigger(visit.next_at), method_name="execute_complete", kwargs=visit.times, timeout=timeout
+        )
+
+    @contextmanager
+    def visit(
+        self, context: Context, *, began_at: float | None = None, refused_since: float | None = None
+    ) -> Iterator[SubmitVisit]:
+        """Find the recordings, and submit them: all of them, or deferrable, what the quota allows now.
+
+        What was sent before is found in the archive, so any visit can be the last one that its process lives to see.
+
+        :param began_at: of the visit before: when this try's first one began, in seconds since the epoch
+        :param refused_since: of the visit before: since when the service has taken nothing
+        :raises SpeechKitError: nothing more can be sent
+        """
         from airflow_speechkit.archive.batch import OnFailure
-        from airflow_speechkit.archive.handing_on import put_on_record
         from airflow_speechkit.archive.submitting import Submitter
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
         from airflow_speechkit.operators.intake import Intake
+        from airflow_speechkit.operators.visit import SubmitVisit, opened_archive, still_known, submit
         from airflow_speechkit.recordings.audio import ProbeMode
         from airflow_speechkit.recordings.cost import price_note
 
+        now = time.time()
         self._check_keywords()
-        receiver = self._receiver(context) if self.only_new else None
         with SpeechKitHook(self.speechkit_conn_id) as hook:
             policy = self._policy(hook)
             on_failure = member_of(OnFailure, self.on_failure, "on_failure")
@@ -239,7 +280,7 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
                 self.upload_to,
                 exact=probe is ProbeMode.FULL or self.max_billed_seconds is not None,
             )
-            with self._archive(hook) as archive:
+            with opened_archive(self.archive, hook) as archive:
                 finding = self._find(intake)
                 many = finding.by_pattern or not isinstance(self.audio, str)
                 if many:
@@ -251,18 +292,26 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
                     origin=self._origin(context),
                     policy=policy,
                     prepare=intake.prepare,
-                    ask=lambda operation_id: _still_known(hook, operation_id),
+                    ask=lambda operation_id: still_known(hook, operation_id),
                     price_note=lambda settings: price_note(settings.model),
+                    since=_time(began_at),
+                    refused_since=_time(refused_since),
                 )
-                outcomes = self._submit(submitter, items)
-                if receiver is not None:
-                    outcomes = _new(archive, outcomes, receiver)
-                ids = self._hand_on(submitter, outcomes, on_failure, hook)
-                if receiver is not None:
-                    put_on_record(archive, receiver, ids, datetime.now(UTC))
-        if not ids:
-            raise AirflowSkipException("There is nothing new" if self.only_new else "Every recording was skipped")
-        return ids if many else ids[0]
+                done = submit(submitter, items, waits=not self.deferrable)
+                times = {"began_at": began_at or now}
+                if done.refused_since is not None:
+                    times["refused_since"] = done.refused_since.timestamp()
+                yield SubmitVisit(
+                    hook=hook,
+                    submitter=submitter,
+                    outcomes=done.outcomes,
+                    left=done.left,
+                    next_at=done.next_at,
+                    times=times,
+                    many=many,
+                    on_failure=on_failure,
+                    receiver=self._receiver(context) if self.only_new else None,
+                )
 
     def _find(self, intake: Intake) -> Finding:
         from airflow_speechkit.operators.audio import OnEmpty, addresses, choice
@@ -303,27 +352,14 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
                 raise SettingsError(f"`{name}` is {value!r}; it has to be a whole number, 1 at least")
         if self.archive is not False:
             return
+        if self.deferrable:
+            raise SettingsError(
+                "`deferrable` needs an archive, and `archive` is False: each visit would pay for all of it again",
+                todo="Name an archive, or set deferrable=False",
+            )
         for name, asked in (("on_failure='record'", self.on_failure == "record"), ("only_new", self.only_new)):
             if asked:
                 raise SettingsError(f"`{name}` lives by what an archive remembers, and `archive` is False")
-
-    @contextmanager
-    def _archive(self, hook: SpeechKitHook) -> Iterator[Archive]:
-        from airflow_speechkit.archive.layout import ROOT_FILE
-        from airflow_speechkit.archive.store import Archive
-        from airflow_speechkit.hooks.archive import archive_url, open_archive
-
-        url = archive_url(self.archive, hook)
-        if url is None:
-            self.log.warning("Without an archive this pays for every recording, and so does every retry")
-            with tempfile.TemporaryDirectory(prefix="speechkit-") as forgotten:
-                archive = Archive.at(forgotten)
-                archive.folder.create(ROOT_FILE, b"{}")
-                yield archive
-            return
-        archive = open_archive(url)
-        archive.probe(datetime.now(UTC))
-        yield archive
 
     def _origin(self, context: Context) -> Origin:
         from airflow_speechkit.archive.batch import Origin
@@ -345,52 +381,6 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         ti = context.get("ti")
         return None if ti is None else Receiver(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
 
-    def _submit(self, submitter: Submitter, items: Sequence[ToSubmit]) -> list[SubmitOutcome]:
-        from airflow_speechkit.operators.collecting import fail_without_archive
 
-        try:
-            return submitter.submit(items)
-        except SpeechKitError as error:
-            if self.archive is False:
-                fail_without_archive(error, submitter.concluded)
-            raise
-
-    def _hand_on(
-        self,
-        submitter: Submitter,
-        outcomes: Sequence[SubmitOutcome],
-        on_failure: OnFailure,
-        hook: SpeechKitHook,
-    ) -> list[str]:
-        from airflow_speechkit.operators.collecting import archive_if_ended, collect, fail_without_archive
-
-        try:
-            return submitter.hand_on(outcomes, on_failure)
-        except SpeechKitError as error:
-            if self.archive is not False:
-                archive = submitter.archive
-                try:
-                    collect(archive, outcomes, lambda one: archive_if_ended(hook, archive, one), datetime.now(UTC))
-                except SpeechKitError as trouble:
-                    self.log.warning("What was submitted before can't be looked after: %s", trouble)
-                raise
-            fail_without_archive(error, outcomes)
-            raise
-
-
-def _new(archive: Archive, outcomes: Sequence[SubmitOutcome], receiver: Receiver) -> list[SubmitOutcome]:
-    """Leave out what another run was handed, and whose answer is archived."""
-    from airflow_speechkit.archive.batch import How
-    from airflow_speechkit.archive.handing_on import old_ones
-
-    reused = [one.operation_id for one in outcomes if one.how is How.REUSED and one.operation_id]
-    old = old_ones(archive, receiver, reused)
-    return [one for one in outcomes if one.operation_id not in old]
-
-
-def _still_known(hook: SpeechKitHook, operation_id: str) -> bool:
-    try:
-        hook.get_operation(operation_id)
-    except OperationNotFoundError:
-        return False
-    return True
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

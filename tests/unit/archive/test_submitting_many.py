@@ -314,7 +314,7 @@ class TestProgress:
         caplog.set_level(logging.INFO)
         unknown = item("3", billed_seconds=None)
         submitter(archive, service).submit([item("1"), item("2"), unknown])
-        assert "3 to submit, which will be billed 120 seconds and 1 of unknown length" in caplog.text
+        assert "3 recordings: 3 new, which will be billed 120 seconds and 1 of unknown length\n" in caplog.text
 
     def test_the_cost_is_logged_at_its_price(
         self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
@@ -326,8 +326,8 @@ class TestProgress:
             return replace(submitter(archive, service), price_note=lambda settings: price_note(settings.model))
 
         process().submit([item("1", settings=deferred, billed_seconds=3600)])
-        assert "will be billed 3,600 seconds at a quarter of the price (deferred model); the" in caplog.text
+        assert "will be billed 3,600 seconds at a quarter of the price (deferred model)\n" in caplog.text
         process().submit([item("2", settings=deferred, billed_seconds=3600), item("3")])
-        assert "60 seconds and 3,600 seconds at a quarter of the price (deferred model); the" in caplog.text
+        assert "60 seconds and 3,600 seconds at a quarter of the price (deferred model)\n" in caplog.text
         process().submit([item("3")])
-        assert "0 to submit, which will be billed 0 seconds; the" in caplog.text
+        assert "1 recordings: 1 joined, 0 new\n" in caplog.text

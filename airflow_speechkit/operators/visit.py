@@ -1,0 +1,145 @@
+"""One visit of a task to its recordings: what has been sent, what is left, and what is handed on in the end."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_speechkit.archive.batch import How
+from airflow_speechkit.archive.handing_on import old_ones, put_on_record
+from airflow_speechkit.archive.layout import ROOT_FILE
+from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.errors import OperationNotFoundError, SpeechKitError
+from airflow_speechkit.hooks.archive import archive_url, open_archive
+from airflow_speechkit.operators.collecting import archive_if_ended, collect, fail_without_archive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from airflow_speechkit.archive.batch import OnFailure, SubmitOutcome, ToSubmit, Visit
+    from airflow_speechkit.archive.handing_on import Receiver
+    from airflow_speechkit.archive.submitting import Submitter
+    from airflow_speechkit.hooks.speechkit import SpeechKitHook
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitVisit:
+    """What a task has done about its recordings so far. Their archive and the service's connection are open.
+
+    :param hook: the service's connection
+    :param submitter: what has submitted them, with their archive
+    :param outcomes: what became of each, with its operation id, in the order of the recordings; of those that are left
+        there is none
+    :param left: how many are left to send
+    :param next_at: when the next may be sent, in another visit; None where none is left
+    :param times: what the next visit has to be told: seconds since the epoch, by names
+    :param many: whether a list is handed on, of whatever length
+    :param on_failure: what becomes of the task when a recording can't be submitted
+    :param receiver: the run that is to be handed only what no other one was
+    """
+
+    hook: SpeechKitHook
+    submitter: Submitter
+    outcomes: Sequence[SubmitOutcome]
+    left: int
+    next_at: datetime | None
+    times: dict[str, float]
+    many: bool
+    on_failure: OnFailure
+    receiver: Receiver | None = None
+
+    @property
+    def archive(self) -> Archive:
+        """Where submissions and answers are kept."""
+        return self.submitter.archive
+
+    def hand_on(self) -> str | list[str]:
+        """Return the operation ids: one for one recording, a list for a list or a pattern.
+
+        :raises SpeechKitError: what went wrong, and with which recording
+        :raises AirflowFailException: without an archive, a request may have been taken: a retry could pay again
+        :raises AirflowSkipException: there is nothing to hand on
+        """
+        outcomes = self.outcomes
+        if self.receiver is not None:
+            outcomes = _new(self.archive, outcomes, self.receiver)
+        try:
+            ids = self.submitter.hand_on(outcomes, self.on_failure)
+        except SpeechKitError as error:
+            self._look_after(outcomes, error)
+            raise
+        if self.receiver is not None:
+            put_on_record(self.archive, self.receiver, ids, datetime.now(UTC))
+        if not ids:
+            raise AirflowSkipException("There is nothing new" if self.receiver else "Every recording was skipped")
+        return ids if self.many else ids[0]
+
+    def _look_after(self, outcomes: Sequence[SubmitOutcome], error: SpeechKitError) -> None:
+        """Archive what has ended of operations that nobody waits for while the task fails."""
+        if self.submitter.policy.without_archive:
+            fail_without_archive(error, outcomes)
+            return
+        try:
+            collect(
+                self.archive, outcomes, lambda one: archive_if_ended(self.hook, self.archive, one), datetime.now(UTC)
+            )
+        except SpeechKitError as trouble:
+            log.warning("What was submitted before can't be looked after: %s", trouble)
+
+
+def submit(submitter: Submitter, items: Sequence[ToSubmit], *, waits: bool) -> Visit:
+    """Submit recordings: all of them, or those for which the quota needn't be waited for.
+
+    :param waits: whether to wait for it
+    :raises SpeechKitError: nothing more could be sent
+    :raises AirflowFailException: without an archive, a request may have been taken: a retry could pay again
+    """
+    try:
+        return submitter.visit(items, waits=waits)
+    except SpeechKitError as error:
+        if submitter.policy.without_archive:
+            fail_without_archive(error, submitter.concluded)
+        raise
+
+
+@contextmanager
+def opened_archive(setting: str | bool | None, hook: SpeechKitHook) -> Iterator[Archive]:
+    """Open the archive, and see that it can be relied on.
+
+    :param setting: the operator's `archive`; with ``False`` it is one that is thrown away afterwards
+    """
+    url = archive_url(setting, hook)
+    if url is None:
+        log.warning("Without an archive this pays for every recording, and so does every retry")
+        with tempfile.TemporaryDirectory(prefix="speechkit-") as forgotten:
+            archive = Archive.at(forgotten)
+            archive.folder.create(ROOT_FILE, b"{}")
+            yield archive
+        return
+    archive = open_archive(url)
+    archive.probe(datetime.now(UTC))
+    yield archive
+
+
+def still_known(hook: SpeechKitHook, operation_id: str) -> bool:
+    """Ask whether the service still has an operation."""
+    try:
+        hook.get_operation(operation_id)
+    except OperationNotFoundError:
+        return False
+    return True
+
+
+def _new(archive: Archive, outcomes: Sequence[SubmitOutcome], receiver: Receiver) -> list[SubmitOutcome]:
+    """Leave out what another run was handed, and whose answer is archived."""
+    reused = [one.operation_id for one in outcomes if one.how is How.REUSED and one.operation_id]
+    old = old_ones(archive, receiver, reused)
+    return [one for one in outcomes if one.operation_id not in old]
