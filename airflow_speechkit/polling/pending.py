@@ -23,24 +23,6 @@ class PendingOperation:
     :param now: when the first task began to wait
     """
 
-    __slots__ = (
-        "arrived_at",
-        "asked_age_s",
-        "asked_at",
-        "created_at",
-        "documented_s",
-        "due",
-        "entry",
-        "interval_s",
-        "is_being_asked",
-        "is_learned",
-        "kind",
-        "load",
-        "streak",
-        "target",
-        "targets",
-    )
-
     def __init__(self, task: Hashable, target: PollTarget, now: float) -> None:
         self.targets: dict[Hashable, PollTarget] = {}
         self.arrived_at = now

@@ -23,7 +23,7 @@ from airflow_speechkit.errors import (
     unexpected,
 )
 from airflow_speechkit.polling.client import OpenCheck, RenewedClient
-from airflow_speechkit.polling.metrics import Gauges, NoStats, Stats
+from airflow_speechkit.polling.metrics import Gauges, Stats
 from airflow_speechkit.polling.scheduler import Scheduler
 from airflow_speechkit.polling.subscription import Log, Place, Subscription
 from airflow_speechkit.polling.target import PollOutcome, PollResult, PollTarget
@@ -43,8 +43,6 @@ AT_ONCE = 8
 LARGE_ANSWER = 64 * 1024
 #: Each task's log gets a line about its wait this often at most, in seconds.
 LOG_EVERY_S = 300.0
-#: A request that goes out so long after it was spent, in seconds, went out then: limits have more margin than this.
-_PROMPT_S = 0.05
 #: Operations of one list that are taken in before the event loop gets its turn.
 _ADDED_AT_ONCE = 100
 
@@ -87,8 +85,8 @@ class Poller:
     def __init__(self, key: Hashable, open_check: OpenCheck, limiter: RateLimiter, stats: Stats | None = None) -> None:
         self.key = key
         self.scheduler = Scheduler(limiter)
-        self._stats: Stats = stats or NoStats()
-        self._gauges = Gauges(self._stats, key)
+        self._stats = stats
+        self._gauges = Gauges(stats, key)
         self._client = RenewedClient(open_check)
         self._loop = asyncio.get_running_loop()
         self._subscriptions: dict[str, list[Subscription]] = {}
@@ -178,7 +176,7 @@ class Poller:
         subscription.close()
         if not self._subscriptions and self._runner is not None:
             runner, self._runner = self._runner, None
-            self._write_gauges(self._now())
+            self._write_gauges(self._now(), always=True)
             runner.cancel()
             await asyncio.wait([runner])
 
@@ -189,13 +187,12 @@ class Poller:
                 now = self._now()
                 # Whoever was allowed to send and couldn't, or has to cancel in time, comes first.
                 turn = None if self._waiting_to_send else self.scheduler.turn(now)
-                if self._gauges.are_due(now):
-                    self._write_gauges(now)
+                self._write_gauges(now)
                 if turn is None or turn.operation_id is None:
                     self._places.release()
                     await self._sleep(turn.wait_s if turn else float("inf"))
                 else:
-                    checks.create_task(self._ask(turn.operation_id, now))
+                    checks.create_task(self._ask(turn.operation_id))
 
     def _stopped(self, runner: asyncio.Task[None]) -> None:
         """Deliver an error that isn't about a check to all who wait: no connection, a defect."""
@@ -209,7 +206,7 @@ class Poller:
         for operation_id in self._subscriptions:
             self.scheduler.forget(operation_id)
         self._subscriptions.clear()
-        self._write_gauges(self._now())
+        self._write_gauges(self._now(), always=True)
         for subscription in waiting.values():
             subscription.fail(error)
 
@@ -221,13 +218,12 @@ class Poller:
         finally:
             timer.cancel()
 
-    async def _ask(self, operation_id: str, spent_at: float) -> None:
+    async def _ask(self, operation_id: str) -> None:
         place = Place(self._places)
-        permit = _Permit(self, spent_at)
         try:
             self._checks += 1
-            self._stats.incr("speechkit.checks")
-            await self._check(operation_id, permit, place)
+            self._count("speechkit.checks")
+            await self._check(operation_id, place)
         except asyncio.CancelledError:
             self.scheduler.put_back(operation_id, self._now())
             raise
@@ -235,19 +231,25 @@ class Poller:
             log.error("The wait for operation %s ends in an unexpected %s", operation_id, where_it_came_from(error))
             self._give_up(operation_id, unexpected(operation_id, error))
         finally:
-            permit.close()
             place.leave()
             self._woken.set()
 
-    async def _check(self, operation_id: str, permit: _Permit, place: Place) -> None:
+    async def _check(self, operation_id: str, place: Place) -> None:
+        # The first request was spent with its turn. Another one goes out where a token was refused.
+        spent = iter((True,))
+
+        async def allowed() -> None:
+            if not next(spent, False):
+                await self.request_allowed()
+
         try:
-            async with self._client.used() as check:
-                operation = await check(operation_id, permit.allowed)
+            check = await self._client.current()
+            operation = await check(operation_id, allowed)
         except OperationNotFoundError as error:
             self.scheduler.gone(operation_id, self._now())
             self._deliver(PollResult(operation_id, PollOutcome.GONE, error=error), None)
         except QuotaExceededError as error:
-            self._stats.incr("speechkit.responses_429")
+            self._count("speechkit.responses_429")
             now = self._now()
             pause_s = self.scheduler.refused(operation_id, now, error.retry_after_s)
             for subscription in self._due_lines(operation_id, now):
@@ -271,14 +273,14 @@ class Poller:
         if operation.created_at is not None and operation.modified_at is not None:
             took_s = (operation.modified_at - operation.created_at).total_seconds()
         delay_s = self.scheduler.ended(operation_id, now, took_s)
-        self._stats.incr("speechkit.detections")
-        if delay_s is not None:
+        self._count("speechkit.detections")
+        if delay_s is not None and self._stats is not None:
             self._stats.timing("speechkit.detection_delay", delay_s * 1000.0)
         held = place if len(operation.raw) >= LARGE_ANSWER else None
         self._deliver(PollResult(operation_id, PollOutcome.ENDED, operation), held)
 
     def _failed(self, operation_id: str, error: SpeechKitError) -> None:
-        self._stats.incr("speechkit.check_errors")
+        self._count("speechkit.check_errors")
         if isinstance(error, AuthenticationError):
             self._client.refused()
         now = self._now()
@@ -317,32 +319,10 @@ class Poller:
         self.scheduler.ahead_s = time.time() - now
         return now
 
-    def _write_gauges(self, now: float) -> None:
-        self._gauges.write(now, waiting=len(self.scheduler.pending), budget_left=self.scheduler.limiter.left(now))
+    def _write_gauges(self, now: float, *, always: bool = False) -> None:
+        waiting, left = len(self.scheduler.pending), self.scheduler.limiter.left(now)
+        self._gauges.write(now, waiting=waiting, checks_left=left, always=always)
 
-
-class _Permit:
-    """What one check may send: once what was spent with its turn, if it is prompt, and then what the limiter allows.
-
-    A check may have to wait for a token first. Had many done so, they would all go out at the same moment.
-    """
-
-    def __init__(self, poller: Poller, spent_at: float) -> None:
-        self._poller = poller
-        self._limiter = poller.scheduler.limiter
-        self._spent_at: float | None = spent_at
-
-    async def allowed(self) -> None:
-        """Wait until one more request may go out."""
-        spent_at, self._spent_at = self._spent_at, None
-        if spent_at is not None:
-            if time.monotonic() - spent_at <= _PROMPT_S:
-                return
-            self._limiter.take_back(spent_at)
-        await self._poller.request_allowed()
-
-    def close(self) -> None:
-        """Take back what nothing was sent for."""
-        if self._spent_at is not None:
-            self._limiter.take_back(self._spent_at)
-            self._spent_at = None
+    def _count(self, stat: str) -> None:
+        if self._stats is not None:
+            self._stats.incr(stat)

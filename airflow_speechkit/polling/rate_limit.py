@@ -136,12 +136,6 @@ class RateLimiter:
         self._sent.append(now)
         self._tokens -= 1.0
 
-    def take_back(self, at: float) -> None:
-        """Count no request for this time: none was sent."""
-        if at in self._sent:
-            self._sent.remove(at)
-            self._tokens += 1.0
-
     def answered(self, now: float) -> None:
         """Count an answer that is not a 429."""
         if now >= self._paused_until:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
@@ -33,26 +32,6 @@ ANSWERS_WITHIN_S = 180.0
 HELD_S = 60.0
 
 
-class PlacesOfLoop:
-    """So many places in each event loop: a semaphore belongs to one.
-
-    :param number: how many
-    """
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._places: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
-
-    def get(self) -> asyncio.Semaphore:
-        """Return those of the running loop."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._places:
-            # `dag.test` runs each trigger in a loop of its own.
-            self._places = {one: places for one, places in self._places.items() if not one.is_closed()}
-            self._places[loop] = asyncio.Semaphore(self._number)
-        return self._places[loop]
-
-
 class ArchiveAccess:
     """One archive, as the event loops of this process reach it.
 
@@ -63,8 +42,6 @@ class ArchiveAccess:
         self.url = url
         self._unwritable_since: float | None = None
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="speechkit-archive")
-        #: Nothing queues for the threads: what queues there can't be dropped.
-        self._free_threads = PlacesOfLoop(AT_ONCE)
         #: When a thread came back last, with whatever.
         self._answered_at = 0.0
         #: Looks under way, one in each event loop.
@@ -122,43 +99,25 @@ class ArchiveAccess:
                 raise
 
     async def _in_thread(self, do: Callable[[], object]) -> None:
-        await self._have_thread()
-        loop, free = asyncio.get_running_loop(), self._free_threads.get()
-
-        def came_back(_: Future[object]) -> None:
-            self._answered_at = time.monotonic()
-            # The loop may have ended.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(free.release)
-
+        at_work = self._threads.submit(do)
+        at_work.add_done_callback(self._came_back)
+        waiting = asyncio.wrap_future(at_work)
         try:
-            at_work = self._threads.submit(do)
-        except BaseException:
-            free.release()
-            raise
-        # Only once the thread is back: whoever waits for it may go before.
-        at_work.add_done_callback(came_back)
-        try:
-            async with asyncio.timeout(ANSWERS_WITHIN_S):
-                await asyncio.wrap_future(at_work)
-        except TimeoutError:
-            raise self._silent() from None
+            while not waiting.done():
+                began = time.monotonic()
+                await asyncio.wait([waiting], timeout=ANSWERS_WITHIN_S)
+                # It may stand behind others, which come back one after the other.
+                if not waiting.done() and self._answered_at < began:
+                    raise self._silent()
+            waiting.result()
         finally:
-            # It knows the error, whose traceback knows this frame, and with it the answer.
-            del at_work
+            waiting.cancel()
+            # They know the error, whose traceback knows this frame, and with it the answer.
+            del at_work, waiting
 
-    async def _have_thread(self) -> None:
-        """Wait for a thread as long as any comes back."""
-        while True:
-            began = time.monotonic()
-            try:
-                async with asyncio.timeout(ANSWERS_WITHIN_S):
-                    await self._free_threads.get().acquire()
-            except TimeoutError:
-                if self._answered_at < began:
-                    raise self._silent() from None
-            else:
-                return
+    def _came_back(self, at_work: Future[object]) -> None:
+        if not at_work.cancelled():
+            self._answered_at = time.monotonic()
 
     def _silent(self) -> ArchiveError:
         return ArchiveError(f"The archive at {self.url} has not answered for {ANSWERS_WITHIN_S:g} s")

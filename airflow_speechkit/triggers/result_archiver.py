@@ -21,7 +21,7 @@ from airflow_speechkit.errors import (
 )
 from airflow_speechkit.polling.client import RenewedClient
 from airflow_speechkit.retry import FailureStreak, policy_for
-from airflow_speechkit.triggers.archive_access import HELD_S, PlacesOfLoop, archive_access
+from airflow_speechkit.triggers.archive_access import HELD_S, archive_access
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,8 +41,8 @@ REFETCH_PAUSES_S = (1.0, 4.0, 15.0, 40.0)
 #: The first pause after an answer was dropped is no shorter: having it again costs a check.
 DROPPED_S = 60.0
 #: Results of v3 that one task fetches side by side, and all of an event loop: each may be of megabytes.
-FETCHED_AT_ONCE = 4
-fetching_places = PlacesOfLoop(16)
+FETCHED_AT_ONCE, FETCHED_IN_LOOP = 4, 16
+_places: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 
 #: Asking again ends in the same way.
 _FINAL = (LostError, OperationNotFoundError, WrongBeforeSendingError)
@@ -88,7 +88,7 @@ class ResultArchiver:
             return await self._write(operation)
         refetch = iter(REFETCH_PAUSES_S)
         while True:
-            async with self._places, fetching_places.get():
+            async with self._places, _loop_places():
                 broken = None
                 try:
                     recognition = await self._request(lambda client: client.get_recognition(operation.id))
@@ -175,8 +175,13 @@ class ResultArchiver:
                 client = RenewedClient(lambda: self._hook().async_client())
                 self._client = await self._opened.enter_async_context(client)
         try:
-            async with self._client.used() as opened:
-                return await request(opened)
+            return await request(await self._client.current())
         except AuthenticationError:
             self._client.refused()
             raise
+
+
+def _loop_places() -> asyncio.Semaphore:
+    for closed in [loop for loop in _places if loop.is_closed()]:
+        del _places[closed]
+    return _places.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(FETCHED_IN_LOOP))
