@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.disk import UNFINISHED, make_folders, move, sync, unlink, write_beside, written_at
 from airflow_speechkit.errors import StorageError
+from airflow_speechkit.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 #: A store says 409 while another conditional write of the same key is under way: who won is known a moment later.
-_CONFLICT_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+CONFLICT_RETRY = RetryPolicy(0.05, 1.6, give_up_failures=6)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Folder:
                     os.unlink(temporary)
                 sync(os.path.dirname(target))
                 return True
-            for pause_s in (*_CONFLICT_PAUSES_S, None):
+            for pause_s in (*CONFLICT_RETRY.pauses_s(), None):
                 try:
                     self.fs.pipe_file(target, data, mode="create")
                 except FileExistsError:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_speechkit.errors import SpeechKitError
 
 
@@ -28,6 +30,13 @@ class RetryPolicy:
     def pause_s(self, failures: int) -> float:
         """Return the pause after so many failures in a row, in seconds."""
         return float(min(self.first_s * 2.0 ** min(max(failures, 1) - 1, 32), self.longest_s))
+
+    def pauses_s(self) -> Iterator[float]:
+        """Give each pause until the policy gives up by the number of failures."""
+        failures = 1
+        while failures <= self.give_up_failures:
+            yield self.pause_s(failures)
+            failures += 1
 
     def is_exhausted(self, failures: int, elapsed_s: float) -> bool:
         """Whether to give up after so many failures over so many seconds."""

@@ -21,7 +21,7 @@ from airflow_speechkit.api.credentials import (
 )
 from airflow_speechkit.api.refusal import read_refusal
 from airflow_speechkit.api.steps import (
-    LONGEST_PAUSE_S,
+    REQUEST_RETRY,
     Fault,
     Outcome,
     Pause,
@@ -119,7 +119,7 @@ class Authorization:
                 raise
             # The old one works for hours yet: nobody has to notice that IAM is away for a moment.
             log.warning("The token wasn't renewed, the one there is still works: %s", error)
-            return replace(old, renew_at=self.now() + LONGEST_PAUSE_S)
+            return replace(old, renew_at=self.now() + REQUEST_RETRY.longest_s)
 
     def _fetch(self) -> Generator[Step, Outcome, Token]:
         attempt = 1

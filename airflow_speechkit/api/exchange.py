@@ -19,7 +19,7 @@ from airflow_speechkit.api.authorization import Authorization
 from airflow_speechkit.api.credentials import TOKENS, Credential, TokenCache
 from airflow_speechkit.api.refusal import refused
 from airflow_speechkit.api.steps import (
-    LONGEST_PAUSE_S,
+    REQUEST_RETRY,
     Fault,
     FaultKind,
     Outcome,
@@ -152,7 +152,7 @@ class Exchange:
             if submission or response.status not in _WORTH_ANOTHER_TRY or attempt >= most:
                 raise error
             asked_for_s = retry_after_s(response, self.now()) or 0.0
-            if asked_for_s > LONGEST_PAUSE_S:
+            if asked_for_s > REQUEST_RETRY.longest_s:
                 raise error
             log.warning("The service answered %s with HTTP %d. It is asked again", call.what, response.status)
             yield Pause(max(asked_for_s, backoff_s(attempt, self.chance())))

@@ -25,6 +25,7 @@ from airflow_speechkit.errors import (
 )
 from airflow_speechkit.parsing import MalformedError
 from airflow_speechkit.redaction import without_secrets
+from airflow_speechkit.retry import RetryPolicy
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
 from airflow_speechkit.status import ErrorStatus, read_status
 from airflow_speechkit.submission import is_operation_id
@@ -41,7 +42,7 @@ _LONGEST_ID = 50
 #: Of the form that the service's ids have, and never one of them.
 _MADE_UP_ID = "e0300000000000000000"
 #: A result right after "done" is a race of seconds.
-_NOT_READY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+NOT_READY_RETRY = RetryPolicy(1.0, 15.0, give_up_failures=5)
 _NO_SUCH_METHOD = (404, 405, 501)
 
 
@@ -162,7 +163,7 @@ class Service:
         """
         url = f"{self.endpoints.recognition_v3}{v3.RESULT_PATH}?operation_id={_checked(operation_id)}"
         call = Call("GET", url, "the request for the result", headers=self.v3_headers, operation_id=operation_id)
-        pauses = iter(_NOT_READY_PAUSES_S)
+        pauses = NOT_READY_RETRY.pauses_s()
         while True:
             try:
                 return (yield from self.exchange.perform(call))

@@ -8,12 +8,13 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from airflow_speechkit.retry import RetryPolicy
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_FIRST_PAUSE_S = 1.0
-#: Nobody holds a task up for longer than that: whoever asks for more is left to the caller.
-LONGEST_PAUSE_S = 30.0
+#: Between attempts of one request. No task is held up for longer than its longest pause: more is left to the caller.
+REQUEST_RETRY = RetryPolicy(1.0, 30.0)
 #: Longer than that no ``Retry-After`` is obeyed: the longest of the service's quotas is full again after an hour.
 LONGEST_RETRY_AFTER_S = 3600.0
 
@@ -100,8 +101,7 @@ def backoff_s(attempt: int, chance: float) -> float:
     :param attempt: how many there have been
     :param chance: a number between 0 and 1
     """
-    pause_s: float = min(LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
-    return pause_s * (0.5 + chance / 2)
+    return REQUEST_RETRY.pause_s(attempt) * (0.5 + chance / 2)
 
 
 def retry_after_s(response: Response, now: float) -> float | None:

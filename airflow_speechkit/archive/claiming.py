@@ -23,6 +23,7 @@ from airflow_speechkit.errors import (
     SubmissionLostError,
     WrongBeforeSendingError,
 )
+from airflow_speechkit.retry import RetryPolicy
 from airflow_speechkit.submission import Submission
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 _LOOK_AGAIN = timedelta(seconds=5)
 
 #: An accepted submission is worth more than a quick failure: how long to try to put it on record.
-_RECORD_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 20.0)
+RECORD_RETRY = RetryPolicy(1.0, 20.0, give_up_failures=5)
 
 
 @dataclass
@@ -297,7 +298,7 @@ class Claimant:
         self.archive.give_up(number, stage, claim, failure, self.now())
 
     def _record(self, number: int, claim: Claim, submission: Submission) -> None:
-        for pause_s in (*_RECORD_PAUSES_S, None):
+        for pause_s in (*RECORD_RETRY.pauses_s(), None):
             try:
                 self.archive.record_submission(number, claim.scope, submission, claim.over)
             except ArchiveError as error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
+from airflow_speechkit.retry import RetryPolicy
 from airflow_speechkit.settings import ApiVersion
 
 #: The documented quotas: requests, and the seconds they are counted over.
@@ -37,8 +38,8 @@ _DECREASE = 0.5
 _SMALLEST_SHARE = 1 / 32
 #: From nothing to the whole limit, in seconds.
 _RECOVERY_S = 3600.0
-#: Pauses after 429s in a row; shorter ones where the quota is by the second.
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 120.0, 600.0
+#: Shorter where the quota is by the second.
+REFUSED_RETRY = RetryPolicy(120.0, 600.0)
 
 
 class RateLimiter:
@@ -152,7 +153,7 @@ class RateLimiter:
         if now >= self._paused_until:
             self._share, self._share_at = max(self._share_now(now) * _DECREASE, _SMALLEST_SHARE), now
             self._refusals += 1
-            pause_s = min(_FIRST_PAUSE_S * 2.0 ** (self._refusals - 1), _LONGEST_PAUSE_S, 10.0 * self.window_s)
+            pause_s = min(REFUSED_RETRY.pause_s(self._refusals), 10.0 * self.window_s)
             self._paused_until = now + pause_s
             self._tokens = min(self._tokens, 1.0)
         self._paused_until = max(self._paused_until, now + (retry_after_s or 0.0))

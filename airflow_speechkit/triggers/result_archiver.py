@@ -20,7 +20,7 @@ from airflow_speechkit.errors import (
     WrongBeforeSendingError,
 )
 from airflow_speechkit.polling.client import RenewedClient
-from airflow_speechkit.retry import FailureStreak, policy_for
+from airflow_speechkit.retry import FailureStreak, RetryPolicy, policy_for
 from airflow_speechkit.triggers.archive_access import HELD_S, archive_access
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: Pauses before a v3 result that breaks off with an error is fetched again: that may have been the service's bad
-#: moment. After them the recognition counts as failed.
-REFETCH_PAUSES_S = (1.0, 4.0, 15.0, 40.0)
+#: A v3 result that breaks off with an error is fetched again: that may have been the service's bad moment. After these
+#: the recognition counts as failed.
+REFETCH_RETRY = RetryPolicy(5.0, 40.0, give_up_failures=4)
 #: The first pause after an answer was dropped is no shorter: having it again costs a check.
 DROPPED_S = 60.0
 #: Results of v3 that one task fetches side by side, and all of an event loop: each may be of megabytes.
@@ -86,7 +86,7 @@ class ResultArchiver:
             return None
         if not is_fetched_apart(operation):
             return await self._write(operation)
-        refetch = iter(REFETCH_PAUSES_S)
+        refetch = REFETCH_RETRY.pauses_s()
         while True:
             async with self._places, _loop_places():
                 broken = None

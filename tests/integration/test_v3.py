@@ -34,6 +34,7 @@ from airflow_speechkit.hooks.speechkit import SpeechKitHook
 from airflow_speechkit.operators.intake import Intake
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
+from airflow_speechkit.retry import RetryPolicy
 from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
 from airflow_speechkit.settings import V3_ONLY, ApiVersion, AudioEncoding, RecognitionSettings
 from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
@@ -321,7 +322,7 @@ def test_a_result_is_read_archived_and_deleted_whichever_way_the_task_waits(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_error_in_mid_stream_fails_and_becomes_a_row(desk: Desk, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_speechkit.triggers.result_archiver.REFETCH_PAUSES_S", (0.01,))
+    monkeypatch.setattr("airflow_speechkit.triggers.result_archiver.REFETCH_RETRY", RetryPolicy(0.01, 0.01, 1))
     broken = desk.put(stream_error={"code": 13, "message": "out of order", "after": 2})
     operation_id = submit(broken, language="en-US")
     with pytest.raises(RecognitionFailedError, match="out of order"):
@@ -336,7 +337,7 @@ def test_an_error_in_mid_stream_fails_and_becomes_a_row(desk: Desk, mode: str, m
 def test_a_page_in_place_of_a_result_is_neither_archived_nor_a_reason_to_delete(
     desk: Desk, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_speechkit.triggers.result_archiver.REFETCH_PAUSES_S", (0.01,))
+    monkeypatch.setattr("airflow_speechkit.triggers.result_archiver.REFETCH_RETRY", RetryPolicy(0.01, 0.01, 1))
     desk.emulator.fault("garbage", on="recognition", times=1)
     operation_id = submit(desk.put(), language="en-US")
     wait(operation_id, mode, delete_after_archiving=True)

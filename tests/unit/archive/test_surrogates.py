@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from airflow_speechkit.archive.answers import archive_answer
 
 from airflow_speechkit.api.operation import read_operation
+from airflow_speechkit.archive.answers import archive_answer
 from airflow_speechkit.archive.inspecting import verify
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError
