@@ -120,14 +120,16 @@ class RateLimiter:
         """
         self._refill(now)
         at = max(self._paused_until, self._last + self._gap_s(now))
-        missing = 1.0 - self._tokens
+        burst, needed = self._burst(now), 1.0
         if not reserved and self._burst_share < 1.0:
-            missing += self._burst(now) * RESERVED_SHARE
-        if missing > 1e-9 or self._room(now) < 1.0:
-            free_at = self._sent[0] + self._window(now) if self._sent else now
-            if self._room(now) >= 1.0 and (flow := self._flow(now)) > 0.0:
-                free_at = min(free_at, now + missing / flow) if self._sent else now + missing / flow
-            at = max(at, free_at)
+            # Of a small burst there is nothing to keep.
+            needed = min(1.0 + burst * RESERVED_SHARE, burst)
+        expires_at = self._sent[0] + self._window(now) if self._sent else math.inf
+        if self._room(now) < 1.0:
+            at = max(at, min(expires_at, self._grown_at(now)))
+        elif self._tokens < needed - 1e-9:
+            flow = self._flow(now)
+            at = max(at, min(expires_at, now + (needed - self._tokens) / flow if flow > 0.0 else math.inf))
         return max(at - now, 0.0)
 
     def spend(self, now: float) -> None:
@@ -150,6 +152,7 @@ class RateLimiter:
         :param retry_after_s: what the service asked for
         :return: the pause, in seconds
         """
+        self._refill(now)
         if now >= self._paused_until:
             self._share, self._share_at = max(self._share_now(now) * _DECREASE, _SMALLEST_SHARE), now
             self._refusals += 1
@@ -181,6 +184,11 @@ class RateLimiter:
     def _room(self, now: float) -> float:
         return math.floor(self._allowed(now) + 1e-9) - len(self._sent)
 
+    def _grown_at(self, now: float) -> float:
+        """Return when there is room for one more because the limit has grown."""
+        share = (len(self._sent) + 1) / self.limit
+        return now + (share - self._share_now(now)) * _RECOVERY_S if share <= 1.0 else math.inf
+
     def _refill(self, now: float) -> None:
         if self._tokens_at is None:
             self._begin(now)
@@ -189,8 +197,10 @@ class RateLimiter:
         while self._sent and self._sent[0] <= now - window_s:
             self._sent.popleft()
             expired += 1
+        burst = self._burst(now)
         more = expired + self._flow(now) * max(now - self._tokens_at, 0.0)
-        self._tokens = min(self._tokens + more, self._burst(now))
+        # Where all may go out at once there is nothing to pace.
+        self._tokens = min(self._tokens + more, burst) if self._burst_share < 1.0 else burst
         self._tokens_at = now
 
     def _begin(self, now: float) -> None:

@@ -11,12 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
-from airflow_speechkit.polling.budget import CheckBudget, Limit
-from airflow_speechkit.polling.waiting import Ending, Waiting
-
 from airflow_speechkit.api.operation import Operation, OperationState
 from airflow_speechkit.polling.client import Allowed, Check
 from airflow_speechkit.polling.poller import Poller
+from airflow_speechkit.polling.rate_limit import RateLimiter
+from airflow_speechkit.polling.target import PollResult, PollTarget
 from airflow_speechkit.settings import ApiVersion
 
 Answering = Callable[[str], Awaitable[Operation]]
@@ -36,9 +35,10 @@ def operation(
     )
 
 
-def overdue(*names: str, **more: object) -> list[Waiting]:
+def overdue(*names: str, **more: object) -> list[PollTarget]:
     """Operations that are asked for at once."""
-    return [Waiting(name, time.time() - 10.0, 6.0, 1, **more) for name in names]  # type: ignore[arg-type]
+    about = {"submitted_at": time.time() - 1000.0, "audio_s": 6.0, "channels": 1, **more}
+    return [PollTarget(name, **about) for name in names]  # type: ignore[arg-type]
 
 
 class Client:
@@ -89,13 +89,13 @@ class Counting:
         self.timings.setdefault(stat, []).append(dt)
 
 
-def budget() -> CheckBudget:
-    return CheckBudget((Limit(100_000, 3600.0),))
+def plenty() -> RateLimiter:
+    return RateLimiter(100_000, 3600.0)
 
 
-async def collect(subject: Poller, waitings: list[Waiting], **more: object) -> list[Ending]:
-    async with subject.waiting(waitings, **more) as endings:  # type: ignore[arg-type]
-        return [ending async for ending in endings]
+async def collect(subject: Poller, targets: list[PollTarget], **more: object) -> list[PollResult]:
+    async with subject.subscribed(targets, **more) as results:  # type: ignore[arg-type]
+        return [result async for result in results]
 
 
 async def done(name: str) -> Operation:
