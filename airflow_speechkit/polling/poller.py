@@ -166,17 +166,18 @@ class Poller:
         self._write_next_check(subscription, self._now())
 
     async def _unsubscribe(self, subscription: Subscription) -> None:
+        now = self._now()
         for operation_id in subscription.targets:
             others = self._subscriptions.get(operation_id, [])
             if subscription in others:
                 others.remove(subscription)
-                self.scheduler.leave(operation_id, id(subscription))
+                self.scheduler.leave(operation_id, id(subscription), now)
                 if not others:
                     del self._subscriptions[operation_id]
         subscription.close()
         if not self._subscriptions and self._runner is not None:
             runner, self._runner = self._runner, None
-            self._write_gauges(self._now(), always=True)
+            self._write_gauges(now, always=True)
             runner.cancel()
             await asyncio.wait([runner])
 
@@ -203,10 +204,11 @@ class Poller:
             return
         self._runner = None
         waiting = {id(one): one for others in self._subscriptions.values() for one in others}
+        now = self._now()
         for operation_id in self._subscriptions:
-            self.scheduler.forget(operation_id)
+            self.scheduler.forget(operation_id, now)
         self._subscriptions.clear()
-        self._write_gauges(self._now(), always=True)
+        self._write_gauges(now, always=True)
         for subscription in waiting.values():
             subscription.fail(error)
 
@@ -293,7 +295,7 @@ class Poller:
             self._give_up(failed_id, error)
 
     def _give_up(self, operation_id: str, error: SpeechKitError) -> None:
-        self.scheduler.forget(operation_id)
+        self.scheduler.forget(operation_id, self._now())
         self._deliver(PollResult(operation_id, PollOutcome.UNANSWERED, error=error), None)
 
     def _deliver(self, result: PollResult, place: Place | None) -> None:

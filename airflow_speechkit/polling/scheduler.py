@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.polling.pending import PendingOperation
-from airflow_speechkit.polling.queue import FairQueue
+from airflow_speechkit.polling.queue import DecayingCount, FairQueue
 from airflow_speechkit.polling.schedule import CheckPlan, DurationKind, DurationModel
 from airflow_speechkit.retry import CircuitBreaker, RetryPolicy
 
@@ -49,20 +49,18 @@ class ArrivalRate:
     """How many operations begin to be waited for in a second; those longer ago count less."""
 
     def __init__(self) -> None:
-        self._count, self._at, self._since = 0.0, 0.0, math.inf
+        self._arrived = DecayingCount(_ARRIVALS_S)
+        self._since = math.inf
 
     def add(self, now: float, age_s: float) -> None:
         """Count one that was submitted `age_s` ago."""
-        self._count = self._decayed(now) + math.exp(-age_s / _ARRIVALS_S)
-        self._at, self._since = now, min(self._since, now - min(age_s, _ARRIVALS_S))
+        self._arrived.add(math.exp(-age_s / _ARRIVALS_S), now)
+        self._since = min(self._since, now - min(age_s, _ARRIVALS_S))
 
     def per_second(self, now: float) -> float:
         """Return the rate."""
         counted_s = _ARRIVALS_S * -math.expm1(-max(now - self._since, _SHORTEST_ARRIVALS_S) / _ARRIVALS_S)
-        return self._decayed(now) / counted_s
-
-    def _decayed(self, now: float) -> float:
-        return self._count * math.exp((self._at - now) / _ARRIVALS_S)
+        return self._arrived.at(now) / counted_s
 
 
 class Scheduler:
@@ -104,22 +102,22 @@ class Scheduler:
             self._arrivals.add(now, operation.age_s(now, now + self.ahead_s))
         self._plan(operation, now)
 
-    def leave(self, operation_id: str, task: Hashable) -> None:
+    def leave(self, operation_id: str, task: Hashable, now: float) -> None:
         """Stop to wait for an operation on behalf of a task."""
         operation = self.pending.get(operation_id)
         if operation is None or task not in operation.targets:
             return
-        self._left(task)
+        self._left(task, now)
         operation.remove(task)
         if not operation.targets:
             self._drop(operation_id)
 
-    def forget(self, operation_id: str) -> None:
+    def forget(self, operation_id: str, now: float) -> None:
         """Stop to wait for an operation, whoever does."""
         operation = self.pending.get(operation_id)
         if operation is not None:
             for task in operation.targets:
-                self._left(task)
+                self._left(task, now)
             self._drop(operation_id)
 
     # whose turn it is
@@ -186,7 +184,7 @@ class Scheduler:
         learned_s = took_s if took_s is not None and is_stamped else (operation.asked_age_s + age_s) / 2.0
         if is_stamped or operation.asked_age_s > 0.0:
             self._model(operation).learn(operation.documented_s, learned_s)
-        self.forget(operation_id)
+        self.forget(operation_id, now)
         return max(age_s - took_s, 0.0) if took_s is not None and is_stamped else None
 
     def refused(self, operation_id: str, now: float, retry_after_s: float | None = None) -> float:
@@ -198,7 +196,7 @@ class Scheduler:
     def gone(self, operation_id: str, now: float) -> None:
         """Take in that the service does not know the operation, and forget it."""
         self._answered(now)
-        self.forget(operation_id)
+        self.forget(operation_id, now)
 
     def failed(self, operation_id: str, now: float, *, everywhere: bool, policy: RetryPolicy) -> list[str]:
         """Take in that no usable answer came; return which operations to give up: those whose policy is exhausted.
@@ -261,11 +259,11 @@ class Scheduler:
         self.limiter.answered(now)
         self._breaker.succeeded()
 
-    def _left(self, task: Hashable) -> None:
+    def _left(self, task: Hashable, now: float) -> None:
         self._tasks[task] -= 1
         if not self._tasks[task]:
             del self._tasks[task]
-            self._queue.forget_task(task)
+            self._queue.forget_task(task, now)
 
     def _drop(self, operation_id: str) -> None:
         operation = self.pending.pop(operation_id)
