@@ -229,6 +229,10 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         """
         return self._make_visit(context, **times)
 
+    @property
+    def _waits_for_quota(self) -> bool:
+        return not self.deferrable
+
     def _make_visit(self, context: Context, **times: float) -> Any:
         with self.visit(context, **times) as visit:
             return self.go_on(visit)
@@ -297,7 +301,7 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
                     since=_time(began_at),
                     refused_since=_time(refused_since),
                 )
-                done = submit(submitter, items, waits=not self.deferrable)
+                done = submit(submitter, items, waits=self._waits_for_quota)
                 times = {"began_at": began_at or now}
                 if done.refused_since is not None:
                     times["refused_since"] = done.refused_since.timestamp()

@@ -15,7 +15,6 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_speechkit import errors
 from airflow_speechkit.archive.batch import OnFailure
 from airflow_speechkit.archive.layout import REFUSED_PREFIX
 from airflow_speechkit.errors import OperationNotFoundError, SettingsError, SpeechKitError, StorageError
@@ -23,9 +22,9 @@ from airflow_speechkit.hooks.archive import read_each
 from airflow_speechkit.operation_ids import operation_ids
 from airflow_speechkit.rendering import CleanAddresses, cleaned
 from airflow_speechkit.retry import FailureStreak, policy_for
-from airflow_speechkit.sensors.failures import MOST_NAMED, archived_failures, failures_together, service_failures
-from airflow_speechkit.sensors.targets import perhaps_not_deleted, poll_target
 from airflow_speechkit.settings import member_of
+from airflow_speechkit.triggers.failures import archived_failures, service_failures, without_failed
+from airflow_speechkit.triggers.targets import perhaps_not_deleted, poll_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -180,17 +179,17 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
         :param event: see `wait_event`
         """
         self._reset()
-        state = event.get("state")
-        if state == "finished":
+        from airflow_speechkit.triggers.recognition import event_error
+
+        if event.get("state") == "finished":
             self._failed, self._gone = event["failed"], event["gone"]
             return self._or_skip(self._handed_on)
-        if state == "timeout":
+        if event.get("state") == "timeout":
             raise self._timed_out(event["left"], event["of"])
-        kind = getattr(errors, str(event.get("kind")), SpeechKitError)
-        error = kind(str(event.get("message")), retry_can_help=event.get("retry_can_help"))
+        error = event_error(event)
         if self.never_fail:
             raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
-        raise error
+        raise error or SettingsError(f"The event {event} is none of this sensor's trigger")
 
     def _or_skip(self, hand_on: Callable[[], Any]) -> Any:
         """Do as `never_fail` says, which Airflow itself only does for the poke modes."""
@@ -324,24 +323,7 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
     def _handed_on(self) -> str | list[str]:
         """Return the ids as they were given, or say what failed."""
         ids = operation_ids(self.operation_id)
-        failures = self._failures(ids)
-        if failures and self.on_failure == OnFailure.FAIL:
-            raise failures_together(failures, of=len(ids))
-        skip = self.on_failure == OnFailure.SKIP
-        # Nothing is on record of an id that the service doesn't know: no row can be made of it.
-        left_out = {one for one, error in failures.items() if skip or isinstance(error, OperationNotFoundError)}
-        for operation_id, error in list(failures.items())[:MOST_NAMED]:
-            if skip:
-                self.log.warning("Skipped: %s", error)
-            elif operation_id in left_out:
-                self.log.error("Left out, since nothing can be recorded of it: %s", error)
-            else:
-                self.log.warning("On record as failed: %s", error)
-        left = [one for one in ids if one not in left_out]
-        if not left and skip:
-            raise AirflowSkipException("Every operation failed, and `on_failure` is 'skip'")
-        if not left:
-            raise failures_together(failures, of=len(ids))
+        left = without_failed(ids, self._failures(ids), OnFailure(self.on_failure))
         return left[0] if isinstance(self.operation_id, str) else left
 
     def _failures(self, ids: Sequence[str]) -> dict[str, SpeechKitError]:

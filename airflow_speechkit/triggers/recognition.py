@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_speechkit import errors
 from airflow_speechkit.compat import TRIGGERS_HAVE_ON_KILL, task_is_over
 from airflow_speechkit.errors import SpeechKitError
 from airflow_speechkit.polling.target import PollTarget
@@ -92,6 +94,9 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
         resume_at = self.deadline if self.resume_at is None else min(self.resume_at, self.deadline)
         try:
             result = await self.wait.run(resume_at, exactly=resume_at < self.deadline)
+            if self.resume_at is not None and result.error is None:
+                # All have ended, and the next can be submitted later.
+                await asyncio.sleep(max(resume_at - time.time(), 0.0))
         except asyncio.CancelledError:
             # Before 3.3 this is all a trigger hears of a user who ends its task, and a restarting triggerer
             # looks the same: the task's state tells them apart.
@@ -127,6 +132,15 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
             log.warning("Not every operation could be cancelled within %g s", CANCEL_TIMEOUT_S)
         except SpeechKitError as error:
             log.warning("The operations were not cancelled: %s", error)
+
+
+def event_error(event: dict[str, Any]) -> SpeechKitError | None:
+    """Return the error that a wait's event tells of, None if it tells of none."""
+    if event.get("state") in ("finished", "timeout"):
+        return None
+    kind = getattr(errors, str(event.get("kind")), SpeechKitError)
+    error: SpeechKitError = kind(str(event.get("message")), retry_can_help=event.get("retry_can_help"))
+    return error
 
 
 def wait_event(result: WaitResult, *, of: int) -> dict[str, Any]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_speechkit.archive.batch import OnFailure
 from airflow_speechkit.archive.ledger import Stage
 from airflow_speechkit.errors import (
     ArchiveError,
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.submission import Submission
+
+log = logging.getLogger(__name__)
 
 #: How many failed operations are named one by one.
 MOST_NAMED = 20
@@ -120,6 +126,34 @@ def unknown_operation(operation_id: str) -> OperationNotFoundError:
     )
 
 
+def without_failed(ids: Sequence[str], failures: Mapping[str, SpeechKitError], on_failure: OnFailure) -> list[str]:
+    """Return the ids that are handed on, and log what is left out or on record as failed.
+
+    :param ids: operations that have ended
+    :param failures: operation id -> error
+    :raises SpeechKitError: what failed, where `on_failure` is ``fail`` or nothing is left to record
+    :raises AirflowSkipException: nothing is left to hand on
+    """
+    if failures and on_failure is OnFailure.FAIL:
+        raise failures_together(failures, of=len(ids))
+    # Nothing is on record of an id that the service doesn't know: no row can be made of it.
+    unknown = {one for one, error in failures.items() if isinstance(error, OperationNotFoundError)}
+    for operation_id, error in list(failures.items())[:MOST_NAMED]:
+        if on_failure is OnFailure.SKIP:
+            log.warning("Skipped: %s", error)
+        elif operation_id in unknown:
+            log.error("Left out, since nothing can be recorded of it: %s", error)
+        else:
+            log.warning("On record as failed: %s", error)
+    left_out = failures.keys() if on_failure is OnFailure.SKIP else unknown
+    left = [one for one in ids if one not in left_out]
+    if not left and on_failure is OnFailure.SKIP:
+        raise AirflowSkipException("Every operation failed, and `on_failure` is 'skip'")
+    if not left:
+        raise failures_together(failures, of=len(ids))
+    return left
+
+
 def failures_together(failures: Mapping[str, SpeechKitError], *, of: int) -> SpeechKitError:
     """Make one error of all failures of a list: the error itself where there is one.
 
@@ -130,7 +164,7 @@ def failures_together(failures: Mapping[str, SpeechKitError], *, of: int) -> Spe
     if len(each) == 1:
         return each[0]
     named = "; ".join(
-        f"{one} ({error.recording or 'recording unknown'}): {error.what}"
+        f"{error.recording or 'unknown recording'} ({one}): {error.what}" if one != error.recording else str(error.what)
         for one, error in list(failures.items())[:MOST_NAMED]
     )
     more = f"; and {len(each) - MOST_NAMED} more" if len(each) > MOST_NAMED else ""
