@@ -199,8 +199,8 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
 
         ids = [one.operation_id for one in visit.outcomes if one.operation_id and one.error is None]
         failures = archived_failures(visit.archive, list(dict.fromkeys(ids)), gone, now=datetime.now(UTC))
-        if failures and visit.on_failure is OnFailure.FAIL:
-            refused = {one.item.audio_uri: one.error for one in visit.outcomes if one.error is not None}
+        refused = {one.item.audio_uri: one.error for one in visit.outcomes if one.error is not None}
+        if visit.on_failure is OnFailure.FAIL and (failures or refused):
             raise failures_together(refused | failures, of=len(visit.outcomes))
         handed_on = visit.hand_on()
         left = without_failed([handed_on] if isinstance(handed_on, str) else handed_on, failures, visit.on_failure)

@@ -157,19 +157,21 @@ def without_failed(ids: Sequence[str], failures: Mapping[str, SpeechKitError], o
 def failures_together(failures: Mapping[str, SpeechKitError], *, of: int) -> SpeechKitError:
     """Make one error of all failures of a list: the error itself where there is one.
 
-    :param failures: operation id -> error, at least one
+    :param failures: operation id, or the address of a recording without one -> error, at least one
     :param of: how many operations there were
     """
     each = list(failures.values())
     if len(each) == 1:
         return each[0]
-    named = "; ".join(
-        f"{error.recording or 'unknown recording'} ({one}): {error.what}" if one != error.recording else str(error.what)
-        for one, error in list(failures.items())[:MOST_NAMED]
-    )
+    named = "; ".join(f"{_about(one, error)}: {error.what}" for one, error in list(failures.items())[:MOST_NAMED])
     more = f"; and {len(each) - MOST_NAMED} more" if len(each) > MOST_NAMED else ""
     return RecognitionFailedError(
         f"{len(each)} of {of} operations have no result: {named}{more}",
         todo="The others are archived; `on_failure='record'` or 'skip' goes on with them",
         retry="of this task ends here at once, and costs nothing",
     )
+
+
+def _about(name: str, error: SpeechKitError) -> str:
+    recording = error.recording or "unknown recording"
+    return recording if name == recording else f"{recording} ({name})"

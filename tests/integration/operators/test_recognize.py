@@ -1,0 +1,188 @@
+"""One operator that submits, waits and archives: earlier answers are archived while later recordings wait."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
+
+from airflow_speechkit.errors import (
+    ConnectionSettingsError,
+    NotFinishedError,
+    RecognitionFailedError,
+    SettingsError,
+)
+from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
+from tests.fixtures.direct import OGG, Desk, TaskInstance, again, events_of
+
+if TYPE_CHECKING:
+    from speechkit_emulator.process import EmulatorProcess
+
+#: The service's hour is so many seconds long here.
+HOUR_S = 10.0
+MODES = [True, False]
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[EmulatorProcess]:
+    """A service that takes 50 recordings in its hour."""
+    from speechkit_emulator.process import EmulatorProcess
+
+    with EmulatorProcess("--submits-per-hour", "50", speed=3600.0 / HOUR_S) as process:
+        yield process
+
+
+@pytest.fixture(autouse=True)
+def _quota(emulator: EmulatorProcess) -> None:
+    emulator.advance(3600)
+    emulator.clear_requests()
+
+
+def put(desk: Desk, count: int) -> str:
+    said = {"channels": [{"utterances": [{"text": "two words"}]}], "processing_s": 0}
+    desk.emulator.seed(said, glob=f"*{desk.prefix}/???.ogg")
+    for number in range(count):
+        desk.emulator.put(f"{desk.prefix}/{number:03}.ogg", OGG + number.to_bytes(2))
+    return f"s3://{desk.bucket}/{desk.prefix}/"
+
+
+def recognize(desk: Desk, audio: Any, *, deferrable: bool = True, **kwargs: Any) -> SpeechKitRecognizeOperator:
+    known = {"language": "en-US", "submits_per_hour": 100_000, "poke_interval": 0.2, "deferrable": deferrable}
+    return SpeechKitRecognizeOperator(task_id="recognize", audio=audio, **{**known, **kwargs})
+
+
+class Runs:
+    """A task instance that is deferred and goes on, each time in a process of its own."""
+
+    def __init__(self, operator: SpeechKitRecognizeOperator) -> None:
+        self.operator = operator
+        self.deferred: TaskDeferred | None = None
+        self.context: Any = {"ti": TaskInstance()}
+
+    def start(self) -> Any:
+        return self._run(lambda operator: operator.execute(self.context))
+
+    def go_on(self) -> Any:
+        """Run the trigger to its event, and the worker after it."""
+        assert self.deferred is not None
+        path, about = self.deferred.trigger.serialize()
+        if path.endswith("DateTimeTrigger"):
+            time.sleep(max(about["moment"].timestamp() - time.time(), 0.0))
+            event = None
+        else:
+            [event] = events_of((path, about))
+        kwargs = {**json.loads(json.dumps(self.deferred.kwargs or {})), "event": event}
+        return self._run(lambda operator: operator.resume_execution("execute_complete", kwargs, self.context))
+
+    def finish(self) -> Any:
+        result = self.start()
+        while result is None:
+            result = self.go_on()
+        return result
+
+    def _run(self, run: Any) -> Any:
+        try:
+            return run(again(self.operator))
+        except TaskDeferred as deferred:
+            self.deferred = deferred
+            return None
+
+
+def archived(desk: Desk, ids: Any) -> int:
+    return sum(desk.archive.outcome(one) is not None for one in ids)
+
+
+def operations(desk: Desk) -> list[str]:
+    return list(desk.archive.operations())
+
+
+def test_answers_are_archived_while_later_recordings_wait_for_the_quota(desk: Desk) -> None:
+    runs = Runs(recognize(desk, put(desk, 200)))
+    assert runs.start() is None
+    assert desk.billed() == 50
+    result, seen = None, []
+    while result is None:
+        seen.append((desk.billed(), archived(desk, operations(desk))))
+        if len(seen) == 2:
+            # The worker and the triggerer are killed: the task starts anew.
+            assert runs.start() is None
+        result = runs.go_on()
+    assert len(set(result)) == 200
+    assert archived(desk, result) == 200
+    assert desk.billed() == 200
+    before_the_100th = [ended for sent, ended in seen if sent < 100]
+    assert max(before_the_100th) > 0 or seen[1][1] >= 50
+    assert desk.emulator.requests()["submit"]["200"] == 200
+    assert runs.deferred is not None
+    assert set(runs.deferred.kwargs or {}) <= {"began_at", "refused_since"}
+
+
+def test_in_a_worker_it_goes_the_same_way(desk: Desk) -> None:
+    result = Runs(recognize(desk, put(desk, 120), deferrable=False)).finish()
+    assert archived(desk, result) == 120
+    log = [one["kind"] for one in desk.emulator.request_log() if one["kind"] in ("submit", "operation")]
+    hundredth = [place for place, kind in enumerate(log) if kind == "submit"][99]
+    assert "operation" in log[:hundredth]
+
+
+@pytest.mark.parametrize("deferrable", MODES)
+def test_one_recording_is_one_id(desk: Desk, deferrable: bool) -> None:
+    operation_id = Runs(recognize(desk, desk.put(), deferrable=deferrable)).finish()
+    assert isinstance(operation_id, str)
+    assert archived(desk, [operation_id]) == 1
+    checks = desk.checks()
+    assert (
+        Runs(recognize(desk, f"s3://{desk.bucket}/{desk.prefix}/1.ogg", deferrable=deferrable)).finish() == operation_id
+    )
+    assert desk.checks() == checks, "what is archived is not asked for again"
+
+
+@pytest.mark.parametrize("deferrable", MODES)
+def test_what_was_refused_or_failed_is_named_at_the_end_by_recording(desk: Desk, deferrable: bool) -> None:
+    good = desk.put("good.ogg")
+    bad = desk.put("bad.ogg", error={"code": 3, "message": "Unsupported audio"})
+    missing = f"s3://{desk.bucket}/{desk.prefix}/missing.ogg"
+    audio = [good, bad, missing]
+    with pytest.raises(RecognitionFailedError, match="2 of 3") as raised:
+        Runs(recognize(desk, audio, deferrable=deferrable)).finish()
+    assert "Unsupported audio" in str(raised.value)
+    assert "bad.ogg" in str(raised.value)
+    assert "missing.ogg" in str(raised.value)
+    assert archived(desk, operations(desk)) == 2
+    billed = desk.billed()
+    [left] = Runs(recognize(desk, audio, deferrable=deferrable, on_failure="skip")).finish()
+    submission = desk.archive.submission(left)
+    assert submission is not None
+    assert submission.audio_uri == good
+    assert len(Runs(recognize(desk, audio, deferrable=deferrable, on_failure="record")).finish()) == 3
+    assert desk.billed() == billed
+    with pytest.raises(AirflowSkipException):
+        Runs(recognize(desk, [bad], deferrable=deferrable, on_failure="skip")).finish()
+
+
+@pytest.mark.parametrize("deferrable", MODES)
+def test_a_time_that_is_over_fails_the_task_and_a_retry_waits_on(desk: Desk, deferrable: bool) -> None:
+    slow = desk.put("slow.ogg", processing_s=7200)
+    with pytest.raises(NotFinishedError, match="1 recordings are not through"):
+        Runs(recognize(desk, slow, deferrable=deferrable, timeout=1.5)).finish()
+    assert Runs(recognize(desk, slow, deferrable=deferrable)).finish()
+    assert desk.billed() == 1
+
+
+def test_a_wait_that_ends_in_an_error_fails_the_task_by_its_name(desk: Desk) -> None:
+    runs = Runs(recognize(desk, desk.put(processing_s=600), deferrable=True))
+    assert runs.start() is None
+    desk.environment.delenv("AIRFLOW_CONN_SPEECHKIT_DEFAULT")
+    with pytest.raises(ConnectionSettingsError):
+        runs.go_on()
+
+
+def test_without_an_archive_it_is_refused() -> None:
+    with pytest.raises(SettingsError, match="archive"):
+        SpeechKitRecognizeOperator(task_id="recognize", audio="s3://calls/", archive=False)
+    with pytest.raises(SettingsError, match="poke_interval"):
+        SpeechKitRecognizeOperator(task_id="recognize", audio="s3://calls/", poke_interval=0)
