@@ -11,9 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.providers.common.compat.sdk import DAG, Param
 
-from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
-from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
 from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
 
 with DAG(
@@ -30,7 +29,8 @@ with DAG(
     },
     tags=["speechkit"],
 ):
-    submit = SpeechKitSubmitOperator(task_id="submit", audio="{{ params.audio }}", language="{{ params.language }}")
-    wait = SpeechKitRecognitionSensor(task_id="wait", operation_id=submit.output, deferrable=True)
-    rows = SpeechKitTransformOperator(task_id="rows", operation_id=wait.output, target="{{ params.target }}")
+    recognize = SpeechKitRecognizeOperator(
+        task_id="recognize", audio="{{ params.audio }}", language="{{ params.language }}", deferrable=True
+    )
+    rows = SpeechKitTransformOperator(task_id="rows", operation_id=recognize.output, target="{{ params.target }}")
     load = SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables=rows.output)

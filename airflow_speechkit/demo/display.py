@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 #: What is said about a task of the DAG while it runs.
 _ABOUT = {
-    "submit": "each call is looked up, read and submitted",
-    "wait": "the recogniser listens; the trigger asks when the answer is due",
+    "recognize": "calls are submitted; the trigger asks when an answer is due, and archives it",
     "rows": "answers become tables",
     "load": "tables into DuckDB",
 }
@@ -69,7 +68,7 @@ class Display:
         if (found := _STARTS.search(line)) and found[1] in self._tasks and found[1] not in self._steps:
             self.begin(found[1], _ABOUT.get(found[1], ""))
         if found := _DONE.search(line):
-            self._said["submit"] = f"{found[1]} calls: {found[2]}"
+            self._said["recognize"] = f"{found[1]} calls: {found[2]}"
         if found := _LOADED.search(line):
             self._said["load"] = found[1]
         if (found := _ENDS.search(line)) and found[1] in self._steps:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 DAG_ID = "speechkit_to_warehouse"
-TASKS = ("submit", "wait", "rows", "load")
+TASKS = ("recognize", "rows", "load")
 TABLES = ("recognitions", "utterances", "words")
 #: What has Parquet files; the samples are not analysed, so the last one's have no rows.
 WRITTEN = (*TABLES, "analyses")

@@ -120,8 +120,8 @@ def test_the_demo_leaves_tables_and_files_and_nothing_else(demo: Demo) -> None:
     assert [one.name for one in demo.output.parent.iterdir() if one.is_dir() and one != demo.temporary] == ["a b й"]
     # What it shows of the tasks it has from Airflow's log.
     done = dict(re.findall(r"^✓ (\w+) +(.*?) +\d:\d\d:\d\d$", demo.told, re.MULTILINE))
-    assert list(done) == ["emulator", "airflow", "submit", "wait", "rows", "load"], demo.told
-    assert done["submit"] == "5 calls: 5 submitted"
+    assert list(done) == ["emulator", "airflow", "recognize", "rows", "load"], demo.told
+    assert done["recognize"] == "5 calls: 5 submitted"
     assert f"{rows['words']} rows into words" in done["load"]
     demo.leaves_nothing()
 

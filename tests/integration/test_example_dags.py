@@ -90,11 +90,10 @@ def test_a_prefix_becomes_rows_and_again_costs_nothing(world: World) -> None:
     for _ in range(2):
         run = world.run("speechkit_to_warehouse", **conf)
         assert run.state == "success", run.log[-5000:]
-        assert run.tasks == {(task, -1): "success" for task in ("submit", "wait", "rows", "load")}
-        ids = run.xcom("submit")
+        assert run.tasks == {(task, -1): "success" for task in ("recognize", "rows", "load")}
+        ids = run.xcom("recognize")
         assert len(ids) == 2
         assert all(len(one) == 20 for one in ids)
-        assert run.xcom("wait") == ids
         manifest = run.xcom("rows")
         assert manifest["tables"]["words"]["rows"] == 7
         assert world.rows("SELECT count(*), min(status), max(status) FROM recognitions") == [

@@ -40,13 +40,13 @@ def rows(database: Path, query: str) -> list[tuple[object, ...]]:
         return connection.execute(query).fetchall()
 
 
-def test_recordings_become_rows_through_a_deferred_sensor(
+def test_recordings_become_rows_while_a_trigger_waits(
     airflow: RealAirflow, emulator: EmulatorProcess, prefix: str, tmp_path: Path
 ) -> None:
     conf = {"audio": prefix, "language": "en-US", "target": f"s3://aws_default@{emulator.bucket}/lake/{uuid4().hex}/"}
     run_id = airflow.trigger("speechkit_to_warehouse", conf)
     assert airflow.wait_for_run("speechkit_to_warehouse", run_id) == "success"
-    log = airflow.task_log("speechkit_to_warehouse", run_id, "wait")
+    log = airflow.task_log("speechkit_to_warehouse", run_id, "recognize")
     assert "triggerer_job_runner" in log
     database = tmp_path / "speech.duckdb"
     assert rows(database, "SELECT count(*), min(status), max(status) FROM recognitions") == [

@@ -17,8 +17,7 @@ def test_the_dag_is_one() -> None:
     dag = names["load"].dag
     assert dag.dag_id == "calls"
     assert {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks} == {
-        "submit": ["wait"],
-        "wait": ["rows"],
+        "recognize": ["rows"],
         "rows": ["load"],
         "load": [],
     }
