@@ -16,14 +16,12 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.operators.visit import SubmitVisit
     from airflow_speechkit.polling.target import PollTarget
-    from airflow_speechkit.triggers.wait import OperationWait
-    from airflow_speechkit.triggers.worker import WorkerLoop
+    from airflow_speechkit.triggers.worker import WorkerWait
 
 #: A deferred model may take 24 hours, and by the newest documentation so may any.
 DEFAULT_TIMEOUT = timedelta(hours=26)
 #: How much later than the wait's own deadline Airflow may end the deferral by itself.
 BACKSTOP = timedelta(minutes=5)
-CANCEL_TIMEOUT_S = 27.0
 
 
 class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
@@ -66,7 +64,7 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
             )
         self.cancel_on_kill = cancel_on_kill
         self.delete_after_archiving = delete_after_archiving
-        self._in_worker: tuple[OperationWait, WorkerLoop] | None = None
+        self._waiting: WorkerWait | None = None
         self._task_instance: Any = None
 
     def execute(self, context: Context) -> Any:
@@ -94,15 +92,8 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
 
     def on_kill(self) -> None:
         """Cancel what is left, where that was asked for and the task is really over."""
-        from airflow_speechkit.compat import task_is_over
-
-        if not self.cancel_on_kill or self._in_worker is None or not task_is_over(self._task_instance):
-            return
-        wait, worker_loop = self._in_worker
-        try:
-            worker_loop.run_beside(wait.cancel_running(), CANCEL_TIMEOUT_S)
-        except TimeoutError:
-            self.log.warning("Not every operation could be cancelled within %g s", CANCEL_TIMEOUT_S)
+        if self.cancel_on_kill and self._waiting is not None:
+            self._waiting.cancel_if_over(self._task_instance)
 
     @property
     def _waits_for_quota(self) -> bool:
@@ -168,23 +159,20 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
 
     def _wait_in_worker(self, targets: list[PollTarget], archive_url: str, until: float) -> list[str]:
         from airflow_speechkit.triggers.wait import OperationWait
-        from airflow_speechkit.triggers.worker import WorkerLoop
+        from airflow_speechkit.triggers.worker import WorkerWait
 
         if not targets:
             return []
-        wait = OperationWait(
-            targets,
-            speechkit_conn_id=self.speechkit_conn_id,
-            archive=archive_url,
-            delete_after_archiving=self.delete_after_archiving,
-            cautious=True,
+        self._waiting = WorkerWait(
+            OperationWait(
+                targets,
+                speechkit_conn_id=self.speechkit_conn_id,
+                archive=archive_url,
+                delete_after_archiving=self.delete_after_archiving,
+                cautious=True,
+            )
         )
-        worker_loop = WorkerLoop()
-        self._in_worker = wait, worker_loop
-        result = worker_loop.run(wait.run(until, exactly=True))
-        if result.error is not None:
-            raise result.error
-        return result.gone
+        return self._waiting.run(until).gone
 
     def _check_time(self, deadline: float, left: int) -> None:
         if time.time() >= deadline:

@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.polling.target import PollTarget
     from airflow_speechkit.submission import Submission
-    from airflow_speechkit.triggers.wait import OperationWait
-    from airflow_speechkit.triggers.worker import WorkerLoop
+    from airflow_speechkit.triggers.worker import WorkerWait
 
     _T = TypeVar("_T")
 
@@ -46,9 +45,6 @@ DEFAULT_TIMEOUT = timedelta(hours=26)
 
 #: How much later than the trigger's own deadline Airflow may end the deferral by itself.
 BACKSTOP = timedelta(minutes=5)
-
-#: Airflow kills a task that has not ended a minute after it was told to.
-CANCEL_TIMEOUT_S = 27.0
 
 
 class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
@@ -151,8 +147,7 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
         self._gone: list[str] = []
         #: Those whose v3 result the archive held before, and the service may still have.
         self._archived_before: list[str] = []
-        self._wait: OperationWait | None = None
-        self._worker_loop: WorkerLoop | None = None
+        self._waiting: WorkerWait | None = None
         self._next_check_s = 0.0
         self._task_instance: Any = None
 
@@ -203,7 +198,6 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """Wait in the worker: until all have ended, or in reschedule mode until nothing is due for a while."""
         from airflow_speechkit.compat import first_start
-        from airflow_speechkit.triggers.worker import WorkerLoop
 
         self._task_instance = context.get("ti")
         before = first_start(context, retries=self.retries or 0) if self.reschedule else None
@@ -217,11 +211,9 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
                     todo="Name an archive, or set deferrable=True or mode='poke'",
                 )
             self.log.info("Waiting for %d operations in this worker", len(targets))
-            self._wait, self._worker_loop = self._operation_wait(targets), WorkerLoop()
+            self._waiting = self._worker_wait(targets)
             deadline = (before.timestamp() if before else time.time()) + self.timeout
-            result = self._worker_loop.run(self._wait.run(deadline, exactly=True, stop_when_idle=self.reschedule))
-            if result.error is not None:
-                raise result.error
+            result = self._waiting.run(deadline, stop_when_idle=self.reschedule)
             if result.next_check_s is not None:
                 self._next_check_s = result.next_check_s
                 self.log.info(
@@ -236,15 +228,18 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
             self._failed, self._gone = result.failed, result.gone
         return PokeReturnValue(is_done=True, xcom_value=self._retrying(self._handed_on))
 
-    def _operation_wait(self, targets: Sequence[PollTarget]) -> OperationWait:
+    def _worker_wait(self, targets: Sequence[PollTarget]) -> WorkerWait:
         from airflow_speechkit.triggers.wait import OperationWait
+        from airflow_speechkit.triggers.worker import WorkerWait
 
-        return OperationWait(
-            targets,
-            speechkit_conn_id=self.speechkit_conn_id,
-            archive=self._archive_url,
-            delete_after_archiving=self.delete_after_archiving,
-            cautious=True,
+        return WorkerWait(
+            OperationWait(
+                targets,
+                speechkit_conn_id=self.speechkit_conn_id,
+                archive=self._archive_url,
+                delete_after_archiving=self.delete_after_archiving,
+                cautious=True,
+            )
         )
 
     def _timed_out(self, left: int, of: int) -> AirflowSensorTimeout:
@@ -274,15 +269,8 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
 
     def on_kill(self) -> None:
         """Cancel what is left, where that was asked for and the task is really over."""
-        from airflow_speechkit.compat import task_is_over
-
-        wait, worker_loop = self._wait, self._worker_loop
-        if not self.cancel_on_kill or wait is None or worker_loop is None or not task_is_over(self._task_instance):
-            return
-        try:
-            worker_loop.run_beside(wait.cancel_running(), CANCEL_TIMEOUT_S)
-        except TimeoutError:
-            self.log.warning("Not every operation could be cancelled within %g s", CANCEL_TIMEOUT_S)
+        if self.cancel_on_kill and self._waiting is not None:
+            self._waiting.cancel_if_over(self._task_instance)
 
     # What is waited for, and what is handed on
 

@@ -1,53 +1,67 @@
-"""Waiting in a worker: the coroutine of the triggers, in a thread of its own."""
+"""Waiting in a worker: the wait of the triggers, in a thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
+
+from airflow_speechkit.compat import task_is_over
+from airflow_speechkit.triggers.recognition import CANCEL_TIMEOUT_S
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from airflow_speechkit.triggers.wait import OperationWait, WaitResult
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
-class WorkerLoop:
-    """An event loop in a thread: what Airflow raises in a task's main thread must not end up in a coroutine.
+class WorkerWait:
+    """Runs a wait in an event loop of its own thread: what Airflow raises in a task must not end up in a coroutine.
 
     Airflow ends a task (SIGTERM, `execution_timeout`) by an exception that it raises wherever the main thread is.
+
+    :param wait: what to run
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wait: OperationWait) -> None:
+        self._wait = wait
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end; cancel it where this is interrupted."""
+    def run(self, deadline: float, *, stop_when_idle: bool = False) -> WaitResult:
+        """Wait; cancel the wait where this is interrupted.
 
-        async def known() -> T:
-            self._loop = asyncio.get_running_loop()
-            task.append(asyncio.current_task())
-            return await coroutine
+        :param deadline: when to stop, in seconds since the epoch
+        :param stop_when_idle: stop where nothing is due for a while
+        :raises SpeechKitError: why the wait was given up
+        """
 
-        task: list[asyncio.Task[Any] | None] = []
+        async def run() -> WaitResult:
+            self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+            return await self._wait.run(deadline, exactly=True, stop_when_idle=stop_when_idle)
+
         with ThreadPoolExecutor(1, thread_name_prefix="speechkit-wait") as pool:
-            running = pool.submit(contextvars.copy_context().run, asyncio.run, known())
+            running = pool.submit(contextvars.copy_context().run, asyncio.run, run())
             try:
-                return running.result()
+                result = running.result()
             except BaseException:
-                if not running.done() and self._loop is not None and task[0] is not None:
-                    self._loop.call_soon_threadsafe(task[0].cancel)
+                if not running.done() and self._loop is not None and self._task is not None:
+                    self._loop.call_soon_threadsafe(self._task.cancel)
                 raise
             finally:
                 self._loop = None
+        if result.error is not None:
+            raise result.error
+        return result
 
-    def run_beside(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T | None:
-        """Run another coroutine while `run` is at work, from a signal's handler; None where it is not at work.
-
-        :raises TimeoutError: it takes longer
-        """
-        if self._loop is None:
-            coroutine.close()
-            return None
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)
+    def cancel_if_over(self, task_instance: Any) -> None:
+        """Have the service cancel what runs, from a signal's handler, if the task doesn't go on by itself."""
+        if self._loop is None or not task_is_over(task_instance):
+            return
+        cancelling = asyncio.run_coroutine_threadsafe(self._wait.cancel_running(), self._loop)
+        try:
+            cancelling.result(CANCEL_TIMEOUT_S)
+        except TimeoutError:
+            log.warning("Not every operation could be cancelled within %g s", CANCEL_TIMEOUT_S)
