@@ -57,7 +57,8 @@ class Pace:
         """
         number = min(left, LEAST_OF_A_VISIT)
         refused = self._over_quota and self._paused_until is not None and now < self._paused_until
-        if not refused and self._quota_s(now, number) <= _NOT_WORTH_LEAVING_S:
+        used_up = self._quota_s(now, 1) > 0 and self._quota_s(now, number) > _NOT_WORTH_LEAVING_S
+        if not refused and not used_up:
             return None
         return now + timedelta(seconds=self.delay_s(now, number))
 

@@ -27,6 +27,7 @@ from airflow_speechkit.archive.claiming import Case, Claimant, NotYet
 from airflow_speechkit.archive.ledger import Action, Failure, Request, Stage, fingerprint
 from airflow_speechkit.archive.pace import Pace
 from airflow_speechkit.archive.progress import Progress, found
+from airflow_speechkit.archive.run import put_on_record, with_what_has_gone
 from airflow_speechkit.errors import QuotaExceededError, RecordingError, ServiceFaultError, SpeechKitError
 
 if TYPE_CHECKING:
@@ -136,6 +137,9 @@ class Submitter:
         :param waits: wait for the quota after all
         :raises SpeechKitError: nothing more could be sent; a retry goes on from there
         """
+        scope = self._claimant.request.scope
+        if self.since is not None:
+            items = with_what_has_gone(self.archive, scope, items)
         cases = self._last = self._cases(items)
         with ThreadPoolExecutor(self.policy.side_by_side, thread_name_prefix="speechkit-submit") as pool:
             try:
@@ -149,6 +153,8 @@ class Submitter:
         outcomes = [
             replace(outcome, item=item) for place, item in enumerate(items) if (outcome := by_place[place]) is not None
         ]
+        if next_at is not None:
+            put_on_record(self.archive, scope, outcomes)
         left = sum(case.outcome is None for case in cases)
         return Visit(outcomes=outcomes, left=left, next_at=next_at, refused_since=self._pace.refused_since)
 

@@ -58,6 +58,10 @@ class Finding:
     by_pattern: bool
 
 
+#: What a prefix or glob stands for whose recordings have all gone.
+NOTHING_FOUND = Finding(looks=[], by_pattern=True)
+
+
 @dataclass
 class Intake:
     """Looks recordings up, reads what they are, and hands them to the service.

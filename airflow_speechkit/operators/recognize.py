@@ -83,21 +83,18 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
         :param event: of the wait, see `wait_event`; of the time trigger, whatever it is
         :param times: those of the visit before
         """
+        from airflow_speechkit.operators.visit import known_times
         from airflow_speechkit.triggers.recognition import event_error
 
         event = event if isinstance(event, dict) else {"state": "timeout"}
         if (error := event_error(event)) is not None:
             raise error
-        return self._run(context, gone=event.get("gone", ()), **times)
+        return self._run(context, gone=event.get("gone", ()), **known_times(context, times))
 
     def on_kill(self) -> None:
         """Cancel what is left, where that was asked for and the task is really over."""
         if self.cancel_on_kill and self._waiting is not None:
             self._waiting.cancel_if_over(self._task_instance)
-
-    @property
-    def _waits_for_quota(self) -> bool:
-        return False
 
     def _run(self, context: Context, *, gone: Collection[str] = (), **times: float) -> Any:
         self._task_instance = context.get("ti")

@@ -225,16 +225,14 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         """Go on after the deferral: submit what the quota allows now.
 
         :param event: what the trigger says, which doesn't matter
-        :param times: those of the visit before
+        :param times: what the visit before has to tell
         """
-        return self._make_visit(context, **times)
+        from airflow_speechkit.operators.visit import known_times
 
-    @property
-    def _waits_for_quota(self) -> bool:
-        return not self.deferrable
+        return self._make_visit(context, **known_times(context, times))
 
     def _make_visit(self, context: Context, **times: float) -> Any:
-        with self.visit(context, **times) as visit:
+        with self.visit(context, waits=not self.deferrable, **times) as visit:
             return self.go_on(visit)
 
     def go_on(self, visit: SubmitVisit) -> Any:
@@ -243,7 +241,7 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
 
         if visit.next_at is None:
             return visit.hand_on()
-        self.log.info("%d recordings are left; the task goes on at %s", visit.left, f"{visit.next_at:%H:%M:%S} UTC")
+        log.info("%d recordings are left; the task goes on at %s", visit.left, f"{visit.next_at:%H:%M:%S} UTC")
         timeout = self.execution_timeout
         if timeout is not None:
             timeout = max(timeout - timedelta(seconds=time.time() - visit.times["began_at"]), timedelta(seconds=1))
@@ -253,14 +251,20 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
 
     @contextmanager
     def visit(
-        self, context: Context, *, began_at: float | None = None, refused_since: float | None = None
+        self,
+        context: Context,
+        *,
+        waits: bool = False,
+        began_at: float | None = None,
+        refused_since: float | None = None,
     ) -> Iterator[SubmitVisit]:
-        """Find the recordings, and submit them: all of them, or deferrable, what the quota allows now.
+        """Find the recordings, and submit what the quota allows now.
 
         What was sent before is found in the archive, so any visit can be the last one that its process lives to see.
 
-        :param began_at: of the visit before: when this try's first one began, in seconds since the epoch
-        :param refused_since: of the visit before: since when the service has taken nothing
+        :param waits: wait for the quota until all are submitted
+        :param began_at: when the first visit of this try began, as the visit before has it in its `times`
+        :param refused_since: since when the service has taken nothing, likewise
         :raises SpeechKitError: nothing more can be sent
         """
         from airflow_speechkit.archive.batch import OnFailure
@@ -285,7 +289,7 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
                 exact=probe is ProbeMode.FULL or self.max_billed_seconds is not None,
             )
             with opened_archive(self.archive, hook) as archive:
-                finding = self._find(intake)
+                finding = self._find(intake, is_first=began_at is None)
                 many = finding.by_pattern or not isinstance(self.audio, str)
                 if many:
                     check_length(self, len(finding.looks))
@@ -301,29 +305,26 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
                     since=_time(began_at),
                     refused_since=_time(refused_since),
                 )
-                done = submit(submitter, items, waits=self._waits_for_quota)
-                times = {"began_at": began_at or now}
-                if done.refused_since is not None:
-                    times["refused_since"] = done.refused_since.timestamp()
                 yield SubmitVisit(
                     hook=hook,
                     submitter=submitter,
-                    outcomes=done.outcomes,
-                    left=done.left,
-                    next_at=done.next_at,
-                    times=times,
+                    done=submit(submitter, items, waits=waits),
+                    began_at=began_at or now,
                     many=many,
                     on_failure=on_failure,
                     receiver=self._receiver(context) if self.only_new else None,
                 )
 
-    def _find(self, intake: Intake) -> Finding:
+    def _find(self, intake: Intake, *, is_first: bool) -> Finding:
         from airflow_speechkit.operators.audio import OnEmpty, addresses, choice
+        from airflow_speechkit.operators.intake import NOTHING_FOUND
 
         on_empty = member_of(OnEmpty, self.on_empty, "on_empty")
         try:
             return intake.find(addresses(self.audio, self.bucket), choice(self.include, self.exclude))
         except RecordingNotFoundError as error:
+            if not is_first:
+                return NOTHING_FOUND
             if on_empty is OnEmpty.FAIL:
                 raise
             log.warning("Skipped, as on_empty='skip' says: %s", error)

@@ -20,7 +20,9 @@ from airflow_speechkit.hooks.archive import archive_url, open_archive
 from airflow_speechkit.operators.collecting import archive_if_ended, collect, fail_without_archive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
 
     from airflow_speechkit.archive.batch import OnFailure, SubmitOutcome, ToSubmit, Visit
     from airflow_speechkit.archive.handing_on import Receiver
@@ -36,11 +38,8 @@ class SubmitVisit:
 
     :param hook: the service's connection
     :param submitter: what has submitted them, with their archive
-    :param outcomes: what became of each, with its operation id, in the order of the recordings; of those that are left
-        there is none
-    :param left: how many are left to send
-    :param next_at: when the next may be sent, in another visit; None where none is left
-    :param times: what the next visit has to be told: seconds since the epoch, by names
+    :param done: what became of them
+    :param began_at: when the first visit of this try began, in seconds since the epoch
     :param many: whether a list is handed on, of whatever length
     :param on_failure: what becomes of the task when a recording can't be submitted
     :param receiver: the run that is to be handed only what no other one was
@@ -48,10 +47,8 @@ class SubmitVisit:
 
     hook: SpeechKitHook
     submitter: Submitter
-    outcomes: Sequence[SubmitOutcome]
-    left: int
-    next_at: datetime | None
-    times: dict[str, float]
+    done: Visit
+    began_at: float
     many: bool
     on_failure: OnFailure
     receiver: Receiver | None = None
@@ -60,6 +57,27 @@ class SubmitVisit:
     def archive(self) -> Archive:
         """Where submissions and answers are kept."""
         return self.submitter.archive
+
+    @property
+    def outcomes(self) -> Sequence[SubmitOutcome]:
+        """What became of each, with its operation id, in the order of the recordings, but for those that are left."""
+        return self.done.outcomes
+
+    @property
+    def left(self) -> int:
+        """How many are left to send."""
+        return self.done.left
+
+    @property
+    def next_at(self) -> datetime | None:
+        """When to send the next, in another visit; None where none is left."""
+        return self.done.next_at
+
+    @property
+    def times(self) -> dict[str, float]:
+        """What `SpeechKitSubmitOperator.visit` has to be told the next time: seconds since the epoch."""
+        since = self.done.refused_since
+        return {"began_at": self.began_at, **({} if since is None else {"refused_since": since.timestamp()})}
 
     def hand_on(self) -> str | list[str]:
         """Return the operation ids: one for one recording, a list for a list or a pattern.
@@ -93,6 +111,15 @@ class SubmitVisit:
             )
         except SpeechKitError as trouble:
             log.warning("What was submitted before can't be looked after: %s", trouble)
+
+
+def known_times(context: Context, times: Mapping[str, float]) -> Mapping[str, float]:
+    """Return a visit's `times` as the next one finds them.
+
+    :param times: what came with the event: nothing under `dag.test`, which keeps only the event itself
+    """
+    started = None if times else context["dag_run"].start_date
+    return times if started is None else {"began_at": started.timestamp()}
 
 
 def submit(submitter: Submitter, items: Sequence[ToSubmit], *, waits: bool) -> Visit:

@@ -36,6 +36,7 @@ class Task:
     :param operator: what it runs
     :param clock: a traveller of `time_machine`
     :param deferrals: what it deferred with so far
+    :param context: what is in its context besides
     """
 
     desk: Desk
@@ -43,6 +44,7 @@ class Task:
     clock: Any
     run_id: str = "monday"
     deferrals: list[Deferral] = field(default_factory=list)
+    context: dict[str, Any] = field(default_factory=dict)
 
     def start(self) -> Any:
         """Run ``execute``: a first try, a retry, or what a user has cleared."""
@@ -68,7 +70,7 @@ class Task:
 
     def _run(self, run: Callable[[Any, Any], Any]) -> Any:
         try:
-            return run(again(self.operator), {"ti": TaskInstance(self.run_id)})
+            return run(again(self.operator), {**self.context, "ti": TaskInstance(self.run_id)})
         except TaskDeferred as deferred:
             deferral = deferred
         path, about = deferral.trigger.serialize()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -107,10 +107,15 @@ class Payments(RuleBasedStateMachine):
     # What happens
 
     def process(
-        self, archive: Archive, recordings: list[str], asked: Asked, script: dict[str, list[str]]
+        self,
+        archive: Archive,
+        recordings: list[str],
+        asked: Asked,
+        script: dict[str, list[str]],
+        since: datetime | None = None,
     ) -> list[SubmitOutcome]:
         """A run, its retry, a cleared task, a backfill: all the same to the archive."""
-        outcomes = submitter(
+        process = submitter(
             archive,
             self.books.service,
             run=asked.run,
@@ -118,7 +123,8 @@ class Payments(RuleBasedStateMachine):
             ask=self.books.still_there,
             reuse=asked.reuse,
             on_lost_submission="resubmit" if asked.resubmit else "fail",
-        ).submit([item(name) for name in recordings])
+        )
+        outcomes = replace(process, since=since).submit([item(name) for name in recordings])
         for outcome in outcomes:
             self.reached.add(outcome.how)
             if outcome.operation_id is not None:
@@ -138,6 +144,31 @@ class Payments(RuleBasedStateMachine):
                 submission = self.archive.submission(outcome.operation_id)
                 assert submission is not None
                 assert submission.audio_uri == outcome.item.audio_uri
+
+    @rule(
+        recordings=st.lists(names, min_size=1, max_size=3),
+        asked=asks,
+        script=happenings,
+        life=st.none() | deaths,
+        ago=st.sampled_from([timedelta(0), timedelta(minutes=20), timedelta(days=2), timedelta(days=9)]),
+    )
+    def go_on(
+        self, recordings: list[str], asked: Asked, script: dict[str, list[str]], life: Life | None, ago: timedelta
+    ) -> None:
+        """A later visit of a run that began a while ago: what the run has sent since isn't sent by it again."""
+        since = self.clock.now() - ago
+        on_record = {one.operation_id for name in NAMES for one in self.archive.attempts(mark_of(name))}
+        sent = {
+            one.name
+            for one in self.books.paid.values()
+            if one.scope == asked.scope and self.books.service.created_at[one.id] >= since
+            if one.id in on_record and one.status != "forgotten"
+        }
+        before = set(self.books.paid)
+        with suppress(Killed):
+            archive = self.archive if life is None else self.books.process(life)
+            self.process(archive, recordings, asked, script, since)
+        assert not sent & {one.name for one in self.books.paid.values() if one.id not in before}
 
     @rule(name=names, asked=asks, resubmit=st.sampled_from([True, True, False]), losses=st.integers(1, 3))
     def submit_on_a_bad_day(self, name: str, asked: Asked, resubmit: bool, losses: int) -> None:

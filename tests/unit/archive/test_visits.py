@@ -1,0 +1,315 @@
+"""A task that doesn't wait for the quota works in visits: each goes on by what is on record."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_speechkit.archive.batch import How, SubmitOutcome, ToSubmit, Visit
+from airflow_speechkit.archive.forgetting import forget
+from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.errors import (
+    ArchiveError,
+    BudgetExceededError,
+    QuotaExceededError,
+    RecordingError,
+    RefusedError,
+    UnreachableError,
+)
+from tests.unit.archive.world import Killed, Life, Service, answer, failure, item, lost, mortal, submitter
+
+
+@dataclass
+class Run:
+    """A task instance's tries and visits, each by a process of its own."""
+
+    archive: Archive
+    service: Service
+    items: list[ToSubmit]
+    policy: dict[str, Any] = field(default_factory=dict)
+    name: str = "run-1"
+    began_at: datetime | None = None
+    last: Visit | None = None
+
+    def start(self) -> Visit:
+        self.began_at = self.last = None
+        return self.go_on()
+
+    def go_on(self) -> Visit:
+        """Wait until the last visit's `next_at`, and make the next."""
+        clock = self.service.clock
+        if self.last is not None and self.last.next_at is not None:
+            clock.time = max(clock.time, self.last.next_at)
+        process = submitter(self.archive, self.service, run=self.name, **{"submits_per_hour": 5, **self.policy})
+        process.since = self.began_at
+        process.refused_since = None if self.last is None else self.last.refused_since
+        process.__post_init__()
+        self.began_at = self.began_at or clock.now()
+        self.last = process.visit(self.items)
+        return self.last
+
+    def finish(self) -> list[SubmitOutcome]:
+        visit = self.last or self.start()
+        while visit.left:
+            visit = self.go_on()
+        return visit.outcomes
+
+
+def items(count: int, **about: Any) -> list[ToSubmit]:
+    return [item(f"{number:02}", **about) for number in range(count)]
+
+
+@pytest.fixture
+def run(archive: Archive, service: Service) -> Run:
+    return Run(archive, service, items(12))
+
+
+def ways(outcomes: list[SubmitOutcome]) -> set[How]:
+    return {one.how for one in outcomes}
+
+
+def test_each_visit_sends_what_the_quota_allows_and_no_hour_sees_more(run: Run, service: Service) -> None:
+    sent = [len(run.start().outcomes)]
+    while run.last is not None and run.last.left:
+        sent.append(len(run.go_on().outcomes))
+    assert sent == [5, 10, 12]
+    assert not service.clock.slept_s
+    assert ways(run.finish()) == {How.SUBMITTED}
+    times = sorted(service.created_at.values())
+    assert all(later - earlier >= timedelta(hours=1) for earlier, later in zip(times, times[5:], strict=False))
+    assert set(service.accepted.values()) == {1}
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_a_new_try_knows_what_has_used_up_the_quota(run: Run, service: Service, reuse: bool) -> None:
+    run.policy = {"reuse": reuse}
+    run.start()
+    for _ in range(3):
+        assert run.start().left == 7
+    assert len(run.finish()) == 12
+    assert set(service.accepted.values()) == {1}
+    assert len(service.accepted) == 12
+
+
+def test_so_does_another_run(run: Run, archive: Archive, service: Service) -> None:
+    other = Run(archive, service, run.items, name="run-2")
+    run.start()
+    assert other.start().left == 7
+    assert ways(other.last.outcomes if other.last else []) == {How.JOINED}
+    ids = [one.operation_id for one in run.finish()]
+    assert [one.operation_id for one in other.finish()] == ids
+    assert set(service.accepted.values()) == {1}
+
+
+def test_what_is_paid_again_on_purpose_is_so_once_for_each_run(run: Run, archive: Archive, service: Service) -> None:
+    run.finish()
+    service.clock.advance(hours=1)
+    other = Run(archive, service, run.items, {"reuse": False}, name="run-2")
+    other.start()
+    other.start()
+    other.finish()
+    assert set(service.accepted.values()) == {2}
+
+
+def test_others_recordings_are_waited_for_only_while_nothing_else_can_be_sent(run: Run, service: Service) -> None:
+    service.script["00"] = [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        Run(run.archive, service, [item("00")], name="killed").start()
+    assert run.start().left == 7
+    assert not service.clock.slept_s
+    assert [one.how for one in run.finish()] == [How.LOST] + [How.SUBMITTED] * 11
+
+
+@pytest.mark.parametrize("moment", range(0, 60, 3))
+def test_a_process_that_is_killed_at_any_moment_of_a_later_visit_pays_nothing_twice(
+    tmp_path: Path, service: Service, moment: int
+) -> None:
+    archive = Archive.at(tmp_path)
+    archive.probe(service.clock.now())
+    run = Run(archive, service, items(8))
+    run.start()
+    run.archive = mortal(tmp_path, Life(moment))
+    with suppress(Killed):
+        run.go_on()
+    run.archive = archive
+    service.clock.advance(hours=1)
+    run.start()
+    outcomes = run.finish()
+    assert len(outcomes) == 8
+    assert set(service.accepted.values()) == {1}
+    assert ways(outcomes) <= {How.JOINED, How.SUBMITTED, How.LOST}
+
+
+class TestWhatBecameOfItMeanwhile:
+    @pytest.mark.parametrize("code", [None, 3, 13])
+    def test_what_has_ended_is_not_paid_again_by_a_later_visit(
+        self, run: Run, archive: Archive, service: Service, code: int | None
+    ) -> None:
+        [first, *_] = run.start().outcomes
+        assert first.operation_id is not None
+        why = None if code is None else failure(code)
+        archive.keep(answer(first.operation_id), why, now=service.clock.now())
+        outcomes = run.finish()
+        assert (outcomes[0].how, outcomes[0].operation_id) == (How.SUBMITTED, first.operation_id)
+        assert service.accepted.total() == 12
+        service.clock.advance(hours=1)
+        again = {None: How.REUSED, 3: How.FAILED, 13: How.SUBMITTED}[code]
+        run.start()
+        assert run.finish()[0].how is again, "a new try does as ever"
+
+    def test_what_runs_for_days_is_still_its_own(self, run: Run, service: Service) -> None:
+        run.start()
+        service.clock.advance(days=4)
+        assert ways(run.finish()) == {How.SUBMITTED}
+        assert service.accepted.total() == 12
+
+    def test_what_the_service_refused_is_not_sent_again(self, run: Run, service: Service) -> None:
+        names = [one.link for one in run.items[:7]]
+        service.script |= {name: [RefusedError("no sound", http_status=400, grpc_code=3)] * 9 for name in names}
+        outcomes = run.finish()
+        assert service.asked == 12
+        assert [one.how for one in outcomes] == [How.REFUSED] * 7 + [How.SUBMITTED] * 5
+        assert "no sound" in str(outcomes[0].error)
+        assert "s3://calls/00.ogg" in str(outcomes[0].error)
+        assert outcomes[0].error is not None
+        assert not outcomes[0].error.retry_can_help
+        run.start()
+        run.finish()
+        assert service.asked == 12 + 7, "a new try sends them again, once"
+
+    def test_what_was_not_taken_for_other_reasons_is_sent_again(self, run: Run, service: Service) -> None:
+        service.script["00"] = [QuotaExceededError("quota", http_status=429), UnreachableError("refused")]
+        assert ways(run.finish()) == {How.SUBMITTED}
+        assert set(service.accepted.values()) == {1}
+
+    @pytest.mark.parametrize("again", [False, True])
+    def test_a_lost_submission_stays_lost(self, run: Run, service: Service, again: bool) -> None:
+        run.policy = {"on_lost_submission": "resubmit" if again else "fail"}
+        service.script["00"] = [lost(), lost()]
+        outcomes = run.finish()
+        assert outcomes[0].how is How.LOST
+        assert service.accepted["00"] == (2 if again else 1)
+        assert ways(outcomes[1:]) == {How.SUBMITTED}
+
+    def test_what_is_deleted_or_replaced_meanwhile_is_handed_on(self, run: Run, service: Service) -> None:
+        ids = [one.operation_id for one in run.start().outcomes]
+        missing = item("01", version=None, error=RecordingError("There is no such object"))
+        run.items = [item("00", version="another"), missing, *run.items[3:]]
+        outcomes = run.finish()
+        assert [one.operation_id for one in outcomes[:2]] == ids[:2]
+        assert outcomes[-1].operation_id == ids[2]
+        assert ways(outcomes) == {How.SUBMITTED}
+        assert service.accepted.total() == 12
+
+    def test_what_is_forgotten_meanwhile_is_not(self, run: Run, archive: Archive, service: Service) -> None:
+        [first, *_] = run.start().outcomes
+        assert first.operation_id is not None
+        archive.keep(answer(first.operation_id), now=service.clock.now())
+        forget(archive, first.operation_id, now=service.clock.now())
+        run.items = run.items[1:]
+        assert len(run.finish()) == 11
+
+    def test_a_damaged_record_of_the_run_is_an_error(self, run: Run, archive: Archive) -> None:
+        run.start()
+        [name] = archive.folder.names("runs")
+        archive.folder.replace(name, b'{"archive_version": 1, "sent": []}')
+        with pytest.raises(ArchiveError, match="damaged"):
+            run.go_on()
+
+
+class TestRefusals:
+    def test_a_429_ends_the_visit_and_its_pause_is_kept_to(self, run: Run, service: Service) -> None:
+        run.policy = {"submits_per_hour": 500}
+        service.script["02"] = [QuotaExceededError("quota", http_status=429, retry_after_s=900.0)]
+        visit = run.start()
+        assert len(visit.outcomes) == 2
+        assert visit.next_at is not None
+        assert visit.next_at - service.clock.now() == timedelta(seconds=900)
+        assert visit.refused_since == service.clock.now()
+        assert ways(run.finish()) == {How.SUBMITTED}
+
+    def test_after_a_429_one_request_finds_out_whether_it_is_over(self, run: Run, service: Service) -> None:
+        run.policy = {"side_by_side": 8, "submits_per_hour": 500}
+        for one in run.items:
+            service.script[one.link] = [QuotaExceededError("quota", http_status=429)] * 20
+        run.start()
+        asked = service.asked
+        assert asked <= 8
+        run.go_on()
+        assert service.asked == asked + 1
+
+    def test_a_quota_that_stays_used_up_is_raised_after_two_hours_of_visits(self, run: Run, service: Service) -> None:
+        run.policy = {"submits_per_hour": 500}
+        for one in run.items[5:]:
+            service.script[one.link] = [QuotaExceededError("quota", http_status=429)] * 999
+        began = service.clock.now()
+        with pytest.raises(QuotaExceededError):
+            run.finish()
+        assert service.clock.now() - began == timedelta(hours=2)
+
+    def test_waiting_for_the_own_quota_is_no_refusal(self, run: Run, service: Service) -> None:
+        run.policy = {"submits_per_hour": 1}
+        service.script["02"] = [QuotaExceededError("quota", http_status=429)]
+        run.items = run.items[:3]
+        assert ways(run.finish()) == {How.SUBMITTED}
+        assert run.began_at is not None
+        assert service.clock.now() - run.began_at < timedelta(hours=2, minutes=2)
+
+    def test_trouble_is_sat_out_in_place(self, run: Run, service: Service) -> None:
+        run.items = run.items[:1]
+        service.script["00"] = [UnreachableError("connection refused")] * 9
+        with pytest.raises(UnreachableError):
+            run.start()
+        assert sum(service.clock.slept_s) == pytest.approx(70)
+
+
+class TestBudget:
+    def test_only_the_first_visit_looks_at_all_of_them(self, run: Run) -> None:
+        looked_at: list[str] = []
+
+        def prepare(one: ToSubmit) -> ToSubmit:
+            looked_at.append(one.link)
+            return one
+
+        run.policy = {"prepare": prepare}
+        run.start()
+        assert len(looked_at) == 12
+        run.go_on()
+        assert sorted(looked_at[12:]) == ["05", "06", "07", "08", "09"]
+
+    def test_more_than_the_limit_is_refused_before_anything_is_sent(self, run: Run, service: Service) -> None:
+        run.policy = {"max_billed_seconds": 12 * 60 - 1}
+        with pytest.raises(BudgetExceededError, match="720 seconds"):
+            run.start()
+        assert service.asked == 0
+
+    def test_what_comes_meanwhile_is_sent_within_the_limit_only(self, run: Run, service: Service) -> None:
+        run.policy = {"max_billed_seconds": 13 * 60}
+        run.start()
+        run.items = items(15)
+        outcomes = run.finish()
+        assert [one.how for one in outcomes] == [How.SUBMITTED] * 13 + [How.REFUSED] * 2
+        assert isinstance(outcomes[-1].error, BudgetExceededError)
+        assert service.accepted.total() == 13
+
+    def test_what_was_lost_may_have_been_billed(self, run: Run, service: Service) -> None:
+        run.policy = {"max_billed_seconds": 12 * 60}
+        service.script["00"] = [lost()]
+        run.start()
+        run.items = items(13)
+        outcomes = run.finish()
+        assert isinstance(outcomes[-1].error, BudgetExceededError)
+        assert service.accepted.total() == 12
+
+    def test_what_an_earlier_try_sent_does_not_count(self, run: Run, service: Service) -> None:
+        run.policy = {"max_billed_seconds": 12 * 60}
+        run.start()
+        service.clock.advance(hours=1)
+        run.items = items(17)
+        run.start()
+        assert len(run.finish()) == 17
