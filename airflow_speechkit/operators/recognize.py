@@ -10,7 +10,7 @@ from airflow_speechkit.errors import NotFinishedError, SettingsError
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -75,7 +75,7 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
         :raises NotFinishedError: `timeout` is over
         :raises AirflowSkipException: there is nothing to hand on
         """
-        return self._run(context)
+        return self._run(context, {})
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None, **times: float) -> Any:
         """Go on after the deferral.
@@ -89,17 +89,17 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
         event = event if isinstance(event, dict) else {"state": "timeout"}
         if (error := event_error(event)) is not None:
             raise error
-        return self._run(context, gone=event.get("gone", ()), **known_times(context, times))
+        return self._run(context, known_times(context, times), gone=event.get("gone", ()))
 
     def on_kill(self) -> None:
         """Cancel what is left, where that was asked for and the task is really over."""
         if self.cancel_on_kill and self._waiting is not None:
             self._waiting.cancel_if_over(self._task_instance)
 
-    def _run(self, context: Context, *, gone: Collection[str] = (), **times: float) -> Any:
+    def _run(self, context: Context, times: Mapping[str, float], *, gone: Collection[str] = ()) -> Any:
         self._task_instance = context.get("ti")
         while True:
-            with self.visit(context, **times) as visit:
+            with self.visit(context, times) as visit:
                 targets = self._targets(visit, gone)
                 if not targets and visit.next_at is None:
                     return self._hand_on(visit, gone)

@@ -219,7 +219,7 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         :raises AirflowFailException: without an archive, a request may have been taken: a retry could pay again
         :raises AirflowSkipException: a prefix or glob stands for no recording, and `on_empty` is ``skip``
         """
-        return self._make_visit(context)
+        return self._make_visit(context, {})
 
     def execute_complete(self, context: Context, event: Any = None, **times: float) -> Any:
         """Go on after the deferral: submit what the quota allows now.
@@ -229,10 +229,10 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         """
         from airflow_speechkit.operators.visit import known_times
 
-        return self._make_visit(context, **known_times(context, times))
+        return self._make_visit(context, known_times(context, times))
 
-    def _make_visit(self, context: Context, **times: float) -> Any:
-        with self.visit(context, waits=not self.deferrable, **times) as visit:
+    def _make_visit(self, context: Context, times: Mapping[str, float]) -> Any:
+        with self.visit(context, times, waits=not self.deferrable) as visit:
             return self.go_on(visit)
 
     def go_on(self, visit: SubmitVisit) -> Any:
@@ -250,21 +250,13 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         )
 
     @contextmanager
-    def visit(
-        self,
-        context: Context,
-        *,
-        waits: bool = False,
-        began_at: float | None = None,
-        refused_since: float | None = None,
-    ) -> Iterator[SubmitVisit]:
+    def visit(self, context: Context, times: Mapping[str, float], *, waits: bool = False) -> Iterator[SubmitVisit]:
         """Find the recordings, and submit what the quota allows now.
 
         What was sent before is found in the archive, so any visit can be the last one that its process lives to see.
 
+        :param times: those of the visit before; empty for the first one of a try
         :param waits: wait for the quota until all are submitted
-        :param began_at: when the first visit of this try began, as the visit before has it in its `times`
-        :param refused_since: since when the service has taken nothing, likewise
         :raises SpeechKitError: nothing more can be sent
         """
         from airflow_speechkit.archive.batch import OnFailure
@@ -276,6 +268,7 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         from airflow_speechkit.recordings.cost import price_note
 
         now = time.time()
+        began_at = times.get("began_at")
         self._check_keywords()
         with SpeechKitHook(self.speechkit_conn_id) as hook:
             policy = self._policy(hook)
@@ -303,7 +296,7 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
                     ask=lambda operation_id: still_known(hook, operation_id),
                     price_note=lambda settings: price_note(settings.model),
                     since=_time(began_at),
-                    refused_since=_time(refused_since),
+                    refused_since=_time(times.get("refused_since")),
                 )
                 yield SubmitVisit(
                     hook=hook,

@@ -281,13 +281,13 @@ def test_under_dag_test_which_keeps_nothing_but_the_event_a_visit_goes_on_too(
 def test_an_operator_built_on_it_decides_itself_what_to_do_between_visits(desk: Desk, clock: Any) -> None:
     recordings = put(desk, 15)
     operator = SpeechKitSubmitOperator(task_id="submit", audio=recordings, language="en-US", submits_per_hour=OWN_QUOTA)
-    with operator.visit({}) as visit:
+    with operator.visit({}, {}) as visit:
         assert visit.left == 5
         assert visit.next_at is not None
         assert [one.how for one in visit.outcomes] == [How.SUBMITTED] * 10
         assert all(visit.archive.submission(one.operation_id or "") for one in visit.outcomes)
     clock.shift(HOUR_S)
-    with operator.visit({}, **visit.times) as visit:
+    with operator.visit({}, visit.times) as visit:
         assert visit.left == 0
         assert visit.next_at is None
         assert len(visit.hand_on()) == 15
