@@ -61,7 +61,8 @@ class RateLimiter:
         self.limit = limit
         self.window_s = window_s
         self._burst_share = burst_share
-        self._share, self._share_at = share, 0.0
+        #: The part of the limit that may be used at `_share_at`, and at the last refill.
+        self._share, self._share_at, self._share_now = share, 0.0, share
         self._sent: deque[float] = deque()
         self._spent_before = spent_before
         self._tokens = math.inf
@@ -101,17 +102,17 @@ class RateLimiter:
     def rate(self, now: float) -> float:
         """Return the requests a second that can be kept up at present."""
         self._refill(now)
-        return self.limit * self._share_now(now) / self.window_s
+        return self.limit * self._share_now / self.window_s
 
     def available(self, now: float) -> float:
         """Return how many requests may go out at once."""
         self._refill(now)
-        return max(min(self._tokens, self._room(now)), 0.0)
+        return max(min(self._tokens, self._room), 0.0)
 
     def left(self, now: float) -> int:
         """Return how many requests the window that ends now still has."""
         self._refill(now)
-        return int(max(self._room(now), 0.0))
+        return max(self._room, 0)
 
     def wait_s(self, now: float, *, reserved: bool = False) -> float:
         """Return how many seconds to wait before the next request may go out: 0 if it may go now.
@@ -119,16 +120,15 @@ class RateLimiter:
         :param reserved: whether it may take from what is kept for those who have asked least
         """
         self._refill(now)
-        at = max(self._paused_until, self._last + self._gap_s(now))
-        burst, needed = self._burst(now), 1.0
-        if not reserved and self._burst_share < 1.0:
-            # Of a small burst there is nothing to keep.
-            needed = min(1.0 + burst * RESERVED_SHARE, burst)
-        expires_at = self._sent[0] + self._window(now) if self._sent else math.inf
-        if self._room(now) < 1.0:
+        # Of a small burst there is nothing to keep.
+        is_kept = not reserved and self._burst_share < 1.0
+        needed = min(1.0 + self._burst * RESERVED_SHARE, self._burst) if is_kept else 1.0
+        at = max(self._paused_until, self._last + min(BURST_GAP_S, 0.5 * self._window_now_s / self._allowed))
+        expires_at = self._sent[0] + self._window_now_s if self._sent else math.inf
+        if self._room < 1:
             at = max(at, min(expires_at, self._grown_at(now)))
         elif self._tokens < needed - 1e-9:
-            flow = self._flow(now)
+            flow = self._flow
             at = max(at, min(expires_at, now + (needed - self._tokens) / flow if flow > 0.0 else math.inf))
         return max(at - now, 0.0)
 
@@ -154,7 +154,7 @@ class RateLimiter:
         """
         self._refill(now)
         if now >= self._paused_until:
-            self._share, self._share_at = max(self._share_now(now) * _DECREASE, _SMALLEST_SHARE), now
+            self._share, self._share_at = max(self._share_now * _DECREASE, _SMALLEST_SHARE), now
             self._refusals += 1
             pause_s = min(REFUSED_RETRY.pause_s(self._refusals), 10.0 * self.window_s)
             self._paused_until = now + pause_s
@@ -162,49 +162,51 @@ class RateLimiter:
         self._paused_until = max(self._paused_until, now + (retry_after_s or 0.0))
         return self._paused_until - now
 
-    def _share_now(self, now: float) -> float:
-        return min(self._share + max(now - self._share_at, 0.0) / _RECOVERY_S, 1.0)
+    @property
+    def _allowed(self) -> float:
+        return max(self.limit * self._share_now, 1.0)
 
-    def _allowed(self, now: float) -> float:
-        return max(self.limit * self._share_now(now), 1.0)
+    @property
+    def _window_now_s(self) -> float:
+        """The window; where less than one request is allowed in it, one in a longer window."""
+        return self.window_s / min(self.limit * self._share_now, 1.0)
 
-    def _window(self, now: float) -> float:
-        """Return the window; where less than one request is allowed in it, one in a longer window."""
-        return self.window_s / min(self.limit * self._share_now(now), 1.0)
+    @property
+    def _burst(self) -> float:
+        return max(self._allowed * self._burst_share, 1.0)
 
-    def _burst(self, now: float) -> float:
-        return max(self._allowed(now) * self._burst_share, 1.0)
+    @property
+    def _flow(self) -> float:
+        return (self._allowed - self._burst) / self._window_now_s
 
-    def _flow(self, now: float) -> float:
-        return (self._allowed(now) - self._burst(now)) / self._window(now)
-
-    def _gap_s(self, now: float) -> float:
-        return min(BURST_GAP_S, 0.5 * self._window(now) / self._allowed(now))
-
-    def _room(self, now: float) -> float:
-        return math.floor(self._allowed(now) + 1e-9) - len(self._sent)
+    @property
+    def _room(self) -> int:
+        return math.floor(self._allowed + 1e-9) - len(self._sent)
 
     def _grown_at(self, now: float) -> float:
         """Return when there is room for one more because the limit has grown."""
         share = (len(self._sent) + 1) / self.limit
-        return now + (share - self._share_now(now)) * _RECOVERY_S if share <= 1.0 else math.inf
+        return now + (share - self._share_now) * _RECOVERY_S if share <= 1.0 else math.inf
 
     def _refill(self, now: float) -> None:
         if self._tokens_at is None:
             self._begin(now)
         assert self._tokens_at is not None  # noqa: S101
-        window_s, expired = self._window(now), 0
-        while self._sent and self._sent[0] <= now - window_s:
+        self._share_now = min(self._share + max(now - self._share_at, 0.0) / _RECOVERY_S, 1.0)
+        expired_at, expired = now - self._window_now_s, 0
+        while self._sent and self._sent[0] <= expired_at:
             self._sent.popleft()
             expired += 1
-        burst = self._burst(now)
-        more = expired + self._flow(now) * max(now - self._tokens_at, 0.0)
-        # Where all may go out at once there is nothing to pace.
-        self._tokens = min(self._tokens + more, burst) if self._burst_share < 1.0 else burst
+        # Where all may go out at once there is nothing to pace; and a pause is followed by no burst.
+        if self._burst_share >= 1.0:
+            self._tokens = self._burst
+        elif self._tokens_at >= self._paused_until:
+            more = expired + self._flow * max(now - self._tokens_at, 0.0)
+            self._tokens = min(self._tokens + more, self._burst)
         self._tokens_at = now
 
     def _begin(self, now: float) -> None:
         self._tokens_at = self._share_at = now
         number, self._spent_before = self._spent_before, 0
         self._sent.extend(now - self.window_s + self.window_s * (i + 1) / number for i in range(number))
-        self._tokens = min(self._burst(now), max(self._room(now), 0.0))
+        self._tokens = min(self._burst, max(self._room, 0))

@@ -217,12 +217,17 @@ class TestA429:
         assert limiter.refused(1.0, 1800.0) == 1800.0, "also of what was under way"
         assert limiter.wait_s(1.0, reserved=True) == 1800.0
 
-    def test_is_followed_by_no_burst(self) -> None:
+    @pytest.mark.parametrize("looks", [1, 100])
+    def test_is_followed_by_one_request_and_not_by_a_burst(self, looks: int) -> None:
         limiter = RateLimiter.for_checks("v2")
         limiter.wait_s(0.0)
-        now = HOUR_S + limiter.refused(HOUR_S)
-        sent = list(demand(limiter, now, now + 60.0))
-        assert 1 <= len(sent) <= 60
+        pause_s = limiter.refused(HOUR_S)
+        for look in range(looks):
+            assert limiter.wait_s(HOUR_S + pause_s * look / looks) > 0.0
+        now = HOUR_S + pause_s
+        sent = list(demand(limiter, now, now + 60.0, reserved=True))
+        assert most_within(sent, 2.0) == 1
+        assert len(sent) > 5
 
     def test_after_a_burst_does_not_stop_the_checks_until_the_burst_has_left_the_window(self) -> None:
         limiter = RateLimiter.for_checks("v2")
