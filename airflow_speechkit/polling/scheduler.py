@@ -11,7 +11,7 @@ The asyncio poller and the benchmark's virtual time drive the same object::
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: A few operations are planned anew so often, in seconds: what was learned moves what is already planned.
 _REPLAN_EVERY_S = 0.2
+#: Operations that are due and planned anew in one go: others share the event loop.
+_DROPPED_AT_ONCE = 100
 #: No running operation is older, whatever the service says, in seconds.
 _OLDEST_S = 7 * 24 * 3600.0
 #: An operation counts as one that takes at least this long, in seconds, when the load of all is added up.
@@ -73,11 +75,12 @@ class Scheduler:
     def __init__(self, limiter: RateLimiter, models: dict[DurationKind, DurationModel] | None = None) -> None:
         self.limiter = limiter
         self.models = {} if models is None else models
-        self.pending: dict[str, PendingOperation] = {}
+        self.pending: OrderedDict[str, PendingOperation] = OrderedDict()
         self.ahead_s = 0.0
         self._queue = FairQueue()
         self._tasks: dict[Hashable, int] = {}
-        self._round: deque[str] = deque()
+        #: How many operations something was learned about since they were planned: the first of `pending`.
+        self._misplanned = 0
         self._replanned_at = -math.inf
         self._breaker = CircuitBreaker()
         self._load = 0.0
@@ -97,7 +100,6 @@ class Scheduler:
         if not self.pending:
             self._breaker.succeeded()
         self.pending[target.operation_id] = operation = PendingOperation(task, target, now)
-        self._round.append(target.operation_id)
         if operation.is_learned:
             self._arrivals.add(now, operation.age_s(now, now + self.ahead_s))
         self._plan(operation, now)
@@ -111,6 +113,12 @@ class Scheduler:
         operation.remove(task)
         if not operation.targets:
             self._drop(operation_id)
+        elif operation.entry:
+            # Its place in the queue was that task's.
+            self._put(
+                operation,
+                operation.due if operation.streak.failures else self._due_at(operation, now, self._check_plan(now)),
+            )
 
     def forget(self, operation_id: str, now: float) -> None:
         """Stop to wait for an operation, whoever does."""
@@ -124,24 +132,27 @@ class Scheduler:
 
     def turn(self, now: float) -> Turn:
         """Return the operation to ask for now, which then counts as asked; or how long there is nothing to do."""
-        self._replan_some(now)
-        while (operation := self._queue.first(now)) is not None:
-            wait_s = self._breaker.open_until - now
-            if wait_s <= 0.0:
-                reserved = self._queue.has_asked_least(operation.task, now)
-                wait_s = self.limiter.wait_s(now, reserved=reserved)
-            if wait_s > 0.0:
-                return Turn(None, wait_s)
-            if not operation.streak.failures and self._due_at(operation, now) > now + 1.0:
-                # What was learned since it was planned says: later.
-                self._plan(self._queue.drop_first(), now)
-                continue
-            self._queue.pop(now)
-            operation.is_being_asked, operation.asked_at = True, now
-            self.limiter.spend(now)
-            self._breaker.request(now)
-            return Turn(operation.target.operation_id, 0.0)
-        return Turn(None, self._queue.next_due() - now)
+        wait_s = self._replan_some(now)
+        plan = self._check_plan(now)
+        for _ in range(_DROPPED_AT_ONCE):
+            operation = self._queue.first(now)
+            if operation is None:
+                return Turn(None, min(self._queue.next_due() - now, wait_s))
+            is_reserved = self._queue.has_asked_least(operation.task, now)
+            blocked_s = max(self._breaker.open_until - now, self.limiter.wait_s(now, reserved=is_reserved))
+            if blocked_s > 0.0:
+                # Whoever is due meanwhile may be allowed to ask sooner.
+                return Turn(None, min(blocked_s, self._queue.next_due() - now, wait_s))
+            if operation.streak.failures or not self._is_misplanned(operation, now, plan):
+                self._queue.pop(now)
+                operation.is_being_asked, operation.asked_at = True, now
+                self.limiter.spend(now)
+                self._breaker.request(now)
+                return Turn(operation.target.operation_id, 0.0)
+            # What was learned since it was planned says: later.
+            self._queue.drop_first()
+            self._plan(operation, now, plan)
+        return Turn(None, 0.0)
 
     def put_back(self, operation_id: str, now: float) -> None:
         """Ask for it as soon as may be: nothing was sent, or nothing came of it."""
@@ -165,6 +176,7 @@ class Scheduler:
             operation.created_at = min(max(created_at, now + self.ahead_s - _OLDEST_S), now + self.ahead_s)
         operation.asked_age_s = operation.age_s(now, now + self.ahead_s)
         self._model(operation).still_running(operation.documented_s, max(operation.asked_age_s, 1.0))
+        self._misplanned = len(self.pending)
         operation.is_being_asked = False
         operation.streak.clear()
         self._plan(operation, now)
@@ -269,6 +281,7 @@ class Scheduler:
         operation = self.pending.pop(operation_id)
         self._load -= operation.load
         self._queue.remove(operation)
+        self._misplanned = len(self.pending)
 
     def _model(self, operation: PendingOperation) -> DurationModel:
         model = self.models.get(operation.kind)
@@ -278,10 +291,10 @@ class Scheduler:
 
     def _check_plan(self, now: float) -> CheckPlan:
         load = max(self._load, self._arrivals.per_second(now), 1e-9)
-        checks = self.limiter.rate(now) / load + min(self.limiter.available(now) / len(self.pending), 1.0)
-        return CheckPlan.for_checks(checks)
+        at_once = min(self.limiter.available(now) / max(len(self.pending), 1), 1.0)
+        return CheckPlan.for_checks(self.limiter.rate(now) / load + at_once)
 
-    def _due_at(self, operation: PendingOperation, now: float) -> float:
+    def _due_at(self, operation: PendingOperation, now: float, plan: CheckPlan) -> float:
         age_s = operation.age_s(now, now + self.ahead_s)
         # The time of day may have been set back.
         operation.asked_age_s = min(operation.asked_age_s, age_s)
@@ -289,35 +302,39 @@ class Scheduler:
             return now
         next_age_s = operation.next_interval_age_s()
         if operation.is_learned:
-            plan = self._check_plan(now)
             learned_s = plan.next_age_s(self._model(operation), operation.documented_s, operation.asked_age_s)
             next_age_s = min(next_age_s, learned_s)
         return now + next_age_s - age_s
 
-    def _plan(self, operation: PendingOperation, now: float) -> None:
+    def _plan(self, operation: PendingOperation, now: float, plan: CheckPlan | None = None) -> None:
         load = 0.0
         if operation.is_learned:
             takes_s = self._model(operation).ratio * operation.documented_s
             load = 1.0 / max(takes_s, operation.age_s(now, now + self.ahead_s), _SHORTEST_LOAD_S)
         self._load += load - operation.load
         operation.load = load
-        self._put(operation, self._due_at(operation, now))
+        self._put(operation, self._due_at(operation, now, plan or self._check_plan(now)))
+
+    def _is_misplanned(self, operation: PendingOperation, now: float, plan: CheckPlan) -> bool:
+        """Whether it would be planned for another time now; a few hundredths of its age don't matter."""
+        due, age_s = self._due_at(operation, now, plan), operation.age_s(now, now + self.ahead_s)
+        return abs(max(due, now) - max(operation.due, now)) > max(0.03 * age_s, 1.0)
 
     def _put(self, operation: PendingOperation, due: float) -> None:
         operation.due = due
         self._queue.put(operation)
 
-    def _replan_some(self, now: float) -> None:
-        if now - self._replanned_at < _REPLAN_EVERY_S:
-            return
-        self._replanned_at = now
-        for _ in range(min(4 + len(self.pending) // 50, len(self._round))):
-            operation_id = self._round.popleft()
-            operation = self.pending.get(operation_id)
-            if operation is None:
-                continue
-            self._round.append(operation_id)
-            if operation.is_being_asked or operation.streak.failures or operation.due <= now:
-                continue
-            if abs(self._due_at(operation, now) - operation.due) > 1.0:
-                self._plan(operation, now)
+    def _replan_some(self, now: float) -> float:
+        """Plan a few operations anew where something was learned; return when to go on with the others, in seconds."""
+        if self._misplanned and now - self._replanned_at >= _REPLAN_EVERY_S:
+            self._replanned_at, plan = now, self._check_plan(now)
+            for _ in range(min(4 + len(self.pending) // 50, self._misplanned)):
+                operation_id = next(iter(self.pending))
+                self.pending.move_to_end(operation_id)
+                self._misplanned -= 1
+                operation = self.pending[operation_id]
+                if operation.is_being_asked or operation.streak.failures or operation.due <= now:
+                    continue
+                if self._is_misplanned(operation, now, plan):
+                    self._plan(operation, now, plan)
+        return _REPLAN_EVERY_S if self._misplanned else math.inf
