@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Hashable, Iterable
 
     from airflow_speechkit.polling.rate_limit import RateLimiter
+    from airflow_speechkit.polling.schedule import DurationKind, DurationModel
 
 log = logging.getLogger(__name__)
 
@@ -43,33 +45,31 @@ AT_ONCE = 8
 LARGE_ANSWER = 64 * 1024
 #: Each task's log gets a line about its wait this often at most, in seconds.
 LOG_EVERY_S = 300.0
+#: A request that goes out later than this part of the window after it was spent is spent again.
+_LATE_SHARE = 0.05
 #: Operations of one list that are taken in before the event loop gets its turn.
 _ADDED_AT_ONCE = 100
 
 _pollers: dict[tuple[asyncio.AbstractEventLoop, Hashable], Poller] = {}
+#: What was spent and learned outlives its loop: `dag.test` runs each trigger in a loop of its own.
+_known: dict[Hashable, tuple[RateLimiter, dict[DurationKind, DurationModel]]] = {}
 
 
 def shared_poller(key: Hashable, open_check: OpenCheck, limiter: RateLimiter, *, stats: Stats | None = None) -> Poller:
     """Return the poller of this connection in the running event loop.
 
-    What it has spent and learned outlives its loop: `dag.test` runs each trigger in a loop of its own.
-
     :param key: the connection, and whatever else makes a difference to the client
     :param open_check: opens a client, yields its check; used by the first, and again where its key was refused
-    :param limiter: used by the first, and again once the connection's limits have changed
+    :param limiter: used by the first; those after it only set another limit, where the connection has another one now
     :param stats: where the metrics go
     """
-    loop = asyncio.get_running_loop()
-    poller = _pollers.get((loop, key))
-    if poller is None:
-        before = None
-        for loop_key in [loop_key for loop_key in _pollers if loop_key[0].is_closed()]:
-            closed = _pollers.pop(loop_key)
-            before = closed if closed.key == key else before
-        poller = _pollers[loop, key] = Poller(key, open_check, limiter, stats)
-        if before is not None:
-            poller.take_over(before)
-    poller.limit_by(limiter)
+    for loop_key in [loop_key for loop_key in _pollers if loop_key[0].is_closed()]:
+        del _pollers[loop_key]
+    loop_key = asyncio.get_running_loop(), key
+    if loop_key not in _pollers:
+        _pollers[loop_key] = Poller(key, open_check, *_known.setdefault(key, (limiter, {})), stats)
+    poller = _pollers[loop_key]
+    poller.scheduler.limiter.limit = limiter.limit
     return poller
 
 
@@ -79,12 +79,20 @@ class Poller:
     :param key: what it is shared by
     :param open_check: opens the client when the first task waits; closed after the last has left
     :param limiter: of the connection
+    :param models: what is known about how long operations take
     :param stats: where the metrics go
     """
 
-    def __init__(self, key: Hashable, open_check: OpenCheck, limiter: RateLimiter, stats: Stats | None = None) -> None:
+    def __init__(
+        self,
+        key: Hashable,
+        open_check: OpenCheck,
+        limiter: RateLimiter,
+        models: dict[DurationKind, DurationModel],
+        stats: Stats | None = None,
+    ) -> None:
         self.key = key
-        self.scheduler = Scheduler(limiter)
+        self.scheduler = Scheduler(limiter, models)
         self._stats = stats
         self._gauges = Gauges(stats, key)
         self._client = RenewedClient(open_check)
@@ -96,16 +104,6 @@ class Poller:
         self._checks = 0
         self._waiting_to_send = 0
         self._sending = asyncio.Lock()
-
-    def take_over(self, before: Poller) -> None:
-        """Go on with what another poller has spent and learned."""
-        self.scheduler = Scheduler(before.scheduler.limiter, before.scheduler.models)
-
-    def limit_by(self, limiter: RateLimiter) -> None:
-        """Use a limiter from now on, if its limits differ from those there are and nobody waits."""
-        known = self.scheduler.limiter
-        if not self._subscriptions and (limiter.limit, limiter.window_s) != (known.limit, known.window_s):
-            self.scheduler = Scheduler(limiter, self.scheduler.models)
 
     async def request_allowed(self) -> None:
         """Wait until the limiter lets one more request to the operations host out, and spend it.
@@ -238,10 +236,14 @@ class Poller:
 
     async def _check(self, operation_id: str, place: Place) -> None:
         # The first request was spent with its turn. Another one goes out where a token was refused.
-        spent = iter((True,))
+        spent_at = self._now()
 
         async def allowed() -> None:
-            if not next(spent, False):
+            nonlocal spent_at
+            # Those that had to wait for a token would all go out at once.
+            is_late = self._now() - spent_at > min(_LATE_SHARE * self.scheduler.limiter.window_s, 2.0)
+            spent_at = -math.inf
+            if is_late:
                 await self.request_allowed()
 
         try:

@@ -22,9 +22,9 @@ Answering = Callable[[str], Awaitable[Operation]]
 
 
 def operation(
-    name: str, state: OperationState = OperationState.DONE, raw: bytes = b"{}", took_s: float = 5.0
+    name: str, state: OperationState = OperationState.DONE, raw: bytes = b"{}", took_s: float = 995.0
 ) -> Operation:
-    created = datetime.now(UTC) - timedelta(seconds=10.0)
+    created = datetime.now(UTC) - timedelta(seconds=1000.0)
     return Operation(
         id=name,
         state=state,

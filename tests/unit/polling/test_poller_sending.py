@@ -7,108 +7,111 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
-from airflow_speechkit.polling.budget import CheckBudget, Limit
-from airflow_speechkit.polling.waiting import Finished, Waiting
-
 from airflow_speechkit.api.operation import Operation
-from airflow_speechkit.errors import (
-    AuthenticationError,
-    ConnectionSettingsError,
-    UnreachableError,
-)
-from airflow_speechkit.polling import outage, registry
+from airflow_speechkit.errors import AuthenticationError, ConnectionSettingsError, UnreachableError
 from airflow_speechkit.polling.client import Allowed, Check
-from airflow_speechkit.polling.poller import shared_poller
+from airflow_speechkit.polling.poller import AT_ONCE, Poller, shared_poller
+from airflow_speechkit.polling.rate_limit import RateLimiter
+from airflow_speechkit.polling.target import PollOutcome, PollTarget
+from tests.unit.polling.in_virtual_time import in_virtual_time
 from tests.unit.polling.pollers import (
     Client,
     Written,
-    budget,
     collect,
     done,
     never,
     operation,
     overdue,
+    plenty,
 )
 
 
-def stretch(requests: int, seconds: float) -> CheckBudget:
-    return CheckBudget((Limit(requests, seconds),))
+class Sent:
+    """When requests went out."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def now(self) -> None:
+        self.at.append(asyncio.get_running_loop().time())
+
+    def most_within(self, seconds: float) -> int:
+        return max(sum(first <= at < first + seconds for at in self.at) for first in self.at)
 
 
-def most_within(sent: list[float], seconds: float) -> int:
-    return max(sum(1 for at in sent if first <= at < first + seconds) for first in sent)
+def left(subject: Poller) -> int:
+    return subject.scheduler.limiter.left(asyncio.get_running_loop().time())
 
 
-async def test_a_request_is_allowed_within_the_budget_though_nobody_waits(key: str) -> None:
-    sent = []
-    started = time.monotonic()
+@in_virtual_time
+async def test_a_request_is_allowed_within_the_limit_though_nobody_waits(key: str) -> None:
+    sent = Sent()
     for _ in range(7):
         # Each task that was ended asks for its own.
-        await shared_poller(key, Client(done).open, stretch(3, 0.3)).request_allowed()
-        sent.append(time.monotonic())
-    assert most_within(sent, 0.3) <= 3
-    assert sent[-1] - started < 2.0
-    subject = shared_poller(key, Client(done).open, stretch(3, 0.3))
-    async with subject.waiting(overdue("a")):
-        assert subject.dispatcher.budget.left(time.monotonic()) < 3, "the same budget"
+        await shared_poller(key, Client(done).open, RateLimiter(3, 100.0)).request_allowed()
+        sent.now()
+    assert sent.most_within(100.0) == 3
+    assert sent.at[-1] - sent.at[0] < 210.0
+    subject = shared_poller(key, Client(done).open, RateLimiter(3, 100.0))
+    async with subject.subscribed(overdue("a")):
+        assert left(subject) < 3, "the same limiter"
 
 
+@in_virtual_time
 async def test_a_new_triggerers_first_cancels_leave_what_its_predecessor_spent(key: str) -> None:
-    subject = shared_poller(key, Client(done).open, CheckBudget.of("v2"))
+    subject = shared_poller(key, Client(done).open, RateLimiter.for_checks("v2"))
     await subject.request_allowed()
-    assert registry.dispatcher_of(asyncio.get_running_loop(), key, subject).budget.left(time.monotonic()) <= 200
+    assert left(subject) <= 200
 
 
-async def test_requests_beside_the_checks_share_the_budget_and_come_first(key: str) -> None:
-    sent: list[float] = []
+@in_virtual_time
+async def test_requests_beside_the_checks_share_the_limit_and_come_first(key: str) -> None:
+    sent = Sent()
 
     async def answer(name: str) -> Operation:
-        sent.append(time.monotonic())
+        sent.now()
         return await never(name)
 
-    subject = shared_poller(key, Client(answer).open, stretch(5, 0.5))
-    started = time.monotonic()
-    async with subject.waiting(overdue(*map(str, range(100)), interval_s=1.0)):
-        await asyncio.sleep(0.1)
-        for _ in range(6):
+    subject = shared_poller(key, Client(answer).open, RateLimiter(5, 100.0))
+    async with subject.subscribed(overdue(*map(str, range(100)), interval_s=1.0)):
+        await asyncio.sleep(250.0)
+        started = asyncio.get_running_loop().time()
+        for _ in range(10):
             await subject.request_allowed()
-            sent.append(time.monotonic())
-        allowed_by = time.monotonic() - started
-        await asyncio.sleep(0.6)
-    assert most_within(sent, 0.45) <= 5
-    assert allowed_by < 1.5
-    assert len(sent) > 11
+            sent.now()
+        assert asyncio.get_running_loop().time() - started <= 210.0
+        await asyncio.sleep(300.0)
+    assert sent.most_within(100.0) == 5
+    assert len(sent.at) >= 36, "and the checks go on"
 
 
+@in_virtual_time
 async def test_checks_that_had_to_wait_for_a_token_do_not_go_out_together(key: str) -> None:
-    sent: list[float] = []
-    token = asyncio.Event()
+    sent, token = Sent(), asyncio.Event()
 
     @asynccontextmanager
     async def open_check() -> AsyncIterator[Check]:
         async def check(name: str, allowed: Allowed) -> Operation:
             await token.wait()
             await allowed()
-            sent.append(time.monotonic())
+            sent.now()
             return await never(name)
 
         yield check
 
-    subject = shared_poller(key, open_check, stretch(4, 0.4))
-    async with subject.waiting(overdue(*map(str, range(50)), interval_s=1.0)):
-        await asyncio.sleep(1.0)
-        token.set()
-        await asyncio.sleep(0.8)
-        # A renewal, in the middle.
-        token.clear()
-        await asyncio.sleep(1.0)
-        token.set()
-        await asyncio.sleep(0.8)
-    assert len(sent) >= 16
-    assert most_within(sent, 0.35) <= 4
+    subject = shared_poller(key, open_check, RateLimiter.for_checks("v3"))
+    async with subject.subscribed(overdue(*map(str, range(50)), interval_s=1.0)):
+        for _ in range(3):
+            # The first one, or a renewal in the middle.
+            token.clear()
+            await asyncio.sleep(5.0)
+            token.set()
+            await asyncio.sleep(10.0)
+    assert sent.most_within(1.0) <= 4
+    assert len(sent.at) > 80
 
 
+@in_virtual_time
 async def test_a_check_that_sends_twice_has_spent_two(key: str) -> None:
     @asynccontextmanager
     async def open_check() -> AsyncIterator[Check]:
@@ -119,37 +122,27 @@ async def test_a_check_that_sends_twice_has_spent_two(key: str) -> None:
 
         yield check
 
-    subject = shared_poller(key, open_check, stretch(100, 3600.0))
+    subject = shared_poller(key, open_check, RateLimiter(100, 3600.0))
     await collect(subject, overdue("a"))
-    assert subject.dispatcher.budget.left(time.monotonic()) == 98
+    assert left(subject) == 98
 
 
-async def test_a_check_that_never_sends_has_spent_nothing(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outage, "_FIRST_BACKOFF_S", 0.01)
-    tries = 0
+@in_virtual_time
+async def test_no_more_are_under_way_than_there_are_places(key: str) -> None:
+    async def slow(name: str) -> Operation:
+        await asyncio.sleep(10.0)
+        return operation(name)
 
-    @asynccontextmanager
-    async def open_check() -> AsyncIterator[Check]:
-        async def check(name: str, allowed: Allowed) -> Operation:
-            nonlocal tries
-            tries += 1
-            if tries < 4:
-                raise UnreachableError("No token")
-            await allowed()
-            return operation(name)
-
-        yield check
-
-    subject = shared_poller(key, open_check, stretch(100, 3600.0))
-    await collect(subject, overdue("a"))
-    assert subject.dispatcher.budget.left(time.monotonic()) == 99
+    client = Client(slow)
+    await collect(shared_poller(key, client.open, plenty()), overdue(*map(str, range(60))))
+    assert client.most_under_way == AT_ONCE
 
 
 # a replaced key
 
 
-async def test_a_replaced_key_is_picked_up_while_somebody_waits(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outage, "_FIRST_BACKOFF_S", 0.02)
+@in_virtual_time
+async def test_a_replaced_key_is_picked_up_while_somebody_waits(key: str) -> None:
     keys, closed = ["old", "old", "new"], []
     opened: list[str] = []
 
@@ -159,7 +152,7 @@ async def test_a_replaced_key_is_picked_up_while_somebody_waits(key: str, monkey
         opened.append(mine)
 
         async def check(name: str, allowed: Allowed) -> Operation:
-            assert mine not in closed or mine == "old"
+            assert mine not in closed
             await allowed()
             if mine == "old":
                 raise AuthenticationError("No", http_status=401)
@@ -168,15 +161,14 @@ async def test_a_replaced_key_is_picked_up_while_somebody_waits(key: str, monkey
         yield check
         closed.append(mine)
 
-    endings = await collect(shared_poller(key, open_check, budget()), overdue("a", "b"))
-    assert all(isinstance(ending, Finished) for ending in endings)
-    assert opened == closed == ["old", "old", "new"]
+    results = await collect(shared_poller(key, open_check, plenty()), overdue("a", "b"))
+    assert [result.outcome for result in results] == [PollOutcome.ENDED] * 2
+    assert opened[-1] == "new"
+    assert sorted(closed) == sorted(opened)
 
 
-async def test_a_connection_that_cannot_be_read_again_ends_nothing(
-    key: str, monkeypatch: pytest.MonkeyPatch, written: Written
-) -> None:
-    monkeypatch.setattr(outage, "_FIRST_BACKOFF_S", 0.02)
+@in_virtual_time
+async def test_a_connection_that_cannot_be_read_again_ends_nothing(key: str, written: Written) -> None:
     opened = 0
 
     @asynccontextmanager
@@ -194,26 +186,26 @@ async def test_a_connection_that_cannot_be_read_again_ends_nothing(
 
         yield check
 
-    [ending] = await collect(shared_poller(key, open_check, budget()), overdue("a"))
-    assert isinstance(ending, Finished)
+    [result] = await collect(shared_poller(key, open_check, plenty()), overdue("a"))
+    assert result.outcome is PollOutcome.ENDED
     assert opened == 3
     assert [line for _, line in written.lines if "can't be read again" in line and "Somebody" in line]
 
 
-async def test_a_client_is_closed_only_after_its_last_check(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outage, "_FIRST_BACKOFF_S", 0.02)
-    slow, events = asyncio.Event(), []
+@in_virtual_time
+async def test_a_client_is_not_closed_under_a_check(key: str) -> None:
+    slow, is_closed = asyncio.Event(), {0: False, 1: False}
 
     @asynccontextmanager
     async def open_check() -> AsyncIterator[Check]:
-        mine = len([event for event in events if event.startswith("open")])
-        events.append(f"open {mine}")
+        mine = len(opened)
+        opened.append(mine)
 
         async def check(name: str, allowed: Allowed) -> Operation:
             await allowed()
             if name == "slow":
                 await slow.wait()
-                events.append(f"slow answered by {mine}")
+                assert not is_closed[mine]
             elif mine == 0:
                 raise AuthenticationError("No", http_status=401)
             else:
@@ -221,26 +213,55 @@ async def test_a_client_is_closed_only_after_its_last_check(key: str, monkeypatc
             return operation(name)
 
         yield check
-        events.append(f"close {mine}")
+        is_closed[mine] = True
 
-    await collect(shared_poller(key, open_check, budget()), overdue("slow", "a"))
-    assert events == ["open 0", "open 1", "slow answered by 0", "close 0", "close 1"]
+    opened: list[int] = []
+    results = await collect(shared_poller(key, open_check, plenty()), overdue("slow", "a"))
+    assert {result.outcome for result in results} == {PollOutcome.ENDED}
+    assert is_closed == {0: True, 1: True}
 
 
+# who waits, and until when
+
+
+@in_virtual_time
 async def test_one_who_leaves_takes_the_interval_along(key: str) -> None:
-    subject = shared_poller(key, Client(never).open, budget())
-    now = time.time()
-    async with subject.waiting([Waiting("a", now, interval_s=600.0)]):
-        async with subject.waiting([Waiting("a", now, interval_s=60.0)]):
-            watch = subject.dispatcher.watches["a"]
-            assert watch.due - time.monotonic() == pytest.approx(60.0, abs=2.0)
-        assert watch.due - time.monotonic() == pytest.approx(600.0, abs=2.0)
+    sent = Sent()
+
+    async def answer(name: str) -> Operation:
+        sent.now()
+        return await never(name)
+
+    subject = shared_poller(key, Client(answer).open, plenty())
+    loop = asyncio.get_running_loop()
+    now, started = time.time(), loop.time()
+    async with subject.subscribed([PollTarget("a", now, interval_s=600.0)]):
+        async with subject.subscribed([PollTarget("a", now, interval_s=60.0)]):
+            await asyncio.sleep(70.0)
+        await asyncio.sleep(1000.0)
+    assert [round(at - started, -1) for at in sent.at] == [60, 600]
 
 
-async def test_a_clock_that_is_set_delays_no_new_operation(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = shared_poller(key, Client(never).open, budget())
-    async with subject.waiting([Waiting("a", time.time(), 3600.0, 2)]):
-        set_to = time.time
-        monkeypatch.setattr(time, "time", lambda: set_to() + 3600.0)
-        async with subject.waiting([Waiting("b", time.time(), 60.0, 1)]):
-            assert subject.dispatcher.watches["b"].due - time.monotonic() < 60.0
+@in_virtual_time
+async def test_a_task_that_gives_its_worker_back_knows_when_to_come_again(key: str) -> None:
+    subject = shared_poller(key, Client(never).open, RateLimiter(10, 600.0))
+    async with subject.subscribed([PollTarget("a", time.time(), interval_s=60.0)]):
+        assert 55.0 < subject.next_check_in_s() <= 60.0
+        await asyncio.sleep(185.0)
+        assert 50.0 < subject.next_check_in_s() <= 60.0
+        assert subject.earned_in_s() == 180.0, "three checks, of one a minute"
+
+
+@in_virtual_time
+async def test_errors_are_waited_out_for_an_hour_and_then_told_to_all_who_wait(key: str) -> None:
+    async def answer(name: str) -> Operation:
+        raise error
+
+    for error, least_s in (
+        (UnreachableError("No answer"), 3600.0),
+        (AuthenticationError("No", http_status=401), 600.0),
+    ):
+        started = asyncio.get_running_loop().time()
+        results = await collect(shared_poller(key, Client(answer).open, plenty()), overdue("a", "b", "c"))
+        assert [(result.outcome, result.error) for result in results] == [(PollOutcome.UNANSWERED, error)] * 3
+        assert least_s <= asyncio.get_running_loop().time() - started < least_s + 310.0
