@@ -1,4 +1,4 @@
-"""One reading of a connection for all triggers that start together.
+"""How connections are read: once for all triggers that start together.
 
 In a triggerer each reading is several questions to its main process, which answers them one at a time, between its
 other work: two thousand triggers that each asked for themselves had to wait for minutes before their first check.
@@ -7,11 +7,15 @@ other work: two thousand triggers that each asked for themselves had to wait for
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
+    from contextlib import AbstractContextManager
 
     from airflow_speechkit.hooks.connection import SpeechKitConnection
 
@@ -48,3 +52,18 @@ async def read_together(
         reading = _readings[key] = _Reading(loop, loop.time(), loop.create_task(read()))
     # Whoever began may be cancelled; the others still wait.
     return await asyncio.shield(reading.task)
+
+
+_one_lookup = threading.RLock()
+
+
+def lookup_lock() -> AbstractContextManager[object]:
+    """Return the lock to hold while a thread looks up Airflow connections.
+
+    The in-process supervisor of `dag.test()`, `airflow dags test` and `airflow tasks test` serves one thread: during
+    its lookup the others find no connection. A real supervisor, which has `asend`, serves all. Airflow 2.11 has none.
+    """
+    task_runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    if task_runner is None or hasattr(getattr(task_runner, "SUPERVISOR_COMMS", None), "asend"):
+        return nullcontext()
+    return _one_lookup

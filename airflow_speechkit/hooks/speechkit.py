@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_speechkit.errors import ConnectionSettingsError, NotFinishedError, SpeechKitError
 from airflow_speechkit.hooks.async_client import user_agent
 from airflow_speechkit.hooks.connection import SpeechKitConnection, secrets_in
-from airflow_speechkit.hooks.reading import read_together
+from airflow_speechkit.hooks.reading import lookup_lock, read_together
 from airflow_speechkit.parsing import MalformedError, parse_object
 from airflow_speechkit.settings import ApiVersion
 
@@ -81,15 +80,7 @@ class SpeechKitHook(BaseHook):
         """
         with self._lock:
             if self._read is None:
-                try:
-                    found = self.get_connection(self.speechkit_conn_id)
-                except AirflowNotFoundException:
-                    raise _no_such(self.speechkit_conn_id) from None
-                _check_extra(self.speechkit_conn_id, found.extra)
-                extra = found.extra_dejson
-                for secret in secrets_in(found.password, extra):
-                    mask_secret(secret)
-                self._read = _settled(self.speechkit_conn_id, found, extra)
+                self._read = self._read_connection()
             return self._read
 
     async def async_connection(self) -> SpeechKitConnection:
@@ -98,22 +89,25 @@ class SpeechKitHook(BaseHook):
         :raises ConnectionSettingsError: there is none, or it lacks something
         """
         if self._read is None:
-            self._read = await read_together((type(self), self.speechkit_conn_id), self._read_async)
+            from asgiref.sync import sync_to_async
+
+            # In a thread, since the supervisor of `dag.test()` has no asynchronous lookups. In one of asgiref's, since
+            # Airflow 3.0 and 3.1 find the triggerer's event loop from no other thread.
+            read = sync_to_async(self._read_connection, thread_sensitive=False)
+            self._read = await read_together((type(self), self.speechkit_conn_id), read)
         return self._read
 
-    async def _read_async(self) -> SpeechKitConnection:
-        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-
-        try:
-            found = await get_async_connection(self.speechkit_conn_id, hook=self)
-        except AirflowNotFoundException:
-            raise _no_such(self.speechkit_conn_id) from None
-        _check_extra(self.speechkit_conn_id, found.extra)
-        extra = await get_async_extra_dejson(found)
-        for secret in secrets_in(found.password, extra):
-            await _mask(secret)
-        # A key's file may have to be read.
-        return await asyncio.to_thread(_settled, self.speechkit_conn_id, found, extra)
+    def _read_connection(self) -> SpeechKitConnection:
+        with lookup_lock():
+            try:
+                found = self.get_connection(self.speechkit_conn_id)
+            except AirflowNotFoundException:
+                raise _no_such(self.speechkit_conn_id) from None
+            _check_extra(self.speechkit_conn_id, found.extra)
+            extra = found.extra_dejson
+            for secret in secrets_in(found.password, extra):
+                mask_secret(secret)
+        return _settled(self.speechkit_conn_id, found, extra)
 
     @property
     def endpoints(self) -> Endpoints:
@@ -320,12 +314,3 @@ def _settled(conn_id: str, found: Any, extra: dict[str, Any]) -> SpeechKitConnec
         password=found.password,
         extra=extra,
     )
-
-
-async def _mask(secret: str) -> None:
-    try:
-        from airflow.sdk.log import amask_secret
-    except ImportError:
-        await asyncio.to_thread(mask_secret, secret)
-    else:
-        await amask_secret(secret)

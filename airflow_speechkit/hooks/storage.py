@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from airflow_speechkit.api.endpoints import is_local
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError
+from airflow_speechkit.hooks.reading import lookup_lock
 from airflow_speechkit.redaction import CUT, clean_address
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def storage_client(aws_conn_id: str = DEFAULT_AWS_CONN_ID, *, storage_endpoint: 
     """
     from botocore.config import Config
 
-    hook = _s3_hook(aws_conn_id)
+    with lookup_lock():
+        hook = _s3_hook(aws_conn_id)
+        session = hook.get_session(region_name=hook.region_name)
     endpoint = hook.conn_config.get_service_endpoint_url(service_name="s3")
     if endpoint and urlsplit(endpoint).netloc.lower() != urlsplit(storage_endpoint).netloc.lower():
         log.warning(
@@ -63,7 +66,6 @@ def storage_client(aws_conn_id: str = DEFAULT_AWS_CONN_ID, *, storage_endpoint: 
     )
     if is_local(urlsplit(endpoint or storage_endpoint).hostname):
         ours = ours.merge(Config(proxies={}))
-    session = hook.get_session(region_name=hook.region_name)
     return session.client(
         "s3",
         region_name=hook.region_name or session.region_name or DEFAULT_REGION,
@@ -85,13 +87,14 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
     check_no_credentials(url)
     scheme, authority = _parts(url)
     conn_id = None
-    if scheme in _S3:
-        named = authority.rpartition("@")[0]
-        conn_id = None if named else aws_conn_id
-        # Checked here: the path's own error for a missing connection comes late, and hides what it was.
-        # What the path makes of it can't be asked in Airflow 2.11.
-        _s3_hook(named or aws_conn_id)
-    path = _path(url, conn_id)
+    with lookup_lock():
+        if scheme in _S3:
+            named = authority.rpartition("@")[0]
+            conn_id = None if named else aws_conn_id
+            # Checked here: the path's own error for a missing connection comes late, and hides what it was.
+            # What the path makes of it can't be asked in Airflow 2.11.
+            _s3_hook(named or aws_conn_id)
+        path = _path(url, conn_id)
     # Airflow makes the filesystem, keeps it for the process, and passes on no option that would switch this off.
     # With the switch thrown nothing more is kept; what was kept before is dropped.
     listings = path.fs.dircache
