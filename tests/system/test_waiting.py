@@ -65,6 +65,17 @@ def test_mapped_waits_go_on_in_another_triggerer_when_theirs_was_killed(
         assert len(answer.operation) > 100_000
 
 
+def test_waits_in_workers_end_as_those_in_the_triggerer(
+    airflow: RealAirflow, emulator: EmulatorProcess, archive: Archive
+) -> None:
+    poke, reschedule = emulator.stand_ins(2, processing_s=600)
+    run_id = airflow.trigger("operations_waited_for_in_workers", {"poke": poke, "reschedule": reschedule})
+    assert airflow.wait_for_run("operations_waited_for_in_workers", run_id) == "success"
+    assert airflow.xcom("operations_waited_for_in_workers", run_id, "poke") == poke
+    assert airflow.xcom("operations_waited_for_in_workers", run_id, "reschedule") == reschedule
+    assert all(archive.answer(one) for one in (poke, reschedule))
+
+
 def test_only_a_task_that_is_over_cancels_and_only_where_that_was_asked_for(
     airflow: RealAirflow, emulator: EmulatorProcess
 ) -> None:

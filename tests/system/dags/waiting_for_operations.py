@@ -20,6 +20,10 @@ def named(name: str) -> str:
 with DAG("operations_of_a_mapped_task", schedule=None):
     SpeechKitRecognitionSensor.partial(task_id="mapped", **HOW).expand(operation_id=[named("first"), named("second")])
 
+with DAG("operations_waited_for_in_workers", schedule=None):
+    for mode in ("poke", "reschedule"):
+        SpeechKitRecognitionSensor(task_id=mode, operation_id=named(mode), deferrable=False, mode=mode, poke_interval=1)
+
 with DAG("operations_of_tasks_that_are_ended", schedule=None):
     SpeechKitRecognitionSensor(task_id="cancels", operation_id=named("cancels"), cancel_on_kill=True, **HOW)
     SpeechKitRecognitionSensor(task_id="leaves", operation_id=named("leaves"), **HOW)
