@@ -88,6 +88,8 @@ class OperationWait:
         self._gone: list[str] = []
         self._error: SpeechKitError | None = None
         self._pollers: dict[ApiVersion, Poller] = {}
+        #: Operations whose answers were dropped, since the archive can't be written.
+        self._dropped: dict[Poller, list[PollTarget]] = defaultdict(list)
 
     async def run(self, deadline: float, *, exactly: bool = False, stop_when_idle: bool = False) -> WaitResult:
         """Wait.
@@ -164,7 +166,7 @@ class OperationWait:
             if not self.left or self.running != self.left or any(one.scheduler.is_failing for one in pollers):
                 continue
             if idle_s > IDLE_S or time.monotonic() >= stop_at:
-                return max(idle_s, *(one.earned_in_s() for one in pollers))
+                return max([idle_s, *(one.earned_in_s() for one in pollers)])
         return None
 
     async def _wait_for(
@@ -189,7 +191,9 @@ class OperationWait:
                     tasks.create_task(self._fetch(archiver, result.operation))
                 # An answer of megabytes counts among the poller's until the next one is asked for.
                 elif not await self._archived(archiver, result.operation):
-                    tasks.create_task(self._wait_again(self._targets[operation_id], archiver, tasks))
+                    self._dropped[poller].append(self._targets[operation_id])
+                    if len(self._dropped[poller]) == 1:
+                        tasks.create_task(self._wait_again(poller, archiver, tasks))
                 # Nor is it kept until the next one comes.
                 del result
 
@@ -200,11 +204,11 @@ class OperationWait:
         else:
             self._error = self._error or error
 
-    async def _wait_again(self, target: PollTarget, archiver: ResultArchiver | None, tasks: asyncio.TaskGroup) -> None:
-        """Have an answer again that was dropped: within what checks may be spent."""
+    async def _wait_again(self, poller: Poller, archiver: ResultArchiver | None, tasks: asyncio.TaskGroup) -> None:
+        """Have answers again that were dropped, all together: within what checks may be spent."""
         assert archiver is not None  # noqa: S101 - without one nothing is dropped
-        await archiver.archive_is_back(target.operation_id)
-        await self._wait_for([target], archiver, tasks, again=True)
+        await archiver.archive_is_back(self._dropped[poller][0].operation_id)
+        await self._wait_for(self._dropped.pop(poller), archiver, tasks, again=True)
 
     async def _fetch(self, archiver: ResultArchiver, operation: Operation) -> None:
         while not await self._archived(archiver, operation):
