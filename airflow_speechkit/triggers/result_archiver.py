@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TypeVar
 
@@ -44,6 +45,9 @@ DROPPED_S = 60.0
 FETCHED_AT_ONCE, FETCHED_IN_LOOP = 4, 16
 _places: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 
+#: Seconds between lines in the log about tries in vain, at least.
+WARN_EVERY_S = 60.0
+
 #: Asking again ends in the same way.
 _FINAL = (LostError, OperationNotFoundError, WrongBeforeSendingError)
 
@@ -62,6 +66,7 @@ class ResultArchiver:
         self._delete_after_archiving = delete_after_archiving
         self._places = asyncio.Semaphore(FETCHED_AT_ONCE)
         self._streaks: dict[str, FailureStreak] = {}
+        self._warned_at = -math.inf
         self._client: RenewedClient[SpeechKitAsyncClient] | None = None
         self._opening = asyncio.Lock()
         self._opened = AsyncExitStack()
@@ -158,14 +163,19 @@ class ResultArchiver:
             raise error
         policy = policy_for(error)
         streak = self._streaks.setdefault(operation_id, FailureStreak())
-        is_exhausted = streak.add(policy, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        is_exhausted = streak.add(policy, now)
         pause_s = policy.pause_s(streak.failures)
         # A quota is full again after a while, however long that takes.
         if isinstance(error, QuotaExceededError):
             pause_s = max(pause_s, error.retry_after_s or 0.0)
         elif is_exhausted:
             raise error
-        log.warning("Operation %s can't be archived yet, the next try is in %g s: %s", operation_id, pause_s, error)
+        # Where an archive is away, that concerns thousands.
+        is_new = now - self._warned_at >= WARN_EVERY_S
+        self._warned_at = now if is_new else self._warned_at
+        level = logging.WARNING if is_new else logging.DEBUG
+        log.log(level, "Operation %s can't be archived yet, the next try is in %g s: %s", operation_id, pause_s, error)
         return pause_s
 
     async def _request(self, request: Callable[[SpeechKitAsyncClient], Awaitable[T]]) -> T:

@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 import logging
+import time
+from pathlib import Path
 
 import pytest
-from airflow_speechkit.archive.keeping import Keep
-from airflow_speechkit.triggers.finishing import Finisher
 
-from airflow_speechkit.api.operation import Operation, OperationState
+from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import AnswerUnreadableError
-from airflow_speechkit.settings import ApiVersion
-from airflow_speechkit.triggers import archiving
-
-
-def no_hook() -> None:
-    raise AssertionError("nothing is fetched")
+from airflow_speechkit.polling.target import PollTarget
+from airflow_speechkit.triggers import result_archiver
+from airflow_speechkit.triggers.wait import OperationWait
+from tests.unit.triggers.service import Service
 
 
 async def test_an_error_that_nobody_has_thought_of_is_that_operations_own(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = []
     error: Exception = UnicodeEncodeError("utf-8", "привет", 0, 1, "привет")
+    archive_answer = result_archiver.archive_answer
 
     # None is known any more that could be provoked with an answer.
-    async def keep(url: str, operation: Operation, step: Keep) -> None:
-        if operation.id == "e03bad":
+    def archive(archive: Archive, operation: object, *more: object) -> object:
+        if operation.id == "e03bad":  # type: ignore[attr-defined]
             raise error
-        kept.append(operation.id)
+        return archive_answer(archive, operation, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(archiving, "keep", keep)
-    finisher = Finisher(no_hook, "file:///archive", delete_after_archiving=False)  # type: ignore[arg-type]
+    monkeypatch.setattr(result_archiver, "archive_answer", archive)
+    targets = [PollTarget(name, time.time() - 1000.0, 6.0, 1) for name in ("e03a", "e03bad", "e03b")]
+    wait = OperationWait(targets, speechkit_conn_id=service.conn_id, archive=str(tmp_path))
     with caplog.at_level(logging.ERROR):
-        for name in ("e03a", "e03bad", "e03b"):
-            operation = Operation(id=name, state=OperationState.DONE, api_version=ApiVersion.V2, raw=b"{}")
-            assert await finisher.finish(operation)
-    assert kept == ["e03a", "e03b"]
-    [told] = finisher.errors
-    assert isinstance(told, AnswerUnreadableError)
-    assert told.operation_id == "e03bad"
+        result = await wait.run(time.time() + 600.0)
+    assert sorted(Archive.at(str(tmp_path)).operations()) == ["e03a", "e03b"]
+    assert isinstance(result.error, AnswerUnreadableError)
+    assert result.error.operation_id == "e03bad"
     assert "e03bad" in caplog.text
-    assert "привет" not in caplog.text + str(told)
+    assert "привет" not in caplog.text + str(result.error)

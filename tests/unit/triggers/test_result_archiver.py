@@ -1,0 +1,297 @@
+"""When an answer is fetched, archived and deleted, and for how long: in virtual time, with an archive in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+
+from airflow_speechkit.api.operation import OperationState
+from airflow_speechkit.errors import (
+    ArchiveError,
+    AuthenticationError,
+    ConnectionSettingsError,
+    NotFinishedError,
+    OperationNotFoundError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RecognitionFailedError,
+    ResultExpiredError,
+    ServiceFaultError,
+    SpeechKitError,
+)
+from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.triggers import result_archiver
+from airflow_speechkit.triggers.archive_access import HELD_S
+from airflow_speechkit.triggers.result_archiver import ResultArchiver
+from tests.unit.polling.in_virtual_time import in_virtual_time
+from tests.unit.triggers.results import Results, ended
+
+V3 = ended(1, ApiVersion.V3)
+FAILED = OperationState.FAILED
+BROKEN = RecognitionFailedError("The result breaks off with an error", code=13)
+OUTAGE = ServiceFaultError("in trouble", http_status=503)
+AWAY = ArchiveError("away")
+
+
+class Access:
+    """An archive in memory, in place of `ArchiveAccess`; writing fails with these errors at first."""
+
+    def __init__(self) -> None:
+        self.errors: Iterator[SpeechKitError] = iter(())
+        self.may_hold = True
+        self.kept: list[tuple[bytes | None, bool]] = []
+        self.tries = self.looks = 0
+
+    async def write(self, write: Callable[[object], object]) -> None:
+        self.tries += 1
+        if (error := next(self.errors, None)) is not None:
+            raise error
+        write(self)
+
+    async def look(self, operation_id: str) -> None:
+        self.looks += 1
+        if (error := next(self.errors, None)) is not None:
+            raise error
+
+    def keep(self, answer: object, failure: object, *, now: object) -> None:
+        self.kept.append((answer.recognition, failure is not None))  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def access(monkeypatch: pytest.MonkeyPatch) -> Access:
+    made = Access()
+    monkeypatch.setattr(result_archiver, "archive_access", lambda url: made)
+    return made
+
+
+def archiver(results: Results, *, delete: bool = True) -> ResultArchiver:
+    return ResultArchiver(lambda: results, "memory", delete_after_archiving=delete)  # type: ignore[arg-type,return-value]
+
+
+class Pauses:
+    """Virtual seconds between what happens."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._loop.time() - self._began
+
+
+@in_virtual_time
+async def test_a_v3_result_is_fetched_archived_and_then_deleted(access: Access) -> None:
+    results = Results()
+    assert await archiver(results).archive(V3) is False
+    assert access.kept == [(b'{"result":{}}', False)]
+    assert results.deleted == [V3.id]
+
+
+@pytest.mark.parametrize(
+    ("version", "state"), [(ApiVersion.V2, OperationState.DONE), (ApiVersion.V2, FAILED), (ApiVersion.V3, FAILED)]
+)
+@in_virtual_time
+async def test_all_else_is_only_archived(access: Access, version: ApiVersion, state: OperationState) -> None:
+    results = Results()
+    assert await archiver(results).archive(ended(1, version, state)) is (state is FAILED)
+    assert access.kept == [(None, state is FAILED)]
+    assert not results.fetched
+    assert not results.deleted
+
+
+@in_virtual_time
+async def test_nothing_is_deleted_unasked_nor_where_deleting_fails_is_anything_lost(access: Access) -> None:
+    results = Results()
+    assert await archiver(results, delete=False).archive(V3) is False
+    assert not results.deleted
+    results.delete_error = OUTAGE
+    assert await archiver(results).archive(V3) is False
+    assert len(access.kept) == 2
+
+
+@in_virtual_time
+async def test_a_result_that_breaks_off_is_fetched_four_times_more_and_then_counts_as_failed(access: Access) -> None:
+    results, pauses = Results([BROKEN] * 99), Pauses()
+    assert await archiver(results).archive(V3) is True
+    assert len(results.fetched) == 5
+    assert access.kept == [(None, True)]
+    assert not results.deleted
+    assert 30.0 < pauses.elapsed_s < 180.0
+
+
+@in_virtual_time
+async def test_a_result_that_broke_off_in_a_bad_moment_is_a_result(access: Access) -> None:
+    results = Results([BROKEN, BROKEN])
+    assert await archiver(results).archive(V3) is False
+    assert access.kept == [(b'{"result":{}}', False)]
+    assert results.deleted == [V3.id]
+
+
+@pytest.mark.parametrize("error", [OUTAGE, NotFinishedError("not ready")], ids=lambda one: type(one).__name__)
+@in_virtual_time
+async def test_a_result_that_can_not_be_had_is_tried_again_ever_later(access: Access, error: SpeechKitError) -> None:
+    results, pauses = Results([error] * 6), Pauses()
+    assert await archiver(results).archive(V3) is False
+    assert pauses.elapsed_s == 5 + 10 + 20 + 40 + 80 + 160
+    assert access.kept == [(b'{"result":{}}', False)]
+
+
+@pytest.mark.parametrize(
+    ("error", "least", "least_s"),
+    [
+        (OUTAGE, 8, 3600.0),
+        (PermissionDeniedError("no", http_status=403), 5, 600.0),
+        (AuthenticationError("no", http_status=401), 5, 600.0),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+@in_virtual_time
+async def test_a_result_is_given_up_after_as_many_errors_as_a_check(
+    access: Access, error: SpeechKitError, least: int, least_s: float
+) -> None:
+    results, pauses = Results([error] * 99), Pauses()
+    with pytest.raises(type(error)):
+        await archiver(results).archive(V3)
+    assert len(results.fetched) >= least
+    assert least_s <= pauses.elapsed_s <= least_s + 300.0
+
+
+@in_virtual_time
+async def test_a_key_refused_once_after_an_outage_gives_up_nothing(access: Access) -> None:
+    refused = PermissionDeniedError("no", http_status=403)
+    assert await archiver(Results([*[OUTAGE] * 10, refused, OUTAGE])).archive(V3) is False
+
+
+@in_virtual_time
+async def test_a_quota_is_waited_for_as_long_as_the_service_says_and_however_often(access: Access) -> None:
+    results, pauses = Results([QuotaExceededError("used up", retry_after_s=600.0)] * 20), Pauses()
+    assert await archiver(results).archive(V3) is False
+    assert pauses.elapsed_s == 20 * 600.0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ResultExpiredError("gone"),
+        OperationNotFoundError("unknown", http_status=404),
+        ConnectionSettingsError("no such connection"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+@in_virtual_time
+async def test_what_can_not_pass_is_raised_at_once(access: Access, error: SpeechKitError) -> None:
+    results = Results([error])
+    with pytest.raises(type(error)):
+        await archiver(results).archive(V3)
+    assert len(results.fetched) == 1
+
+
+class TestAnArchiveThatCannotBeWritten:
+    @in_virtual_time
+    async def test_is_tried_again_with_what_was_fetched(self, access: Access) -> None:
+        results, pauses = Results(), Pauses()
+        access.errors = iter([AWAY, AWAY])
+        assert await archiver(results).archive(V3) is False
+        assert len(results.fetched) == 1
+        assert pauses.elapsed_s == 5 + 10
+        assert results.deleted == [V3.id]
+
+    @pytest.mark.parametrize("operation", [ended(1), V3, ended(1, state=FAILED)], ids=["v2", "v3", "failed"])
+    @in_virtual_time
+    async def test_has_no_answer_held_for_longer_than_a_minute(self, access: Access, operation: object) -> None:
+        pauses = Pauses()
+        access.errors = iter([AWAY] * 99)
+        assert await archiver(Results()).archive(operation) is None  # type: ignore[arg-type]
+        assert pauses.elapsed_s <= HELD_S
+        assert access.tries > 2
+
+    @pytest.mark.parametrize("operation", [ended(1), V3], ids=["v2", "v3"])
+    @in_virtual_time
+    async def test_for_so_long_has_no_answer_held_at_all(self, access: Access, operation: object) -> None:
+        results, pauses = Results(), Pauses()
+        access.may_hold = False
+        assert await archiver(results).archive(operation) is None  # type: ignore[arg-type]
+        assert pauses.elapsed_s == 0.0
+        assert access.tries == 0
+        assert not results.fetched
+
+    @in_virtual_time
+    async def test_is_looked_for_until_it_is_back_before_an_answer_is_asked_for_again(self, access: Access) -> None:
+        subject, pauses = archiver(Results()), Pauses()
+        access.errors = iter([AWAY] * 6)
+        await subject.archive_is_back("e031")
+        assert access.looks == 7
+        assert 300.0 < pauses.elapsed_s < 600.0
+
+    @in_virtual_time
+    async def test_is_given_up_after_as_many_errors_as_a_check_however_often_answers_were_dropped(
+        self, access: Access
+    ) -> None:
+        subject, pauses = archiver(Results()), Pauses()
+
+        def cannot_be_written() -> Iterable[SpeechKitError]:
+            # It can be looked at each time, and never written.
+            while True:
+                if access.looks == looks:
+                    yield AWAY
+                else:
+                    yield None  # type: ignore[misc]
+
+        looks = 0
+        access.errors = iter(cannot_be_written())
+
+        async def go_on() -> None:
+            nonlocal looks
+            while await subject.archive(ended(1)) is None:
+                looks = access.looks
+                await subject.archive_is_back("e031")
+                looks = access.looks
+
+        with pytest.raises(ArchiveError):
+            await go_on()
+        assert access.tries >= 8
+        assert 3600.0 <= pauses.elapsed_s <= 4300.0
+
+    @in_virtual_time
+    async def test_and_that_a_person_has_to_mend_is_raised_at_once(self, access: Access) -> None:
+        access.errors = iter([ArchiveError("damaged", retry_can_help=False)])
+        with pytest.raises(ArchiveError):
+            await archiver(Results()).archive(ended(1))
+        assert access.tries == 1
+
+    @in_virtual_time
+    async def test_costs_a_line_a_minute_in_the_log_however_many_answers_wait(
+        self, access: Access, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        subject, pauses = archiver(Results()), Pauses()
+        access.errors = iter([AWAY] * 300)
+        with caplog.at_level(logging.WARNING):
+            await asyncio.gather(*(subject.archive_is_back(f"e03{number}") for number in range(50)))
+        assert 1 <= len(caplog.records) <= 2 + pauses.elapsed_s / 60.0
+
+
+@in_virtual_time
+async def test_results_are_fetched_with_the_key_of_the_connection_as_it_is_after_a_401(access: Access) -> None:
+    keys, opened = ["old"], []
+
+    class Keyed(Results):
+        def __init__(self) -> None:
+            super().__init__()
+            self.key = keys[-1]
+            opened.append(self.key)
+
+        async def get_recognition(self, operation_id: str) -> bytes:
+            if self.key != keys[-1]:
+                raise AuthenticationError("Unauthorized", http_status=401)
+            return await super().get_recognition(operation_id)
+
+    async with ResultArchiver(Keyed, "memory", delete_after_archiving=False) as subject:  # type: ignore[arg-type]
+        assert await subject.archive(ended(1, ApiVersion.V3)) is False
+        keys.append("new")
+        assert await subject.archive(ended(2, ApiVersion.V3)) is False
+        assert await subject.archive(ended(3, ApiVersion.V3)) is False
+    assert opened == ["old", "new"]
