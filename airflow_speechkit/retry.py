@@ -31,6 +31,10 @@ class RetryPolicy:
         """Return the pause after so many failures in a row, in seconds."""
         return float(min(self.first_s * 2.0 ** min(max(failures, 1) - 1, 32), self.longest_s))
 
+    def pause_after_s(self, elapsed_s: float) -> float:
+        """Return the same pause where nobody has counted the failures: they have come for so many seconds."""
+        return min(elapsed_s + self.first_s, self.longest_s)
+
     def pauses_s(self) -> Iterator[float]:
         """Give each pause until the policy gives up by the number of failures."""
         failures = 1

@@ -129,6 +129,7 @@ class SubmitOutcome:
     :param how: what became of it
     :param operation_id: its operation, where it has one
     :param error: why it has none, or what that one ended in
+    :param ended: whether its operation, which an earlier visit has sent, has ended and is archived
     """
 
     item: ToSubmit
@@ -136,6 +137,12 @@ class SubmitOutcome:
     how: How
     operation_id: str | None = None
     error: SpeechKitError | None = None
+    ended: bool = False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody has to wait for its operation."""
+        return self.how in (How.SUBMITTED, How.JOINED) and not self.ended
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,6 +109,10 @@ class Stage(StrEnum):
     CLAIMED = "claim"
 
 
+#: How operations end.
+ENDED = frozenset({Stage.FINISHED, Stage.FAILED, Stage.EXPIRED})
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why there is no answer.

@@ -6,6 +6,8 @@ from collections import deque
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from airflow_speechkit.retry import RetryPolicy
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -13,8 +15,7 @@ if TYPE_CHECKING:
 LEAST_OF_A_VISIT = 50
 
 _HOUR = timedelta(hours=1)
-_SHORTEST_PAUSE_S = 10.0
-_LONGEST_PAUSE_S = 600.0
+_REFUSED = RetryPolicy(first_s=10.0, longest_s=600.0)
 
 #: To come back takes a task longer than this.
 _NOT_WORTH_LEAVING_S = 5.0
@@ -92,8 +93,7 @@ class Pace:
         before = self._paused_until
         since = self.refused_since = self.refused_since or now
         if self._paused_until is None or now >= self._paused_until:
-            # Twice the last one: 10 s after 0 s, 20 s after 10 s, 40 s after 30 s …
-            length_s = min((now - since).total_seconds() + _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S)
+            length_s = _REFUSED.pause_after_s((now - since).total_seconds())
             self._paused_until = now + timedelta(seconds=length_s)
             self._over_quota = False
         if asked_for_s is not None:

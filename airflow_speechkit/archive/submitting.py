@@ -326,7 +326,7 @@ class Submitter:
 
     def _left_behind(self, outcomes: Sequence[SubmitOutcome], on_failure: OnFailure) -> str:
         """Say what becomes of the operations that were accepted, and that a failed task hands on to nobody."""
-        accepted = {one.operation_id for one in outcomes if one.how in (How.SUBMITTED, How.JOINED)}
+        accepted = {one.operation_id for one in outcomes if one.is_awaited}
         if not accepted:
             return ""
         text = (

@@ -34,14 +34,11 @@ MOST = 1000
 #: An answer of v2 has megabytes.
 _SIDE_BY_SIDE = 4
 
-#: What became of a recording whose operation may still run.
-_ACCEPTED = (How.SUBMITTED, How.JOINED)
-
 
 def collect(
     archive: Archive, outcomes: Iterable[SubmitOutcome], collected: Callable[[str], bool], now: datetime
 ) -> None:
-    """Archive what has ended of the operations that were joined, and say until when the others can be had.
+    """Archive what has ended of the operations that run for long, and say until when the others can be had.
 
     With one bad recording among them a nightly run fails each night, before anything waits: after three days all the
     others would have to be paid for again. This way the next run finds their answers.
@@ -49,11 +46,11 @@ def collect(
     :param outcomes: what became of the recordings
     :param collected: asks for an operation, archives it if it has ended, and returns whether it has
     """
-    waiting = {one.operation_id: one.how for one in outcomes if one.operation_id is not None and one.how in _ACCEPTED}
-    submissions = read_each(archive.submission, waiting)
+    awaited = _awaited(outcomes)
+    submissions = read_each(archive.submission, awaited)
     submitted_at = {one: known.submitted_at for one, known in submissions.items() if known is not None}
-    joined = [one for one, at in submitted_at.items() if waiting[one] is How.JOINED and now - at >= OLD]
-    asked = sorted(joined, key=submitted_at.__getitem__)[:MOST]
+    old = [one for one, at in submitted_at.items() if now - at >= OLD]
+    asked = sorted(old, key=submitted_at.__getitem__)[:MOST]
     with ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="speechkit-collect") as pool:
         kept = {one for one, ended in zip(asked, pool.map(_Asking(collected), asked), strict=True) if ended}
     if kept:
@@ -77,8 +74,7 @@ def fail_without_archive(error: SpeechKitError, outcomes: Iterable[SubmitOutcome
     """
     known = list(outcomes)
     # Nothing else would know them.
-    ids = list(dict.fromkeys(one.operation_id for one in known if one.operation_id and one.how in _ACCEPTED))
-    if ids:
+    if ids := _awaited(known):
         log.warning(
             "Without an archive nothing remembers the accepted operations. A sensor can be given their ids: %s",
             ", ".join(ids),
@@ -88,6 +84,10 @@ def fail_without_archive(error: SpeechKitError, outcomes: Iterable[SubmitOutcome
             f"{error} The task is not tried again: that could pay twice for {lost[0]}"
             f"{'' if len(lost) == 1 else f' and {len(lost) - 1} more'}, which may have been taken."
         ) from error
+
+
+def _awaited(outcomes: Iterable[SubmitOutcome]) -> list[str]:
+    return list(dict.fromkeys(one.operation_id for one in outcomes if one.operation_id and one.is_awaited))
 
 
 def archive_if_ended(hook: SpeechKitHook, archive: Archive, operation_id: str) -> bool:

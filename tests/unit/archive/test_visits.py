@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_speechkit.archive.batch import How, SubmitOutcome, ToSubmit, Visit
+from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome, ToSubmit, Visit
 from airflow_speechkit.archive.forgetting import forget
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import (
@@ -161,6 +161,16 @@ class TestWhatBecameOfItMeanwhile:
         again = {None: How.REUSED, 3: How.FAILED, 13: How.SUBMITTED}[code]
         run.start()
         assert run.finish()[0].how is again, "a new try does as ever"
+
+    def test_who_fails_in_the_end_names_what_is_still_to_be_waited_for(
+        self, run: Run, archive: Archive, service: Service
+    ) -> None:
+        service.script["11"] = [RefusedError("no", http_status=400, grpc_code=3)]
+        for one in run.start().outcomes:
+            archive.keep(answer(one.operation_id or ""), now=service.clock.now())
+        outcomes = run.finish()
+        with pytest.raises(RefusedError, match="6 accepted operations will be waited for by nobody"):
+            submitter(archive, service).hand_on(outcomes, OnFailure.FAIL)
 
     def test_what_runs_for_days_is_still_its_own(self, run: Run, service: Service) -> None:
         run.start()
