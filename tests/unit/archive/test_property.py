@@ -162,7 +162,7 @@ class Payments(RuleBasedStateMachine):
             one.name
             for one in self.books.paid.values()
             if one.scope == asked.scope and self.books.service.created_at[one.id] >= since
-            if one.id in on_record and one.status != "forgotten"
+            if one.id in on_record - self.half_forgotten and one.status != "forgotten"
         }
         before = set(self.books.paid)
         with suppress(Killed):
