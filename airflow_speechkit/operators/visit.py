@@ -7,7 +7,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
@@ -116,10 +116,14 @@ class SubmitVisit:
 def known_times(context: Context, times: Mapping[str, float]) -> Mapping[str, float]:
     """Return a visit's `times` as the next one finds them.
 
-    :param times: what came with the event: nothing under `dag.test`, which keeps only the event itself
+    :param times: what came with the event: nothing under `dag.test` and `tasks test`, which keep only the event itself
     """
-    started = None if times else context["dag_run"].start_date
-    return times if started is None else {"began_at": started.timestamp()}
+    if times:
+        return times
+    run: Any = context["dag_run"]
+    # Under `tasks test` of Airflow 2.11 the run stays queued.
+    started = run.start_date or run.queued_at
+    return {} if started is None else {"began_at": started.timestamp()}
 
 
 def submit(submitter: Submitter, items: Sequence[ToSubmit], *, waits: bool) -> Visit:

@@ -52,7 +52,7 @@ with DAG("calls", params={"conn_id": "", "archive": "", "audio": ""}, **when) as
     connect_in_threads() >> SpeechKitRecognitionSensor(task_id="wait", operation_id=submit.output, **about, **wait)
 
 with DAG("recognize", params={"conn_id": "", "archive": "", "audio": ""}, **when):
-    SpeechKitRecognizeOperator(task_id="recognize", **audio, **wait)
+    SpeechKitRecognizeOperator(task_id="recognize", on_failure="record", **audio, **wait)
 
 with DAG("wait_only", params={"conn_id": "", "archive": "", "operation_id": ""}, **when):
     SpeechKitRecognitionSensor(task_id="wait", operation_id="{{ params.operation_id }}", **about, **wait)
@@ -97,14 +97,22 @@ def in_environment(connections: Mapping[str, Any]) -> dict[str, str]:
     return {f"AIRFLOW_CONN_{name.upper()}": json.dumps(one) for name, one in connections.items()}
 
 
+def task_test(dag_id: str, task_id: str, params: Mapping[str, str]) -> list[str]:
+    return ["tasks", "test", dag_id, task_id, "2026-01-02", "--task-params", json.dumps(params)]
+
+
+def recording(emulator: EmulatorProcess, **transcript: Any) -> str:
+    key = f"{uuid4().hex}.ogg"
+    emulator.put(key, OGG, {"processing_s": 0, **transcript})
+    return f"s3://{emulator.bucket}/{key}"
+
+
 def command_for(emulator: EmulatorProcess, source: str, way: str, archive: str) -> dict[str, str] | list[str]:
     conf = {"conn_id": source, "archive": archive}
     if way == "tasks test":
         (conf["operation_id"],) = emulator.stand_ins()
-        return ["tasks", "test", "wait_only", "wait", "2026-01-02", "--task-params", json.dumps(conf)]
-    key = f"{uuid4().hex}.ogg"
-    emulator.put(key, OGG, {"channels": [{"utterances": [{"text": "two words"}]}], "processing_s": 0})
-    conf["audio"] = f"s3://{emulator.bucket}/{key}"
+        return task_test("wait_only", "wait", conf)
+    conf["audio"] = recording(emulator, channels=[{"utterances": [{"text": "two words"}]}])
     return conf if way == "dag.test()" else ["dags", "test", "recognize", "--conf", json.dumps(conf)]
 
 
@@ -122,9 +130,13 @@ def test_deferred_waits_archive_their_answers(
     (tmp_path / "calls.py").write_text(DAG_FILE)
     for source in SOURCES:
         (tmp_path / f"{source}.json").write_text(json.dumps(connections[source]))
+    failing = recording(emulator, error={"code": 13, "message": "Internal error"})
     commands = [
         ["connections", "import", str(tmp_path / "database.json")],
         *(command_for(emulator, source, way, archive) for (source, way), archive in archives.items()),
+        task_test(
+            "recognize", "recognize", {"conn_id": "database", "archive": str(tmp_path / "failing"), "audio": failing}
+        ),
     ]
 
     log = subprocess.run(
@@ -150,3 +162,5 @@ def test_deferred_waits_archive_their_answers(
         answers[run] = [opened.outcome(one) is not None for one in opened.operations()]
     assert answers == {key: [True] for key in archives}, log[-20_000:]
     assert "Traceback" not in log, log[-20_000:]
+    # The task that goes on after its wait knows what it has sent.
+    assert sum(failing.removeprefix("s3:/") in str(one) for one in emulator.billing()) == 1
