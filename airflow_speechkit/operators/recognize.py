@@ -32,7 +32,8 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
     end. Nothing is paid twice, whenever the task is killed, cleared or tried again. With ``deferrable=True`` the
     triggerer waits, and a worker is used for the submits only.
 
-    What was refused or failed is named at the end, by recording; see `on_failure`.
+    What was refused or failed is named at the end, by recording; see `on_failure`. It takes all keywords of
+    `SpeechKitSubmitOperator`, and these:
 
     :param timeout: seconds, or a timedelta, until the task gives up; the operations go on, and a retry waits for them
     :param poke_interval: seconds between checks of an operation; by default the checks come when the recording's
@@ -40,7 +41,6 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
     :param cancel_on_kill: cancel the operations when the task is ended by a user. Recognitions that were accepted may
         be charged all the same
     :param delete_after_archiving: API v3: have the service delete each result once it is archived
-    :param kwargs: all keywords of `SpeechKitSubmitOperator`
     """
 
     def __init__(

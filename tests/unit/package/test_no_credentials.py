@@ -17,6 +17,7 @@ from airflow_speechkit.errors import SpeechKitError
 from airflow_speechkit.hooks.archive import archive_url
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
 from airflow_speechkit.hooks.storage import object_storage_path, storage_client
+from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.recordings.address import parse_address
@@ -40,10 +41,11 @@ ADDRESSES = [
 ]
 #: Where an operator takes addresses, and what else it must be given.
 FIELDS: list[tuple[Any, str, dict[str, Any]]] = [
-    (SpeechKitSubmitOperator, "audio", {}),
-    (SpeechKitSubmitOperator, "bucket", {"audio": "1.ogg"}),
-    (SpeechKitSubmitOperator, "archive", {"audio": "1.ogg"}),
-    (SpeechKitSubmitOperator, "upload_to", {"audio": "1.ogg"}),
+    *(
+        (kind, field, {} if field == "audio" else {"audio": "1.ogg"})
+        for kind in (SpeechKitSubmitOperator, SpeechKitRecognizeOperator)
+        for field in ("audio", "bucket", "archive", "upload_to")
+    ),
     (SpeechKitTransformOperator, "target", {}),
     (SpeechKitTransformOperator, "files", {"target": "/tables"}),
     (SpeechKitTransformOperator, "archive", {"target": "/tables"}),

@@ -17,11 +17,11 @@ from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
     ("given", "said"),
     [
         ({"on_failure": "ignore"}, "on_failure"),
-        ({"deferrable": True, "exponential_backoff": True}, "exponential_backoff"),
-        ({"deferrable": True, "max_wait": 60}, "max_wait"),
-        ({"deferrable": True, "silent_fail": True}, "silent_fail"),
-        ({"max_wait": 60}, "max_wait"),
-        ({"max_wait": 60, "poke_interval": 30}, "max_wait"),
+        *(
+            (how | {name: value}, name)
+            for how in ({"deferrable": True}, {"mode": "poke"}, {"mode": "reschedule"})
+            for name, value in (("exponential_backoff", True), ("max_wait", 60), ("silent_fail", True))
+        ),
         ({"poke_interval": 0}, "poke_interval"),
         ({"poke_interval": -1}, "poke_interval"),
         ({"poke_interval": timedelta(0), "deferrable": True}, "poke_interval"),
@@ -36,7 +36,6 @@ def test_a_keyword_that_would_not_be_honoured_is_refused(given: dict[str, Any], 
 @pytest.mark.parametrize(
     "given",
     [
-        {"max_wait": 60, "exponential_backoff": True},
         {"cancel_on_kill": True},
         {"cancel_on_kill": True, "mode": "reschedule", "deferrable": True},
         {"poke_interval": timedelta(seconds=0.5)},
