@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.compat import task_is_over
@@ -29,6 +30,7 @@ class WorkerWait:
         self._wait = wait
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._is_interrupted = False
 
     def run(self, deadline: float, *, stop_when_idle: bool = False) -> WaitResult:
         """Wait; cancel the wait where this is interrupted.
@@ -40,6 +42,8 @@ class WorkerWait:
 
         async def run() -> WaitResult:
             self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+            if self._is_interrupted:
+                raise asyncio.CancelledError
             return await self._wait.run(deadline, exactly=True, stop_when_idle=stop_when_idle)
 
         with ThreadPoolExecutor(1, thread_name_prefix="speechkit-wait") as pool:
@@ -47,8 +51,11 @@ class WorkerWait:
             try:
                 result = running.result()
             except BaseException:
-                if not running.done() and self._loop is not None and self._task is not None:
-                    self._loop.call_soon_threadsafe(self._task.cancel)
+                self._is_interrupted = True
+                if self._loop is not None and self._task is not None:
+                    # The loop may have ended.
+                    with suppress(RuntimeError):
+                        self._loop.call_soon_threadsafe(self._task.cancel)
                 raise
             finally:
                 self._loop = None

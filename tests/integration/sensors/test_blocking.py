@@ -1,46 +1,47 @@
-"""A sensor that waits on a worker: poked by Airflow, rescheduled, or asked by hand."""
+"""A sensor that waits in a worker: poked by Airflow, ended by a user, or asked by hand."""
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
-from types import SimpleNamespace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 
 from airflow_speechkit import compat
-from airflow_speechkit.errors import (
-    SettingsError,
-)
-from airflow_speechkit.sensors import recognition
+from airflow_speechkit.errors import RecognitionFailedError, SettingsError
+from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
 from tests.fixtures.direct import Desk
 from tests.integration.sensors.modes import sensor
 
 
-@pytest.mark.parametrize("retry_after", ["30", None])
-def test_a_blocking_wait_stops_at_a_429_for_as_long_as_the_service_says(desk: Desk, retry_after: str | None) -> None:
+def checks_of(desk: Desk, operation_id: str) -> int:
+    log = desk.emulator.request_log()
+    return sum(one["kind"] == "operation" and operation_id in one["path"] for one in log)
+
+
+@pytest.mark.parametrize("retry_after", ["3000", None])
+def test_at_a_429_a_wait_pauses_for_as_long_as_the_service_says(desk: Desk, retry_after: str | None) -> None:
     ids = desk.emulator.stand_ins(4)
-    waiting = sensor("poke", ids)
     desk.emulator.fault(429, on="operation", times=None, after=1, retry_after=retry_after)
     before = desk.checks()
-    assert not waiting.poke({}).is_done
-    assert desk.checks() == before + 2, "one that was answered, one that was refused"
-    pause_s = waiting._get_next_poke_interval(0.0, lambda: 0.0, 1)
-    assert pause_s > (29 if retry_after else 4)
-    assert not waiting.poke({}).is_done
-    assert desk.checks() == before + 2, "too early"
-    left_s = waiting._get_next_poke_interval(0.0, lambda: waiting.timeout - 3.0, 1)
-    assert left_s == pytest.approx(3), "the time that the user allows is kept"
+    with pytest.raises(AirflowSensorTimeout, match="3 of 4"):
+        sensor("poke", ids, timeout=5).poke({})
+    # One that was answered, one that was refused, and what was under way then.
+    assert before + 2 <= desk.checks() <= before + 4
 
 
-def test_of_a_list_with_both_apis_each_second_has_no_more_than_v3_allows(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr(recognition, "time", SimpleNamespace(time=time.time, sleep=slept.append))
-    ids = [*desk.emulator.stand_ins(), *desk.emulator.stand_ins(2, api="v3")]
-    desk.connect(extra={"archive": desk.archive_url, "checks_per_hour": 2000, "checks_per_second": 4})
-    assert sensor("poke", ids).poke({}).is_done
-    assert [pause >= 1 for pause in slept] == [True, True]
+def test_a_check_is_one_request(desk: Desk) -> None:
+    (operation_id,) = desk.emulator.stand_ins()
+    desk.emulator.fault(500, on="operation", times=3)
+    with pytest.raises(AirflowSensorTimeout):
+        sensor("poke", operation_id, timeout=3).poke({})
+    assert checks_of(desk, operation_id) == 1
 
 
 def test_a_list_without_an_archive_is_not_rescheduled(desk: Desk) -> None:
@@ -56,26 +57,62 @@ def test_a_check_by_hand_needs_nothing_before_it(desk: Desk) -> None:
     assert found.xcom_value == operation_id
 
 
-def test_a_blocking_check_is_one_request(desk: Desk) -> None:
-    (operation_id,) = desk.emulator.stand_ins()
-    desk.emulator.fault(500, on="operation", times=3)
-    before = desk.checks()
-    assert not sensor("poke", operation_id).poke({}).is_done
-    assert desk.checks() == before + 1
+@contextmanager
+def poked(desk: Desk, waiting: SpeechKitRecognitionSensor, operation_id: str) -> Iterator[None]:
+    """Have a sensor wait in a thread, as far as its first check; its `timeout` ends it."""
+
+    def poke() -> None:
+        # What was cancelled has failed.
+        with suppress(AirflowSensorTimeout, RecognitionFailedError):
+            waiting.poke({})
+
+    thread = threading.Thread(target=poke)
+    thread.start()
+    try:
+        while thread.is_alive() and not checks_of(desk, operation_id):
+            time.sleep(0.05)
+        yield
+    finally:
+        thread.join()
 
 
 @pytest.mark.parametrize(
     ("state", "asked", "expected"),
     [("failed", True, True), ("running", True, False), (None, True, False), ("failed", False, False)],
 )
-def test_a_blocking_wait_that_is_killed_cancels_only_where_asked_for_and_the_task_is_over(
+def test_a_wait_that_is_killed_cancels_only_where_asked_for_and_the_task_is_over(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, state: str | None, asked: bool, expected: bool
 ) -> None:
     (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
-    waiting = sensor("poke", operation_id, cancel_on_kill=asked)
+    waiting = sensor("poke", operation_id, cancel_on_kill=asked, timeout=8)
     waiting.on_kill()
-    assert not waiting.poke({}).is_done
     monkeypatch.setattr(compat, "read_task_state", lambda task_instance: state)
-    waiting.on_kill()
+    with poked(desk, waiting, operation_id):
+        waiting.on_kill()
     paths = [one["path"] for one in desk.emulator.request_log() if one["kind"] == "cancel"]
     assert any(operation_id in path for path in paths) == expected
+
+
+class TaskEndedError(Exception):
+    """What Airflow raises wherever the main thread is."""
+
+
+def test_a_task_that_is_ended_ends_its_wait_at_once(desk: Desk) -> None:
+    (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
+
+    def end(*_: Any) -> None:
+        raise TaskEndedError
+
+    before = signal.signal(signal.SIGUSR1, end)
+    ending = threading.Timer(2.0, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    ending.start()
+    try:
+        with pytest.raises(TaskEndedError):
+            sensor("poke", operation_id).poke({})
+    finally:
+        ending.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert not [one for one in threading.enumerate() if one.name.startswith("speechkit-wait")]
+    checks = checks_of(desk, operation_id)
+    time.sleep(1.0)
+    assert checks_of(desk, operation_id) == checks

@@ -1,0 +1,109 @@
+"""A wait in a worker's thread, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from airflow_speechkit import compat
+from airflow_speechkit.errors import UnreachableError
+from airflow_speechkit.triggers import worker
+from airflow_speechkit.triggers.wait import WaitResult
+from airflow_speechkit.triggers.worker import WorkerWait
+
+
+class Waiting:
+    """In place of an `OperationWait`: it goes on until it is cancelled, or gives a result."""
+
+    def __init__(self, result: WaitResult | None = None) -> None:
+        self.result = result
+        self.began, self.was_cancelled = threading.Event(), threading.Event()
+        self.cancels = 0
+
+    async def run(self, deadline: float, **how: bool) -> WaitResult:
+        self.began.set()
+        try:
+            return self.result or await asyncio.Future()
+        except asyncio.CancelledError:
+            self.was_cancelled.set()
+            raise
+
+    async def cancel_running(self) -> None:
+        self.cancels += 1
+
+
+def worker_wait(waiting: Waiting) -> WorkerWait:
+    return WorkerWait(waiting)  # type: ignore[arg-type]
+
+
+def test_a_result_is_handed_on_and_an_error_is_raised() -> None:
+    assert worker_wait(Waiting(WaitResult(left=["e03a"]))).run(0.0).left == ["e03a"]
+    with pytest.raises(UnreachableError):
+        worker_wait(Waiting(WaitResult(error=UnreachableError("No answer")))).run(0.0)
+
+
+class Interrupted(ThreadPoolExecutor):
+    """Whoever waits for it is interrupted, `at_once` before its thread has begun."""
+
+    at_once = False
+    waiting: Waiting
+
+    def submit(self, do: Any, /, *args: Any, **more: Any) -> Future[Any]:
+        may_begin = threading.Event()
+
+        def begin() -> Any:
+            may_begin.wait(60)
+            return do(*args, **more)
+
+        running = super().submit(begin)
+
+        def interrupted(timeout: float | None = None) -> Any:
+            if self.at_once:
+                threading.Timer(0.2, may_begin.set).start()
+            else:
+                may_begin.set()
+                self.waiting.began.wait(60)
+            raise KeyboardInterrupt
+
+        running.result = interrupted  # type: ignore[method-assign]
+        return running
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["meanwhile", "before it has begun"])
+def test_a_wait_that_is_interrupted_is_cancelled(monkeypatch: pytest.MonkeyPatch, at_once: bool) -> None:
+    waiting = Waiting()
+    monkeypatch.setattr(worker, "ThreadPoolExecutor", Interrupted)
+    monkeypatch.setattr(Interrupted, "at_once", at_once)
+    monkeypatch.setattr(Interrupted, "waiting", waiting, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        worker_wait(waiting).run(0.0)
+    assert waiting.was_cancelled.is_set() == (not at_once)
+
+
+@pytest.mark.parametrize(("state", "cancels"), [("failed", 1), ("running", 0), (None, 0)])
+def test_what_runs_is_cancelled_where_the_task_is_over(
+    monkeypatch: pytest.MonkeyPatch, state: str | None, cancels: int
+) -> None:
+    monkeypatch.setattr(compat, "read_task_state", lambda task_instance: state)
+    waiting = Waiting()
+    subject = worker_wait(waiting)
+    subject.cancel_if_over(None)
+    assert waiting.cancels == 0, "nothing runs"
+
+    def run() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            subject.run(0.0)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    waiting.began.wait(60)
+    subject.cancel_if_over(None)
+    assert waiting.cancels == cancels
+    assert subject._loop is not None
+    assert subject._task is not None
+    subject._loop.call_soon_threadsafe(subject._task.cancel)
+    thread.join()
