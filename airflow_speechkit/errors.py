@@ -241,7 +241,7 @@ class AnswerUnreadableError(SpeechKitError):
 def unexpected(operation_id: str, error: BaseException) -> AnswerUnreadableError:
     """Turn an unexpected error into one of the operation whose answer led to it. Its traceback is in the log.
 
-    :param error: what came; its own text may repeat what was read, and is left out
+    :param error: the unexpected error; its own text may repeat what was read, and is left out
     """
     return AnswerUnreadableError(
         f"What was done with the operation's answer ended in an unexpected {type(error).__name__}",

@@ -98,18 +98,11 @@ def unpack(raw: bytes, url: str) -> dict[str, Any]:
     """Read a record.
 
     :param url: where it lies, for the message
-    :raises ArchiveError: it is damaged, or a later version wrote it
+    :raises MalformedError: it is damaged
+    :raises ArchiveError: a later version wrote it
     """
-    try:
-        data = parse_object(raw)
-        version = expect(data.get("archive_version"), int)
-    except MalformedError as error:
-        raise ArchiveError(
-            f"{url} is damaged: it can't be told what was submitted",
-            todo="Inspect the file, and restore it from a backup if there is one",
-            retry="ends in the same way until then",
-            retry_can_help=False,
-        ) from error
+    data = parse_object(raw)
+    version = expect(data.get("archive_version"), int)
     if version > ARCHIVE_VERSION:
         raise ArchiveError(
             f"{url} was written by a later version (archive_version {version}, this one knows {ARCHIVE_VERSION})",

@@ -1,98 +1,32 @@
-"""API v3 from end to end: operators as Airflow runs them, the emulator, the archive and the tables."""
+"""What is sent to API v3: every setting, local files, and what is refused before anything is sent."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-import time
 import urllib.error
 import urllib.request
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import timedelta
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from airflow_speechkit.archive.ledger import fingerprint
 from airflow_speechkit.errors import (
-    OperationNotFoundError,
-    RecognitionFailedError,
     RecordingError,
-    ResultExpiredError,
     SettingsError,
 )
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
 from airflow_speechkit.operators.intake import Intake
-from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
-from airflow_speechkit.operators.transform import SpeechKitTransformOperator
-from airflow_speechkit.retry import RetryPolicy
-from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
 from airflow_speechkit.settings import V3_ONLY, ApiVersion, AudioEncoding, RecognitionSettings
-from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
-from tests.fixtures.direct import Desk, events_of, wait_for
-from tests.fixtures.environment import ROOT
-
-MODES: dict[str, dict[str, Any]] = {
-    "deferred": {"deferrable": True},
-    "poke": {"deferrable": False, "mode": "poke"},
-    "reschedule": {"deferrable": False, "mode": "reschedule"},
-}
-
-#: What only v3 can be asked for, each with a value other than its default.
-ASKED: dict[str, Any] = {
-    "languages": ["en-US", "ru-RU"],
-    "language_restriction": "WHITELIST",
-    "phone_formatting": False,
-    "classifiers": {"insult": ["ON_FINAL", "ON_UTTERANCE"]},
-    "speaker_analysis": True,
-    "conversation_analysis": True,
-    "analysis_quantiles": [0.5, 0.95],
-    "speaker_silence_threshold_ms": 700,
-    "simultaneous_silence_threshold_ms": 1500,
-    "simultaneous_speech_threshold_ms": 250,
-    "speaker_labeling": True,
-    "summarization": {
-        "model_uri": "gpt://b1g0/yandexgpt",
-        "properties": [
-            {"instruction": "What was promised?", "json_schema": {"type": "object"}},
-            {"instruction": "Who called?", "json_object": True},
-        ],
-    },
-}
-
-
-def submit(audio: Any, **kwargs: Any) -> Any:
-    operator = SpeechKitSubmitOperator(task_id="submit", audio=audio, **{"api_version": "v3", **kwargs})
-    return operator.execute({})
-
-
-def wait(operation_id: Any, mode: str = "deferred", **kwargs: Any) -> Any:
-    sensor = partial(SpeechKitRecognitionSensor, task_id="wait", poke_interval=0.2, timeout=600)
-    return wait_for(sensor(operation_id=operation_id, **MODES[mode], **kwargs))
-
-
-def transform(desk: Desk, operation_id: Any) -> dict[str, list[dict[str, Any]]]:
-    """The rows of each table, from the files that the transform operator wrote."""
-    target = desk.place / "tables"
-    manifest = SpeechKitTransformOperator(task_id="transform", target=str(target), operation_id=operation_id).execute(
-        {}
-    )
-    return {
-        name: [row for path in table["paths"] for row in pq.read_table(path).to_pylist()]
-        for name, table in manifest["tables"].items()
-    }
-
-
-def pick(rows: list[dict[str, Any]], *columns: str) -> list[tuple[Any, ...]]:
-    return [tuple(row[column] for column in columns) for row in rows]
+from tests.fixtures.direct import Desk
+from tests.integration.v3 import ASKED, submit, transform, wait
 
 
 def wav(seconds: float = 1.0, rate: int = 8000) -> bytes:
@@ -263,147 +197,6 @@ def test_the_connection_says_which_api_is_used_and_downstream_nobody_asks(desk: 
     tables = transform(desk, both)
     assert {row["operation_id"]: row["api_version"] for row in tables["recognitions"]} == {plain: "v2", ours: "v3"}
     assert [row["text"] for row in tables["utterances"]] == ["Two words", "Two words"]
-
-
-SPOKEN = {
-    "channels": [
-        {
-            "utterances": [
-                {"text": "twenty one please", "normalized_text": "21 please", "start_ms": 0, "end_ms": 900,
-                 "speaker": "1", "languages": {"de-DE": 0.2, "en-US": 0.8}},
-                {"text": "good bye", "start_ms": 3000, "end_ms": 3800, "speaker": "0", "refined": False},
-            ]
-        }
-    ],
-    "analyses": [
-        {"channel": 0, "classifierUpdate": {"windowType": "LAST_FINAL", "startTimeMs": "3000", "endTimeMs": "3800",
-                                            "classifierResult": {"classifier": "formal_farewell"}}},
-        {"channel": 0, "speakerAnalysis": {"speakerTag": "1", "speechBoundaries": {"endTimeMs": "900"}}},
-        {"conversationAnalysis": {"conversationBoundaries": {"startTimeMs": "0", "endTimeMs": "3800"}}},
-        {"summarization": {"results": [{"response": "nothing"}], "contentUsage": {"totalTokens": "7"}}},
-    ],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("mode", "framing"), [("deferred", "pretty"), ("poke", "pretty"), ("reschedule", "compact")])
-def test_a_result_is_read_archived_and_deleted_whichever_way_the_task_waits(
-    desk: Desk, mode: str, framing: str
-) -> None:
-    if framing == "pretty":
-        desk.emulator.fault("pretty", on="recognition", times=None)
-    desk.emulator.fault("not_ready", on="recognition", times=1)
-    operation_id = submit(desk.put(**SPOKEN), **ASKED)
-    assert wait(operation_id, mode, delete_after_archiving=True) == operation_id
-
-    tables = transform(desk, operation_id)
-    said = pick(tables["utterances"], "start_ms", "text", "text_raw", "language", "speaker", "channel_index")
-    assert said == [
-        (0, "21 please", "twenty one please", "en-US", "1", 1),
-        (3000, "good bye", "good bye", None, "0", 0),
-    ]
-    assert pick(tables["words"], "word", "start_ms")[:2] == [("twenty", 0), ("one", 300)]
-    found = pick(tables["analyses"], "kind", "channel", "start_ms", "end_ms")
-    assert found == [
-        ("classifier", "0", 3000, 3800),
-        ("speaker_analysis", "1", 0, 900),
-        ("conversation_analysis", None, 0, 3800),
-        ("summarization", None, None, None),
-    ]
-    assert json.loads(tables["analyses"][-1]["payload"])["contentUsage"] == {"totalTokens": "7"}
-    (row,) = tables["recognitions"]
-    assert (row["api_version"], row["language"], row["status"]) == ("v3", "en-US, ru-RU", "finished")
-
-    with SpeechKitHook() as hook, pytest.raises(ResultExpiredError):
-        hook.get_recognition(operation_id, seen_done=True)
-    # What is archived needs no service.
-    assert wait(operation_id, mode, delete_after_archiving=True) == operation_id
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_an_error_in_mid_stream_fails_and_becomes_a_row(desk: Desk, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_speechkit.triggers.result_archiver.REFETCH_RETRY", RetryPolicy(0.01, 0.01, 1))
-    broken = desk.put(stream_error={"code": 13, "message": "out of order", "after": 2})
-    operation_id = submit(broken, language="en-US")
-    with pytest.raises(RecognitionFailedError, match="out of order"):
-        wait(operation_id, mode, delete_after_archiving=True)
-    assert wait([operation_id], mode, on_failure="record") == [operation_id]
-    tables = transform(desk, operation_id)
-    assert pick(tables["recognitions"], "status", "error_code", "error_message") == [("failed", 13, "out of order")]
-    assert tables["words"] == []
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_page_in_place_of_a_result_is_neither_archived_nor_a_reason_to_delete(
-    desk: Desk, mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("airflow_speechkit.triggers.result_archiver.REFETCH_RETRY", RetryPolicy(0.01, 0.01, 1))
-    desk.emulator.fault("garbage", on="recognition", times=1)
-    operation_id = submit(desk.put(), language="en-US")
-    wait(operation_id, mode, delete_after_archiving=True)
-    assert [row["word"] for row in transform(desk, operation_id)["words"]] == ["two", "words"]
-
-
-def test_a_result_that_is_over_is_told_from_one_that_never_was(desk: Desk) -> None:
-    (operation_id,) = desk.emulator.stand_ins(1, api="v3")
-    desk.on_record(operation_id, age=timedelta(days=3, minutes=5))
-    desk.emulator.fault("404", on="recognition", times=None, message="operation not found", code=5)
-    with pytest.raises(ResultExpiredError):
-        wait(operation_id, "poke")
-    with SpeechKitHook() as hook, pytest.raises(OperationNotFoundError):
-        hook.get_recognition("f8dneverthere0000000")
-
-
-def test_nothing_is_deleted_that_is_not_archived(desk: Desk) -> None:
-    with pytest.raises(SettingsError, match="`delete_after_archiving` needs an archive"):
-        wait("f8dsomething", archive=False, delete_after_archiving=True)
-
-
-def test_an_operation_itself_says_which_api_it_came_from(desk: Desk) -> None:
-    operation_id = submit(desk.put(), language="en-US")
-    # As of an operation whose id looks like one of v2, and that no archive knows.
-    taken_for_v2 = {"operation_id": operation_id, "submitted_at": time.time(), "interval_s": 0.2}
-    trigger = SpeechKitRecognitionTrigger(
-        waiting=[taken_for_v2],
-        speechkit_conn_id="speechkit_default",
-        archive=desk.archive_url,
-        deadline=time.time() + 60,
-    )
-    assert events_of(trigger.serialize()) == [{"state": "finished", "failed": [], "gone": []}]
-    assert [row["word"] for row in transform(desk, operation_id)["words"]] == ["two", "words"]
-
-
-def test_a_worker_starts_with_a_tenth_of_what_each_second_allows(desk: Desk) -> None:
-    ids = desk.emulator.stand_ins(3, api="v3")
-    desk.connect(extra={"archive": desk.archive_url, "checks_per_second": 4})
-    assert wait(ids, "poke") == ids
-    log = [one for one in desk.emulator.request_log() if one["kind"] == "operation"]
-    asked = sorted(one["wall_s"] for one in log if any(operation_id in one["path"] for operation_id in ids))
-    # 2.5 s apart; a busy machine may answer the first one late.
-    assert asked[2] - asked[0] > 2.5
-
-
-def test_both_apis_say_the_same_words(desk: Desk) -> None:
-    said = {
-        "channels": [
-            {"utterances": [{"text": "hello there", "start_ms": 0, "end_ms": 900},
-                            {"text": "yes", "start_ms": 1500, "end_ms": 1900, "refined": False}]},
-            {"utterances": [{"text": "hi", "start_ms": 700, "end_ms": 2100}]},
-        ]
-    }  # fmt: skip
-    call = (ROOT / "dags/samples/doctor.ogg").read_bytes()
-    desk.emulator.put(f"{desk.prefix}/heard.ogg", call)
-    both = [desk.put("written.ogg", call, **said), f"s3://{desk.bucket}/{desk.prefix}/heard.ogg"]
-    columns = ("channel_index", "utterance", "alternative", "word_index", "word", "start_ms", "end_ms")
-    submitted = {version: submit(both, api_version=version, language="en-US") for version in ("v2", "v3")}
-    words = {}
-    for version, first in (("v2", "1"), ("v3", "0")):
-        ids = wait(submitted[version])
-        rows = transform(desk, ids)["words"]
-        words[version] = [pick([row for row in rows if row["operation_id"] == one], *columns) for one in ids]
-        assert {row["channel"] for row in rows if row["channel_index"] == 0} == {first}
-    assert words["v2"] == words["v3"]
-    assert [len(one) > 3 for one in words["v3"]] == [True, True]
-    assert {row[0] for row in words["v3"][1]} == {0, 1}
 
 
 def test_the_ledger_tells_every_setting_apart() -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import re
 import wave
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Semaphore
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
@@ -339,64 +338,3 @@ def test_without_an_archive_the_ids_of_a_failed_task_are_in_its_log(
         submit([bad, good], archive=False)
     [billed] = [one for one in desk.emulator.billing() if f"/{desk.prefix}/" in str(one)]
     assert f"A sensor can be given their ids: {billed['operation_id']}" in caplog.text
-
-
-class _Mapped(BaseOperator):
-    def __init__(self, *, given: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.given = given
-
-
-def test_a_list_that_a_mapped_task_could_not_take_is_refused_before_anything_is_paid(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "1")
-    audio = [desk.put("1.ogg"), desk.put("2.ogg")]
-    with DAG("calls", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
-        mapped = SpeechKitSubmitOperator(task_id="mapped", audio=audio, language="en-US")
-        _Mapped.partial(task_id="each").expand(given=mapped.output)
-        whole = SpeechKitSubmitOperator(task_id="whole", audio=audio, language="en-US")
-        _Mapped(task_id="all", given=whole.output)
-    with pytest.raises(SettingsError, match=r"'each'.*max_map_length"):
-        mapped.execute({})
-    assert desk.billed() == 0
-    assert len(whole.execute({})) == 2
-
-
-def test_a_mapped_submit_has_lists_of_any_length(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "1")
-    audio = [desk.put("1.ogg"), desk.put("2.ogg")]
-    with DAG("calls", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
-        mapped = SpeechKitSubmitOperator.partial(task_id="mapped", language="en-US").expand(audio=[audio])
-        _Mapped.partial(task_id="each").expand(given=mapped.output)
-    assert len(dag.get_task("mapped").unmap({"audio": audio}).execute({})) == 2
-
-
-def test_a_list_that_a_task_behind_the_sensor_is_mapped_over_is_refused_before_anything_is_uploaded(
-    desk: Desk, emulator_s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
-
-    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "1")
-    audio = []
-    for name in ("1.ogg", "2.ogg"):
-        (tmp_path / name).write_bytes(OGG)
-        audio.append(str(tmp_path / name))
-    about: dict[str, Any] = {"language": "en-US", "upload_to": f"s3://{desk.bucket}/{desk.prefix}/uploads/"}
-    with DAG("calls", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
-        mapped = SpeechKitSubmitOperator(task_id="mapped", audio=audio, **about)
-        wait = SpeechKitRecognitionSensor(task_id="wait", operation_id=mapped.output)
-        _Mapped.partial(task_id="each").expand(given=wait.output)
-        whole = SpeechKitSubmitOperator(task_id="whole", audio=audio, **about)
-        wait_for_all = SpeechKitRecognitionSensor(task_id="wait_for_all", operation_id=whole.output)
-        _Mapped(task_id="all", given=wait_for_all.output)
-        _Mapped.partial(task_id="others").expand(given=wait.output) << whole
-
-    def uploaded() -> int:
-        return int(emulator_s3.list_objects_v2(Bucket=desk.bucket, Prefix=f"{desk.prefix}/")["KeyCount"])
-
-    with pytest.raises(SettingsError, match=r"'(each|others)'.*max_map_length"):
-        mapped.execute({})
-    assert uploaded() == 0
-    assert len(whole.execute({})) == 2
-    assert uploaded() == 2
