@@ -60,10 +60,11 @@ _one_lookup = threading.RLock()
 def lookup_lock() -> AbstractContextManager[object]:
     """Return the lock to hold while a thread looks up Airflow connections.
 
-    The in-process supervisor of `dag.test()`, `airflow dags test` and `airflow tasks test` serves one thread: during
-    its lookup the others find no connection. A real supervisor, which has `asend`, serves all. Airflow 2.11 has none.
+    Airflow 3.2 and later have a lock of their own where a supervisor in another process is asked. Before, answers to
+    two threads of a worker are mixed up; and the supervisor of `dag.test()`, `airflow dags test` and `airflow tasks
+    test` serves one thread: during its lookup the others find no connection. Airflow 2.11 has no supervisor.
     """
     task_runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
-    if task_runner is None or hasattr(getattr(task_runner, "SUPERVISOR_COMMS", None), "asend"):
+    if task_runner is None or hasattr(getattr(task_runner, "SUPERVISOR_COMMS", None), "_thread_lock"):
         return nullcontext()
     return _one_lookup

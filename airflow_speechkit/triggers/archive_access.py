@@ -16,7 +16,6 @@ from airflow_speechkit.errors import ArchiveError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
 
     from airflow_speechkit.archive.store import Archive
 
@@ -99,9 +98,21 @@ class ArchiveAccess:
                 raise
 
     async def _in_thread(self, do: Callable[[], object]) -> None:
-        at_work = self._threads.submit(do)
-        at_work.add_done_callback(self._came_back)
-        waiting = asyncio.wrap_future(at_work)
+        from asgiref.sync import sync_to_async
+
+        to_do = [do]
+
+        def work() -> None:
+            try:
+                # Nobody may wait for it any more.
+                if to_do:
+                    to_do.pop()()
+            finally:
+                self._answered_at = time.monotonic()
+
+        # By asgiref, since Airflow 3.0 and 3.1 find the triggerer's event loop from no other thread. Shielded, since
+        # they lose the triggerer's connection to its supervisor when they are cancelled while they look something up.
+        waiting = asyncio.shield(sync_to_async(work, thread_sensitive=False, executor=self._threads)())
         try:
             while not waiting.done():
                 began = time.monotonic()
@@ -111,13 +122,10 @@ class ArchiveAccess:
                     raise self._silent()
             waiting.result()
         finally:
+            to_do.clear()
             waiting.cancel()
-            # They know the error, whose traceback knows this frame, and with it the answer.
-            del at_work, waiting
-
-    def _came_back(self, at_work: Future[object]) -> None:
-        if not at_work.cancelled():
-            self._answered_at = time.monotonic()
+            # It knows the error, whose traceback knows this frame, and with it the answer.
+            del waiting
 
     def _silent(self) -> ArchiveError:
         return ArchiveError(f"The archive at {self.url} has not answered for {ANSWERS_WITHIN_S:g} s")

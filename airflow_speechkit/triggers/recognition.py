@@ -124,9 +124,13 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
         A trigger that moves to another triggerer is killed just like one whose task was ended by a user
         (Airflow 3.3.0 to 3.3.2), and after a clear the next attempt already waits for the same operations.
         """
+        from asgiref.sync import sync_to_async
+
+        # See `ArchiveAccess`.
+        is_over = sync_to_async(task_is_over, thread_sensitive=False)
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
-                if await asyncio.to_thread(task_is_over, self.task_instance):
+                if await asyncio.shield(is_over(self.task_instance)):
                     await self.wait.cancel_running()
         except TimeoutError:
             log.warning("Not every operation could be cancelled within %g s", CANCEL_TIMEOUT_S)

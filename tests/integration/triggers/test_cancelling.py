@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 
 from airflow_speechkit import compat
 from airflow_speechkit.polling.poller import Poller
@@ -101,6 +102,27 @@ def test_being_cancelled_again_and_again_does_not_cut_the_cancelling_short(
             killing.cancel("user-action")
             await asyncio.sleep(0.01)
         await asyncio.wait([killing])
+
+    asyncio.run(scene())
+    assert cancelled(desk, operation_id)
+
+
+def test_the_state_is_read_where_airflow_3_0_and_3_1_find_the_event_loop(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
+
+    async def running_loop() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(
+            compat, "read_task_state", lambda task_instance: "failed" if async_to_sync(running_loop)() is loop else None
+        )
+        made = trigger(desk, operation_id, cancel_on_kill=True)
+        made.task_instance = None
+        await made.on_kill()
 
     asyncio.run(scene())
     assert cancelled(desk, operation_id)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,3 +99,41 @@ def test_whoever_began_to_read_may_be_cancelled(kind: type[CountingHook], connec
 
     assert asyncio.run(one_leaves()).credential
     assert kind.asked == 1
+
+
+class OneAtATime:
+    """Answers as Airflow 3.1 does to a worker: two threads that ask at once get each other's answers."""
+
+    def __init__(self) -> None:
+        self.asking = 0
+        self.mixed_up = False
+
+    async def asend(self, message: object) -> None:
+        raise NotImplementedError
+
+    def send(self, message: object) -> None:
+        self.asking += 1
+        self.mixed_up |= self.asking > 1
+        time.sleep(0.02)
+        self.asking -= 1
+
+
+def test_threads_of_a_worker_ask_one_after_the_other(
+    connect: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = OneAtATime()
+    task_runner = SimpleNamespace(SUPERVISOR_COMMS=supervisor)
+
+    class Hook(SpeechKitHook):
+        @classmethod
+        def get_connection(cls, conn_id: str) -> Any:
+            supervisor.send(conn_id)
+            return super().get_connection(conn_id)
+
+    connect("key-of-the-service")
+    Hook.get_connection("shared")
+    monkeypatch.setitem(sys.modules, "airflow.sdk.execution_time.task_runner", task_runner)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: Hook("shared").connection, range(8)))
+    assert len(found) == 8
+    assert not supervisor.mixed_up

@@ -1,0 +1,60 @@
+"""In which threads the event loop reaches an archive, whatever Airflow looks up its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from asgiref.sync import async_to_sync
+
+from airflow_speechkit.triggers.archive_access import AT_ONCE, ArchiveAccess
+from tests.fixtures.until import until
+
+
+async def running_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+async def test_lookups_find_the_event_loop_as_those_of_airflow_3_0_and_3_1_do(tmp_path: Path) -> None:
+    found: list[asyncio.AbstractEventLoop] = []
+    await ArchiveAccess(str(tmp_path)).write(lambda archive: found.append(async_to_sync(running_loop)()))
+    assert found == [asyncio.get_running_loop()]
+
+
+async def test_a_lookup_is_seen_through_when_the_wait_for_it_is_cancelled(tmp_path: Path) -> None:
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+    ends: list[str] = []
+
+    async def ask() -> None:
+        asked.set()
+        try:
+            await may_answer.wait()
+            ends.append("answered")
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    writing = asyncio.create_task(ArchiveAccess(str(tmp_path)).write(lambda archive: async_to_sync(ask)()))
+    await asked.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    may_answer.set()
+    await until(lambda: bool(ends))
+    assert ends == ["answered"]
+
+
+async def test_what_nobody_waits_for_any_more_is_not_begun(tmp_path: Path) -> None:
+    access, over, written = ArchiveAccess(str(tmp_path)), threading.Event(), []
+    slow = [asyncio.create_task(access.write(lambda archive: over.wait(600))) for _ in range(AT_ONCE)]
+    given_up = asyncio.create_task(access.write(lambda archive: written.append("given up")))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    over.set()
+    await asyncio.gather(*slow)
+    await access.write(lambda archive: written.append("wanted"))
+    assert written == ["wanted"]
