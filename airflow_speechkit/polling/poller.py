@@ -45,6 +45,8 @@ AT_ONCE = 8
 LARGE_ANSWER = 64 * 1024
 #: Each task's log gets a line about its wait this often at most, in seconds.
 LOG_EVERY_S = 300.0
+#: A pause of all checks that lasts so long, in seconds, is in each task's log at once.
+_LONG_PAUSE_S = 60.0
 #: A request that goes out later than this part of the window after it was spent is spent again.
 _LATE_SHARE = 0.05
 #: Operations of one list that are taken in before the event loop gets its turn.
@@ -201,13 +203,13 @@ class Poller:
         if error is None or self._runner is not runner:
             return
         self._runner = None
-        waiting = {id(one): one for others in self._subscriptions.values() for one in others}
+        waiting = self._all_subscriptions()
         now = self._now()
         for operation_id in self._subscriptions:
             self.scheduler.forget(operation_id, now)
         self._subscriptions.clear()
         self._write_gauges(now, always=True)
-        for subscription in waiting.values():
+        for subscription in waiting:
             subscription.fail(error)
 
     async def _sleep(self, seconds: float) -> None:
@@ -255,9 +257,11 @@ class Poller:
         except QuotaExceededError as error:
             self._count("speechkit.responses_429")
             now = self._now()
+            is_paused = self.scheduler.limiter.is_paused(now)
             pause_s = self.scheduler.refused(operation_id, now, error.retry_after_s)
-            for subscription in self._due_lines(operation_id, now):
-                subscription.write_line(f"the quota is used up (429): all checks pause for {pause_s:.0f} s", now)
+            for subscription in [] if is_paused else self._all_subscriptions():
+                if pause_s >= _LONG_PAUSE_S or subscription.line_is_due(now):
+                    subscription.write_line(f"the quota is used up (429): all checks pause for {pause_s:.0f} s", now)
         except SpeechKitError as error:
             self._failed(operation_id, error)
         except (OSError, TimeoutError) as error:
@@ -305,6 +309,9 @@ class Poller:
             if place is not None:
                 place.holders += 1
             subscription.put(result, place)
+
+    def _all_subscriptions(self) -> list[Subscription]:
+        return list({id(one): one for others in self._subscriptions.values() for one in others}.values())
 
     def _due_lines(self, operation_id: str, now: float) -> list[Subscription]:
         return [one for one in self._subscriptions.get(operation_id, ()) if one.line_is_due(now)]

@@ -144,20 +144,24 @@ class RateLimiter:
         if now >= self._paused_until:
             self._refusals = 0
 
+    def is_paused(self, now: float) -> bool:
+        """Whether a 429 holds back all requests."""
+        return now < self._paused_until
+
     def refused(self, now: float, retry_after_s: float | None = None) -> float:
         """Count a 429: all pause, then go on at half the rate.
 
         Answers to requests that were under way before the pause began say nothing new.
 
-        :param retry_after_s: what the service asked for
+        :param retry_after_s: what the service asked for: the first pause; those after it are longer by themselves
         :return: the pause, in seconds
         """
         self._refill(now)
-        if now >= self._paused_until:
+        if not self.is_paused(now):
             self._share, self._share_at = max(self._share_now * _DECREASE, _SMALLEST_SHARE), now
             self._refusals += 1
             pause_s = min(REFUSED_RETRY.pause_s(self._refusals), 10.0 * self.window_s)
-            self._paused_until = now + pause_s
+            self._paused_until = now + (1.0 if retry_after_s and self._refusals == 1 else pause_s)
             self._tokens = min(self._tokens, 1.0)
         self._paused_until = max(self._paused_until, now + (retry_after_s or 0.0))
         return self._paused_until - now

@@ -94,7 +94,7 @@ _NOT_THERE = "runs in no triggerer"
 
 #: Why a cell has no test.
 LEFT_OUT: dict[tuple[Fault, Stage], str] = {
-    **{(Fault.TRIGGERER_KILLED, stage): _NOT_THERE for stage in (Stage.SUBMIT, Stage.TRANSFORM, Stage.LOAD)},
+    **{(Fault.TRIGGERER_KILLED, stage): _NOT_THERE for stage in (Stage.TRANSFORM, Stage.LOAD)},
     **{
         (fault, stage): _ASKS_NOBODY
         for fault in (Fault.UNAUTHORIZED, Fault.TOO_MANY)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from airflow.sdk import DAG
 
+from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.retry_policy import speechkit_retry_policy
@@ -19,8 +21,15 @@ WAYS = {
     "resubmitting": {"on_lost_submission": "resubmit"},
 }
 
-for name, way in WAYS.items():
-    with DAG(
+PLACES = {
+    "speechkit_conn_id": "{{ dag_run.conf['speechkit'] }}",
+    "archive": "{{ dag_run.conf['archive'] }}",
+}
+
+
+def job(name: str) -> DAG:
+    """Return a DAG without tasks."""
+    return DAG(
         dag_id=f"recordings_to_rows_{name}",
         schedule=None,
         render_template_as_native_obj=True,
@@ -31,32 +40,47 @@ for name, way in WAYS.items():
             "retry_delay": timedelta(seconds=1),
             "retry_policy": speechkit_retry_policy(quota_delay=timedelta(seconds=5)),
         },
-    ) as dag:
-        places = {
-            "speechkit_conn_id": "{{ dag_run.conf['speechkit'] }}",
-            "archive": "{{ dag_run.conf['archive'] }}",
-        }
+    )
+
+
+def make_rows(operation_ids: Any) -> None:
+    """Transform and load them."""
+    rows = SpeechKitTransformOperator(
+        task_id="rows", operation_id=operation_ids, target="{{ dag_run.conf['target'] }}", **PLACES
+    )
+    SpeechKitToSqlOperator(
+        task_id="load",
+        conn_id="{{ dag_run.conf['warehouse'] }}",
+        tables=rows.output,
+        views=False,
+    )
+
+
+for name, way in WAYS.items():
+    with job(name) as dag:
         submit = SpeechKitSubmitOperator(
             task_id="submit",
             audio="{{ dag_run.conf['audio'] }}",  # type: ignore[arg-type]
             api_version=way.get("api_version"),
             on_lost_submission=way.get("on_lost_submission", "fail"),
-            **places,
+            **PLACES,
         )
         wait = SpeechKitRecognitionSensor(
             task_id="wait",
             operation_id=submit.output,
             deferrable=way.get("deferrable", True),
             poke_interval=1,
-            **places,
+            **PLACES,
         )
-        rows = SpeechKitTransformOperator(
-            task_id="rows", operation_id=wait.output, target="{{ dag_run.conf['target'] }}", **places
-        )
-        load = SpeechKitToSqlOperator(
-            task_id="load",
-            conn_id="{{ dag_run.conf['warehouse'] }}",
-            tables=rows.output,
-            views=False,
-        )
+        make_rows(wait.output)
     globals()[dag.dag_id] = dag
+
+with job("in_one_task") as in_one_task:
+    recognize = SpeechKitRecognizeOperator(
+        task_id="recognize",
+        audio="{{ dag_run.conf['audio'] }}",
+        deferrable=True,
+        poke_interval=1,
+        **PLACES,
+    )
+    make_rows(recognize.output)

@@ -69,6 +69,20 @@ def worker_between_records(job: Job) -> None:
 
 
 @scene(
+    Fault.WORKER_KILLED,
+    Stage.SUBMIT,
+    "in a later visit",
+    "one task for both: killed when it came back to submit what the quota had not allowed, between the two records: "
+    "the next try makes the record whole, joins the operation, and waits for both.",
+)
+def worker_in_a_later_visit(job: Job) -> None:
+    job.fault_on_submits(429, match=job.key("second"), retry_after="30")
+    job.start("in_one_task")
+    job.until_task("recognize", "deferred")
+    kill_at(job, "recognize", job.storage.add(Deed.HOLD, RECORD))
+
+
+@scene(
     Fault.WORKER_KILLED, Stage.WAIT, "on a worker", "killed while it waits without a triggerer: the next try waits on."
 )
 def worker_while_it_waits(job: Job) -> None:
@@ -126,6 +140,22 @@ def worker_while_it_loads(job: Job) -> None:
     held = job.warehouse.add(Deed.HOLD, COMMIT)
     job.start()
     kill_at(job, "load", held)
+
+
+@scene(
+    Fault.TRIGGERER_KILLED,
+    Stage.SUBMIT,
+    "between visits",
+    "one task for both: killed when one recording was submitted and the other has to wait for the quota: the next "
+    "triggerer archives the first and has a worker submit the other.",
+)
+def triggerer_between_visits(job: Job) -> None:
+    job.fault_on_submits(429, match=job.key("second"), retry_after="60")
+    job.start("in_one_task")
+    job.until_task("recognize", "deferred")
+    job.meet(lambda: job.airflow.kill(Component.TRIGGERER))
+    job.meet(lambda: job.airflow.launch(Component.TRIGGERER))
+    job.expect_whole()
 
 
 @scene(

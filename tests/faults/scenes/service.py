@@ -129,12 +129,21 @@ def submit_503_resubmitting(job: Job) -> None:
     job.expect_whole()
 
 
-def checks_refused(job: Job, status: int, **more: str) -> None:
+def checks_refused(job: Job, status: int) -> None:
     """Refuse some checks of both operations."""
     job.start(long=True)
     job.until_waiting()
-    planned = job.fault_on_each("operation", status, times=2, **more)
+    planned = job.fault_on_each("operation", status, times=2)
     job.until_fired(*planned, times=2)
+    job.let_service_finish()
+    job.expect_whole()
+
+
+def check_over_quota(job: Job, **more: str) -> None:
+    """Refuse a check of one operation for the quota of all."""
+    job.start(long=True)
+    operation_id, _ = job.until_waiting()
+    job.until_fired(job.emulator.fault(429, on="operation", match=operation_id, **more))
     job.let_service_finish()
     job.expect_whole()
 
@@ -157,19 +166,24 @@ def storage_refuses(job: Job, request: str, status: int) -> None:
     assert planned.fired == 3
 
 
-@scene(Fault.TOO_MANY, Stage.WAIT, "a storm", "checks are refused, two of each operation: the wait slows down.")
+@scene(
+    Fault.TOO_MANY,
+    Stage.WAIT,
+    "a storm",
+    "a check is refused: all checks of the connection pause for minutes, and then go on slower.",
+)
 def checks_429(job: Job) -> None:
-    checks_refused(job, 429)
+    check_over_quota(job)
 
 
 @scene(
     Fault.TOO_MANY,
     Stage.WAIT,
     "with Retry-After",
-    "checks are refused for some seconds, two of each operation: the wait asks again when it may.",
+    "a check is refused for some seconds: all checks go on when they may.",
 )
 def checks_429_for_a_while(job: Job) -> None:
-    checks_refused(job, 429, retry_after="4")
+    check_over_quota(job, retry_after="4")
 
 
 @scene(Fault.TOO_MANY, Stage.ARCHIVE, "a storm", "v3 results are refused, six times each, and then fetched.")

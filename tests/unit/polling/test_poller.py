@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import gc
 import time
 import weakref
@@ -112,7 +113,8 @@ async def test_errors_are_retried(key: str) -> None:
 
 
 @in_virtual_time
-async def test_a_429_is_counted_and_all_pause(key: str) -> None:
+async def test_a_429_is_counted_and_all_pause(key: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     refusals = iter([QuotaExceededError("Too many", http_status=429, retry_after_s=900.0)])
 
     async def answer(name: str) -> Operation:
@@ -123,8 +125,9 @@ async def test_a_429_is_counted_and_all_pause(key: str) -> None:
     stats, started = Counting(), asyncio.get_running_loop().time()
     subject = shared_poller(key, Client(answer).open, RateLimiter(1000, 3600.0, burst_share=0.25), stats=stats)
     rate = subject.scheduler.limiter.rate(started)
-    await collect(subject, overdue("a"))
+    await collect(subject, overdue("a"), log=logging.getLogger("task"))
     assert asyncio.get_running_loop().time() - started >= 900.0
+    assert "all checks pause for 900 s" in caplog.text, "though the last line of this log was a moment ago"
     assert subject.scheduler.limiter.rate(started + 900.0) < rate
     assert stats.counts["speechkit.responses_429"] == 1
 

@@ -217,6 +217,11 @@ class TestA429:
         assert limiter.refused(1.0, 1800.0) == 1800.0, "also of what was under way"
         assert limiter.wait_s(1.0, reserved=True) == 1800.0
 
+    def test_takes_the_service_at_its_word_once(self) -> None:
+        limiter = RateLimiter.for_checks("v2")
+        assert limiter.refused(0.0, 4.0) == 4.0
+        assert limiter.refused(5.0, 4.0) > 120.0, "it was refused again as soon as that was over"
+
     @pytest.mark.parametrize("looks", [1, 100])
     def test_is_followed_by_one_request_and_not_by_a_burst(self, looks: int) -> None:
         limiter = RateLimiter.for_checks("v2")
