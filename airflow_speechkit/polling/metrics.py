@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ class Gauges:
     def __init__(self, stats: Stats | None, key: Hashable) -> None:
         self._stats = stats
         parts = key if isinstance(key, tuple) else (key,)
-        # Airflow drops a metric whose name has other characters, or more than 250.
-        self._name = ".".join(re.sub(r"[^A-Za-z0-9_-]", "_", str(part))[:100] for part in parts)
+        self._name = ".".join(_accepted(str(part)) for part in parts)
         self._written_at = float("-inf")
 
     def write(self, now: float, *, waiting: int, checks_left: int, always: bool = False) -> None:
@@ -38,3 +38,9 @@ class Gauges:
             self._written_at = now
             self._stats.gauge(f"speechkit.waiting.{self._name}", waiting)
             self._stats.gauge(f"speechkit.budget_left.{self._name}", checks_left)
+
+
+def _accepted(part: str) -> str:
+    """Return a part of a name that Airflow accepts: it drops one with other characters, or with more than 250."""
+    accepted = re.sub(r"[^A-Za-z0-9_-]", "_", part)[:100]
+    return accepted if accepted == part else f"{accepted[:91]}_{sha256(part.encode()).hexdigest()[:8]}"
