@@ -24,6 +24,8 @@ DEFAULT_SHARE = 0.8
 BURST_SHARE = 0.25
 #: The part of a burst that is kept for tasks that have asked least.
 RESERVED_SHARE = 0.1
+#: Of a burst, one request for each operation that is waited for is kept, but at least and at most these parts.
+KEPT_SHARES = 1 / 3, 1 / 2
 #: Requests of a burst are this far apart, in seconds, unless the limit asks for more.
 BURST_GAP_S = 0.05
 #: Where a process starts that can't know who else polls: a worker in poke or reschedule mode.
@@ -109,6 +111,15 @@ class RateLimiter:
         self._refill(now)
         return max(min(self._tokens, self._room), 0.0)
 
+    def idle_in_s(self, now: float, waiting: int) -> float:
+        """Return in how many seconds there are more requests to spend than have to be kept: 0 if there are.
+
+        :param waiting: how many operations are waited for
+        """
+        least, most = (share * self._burst for share in KEPT_SHARES)
+        missing = min(max(waiting, least), most) - self.available(now)
+        return max(missing * self._window_now_s / self._allowed, self._paused_until - now, 0.0)
+
     def left(self, now: float) -> int:
         """Return how many requests the window that ends now still has."""
         self._refill(now)
@@ -122,7 +133,7 @@ class RateLimiter:
         self._refill(now)
         # Of a small burst there is nothing to keep.
         is_kept = not reserved and self._burst_share < 1.0
-        needed = min(1.0 + self._burst * RESERVED_SHARE, self._burst) if is_kept else 1.0
+        needed = 1.0 + (math.floor(self._burst * RESERVED_SHARE) if is_kept else 0.0)
         at = max(self._paused_until, self._last + min(BURST_GAP_S, 0.5 * self._window_now_s / self._allowed))
         expires_at = self._sent[0] + self._window_now_s if self._sent else math.inf
         if self._room < 1:
@@ -177,7 +188,8 @@ class RateLimiter:
 
     @property
     def _burst(self) -> float:
-        return max(self._allowed * self._burst_share, 1.0)
+        # With one only, what comes back would find no room beside what comes in.
+        return max(self._allowed * self._burst_share, min(self._allowed, 2.0))
 
     @property
     def _flow(self) -> float:

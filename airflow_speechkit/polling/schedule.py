@@ -22,7 +22,7 @@ DOCUMENTED_SPEED, QUEUE_S = 10.0 / 60.0, 8.0
 #: No two checks of one operation are closer or further apart than this, in seconds.
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 1.0, 3600.0
 #: The part of the checks that the schedule plans to use; the rest is for what was not foreseen.
-PLANNED_SHARE = 0.75
+PLANNED_SHARE = 0.6
 #: Checks for one operation are planned between these.
 FEWEST_CHECKS, MOST_CHECKS = 1.02, 60.0
 #: How much one operation that ends counts against all before it.

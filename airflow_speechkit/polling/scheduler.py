@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 #: A few operations are planned anew so often, in seconds: what was learned moves what is already planned.
 _REPLAN_EVERY_S = 0.2
+#: While checks are idle, operations are asked for as early as if there were so many for each.
+_IDLE_CHECKS = 10.0
+#: Each task may plan with this part of what it would have if all had the same, however many operations others wait for.
+_OWN_SHARE = 0.25
 #: Operations that are due and planned anew in one go: others share the event loop.
 _DROPPED_AT_ONCE = 100
 #: No running operation is older, whatever the service says, in seconds.
@@ -81,6 +85,7 @@ class Scheduler:
         self._tasks: dict[Hashable, int] = {}
         #: How many operations something was learned about since they were planned: the first of `pending`.
         self._misplanned = 0
+        self._is_idle = False
         self._replanned_at = -math.inf
         self._breaker = CircuitBreaker()
         self._load = 0.0
@@ -115,10 +120,10 @@ class Scheduler:
             self._drop(operation_id)
         elif operation.entry:
             # Its place in the queue was that task's.
-            self._put(
-                operation,
-                operation.due if operation.streak.failures else self._due_at(operation, now, self._check_plan(now)),
-            )
+            if operation.streak.failures:
+                self._put(operation, operation.due)
+            else:
+                self._plan(operation, now)
 
     def forget(self, operation_id: str, now: float) -> None:
         """Stop to wait for an operation, whoever does."""
@@ -133,7 +138,7 @@ class Scheduler:
     def turn(self, now: float) -> Turn:
         """Return the operation to ask for now, which then counts as asked; or how long there is nothing to do."""
         wait_s = self._replan_some(now)
-        plan = self._check_plan(now)
+        checks = self._checks_for_each(now)
         for _ in range(_DROPPED_AT_ONCE):
             operation = self._queue.first(now)
             if operation is None:
@@ -143,7 +148,7 @@ class Scheduler:
             if blocked_s > 0.0:
                 # Whoever is due meanwhile may be allowed to ask sooner.
                 return Turn(None, min(blocked_s, self._queue.next_due() - now, wait_s))
-            if operation.streak.failures or not self._is_misplanned(operation, now, plan):
+            if operation.streak.failures or not self._is_misplanned(operation, now, checks):
                 self._queue.pop(now)
                 operation.is_being_asked, operation.asked_at = True, now
                 self.limiter.spend(now)
@@ -151,7 +156,7 @@ class Scheduler:
                 return Turn(operation.target.operation_id, 0.0)
             # What was learned since it was planned says: later.
             self._queue.drop_first()
-            self._plan(operation, now, plan)
+            self._plan(operation, now, checks)
         return Turn(None, 0.0)
 
     def put_back(self, operation_id: str, now: float) -> None:
@@ -289,12 +294,13 @@ class Scheduler:
             model = self.models[operation.kind] = DurationModel(operation.kind)
         return model
 
-    def _check_plan(self, now: float) -> CheckPlan:
+    def _checks_for_each(self, now: float) -> float:
         load = max(self._load, self._arrivals.per_second(now), 1e-9)
         at_once = min(self.limiter.available(now) / max(len(self.pending), 1), 1.0)
-        return CheckPlan.for_checks(self.limiter.rate(now) / load + at_once)
+        checks = self.limiter.rate(now) / load + at_once
+        return max(checks, _IDLE_CHECKS) if self._is_idle else checks
 
-    def _due_at(self, operation: PendingOperation, now: float, plan: CheckPlan) -> float:
+    def _due_at(self, operation: PendingOperation, now: float, checks: float) -> float:
         age_s = operation.age_s(now, now + self.ahead_s)
         # The time of day may have been set back.
         operation.asked_age_s = min(operation.asked_age_s, age_s)
@@ -302,22 +308,24 @@ class Scheduler:
             return now
         next_age_s = operation.next_interval_age_s()
         if operation.is_learned:
+            own_load = max(operation.load * self._tasks[operation.task] * len(self._tasks), 1e-9)
+            plan = CheckPlan.for_checks(max(checks, _OWN_SHARE * self.limiter.rate(now) / own_load))
             learned_s = plan.next_age_s(self._model(operation), operation.documented_s, operation.asked_age_s)
             next_age_s = min(next_age_s, learned_s)
         return now + next_age_s - age_s
 
-    def _plan(self, operation: PendingOperation, now: float, plan: CheckPlan | None = None) -> None:
+    def _plan(self, operation: PendingOperation, now: float, checks: float | None = None) -> None:
         load = 0.0
         if operation.is_learned:
             takes_s = self._model(operation).ratio * operation.documented_s
             load = 1.0 / max(takes_s, operation.age_s(now, now + self.ahead_s), _SHORTEST_LOAD_S)
         self._load += load - operation.load
         operation.load = load
-        self._put(operation, self._due_at(operation, now, plan or self._check_plan(now)))
+        self._put(operation, self._due_at(operation, now, self._checks_for_each(now) if checks is None else checks))
 
-    def _is_misplanned(self, operation: PendingOperation, now: float, plan: CheckPlan) -> bool:
+    def _is_misplanned(self, operation: PendingOperation, now: float, checks: float) -> bool:
         """Whether it would be planned for another time now; a few hundredths of its age don't matter."""
-        due, age_s = self._due_at(operation, now, plan), operation.age_s(now, now + self.ahead_s)
+        due, age_s = self._due_at(operation, now, checks), operation.age_s(now, now + self.ahead_s)
         return abs(max(due, now) - max(operation.due, now)) > max(0.03 * age_s, 1.0)
 
     def _put(self, operation: PendingOperation, due: float) -> None:
@@ -325,9 +333,16 @@ class Scheduler:
         self._queue.put(operation)
 
     def _replan_some(self, now: float) -> float:
-        """Plan a few operations anew where something was learned; return when to go on with the others, in seconds."""
+        """Plan a few operations anew where something was learned; return when to go on with the others, in seconds.
+
+        While checks are idle, all are planned as if there were more checks for each.
+        """
+        idle_in_s = self.limiter.idle_in_s(now, len(self.pending))
+        was_idle, self._is_idle = self._is_idle, idle_in_s <= 0.0
+        if self._is_idle and not was_idle:
+            self._misplanned = len(self.pending)
         if self._misplanned and now - self._replanned_at >= _REPLAN_EVERY_S:
-            self._replanned_at, plan = now, self._check_plan(now)
+            self._replanned_at, checks = now, self._checks_for_each(now)
             for _ in range(min(4 + len(self.pending) // 50, self._misplanned)):
                 operation_id = next(iter(self.pending))
                 self.pending.move_to_end(operation_id)
@@ -335,6 +350,8 @@ class Scheduler:
                 operation = self.pending[operation_id]
                 if operation.is_being_asked or operation.streak.failures or operation.due <= now:
                     continue
-                if self._is_misplanned(operation, now, plan):
-                    self._plan(operation, now, plan)
-        return _REPLAN_EVERY_S if self._misplanned else math.inf
+                if self._is_misplanned(operation, now, checks):
+                    self._plan(operation, now, checks)
+        if self._misplanned:
+            return _REPLAN_EVERY_S
+        return math.inf if self._is_idle or not self.pending else idle_in_s
