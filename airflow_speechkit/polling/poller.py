@@ -53,8 +53,8 @@ _LATE_SHARE = 0.05
 _ADDED_AT_ONCE = 100
 
 _pollers: dict[tuple[asyncio.AbstractEventLoop, Hashable], Poller] = {}
-#: What was spent and learned outlives its loop: `dag.test` runs each trigger in a loop of its own. Not locked: a process
-#: of Airflow's runs one such loop at a time.
+#: What was spent and learned outlives its loop: `dag.test` runs each trigger in a loop of its own. Not locked: a
+#: process of Airflow's runs one such loop at a time.
 _known: dict[Hashable, tuple[RateLimiter, dict[DurationKind, DurationModel]]] = {}
 
 

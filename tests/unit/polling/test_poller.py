@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import gc
+import logging
 import time
 import weakref
 from collections.abc import AsyncIterator
