@@ -66,6 +66,8 @@ class RateLimiter:
         #: The part of the limit that may be used at `_share_at`, and at the last refill.
         self._share, self._share_at, self._share_now = share, 0.0, share
         self._sent: deque[float] = deque()
+        #: How many of these went out before the last 429.
+        self._sent_before = 0
         self._spent_before = spent_before
         self._tokens = math.inf
         self._tokens_at: float | None = None
@@ -136,7 +138,9 @@ class RateLimiter:
         needed = 1.0 + (math.floor(self._burst * RESERVED_SHARE) if is_kept else 0.0)
         at = max(self._paused_until, self._last + min(BURST_GAP_S, 0.5 * self._window_now_s / self._allowed))
         expires_at = self._sent[0] + self._window_now_s if self._sent else math.inf
-        if self._room < 1:
+        if self._room_left < 1:
+            at = max(at, expires_at)
+        if self._room_since < 1:
             at = max(at, min(expires_at, self._grown_at(now)))
         elif self._tokens < needed - 1e-9:
             flow = self._flow
@@ -170,6 +174,7 @@ class RateLimiter:
         self._refill(now)
         if not self.is_paused(now):
             self._share, self._share_at = max(self._share_now * _DECREASE, _SMALLEST_SHARE), now
+            self._sent_before = len(self._sent)
             self._refusals += 1
             pause_s = min(REFUSED_RETRY.pause_s(self._refusals), 10.0 * self.window_s)
             self._paused_until = now + (1.0 if retry_after_s and self._refusals == 1 else pause_s)
@@ -197,11 +202,33 @@ class RateLimiter:
 
     @property
     def _room(self) -> int:
-        return math.floor(self._allowed + 1e-9) - len(self._sent)
+        return min(self._room_left, self._room_since)
+
+    @property
+    def _room_left(self) -> int:
+        return math.floor(max(self.limit, 1.0) + 1e-9) - len(self._sent)
+
+    @property
+    def _room_since(self) -> int:
+        """How many more the rate allows since the pause after the last 429, or in the window.
+
+        What went out before a 429 doesn't count: against half the limit, nothing could go out for most of an hour.
+        """
+        allowed = min(1.0 + self._allowed * self._part, self._allowed)
+        return math.floor(allowed + 1e-9) - (len(self._sent) - self._sent_before)
+
+    @property
+    def _part(self) -> float:
+        """The part of the window that has passed since the pause after the last 429."""
+        since_s = (self._tokens_at or 0.0) - self._paused_until
+        return min(max(since_s, 0.0) / self._window_now_s, 1.0)
 
     def _grown_at(self, now: float) -> float:
-        """Return when there is room for one more because the limit has grown."""
-        share = (len(self._sent) + 1) / self.limit
+        """Return when there is room for one more because time has passed since a 429, or the limit has grown."""
+        number = len(self._sent) - self._sent_before + 1
+        if self._part < 1.0:
+            return self._paused_until + (number - 1) / self._allowed * self._window_now_s
+        share = number / self.limit
         return now + (share - self._share_now) * _RECOVERY_S if share <= 1.0 else math.inf
 
     def _refill(self, now: float) -> None:
@@ -213,6 +240,7 @@ class RateLimiter:
         while self._sent and self._sent[0] <= expired_at:
             self._sent.popleft()
             expired += 1
+        self._sent_before = max(self._sent_before - expired, 0)
         # Where all may go out at once there is nothing to pace; and a pause is followed by no burst.
         if self._burst_share >= 1.0:
             self._tokens = self._burst

@@ -220,6 +220,15 @@ class TestA429:
         window_s = HOUR_S if version == "v2" else 1.0
         assert most_within([at for at in sent if at > 2 * HOUR_S or version == "v3"], window_s) >= 0.95 * limiter.limit
 
+    def test_halves_the_rate_whatever_was_spent_before(self) -> None:
+        limiter = RateLimiter.for_checks("v2")
+        limiter.spend(0.0)
+        pause_s = limiter.refused(0.2)
+        sent = list(demand(limiter, 0.2, pause_s + 600.0, reserved=True))
+        assert sent[0] == pytest.approx(0.2 + pause_s, abs=1.0)
+        assert 0.8 * 1000 / 6 < len(sent) < 1.4 * 1000 / 6, "it recovers meanwhile"
+        assert longest_gap(sent) < 10.0
+
     def test_says_how_long_to_hold_off_and_that_is_kept_to(self) -> None:
         limiter = RateLimiter.for_checks("v2")
         assert limiter.refused(0.0, 1500.0) == 1500.0
