@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -106,10 +107,13 @@ class CheckPlan:
     step: float
 
     @classmethod
+    @lru_cache(maxsize=32)
     def for_checks(cls, checks: float) -> CheckPlan:
         """Return the plan that takes about so many checks for an operation, the one that finds its end included."""
         in_vain = min(max(PLANNED_SHARE * checks, FEWEST_CHECKS), MOST_CHECKS) - 1.0
         first = min(1.5 - 2.0 * math.log(1.0 + in_vain), -_NORMAL.inv_cdf(min(in_vain, 0.5)))
+        # Before that hardly any ends.
+        first = max(first, -2.5)
         # So many standard deviations are left to cover, on average, from the first check on.
         to_cover = _NORMAL.pdf(first) - first * (1.0 - _NORMAL.cdf(first))
         return cls(first, min(max(to_cover / in_vain, 0.02), 1.0))

@@ -308,8 +308,10 @@ class Scheduler:
             return now
         next_age_s = operation.next_interval_age_s()
         if operation.is_learned:
-            own_load = max(operation.load * self._tasks[operation.task] * len(self._tasks), 1e-9)
-            plan = CheckPlan.for_checks(max(checks, _OWN_SHARE * self.limiter.rate(now) / own_load))
+            if len(self._tasks) > 1:
+                own_load = max(operation.load * self._tasks[operation.task] * len(self._tasks), 1e-9)
+                checks = max(checks, _OWN_SHARE * self.limiter.rate(now) / own_load)
+            plan = CheckPlan.for_checks(checks)
             learned_s = plan.next_age_s(self._model(operation), operation.documented_s, operation.asked_age_s)
             next_age_s = min(next_age_s, learned_s)
         return now + next_age_s - age_s

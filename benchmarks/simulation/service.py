@@ -1,0 +1,130 @@
+"""The service in virtual time: recordings, how long each takes, and the quota of checks.
+
+docs/waiting.md says what the traces are made of, and why.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from dataclasses import dataclass, replace
+
+from airflow_speechkit.polling.target import PollTarget
+
+QUOTA, QUOTA_WINDOW_S = 2500, 3600.0
+#: The way there and back; the service looks at the operation half-way.
+LATENCY_S = 0.2
+#: The time of day when virtual time is 0.
+EPOCH_S = 1_795_000_000.0
+
+MEDIAN_AUDIO_S, AUDIO_SIGMA, LONGEST_AUDIO_S = 300.0, 0.9, 4 * 3600.0
+SHORT_AUDIO_S = (15.0, 60.0)
+NOISE_SIGMA, QUEUE_MEAN_S = 0.3, 10.0
+DEFERRED_MEDIAN_S, DEFERRED_SIGMA, DEFERRED_LONGEST_S = 2 * 3600.0, 1.0, 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording at the service.
+
+    :param target: what the one who waits knows of it
+    :param waited_from_s: when the wait for it begins
+    """
+
+    target: PollTarget
+    submitted_s: float
+    ended_s: float
+    waited_from_s: float
+    task: str = "batch"
+
+    def ended_before(self, start_s: float, by_s: float) -> Recording:
+        """Return the same recording, waited for from `start_s` on, when it had ended `by_s` before."""
+        shift_s = start_s - by_s - self.ended_s
+        submitted_s = self.submitted_s + shift_s
+        return replace(
+            self,
+            target=replace(self.target, submitted_at=EPOCH_S + submitted_s),
+            submitted_s=submitted_s,
+            ended_s=self.ended_s + shift_s,
+            waited_from_s=start_s,
+        )
+
+
+class Service:
+    """Makes recordings, from a seed.
+
+    :param factor: the time that the work takes, against the documented one
+    :param noise: sigma of the work's lognormal noise
+    :param lengths_known: whether the one who waits knows lengths and numbers of channels
+    :param deferred: whether a deferred model recognises
+    """
+
+    def __init__(
+        self,
+        seed: str,
+        *,
+        factor: float = 1.0,
+        noise: float = NOISE_SIGMA,
+        lengths_known: bool = True,
+        deferred: bool = False,
+    ) -> None:
+        self._chance = random.Random(seed)
+        self._factor = factor
+        self._noise = noise
+        self._lengths_known = lengths_known
+        self._deferred = deferred
+        self._made = 0
+
+    def moments(self, number: int, from_s: float, until_s: float) -> list[float]:
+        """Return so many moments, in order."""
+        return sorted(self._chance.uniform(from_s, until_s) for _ in range(number))
+
+    def recording(self, submitted_s: float, *, short: bool = False, task: str = "batch") -> Recording:
+        """Submit one more recording; every other one is stereo.
+
+        :param short: 15 to 60 s and mono, in place of a call's lengths
+        """
+        chance = self._chance
+        if short:
+            audio_s, channels = chance.uniform(*SHORT_AUDIO_S), 1
+        else:
+            audio_s = min(MEDIAN_AUDIO_S * math.exp(chance.gauss(0.0, AUDIO_SIGMA)), LONGEST_AUDIO_S)
+            channels = 1 + self._made % 2
+        if self._deferred:
+            took_s = min(DEFERRED_MEDIAN_S * math.exp(chance.gauss(0.0, DEFERRED_SIGMA)), DEFERRED_LONGEST_S)
+        else:
+            work_s = audio_s / 60.0 * 10.0 * channels * self._factor
+            took_s = chance.expovariate(1.0 / QUEUE_MEAN_S) + work_s * math.exp(chance.gauss(0.0, self._noise))
+        self._made += 1
+        target = PollTarget(
+            f"{task} {self._made}",
+            EPOCH_S + submitted_s,
+            audio_s if self._lengths_known else None,
+            channels if self._lengths_known else None,
+            "deferred-general" if self._deferred else "general",
+        )
+        return Recording(target, submitted_s, submitted_s + took_s, submitted_s, task)
+
+
+class Quota:
+    """The service's side: how many checks it answers in every 3,600 s."""
+
+    def __init__(self, checks_per_hour: float = QUOTA) -> None:
+        self._checks_per_hour = checks_per_hour
+        self._answered: deque[float] = deque()
+        self._asked: deque[float] = deque()
+        #: The most that was asked in 3,600 s, as a part of the quota.
+        self.busiest_share = 0.0
+
+    def takes(self, at_s: float) -> bool:
+        """Whether a check at this time is answered, rather than refused by 429."""
+        for times in (self._asked, self._answered):
+            while times and times[0] <= at_s - QUOTA_WINDOW_S:
+                times.popleft()
+        self._asked.append(at_s)
+        self.busiest_share = max(self.busiest_share, len(self._asked) / self._checks_per_hour)
+        if len(self._answered) >= self._checks_per_hour:
+            return False
+        self._answered.append(at_s)
+        return True
