@@ -27,6 +27,10 @@ OURS, OURS_UNSTAMPED, DOCUMENTED = "ours", "ours, no modifiedAt", "30 s + 1.3 x 
 SCHEDULES = [OURS, OURS_UNSTAMPED, *FIXED, DOCUMENTED]
 
 Row = dict[str, float | int | str]
+#: So many figures have all rows.
+COMMON = 10
+#: Figures of which less is worse.
+LEAST = ("least_of_fair_share", "quota_used")
 
 
 @dataclass(frozen=True)
@@ -122,28 +126,25 @@ def measure(number: int, seeds: int) -> Row:
     for name in measured[0].own:
         values = [one.own[name] for one in measured]
         figures[name] = round(fmean(values), 4)
-        figures[f"{name}_worst"] = round(
-            min(values) if name in ("least_of_fair_share", "quota_used") else max(values), 4
-        )
+        figures[f"{name}_worst"] = round((min if name in LEAST else max)(values), 4)
     return figures
 
 
 def table(rows: list[Row]) -> str:
     head = (
-        f"{'scenario':<18} {'schedule':<23} {'checks/rec.':>11} {'busiest hour':>13} {'429s':>9} "
+        f"{'scenario':<60} {'schedule':<23} {'checks/rec.':>11} {'busiest hour':>13} {'429s':>9} "
         f"{'median s':>9} {'mean s':>9} {'p95 s':>9}"
     )
     lines = [head, "-" * len(head)]
-    common = set(rows[0])
     for one in rows:
         share = f"{100 * float(one['quota_share']):.0f} %"
         lines.append(
-            f"{one['label']:<18} {one['schedule']:<23} {one['checks_per_recording']:>11.2f} {share:>13} "
+            f"{one['label']:<60} {one['schedule']:<23} {one['checks_per_recording']:>11.2f} {share:>13} "
             f"{one['responses_429']:>9} {one['delay_median_s']:>9.1f} {one['delay_mean_s']:>9.1f} "
             f"{one['delay_p95_s']:>9.1f}"
         )
-        if own := [f"{name} {value}" for name, value in one.items() if name not in common]:
-            lines.append("    " + ", ".join(own))
+        if own := list(one.items())[COMMON:]:
+            lines.append("    " + ", ".join(f"{name} {value}" for name, value in own))
     return "\n".join(lines)
 
 

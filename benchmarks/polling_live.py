@@ -8,7 +8,7 @@ does nothing, to tell what is the machine's doing. While they wait, ten operatio
 is archived at once. Measured: the process's peak memory, its processor time, and how late the event loop comes round (a
 timer of 10 ms).
 
-The emulator's quota is lifted and the poller's budget set to 100 checks a second, 180 times v2's default: within the
+The emulator's quota is lifted and the poller's limit set to 100 checks a second, 180 times v2's default: within the
 real quota ten thousand ends can't be seen in less than four hours.
 """
 
@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
-from airflow_speechkit.polling.budget import CheckBudget, Limit
-from airflow_speechkit.polling.waiting import Finished, Waiting
 
 from airflow_speechkit.api.operation import Operation, OperationState, read_operation
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.polling.poller import shared_poller
+from airflow_speechkit.polling.rate_limit import RateLimiter
+from airflow_speechkit.polling.target import PollTarget
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.settings import ApiVersion
 
@@ -96,7 +96,7 @@ class Run:
         self.large_until = len(self.lag.seconds) + 100
 
     async def shared(self, url: str, key: str) -> None:
-        budget = CheckBudget((Limit(CHECKS_PER_SECOND, 1.0),))
+        limiter = RateLimiter(CHECKS_PER_SECOND, 1.0)
         # What the trigger asks through, with a connection that is in no database.
         os.environ["AIRFLOW_CONN_SPEECHKIT_DEFAULT"] = json.dumps(
             {"conn_type": "speechkit", "host": url, "password": key}
@@ -114,11 +114,11 @@ class Run:
                 yield counting
 
         async def task(operation_id: str) -> None:
-            waiting = Waiting(operation_id, self.submitted_at, AUDIO_S, 1)
-            async with shared_poller("live", counted, budget).waiting([waiting]) as endings:
-                async for ending in endings:
-                    assert isinstance(ending, Finished), ending
-                    await self.keep(ending.operation)
+            target = PollTarget(operation_id, self.submitted_at, AUDIO_S, 1)
+            async with shared_poller("live", counted, limiter).subscribed([target]) as results:
+                async for result in results:
+                    assert result.operation is not None, result
+                    await self.keep(result.operation)
 
         async with asyncio.TaskGroup() as tasks:
             for operation_id in self.ids:

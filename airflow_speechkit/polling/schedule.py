@@ -88,11 +88,16 @@ class DurationModel:
         self.log_ratio += weight * error
         self.spread = max(math.sqrt((1.0 - weight) * self.spread**2 + weight * error**2), _SMALLEST_SPREAD)
 
-    def still_running(self, documented_s: float, age_s: float) -> None:
-        """Learn from one that has not ended at an age at which most would have: the service is slower than learned."""
-        z = (math.log(age_s / documented_s) - self.log_ratio) / self.spread
-        if z > 1.0:
-            self.log_ratio += 0.25 * _WEIGHT * min(z - 1.0, 2.0) * self.spread
+    def still_running(self, documented_s: float, age_s: float, asked_age_s: float = 0.0) -> None:
+        """Learn from one that has not ended at an age at which most would have: the service is slower than learned.
+
+        :param asked_age_s: the age at which that was known before: what is asked for often teaches no more
+        """
+        late, before = (
+            max((math.log(max(age, 1.0) / documented_s) - self.log_ratio) / self.spread - 1.0, 0.0)
+            for age in (age_s, asked_age_s)
+        )
+        self.log_ratio += 0.5 * _WEIGHT * min(max(late - before, 0.0), 2.0) * self.spread
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,8 +179,8 @@ class Scheduler:
             return
         if created_at is not None:
             operation.created_at = min(max(created_at, now + self.ahead_s - _OLDEST_S), now + self.ahead_s)
-        operation.asked_age_s = operation.age_s(now, now + self.ahead_s)
-        self._model(operation).still_running(operation.documented_s, max(operation.asked_age_s, 1.0))
+        asked_age_s, operation.asked_age_s = operation.asked_age_s, operation.age_s(now, now + self.ahead_s)
+        self._model(operation).still_running(operation.documented_s, operation.asked_age_s, asked_age_s)
         self._misplanned = len(self.pending)
         operation.is_being_asked = False
         operation.streak.clear()
