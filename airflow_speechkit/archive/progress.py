@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def found(cases: Sequence[Case], bill: str | None) -> str:
+def found(cases: Sequence[Case], bill: str) -> str:
     """Say what recordings there are, before anything is sent.
 
-    :param bill: what sending the new ones will be billed, in words; None in later visits of a run
+    :param bill: what sending the new ones will be billed, in words
     """
     new = sum(case.decision is not None and case.decision.action is Action.SUBMIT for case in cases)
     counts = _counts(cases)
     elsewhere = len(cases) - new - counts.total()
     text = f"{len(cases)} recordings: {_said(counts)}{', ' if counts else ''}{new} "
-    text += "left to send" if bill is None else f"new, which will be billed {bill}" if new else "new"
+    text += f"new, which will be billed {bill}" if new else "new"
     return f"{text}; {elsewhere} are being submitted elsewhere" if elsewhere else text
 
 

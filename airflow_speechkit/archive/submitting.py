@@ -133,6 +133,8 @@ class Submitter:
         one began (`since`), and this one's `refused_since`. Only the first one looks at all recordings before it
         sends any, to check what they cost together.
 
+        It is for the caller to say in the log how far it came.
+
         :param items: the recordings
         :param waits: wait for the quota after all
         :raises SpeechKitError: nothing more could be sent; a retry goes on from there
@@ -188,7 +190,6 @@ class Submitter:
             return
         if self.policy.max_billed_seconds is not None:
             self._budget.spent(sum(pool.map(self._billed_before, cases)))
-        log.info("%s", found(cases, None))
 
     def _planned(self, cases: list[Case]) -> str:
         to_send = [case for case in cases if _is_to_be_sent(case)]
@@ -240,7 +241,6 @@ class Submitter:
             if not looking and not sending:
                 next_at = self._pace.comes_back_at(len(to_send), now) if to_send and not waits else None
                 if next_at is not None:
-                    progress.log(now, last=True)
                     return next_at
                 waits_s = [(at - now).total_seconds() for at, _ in later] + ([delay_s] if to_send else [])
                 self.sleep(min(*waits_s, max(1.0, self.policy.progress_every.total_seconds())))
@@ -264,7 +264,8 @@ class Submitter:
                     to_send.append(case)
                 else:
                     to_look.append(case)
-        progress.log(self.now(), last=True)
+        if waits:
+            progress.log(self.now(), last=True)
         return None
 
     def _look(self, case: Case) -> NotYet | None:

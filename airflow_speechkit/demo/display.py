@@ -23,7 +23,7 @@ _ABOUT = {
 
 _STARTS = re.compile(r"starting task_id=(\w+)")
 _ENDS = re.compile(r"end task task_id=(\w+)")
-_DONE = re.compile(r"\d+ of (\d+) recordings done \((.*?)\)")
+_SUBMITTED = re.compile(r"(submitted [\d,]+) of ([\d,]+), ended")
 _LOADED = re.compile(r"Loaded (.+?)(?: \[|$)")
 
 
@@ -67,8 +67,8 @@ class Display:
         """Follow the DAG's tasks by Airflow's log."""
         if (found := _STARTS.search(line)) and found[1] in self._tasks and found[1] not in self._steps:
             self.begin(found[1], _ABOUT.get(found[1], ""))
-        if found := _DONE.search(line):
-            self._said["recognize"] = f"{found[1]} calls: {found[2]}"
+        if found := _SUBMITTED.search(line):
+            self._said["recognize"] = f"{found[2]} calls: {found[1]}"
         if found := _LOADED.search(line):
             self._said["load"] = found[1]
         if (found := _ENDS.search(line)) and found[1] in self._steps:

@@ -115,21 +115,21 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
 
     def _targets(self, visit: SubmitVisit, gone: Collection[str]) -> list[PollTarget]:
         """Return what has to be waited for, and log how far the task is."""
+        from airflow_speechkit.archive.batch import How
         from airflow_speechkit.hooks.archive import read_each
+        from airflow_speechkit.triggers.progress import ended_so_far
         from airflow_speechkit.triggers.targets import poll_target
 
         ids = list(dict.fromkeys(one.operation_id for one in visit.outcomes if one.operation_id and one.error is None))
         ended = read_each(visit.archive.outcome, ids)
         running = [one for one in ids if ended[one] is None and one not in gone]
         failed = sum(found is not None and found.failure is not None for found in ended.values())
-        refused = sum(one.error is not None for one in visit.outcomes)
-        next_at = "" if visit.next_at is None else f", the next go out at {visit.next_at:%H:%M:%S} UTC"
-        self.log.info(
-            "submitted %s of %s, ended %s, failed %s, refused %s%s",
-            *(f"{number:,}" for number in (len(ids), len(visit.outcomes) + visit.left)),
-            *(f"{number:,}" for number in (len(ids) - len(running), failed, refused)),
-            next_at,
+        before = {one.operation_id: one.how for one in visit.outcomes if one.how in (How.REUSED, How.FAILED)}
+        failed_before = sum(how is How.FAILED for how in before.values())
+        progress = ended_so_far(
+            len(ids) - len(running) + failed_before, failed=failed + failed_before, archived_before=len(before)
         )
+        self.log.info("%s", visit.progress(progress))
         submissions = read_each(visit.archive.submission, running)
         return [poll_target(one, submissions[one], interval_s=self.poke_interval) for one in running]
 

@@ -233,6 +233,8 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
 
     def _make_visit(self, context: Context, times: Mapping[str, float]) -> Any:
         with self.visit(context, times, waits=not self.deferrable) as visit:
+            if self.deferrable:
+                log.info("%s", visit.progress())
             return self.go_on(visit)
 
     def go_on(self, visit: SubmitVisit) -> Any:
@@ -241,7 +243,6 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
 
         if visit.next_at is None:
             return visit.hand_on()
-        log.info("%d recordings are left; the task goes on at %s", visit.left, f"{visit.next_at:%H:%M:%S} UTC")
         timeout = self.execution_timeout
         if timeout is not None:
             timeout = max(timeout - timedelta(seconds=time.time() - visit.times["began_at"]), timedelta(seconds=1))

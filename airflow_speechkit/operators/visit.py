@@ -79,6 +79,18 @@ class SubmitVisit:
         since = self.done.refused_since
         return {"began_at": self.began_at, **({} if since is None else {"refused_since": since.timestamp()})}
 
+    def progress(self, ended: str = "") -> str:
+        """Return how far the task is, in words.
+
+        :param ended: what to say about operations that have ended
+        """
+        # A recording that is listed twice is one.
+        each = {one.fingerprint: one for one in self.outcomes}.values()
+        refused = sum(one.operation_id is None for one in each)
+        numbers = [f"submitted {len(each) - refused:,} of {len(each) + self.left:,}", ended, f"refused {refused:,}"]
+        next_at = "" if self.next_at is None else f"the next go out at {self.next_at:%H:%M:%S} UTC"
+        return ", ".join(filter(None, [*numbers, next_at]))
+
     def hand_on(self) -> str | list[str]:
         """Return the operation ids: one for one recording, a list for a list or a pattern.
 

@@ -92,8 +92,7 @@ class Subscription:
         """Write a line into the task's log."""
         if self._log is not None:
             self._logged_at = now
-            ended = len(self.targets) - len(self.left)
-            progress = f"ended {ended:,} of {len(self.targets):,}, " if len(self.targets) > 1 else ""
+            progress = f"{len(self.left):,} operations left, " if len(self.targets) > 1 else ""
             self._context.run(self._log.info, "%s%s", progress, text)
 
     def _handled(self) -> None:

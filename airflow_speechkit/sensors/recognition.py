@@ -24,6 +24,7 @@ from airflow_speechkit.rendering import CleanAddresses, cleaned
 from airflow_speechkit.retry import FailureStreak, policy_for
 from airflow_speechkit.settings import member_of
 from airflow_speechkit.triggers.failures import archived_failures, service_failures, without_failed
+from airflow_speechkit.triggers.progress import ended_so_far
 from airflow_speechkit.triggers.targets import perhaps_not_deleted, poll_target
 
 if TYPE_CHECKING:
@@ -147,6 +148,8 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
         self._gone: list[str] = []
         #: Those whose v3 result the archive held before, and the service may still have.
         self._archived_before: list[str] = []
+        #: How many had ended before, and what the log says about them.
+        self._ended_before, self._progress = 0, ""
         self._waiting: WorkerWait | None = None
         self._next_check_s = 0.0
         self._task_instance: Any = None
@@ -154,7 +157,7 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
     def _defer(self, targets: list[PollTarget]) -> None:
         from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
 
-        self.log.info("Waiting for %d operations in the triggerer", len(targets))
+        self._log_start(targets, "in the triggerer")
         self.defer(
             trigger=SpeechKitRecognitionTrigger(
                 waiting=[one.to_json() for one in targets],
@@ -178,6 +181,9 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
 
         if event.get("state") == "finished":
             self._failed, self._gone = event["failed"], event["gone"]
+            ids = operation_ids(self.operation_id)
+            # A trigger of an earlier release doesn't say.
+            self._ended_before = len(ids) - event.get("of", len(ids))
             return self._or_skip(self._handed_on)
         if event.get("state") == "timeout":
             raise self._timed_out(event["left"], event["of"])
@@ -202,7 +208,7 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
         self._task_instance = context.get("ti")
         before = first_start(context, retries=self.retries or 0) if self.reschedule else None
         # An archive that isn't the right one is found out at once; it can only be out of reach later.
-        targets = self._targets() if before is None else self._retrying(self._targets)
+        targets = self._targets() if before is None else self._retrying(lambda: self._targets(before))
         self._delete_what_was_archived()
         if targets:
             if self.reschedule and self._archive_url is None and len(targets) > 1:
@@ -210,7 +216,7 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
                     "Without an archive a rescheduled task doesn't know which operations of its list have ended",
                     todo="Name an archive, or set deferrable=True or mode='poke'",
                 )
-            self.log.info("Waiting for %d operations in this worker", len(targets))
+            self._log_start(targets, "in this worker")
             self._waiting = self._worker_wait(targets)
             deadline = (before.timestamp() if before else time.time()) + self.timeout
             result = self._waiting.run(deadline, stop_when_idle=self.reschedule)
@@ -274,8 +280,11 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
 
     # What is waited for, and what is handed on
 
-    def _targets(self) -> list[PollTarget]:
-        """Return what has to be waited for, with what the archive knows about its length."""
+    def _targets(self, began_at: datetime | None = None) -> list[PollTarget]:
+        """Return what has to be waited for, with what the archive knows about its length.
+
+        :param began_at: when the task began, if it was rescheduled since
+        """
         ids = operation_ids(self.operation_id)
         submissions: Mapping[str, Submission | None] = {}
         self._check_refused(ids)
@@ -285,9 +294,18 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
             outcomes = read_each(self._opened.outcome, ids)
             if self.delete_after_archiving:
                 self._archived_before = perhaps_not_deleted(self._opened, outcomes, now=datetime.now(UTC))
+            ended = [found for found in outcomes.values() if found is not None]
+            self._ended_before = sum(began_at is None or found.at < began_at for found in ended)
+            failed = sum(found.failure is not None for found in ended)
+            self._progress = ended_so_far(len(ended), failed=failed, archived_before=self._ended_before)
             ids = [one for one in ids if outcomes[one] is None]
             submissions = read_each(self._opened.submission, ids)
         return [poll_target(one, submissions.get(one), interval_s=self._interval_s) for one in ids]
+
+    def _log_start(self, targets: Sequence[PollTarget], where: str) -> None:
+        of = len(operation_ids(self.operation_id))
+        progress = f": {self._progress}" if self._progress else ""
+        self.log.info("Waiting %s for %s of %s operations%s", where, f"{len(targets):,}", f"{of:,}", progress)
 
     def _check_refused(self, ids: Sequence[str]) -> None:
         refused = next((one for one in ids if one.startswith(REFUSED_PREFIX)), None)
@@ -311,7 +329,10 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
     def _handed_on(self) -> str | list[str]:
         """Return the ids as they were given, or say what failed."""
         ids = operation_ids(self.operation_id)
-        left = without_failed(ids, self._failures(ids), OnFailure(self.on_failure))
+        failures = self._failures(ids)
+        progress = ended_so_far(len(ids), failed=len(failures), archived_before=self._ended_before)
+        self.log.info("All of %s operations have ended: %s", f"{len(ids):,}", progress)
+        left = without_failed(ids, failures, OnFailure(self.on_failure))
         return left[0] if isinstance(self.operation_id, str) else left
 
     def _failures(self, ids: Sequence[str]) -> dict[str, SpeechKitError]:

@@ -152,7 +152,8 @@ def wait_event(result: WaitResult, *, of: int) -> dict[str, Any]:
 
     :param of: how many operations were waited for
     :return: ``state``: ``finished`` (with the ids that ``failed`` and those that are ``gone``), ``timeout`` (with how
-        many are ``left``) or ``error`` (with its ``kind``, its ``message``, and whether a ``retry_can_help``)
+        many are ``left``), both with how many there were (``of``), or ``error`` (with its ``kind``, its ``message``, and
+        whether a ``retry_can_help``)
     """
     if result.error is not None:
         error = result.error
@@ -164,4 +165,4 @@ def wait_event(result: WaitResult, *, of: int) -> dict[str, Any]:
         }
     if result.left:
         return {"state": "timeout", "left": len(result.left), "of": of}
-    return {"state": "finished", "failed": result.failed, "gone": result.gone}
+    return {"state": "finished", "failed": result.failed, "gone": result.gone, "of": of}

@@ -34,4 +34,4 @@ def test_a_submit_goes_on_in_another_process_and_pays_once(
     assert sorted(ids) == sorted(billed)
     log = real_airflow.task_log(DAG_ID, run_id, "submit")
     assert "6 recordings: 6 new" in log
-    assert "5 submitted, 1 left to send" in log
+    assert "submitted 5 of 6, refused 0, the next go out at" in log

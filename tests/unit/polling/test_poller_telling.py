@@ -130,7 +130,7 @@ async def test_a_lists_line_names_the_next_check_of_its_own_operations(key: str,
             await asked.wait()
             await asyncio.sleep(0.05)
     last = written.lines[-1][1]
-    assert "ended 0 of 2, next check in" in last
+    assert "2 operations left, next check in" in last
     assert "every 300 s" in last, "the one of the two that is due first, not the one that was just asked for"
 
 
@@ -144,8 +144,8 @@ async def test_a_line_comes_now_and_then_and_says_how_far_it_is(key: str, writte
         await asyncio.sleep(1000.0)
     lines = [line for _, line in written.lines]
     assert 3 <= len(lines) <= 5
-    assert lines[0].startswith("ended 0 of 2, next check in")
-    assert lines[-1].startswith("ended 1 of 2, next check in")
+    assert lines[0].startswith("2 operations left, next check in")
+    assert lines[-1].startswith("1 operations left, next check in")
 
 
 @in_virtual_time
