@@ -152,7 +152,7 @@ def wait_event(result: WaitResult, *, of: int) -> dict[str, Any]:
 
     :param of: how many operations were waited for
     :return: ``state``: ``finished`` (with the ids that ``failed`` and those that are ``gone``), ``timeout`` (with how
-        many are ``left``), both with how many there were (``of``), or ``error`` (with its ``kind``, its ``message``, and
+        many are ``left``), both with how many there were (``of``); or ``error`` (with its ``kind``, ``message``, and
         whether a ``retry_can_help``)
     """
     if result.error is not None:
