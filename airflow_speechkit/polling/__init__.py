@@ -1,6 +1,6 @@
 """When to ask again.
 
-`poller` is what a triggerer waits through, one for each connection and event loop, over a pure core that has no clock:
-`dispatcher` decides whose turn it is, within a `budget`, by a `schedule` for what was `forecast`. In the poke and
-reschedule modes, where no memory is shared, `blocking` takes its place.
+`poller` is what all tasks of a process wait through, one for each connection and event loop. It carries out what a pure
+core without a clock decides: the `scheduler` plans the checks by a `schedule`, keeps them in a fair `queue`, and spends
+what the `rate_limit` allows.
 """

@@ -247,6 +247,9 @@ class RateLimiter:
         elif self._tokens_at >= self._paused_until:
             more = expired + self._flow * max(now - self._tokens_at, 0.0)
             self._tokens = min(self._tokens + more, self._burst)
+        if not self._sent:
+            # A pause takes what would have come in, and where one is allowed in an hour nothing else does.
+            self._tokens = max(self._tokens, 1.0)
         self._tokens_at = now
 
     def _begin(self, now: float) -> None:

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_speechkit.errors import ConnectionSettingsError, StorageError
+from airflow_speechkit.retry import RetryPolicy
 from airflow_speechkit.transfers.ddl import Dialect, Names
 from airflow_speechkit.transfers.failure import first_line
 from airflow_speechkit.transfers.views import VIEWS, View
@@ -28,8 +29,7 @@ log = logging.getLogger(__name__)
 #: two transactions that insert the same operation would not notice each other.
 _one_load_in_this_process = threading.Lock()
 
-_FIRST_WAIT_S = 0.1
-_LONGEST_WAIT_S = 5.0
+_LOCKED_RETRY = RetryPolicy(first_s=0.1, longest_s=5.0)
 
 #: Why a file can't be opened, in DuckDB's own words or the system's, where it stays so until somebody does something.
 _UNTIL_SOMEBODY = {
@@ -53,7 +53,7 @@ def open_when_free(hook: Any, timeout_s: float) -> Any:
     :raises ConnectionSettingsError: the connection means a database in memory
     """
     deadline = time.monotonic() + timeout_s
-    wait_s, told = _FIRST_WAIT_S, False
+    pauses_s, told = _LOCKED_RETRY.pauses_s(), False
     while True:
         try:
             connection = hook.get_conn()
@@ -80,8 +80,7 @@ def open_when_free(hook: Any, timeout_s: float) -> Any:
             log.info("Another process has the DuckDB file open: waiting for up to %g s", timeout_s)
             told = True
         # Full jitter: of many that wait, no two keep meeting each other.
-        time.sleep(min(left_s, random.uniform(0.02, wait_s)))  # noqa: S311 - not for secrets
-        wait_s = min(_LONGEST_WAIT_S, wait_s * 2)
+        time.sleep(min(left_s, random.uniform(0.02, next(pauses_s))))  # noqa: S311 - not for secrets
     path = connection.execute("SELECT path FROM duckdb_databases() WHERE database_name = current_database()").fetchone()
     if path is None or path[0] is None:
         connection.close()

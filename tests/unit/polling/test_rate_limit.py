@@ -281,6 +281,16 @@ class Quota:
         return True
 
 
+@pytest.mark.parametrize("checks_per_hour", [1, 2])
+def test_after_a_pause_longer_than_the_window_a_small_limit_lets_one_out_again(checks_per_hour: int) -> None:
+    limiter = RateLimiter.for_checks("v2", checks_per_hour=checks_per_hour)
+    for _ in range(checks_per_hour):
+        now = limiter.wait_s(0.0)
+        limiter.spend(now)
+    limiter.refused(now, 2 * HOUR_S)
+    assert limiter.wait_s(now + 2 * HOUR_S) == 0.0
+
+
 @pytest.mark.parametrize("cautious", [(), (2,)], ids=["triggerers", "one in poke mode"])
 def test_three_who_do_not_know_of_each_other_share_the_quota(cautious: tuple[int, ...]) -> None:
     limiters = [RateLimiter.for_checks("v2", cautious=one in cautious) for one in range(3)]
