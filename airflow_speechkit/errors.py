@@ -40,6 +40,8 @@ from airflow_speechkit.redaction import clean_address, clean_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_MOST_QUOTED, _MOST_NAMED = 10, 1000
+
 
 class SpeechKitError(Exception):
     """The root of the tree: says what happened, to which recording, and whether a retry can help.
@@ -124,6 +126,20 @@ class SpeechKitError(Exception):
 
 def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def quoted(errors: Sequence[SpeechKitError]) -> str:
+    """Quote errors, a line each, and name the recordings of those beyond the first."""
+    lines = [f"- {error}" for error in errors[:_MOST_QUOTED]]
+    if len(errors) > _MOST_QUOTED:
+        lines.append(f"- {and_more(errors[_MOST_QUOTED:])}")
+    return "\n".join(lines)
+
+
+def and_more(errors: Sequence[SpeechKitError]) -> str:
+    """Say how many errors there are beside those that were quoted, and of which recordings."""
+    names = [one.recording or one.operation_id or one.what for one in errors[:_MOST_NAMED]]
+    return f"and {len(errors):,} more: {', '.join(names)}{', …' if len(errors) > _MOST_NAMED else ''}"
 
 
 def _rebuild(kind: type[SpeechKitError], state: dict[str, object]) -> SpeechKitError:
@@ -277,17 +293,9 @@ class SubmissionsFailedError(SpeechKitError, RuntimeError):
     :param of: how many recordings there were
     """
 
-    _MOST_QUOTED = 10
-    _MOST_NAMED = 1000
-
     def __init__(self, errors: Sequence[SpeechKitError], *, of: int) -> None:
-        named = [f"- {error}" for error in errors[: self._MOST_QUOTED]]
-        if len(errors) > len(named):
-            others = [error.recording or error.what for error in errors[self._MOST_QUOTED : self._MOST_NAMED]]
-            dots = ", …" if len(errors) > self._MOST_NAMED else ""
-            named.append(f"- and {len(errors) - len(named)} more: {', '.join(others)}{dots}")
         super().__init__(
-            "\n".join([f"{len(errors)} of {of} recordings have no operation; the others have theirs:", *named]),
+            f"{len(errors)} of {of} recordings have no operation; the others have theirs:\n{quoted(errors)}",
             retry="pays for nothing twice: it asks for these only",
             retry_can_help=any(error.retry_can_help for error in errors),
         )

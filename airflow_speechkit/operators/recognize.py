@@ -6,7 +6,9 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.errors import NotFinishedError, SettingsError
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_speechkit.errors import NotFinishedError, SettingsError, SpeechKitError
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
 
         :return: an operation id for one recording, a list for a list or a pattern
         :raises SpeechKitError: what went wrong, and with which recordings; a retry goes on where this one stopped
+        :raises AirflowFailException: an operation ended without a result: a retry would submit and pay for it again
         :raises NotFinishedError: `timeout` is over
         :raises AirflowSkipException: there is nothing to hand on
         """
@@ -180,13 +183,19 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
 
     def _hand_on(self, visit: SubmitVisit, gone: Collection[str]) -> Any:
         from airflow_speechkit.archive.batch import OnFailure
-        from airflow_speechkit.triggers.failures import archived_failures, failures_together, without_failed
+        from airflow_speechkit.triggers.failures import archived_failures, raise_failed, without_failed
 
         ids = [one.operation_id for one in visit.outcomes if one.operation_id and one.error is None]
         failures = archived_failures(visit.archive, list(dict.fromkeys(ids)), gone, now=datetime.now(UTC))
-        refused = {one.item.audio_uri: one.error for one in visit.outcomes if one.error is not None}
-        if visit.on_failure is OnFailure.FAIL and (failures or refused):
-            raise failures_together(refused | failures, of=len(visit.outcomes))
+        if visit.on_failure is OnFailure.FAIL and failures:
+            refused = [one.error for one in visit.outcomes if one.error is not None]
+            try:
+                raise_failed([*refused, *failures.values()], of=len(visit.outcomes))
+            except SpeechKitError as error:
+                raise AirflowFailException(
+                    f"{error} The task is not tried again: a retry would pay again, or end in the same way. Clear "
+                    "it to send again what may end differently."
+                ) from error
         handed_on = visit.hand_on()
         left = without_failed([handed_on] if isinstance(handed_on, str) else handed_on, failures, visit.on_failure)
         return left[0] if isinstance(handed_on, str) else left

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_speechkit.archive.batch import OnFailure
-from airflow_speechkit.archive.ledger import Stage
+from airflow_speechkit.archive.ledger import Failure, Stage
 from airflow_speechkit.errors import (
     ArchiveError,
     OperationNotFoundError,
     RecognitionFailedError,
     ResultExpiredError,
     SpeechKitError,
+    and_more,
+    quoted,
 )
 from airflow_speechkit.hooks.archive import read_each
 
@@ -74,13 +76,7 @@ def service_failures(hook: SpeechKitHook, failed: Collection[str], gone: Collect
     found: dict[str, SpeechKitError] = {one: unknown_operation(one) for one in gone}
     for operation_id in failed:
         operation = hook.get_operation(operation_id)
-        found[operation_id] = RecognitionFailedError(
-            f"The recognition failed: {operation.error_message} (code {operation.error_code})",
-            code=operation.error_code,
-            message=operation.error_message,
-            operation_id=operation_id,
-            retry="of this task asks for it again, and ends here",
-        )
+        found[operation_id] = _failed(Failure(operation.error_code, operation.error_message or ""), operation_id, None)
     return found
 
 
@@ -91,26 +87,32 @@ def failure_of(outcome: Outcome, submission: Submission | None) -> SpeechKitErro
     :param submission: what was submitted, where that is on record
     """
     recording = None if submission is None else submission.audio_uri
-    failure = outcome.failure
     if outcome.stage is Stage.EXPIRED:
         return ResultExpiredError(
             "The service has forgotten the result: it keeps results for three days, and none was archived",
             recording=recording,
             operation_id=outcome.operation_id,
-            todo="Submit the recording again (that is paid for again), and let the wait follow within three days",
-            retry="of this task ends here at once",
+            todo="Submit the recording again (that is paid for again), and let the wait follow within three days. "
+            "Waiting again for this operation is in vain, and costs nothing",
         )
-    message = failure.message if failure is not None else "no reason is on record"
-    code = failure.code if failure is not None else None
+    return _failed(outcome.failure or Failure(None, "no reason is on record"), outcome.operation_id, recording)
+
+
+def _failed(failure: Failure, operation_id: str, recording: str | None) -> RecognitionFailedError:
+    if failure.hopeless:
+        todo = "It would only fail again: mend the recording, or its settings"
+    else:
+        todo = (
+            "'Internal' often means a recording that isn't in the format that was declared. Clearing the task that "
+            "submits it sends it again, and pays again; waiting again for this operation changes and costs nothing"
+        )
     return RecognitionFailedError(
-        f"The recognition failed: {message} (code {code})",
-        code=code,
-        message=message,
+        f"The recognition failed: {failure.message} (code {failure.code})",
+        code=failure.code,
+        message=failure.message,
         recording=recording,
-        operation_id=outcome.operation_id,
-        todo="'Internal' often means a recording that isn't in the format that was declared",
-        retry="of this task ends here at once and costs nothing; clearing the submit sends the recording again only "
-        "if that may end differently",
+        operation_id=operation_id,
+        todo=todo,
     )
 
 
@@ -134,8 +136,9 @@ def without_failed(ids: Sequence[str], failures: Mapping[str, SpeechKitError], o
     :raises SpeechKitError: what failed, where `on_failure` is ``fail`` or nothing is left to record
     :raises AirflowSkipException: nothing is left to hand on
     """
-    if failures and on_failure is OnFailure.FAIL:
-        raise failures_together(failures, of=len(ids))
+    errors = list(failures.values())
+    if errors and on_failure is OnFailure.FAIL:
+        raise_failed(errors, of=len(ids))
     # Nothing is on record of an id that the service doesn't know: no row can be made of it.
     unknown = {one for one, error in failures.items() if isinstance(error, OperationNotFoundError)}
     for operation_id, error in list(failures.items())[:MOST_NAMED]:
@@ -145,33 +148,26 @@ def without_failed(ids: Sequence[str], failures: Mapping[str, SpeechKitError], o
             log.error("Left out, since nothing can be recorded of it: %s", error)
         else:
             log.warning("On record as failed: %s", error)
+    if len(errors) > MOST_NAMED:
+        log.warning("… %s", and_more(errors[MOST_NAMED:]))
     left_out = failures.keys() if on_failure is OnFailure.SKIP else unknown
     left = [one for one in ids if one not in left_out]
     if not left and on_failure is OnFailure.SKIP:
         raise AirflowSkipException("Every operation failed, and `on_failure` is 'skip'")
     if not left:
-        raise failures_together(failures, of=len(ids))
+        raise_failed(errors, of=len(ids))
     return left
 
 
-def failures_together(failures: Mapping[str, SpeechKitError], *, of: int) -> SpeechKitError:
-    """Make one error of all failures of a list: the error itself where there is one.
+def raise_failed(errors: Sequence[SpeechKitError], *, of: int) -> NoReturn:
+    """Raise the error of all failures of a list: the error itself where there is one.
 
-    :param failures: operation id, or the address of a recording without one -> error, at least one
-    :param of: how many operations there were
+    :param errors: what has no result, and why: at least one
+    :param of: how many recordings there were
     """
-    each = list(failures.values())
-    if len(each) == 1:
-        return each[0]
-    named = "; ".join(f"{_about(one, error)}: {error.what}" for one, error in list(failures.items())[:MOST_NAMED])
-    more = f"; and {len(each) - MOST_NAMED} more" if len(each) > MOST_NAMED else ""
-    return RecognitionFailedError(
-        f"{len(each)} of {of} operations have no result: {named}{more}",
-        todo="The others are archived; `on_failure='record'` or 'skip' goes on with them",
-        retry="of this task ends here at once, and costs nothing",
+    if len(errors) == 1:
+        raise errors[0]
+    raise RecognitionFailedError(
+        f"{len(errors)} of {of} operations have no result; the others are archived:\n{quoted(errors)}",
+        todo="on_failure='record' or 'skip' goes on with the others",
     )
-
-
-def _about(name: str, error: SpeechKitError) -> str:
-    recording = error.recording or "unknown recording"
-    return recording if name == recording else f"{recording} ({name})"

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_speechkit.errors import (
     ConnectionSettingsError,
     NotFinishedError,
-    RecognitionFailedError,
     SettingsError,
 )
 from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
-from tests.fixtures.direct import OGG, Desk, TaskInstance, again, events_of
+from tests.integration.operators.recognizing import Runs, archived, operations, put, recognize
 
 if TYPE_CHECKING:
     from speechkit_emulator.process import EmulatorProcess
+    from tests.fixtures.direct import Desk
 
 #: The service's hour is so many seconds long here.
 HOUR_S = 10.0
@@ -40,64 +38,6 @@ def emulator() -> Iterator[EmulatorProcess]:
 def _quota(emulator: EmulatorProcess) -> None:
     emulator.advance(3600)
     emulator.clear_requests()
-
-
-def put(desk: Desk, count: int) -> str:
-    said = {"channels": [{"utterances": [{"text": "two words"}]}], "processing_s": 0}
-    desk.emulator.seed(said, glob=f"*{desk.prefix}/???.ogg")
-    for number in range(count):
-        desk.emulator.put(f"{desk.prefix}/{number:03}.ogg", OGG + number.to_bytes(2))
-    return f"s3://{desk.bucket}/{desk.prefix}/"
-
-
-def recognize(desk: Desk, audio: Any, *, deferrable: bool = True, **kwargs: Any) -> SpeechKitRecognizeOperator:
-    known = {"language": "en-US", "submits_per_hour": 100_000, "poke_interval": 0.2, "deferrable": deferrable}
-    return SpeechKitRecognizeOperator(task_id="recognize", audio=audio, **{**known, **kwargs})
-
-
-class Runs:
-    """A task instance that is deferred and goes on, each time in a process of its own."""
-
-    def __init__(self, operator: SpeechKitRecognizeOperator) -> None:
-        self.operator = operator
-        self.deferred: TaskDeferred | None = None
-        self.context: Any = {"ti": TaskInstance()}
-
-    def start(self) -> Any:
-        return self._run(lambda operator: operator.execute(self.context))
-
-    def go_on(self) -> Any:
-        """Run the trigger to its event, and the worker after it."""
-        assert self.deferred is not None
-        path, about = self.deferred.trigger.serialize()
-        if path.endswith("DateTimeTrigger"):
-            time.sleep(max(about["moment"].timestamp() - time.time(), 0.0))
-            event = None
-        else:
-            [event] = events_of((path, about))
-        kwargs = {**json.loads(json.dumps(self.deferred.kwargs or {})), "event": event}
-        return self._run(lambda operator: operator.resume_execution("execute_complete", kwargs, self.context))
-
-    def finish(self) -> Any:
-        result = self.start()
-        while result is None:
-            result = self.go_on()
-        return result
-
-    def _run(self, run: Any) -> Any:
-        try:
-            return run(again(self.operator))
-        except TaskDeferred as deferred:
-            self.deferred = deferred
-            return None
-
-
-def archived(desk: Desk, ids: Any) -> int:
-    return sum(desk.archive.outcome(one) is not None for one in ids)
-
-
-def operations(desk: Desk) -> list[str]:
-    return list(desk.archive.operations())
 
 
 def test_answers_are_archived_while_later_recordings_wait_for_the_quota(desk: Desk) -> None:
@@ -147,7 +87,7 @@ def test_what_was_refused_or_failed_is_named_at_the_end_by_recording(desk: Desk,
     bad = desk.put("bad.ogg", error={"code": 3, "message": "Unsupported audio"})
     missing = f"s3://{desk.bucket}/{desk.prefix}/missing.ogg"
     audio = [good, bad, missing]
-    with pytest.raises(RecognitionFailedError, match="2 of 3") as raised:
+    with pytest.raises(AirflowFailException, match="2 of 3") as raised:
         Runs(recognize(desk, audio, deferrable=deferrable)).finish()
     assert "Unsupported audio" in str(raised.value)
     assert "bad.ogg" in str(raised.value)

@@ -1,0 +1,109 @@
+"""Recordings that fail or are refused: what is said of them, and what a retry of the task pays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_speechkit.archive import pace
+from airflow_speechkit.errors import RecognitionFailedError, SpeechKitError, SubmissionsFailedError
+from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from airflow_speechkit.retry import RetryPolicy
+from tests.fixtures.direct import OGG
+from tests.integration.operators.recognizing import Runs, recognize
+
+if TYPE_CHECKING:
+    from tests.fixtures.direct import Desk
+
+CONTENTS = [OGG + bytes([number]) for number in range(3)]
+INTERNAL = {"code": 13, "message": "Internal"}
+
+
+@pytest.fixture
+def _brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "_REFUSED", RetryPolicy(0.1, 0.1))
+
+
+def failure(operator: Any) -> Exception:
+    with pytest.raises((SpeechKitError, AirflowFailException)) as raised:
+        Runs(operator).finish()
+    return raised.value
+
+
+def test_what_failed_at_the_service_is_paid_again_by_no_retry_but_by_a_clear(desk: Desk) -> None:
+    audio = [desk.put("good.ogg"), desk.put("bad.ogg", error=INTERNAL)]
+    error = failure(recognize(desk, audio))
+    # Airflow doesn't try again after this one.
+    assert isinstance(error, AirflowFailException)
+    assert isinstance(error.__cause__, RecognitionFailedError)
+    for said in ("Internal", "bad.ogg", "not tried again", "Clear"):
+        assert said in str(error)
+    assert desk.billed() == 2
+    failure(recognize(desk, audio))
+    assert desk.billed() == 3, "a cleared task sends it again"
+
+
+def test_one_that_would_only_fail_again_is_not_sent_again(desk: Desk) -> None:
+    audio = desk.put("bad.ogg", error={"code": 3, "message": "Unsupported audio"})
+    error = failure(recognize(desk, audio))
+    assert isinstance(error, AirflowFailException)
+    assert "mend the recording" in str(error)
+    failure(recognize(desk, audio))
+    assert desk.billed() == 1
+
+
+@pytest.mark.usefixtures("_brief_pauses")
+def test_a_failure_beside_a_refusal_that_may_pass_is_not_paid_again_either(desk: Desk) -> None:
+    audio = [desk.put("bad.ogg", error=INTERNAL), desk.put("refused.ogg")]
+    desk.emulator.fault(500, on="submit", times=0, match="/refused.ogg", code=13)
+    error = failure(recognize(desk, audio))
+    assert isinstance(error, AirflowFailException)
+    assert "2 of 2" in str(error)
+    assert "refused.ogg" in str(error)
+
+
+@pytest.mark.usefixtures("_brief_pauses")
+@pytest.mark.parametrize("count", [1, 2])
+def test_refusals_end_the_task_in_the_same_error_as_a_submit(desk: Desk, count: int) -> None:
+    audio = [desk.put(f"{number}.ogg", content=CONTENTS[number]) for number in range(3)]
+    for number in range(count):
+        desk.emulator.fault(500, on="submit", times=0, match=f"/{number}.ogg", code=13)
+    with pytest.raises(SpeechKitError) as raised:
+        SpeechKitSubmitOperator(task_id="submit", audio=audio, language="en-US").execute({})
+    error = failure(recognize(desk, audio))
+    assert type(error) is type(raised.value)
+    assert isinstance(error, SpeechKitError)
+    assert error.retry_can_help
+    assert desk.billed() == 3 - count
+
+
+def test_the_commands_that_settle_lost_submissions_are_all_named(desk: Desk) -> None:
+    audio = [desk.put(f"{number}.ogg", content=CONTENTS[number]) for number in range(3)]
+    for number in range(2):
+        desk.emulator.fault(504, on="submit", times=1, match=f"/{number}.ogg")
+    error = failure(recognize(desk, audio))
+    assert isinstance(error, SubmissionsFailedError)
+    assert str(error).count("archive adopt") == 2
+
+
+@pytest.mark.parametrize("on_failure", ["fail", "skip"])
+def test_of_many_failures_none_is_left_unnamed(
+    desk: Desk, on_failure: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.emulator.seed({"error": {"code": 3, "message": "bad"}, "processing_s": 0}, glob=f"*{desk.prefix}/b*")
+    audio = [desk.put("good.ogg")]
+    for number in range(30):
+        desk.emulator.put(f"{desk.prefix}/b{number:02}.ogg", OGG + number.to_bytes())
+        audio.append(f"s3://{desk.bucket}/{desk.prefix}/b{number:02}.ogg")
+    if on_failure == "skip":
+        assert len(Runs(recognize(desk, audio, on_failure=on_failure)).finish()) == 1
+        said = capsys.readouterr().out + caplog.text
+        assert "and 10 more" in said
+    else:
+        said = str(failure(recognize(desk, audio)))
+        assert "30 of 31" in said
+        assert "and 20 more" in said
+    for number in range(30):
+        assert f"/b{number:02}.ogg" in said
