@@ -86,6 +86,8 @@ class Scheduler:
         #: How many operations something was learned about since they were planned: the first of `pending`.
         self._misplanned = 0
         self._is_idle = False
+        #: Checks a second, when it was last looked at how many there are for each operation.
+        self._rate = 0.0
         self._replanned_at = -math.inf
         self._breaker = CircuitBreaker()
         self._load = 0.0
@@ -297,7 +299,8 @@ class Scheduler:
     def _checks_for_each(self, now: float) -> float:
         load = max(self._load, self._arrivals.per_second(now), 1e-9)
         at_once = min(self.limiter.available(now) / max(len(self.pending), 1), 1.0)
-        checks = self.limiter.rate(now) / load + at_once
+        self._rate = self.limiter.rate(now)
+        checks = self._rate / load + at_once
         return max(checks, _IDLE_CHECKS) if self._is_idle else checks
 
     def _due_at(self, operation: PendingOperation, now: float, checks: float) -> float:
@@ -310,7 +313,7 @@ class Scheduler:
         if operation.is_learned:
             if len(self._tasks) > 1:
                 own_load = max(operation.load * self._tasks[operation.task] * len(self._tasks), 1e-9)
-                checks = max(checks, _OWN_SHARE * self.limiter.rate(now) / own_load)
+                checks = max(checks, _OWN_SHARE * self._rate / own_load)
             plan = CheckPlan.for_checks(checks)
             learned_s = plan.next_age_s(self._model(operation), operation.documented_s, operation.asked_age_s)
             next_age_s = min(next_age_s, learned_s)
