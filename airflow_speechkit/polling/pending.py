@@ -23,6 +23,12 @@ class PendingOperation:
     :param now: when the first task began to wait
     """
 
+    # Ten thousand may wait.
+    __slots__ = (
+        "arrived_at", "asked_age_s", "asked_at", "created_at", "documented_s", "due", "entry", "interval_s",
+        "is_being_asked", "is_learned", "kind", "load", "streak", "target", "targets",
+    )  # fmt: skip
+
     def __init__(self, task: Hashable, target: PollTarget, now: float) -> None:
         self.targets: dict[Hashable, PollTarget] = {}
         self.arrived_at = now

@@ -165,3 +165,12 @@ class TestTheModel:
                 model.still_running(documented, age_s)
         assert 0.0 < model.ratio < math.inf
         assert 0.0 < model.spread < 3.0
+
+    def test_that_one_has_not_ended_is_learned_once_however_often_it_is_asked_for(self) -> None:
+        often, rarely = DurationModel(DurationKind.MEASURED), DurationModel(DurationKind.MEASURED)
+        ages = [60.0 * 1.02**number for number in range(200)]
+        for before, age_s in itertools.pairwise(ages):
+            often.still_running(60.0, age_s, before)
+        for before, age_s in itertools.pairwise(ages[::40]):
+            rarely.still_running(60.0, age_s, before)
+        assert 1.0 < often.ratio < 1.2 * rarely.ratio
