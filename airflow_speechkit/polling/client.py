@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 from airflow_speechkit.api.operation import Operation
 from airflow_speechkit.errors import SpeechKitError
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 #: Awaited before each request that goes to the operations host: it waits until the rate limiter lets one out.
 Allowed = Callable[[], Awaitable[None]]
@@ -24,28 +22,18 @@ log = logging.getLogger(__name__)
 
 
 class RenewedClient(Generic[ClientT]):
-    """One client for many requests, open as long as the ``async with`` statement.
-
-    One that was replaced stays open until then, since requests may be under way; keys are replaced rarely.
+    """One client for many requests. One that was replaced stays open: requests may be under way, and that is rare.
 
     :param open_client: opens it: reads the connection, and with it the key
+    :param opened: closes all of them
     """
 
-    def __init__(self, open_client: Callable[[], AbstractAsyncContextManager[ClientT]]) -> None:
+    def __init__(self, open_client: Callable[[], AbstractAsyncContextManager[ClientT]], opened: AsyncExitStack) -> None:
         self._open_client = open_client
-        self._opened = AsyncExitStack()
+        self._opened = opened
         self._client: ClientT | None = None
         self._refused = False
-
-    async def __aenter__(self) -> Self:
-        self._refused = False
-        self._client = await self._opened.enter_async_context(self._open_client())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await self._opened.aclose()
+        self._opening = asyncio.Lock()
 
     def refused(self) -> None:
         """Open another client for the next request: its key was refused, and may have been replaced meanwhile."""
@@ -53,12 +41,14 @@ class RenewedClient(Generic[ClientT]):
 
     async def current(self) -> ClientT:
         """Return the client to send the next request with."""
-        if self._refused:
-            self._refused = False
-            try:
+        async with self._opening:
+            if self._client is None:
                 self._client = await self._opened.enter_async_context(self._open_client())
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with the connection now, the old key goes on
-                what = error if isinstance(error, SpeechKitError) else type(error).__name__
-                log.warning("The connection can't be read again, the old key stays in use: %s", what)
-        assert self._client is not None  # noqa: S101
-        return self._client
+            elif self._refused:
+                self._refused = False
+                try:
+                    self._client = await self._opened.enter_async_context(self._open_client())
+                except Exception as error:  # noqa: BLE001 - whatever is wrong with the connection now, the old key goes on
+                    what = error if isinstance(error, SpeechKitError) else type(error).__name__
+                    log.warning("The connection can't be read again, the old key stays in use: %s", what)
+            return self._client

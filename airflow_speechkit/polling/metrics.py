@@ -1,43 +1,21 @@
-"""What the poller writes into Airflow's own `Stats`."""
+"""How the poller's metrics are named in Airflow's own `Stats`."""
 
 from __future__ import annotations
 
 import re
 from hashlib import sha256
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-_GAUGES_EVERY_S = 10.0
 
-
-class Stats(Protocol):
-    """What of Airflow's `Stats` is used. Durations are in milliseconds."""
-
-    def incr(self, stat: str, count: int = 1) -> object: ...  # noqa: D102
-    def gauge(self, stat: str, value: float) -> object: ...  # noqa: D102
-    def timing(self, stat: str, dt: float) -> object: ...  # noqa: D102
-
-
-class Gauges:
-    """The levels of one poller. StatsD knows no tags, so the connection and the API version are part of the name.
+def stat_suffix(key: Hashable) -> str:
+    """Return what a poller's gauges end in. StatsD knows no tags: the connection and the API version are in the name.
 
     :param key: what the poller is shared by
     """
-
-    def __init__(self, stats: Stats | None, key: Hashable) -> None:
-        self._stats = stats
-        parts = key if isinstance(key, tuple) else (key,)
-        self._name = ".".join(_accepted(str(part)) for part in parts)
-        self._written_at = float("-inf")
-
-    def write(self, now: float, *, waiting: int, checks_left: int, always: bool = False) -> None:
-        """Write how many operations are waited for, and how many checks the limit still allows, now and then."""
-        if self._stats is not None and (always or now - self._written_at >= _GAUGES_EVERY_S):
-            self._written_at = now
-            self._stats.gauge(f"speechkit.waiting.{self._name}", waiting)
-            self._stats.gauge(f"speechkit.budget_left.{self._name}", checks_left)
+    return ".".join(_accepted(str(part)) for part in (key if isinstance(key, tuple) else (key,)))
 
 
 def _accepted(part: str) -> str:

@@ -10,8 +10,8 @@ import contextvars
 import logging
 import math
 import time
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.api.operation import Operation, OperationState
 from airflow_speechkit.errors import (
@@ -23,8 +23,8 @@ from airflow_speechkit.errors import (
     UnreachableError,
     unexpected,
 )
-from airflow_speechkit.polling.client import OpenCheck, RenewedClient
-from airflow_speechkit.polling.metrics import Gauges, Stats
+from airflow_speechkit.polling.client import Check, OpenCheck, RenewedClient
+from airflow_speechkit.polling.metrics import stat_suffix
 from airflow_speechkit.polling.scheduler import Scheduler
 from airflow_speechkit.polling.subscription import Log, Place, Subscription
 from airflow_speechkit.polling.target import PollOutcome, PollResult, PollTarget
@@ -51,6 +51,7 @@ _LONG_PAUSE_S = 60.0
 _LATE_SHARE = 0.05
 #: Operations of one list that are taken in before the event loop gets its turn.
 _ADDED_AT_ONCE = 100
+_GAUGES_EVERY_S = 10.0
 
 _pollers: dict[tuple[asyncio.AbstractEventLoop, Hashable], Poller] = {}
 #: What was spent and learned outlives its loop: `dag.test` runs each trigger in a loop of its own. Not locked: a
@@ -58,13 +59,13 @@ _pollers: dict[tuple[asyncio.AbstractEventLoop, Hashable], Poller] = {}
 _known: dict[Hashable, tuple[RateLimiter, dict[DurationKind, DurationModel]]] = {}
 
 
-def shared_poller(key: Hashable, open_check: OpenCheck, limiter: RateLimiter, *, stats: Stats | None = None) -> Poller:
+def shared_poller(key: Hashable, open_check: OpenCheck, limiter: RateLimiter, *, stats: Any = None) -> Poller:
     """Return the poller of this connection in the running event loop.
 
     :param key: the connection, and whatever else makes a difference to the client
     :param open_check: opens a client, yields its check; used by the first, and again where its key was refused
     :param limiter: used by the first; those after it only set another limit, where the connection has another one now
-    :param stats: where the metrics go
+    :param stats: Airflow's `Stats`, where the metrics go
     """
     for loop_key in [loop_key for loop_key in _pollers if loop_key[0].is_closed()]:
         del _pollers[loop_key]
@@ -92,13 +93,15 @@ class Poller:
         open_check: OpenCheck,
         limiter: RateLimiter,
         models: dict[DurationKind, DurationModel],
-        stats: Stats | None = None,
+        stats: Any = None,
     ) -> None:
         self.key = key
         self.scheduler = Scheduler(limiter, models)
         self._stats = stats
-        self._gauges = Gauges(stats, key)
-        self._client = RenewedClient(open_check)
+        self._stat_suffix = stat_suffix(key)
+        self._gauges_at = -math.inf
+        self._open_check = open_check
+        self._client: RenewedClient[Check]
         self._loop = asyncio.get_running_loop()
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._runner: asyncio.Task[None] | None = None
@@ -183,7 +186,10 @@ class Poller:
             await asyncio.wait([runner])
 
     async def _run(self) -> None:
-        async with self._client, asyncio.TaskGroup() as checks:
+        async with aclosing(AsyncExitStack()) as opened, asyncio.TaskGroup() as checks:
+            self._client = RenewedClient(self._open_check, opened)
+            # A connection that isn't there is found out at once.
+            await self._client.current()
             while True:
                 await self._places.acquire()
                 now = self._now()
@@ -332,8 +338,10 @@ class Poller:
         return now
 
     def _write_gauges(self, now: float, *, always: bool = False) -> None:
-        waiting, left = len(self.scheduler.pending), self.scheduler.limiter.left(now)
-        self._gauges.write(now, waiting=waiting, checks_left=left, always=always)
+        if self._stats is not None and (always or now - self._gauges_at >= _GAUGES_EVERY_S):
+            self._gauges_at = now
+            self._stats.gauge(f"speechkit.waiting.{self._stat_suffix}", len(self.scheduler.pending))
+            self._stats.gauge(f"speechkit.budget_left.{self._stat_suffix}", self.scheduler.limiter.left(now))
 
     def _count(self, stat: str) -> None:
         if self._stats is not None:

@@ -7,6 +7,7 @@ import logging
 import time
 from contextlib import suppress
 from functools import cached_property
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -78,15 +79,7 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
         """Return what a triggerer needs to go on: no secret, no result."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "waiting": self.waiting,
-                "speechkit_conn_id": self.speechkit_conn_id,
-                "archive": self.archive,
-                "deadline": self.deadline,
-                "cancel_on_kill": self.cancel_on_kill,
-                "delete_after_archiving": self.delete_after_archiving,
-                "resume_at": self.resume_at,
-            },
+            {name: getattr(self, name) for name in signature(type(self)).parameters},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:

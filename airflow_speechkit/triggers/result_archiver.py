@@ -61,15 +61,14 @@ class ResultArchiver:
     """
 
     def __init__(self, hook: Callable[[], SpeechKitHook], archive: str, *, delete_after_archiving: bool) -> None:
-        self._hook = hook
         self._access = archive_access(archive)
         self._delete_after_archiving = delete_after_archiving
         self._places = asyncio.Semaphore(FETCHED_AT_ONCE)
         self._streaks: dict[str, FailureStreak] = {}
         self._warned_at = -math.inf
-        self._client: RenewedClient[SpeechKitAsyncClient] | None = None
-        self._opening = asyncio.Lock()
+        # Opened with the first result: thousands of triggers wait, and each would hold a session all the while.
         self._opened = AsyncExitStack()
+        self._client = RenewedClient(lambda: hook().async_client(), self._opened)
 
     async def __aenter__(self) -> ResultArchiver:
         return self
@@ -179,11 +178,6 @@ class ResultArchiver:
         return pause_s
 
     async def _request(self, request: Callable[[SpeechKitAsyncClient], Awaitable[T]]) -> T:
-        # With the first result: thousands of triggers wait, and each would hold a session all the while.
-        async with self._opening:
-            if self._client is None:
-                client = RenewedClient(lambda: self._hook().async_client())
-                self._client = await self._opened.enter_async_context(client)
         try:
             return await request(await self._client.current())
         except AuthenticationError:

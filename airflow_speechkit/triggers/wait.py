@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import defaultdict
 from contextlib import asynccontextmanager, nullcontext
@@ -108,7 +109,7 @@ class OperationWait:
         next_check_s: float | None = None
         try:
             async with (
-                asyncio.timeout(self._time_s(deadline, time.time(), exactly=exactly)),
+                asyncio.timeout(self._time_s(deadline, time.time(), exactly=exactly)) as time_left,
                 archiver or nullcontext(),
                 asyncio.TaskGroup() as tasks,
             ):
@@ -116,15 +117,14 @@ class OperationWait:
                 if stop_when_idle:
                     next_check_s = await self._idle(waits)
                     if next_check_s is not None:
-                        raise _IdleError
+                        time_left.reschedule(-math.inf)
         except TimeoutError:
             self._error = None
         except ExceptionGroup as group:
             error = _first(group)
-            if isinstance(error, SpeechKitError):
-                self._error = error
-            elif not isinstance(error, _IdleError):
+            if not isinstance(error, SpeechKitError):
                 raise
+            self._error = error
         return WaitResult(sorted(self._failed), sorted(self._gone), sorted(self.left), self._error, next_check_s)
 
     async def cancel_running(self) -> None:
@@ -261,10 +261,6 @@ class OperationWait:
 
     def _hook(self) -> SpeechKitHook:
         return _hook(self._conn_id)
-
-
-class _IdleError(Exception):
-    """Nothing is due for a while."""
 
 
 def _hook(conn_id: str) -> SpeechKitHook:

@@ -105,7 +105,7 @@ def test_an_operation_itself_says_which_api_it_came_from(desk: Desk) -> None:
         archive=desk.archive_url,
         deadline=time.time() + 60,
     )
-    assert events_of(trigger.serialize()) == [{"state": "finished", "failed": [], "gone": []}]
+    assert events_of(trigger.serialize()) == [{"state": "finished", "failed": [], "gone": [], "of": 1}]
     assert [row["word"] for row in transform(desk, operation_id)["words"]] == ["two", "words"]
 
 

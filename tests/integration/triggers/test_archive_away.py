@@ -68,7 +68,7 @@ def test_an_archive_that_is_away_for_long_holds_up_nobody_else(desk: Desk, conn_
         await asyncio.to_thread(hindrance.unlink)
         return [other, await away]
 
-    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": []}] * 2
+    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": [], "of": of} for of in (1, 12)]
     assert all(desk.archive.answer(one) for one in large)
 
 
@@ -92,6 +92,6 @@ def test_no_check_is_spent_on_an_archive_that_can_not_be_reached(
             assert await asyncio.to_thread(desk.checks) == before + 3
         return await waiting
 
-    assert asyncio.run(scene()) == {"state": "finished", "failed": [], "gone": []}
+    assert asyncio.run(scene()) == {"state": "finished", "failed": [], "gone": [], "of": 3}
     assert desk.checks() == before + 6
     assert all(desk.archive.answer(one) for one in ids)

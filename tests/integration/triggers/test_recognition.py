@@ -37,6 +37,7 @@ def test_the_one_event_carries_ids_and_states_only(desk: Desk) -> None:
         "state": "finished",
         "failed": [bad],
         "gone": ["e03neverwas000000000"],
+        "of": 3,
     }
     answer, failure = desk.archive.answer(good), desk.archive.failure(bad)
     assert answer is not None
@@ -47,7 +48,7 @@ def test_the_one_event_carries_ids_and_states_only(desk: Desk) -> None:
 
 def test_without_an_archive_it_only_waits(desk: Desk) -> None:
     good, bad = *desk.emulator.stand_ins(api="v3"), *desk.emulator.stand_ins(error=FAILED)
-    assert event(desk, good, bad, archive=None) == {"state": "finished", "failed": [bad], "gone": []}
+    assert event(desk, good, bad, archive=None) == {"state": "finished", "failed": [bad], "gone": [], "of": 2}
 
 
 def test_at_the_deadline_it_gives_up_and_the_operations_go_on(desk: Desk) -> None:
@@ -67,7 +68,7 @@ def test_one_that_starts_after_its_deadline_asks_once_before_it_gives_up(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, slow = *desk.emulator.stand_ins(), *desk.emulator.stand_ins(processing_s=36_000)
-    assert event(desk, good, deadline=time.time() - 5) == {"state": "finished", "failed": [], "gone": []}
+    assert event(desk, good, deadline=time.time() - 5) == {"state": "finished", "failed": [], "gone": [], "of": 1}
     assert desk.archive.answer(good) is not None
     monkeypatch.setattr(wait, "FIRST_ROUND_S", 2.0)
     assert event(desk, slow, deadline=time.time() - 5) == {"state": "timeout", "left": 1, "of": 1}
@@ -77,7 +78,7 @@ def test_triggers_of_a_connection_share_their_checks(desk: Desk) -> None:
     ids = desk.emulator.stand_ins(3)
     before = desk.checks()
     events = events_of(trigger(desk, *ids).serialize(), trigger(desk, *ids[1:]).serialize())
-    assert events == [{"state": "finished", "failed": [], "gone": []}] * 2
+    assert events == [{"state": "finished", "failed": [], "gone": [], "of": of} for of in (3, 2)]
     assert desk.checks() == before + 3
 
 
@@ -103,7 +104,7 @@ def test_an_archive_that_can_not_be_written_for_a_while_is_written_later(desk: D
         await making_way
         return found
 
-    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": []}]
+    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": [], "of": 1}]
     assert desk.archive.answer(operation_id) is not None
 
 
@@ -121,8 +122,8 @@ def test_a_v3_result_that_breaks_off_is_asked_for_again(desk: Desk) -> None:
     first, second = desk.emulator.stand_ins(2, api="v3")
     desk.emulator.fault(503, on="recognition", times=2)
     desk.emulator.fault("cut", on="recognition", times=1)
-    assert event(desk, first) == {"state": "finished", "failed": [], "gone": []}
-    assert event(desk, second) == {"state": "finished", "failed": [], "gone": []}
+    assert event(desk, first) == {"state": "finished", "failed": [], "gone": [], "of": 1}
+    assert event(desk, second) == {"state": "finished", "failed": [], "gone": [], "of": 1}
 
 
 def without_results(desk: Desk, *ids: str, times: int | None = None, kind: str = "not_ready") -> None:
@@ -153,7 +154,7 @@ def test_a_result_that_gets_ready_late_is_archived(desk: Desk) -> None:
     late, *others = desk.emulator.stand_ins(3, api="v3")
     # Three times for each of five tries, which was the most before a wait ended.
     without_results(desk, late, times=18)
-    assert event(desk, late, *others) == {"state": "finished", "failed": [], "gone": []}
+    assert event(desk, late, *others) == {"state": "finished", "failed": [], "gone": [], "of": 3}
     assert desk.archive.answer(late) is not None
 
 
@@ -171,7 +172,7 @@ def test_an_outage_of_the_results_is_survived(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins(api="v3")
     # Four attempts in each of seven tries.
     without_results(desk, operation_id, times=28, kind="503")
-    assert event(desk, operation_id) == {"state": "finished", "failed": [], "gone": []}
+    assert event(desk, operation_id) == {"state": "finished", "failed": [], "gone": [], "of": 1}
 
 
 @pytest.mark.usefixtures("little_patience")
@@ -219,4 +220,4 @@ def test_a_wait_outlives_its_token(desk: Desk) -> None:
         await revoking
         return found
 
-    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": []}]
+    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": [], "of": 1}]

@@ -42,13 +42,13 @@ def test_a_key_that_is_replaced_while_it_waits_is_picked_up(desk: Desk, monkeypa
         await replacing
         return found
 
-    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": []}]
+    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": [], "of": 1}]
 
 
 def test_one_that_starts_right_before_its_deadline_asks_once_for_what_is_old(desk: Desk) -> None:
     [operation_id] = desk.emulator.stand_ins()
     [found] = events_of(trigger(operation_id, age_s=3600, left_s=0.01).serialize())
-    assert found == {"state": "finished", "failed": [], "gone": []}
+    assert found == {"state": "finished", "failed": [], "gone": [], "of": 1}
 
 
 def test_a_short_timeout_stays_short_for_what_is_new(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
