@@ -119,6 +119,12 @@ class SpeechKitError(Exception):
             sentences.append(_sentence(f"A retry {self.retry}"))
         return " ".join(sentences)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what `error_from_json` makes the same error of."""
+        plain = (str, int, float, type(None))
+        state = {name: value for name, value in vars(self).items() if isinstance(value, plain)}
+        return {**state, "kind": type(self).__name__}
+
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword arguments would be lost by the default reduction, and errors cross processes.
         return (_rebuild, (type(self), dict(self.__dict__)))
@@ -147,6 +153,18 @@ def _rebuild(kind: type[SpeechKitError], state: dict[str, object]) -> SpeechKitE
     error.__dict__.update(state)
     Exception.__init__(error, error._text())
     return error
+
+
+def error_from_json(data: dict[str, Any]) -> SpeechKitError:
+    """Return the error that `SpeechKitError.to_json` described.
+
+    :raises ValueError: it describes none
+    """
+    kind = globals().get(str(data.get("kind")))
+    if not (isinstance(kind, type) and issubclass(kind, SpeechKitError) and isinstance(data.get("what"), str)):
+        raise ValueError("This describes no error")
+    absent = dict.fromkeys(("recording", "operation_id", "todo", "retry", "request_id", "server_trace_id"))
+    return _rebuild(kind, {**absent, **{name: value for name, value in data.items() if name != "kind"}})
 
 
 class WrongBeforeSendingError(SpeechKitError, ValueError):

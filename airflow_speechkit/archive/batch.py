@@ -32,6 +32,7 @@ class ToSubmit:
     :param billed_seconds: what the service will charge for, where it can be told
     :param labels: the user's own
     :param error: why it can't be submitted, where that is known already
+    :param address: where a later visit finds it again: its address with the storage's connection
     """
 
     audio_uri: str
@@ -44,6 +45,7 @@ class ToSubmit:
     billed_seconds: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     error: SpeechKitError | None = None
+    address: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +131,6 @@ class SubmitOutcome:
     :param how: what became of it
     :param operation_id: its operation, where it has one
     :param error: why it has none, or what that one ended in
-    :param ended: whether its operation, which an earlier visit has sent, has ended and is archived
     """
 
     item: ToSubmit
@@ -137,28 +138,36 @@ class SubmitOutcome:
     how: How
     operation_id: str | None = None
     error: SpeechKitError | None = None
-    ended: bool = False
 
     @property
     def is_awaited(self) -> bool:
         """Whether somebody has to wait for its operation."""
-        return self.how in (How.SUBMITTED, How.JOINED) and not self.ended
+        return self.how in (How.SUBMITTED, How.JOINED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
     """What became of recordings by the time when a task that doesn't wait for the quota stops.
 
-    :param outcomes: of those that have one, in the order of the recordings
-    :param left: how many have none yet
+    :param items: the recordings
+    :param by_place: what became of each; None where nothing has yet
+    :param left: how many recordings have no outcome yet
     :param next_at: when to go on with those; None where none is left
     :param refused_since: since when the service has taken nothing, if it didn't take the last one
+    :param sent: when something went out within the last hour
     """
 
-    outcomes: list[SubmitOutcome]
+    items: Sequence[ToSubmit]
+    by_place: list[SubmitOutcome | None]
     left: int
     next_at: datetime | None
     refused_since: datetime | None
+    sent: Sequence[datetime] = ()
+
+    @property
+    def outcomes(self) -> list[SubmitOutcome]:
+        """What became of those that have an outcome, in the order of the recordings."""
+        return [one for one in self.by_place if one is not None]
 
 
 def raise_failures(errors: Sequence[SpeechKitError], *, of: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from airflow_speechkit.archive.batch import How, SubmitOutcome
 from airflow_speechkit.archive.known_errors import answer_gone, failed_before, refused_before
 from airflow_speechkit.archive.labels import DroppedLabels
-from airflow_speechkit.archive.ledger import ENDED, Action, Failure, Stage, decide
+from airflow_speechkit.archive.ledger import Action, Failure, Stage, decide
 from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.errors import (
     ArchiveError,
@@ -77,13 +77,12 @@ class Case:
         operation_id: str | None = None,
         *,
         error: SpeechKitError | None = None,
-        ended: bool = False,
     ) -> None:
         """Give it its outcome."""
         if error is not None:
             error.about_recording(self.item.audio_uri)
         self.outcome = SubmitOutcome(
-            item=self.item, fingerprint=self.fingerprint, how=how, operation_id=operation_id, error=error, ended=ended
+            item=self.item, fingerprint=self.fingerprint, how=how, operation_id=operation_id, error=error
         )
 
 
@@ -141,8 +140,7 @@ class Claimant:
                 self.dropped_labels.compare(self.archive, case.item, decision.operation_id or "")
                 case.conclude(How.JOINED if decision.action is Action.JOIN else How.REUSED, decision.operation_id)
             case Action.SENT:
-                ended = any(one.number == decision.attempt and one.stage in ENDED for one in case.attempts)
-                case.conclude(How.SUBMITTED, decision.operation_id, ended=ended)
+                case.conclude(How.SUBMITTED, decision.operation_id)
             case Action.FAIL if decision.operation_id is None:
                 case.conclude(How.REFUSED, error=refused_before(decision.failure))
             case Action.FAIL:

@@ -63,6 +63,11 @@ class Pace:
             return None
         return now + timedelta(seconds=self.delay_s(now, number))
 
+    @property
+    def last_hour(self) -> list[datetime]:
+        """When something went out within the last hour."""
+        return list(self._sent)
+
     def sent(self, now: datetime) -> None:
         """Count one that goes out now."""
         self._sent.append(now)

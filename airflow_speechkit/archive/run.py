@@ -1,9 +1,9 @@
-"""What a task that works in visits has sent so far.
+"""What became of a task's recordings so far, for its next visit.
 
-A later visit hands it on although its recording was deleted, or replaced, meanwhile. Beside what `archive.layout`
-describes, an archive has ::
+A visit goes on with what the first one found: what came meanwhile is not its business, and what was sent is handed on
+although its recording was deleted or replaced. Beside what `archive.layout` describes, an archive has ::
 
-    runs/<task instance>.json    fingerprint -> operation id of what the visits have sent
+    runs/<task instance>.json    what the last visit has come to
 
 The task instance stands in the file's name as a hash. The ledger, not this file, says what is paid for.
 """
@@ -11,60 +11,126 @@ The task instance stands in the file's name as a hash. The ledger, not this file
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.archive.batch import How, ToSubmit
-from airflow_speechkit.archive.ledger import fingerprint
+from airflow_speechkit.archive.batch import How, SubmitOutcome, ToSubmit
 from airflow_speechkit.archive.reading import load
 from airflow_speechkit.archive.records import pack
+from airflow_speechkit.errors import error_from_json
 from airflow_speechkit.parsing import expect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from airflow_speechkit.archive.batch import SubmitOutcome
+    from airflow_speechkit.archive.batch import Visit
     from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.settings import RecognitionSettings
+
+_FACTS = ("size_bytes", "duration_ms", "channels", "billed_seconds")
 
 
-def put_on_record(archive: Archive, scope: str, outcomes: Iterable[SubmitOutcome]) -> None:
-    """Put on record what the visits have sent.
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What the visits of one try have come to.
+
+    :param began_at: when the first one began
+    :param many: whether a list is handed on, of whatever length
+    :param items: the recordings that the first one found
+    :param by_place: what became of each; None where nothing has yet
+    :param refused_since: since when the service has taken nothing, if it didn't take the last one
+    :param sent: when something went out within the last hour
+    """
+
+    began_at: datetime
+    many: bool
+    items: Sequence[ToSubmit] = ()
+    by_place: Sequence[SubmitOutcome | None] = ()
+    refused_since: datetime | None = None
+    sent: Sequence[datetime] = ()
+
+    @property
+    def billed_seconds(self) -> int:
+        """What the visits may have been billed."""
+        paid = {one.fingerprint: one for one in self.by_place if one and one.how in (How.SUBMITTED, How.LOST)}
+        return sum(one.item.billed_seconds or 0 for one in paid.values())
+
+
+def write_run(archive: Archive, scope: str, began_at: datetime, visit: Visit, *, many: bool) -> None:
+    """Put on record what a visit has come to.
 
     :param scope: the task instance
     :raises ArchiveError: the archive can't be written
     """
-    sent = {one.fingerprint: one.operation_id for one in outcomes if one.how is How.SUBMITTED}
-    archive.folder.replace(_file(scope), pack({"sent": sent}))
+    record = {
+        "began_at": began_at.isoformat(),
+        "many": many,
+        "refused_since": visit.refused_since and visit.refused_since.isoformat(),
+        "sent": [at.isoformat() for at in visit.sent],
+        "recordings": [_to_json(item, outcome) for item, outcome in zip(visit.items, visit.by_place, strict=True)],
+    }
+    archive.folder.replace(_file(scope), pack(record))
 
 
-def with_what_has_gone(archive: Archive, scope: str, items: Sequence[ToSubmit]) -> list[ToSubmit]:
-    """Add the recordings that earlier visits have sent, and that aren't found any more as they were.
+def read_run(archive: Archive, scope: str, settings: RecognitionSettings) -> RunRecord | None:
+    """Return what the last visit has come to; None where there is no such record.
 
     :param scope: the task instance
-    :param items: what was found; one that was replaced since it was sent gives way to what was sent
-    :raises ArchiveError: the archive can't be read
+    :param settings: those of its recordings
+    :raises ArchiveError: the archive can't be read, or the record is damaged
     """
-    sent = load(archive.folder, _file(scope), lambda data: expect(data["sent"], dict)) or {}
-    here = {fingerprint(item.audio_uri, item.version, item.settings) for item in items}
-    submissions = [archive.submission(operation_id) for mark, operation_id in sent.items() if mark not in here]
-    gone = {
-        one.audio_uri: ToSubmit(
-            audio_uri=one.audio_uri,
-            version=one.etag,
-            settings=one.settings,
-            size_bytes=one.size_bytes,
-            duration_ms=one.duration_ms,
-            channels=one.channels,
-            billed_seconds=one.billed_seconds,
-            labels=one.labels,
+
+    def build(data: dict[str, Any]) -> RunRecord:
+        recordings = [_from_json(expect(one, dict), settings) for one in expect(data["recordings"], list)]
+        refused_since = data.get("refused_since")
+        return RunRecord(
+            began_at=datetime.fromisoformat(data["began_at"]),
+            many=expect(data["many"], bool),
+            items=[item for item, _ in recordings],
+            by_place=[outcome for _, outcome in recordings],
+            refused_since=None if refused_since is None else datetime.fromisoformat(refused_since),
+            sent=[datetime.fromisoformat(at) for at in expect(data["sent"], list)],
         )
-        for one in submissions
-        if one is not None
+
+    return load(archive.folder, _file(scope), build)
+
+
+def _to_json(item: ToSubmit, outcome: SubmitOutcome | None) -> dict[str, Any]:
+    known = item if outcome is None else outcome.item
+    data: dict[str, Any] = {
+        "address": item.address or item.audio_uri,
+        "audio_uri": item.audio_uri,
+        "version": item.version,
+        "labels": dict(item.labels),
+        **{name: getattr(known, name) for name in _FACTS if getattr(known, name) is not None},
     }
-    uris = {item.audio_uri for item in items}
-    return [
-        *(gone.get(item.audio_uri, item) for item in items),
-        *(item for uri, item in gone.items() if uri not in uris),
-    ]
+    if outcome is not None:
+        data |= {"fingerprint": outcome.fingerprint, "how": outcome.how, "operation_id": outcome.operation_id}
+        data["error"] = outcome.error and outcome.error.to_json()
+    return data
+
+
+def _from_json(data: dict[str, Any], settings: RecognitionSettings) -> tuple[ToSubmit, SubmitOutcome | None]:
+    facts: dict[str, Any] = {name: expect(data[name], int) for name in _FACTS if name in data}
+    item = ToSubmit(
+        audio_uri=expect(data["audio_uri"], str),
+        version=data["version"],
+        settings=settings,
+        labels=expect(data["labels"], dict),
+        address=expect(data["address"], str),
+        **facts,
+    )
+    if "how" not in data:
+        return item, None
+    error = data["error"]
+    return item, SubmitOutcome(
+        item=item,
+        fingerprint=expect(data["fingerprint"], str),
+        how=How(data["how"]),
+        operation_id=data["operation_id"],
+        error=None if error is None else error_from_json(expect(error, dict)),
+    )
 
 
 def _file(scope: str) -> str:

@@ -11,6 +11,7 @@ from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.batch import (
@@ -24,11 +25,10 @@ from airflow_speechkit.archive.batch import (
 )
 from airflow_speechkit.archive.budget import Budget, bill
 from airflow_speechkit.archive.claiming import Case, Claimant, NotYet
-from airflow_speechkit.archive.ledger import Action, Failure, Request, Stage, fingerprint
+from airflow_speechkit.archive.ledger import Action, Failure, Request, fingerprint
 from airflow_speechkit.archive.pace import Pace
 from airflow_speechkit.archive.progress import Progress, found
-from airflow_speechkit.archive.run import put_on_record, with_what_has_gone
-from airflow_speechkit.errors import QuotaExceededError, RecordingError, ServiceFaultError, SpeechKitError
+from airflow_speechkit.errors import ArchiveError, QuotaExceededError, RecordingError, ServiceFaultError, SpeechKitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.archive.batch import SubmitOutcome, ToSubmit
+    from airflow_speechkit.archive.run import RunRecord
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.settings import RecognitionSettings
 
@@ -66,8 +67,7 @@ class Submitter:
     :param ask: whether the service still has an operation that is older than results are kept; without it they are
         taken to be gone
     :param price_note: what a second costs with these settings, in words, where it isn't the usual price
-    :param since: when the task's first visit began, if this is a later one: what it sent since then isn't sent again
-    :param refused_since: what the visit before gave
+    :param before: what the visits before this one have come to, if there were any
     :param now: the time, UTC
     :param sleep: waits, in seconds
     """
@@ -79,13 +79,13 @@ class Submitter:
     prepare: Callable[[ToSubmit], ToSubmit] | None = None
     ask: Callable[[str], bool] | None = None
     price_note: Callable[[RecognitionSettings], str] = lambda _: ""
-    since: datetime | None = None
-    refused_since: datetime | None = None
+    before: RunRecord | None = None
     now: Callable[[], datetime] = _utc_now
     sleep: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
-        self._pace = Pace(self.policy.submits_per_hour, self.refused_since)
+        before = self.before
+        self._pace = Pace(self.policy.submits_per_hour, before.refused_since if before else None)
         self._budget = Budget(self.policy.max_billed_seconds)
         self._last: list[Case] = []
         self._claimant = Claimant(
@@ -102,7 +102,7 @@ class Submitter:
                 scope=self.origin.scope or uuid.uuid4().hex,
                 reuse=self.policy.reuse,
                 resubmit_lost=self.policy.on_lost_submission == OnLostSubmission.RESUBMIT,
-                since=self.since,
+                since=before.began_at if before else None,
             ),
             owner=f"{socket.gethostname()}:{os.getpid()}",
             budget=self._budget,
@@ -129,19 +129,15 @@ class Submitter:
     def visit(self, items: Sequence[ToSubmit], *, waits: bool = False) -> Visit:
         """Do as `submit` does, but return in place of waiting for the quota.
 
-        The next visit, by another `Submitter`, finds in the ledger what this one has sent. It is told when the first
-        one began (`since`), and this one's `refused_since`. Only the first one looks at all recordings before it
-        sends any, to check what they cost together.
+        The next visit, by another `Submitter`, is told what this one has come to (`before`). Only the first one looks
+        at all recordings before it sends any, to check what they cost together.
 
         It is for the caller to say in the log how far it came.
 
-        :param items: the recordings
+        :param items: the recordings; in a later visit the same ones in the same order
         :param waits: wait for the quota after all
         :raises SpeechKitError: nothing more could be sent; a retry goes on from there
         """
-        scope = self._claimant.request.scope
-        if self.since is not None:
-            items = with_what_has_gone(self.archive, scope, items)
         cases = self._last = self._cases(items)
         with ThreadPoolExecutor(self.policy.side_by_side, thread_name_prefix="speechkit-submit") as pool:
             try:
@@ -151,23 +147,30 @@ class Submitter:
                 # What is on its way still gets put on record; nothing else goes out.
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        by_place = {place: case.outcome for case in cases for place in case.places}
-        outcomes = [
-            replace(outcome, item=item) for place, item in enumerate(items) if (outcome := by_place[place]) is not None
-        ]
-        if next_at is not None:
-            put_on_record(self.archive, scope, outcomes)
-        left = sum(case.outcome is None for case in cases)
-        return Visit(outcomes=outcomes, left=left, next_at=next_at, refused_since=self._pace.refused_since)
+        by_place: list[SubmitOutcome | None] = [None] * len(items)
+        for case in cases:
+            for place in case.places:
+                by_place[place] = case.outcome
+        return Visit(
+            items=items,
+            by_place=by_place,
+            left=sum(case.outcome is None for case in cases),
+            next_at=next_at,
+            refused_since=self._pace.refused_since,
+            sent=self._pace.last_hour,
+        )
 
     def _cases(self, items: Sequence[ToSubmit]) -> list[Case]:
         cases: dict[str, Case] = {}
-        for place, item in enumerate(items):
-            mark = fingerprint(item.audio_uri, item.version, item.settings)
+        before = self.before.by_place if self.before is not None else ()
+        for place, (item, outcome) in enumerate(zip_longest(items, before)):
+            mark = fingerprint(item.audio_uri, item.version, item.settings) if outcome is None else outcome.fingerprint
             if mark in cases:
                 cases[mark].places.append(place)
                 continue
-            case = cases[mark] = Case(mark, [place], item)
+            case = cases[mark] = Case(mark, [place], item, outcome=outcome)
+            if outcome is not None:
+                continue
             if item.error is not None:
                 case.conclude(How.REFUSED, error=item.error)
             elif not item.version and not self.policy.allow_unversioned:
@@ -180,16 +183,16 @@ class Submitter:
         return list(cases.values())
 
     def _look_up(self, pool: ThreadPoolExecutor, cases: list[Case]) -> None:
-        look = self._claimant.look_up if self.since is None else self._claimant.decide
+        before = self.before
+        look = self._claimant.look_up if before is None else self._claimant.decide
         for _ in pool.map(look, [case for case in cases if case.outcome is None]):
             pass
         sent = (one.submitted_at for case in cases for one in case.attempts if one.submitted_at is not None)
-        self._pace.remember(sent, self.now())
-        if self.since is None:
+        self._pace.remember(sent if before is None else before.sent, self.now())
+        if before is None:
             log.info("%s", found(cases, self._planned(cases)))
             return
-        if self.policy.max_billed_seconds is not None:
-            self._budget.spent(sum(pool.map(self._billed_before, cases)))
+        self._budget.spent(before.billed_seconds)
 
     def _planned(self, cases: list[Case]) -> str:
         to_send = [case for case in cases if _is_to_be_sent(case)]
@@ -198,19 +201,6 @@ class Submitter:
         for case in to_send:
             case.charged = True
         return bill(items, self.price_note)
-
-    def _billed_before(self, case: Case) -> int:
-        """Return what earlier visits may have been billed for a recording."""
-        claims = [
-            self.archive.planned(case.fingerprint, one.number)
-            for one in case.attempts
-            if one.scope == self._claimant.request.scope and one.stage not in (Stage.REFUSED, Stage.FORGOTTEN)
-        ]
-        return sum(
-            claim.planned.billed_seconds or 0
-            for claim in claims
-            if claim is not None and self.since is not None and claim.claimed_at >= self.since
-        )
 
     def _work_off(self, pool: ThreadPoolExecutor, cases: list[Case], *, waits: bool) -> datetime | None:
         # Only what has to be sent waits for the quota. Others' claims are looked at all the while.
@@ -327,7 +317,10 @@ class Submitter:
 
     def _left_behind(self, outcomes: Sequence[SubmitOutcome], on_failure: OnFailure) -> str:
         """Say what becomes of the operations that were accepted, and that a failed task hands on to nobody."""
-        accepted = {one.operation_id for one in outcomes if one.is_awaited}
+        awaited = {one.operation_id for one in outcomes if one.is_awaited and one.operation_id}
+        with ThreadPoolExecutor(self.policy.side_by_side, thread_name_prefix="speechkit-look") as pool:
+            ended = pool.map(self._has_ended, awaited)
+            accepted = [one for one, has_ended in zip(awaited, ended, strict=True) if not has_ended]
         if not accepted:
             return ""
         text = (
@@ -340,6 +333,12 @@ class Submitter:
         if on_failure == OnFailure.FAIL:
             ways = f"on_failure='skip' or 'record' hands them on in any case; or mend this, and {ways}"
         return f"{text}: {ways}"
+
+    def _has_ended(self, operation_id: str) -> bool:
+        try:
+            return self.archive.outcome(operation_id) is not None
+        except ArchiveError:
+            return False
 
     def _refuse(self, outcome: SubmitOutcome) -> str:
         now = self.now()

@@ -58,10 +58,6 @@ class Finding:
     by_pattern: bool
 
 
-#: What a prefix or glob stands for whose recordings have all gone.
-NOTHING_FOUND = Finding(looks=[], by_pattern=True)
-
-
 @dataclass
 class Intake:
     """Looks recordings up, reads what they are, and hands them to the service.
@@ -147,6 +143,15 @@ class Intake:
             found = list(pool.map(lambda look: look(), finding.looks))
         return [replace(item, labels=own) for item, own in zip(found, each, strict=True)]
 
+    def again(self, items: Sequence[ToSubmit]) -> list[ToSubmit]:
+        """Look again at recordings that were found before.
+
+        :param items: what an earlier visit found
+        """
+        with ThreadPoolExecutor(LOOKERS, thread_name_prefix="speechkit-look") as pool:
+            found = list(pool.map(lambda item: self._look(item.address), items))
+        return [replace(item, labels=before.labels) for item, before in zip(found, items, strict=True)]
+
     def _listed(self, address: RecordingAddress, stat: Stat) -> ToSubmit:
         try:
             return self._item(address, stat)
@@ -181,6 +186,7 @@ class Intake:
             settings=self.settings,
             link=link,
             size_bytes=stat.size,
+            address=address.text,
         )
 
     def _note(self, link: str, address: RecordingAddress, stat: Stat) -> None:

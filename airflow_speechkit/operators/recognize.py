@@ -12,7 +12,7 @@ from airflow_speechkit.errors import NotFinishedError, SettingsError, SpeechKitE
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -78,39 +78,37 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
         :raises NotFinishedError: `timeout` is over
         :raises AirflowSkipException: there is nothing to hand on
         """
-        return self._run(context, {})
+        return self._run(context)
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None, **times: float) -> Any:
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Go on after the deferral.
 
         :param event: of the wait, see `wait_event`; of the time trigger, whatever it is
-        :param times: those of the visit before
         """
-        from airflow_speechkit.operators.visit import known_times
         from airflow_speechkit.triggers.recognition import event_error
 
         event = event if isinstance(event, dict) else {"state": "timeout"}
         if (error := event_error(event)) is not None:
             raise error
-        return self._run(context, known_times(context, times), gone=event.get("gone", ()))
+        return self._run(context, is_first=False, gone=event.get("gone", ()))
 
     def on_kill(self) -> None:
         """Cancel what is left, where that was asked for and the task is really over."""
         if self.cancel_on_kill and self._waiting is not None:
             self._waiting.cancel_if_over(self._task_instance)
 
-    def _run(self, context: Context, times: Mapping[str, float], *, gone: Collection[str] = ()) -> Any:
+    def _run(self, context: Context, *, is_first: bool = True, gone: Collection[str] = ()) -> Any:
         self._task_instance = context.get("ti")
         while True:
-            with self.visit(context, times) as visit:
+            with self.visit(context, is_first=is_first) as visit:
                 targets = self._targets(visit, gone)
                 if not targets and visit.next_at is None:
                     return self._hand_on(visit, gone)
-                deadline = visit.times["began_at"] + self.timeout
+                deadline = visit.began_at.timestamp() + self.timeout
                 self._check_time(deadline, len(targets) + visit.left)
                 if self.deferrable:
                     self._defer(visit, targets, deadline)
-                archive_url, times = visit.archive.url, visit.times
+                archive_url, is_first = visit.archive.url, False
             resume_at = deadline if visit.next_at is None else min(visit.next_at.timestamp(), deadline)
             gone = self._wait_in_worker(targets, archive_url, resume_at)
             if visit.next_at is not None:
@@ -153,7 +151,6 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
                 resume_at=None if visit.next_at is None else visit.next_at.timestamp(),
             ),
             method_name="execute_complete",
-            kwargs=visit.times,
             timeout=timeout if self.execution_timeout is None else min(timeout, self.execution_timeout),
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
@@ -219,22 +218,19 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         :raises AirflowFailException: without an archive, a request may have been taken: a retry could pay again
         :raises AirflowSkipException: a prefix or glob stands for no recording, and `on_empty` is ``skip``
         """
-        return self._make_visit(context, {})
+        with self.visit(context, waits=not self.deferrable) as visit:
+            if self.deferrable:
+                log.info("%s", visit.progress())
+            return self.go_on(visit)
 
-    def execute_complete(self, context: Context, event: Any = None, **times: float) -> Any:
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Go on after the deferral: submit what the quota allows now.
 
         :param event: what the trigger says, which doesn't matter
-        :param times: what the visit before has to tell
+        :raises AirflowFailException: the archive lacks what was put there before the deferral
         """
-        from airflow_speechkit.operators.visit import known_times
-
-        return self._make_visit(context, known_times(context, times))
-
-    def _make_visit(self, context: Context, times: Mapping[str, float]) -> Any:
-        with self.visit(context, times, waits=not self.deferrable) as visit:
-            if self.deferrable:
-                log.info("%s", visit.progress())
+        with self.visit(context, is_first=False) as visit:
+            log.info("%s", visit.progress())
             return self.go_on(visit)
 
     def go_on(self, visit: SubmitVisit) -> Any:
@@ -245,31 +241,30 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
             return visit.hand_on()
         timeout = self.execution_timeout
         if timeout is not None:
-            timeout = max(timeout - timedelta(seconds=time.time() - visit.times["began_at"]), timedelta(seconds=1))
-        return self.defer(
-            trigger=time_trigger(visit.next_at), method_name="execute_complete", kwargs=visit.times, timeout=timeout
-        )
+            timeout = max(timeout - (datetime.now(UTC) - visit.began_at), timedelta(seconds=1))
+        return self.defer(trigger=time_trigger(visit.next_at), method_name="execute_complete", timeout=timeout)
 
     @contextmanager
-    def visit(self, context: Context, times: Mapping[str, float], *, waits: bool = False) -> Iterator[SubmitVisit]:
+    def visit(self, context: Context, *, is_first: bool = True, waits: bool = False) -> Iterator[SubmitVisit]:
         """Find the recordings, and submit what the quota allows now.
 
-        What was sent before is found in the archive, so any visit can be the last one that its process lives to see.
+        What was found and what became of it is put into the archive, so each visit can be made by another process.
 
-        :param times: those of the visit before; empty for the first one of a try
-        :param waits: wait for the quota until all are submitted
+        :param is_first: whether it is the first one of a try, which finds the recordings; the others go on with these
+        :param waits: wait for the quota until all are submitted: there is no other visit
         :raises SpeechKitError: nothing more can be sent
+        :raises AirflowFailException: the archive lacks what the visit before put there
         """
         from airflow_speechkit.archive.batch import OnFailure
+        from airflow_speechkit.archive.run import write_run
         from airflow_speechkit.archive.submitting import Submitter
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
         from airflow_speechkit.operators.intake import Intake
-        from airflow_speechkit.operators.visit import SubmitVisit, opened_archive, still_known, submit
+        from airflow_speechkit.operators.visit import SubmitVisit, known_run, opened_archive, still_known, submit
         from airflow_speechkit.recordings.audio import ProbeMode
         from airflow_speechkit.recordings.cost import price_note
 
-        now = time.time()
-        began_at = times.get("began_at")
+        began_at, origin = datetime.now(UTC), self._origin(context)
         self._check_keywords()
         with SpeechKitHook(self.speechkit_conn_id) as hook:
             policy = self._policy(hook)
@@ -282,43 +277,49 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
                 self.upload_to,
                 exact=probe is ProbeMode.FULL or self.max_billed_seconds is not None,
             )
-            with opened_archive(self.archive, hook) as archive:
-                finding = self._find(intake, is_first=began_at is None)
-                many = finding.by_pattern or not isinstance(self.audio, str)
-                if many:
-                    check_length(self, len(finding.looks))
-                items = intake.recordings(finding, self.labels)
+            with opened_archive(self.archive, hook, is_first=is_first) as archive:
+                before = None if is_first else known_run(archive, origin.scope, intake.settings)
+                if before is None:
+                    finding = self._find(intake)
+                    many = finding.by_pattern or not isinstance(self.audio, str)
+                    if many:
+                        check_length(self, len(finding.looks))
+                    items = intake.recordings(finding, self.labels)
+                else:
+                    began_at, many, items = before.began_at, before.many, list(before.items)
+                    left = [place for place, outcome in enumerate(before.by_place) if outcome is None]
+                    for place, item in zip(left, intake.again([items[one] for one in left]), strict=True):
+                        items[place] = item
                 submitter = Submitter(
                     archive=archive,
                     send=intake.send,
-                    origin=self._origin(context),
+                    origin=origin,
                     policy=policy,
                     prepare=intake.prepare,
                     ask=lambda operation_id: still_known(hook, operation_id),
                     price_note=lambda settings: price_note(settings.model),
-                    since=_time(began_at),
-                    refused_since=_time(times.get("refused_since")),
+                    before=before,
                 )
+                done = submit(submitter, items, waits=waits)
+                if not waits and origin.scope is not None:
+                    write_run(archive, origin.scope, began_at, done, many=many)
                 yield SubmitVisit(
                     hook=hook,
                     submitter=submitter,
-                    done=submit(submitter, items, waits=waits),
-                    began_at=began_at or now,
+                    done=done,
+                    began_at=began_at,
                     many=many,
                     on_failure=on_failure,
                     receiver=self._receiver(context) if self.only_new else None,
                 )
 
-    def _find(self, intake: Intake, *, is_first: bool) -> Finding:
+    def _find(self, intake: Intake) -> Finding:
         from airflow_speechkit.operators.audio import OnEmpty, addresses, choice
-        from airflow_speechkit.operators.intake import NOTHING_FOUND
 
         on_empty = member_of(OnEmpty, self.on_empty, "on_empty")
         try:
             return intake.find(addresses(self.audio, self.bucket), choice(self.include, self.exclude))
         except RecordingNotFoundError as error:
-            if not is_first:
-                return NOTHING_FOUND
             if on_empty is OnEmpty.FAIL:
                 raise
             log.warning("Skipped, as on_empty='skip' says: %s", error)
@@ -379,7 +380,3 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
 
         ti = context.get("ti")
         return None if ti is None else Receiver(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -7,27 +7,28 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_speechkit.archive.batch import How
 from airflow_speechkit.archive.handing_on import old_ones, put_on_record
 from airflow_speechkit.archive.layout import ROOT_FILE
+from airflow_speechkit.archive.run import read_run
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import OperationNotFoundError, SpeechKitError
 from airflow_speechkit.hooks.archive import archive_url, open_archive
 from airflow_speechkit.operators.collecting import archive_if_ended, collect, fail_without_archive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from airflow.providers.common.compat.sdk import Context
+    from collections.abc import Iterator, Sequence
 
     from airflow_speechkit.archive.batch import OnFailure, SubmitOutcome, ToSubmit, Visit
     from airflow_speechkit.archive.handing_on import Receiver
+    from airflow_speechkit.archive.run import RunRecord
     from airflow_speechkit.archive.submitting import Submitter
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
+    from airflow_speechkit.settings import RecognitionSettings
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class SubmitVisit:
     :param hook: the service's connection
     :param submitter: what has submitted them, with their archive
     :param done: what became of them
-    :param began_at: when the first visit of this try began, in seconds since the epoch
+    :param began_at: when the first visit of this try began
     :param many: whether a list is handed on, of whatever length
     :param on_failure: what becomes of the task when a recording can't be submitted
     :param receiver: the run that is to be handed only what no other one was
@@ -48,7 +49,7 @@ class SubmitVisit:
     hook: SpeechKitHook
     submitter: Submitter
     done: Visit
-    began_at: float
+    began_at: datetime
     many: bool
     on_failure: OnFailure
     receiver: Receiver | None = None
@@ -72,12 +73,6 @@ class SubmitVisit:
     def next_at(self) -> datetime | None:
         """When to send the next, in another visit; None where none is left."""
         return self.done.next_at
-
-    @property
-    def times(self) -> dict[str, float]:
-        """What `SpeechKitSubmitOperator.visit` has to be told the next time: seconds since the epoch."""
-        since = self.done.refused_since
-        return {"began_at": self.began_at, **({} if since is None else {"refused_since": since.timestamp()})}
 
     def progress(self, ended: str = "") -> str:
         """Return how far the task is, in words.
@@ -125,19 +120,6 @@ class SubmitVisit:
             log.warning("What was submitted before can't be looked after: %s", trouble)
 
 
-def known_times(context: Context, times: Mapping[str, float]) -> Mapping[str, float]:
-    """Return a visit's `times` as the next one finds them.
-
-    :param times: what came with the event: nothing under `dag.test` and `tasks test`, which keep only the event itself
-    """
-    if times:
-        return times
-    run: Any = context["dag_run"]
-    # Under `tasks test` of Airflow 2.11 the run stays queued.
-    started = run.start_date or run.queued_at
-    return {} if started is None else {"began_at": started.timestamp()}
-
-
 def submit(submitter: Submitter, items: Sequence[ToSubmit], *, waits: bool) -> Visit:
     """Submit recordings: all of them, or those for which the quota needn't be waited for.
 
@@ -153,11 +135,28 @@ def submit(submitter: Submitter, items: Sequence[ToSubmit], *, waits: bool) -> V
         raise
 
 
+def known_run(archive: Archive, scope: str | None, settings: RecognitionSettings) -> RunRecord:
+    """Return what the visits before this one have come to.
+
+    :param scope: the task instance
+    :param settings: those of its recordings
+    :raises AirflowFailException: it isn't there: this may be another archive, in which nothing is paid for yet
+    """
+    run = None if scope is None else read_run(archive, scope, settings)
+    if run is None:
+        raise AirflowFailException(
+            f"The archive at {archive.url} does not have what this task put there before it was deferred, so nothing "
+            "more is submitted. Is the disk mounted, and is it the same archive? Clear the task when it is back"
+        )
+    return run
+
+
 @contextmanager
-def opened_archive(setting: str | bool | None, hook: SpeechKitHook) -> Iterator[Archive]:
+def opened_archive(setting: str | bool | None, hook: SpeechKitHook, *, is_first: bool = True) -> Iterator[Archive]:
     """Open the archive, and see that it can be relied on.
 
     :param setting: the operator's `archive`; with ``False`` it is one that is thrown away afterwards
+    :param is_first: whether the task has not used it before
     """
     url = archive_url(setting, hook)
     if url is None:
@@ -168,7 +167,8 @@ def opened_archive(setting: str | bool | None, hook: SpeechKitHook) -> Iterator[
             yield archive
         return
     archive = open_archive(url)
-    archive.probe(datetime.now(UTC))
+    if is_first:
+        archive.probe(datetime.now(UTC))
     yield archive
 
 

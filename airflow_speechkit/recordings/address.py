@@ -59,6 +59,11 @@ class RecordingAddress:
         return f"s3://{self.bucket}/{self.key}"
 
     @property
+    def text(self) -> str:
+        """Return ``s3://bucket/key`` or ``s3://conn_id@bucket/key``: what `parse_address` makes the same of."""
+        return f"s3://{self.conn_id + '@' if self.conn_id else ''}{self.bucket}/{self.key}"
+
+    @property
     def name(self) -> str:
         """Return the last part of the key."""
         return self.key.rstrip("/").rpartition("/")[2]

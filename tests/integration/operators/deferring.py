@@ -27,6 +27,7 @@ class Deferral:
     moment: datetime
     method: str
     kwargs: dict[str, Any]
+    timeout: Any = None
 
 
 @dataclass
@@ -76,5 +77,6 @@ class Task:
         path, about = deferral.trigger.serialize()
         assert path.endswith(".temporal.DateTimeTrigger")
         assert deferral.method_name is not None
-        self.deferrals.append(Deferral(about["moment"], deferral.method_name, json.loads(json.dumps(deferral.kwargs))))
+        kwargs = json.loads(json.dumps(deferral.kwargs or {}))
+        self.deferrals.append(Deferral(about["moment"], deferral.method_name, kwargs, deferral.timeout))
         return None

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import time_machine
-from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_speechkit.archive.batch import How
 from airflow_speechkit.errors import QuotaExceededError, SettingsError, SubmissionsFailedError
@@ -19,7 +18,7 @@ from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.settings import ApiVersion
 from tests.fixtures.direct import OGG, Desk
-from tests.integration.operators.deferring import Task
+from tests.integration.operators.deferring import Task, TaskInstance
 
 if TYPE_CHECKING:
     from speechkit_emulator.process import EmulatorProcess
@@ -75,9 +74,7 @@ def test_120_recordings_are_sent_in_three_visits_of_what_the_quota_allows(desk: 
     assert answers(desk) == {"200": 120}
     submissions = [desk.archive.submission(one) for one in ids]
     assert [one.audio_uri[-7:] for one in submissions if one] == [f"{number:03}.ogg" for number in range(120)]
-    for deferral in submit.deferrals:
-        assert set(deferral.kwargs) == {"began_at"}
-        assert all(isinstance(one, float) for one in deferral.kwargs.values())
+    assert not any(deferral.kwargs for deferral in submit.deferrals)
 
 
 @pytest.mark.parametrize("reuse", [True, False])
@@ -94,13 +91,40 @@ def test_who_is_cleared_between_visits_goes_on_where_it_was(desk: Desk, clock: A
     assert answers(desk) == {"200": 25}
 
 
-def test_a_limit_holds_for_all_visits_together(desk: Desk, clock: Any) -> None:
-    recordings = put(desk, 15)
-    submit = task(desk, clock, recordings, max_billed_seconds=17 * 15, on_failure="skip")
+def test_what_comes_meanwhile_is_left_to_the_next_run(desk: Desk, clock: Any) -> None:
+    submit = task(desk, clock, put(desk, 15), max_billed_seconds=15 * 15)
     assert submit.start() is None
     put(desk, 5, first=15)
     ids = submit.finish()
-    assert len(ids) == desk.billed() == 17
+    assert len(ids) == desk.billed() == 15
+
+
+@pytest.mark.parametrize("first", ["execute", "a retry"])
+def test_a_recording_that_was_replaced_between_tries_is_sent_as_it_is_now(desk: Desk, clock: Any, first: str) -> None:
+    submit = task(desk, clock, put(desk, 15))
+    assert submit.start() is None
+    if first == "a retry":
+        assert len(submit.finish()) == 15
+    desk.emulator.put(f"{desk.prefix}/001.ogg", OGG + b"a new one")
+    ids = submit.finish(submit.start())
+    assert len(ids) == 15
+    assert desk.billed() == 16
+
+
+def test_an_archive_that_is_not_there_any_more_is_not_begun_anew(desk: Desk, clock: Any, tmp_path: Path) -> None:
+    archive = tmp_path / "mounted"
+    archive.mkdir()
+    submit = task(desk, clock, put(desk, 15), archive=archive.as_uri())
+    assert submit.start() is None
+    archive.rename(tmp_path / "elsewhere")
+    archive.mkdir()
+    with pytest.raises(AirflowFailException, match="Is the disk mounted"):
+        submit.go_on()
+    assert desk.billed() == 10
+    assert not list(archive.iterdir())
+    archive.rmdir()
+    (tmp_path / "elsewhere").rename(archive)
+    assert len(submit.finish(submit.start())) == desk.billed() == 15
 
 
 @pytest.mark.parametrize("api_version", ["v2", "v3"])
@@ -132,11 +156,10 @@ def test_a_quota_that_stays_used_up_fails_the_task_after_two_hours(desk: Desk, c
     submit = task(desk, clock, put(desk, 15))
     assert submit.start() is None
     desk.emulator.fault("429", on="submit", times=0)
+    refused_since = submit.deferrals[-1].moment
     with pytest.raises(QuotaExceededError):
         submit.finish()
-    refused_since = submit.deferrals[-1].kwargs["refused_since"]
-    assert datetime.now(UTC).timestamp() - refused_since == pytest.approx(2 * HOUR_S, abs=120)
-    assert not [one for one in submit.deferrals if set(one.kwargs) - {"began_at", "refused_since"}]
+    assert (datetime.now(UTC) - refused_since).total_seconds() == pytest.approx(2 * HOUR_S, abs=120)
     desk.emulator.clear_faults()
     assert len(submit.finish(submit.start())) == desk.billed() == 15
 
@@ -174,12 +197,17 @@ def test_what_is_deleted_or_replaced_after_it_was_sent_is_handed_on_all_the_same
     assert {one.labels["call"] for one in submissions if one} == {"17"}
 
 
-def test_what_was_sent_is_handed_on_although_all_was_deleted(desk: Desk, clock: Any) -> None:
-    submit = task(desk, clock, put(desk, 15))
+@pytest.mark.parametrize("on_failure", ["fail", "skip"])
+def test_what_was_sent_is_handed_on_although_all_was_deleted(desk: Desk, clock: Any, on_failure: str) -> None:
+    submit = task(desk, clock, put(desk, 15), on_failure=on_failure)
     assert submit.start() is None
     for number in range(15):
         desk.emulator.s3().delete_object(Bucket=desk.bucket, Key=f"{desk.prefix}/{number:03}.ogg")
-    assert len(submit.go_on()) == 10
+    if on_failure == "fail":
+        with pytest.raises(SubmissionsFailedError, match="5 of 15 recordings"):
+            submit.go_on()
+    else:
+        assert len(submit.go_on()) == 10
     with pytest.raises(AirflowSkipException):
         submit.start()
 
@@ -230,23 +258,13 @@ def test_without_an_archive_nothing_is_deferred(desk: Desk, clock: Any, monkeypa
 
 
 def test_execution_timeout_counts_from_the_first_visit(desk: Desk, clock: Any) -> None:
-    operator = SpeechKitSubmitOperator(
-        task_id="submit",
-        audio=put(desk, 15),
-        language="en-US",
-        deferrable=True,
-        submits_per_hour=OWN_QUOTA,
-        execution_timeout=timedelta(hours=10),
-    )
-    with pytest.raises(TaskDeferred) as first:
-        operator.execute({})
-    assert first.value.timeout is not None
-    assert timedelta(hours=9) < first.value.timeout <= timedelta(hours=10)
-    began_at = datetime.now(UTC).timestamp() - 5 * HOUR_S
-    with pytest.raises(TaskDeferred) as later:
-        operator.execute_complete({}, began_at=began_at)
-    assert later.value.timeout is not None
-    assert timedelta(hours=4) < later.value.timeout <= timedelta(hours=5)
+    submit = task(desk, clock, put(desk, 25), execution_timeout=timedelta(hours=10))
+    assert submit.start() is None
+    submit.wait(5 * HOUR_S)
+    assert submit.go_on() is None
+    first, later = (one.timeout for one in submit.deferrals)
+    assert timedelta(hours=9) < first <= timedelta(hours=10)
+    assert timedelta(hours=4) < later <= timedelta(hours=5)
 
 
 def test_the_log_says_what_was_found_what_is_left_and_what_came_of_it(
@@ -264,29 +282,17 @@ def test_the_log_says_what_was_found_what_is_left_and_what_came_of_it(
     assert not [one for one in said if "request-id" in one]
 
 
-def test_under_dag_test_which_keeps_nothing_but_the_event_a_visit_goes_on_too(
-    desk: Desk, clock: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    submit = task(desk, clock, put(desk, 15))
-    submit.context["dag_run"] = SimpleNamespace(start_date=datetime.now(UTC))
-    assert submit.start() is None
-    submit.deferrals[-1].kwargs.clear()
-    caplog.clear()
-    assert len(submit.go_on()) == 15
-    assert caplog.messages == ["submitted 15 of 15, refused 0"], "it knows that it isn't the first one"
-
-
 def test_an_operator_built_on_it_decides_itself_what_to_do_between_visits(desk: Desk, clock: Any) -> None:
     recordings = put(desk, 15)
     operator = SpeechKitSubmitOperator(task_id="submit", audio=recordings, language="en-US", submits_per_hour=OWN_QUOTA)
-    with operator.visit({}, {}) as visit:
+    context: Any = {"ti": TaskInstance("monday")}
+    with operator.visit(context) as visit:
         assert visit.left == 5
         assert visit.next_at is not None
         assert [one.how for one in visit.outcomes] == [How.SUBMITTED] * 10
         assert all(visit.archive.submission(one.operation_id or "") for one in visit.outcomes)
     clock.shift(HOUR_S)
-    with operator.visit({}, visit.times) as visit:
+    with operator.visit(context, is_first=False) as visit:
         assert visit.left == 0
         assert visit.next_at is None
         assert len(visit.hand_on()) == 15

@@ -28,6 +28,7 @@ from airflow_speechkit.archive.batch import How, SubmitOutcome
 from airflow_speechkit.archive.forgetting import forget, forget_attempts
 from airflow_speechkit.archive.ledger import Stage
 from airflow_speechkit.archive.lost import adopt, release
+from airflow_speechkit.archive.run import RunRecord
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError
 from tests.unit.archive.books import Asked, Books, Paid, mark_of
@@ -124,7 +125,8 @@ class Payments(RuleBasedStateMachine):
             reuse=asked.reuse,
             on_lost_submission="resubmit" if asked.resubmit else "fail",
         )
-        outcomes = replace(process, since=since).submit([item(name) for name in recordings])
+        before = None if since is None else RunRecord(began_at=since, many=True)
+        outcomes = replace(process, before=before).submit([item(name) for name in recordings])
         for outcome in outcomes:
             self.reached.add(outcome.how)
             if outcome.operation_id is not None:

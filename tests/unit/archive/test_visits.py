@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome, ToSubmit, Visit
-from airflow_speechkit.archive.forgetting import forget
+from airflow_speechkit.archive.run import read_run, write_run
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import (
     ArchiveError,
@@ -33,11 +34,10 @@ class Run:
     items: list[ToSubmit]
     policy: dict[str, Any] = field(default_factory=dict)
     name: str = "run-1"
-    began_at: datetime | None = None
     last: Visit | None = None
 
     def start(self) -> Visit:
-        self.began_at = self.last = None
+        self.last = None
         return self.go_on()
 
     def go_on(self) -> Visit:
@@ -46,15 +46,15 @@ class Run:
         if self.last is not None and self.last.next_at is not None:
             clock.time = max(clock.time, self.last.next_at)
         process = submitter(self.archive, self.service, run=self.name, **{"submits_per_hour": 5, **self.policy})
-        process.since = self.began_at
-        process.refused_since = None if self.last is None else self.last.refused_since
+        process.before = before = None if self.last is None else read_run(self.archive, self.name, item("00").settings)
         process.__post_init__()
-        self.began_at = self.began_at or clock.now()
+        began_at = clock.now() if before is None else before.began_at
         self.last = process.visit(self.items)
+        write_run(self.archive, self.name, began_at, self.last, many=True)
         return self.last
 
-    def finish(self) -> list[SubmitOutcome]:
-        visit = self.last or self.start()
+    def finish(self, visit: Visit | None = None) -> list[SubmitOutcome]:
+        visit = visit or self.last or self.start()
         while visit.left:
             visit = self.go_on()
         return visit.outcomes
@@ -209,25 +209,29 @@ class TestWhatBecameOfItMeanwhile:
     def test_what_is_deleted_or_replaced_meanwhile_is_handed_on(self, run: Run, service: Service) -> None:
         ids = [one.operation_id for one in run.start().outcomes]
         missing = item("01", version=None, error=RecordingError("There is no such object"))
-        run.items = [item("00", version="another"), missing, *run.items[3:]]
+        run.items = [item("00", version="another"), missing, *run.items[2:]]
         outcomes = run.finish()
-        assert [one.operation_id for one in outcomes[:2]] == ids[:2]
-        assert outcomes[-1].operation_id == ids[2]
+        assert [one.operation_id for one in outcomes[:5]] == ids
         assert ways(outcomes) == {How.SUBMITTED}
         assert service.accepted.total() == 12
 
-    def test_what_is_forgotten_meanwhile_is_not(self, run: Run, archive: Archive, service: Service) -> None:
-        [first, *_] = run.start().outcomes
-        assert first.operation_id is not None
-        archive.keep(answer(first.operation_id), now=service.clock.now())
-        forget(archive, first.operation_id, now=service.clock.now())
-        run.items = run.items[1:]
-        assert len(run.finish()) == 11
+    def test_a_later_visit_asks_the_archive_only_for_what_is_left(self, run: Run) -> None:
+        run.start()
+        with mock.patch.object(Archive, "attempts", autospec=True, side_effect=Archive.attempts) as attempts:
+            run.finish()
+        assert len({one.args[1] for one in attempts.call_args_list}) == 7
+
+    def test_a_new_try_forgets_the_record_of_the_last_one(self, run: Run, service: Service) -> None:
+        run.start()
+        run.items = [item("00", version="another"), *run.items[1:]]
+        outcomes = run.finish(run.start())
+        assert service.accepted.total() == 13
+        assert outcomes[0].item.version == "another"
 
     def test_a_damaged_record_of_the_run_is_an_error(self, run: Run, archive: Archive) -> None:
         run.start()
         [name] = archive.folder.names("runs")
-        archive.folder.replace(name, b'{"archive_version": 1, "sent": []}')
+        archive.folder.replace(name, b'{"archive_version": 1, "recordings": {}}')
         with pytest.raises(ArchiveError, match="damaged"):
             run.go_on()
 
@@ -265,10 +269,9 @@ class TestRefusals:
     def test_waiting_for_the_own_quota_is_no_refusal(self, run: Run, service: Service) -> None:
         run.policy = {"submits_per_hour": 1}
         service.script["02"] = [QuotaExceededError("quota", http_status=429)]
-        run.items = run.items[:3]
+        run.items, began_at = run.items[:3], service.clock.now()
         assert ways(run.finish()) == {How.SUBMITTED}
-        assert run.began_at is not None
-        assert service.clock.now() - run.began_at < timedelta(hours=2, minutes=2)
+        assert service.clock.now() - began_at < timedelta(hours=2, minutes=2)
 
     def test_trouble_is_sat_out_in_place(self, run: Run, service: Service) -> None:
         run.items = run.items[:1]
@@ -301,20 +304,21 @@ class TestBudget:
     def test_what_comes_meanwhile_is_sent_within_the_limit_only(self, run: Run, service: Service) -> None:
         run.policy = {"max_billed_seconds": 13 * 60}
         run.start()
-        run.items = items(15)
+        longer = [item(f"{number:02}", version="another", billed_seconds=120) for number in (10, 11)]
+        run.items = [*run.items[:10], *longer]
         outcomes = run.finish()
-        assert [one.how for one in outcomes] == [How.SUBMITTED] * 13 + [How.REFUSED] * 2
+        assert [one.how for one in outcomes] == [How.SUBMITTED] * 11 + [How.REFUSED]
         assert isinstance(outcomes[-1].error, BudgetExceededError)
-        assert service.accepted.total() == 13
+        assert service.accepted.total() == 11
 
     def test_what_was_lost_may_have_been_billed(self, run: Run, service: Service) -> None:
         run.policy = {"max_billed_seconds": 12 * 60}
         service.script["00"] = [lost()]
         run.start()
-        run.items = items(13)
+        run.items = [*run.items[:11], item("11", version="another", billed_seconds=61)]
         outcomes = run.finish()
         assert isinstance(outcomes[-1].error, BudgetExceededError)
-        assert service.accepted.total() == 12
+        assert service.accepted.total() == 11
 
     def test_what_an_earlier_try_sent_does_not_count(self, run: Run, service: Service) -> None:
         run.policy = {"max_billed_seconds": 12 * 60}
