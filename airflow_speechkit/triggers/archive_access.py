@@ -26,9 +26,6 @@ AT_ONCE = 4
 #: An archive that has not answered for so long is taken to be out of reach: its own timeouts add up to many minutes.
 #: Enough for the largest answer on a slow line.
 ANSWERS_WITHIN_S = 180.0
-#: An answer is held for so many seconds while its archive can't be written. Then it is dropped, and asked for again
-#: later: answers of megabytes, held for an hour, would keep the places of checks from everybody, and fill the memory.
-HELD_S = 60.0
 
 
 class ArchiveAccess:
@@ -39,32 +36,18 @@ class ArchiveAccess:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._unwritable_since: float | None = None
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="speechkit-archive")
         #: When a thread came back last, with whatever.
         self._answered_at = 0.0
         #: Looks under way, one in each event loop.
         self._looks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
-    @property
-    def may_hold(self) -> bool:
-        """Whether an answer may be held for it: not where it can't be written for as long as one is held."""
-        since = self._unwritable_since
-        return since is None or time.monotonic() - since <= HELD_S
-
     async def write(self, write: Callable[[Archive], object]) -> None:
         """Write to the archive, in a thread.
 
         :raises StorageError: it can't be written, or the archive doesn't answer
         """
-        try:
-            await self._in_thread(lambda: write(self._open()))
-        except StorageError as error:
-            # A damaged file of one operation is no matter of the others.
-            if error.retry_can_help and self._unwritable_since is None:
-                self._unwritable_since = time.monotonic()
-            raise
-        self._unwritable_since = None
+        await self._in_thread(lambda: write(self._open()))
 
     async def look(self, operation_id: str) -> None:
         """See whether the archive is there, in one look with all who ask meanwhile.
@@ -76,15 +59,9 @@ class ArchiveAccess:
         if look is None:
             self._looks = {one: task for one, task in self._looks.items() if not one.is_closed()}
             look = self._looks[loop] = loop.create_task(self._in_thread(lambda: self._read(operation_id)))
-            look.add_done_callback(self._looked)
+            look.add_done_callback(lambda look: self._looks.pop(look.get_loop(), None))
         # Others still wait for it when this one is cancelled.
         await asyncio.shield(look)
-
-    def _looked(self, look: asyncio.Task[None]) -> None:
-        self._looks.pop(look.get_loop(), None)
-        if not look.cancelled() and look.exception() is None:
-            # Whether it can be written again is found out by the next answer.
-            self._unwritable_since = None
 
     def _open(self) -> Archive:
         return _opened(self.url, int(time.monotonic() // REOPENED_EVERY_S))

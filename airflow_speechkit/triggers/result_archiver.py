@@ -22,7 +22,7 @@ from airflow_speechkit.errors import (
 )
 from airflow_speechkit.polling.client import RenewedClient
 from airflow_speechkit.retry import FailureStreak, RetryPolicy, policy_for
-from airflow_speechkit.triggers.archive_access import HELD_S, archive_access
+from airflow_speechkit.triggers.archive_access import archive_access
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -65,6 +65,9 @@ class ResultArchiver:
         self._delete_after_archiving = delete_after_archiving
         self._places = asyncio.Semaphore(FETCHED_AT_ONCE)
         self._streaks: dict[str, FailureStreak] = {}
+        #: Of the archive, whichever operation's answer it should have taken.
+        self._archive_streak = FailureStreak()
+        self._archive_pause_s = DROPPED_S
         self._warned_at = -math.inf
         # Opened with the first result: thousands of triggers wait, and each would hold a session all the while.
         self._opened = AsyncExitStack()
@@ -82,12 +85,10 @@ class ResultArchiver:
         """Archive the answer of an operation that has ended.
 
         :return: whether the operation counts as failed; None where the archive can't be written now and the answer was
-            dropped: await `archive_is_back`, and have the answer again
+            dropped: await `archive_is_back`, and have the answer again. Answers of megabytes, held meanwhile, would
+            keep the places of checks from everybody, and fill the memory
         :raises SpeechKitError: it can't be archived; the service keeps a result for three days, so a retry goes on
         """
-        if not self._access.may_hold:
-            # The try alone can hold the answer for minutes, where the archive doesn't answer.
-            return None
         if not is_fetched_apart(operation):
             return await self._write(operation)
         refetch = REFETCH_RETRY.pauses_s()
@@ -117,7 +118,7 @@ class ResultArchiver:
 
         :raises SpeechKitError: it has been out of reach for too long
         """
-        await asyncio.sleep(DROPPED_S)
+        await asyncio.sleep(self._archive_pause_s)
         while True:
             try:
                 await self._access.look(operation_id)
@@ -138,33 +139,29 @@ class ResultArchiver:
     ) -> bool | None:
         from airflow_speechkit.api.operation import OperationState
 
-        held_s = 0.0
-        while True:
-            try:
-                await self._access.write(lambda archive: archive_answer(archive, operation, recognition, broken))
-            except StorageError as error:
-                pause_s = self._pause_after(operation.id, error)
-                held_s += pause_s
-                if held_s > HELD_S or not self._access.may_hold:
-                    return None
-                await asyncio.sleep(pause_s)
-            else:
-                self._streaks.pop(operation.id, None)
-                return operation.state is OperationState.FAILED or broken is not None
+        try:
+            await self._access.write(lambda archive: archive_answer(archive, operation, recognition, broken))
+        except StorageError as error:
+            self._archive_pause_s = self._pause_after(operation.id, error, at_least_s=DROPPED_S)
+            return None
+        self._archive_streak.clear()
+        self._streaks.pop(operation.id, None)
+        return operation.state is OperationState.FAILED or broken is not None
 
-    def _pause_after(self, operation_id: str, error: SpeechKitError) -> float:
+    def _pause_after(self, operation_id: str, error: SpeechKitError, *, at_least_s: float = 0.0) -> float:
         """Return how long to wait after one more error of an operation, in seconds.
 
         :raises SpeechKitError: the error, where it can't pass or there have been too many
         """
         # A storage that can't be reached may be there again in a minute; a right that is missing isn't.
-        if isinstance(error, _FINAL) or (isinstance(error, StorageError) and not error.retry_can_help):
+        is_archive = isinstance(error, StorageError)
+        if isinstance(error, _FINAL) or (is_archive and not error.retry_can_help):
             raise error
         policy = policy_for(error)
-        streak = self._streaks.setdefault(operation_id, FailureStreak())
+        streak = self._archive_streak if is_archive else self._streaks.setdefault(operation_id, FailureStreak())
         now = asyncio.get_running_loop().time()
         is_exhausted = streak.add(policy, now)
-        pause_s = policy.pause_s(streak.failures)
+        pause_s = max(policy.pause_s(streak.failures), at_least_s)
         # A quota is full again after a while, however long that takes.
         if isinstance(error, QuotaExceededError):
             pause_s = max(pause_s, error.retry_after_s or 0.0)

@@ -188,12 +188,10 @@ class OperationWait:
                 if result.operation is None:
                     self._not_answered(result.outcome, operation_id, result.error)
                 elif archiver is not None and is_fetched_apart(result.operation):
-                    tasks.create_task(self._fetch(archiver, result.operation))
-                # An answer of megabytes counts among the poller's until the next one is asked for.
-                elif not await self._archived(archiver, result.operation):
-                    self._dropped[poller].append(self._targets[operation_id])
-                    if len(self._dropped[poller]) == 1:
-                        tasks.create_task(self._wait_again(poller, archiver, tasks))
+                    tasks.create_task(self._archive_or_drop(result.operation, poller, archiver, tasks))
+                else:
+                    # An answer of megabytes counts among the poller's until the next one is asked for.
+                    await self._archive_or_drop(result.operation, poller, archiver, tasks)
                 # Nor is it kept until the next one comes.
                 del result
 
@@ -204,15 +202,21 @@ class OperationWait:
         else:
             self._error = self._error or error
 
+    async def _archive_or_drop(
+        self, operation: Operation, poller: Poller, archiver: ResultArchiver | None, tasks: asyncio.TaskGroup
+    ) -> None:
+        # While one waits for the archive no other is tried: one that doesn't answer takes minutes for each.
+        if not self._dropped[poller] and await self._archived(archiver, operation):
+            return
+        self._dropped[poller].append(self._targets[operation.id])
+        if len(self._dropped[poller]) == 1:
+            tasks.create_task(self._wait_again(poller, archiver, tasks))
+
     async def _wait_again(self, poller: Poller, archiver: ResultArchiver | None, tasks: asyncio.TaskGroup) -> None:
         """Have answers again that were dropped, all together: within what checks may be spent."""
         assert archiver is not None  # noqa: S101 - without one nothing is dropped
         await archiver.archive_is_back(self._dropped[poller][0].operation_id)
         await self._wait_for(self._dropped.pop(poller), archiver, tasks, again=True)
-
-    async def _fetch(self, archiver: ResultArchiver, operation: Operation) -> None:
-        while not await self._archived(archiver, operation):
-            await archiver.archive_is_back(operation.id)
 
     async def _archived(self, archiver: ResultArchiver | None, operation: Operation) -> bool:
         """Archive an answer; return False where it was dropped because the archive can't be written now."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_speechkit.errors import ArchiveError
-from airflow_speechkit.triggers import archive_access, result_archiver
+from airflow_speechkit.triggers import result_archiver
 from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
 from tests.fixtures.direct import Desk
 from tests.fixtures.pauses import shorten
@@ -44,14 +44,12 @@ def conn_id(desk: Desk) -> str:
 
 
 @pytest.fixture
-def held_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+def back_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch, 0.3)
     monkeypatch.setattr(result_archiver, "DROPPED_S", 0.3)
-    monkeypatch.setattr(result_archiver, "HELD_S", 0.5)
-    monkeypatch.setattr(archive_access, "HELD_S", 0.5)
 
 
-@pytest.mark.usefixtures("held_briefly")
+@pytest.mark.usefixtures("back_soon")
 @pytest.mark.parametrize("api", ["v2", "v3"])
 def test_an_archive_that_is_away_for_long_holds_up_nobody_else(desk: Desk, conn_id: str, api: str) -> None:
     large = desk.emulator.stand_ins(12, api=api, result_bytes=100_000)
@@ -72,7 +70,7 @@ def test_an_archive_that_is_away_for_long_holds_up_nobody_else(desk: Desk, conn_
     assert all(desk.archive.answer(one) for one in large)
 
 
-@pytest.mark.usefixtures("held_briefly")
+@pytest.mark.usefixtures("back_soon")
 def test_no_check_is_spent_on_an_archive_that_can_not_be_reached(
     desk: Desk, conn_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,17 +18,8 @@ from airflow_speechkit.triggers import archive_access as module
 from airflow_speechkit.triggers import result_archiver
 from airflow_speechkit.triggers.archive_access import AT_ONCE, ArchiveAccess, archive_access
 from airflow_speechkit.triggers.result_archiver import FETCHED_IN_LOOP, ResultArchiver
-from tests.fixtures.pauses import shorten
 from tests.fixtures.until import until
 from tests.unit.triggers.results import Results, ended
-
-
-@pytest.fixture
-def held_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    shorten(monkeypatch, 0.3)
-    for where in (module, result_archiver):
-        monkeypatch.setattr(where, "HELD_S", 0.5)
-    monkeypatch.setattr(result_archiver, "DROPPED_S", 0.1)
 
 
 def archiver_of(url: object, results: Results | None = None) -> ResultArchiver:
@@ -44,30 +35,6 @@ async def cancelled(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-
-
-async def test_all_triggers_together_hold_few_results(tmp_path: Path) -> None:
-    hindrance = tmp_path / "archive"
-    hindrance.write_text("")
-    results = Results()
-    archivers = [archiver_of(hindrance, results) for _ in range(60)]
-    archiving = [asyncio.create_task(one.archive(ended(number, ApiVersion.V3))) for number, one in enumerate(archivers)]
-    await until(lambda: len(results.fetched) >= FETCHED_IN_LOOP)
-    await asyncio.sleep(0.5)
-    await cancelled(*archiving)
-    assert len(results.fetched) == FETCHED_IN_LOOP
-
-
-async def test_a_task_fetches_few_results_side_by_side(tmp_path: Path) -> None:
-    hindrance = tmp_path / "archive"
-    hindrance.write_text("")
-    results = Results()
-    archiver = archiver_of(hindrance, results)
-    archiving = [asyncio.create_task(archiver.archive(ended(number, ApiVersion.V3))) for number in range(30)]
-    await until(lambda: len(results.fetched) >= result_archiver.FETCHED_AT_ONCE)
-    await asyncio.sleep(0.5)
-    await cancelled(*archiving)
-    assert len(results.fetched) == result_archiver.FETCHED_AT_ONCE
 
 
 @pytest.fixture
@@ -86,6 +53,26 @@ def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(module, "_opened", hang)
     yield url
     over.set()
+
+
+async def test_all_triggers_together_hold_few_results(silent: str) -> None:
+    results = Results()
+    archivers = [archiver_of(silent, results) for _ in range(60)]
+    archiving = [asyncio.create_task(one.archive(ended(number, ApiVersion.V3))) for number, one in enumerate(archivers)]
+    await until(lambda: len(results.fetched) >= FETCHED_IN_LOOP)
+    await asyncio.sleep(0.5)
+    await cancelled(*archiving)
+    assert len(results.fetched) == FETCHED_IN_LOOP
+
+
+async def test_a_task_fetches_few_results_side_by_side(silent: str) -> None:
+    results = Results()
+    archiver = archiver_of(silent, results)
+    archiving = [asyncio.create_task(archiver.archive(ended(number, ApiVersion.V3))) for number in range(30)]
+    await until(lambda: len(results.fetched) >= result_archiver.FETCHED_AT_ONCE)
+    await asyncio.sleep(0.5)
+    await cancelled(*archiving)
+    assert len(results.fetched) == result_archiver.FETCHED_AT_ONCE
 
 
 async def test_an_archive_that_does_not_answer_leaves_the_event_loops_own_threads_to_others(silent: str) -> None:
@@ -160,22 +147,4 @@ async def test_one_operations_damaged_file_says_nothing_about_the_archive(tmp_pa
     await access.look("e031")
     with pytest.raises(ArchiveError):
         await write(access, 1)
-    assert access.may_hold
     await write(access, 2)
-
-
-@pytest.mark.usefixtures("held_briefly")
-async def test_no_answer_is_held_for_an_archive_that_has_been_away_until_it_is_there_again(tmp_path: Path) -> None:
-    hindrance = tmp_path / "archive"
-    hindrance.write_text("")
-    results = Results()
-    archiver = archiver_of(hindrance, results)
-    assert await archiver.archive(ended(1)) is None
-    await until(lambda: not archive_access(str(hindrance)).may_hold)
-    assert await archiver.archive(ended(2, ApiVersion.V3)) is None
-    assert not results.fetched, "it is not even fetched"
-    hindrance.unlink()
-    await archiver.archive_is_back("e032")
-    assert await archiver.archive(ended(2, ApiVersion.V3)) is False
-    assert results.fetched == ["e032"]
-    assert Archive.at(str(hindrance)).answer("e032") is not None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from airflow_speechkit.api.operation import OperationState
+from airflow_speechkit.api.operation import Operation, OperationState
 from airflow_speechkit.errors import (
     ArchiveError,
     AuthenticationError,
@@ -24,7 +24,6 @@ from airflow_speechkit.errors import (
 )
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.triggers import result_archiver
-from airflow_speechkit.triggers.archive_access import HELD_S
 from airflow_speechkit.triggers.result_archiver import ResultArchiver
 from tests.unit.polling.in_virtual_time import in_virtual_time
 from tests.unit.triggers.results import Results, ended
@@ -41,7 +40,6 @@ class Access:
 
     def __init__(self) -> None:
         self.errors: Iterator[SpeechKitError] = iter(())
-        self.may_hold = True
         self.kept: list[tuple[bytes | None, bool]] = []
         self.tries = self.looks = 0
 
@@ -191,33 +189,17 @@ async def test_what_can_not_pass_is_raised_at_once(access: Access, error: Speech
 
 
 class TestAnArchiveThatCannotBeWritten:
-    @in_virtual_time
-    async def test_is_tried_again_with_what_was_fetched(self, access: Access) -> None:
-        results, pauses = Results(), Pauses()
-        access.errors = iter([AWAY, AWAY])
-        assert await archiver(results).archive(V3) is False
-        assert len(results.fetched) == 1
-        assert pauses.elapsed_s == 5 + 10
-        assert results.deleted == [V3.id]
-
     @pytest.mark.parametrize("operation", [ended(1), V3, ended(1, state=FAILED)], ids=["v2", "v3", "failed"])
     @in_virtual_time
-    async def test_has_no_answer_held_for_longer_than_a_minute(self, access: Access, operation: object) -> None:
-        pauses = Pauses()
-        access.errors = iter([AWAY] * 99)
-        assert await archiver(Results()).archive(operation) is None  # type: ignore[arg-type]
-        assert pauses.elapsed_s <= HELD_S
-        assert access.tries > 2
-
-    @pytest.mark.parametrize("operation", [ended(1), V3], ids=["v2", "v3"])
-    @in_virtual_time
-    async def test_for_so_long_has_no_answer_held_at_all(self, access: Access, operation: object) -> None:
+    async def test_has_no_answer_held_for_it(self, access: Access, operation: Operation) -> None:
         results, pauses = Results(), Pauses()
-        access.may_hold = False
-        assert await archiver(results).archive(operation) is None  # type: ignore[arg-type]
+        access.errors = iter([AWAY])
+        subject = archiver(results)
+        assert await subject.archive(operation) is None
         assert pauses.elapsed_s == 0.0
-        assert access.tries == 0
-        assert not results.fetched
+        assert not results.deleted
+        assert await subject.archive(operation) is (operation.state is FAILED)
+        assert len(access.kept) == 1
 
     @in_virtual_time
     async def test_is_looked_for_until_it_is_back_before_an_answer_is_asked_for_again(self, access: Access) -> None:

@@ -15,9 +15,7 @@ from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import OperationNotFoundError, PermissionDeniedError
 from airflow_speechkit.polling.poller import Poller
 from airflow_speechkit.polling.target import PollTarget
-from airflow_speechkit.triggers import archive_access as access_module
 from airflow_speechkit.triggers import result_archiver
-from airflow_speechkit.triggers.archive_access import archive_access
 from airflow_speechkit.triggers.wait import OperationWait
 from tests.fixtures.pauses import shorten
 from tests.fixtures.until import until
@@ -94,8 +92,6 @@ async def test_answers_that_were_dropped_are_asked_for_together_and_as_one_task(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorten(monkeypatch, 0.1, failures=10_000)
-    for module in (access_module, result_archiver):
-        monkeypatch.setattr(module, "HELD_S", 0.3)
     monkeypatch.setattr(result_archiver, "DROPPED_S", 0.3)
     subscribed: list[int] = []
     original = Poller.subscribed
@@ -111,7 +107,7 @@ async def test_answers_that_were_dropped_are_asked_for_together_and_as_one_task(
     hindrance.write_text("")
     names = [f"e03{number}" for number in range(200)]
     waiting = asyncio.create_task(wait_for(service, hindrance, *names).run(time.time() + 600.0))
-    await until(lambda: set(service.asked) >= set(names) and not archive_access(str(hindrance)).may_hold)
+    await until(lambda: set(service.asked) >= set(names))
     hindrance.unlink()
     result = await waiting
     assert not result.left
