@@ -11,7 +11,7 @@ answer came that told of it and its task was set to go on, and Airflow's warning
 Starting 2,000 workers only to have them defer would take the better part of an hour on two processors. So the deferral
 is written into the metadata database by Airflow's own ORM, as the execution API does when a worker asks for it: the
 trigger is the one that the sensor's own `execute` defers with. No scheduler runs: a task that is set to go on stays
-`scheduled`. The emulator's quota is lifted and the connection's budget set to 50 checks a second, 90 times v2's
+`scheduled`. The emulator's quota is lifted and the connection's limit set to 50 checks a second, 90 times v2's
 default: within the real quota 2,000 ends can't be seen in less than an hour.
 """
 
