@@ -3,7 +3,7 @@
 A visit goes on with what the first one found: what came meanwhile is not its business, and what was sent is handed on
 although its recording was deleted or replaced. Beside what `archive.layout` describes, an archive has ::
 
-    runs/<task instance>.json    what the last visit has come to
+    runs/<task instance>.json    what the last visit has come to; removed when no other one follows
 
 The task instance stands in the file's name as a hash. The ledger, not this file, says what is paid for.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_speechkit.archive.batch import How, SubmitOutcome, ToSubmit
 from airflow_speechkit.archive.reading import load
 from airflow_speechkit.archive.records import pack
-from airflow_speechkit.errors import error_from_json
+from airflow_speechkit.errors import StorageError, error_from_json
 from airflow_speechkit.parsing import expect
 
 if TYPE_CHECKING:
@@ -94,6 +94,17 @@ def read_run(archive: Archive, scope: str, settings: RecognitionSettings) -> Run
         )
 
     return load(archive.folder, _file(scope), build)
+
+
+def remove_run(archive: Archive, scope: str) -> None:
+    """Remove the record, in which addresses and labels stand; empty it where nothing may be deleted.
+
+    :param scope: the task instance
+    """
+    try:
+        archive.folder.delete(_file(scope))
+    except StorageError:
+        archive.folder.replace(_file(scope), pack({}))
 
 
 def _to_json(item: ToSubmit, outcome: SubmitOutcome | None) -> dict[str, Any]:

@@ -185,6 +185,7 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
         ids = [one.operation_id for one in visit.outcomes if one.operation_id and one.error is None]
         failures = archived_failures(visit.archive, list(dict.fromkeys(ids)), gone, now=datetime.now(UTC))
         if visit.on_failure is OnFailure.FAIL and failures:
+            visit.close()
             refused = [one.error for one in visit.outcomes if one.error is not None]
             try:
                 raise_failed([*refused, *failures.values()], of=len(visit.outcomes))

@@ -301,8 +301,9 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
                     before=before,
                 )
                 done = submit(submitter, items, waits=waits)
-                if not waits and origin.scope is not None:
-                    write_run(archive, origin.scope, began_at, done, many=many)
+                record_scope = None if waits else origin.scope
+                if record_scope is not None:
+                    write_run(archive, record_scope, began_at, done, many=many)
                 yield SubmitVisit(
                     hook=hook,
                     submitter=submitter,
@@ -310,6 +311,7 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
                     began_at=began_at,
                     many=many,
                     on_failure=on_failure,
+                    record_scope=record_scope,
                     receiver=self._receiver(context) if self.only_new else None,
                 )
 

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_speechkit.archive.batch import How
 from airflow_speechkit.archive.handing_on import old_ones, put_on_record
 from airflow_speechkit.archive.layout import ROOT_FILE
-from airflow_speechkit.archive.run import read_run
+from airflow_speechkit.archive.run import read_run, remove_run
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import OperationNotFoundError, SpeechKitError
 from airflow_speechkit.hooks.archive import archive_url, open_archive
@@ -43,6 +43,7 @@ class SubmitVisit:
     :param began_at: when the first visit of this try began
     :param many: whether a list is handed on, of whatever length
     :param on_failure: what becomes of the task when a recording can't be submitted
+    :param record_scope: the task instance, if another visit may follow and finds what this one has put on record
     :param receiver: the run that is to be handed only what no other one was
     """
 
@@ -52,6 +53,7 @@ class SubmitVisit:
     began_at: datetime
     many: bool
     on_failure: OnFailure
+    record_scope: str | None = None
     receiver: Receiver | None = None
 
     @property
@@ -93,6 +95,7 @@ class SubmitVisit:
         :raises AirflowFailException: without an archive, a request may have been taken: a retry could pay again
         :raises AirflowSkipException: there is nothing to hand on
         """
+        self.close()
         outcomes = self.outcomes
         if self.receiver is not None:
             outcomes = _new(self.archive, outcomes, self.receiver)
@@ -106,6 +109,11 @@ class SubmitVisit:
         if not ids:
             raise AirflowSkipException("There is nothing new" if self.receiver else "Every recording was skipped")
         return ids if self.many else ids[0]
+
+    def close(self) -> None:
+        """Remove the record of the visits: no other one follows."""
+        if self.record_scope is not None:
+            remove_run(self.archive, self.record_scope)
 
     def _look_after(self, outcomes: Sequence[SubmitOutcome], error: SpeechKitError) -> None:
         """Archive what has ended of operations that nobody waits for while the task fails."""

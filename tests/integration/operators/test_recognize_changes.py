@@ -38,6 +38,7 @@ def test_recordings_are_handed_on_as_they_were_found(desk: Desk, by_prefix: bool
     submissions = [desk.archive.submission(one) for one in ids]
     assert [one.audio_uri[-7:] for one in submissions if one] == ["000.ogg", "001.ogg", "002.ogg"]
     assert archived(desk, ids) == desk.billed() == 3
+    assert not list(desk.archive.folder.names("runs")), "it has addresses and labels"
 
 
 def test_a_local_file_need_not_be_on_the_worker_that_goes_on(desk: Desk, tmp_path: Path) -> None:
