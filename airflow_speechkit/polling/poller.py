@@ -26,7 +26,7 @@ from airflow_speechkit.errors import (
 from airflow_speechkit.polling.client import Check, OpenCheck, RenewedClient
 from airflow_speechkit.polling.metrics import stat_suffix
 from airflow_speechkit.polling.scheduler import Scheduler
-from airflow_speechkit.polling.subscription import Log, Place, Subscription
+from airflow_speechkit.polling.subscription import Log, Subscription
 from airflow_speechkit.polling.target import PollOutcome, PollResult, PollTarget
 from airflow_speechkit.redaction import where_it_came_from
 from airflow_speechkit.retry import policy_for
@@ -217,7 +217,7 @@ class Poller:
         self._subscriptions.clear()
         self._write_gauges(now, always=True)
         for subscription in waiting:
-            subscription.fail(error)
+            subscription.put(error)
 
     async def _sleep(self, seconds: float) -> None:
         self._woken.clear()
@@ -228,11 +228,10 @@ class Poller:
             timer.cancel()
 
     async def _ask(self, operation_id: str) -> None:
-        place = Place(self._places)
         try:
             self._checks += 1
             self._count("speechkit.checks")
-            await self._check(operation_id, place)
+            await self._check(operation_id)
         except asyncio.CancelledError:
             self.scheduler.put_back(operation_id, self._now())
             raise
@@ -240,10 +239,10 @@ class Poller:
             log.error("The wait for operation %s ends in an unexpected %s", operation_id, where_it_came_from(error))
             self._give_up(operation_id, unexpected(operation_id, error))
         finally:
-            place.leave()
+            self._places.release()
             self._woken.set()
 
-    async def _check(self, operation_id: str, place: Place) -> None:
+    async def _check(self, operation_id: str) -> None:
         # The first request was spent with its turn. Another one goes out where a token was refused.
         spent_at = self._now()
 
@@ -260,7 +259,7 @@ class Poller:
             operation = await check(operation_id, allowed)
         except OperationNotFoundError as error:
             self.scheduler.gone(operation_id, self._now())
-            self._deliver(PollResult(operation_id, PollOutcome.GONE, error=error), None)
+            self._deliver(PollResult(operation_id, PollOutcome.GONE, error=error))
         except QuotaExceededError as error:
             self._count("speechkit.responses_429")
             now = self._now()
@@ -274,9 +273,9 @@ class Poller:
         except (OSError, TimeoutError) as error:
             self._failed(operation_id, UnreachableError(f"The check broke off ({type(error).__name__})"))
         else:
-            self._answered(operation_id, operation, place)
+            await self._answered(operation_id, operation)
 
-    def _answered(self, operation_id: str, operation: Operation, place: Place) -> None:
+    async def _answered(self, operation_id: str, operation: Operation) -> None:
         now = self._now()
         if operation.state is OperationState.RUNNING:
             created_at = None if operation.created_at is None else operation.created_at.timestamp()
@@ -291,8 +290,11 @@ class Poller:
         self._count("speechkit.detections")
         if delay_s is not None and self._stats is not None:
             self._stats.timing("speechkit.detection_delay", delay_s * 1000.0)
-        held = place if len(operation.raw) >= LARGE_ANSWER else None
-        self._deliver(PollResult(operation_id, PollOutcome.ENDED, operation), held)
+        handled = self._deliver(PollResult(operation_id, PollOutcome.ENDED, operation))
+        if len(operation.raw) >= LARGE_ANSWER:
+            # It keeps its place until then.
+            for one in handled:
+                await one.wait()
 
     def _failed(self, operation_id: str, error: SpeechKitError) -> None:
         self._count("speechkit.check_errors")
@@ -309,13 +311,10 @@ class Poller:
 
     def _give_up(self, operation_id: str, error: SpeechKitError) -> None:
         self.scheduler.forget(operation_id, self._now())
-        self._deliver(PollResult(operation_id, PollOutcome.UNANSWERED, error=error), None)
+        self._deliver(PollResult(operation_id, PollOutcome.UNANSWERED, error=error))
 
-    def _deliver(self, result: PollResult, place: Place | None) -> None:
-        for subscription in self._subscriptions.pop(result.operation_id, ()):
-            if place is not None:
-                place.holders += 1
-            subscription.put(result, place)
+    def _deliver(self, result: PollResult) -> list[asyncio.Event]:
+        return [one.put(result) for one in self._subscriptions.pop(result.operation_id, ())]
 
     def _all_subscriptions(self) -> list[Subscription]:
         return list({id(one): one for others in self._subscriptions.values() for one in others}.values())

@@ -16,20 +16,6 @@ if TYPE_CHECKING:
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
-class Place:
-    """One of the places for checks under way, free again when all tasks have handled the answer."""
-
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        self._places = places
-        self.holders = 1
-
-    def leave(self) -> None:
-        """Hold it no longer."""
-        self.holders -= 1
-        if self.holders == 0:
-            self._places.release()
-
-
 class Subscription:
     """The results of what one task waits for: an asynchronous iterator.
 
@@ -46,42 +32,42 @@ class Subscription:
         self._logged_at = float("-inf")
         # Airflow finds the task's log by the context, and the poller runs in a context of its own.
         self._context = contextvars.copy_context()
-        self._ready: deque[tuple[PollResult | BaseException, Place | None]] = deque()
+        # Not an `asyncio.Queue`, which takes three times as much memory for each of thousands of tasks.
+        self._ready: deque[tuple[PollResult | BaseException, asyncio.Event]] = deque()
         self._arrived = asyncio.Event()
-        self._handling: Place | None = None
+        #: Of the result that the task handles at present.
+        self._handled: asyncio.Event | None = None
 
     def __aiter__(self) -> AsyncIterator[PollResult]:
         return self
 
     async def __anext__(self) -> PollResult:
-        self._handled()
+        if self._handled is not None:
+            self._handled.set()
         while not self._ready:
             if not self.left:
                 raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
-        result, self._handling = self._ready.popleft()
+        result, self._handled = self._ready.popleft()
         if isinstance(result, BaseException):
             raise result
         return result
 
-    def put(self, result: PollResult, place: Place | None) -> None:
-        """Deliver a result, with the place that it holds until it is handled."""
-        self.left.discard(result.operation_id)
-        self._ready.append((result, place))
+    def put(self, result: PollResult | BaseException) -> asyncio.Event:
+        """Deliver a result, or an error in place of all that is left; return an event that comes once it is handled."""
+        if not isinstance(result, BaseException):
+            self.left.discard(result.operation_id)
+        handled = asyncio.Event()
+        self._ready.append((result, handled))
         self._arrived.set()
-
-    def fail(self, error: BaseException) -> None:
-        """Deliver an error in place of all that is left."""
-        self._ready.append((error, None))
-        self._arrived.set()
+        return handled
 
     def close(self) -> None:
-        """Give back all places."""
-        self._handled()
-        for _, place in self._ready:
-            if place is not None:
-                place.leave()
+        """Take all as handled."""
+        for handled in (self._handled, *(one for _, one in self._ready)):
+            if handled is not None:
+                handled.set()
         self._ready.clear()
 
     def line_is_due(self, now: float) -> bool:
@@ -94,8 +80,3 @@ class Subscription:
             self._logged_at = now
             progress = f"{len(self.left):,} operations left, " if len(self.targets) > 1 else ""
             self._context.run(self._log.info, "%s%s", progress, text)
-
-    def _handled(self) -> None:
-        if self._handling is not None:
-            self._handling.leave()
-            self._handling = None
