@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_speechkit.errors import SettingsError
+from airflow_speechkit.errors import ArchiveError, SettingsError
 from airflow_speechkit.hooks.storage import check_no_credentials
 from airflow_speechkit.redaction import clean_address
+from airflow_speechkit.retry import FailureStreak, policy_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
 
 _T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
 
 #: How many small files of an archive are read side by side: a bucket answers each in its own good time.
 READERS = 16
@@ -94,3 +99,22 @@ def read_each(read: Callable[[str], _T], operation_ids: Iterable[str]) -> Mappin
         return {ids[0]: read(ids[0])}
     with ThreadPoolExecutor(READERS, thread_name_prefix="speechkit-archive") as pool:
         return dict(zip(ids, pool.map(read, ids), strict=True))
+
+
+def when_reachable(do: Callable[[], _T]) -> _T:
+    """Do something with an archive that was there before; do it again while the archive is out of reach.
+
+    :param do: may be called again after a `ArchiveError`
+    :raises ArchiveError: it isn't out of reach, or has been for too long
+    """
+    streak = FailureStreak()
+    while True:
+        try:
+            return do()
+        except ArchiveError as error:
+            policy = policy_for(error)
+            if not error.retry_can_help or streak.add(policy, time.monotonic()):
+                raise
+            pause_s = policy.pause_s(streak.failures)
+            log.warning("The archive is read again in %g s: %s", pause_s, error)
+            time.sleep(pause_s)

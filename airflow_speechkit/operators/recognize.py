@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_speechkit.errors import NotFinishedError, SettingsError, SpeechKitError
+from airflow_speechkit.hooks.archive import read_each, when_reachable
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from airflow_speechkit.settings import seconds
+from airflow_speechkit.triggers.targets import BACKSTOP, DEFAULT_TIMEOUT, delete_archived, poll_target
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -18,12 +22,8 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.operators.visit import SubmitVisit
     from airflow_speechkit.polling.target import PollTarget
+    from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
     from airflow_speechkit.triggers.worker import WorkerWait
-
-#: A deferred model may take 24 hours, and by the newest documentation so may any.
-DEFAULT_TIMEOUT = timedelta(hours=26)
-#: How much later than the wait's own deadline Airflow may end the deferral by itself.
-BACKSTOP = timedelta(minutes=5)
 
 
 class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
@@ -55,10 +55,8 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.timeout = _seconds(timeout)
-        self.poke_interval = None if poke_interval is None else _seconds(poke_interval)
-        if self.poke_interval is not None and self.poke_interval <= 0:
-            raise SettingsError(f"`poke_interval` is {poke_interval}; it has to be more than 0")
+        self.timeout = seconds(timeout, "timeout")
+        self.poke_interval = None if poke_interval is None else seconds(poke_interval, "poke_interval")
         if self.archive is False:
             raise SettingsError(
                 "This operator needs an archive, and `archive` is False: its answers would be nowhere",
@@ -94,35 +92,64 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
 
     def on_kill(self) -> None:
         """Cancel what is left, where that was asked for and the task is really over."""
-        if self.cancel_on_kill and self._waiting is not None:
+        from airflow_speechkit.triggers.worker import WorkerWait
+
+        if not self.cancel_on_kill:
+            return
+        if self._waiting is None and self._submitter is not None:
+            # In the middle of a visit.
+            archive, sent = self._submitter.archive, self._submitter.concluded
+            ended = read_each(
+                archive.outcome, {one.operation_id for one in sent if one.operation_id and one.is_awaited}
+            )
+            targets = [poll_target(one, None) for one, outcome in ended.items() if outcome is None]
+            self._waiting = WorkerWait(self._trigger(targets, archive.url, 0.0).wait)
+        if self._waiting is not None:
             self._waiting.cancel_if_over(self._task_instance)
 
     def _run(self, context: Context, *, is_first: bool = True, gone: Collection[str] = ()) -> Any:
+        from airflow_speechkit.triggers.worker import WorkerWait
+
         self._task_instance = context.get("ti")
         while True:
-            with self.visit(context, is_first=is_first) as visit:
-                targets = self._targets(visit, gone)
-                if not targets and visit.next_at is None:
-                    return self._hand_on(visit, gone)
-                deadline = visit.began_at.timestamp() + self.timeout
-                self._check_time(deadline, len(targets) + visit.left)
-                if self.deferrable:
-                    self._defer(visit, targets, deadline)
-                archive_url, is_first = visit.archive.url, False
-            resume_at = deadline if visit.next_at is None else min(visit.next_at.timestamp(), deadline)
-            gone = self._wait_in_worker(targets, archive_url, resume_at)
-            if visit.next_at is not None:
-                time.sleep(max(resume_at - time.time(), 0.0))
+            self._waiting = None
+            visit = partial(self._visit, context, gone, is_first=is_first)
+            # An archive that isn't the right one is found out by the first visit. Later it can only be out of reach.
+            handed_on, trigger = visit() if is_first else when_reachable(visit)
+            if trigger is None:
+                return handed_on
+            self._waiting, is_first = WorkerWait(trigger.wait), False
+            until = trigger.resume_at or trigger.deadline
+            gone = self._waiting.run(until).gone
+            if trigger.resume_at is not None:
+                time.sleep(max(until - time.time(), 0.0))
 
-    def _targets(self, visit: SubmitVisit, gone: Collection[str]) -> list[PollTarget]:
+    def _visit(
+        self, context: Context, gone: Collection[str], *, is_first: bool
+    ) -> tuple[Any, SpeechKitRecognitionTrigger | None]:
+        """Submit what the quota allows; return what to hand on, or the wait until there is more to do, or defer it."""
+        with self.visit(context, is_first=is_first) as visit:
+            targets = self._targets(visit, gone, is_first=is_first)
+            if not targets and visit.next_at is None:
+                return self._hand_on(visit, gone), None
+            self.check_time(visit.began_at, f"{len(targets)} operations have not ended")
+            deadline = visit.began_at + timedelta(seconds=self.timeout)
+            resume_at = None if visit.next_at is None else min(visit.next_at, deadline).timestamp()
+            trigger = self._trigger(targets, visit.archive.url, deadline.timestamp(), resume_at)
+            if self.deferrable:
+                timeout = self.time_left(visit.began_at, deadline + BACKSTOP)
+                self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
+            return None, trigger
+
+    def _targets(self, visit: SubmitVisit, gone: Collection[str], *, is_first: bool) -> list[PollTarget]:
         """Return what has to be waited for, and log how far the task is."""
         from airflow_speechkit.archive.batch import How
-        from airflow_speechkit.hooks.archive import read_each
         from airflow_speechkit.triggers.progress import ended_so_far
-        from airflow_speechkit.triggers.targets import poll_target
 
         ids = list(dict.fromkeys(one.operation_id for one in visit.outcomes if one.operation_id and one.error is None))
         ended = read_each(visit.archive.outcome, ids)
+        if self.delete_after_archiving and is_first:
+            delete_archived(visit.archive, ended, visit.hook)
         running = [one for one in ids if ended[one] is None and one not in gone]
         failed = sum(found is not None and found.failure is not None for found in ended.values())
         before = {one.operation_id: one.how for one in visit.outcomes if one.how in (How.REUSED, How.FAILED)}
@@ -134,48 +161,30 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
         submissions = read_each(visit.archive.submission, running)
         return [poll_target(one, submissions[one], interval_s=self.poke_interval) for one in running]
 
-    def _defer(self, visit: SubmitVisit, targets: list[PollTarget], deadline: float) -> None:
+    def _trigger(
+        self, targets: list[PollTarget], archive_url: str, deadline: float, resume_at: float | None = None
+    ) -> SpeechKitRecognitionTrigger:
         from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
 
-        if not targets:
-            self.go_on(visit)
-        timeout = timedelta(seconds=deadline - time.time()) + BACKSTOP
-        self.defer(
-            trigger=SpeechKitRecognitionTrigger(
-                waiting=[one.to_json() for one in targets],
-                speechkit_conn_id=self.speechkit_conn_id,
-                archive=visit.archive.url,
-                deadline=deadline,
-                cancel_on_kill=self.cancel_on_kill,
-                delete_after_archiving=self.delete_after_archiving,
-                resume_at=None if visit.next_at is None else visit.next_at.timestamp(),
-            ),
-            method_name="execute_complete",
-            timeout=timeout if self.execution_timeout is None else min(timeout, self.execution_timeout),
+        return SpeechKitRecognitionTrigger(
+            waiting=[one.to_json() for one in targets],
+            speechkit_conn_id=self.speechkit_conn_id,
+            archive=archive_url,
+            deadline=deadline,
+            cancel_on_kill=self.cancel_on_kill,
+            delete_after_archiving=self.delete_after_archiving,
+            resume_at=resume_at,
         )
 
-    def _wait_in_worker(self, targets: list[PollTarget], archive_url: str, until: float) -> list[str]:
-        from airflow_speechkit.triggers.wait import OperationWait
-        from airflow_speechkit.triggers.worker import WorkerWait
+    def check_time(self, began_at: datetime, left: str) -> None:
+        """Fail where `timeout` is over.
 
-        if not targets:
-            return []
-        self._waiting = WorkerWait(
-            OperationWait(
-                targets,
-                speechkit_conn_id=self.speechkit_conn_id,
-                archive=archive_url,
-                delete_after_archiving=self.delete_after_archiving,
-                cautious=True,
-            )
-        )
-        return self._waiting.run(until).gone
-
-    def _check_time(self, deadline: float, left: int) -> None:
-        if time.time() >= deadline:
+        :raises NotFinishedError: it is
+        """
+        if datetime.now(UTC) >= began_at + timedelta(seconds=self.timeout):
             raise NotFinishedError(
-                f"{left} recordings are not through within {self.timeout:g} s",
-                retry="goes on where this one stopped, and pays for nothing again",
+                f"Not all recordings are through within {self.timeout:g} s: {left}",
+                retry="goes on where this one stopped",
             )
 
     def _hand_on(self, visit: SubmitVisit, gone: Collection[str]) -> Any:
@@ -194,10 +203,6 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
                     f"{error} The task is not tried again: a retry would pay again, or end in the same way. Clear "
                     "it to send again what may end differently."
                 ) from error
-        handed_on = visit.hand_on()
+        handed_on = visit.hand_on(ended=True)
         left = without_failed([handed_on] if isinstance(handed_on, str) else handed_on, failures, visit.on_failure)
         return left[0] if isinstance(handed_on, str) else left
-
-
-def _seconds(given: timedelta | float) -> float:
-    return given.total_seconds() if isinstance(given, timedelta) else float(given)

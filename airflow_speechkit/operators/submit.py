@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.archive.batch import Origin, SubmitPolicy
     from airflow_speechkit.archive.handing_on import Receiver
+    from airflow_speechkit.archive.submitting import Submitter
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.operators.intake import Finding, Intake
     from airflow_speechkit.operators.visit import SubmitVisit
@@ -209,6 +210,8 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         # Who hasn't asked for it in so many words gets it where it can be had.
         by_default = archive is not False and conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = by_default if deferrable is None else deferrable
+        #: What submits, or has submitted last.
+        self._submitter: Submitter | None = None
 
     def execute(self, context: Context) -> Any:
         """Submit what has to be submitted; deferrable, what the quota allows now.
@@ -239,10 +242,20 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
 
         if visit.next_at is None:
             return visit.hand_on()
-        timeout = self.execution_timeout
-        if timeout is not None:
-            timeout = max(timeout - (datetime.now(UTC) - visit.began_at), timedelta(seconds=1))
+        timeout = self.time_left(visit.began_at)
         return self.defer(trigger=time_trigger(visit.next_at), method_name="execute_complete", timeout=timeout)
+
+    def time_left(self, began_at: datetime, *ends: datetime) -> timedelta | None:
+        """Return the time until the first of some ends; `execution_timeout`, of all visits together, is another."""
+        if self.execution_timeout is not None:
+            ends = (*ends, began_at + self.execution_timeout)
+        return max(min(ends) - datetime.now(UTC), timedelta(seconds=1)) if ends else None
+
+    def check_time(self, began_at: datetime, left: str) -> None:
+        """Fail where the task's own time is over: a submit has none.
+
+        :param left: what is left to do, in words
+        """
 
     @contextmanager
     def visit(self, context: Context, *, is_first: bool = True, waits: bool = False) -> Iterator[SubmitVisit]:
@@ -288,9 +301,11 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
                 else:
                     began_at, many, items = before.began_at, before.many, list(before.items)
                     left = [place for place, outcome in enumerate(before.by_place) if outcome is None]
+                    if left:
+                        self.check_time(began_at, f"{len(left)} recordings are not submitted")
                     for place, item in zip(left, intake.again([items[one] for one in left]), strict=True):
                         items[place] = item
-                submitter = Submitter(
+                submitter = self._submitter = Submitter(
                     archive=archive,
                     send=intake.send,
                     origin=origin,

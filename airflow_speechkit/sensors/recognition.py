@@ -17,19 +17,17 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_speechkit.archive.batch import OnFailure
 from airflow_speechkit.archive.layout import REFUSED_PREFIX
-from airflow_speechkit.errors import OperationNotFoundError, SettingsError, SpeechKitError, StorageError
-from airflow_speechkit.hooks.archive import read_each
+from airflow_speechkit.errors import SettingsError, SpeechKitError
+from airflow_speechkit.hooks.archive import read_each, when_reachable
 from airflow_speechkit.operation_ids import operation_ids
 from airflow_speechkit.rendering import CleanAddresses, cleaned
-from airflow_speechkit.retry import FailureStreak, policy_for
-from airflow_speechkit.settings import member_of
+from airflow_speechkit.settings import member_of, seconds
 from airflow_speechkit.triggers.failures import archived_failures, service_failures, without_failed
 from airflow_speechkit.triggers.progress import ended_so_far
-from airflow_speechkit.triggers.targets import perhaps_not_deleted, poll_target
+from airflow_speechkit.triggers.targets import BACKSTOP, DEFAULT_TIMEOUT, delete_archived, poll_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import TypeVar
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -37,15 +35,8 @@ if TYPE_CHECKING:
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.polling.target import PollTarget
     from airflow_speechkit.submission import Submission
+    from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
     from airflow_speechkit.triggers.worker import WorkerWait
-
-    _T = TypeVar("_T")
-
-#: A deferred model may take 24 hours, and by the newest documentation so may any.
-DEFAULT_TIMEOUT = timedelta(hours=26)
-
-#: How much later than the trigger's own deadline Airflow may end the deferral by itself.
-BACKSTOP = timedelta(minutes=5)
 
 
 class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
@@ -95,9 +86,8 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
         delete_after_archiving: bool = False,
         **kwargs: Any,
     ) -> None:
-        if poke_interval is not None and _seconds(poke_interval) <= 0:
-            raise SettingsError(f"`poke_interval` is {poke_interval}, and has to be more than nothing")
-        super().__init__(poke_interval=60 if poke_interval is None else poke_interval, timeout=timeout, **kwargs)
+        self._interval_s = None if poke_interval is None else seconds(poke_interval, "poke_interval")
+        super().__init__(poke_interval=self._interval_s or 60, timeout=seconds(timeout, "timeout"), **kwargs)
         self.operation_id = operation_id
         self.speechkit_conn_id = speechkit_conn_id
         self.archive = cleaned(archive)
@@ -107,7 +97,6 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
         self.on_failure = member_of(OnFailure, on_failure, "on_failure").value
         self.cancel_on_kill = cancel_on_kill
         self.delete_after_archiving = delete_after_archiving
-        self._interval_s = None if poke_interval is None else self.poke_interval
         self._reset()
         self._check_mode()
 
@@ -137,38 +126,32 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
         if not self.deferrable:
             return super().execute(context)
         targets = self._targets()
-        self._delete_what_was_archived()
         if targets:
-            self._defer(targets)
+            self._log_start(targets, "in the triggerer")
+            timeout = timedelta(seconds=self.timeout) + BACKSTOP
+            self.defer(trigger=self._trigger(targets), method_name="execute_complete", timeout=timeout)
         return self._or_skip(self._handed_on)
 
     def _reset(self) -> None:
         #: Operations that ended in an error, or that the service doesn't know, as far as this process has seen.
         self._failed: list[str] = []
         self._gone: list[str] = []
-        #: Those whose v3 result the archive held before, and the service may still have.
-        self._archived_before: list[str] = []
         #: How many had ended before, and what the log says about them.
         self._ended_before, self._progress = 0, ""
         self._waiting: WorkerWait | None = None
         self._next_check_s = 0.0
         self._task_instance: Any = None
 
-    def _defer(self, targets: list[PollTarget]) -> None:
+    def _trigger(self, targets: Sequence[PollTarget]) -> SpeechKitRecognitionTrigger:
         from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
 
-        self._log_start(targets, "in the triggerer")
-        self.defer(
-            trigger=SpeechKitRecognitionTrigger(
-                waiting=[one.to_json() for one in targets],
-                speechkit_conn_id=self.speechkit_conn_id,
-                archive=self._archive_url,
-                deadline=time.time() + self.timeout,
-                cancel_on_kill=self.cancel_on_kill,
-                delete_after_archiving=self.delete_after_archiving,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout) + BACKSTOP,
+        return SpeechKitRecognitionTrigger(
+            waiting=[one.to_json() for one in targets],
+            speechkit_conn_id=self.speechkit_conn_id,
+            archive=self._archive_url,
+            deadline=time.time() + self.timeout,
+            cancel_on_kill=self.cancel_on_kill,
+            delete_after_archiving=self.delete_after_archiving,
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
@@ -204,12 +187,12 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """Wait in the worker: until all have ended, or in reschedule mode until nothing is due for a while."""
         from airflow_speechkit.compat import first_start
+        from airflow_speechkit.triggers.worker import WorkerWait
 
         self._task_instance = context.get("ti")
         before = first_start(context, retries=self.retries or 0) if self.reschedule else None
         # An archive that isn't the right one is found out at once; it can only be out of reach later.
-        targets = self._targets() if before is None else self._retrying(lambda: self._targets(before))
-        self._delete_what_was_archived()
+        targets = self._targets() if before is None else when_reachable(lambda: self._targets(before))
         if targets:
             if self.reschedule and self._archive_url is None and len(targets) > 1:
                 raise SettingsError(
@@ -217,7 +200,7 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
                     todo="Name an archive, or set deferrable=True or mode='poke'",
                 )
             self._log_start(targets, "in this worker")
-            self._waiting = self._worker_wait(targets)
+            self._waiting = WorkerWait(self._trigger(targets).wait)
             deadline = (before.timestamp() if before else time.time()) + self.timeout
             result = self._waiting.run(deadline, stop_when_idle=self.reschedule)
             if result.next_check_s is not None:
@@ -232,41 +215,13 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
             if result.left:
                 raise self._timed_out(len(result.left), len(targets))
             self._failed, self._gone = result.failed, result.gone
-        return PokeReturnValue(is_done=True, xcom_value=self._retrying(self._handed_on))
-
-    def _worker_wait(self, targets: Sequence[PollTarget]) -> WorkerWait:
-        from airflow_speechkit.triggers.wait import OperationWait
-        from airflow_speechkit.triggers.worker import WorkerWait
-
-        return WorkerWait(
-            OperationWait(
-                targets,
-                speechkit_conn_id=self.speechkit_conn_id,
-                archive=self._archive_url,
-                delete_after_archiving=self.delete_after_archiving,
-                cautious=True,
-            )
-        )
+        return PokeReturnValue(is_done=True, xcom_value=when_reachable(self._handed_on))
 
     def _timed_out(self, left: int, of: int) -> AirflowSensorTimeout:
         return AirflowSensorTimeout(
             f"{left} of {of} operations have not ended, or could not be archived, within {self.timeout:g} s. They go "
             "on, and what they cost is spent: run this task again to wait for them"
         )
-
-    def _retrying(self, read: Callable[[], _T]) -> _T:
-        """Read the archive; try again while it is out of reach."""
-        streak = FailureStreak()
-        while True:
-            try:
-                return read()
-            except StorageError as error:
-                policy = policy_for(error)
-                if not error.retry_can_help or streak.add(policy, time.monotonic()):
-                    raise
-                pause_s = policy.pause_s(streak.failures)
-                self.log.warning("The archive is read again in %g s: %s", pause_s, error)
-                time.sleep(pause_s)
 
     def _get_next_poke_interval(
         self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
@@ -293,7 +248,7 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
         if self._archive_url is not None:
             outcomes = read_each(self._opened.outcome, ids)
             if self.delete_after_archiving:
-                self._archived_before = perhaps_not_deleted(self._opened, outcomes, now=datetime.now(UTC))
+                delete_archived(self._opened, outcomes, self._hook)
             ended = [found for found in outcomes.values() if found is not None]
             self._ended_before = sum(began_at is None or found.at < began_at for found in ended)
             failed = sum(found.failure is not None for found in ended)
@@ -314,17 +269,6 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
                 f"{refused} stands for a recording that was not submitted, and only an archive knows why",
                 todo="Name the archive that the submit task used",
             )
-
-    def _delete_what_was_archived(self) -> None:
-        ids, self._archived_before = self._archived_before, []
-        for operation_id in ids:
-            # A second time does no harm.
-            try:
-                self._hook.delete_recognition(operation_id)
-            except SpeechKitError as error:
-                self.log.warning("The service still has the result of operation %s: %s", operation_id, error)
-                if not isinstance(error, OperationNotFoundError):
-                    return
 
     def _handed_on(self) -> str | list[str]:
         """Return the ids as they were given, or say what failed."""
@@ -358,7 +302,3 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
 
         assert self._archive_url is not None  # noqa: S101 - for the type checker: callers have looked
         return open_archive(self._archive_url)
-
-
-def _seconds(given: timedelta | float) -> float:
-    return given.total_seconds() if isinstance(given, timedelta) else given

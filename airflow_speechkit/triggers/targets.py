@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.layout import RECOGNITION_FILE
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
+from airflow_speechkit.errors import OperationNotFoundError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_each
 from airflow_speechkit.polling.target import PollTarget
 from airflow_speechkit.submission import version_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from airflow_speechkit.archive.records import Outcome
     from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.submission import Submission
+
+log = logging.getLogger(__name__)
+
+#: A deferred model may take 24 hours, and by the newest documentation so may any.
+DEFAULT_TIMEOUT = timedelta(hours=26)
+#: How much later than the wait's own deadline Airflow may end the deferral by itself.
+BACKSTOP = timedelta(minutes=5)
 
 
 def poll_target(operation_id: str, submission: Submission | None, *, interval_s: float | None = None) -> PollTarget:
@@ -40,13 +50,21 @@ def poll_target(operation_id: str, submission: Submission | None, *, interval_s:
     )
 
 
-def perhaps_not_deleted(archive: Archive, outcomes: Mapping[str, Outcome | None], *, now: datetime) -> list[str]:
-    """Return which archived v3 results the service may still have: a task may end between archiving and deleting one.
+def delete_archived(archive: Archive, outcomes: Mapping[str, Outcome | None], hook: SpeechKitHook) -> None:
+    """Have the service delete v3 results that were archived before: a task may end between archiving and deleting one.
 
     :param outcomes: how operations ended, by their ids
-    :param now: UTC
     """
     archived = {one: found.at for one, found in outcomes.items() if found and RECOGNITION_FILE in found.files}
     submissions = read_each(archive.submission, archived)
-    begun = {one: at if (found := submissions[one]) is None else found.submitted_at for one, at in archived.items()}
-    return [one for one, at in begun.items() if now - at < RESULTS_KEPT]
+    for operation_id, archived_at in archived.items():
+        submission = submissions[operation_id]
+        if datetime.now(UTC) - (archived_at if submission is None else submission.submitted_at) >= RESULTS_KEPT:
+            continue
+        # A second time does no harm.
+        try:
+            hook.delete_recognition(operation_id)
+        except SpeechKitError as error:
+            log.warning("The service still has the result of operation %s: %s", operation_id, error)
+            if not isinstance(error, OperationNotFoundError):
+                return

@@ -65,7 +65,6 @@ class OperationWait:
     :param speechkit_conn_id: the connection
     :param archive: the archive's URL; None: answers are not archived
     :param delete_after_archiving: v3: have the service delete a result once it is archived
-    :param cautious: start at a tenth of the quota, as a worker does that can't know who else polls
     """
 
     def __init__(
@@ -75,13 +74,13 @@ class OperationWait:
         speechkit_conn_id: str,
         archive: str | None,
         delete_after_archiving: bool = False,
-        cautious: bool = False,
     ) -> None:
         self._targets = {one.operation_id: one for one in targets}
         self._conn_id = speechkit_conn_id
         self._archive = archive
         self._delete_after_archiving = delete_after_archiving
-        self._cautious = cautious
+        #: Start at a tenth of the quota.
+        self.cautious = False
         #: Operations that have not ended; and those that have not, or whose answers are not archived.
         self.running = set(self._targets)
         self.left = set(self._targets)
@@ -250,7 +249,7 @@ class OperationWait:
         from airflow_speechkit.polling.poller import shared_poller
 
         if api_version not in self._pollers:
-            limiter = await self._hook().rate_limiter(api_version, cautious=self._cautious)
+            limiter = await self._hook().rate_limiter(api_version, cautious=self.cautious)
             # Not this wait itself: others ask through this poller when it is long gone.
             conn_id = self._conn_id
 

@@ -28,6 +28,8 @@ class WorkerWait:
 
     def __init__(self, wait: OperationWait) -> None:
         self._wait = wait
+        # It can't know who else polls.
+        wait.cautious = True
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._is_interrupted = False
@@ -65,10 +67,12 @@ class WorkerWait:
 
     def cancel_if_over(self, task_instance: Any) -> None:
         """Have the service cancel what runs, from a signal's handler, if the task doesn't go on by itself."""
-        if self._loop is None or not task_is_over(task_instance):
+        if not self._wait.running or not task_is_over(task_instance):
             return
-        cancelling = asyncio.run_coroutine_threadsafe(self._wait.cancel_running(), self._loop)
         try:
-            cancelling.result(CANCEL_TIMEOUT_S)
+            if self._loop is None:
+                asyncio.run(asyncio.wait_for(self._wait.cancel_running(), CANCEL_TIMEOUT_S))
+            else:
+                asyncio.run_coroutine_threadsafe(self._wait.cancel_running(), self._loop).result(CANCEL_TIMEOUT_S)
         except TimeoutError:
             log.warning("Not every operation could be cancelled within %g s", CANCEL_TIMEOUT_S)

@@ -107,7 +107,7 @@ def test_what_was_refused_or_failed_is_named_at_the_end_by_recording(desk: Desk,
 @pytest.mark.parametrize("deferrable", MODES)
 def test_a_time_that_is_over_fails_the_task_and_a_retry_waits_on(desk: Desk, deferrable: bool) -> None:
     slow = desk.put("slow.ogg", processing_s=7200)
-    with pytest.raises(NotFinishedError, match="1 recordings are not through"):
+    with pytest.raises(NotFinishedError, match="1 operations have not ended"):
         Runs(recognize(desk, slow, deferrable=deferrable, timeout=1.5)).finish()
     assert Runs(recognize(desk, slow, deferrable=deferrable)).finish()
     assert desk.billed() == 1

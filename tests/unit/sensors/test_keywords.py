@@ -24,6 +24,8 @@ from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
         ),
         ({"poke_interval": 0}, "poke_interval"),
         ({"poke_interval": -1}, "poke_interval"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": float("nan")}, "timeout"),
         ({"poke_interval": timedelta(0), "deferrable": True}, "poke_interval"),
         ({"cancel_on_kill": True, "mode": "reschedule", "deferrable": False}, "cancel_on_kill"),
     ],

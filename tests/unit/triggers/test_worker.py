@@ -23,6 +23,7 @@ class Waiting:
         self.result = result
         self.began, self.was_cancelled = threading.Event(), threading.Event()
         self.cancels = 0
+        self.running = {"e03a"}
 
     async def run(self, deadline: float, **how: bool) -> WaitResult:
         self.began.set()
@@ -92,7 +93,11 @@ def test_what_runs_is_cancelled_where_the_task_is_over(
     waiting = Waiting()
     subject = worker_wait(waiting)
     subject.cancel_if_over(None)
+    assert waiting.cancels == cancels, "it isn't waited for yet"
+    waiting.running, waiting.cancels = set(), 0
+    subject.cancel_if_over(None)
     assert waiting.cancels == 0, "nothing runs"
+    waiting.running = {"e03a"}
 
     def run() -> None:
         with pytest.raises(asyncio.CancelledError):

@@ -1,0 +1,153 @@
+"""How long a recognize task may take, and what it does about an archive that is out of reach and a user who ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import time_machine
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_speechkit import compat
+from airflow_speechkit.errors import ArchiveError, NotFinishedError, SettingsError
+from airflow_speechkit.hooks.speechkit import SpeechKitHook
+from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
+from tests.fixtures.direct import OGG, TaskInstance, again, events_of
+from tests.integration.operators.recognizing import Runs, put, recognize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.fixtures.direct import Desk
+
+MODES = [True, False]
+
+
+@pytest.mark.parametrize("name", ["timeout", "poke_interval"])
+@pytest.mark.parametrize("value", [0, -5, float("nan"), float("inf"), "1h", True, timedelta(0)], ids=str)
+def test_a_time_that_is_none_is_refused_at_once(name: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=f"`{name}`"):
+        SpeechKitRecognizeOperator(task_id="recognize", audio="s3://calls/", **{name: value})
+
+
+def test_all_deferrals_together_take_no_longer_than_the_execution_timeout(desk: Desk) -> None:
+    operator = recognize(desk, desk.put(processing_s=36_000), execution_timeout=timedelta(hours=10))
+    with pytest.raises(TaskDeferred) as first:
+        operator.execute({"ti": TaskInstance()})
+    assert first.value.timeout is not None
+    assert first.value.timeout <= timedelta(hours=10)
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=9)), pytest.raises(TaskDeferred) as later:
+        again(operator).execute_complete({"ti": TaskInstance()}, event={"state": "timeout", "left": 1})
+    assert later.value.timeout is not None
+    assert later.value.timeout <= timedelta(hours=1)
+
+
+def test_the_wait_for_the_quota_is_no_longer_than_the_task(desk: Desk) -> None:
+    runs = Runs(recognize(desk, put(desk, 51), submits_per_hour=50, timeout=600))
+    assert runs.start() is None
+    assert runs.deferred is not None
+    _, about = runs.deferred.trigger.serialize()
+    assert about["resume_at"] == about["deadline"]
+    assert runs.deferred.timeout is not None
+    assert runs.deferred.timeout <= timedelta(seconds=600 + 300)
+
+
+@pytest.mark.parametrize("deferrable", MODES)
+def test_nothing_is_submitted_once_the_time_is_over(desk: Desk, deferrable: bool) -> None:
+    how: dict[str, Any] = {"deferrable": deferrable, "submits_per_hour": 50, "timeout": 8}
+    runs = Runs(recognize(desk, put(desk, 51), **how))
+    if deferrable:
+        assert runs.start() is None
+        # All that was sent is archived, and the quota is there again.
+        runs.operator = recognize(desk, f"s3://{desk.bucket}/{desk.prefix}/", **how | {"submits_per_hour": 100_000})
+    with pytest.raises(NotFinishedError, match="1 recordings are not submitted"):
+        runs.finish() if not deferrable else runs.go_on()
+    assert desk.billed() == 50
+
+
+def test_what_ended_in_time_is_handed_on_however_late_the_worker_comes(desk: Desk) -> None:
+    runs = Runs(recognize(desk, desk.put(), timeout=120))
+    assert runs.start() is None
+    assert runs.deferred is not None
+    [event] = events_of(runs.deferred.trigger.serialize())
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=1)):
+        assert again(runs.operator).execute_complete(runs.context, event=event)
+
+
+@pytest.mark.usefixtures("brief_pauses")
+def test_an_archive_that_is_away_for_a_while_ends_the_first_visit_only(desk: Desk) -> None:
+    archive, elsewhere = desk.place / "archive", desk.place / "elsewhere"
+    pauses: list[float] = []
+
+    def put_back(seconds: float) -> None:
+        pauses.append(seconds)
+        archive.unlink()
+        elsewhere.rename(archive)
+
+    archive.write_text("in the way")
+    desk.environment.setattr("time.sleep", put_back)
+    runs = Runs(recognize(desk, desk.put()))
+    with pytest.raises(ArchiveError):
+        runs.start()
+    assert not pauses
+    archive.unlink()
+    assert runs.start() is None
+    assert runs.deferred is not None
+    [event] = events_of(runs.deferred.trigger.serialize())
+    archive.rename(elsewhere)
+    archive.write_text("in the way")
+    assert again(runs.operator).execute_complete(runs.context, event=event)
+    assert len(pauses) == 1
+    assert desk.billed() == 1
+
+
+def test_a_result_that_was_archived_before_is_deleted_too(desk: Desk) -> None:
+    audio = desk.put()
+    operation_id = Runs(recognize(desk, audio, api_version="v3")).finish()
+    assert Runs(recognize(desk, audio, api_version="v3", delete_after_archiving=True)).finish() == operation_id
+    with SpeechKitHook() as hook:
+        assert not hook.delete_recognition(operation_id), "there is nothing left to delete"
+
+
+class _KilledError(BaseException):
+    pass
+
+
+@pytest.fixture
+def _killable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(compat, "read_task_state", lambda task_instance: "failed")
+    before = signal.getsignal(signal.SIGUSR1)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.usefixtures("_killable")
+@pytest.mark.parametrize("deferrable", MODES)
+def test_a_task_that_is_ended_while_it_submits_cancels_what_it_has_sent(desk: Desk, deferrable: bool) -> None:
+    audio = [desk.put(f"{n}.ogg", OGG + bytes([n]), processing_s=36_000) for n in range(2)]
+    desk.emulator.fault("slow", on="submit", match="/1.ogg", seconds=10)
+    operator = recognize(desk, audio, deferrable=deferrable, cancel_on_kill=True)
+
+    def on_signal(*_: Any) -> None:
+        operator.on_kill()
+        raise _KilledError
+
+    signal.signal(signal.SIGUSR1, on_signal)
+
+    def kill() -> None:
+        while operator._submitter is None or not operator._submitter.concluded:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(_KilledError):
+        operator.execute({"ti": TaskInstance()})
+    killer.join()
+    states = {str(one["recording"])[-5:]: one["state"] for one in desk.emulator.billing() if desk.prefix in str(one)}
+    assert states == {"0.ogg": "cancelled", "1.ogg": "running"}
