@@ -37,7 +37,8 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
     What was refused or failed is named at the end, by recording; see `on_failure`. It takes all keywords of
     `SpeechKitSubmitOperator`, and these:
 
-    :param timeout: seconds, or a timedelta, until the task gives up; the operations go on, and a retry waits for them
+    :param timeout: seconds, or a timedelta, until the task gives up, and submits no more; the operations go on, and a
+        retry waits for them
     :param poke_interval: seconds between checks of an operation; by default the checks come when the recording's
         length predicts its end
     :param cancel_on_kill: cancel the operations when the task is ended by a user. Recognitions that were accepted may

@@ -16,7 +16,7 @@ from airflow_speechkit.archive.handing_on import old_ones, put_on_record
 from airflow_speechkit.archive.layout import ROOT_FILE
 from airflow_speechkit.archive.run import read_run, remove_run
 from airflow_speechkit.archive.store import Archive
-from airflow_speechkit.errors import OperationNotFoundError, SpeechKitError
+from airflow_speechkit.errors import ArchiveError, OperationNotFoundError, SpeechKitError, StorageError
 from airflow_speechkit.hooks.archive import archive_url, open_archive
 from airflow_speechkit.operators.collecting import archive_if_ended, collect, fail_without_archive
 
@@ -96,7 +96,6 @@ class SubmitVisit:
         :raises AirflowFailException: without an archive, a request may have been taken: a retry could pay again
         :raises AirflowSkipException: there is nothing to hand on
         """
-        self.close()
         outcomes = self.outcomes
         if self.receiver is not None:
             outcomes = _new(self.archive, outcomes, self.receiver)
@@ -104,19 +103,29 @@ class SubmitVisit:
             outcomes = [replace(one, how=How.REUSED) if one.is_awaited else one for one in outcomes]
         try:
             ids = self.submitter.hand_on(outcomes, self.on_failure)
+        except ArchiveError:
+            # Another visit may follow.
+            raise
         except SpeechKitError as error:
+            self.close()
             self._look_after(outcomes, error)
             raise
         if self.receiver is not None:
             put_on_record(self.archive, self.receiver, ids, datetime.now(UTC))
+        self.close()
         if not ids:
             raise AirflowSkipException("There is nothing new" if self.receiver else "Every recording was skipped")
         return ids if self.many else ids[0]
 
     def close(self) -> None:
         """Remove the record of the visits: no other one follows."""
-        if self.record_scope is not None:
+        if self.record_scope is None:
+            return
+        try:
             remove_run(self.archive, self.record_scope)
+        except StorageError as error:
+            # The task's next try replaces it.
+            log.warning("The record of this task's visits stays in the archive: %s", error)
 
     def _look_after(self, outcomes: Sequence[SubmitOutcome], error: SpeechKitError) -> None:
         """Archive what has ended of operations that nobody waits for while the task fails."""

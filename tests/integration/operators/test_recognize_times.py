@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_speechkit import compat
 from airflow_speechkit.errors import ArchiveError, NotFinishedError, SettingsError
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
+from airflow_speechkit.operators import visit
 from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
 from tests.fixtures.direct import OGG, TaskInstance, again, events_of
 from tests.integration.operators.recognizing import Runs, put, recognize
@@ -104,6 +105,23 @@ def test_an_archive_that_is_away_for_a_while_ends_the_first_visit_only(desk: Des
     assert again(runs.operator).execute_complete(runs.context, event=event)
     assert len(pauses) == 1
     assert desk.billed() == 1
+
+
+@pytest.mark.usefixtures("brief_pauses")
+@pytest.mark.parametrize("step", ["put_on_record", "remove_run"])
+def test_an_archive_that_goes_away_at_the_very_end_loses_nothing(desk: Desk, step: str) -> None:
+    original, calls = getattr(visit, step), 0
+
+    def away_at_first(*about: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ArchiveError("away")
+        original(*about)
+
+    desk.environment.setattr(visit, step, away_at_first)
+    assert Runs(recognize(desk, desk.put(), only_new=True)).finish()
+    assert calls >= 1
 
 
 def test_a_result_that_was_archived_before_is_deleted_too(desk: Desk) -> None:
