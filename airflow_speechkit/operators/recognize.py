@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_speechkit.errors import NotFinishedError, SettingsError, SpeechKitError
+from airflow_speechkit.errors import ArchiveError, NotFinishedError, SettingsError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_each, when_reachable
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.settings import seconds
@@ -190,20 +190,24 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
 
     def _hand_on(self, visit: SubmitVisit, gone: Collection[str]) -> Any:
         from airflow_speechkit.archive.batch import OnFailure
-        from airflow_speechkit.triggers.failures import archived_failures, raise_failed, without_failed
+        from airflow_speechkit.triggers.failures import archived_failures, is_sent_again, raise_failed, without_failed
 
         ids = [one.operation_id for one in visit.outcomes if one.operation_id and one.error is None]
         failures = archived_failures(visit.archive, list(dict.fromkeys(ids)), gone, now=datetime.now(UTC))
-        if visit.on_failure is OnFailure.FAIL and failures:
-            visit.close()
-            refused = [one.error for one in visit.outcomes if one.error is not None]
-            try:
+        try:
+            if visit.on_failure is OnFailure.FAIL and failures:
+                visit.close()
+                refused = [one.error for one in visit.outcomes if one.error is not None]
                 raise_failed([*refused, *failures.values()], of=len(visit.outcomes))
-            except SpeechKitError as error:
+            handed_on = visit.hand_on(ended=True)
+        except ArchiveError:
+            raise
+        except SpeechKitError as error:
+            if failures and (visit.on_failure is OnFailure.FAIL or any(map(is_sent_again, failures.values()))):
                 raise AirflowFailException(
                     f"{error} The task is not tried again: a retry would pay again, or end in the same way. Clear "
                     "it to send again what may end differently."
                 ) from error
-        handed_on = visit.hand_on(ended=True)
+            raise
         left = without_failed([handed_on] if isinstance(handed_on, str) else handed_on, failures, visit.on_failure)
         return left[0] if isinstance(handed_on, str) else left

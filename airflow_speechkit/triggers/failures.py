@@ -116,6 +116,13 @@ def _failed(failure: Failure, operation_id: str, recording: str | None) -> Recog
     )
 
 
+def is_sent_again(error: SpeechKitError) -> bool:
+    """Tell whether the recording would be submitted, and paid for, again."""
+    if isinstance(error, RecognitionFailedError):
+        return not Failure(error.code, "").hopeless
+    return isinstance(error, ResultExpiredError)
+
+
 def unknown_operation(operation_id: str) -> OperationNotFoundError:
     """Say that the service doesn't know an operation that isn't old enough to be forgotten, or isn't on record."""
     return OperationNotFoundError(

@@ -65,6 +65,17 @@ def test_a_failure_beside_a_refusal_that_may_pass_is_not_paid_again_either(desk:
 
 
 @pytest.mark.usefixtures("_brief_pauses")
+@pytest.mark.parametrize(("code", "is_final"), [(13, True), (3, False)])
+def test_what_is_recorded_is_not_paid_again_for_a_refusal_beside_it(desk: Desk, code: int, is_final: bool) -> None:
+    audio = [desk.put("bad.ogg", error={"code": code, "message": "bad"}), desk.put("refused.ogg")]
+    desk.emulator.fault(503, on="submit", times=0, match="/refused.ogg", code=14)
+    error = failure(recognize(desk, audio, on_failure="record"))
+    assert "refused.ogg" in str(error)
+    # A retry sends the refused one again, and is welcome where it sends nothing else.
+    assert isinstance(error, AirflowFailException) == is_final
+
+
+@pytest.mark.usefixtures("_brief_pauses")
 @pytest.mark.parametrize("count", [1, 2])
 def test_refusals_end_the_task_in_the_same_error_as_a_submit(desk: Desk, count: int) -> None:
     audio = [desk.put(f"{number}.ogg", content=CONTENTS[number]) for number in range(3)]
