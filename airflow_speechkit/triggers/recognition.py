@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 #: Shorter than `[triggerer] on_kill_timeout`, which cuts `on_kill` off after 30 s. Airflow's first answer about a
 #: task's state can take half of that.
 CANCEL_TIMEOUT_S = 27.0
+#: Operations are waited for so long at least before more recordings are submitted, in seconds.
+LEAST_WAIT_S = 30.0
 
 
 class SpeechKitRecognitionTrigger(BaseTrigger):
@@ -40,7 +42,7 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
     :param deadline: when to give up, in seconds since the epoch: a restarted triggerer goes on with the same one
     :param cancel_on_kill: cancel the operations when a user has ended the task
     :param delete_after_archiving: v3: have the service delete a result once it is archived
-    :param resume_at: end no later than this, in seconds since the epoch, with what is left: more can be submitted then
+    :param resume_at: end about then, in seconds since the epoch, with what is left: more can be submitted
     """
 
     def __init__(
@@ -84,12 +86,15 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and end with one event: see `wait_event`."""
-        resume_at = self.deadline if self.resume_at is None else min(self.resume_at, self.deadline)
+        resume_at = self.deadline
+        if self.resume_at is not None:
+            # A triggerer that was away may begin with this after that time. What has ended meanwhile is archived first.
+            resume_at = min(max(self.resume_at, time.time() + LEAST_WAIT_S), self.deadline)
         try:
             result = await self.wait.run(resume_at, exactly=resume_at < self.deadline)
             if self.resume_at is not None and result.error is None:
                 # All have ended, and the next can be submitted later.
-                await asyncio.sleep(max(resume_at - time.time(), 0.0))
+                await asyncio.sleep(max(min(self.resume_at, self.deadline) - time.time(), 0.0))
         except asyncio.CancelledError:
             # Before 3.3 this is all a trigger hears of a user who ends its task, and a restarting triggerer
             # looks the same: the task's state tells them apart.
