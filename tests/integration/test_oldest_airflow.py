@@ -36,7 +36,7 @@ def test_a_recording_becomes_rows(
         },
     )
     assert run.state == "success", run.log[-5000:]
-    assert run.tasks == {(task_id, -1): "success" for task_id in ("submit", "wait", "rows", "load")}
+    assert run.tasks == {(task_id, -1): "success" for task_id in ("recognize", "rows", "load")}
     with duckdb.connect(str(warehouse), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM recognitions").fetchone() == (1,)
         (words,) = connection.execute("SELECT count(*) FROM words").fetchone() or (0,)
