@@ -123,7 +123,7 @@ class SpeechKitError(Exception):
         """Return what `error_from_json` makes the same error of."""
         plain = (str, int, float, type(None))
         state = {name: value for name, value in vars(self).items() if isinstance(value, plain)}
-        return {**state, "kind": type(self).__name__}
+        return {**state, "kind": type(self).__name__, "retry_can_help": self.retry_can_help}
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword arguments would be lost by the default reduction, and errors cross processes.

@@ -19,7 +19,7 @@ from airflow_speechkit.archive.batch import How, SubmitOutcome, ToSubmit
 from airflow_speechkit.archive.reading import load
 from airflow_speechkit.archive.records import pack
 from airflow_speechkit.errors import StorageError, error_from_json
-from airflow_speechkit.parsing import expect
+from airflow_speechkit.parsing import expect, expect_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,10 @@ def read_run(archive: Archive, scope: str, settings: RecognitionSettings) -> Run
     :raises ArchiveError: the archive can't be read, or the record is damaged
     """
 
-    def build(data: dict[str, Any]) -> RunRecord:
+    def build(data: dict[str, Any]) -> RunRecord | None:
+        if "recordings" not in data:
+            # Emptied at the end of an earlier try.
+            return None
         recordings = [_from_json(expect(one, dict), settings) for one in expect(data["recordings"], list)]
         refused_since = data.get("refused_since")
         return RunRecord(
@@ -126,7 +129,7 @@ def _from_json(data: dict[str, Any], settings: RecognitionSettings) -> tuple[ToS
     facts: dict[str, Any] = {name: expect(data[name], int) for name in _FACTS if name in data}
     item = ToSubmit(
         audio_uri=expect(data["audio_uri"], str),
-        version=data["version"],
+        version=expect_or_none(data["version"], str),
         settings=settings,
         labels=expect(data["labels"], dict),
         address=expect(data["address"], str),
@@ -139,7 +142,7 @@ def _from_json(data: dict[str, Any], settings: RecognitionSettings) -> tuple[ToS
         item=item,
         fingerprint=expect(data["fingerprint"], str),
         how=How(data["how"]),
-        operation_id=data["operation_id"],
+        operation_id=expect_or_none(data["operation_id"], str),
         error=None if error is None else error_from_json(expect(error, dict)),
     )
 

@@ -46,7 +46,7 @@ def collect(
     :param outcomes: what became of the recordings
     :param collected: asks for an operation, archives it if it has ended, and returns whether it has
     """
-    awaited = _awaited(outcomes)
+    awaited = [one for one, ended in read_each(archive.outcome, _awaited(outcomes)).items() if ended is None]
     submissions = read_each(archive.submission, awaited)
     submitted_at = {one: known.submitted_at for one, known in submissions.items() if known is not None}
     old = [one for one, at in submitted_at.items() if now - at >= OLD]

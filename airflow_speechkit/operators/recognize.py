@@ -199,7 +199,7 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
                 visit.close()
                 refused = [one.error for one in visit.outcomes if one.error is not None]
                 raise_failed([*refused, *failures.values()], of=len(visit.outcomes))
-            handed_on = visit.hand_on(ended=True)
+            handed_on = visit.hand_on()
         except ArchiveError:
             raise
         except SpeechKitError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -88,10 +88,9 @@ class SubmitVisit:
         next_at = "" if self.next_at is None else f"the next go out at {self.next_at:%H:%M:%S} UTC"
         return ", ".join(filter(None, [*numbers, next_at]))
 
-    def hand_on(self, *, ended: bool = False) -> str | list[str]:
+    def hand_on(self) -> str | list[str]:
         """Return the operation ids: one for one recording, a list for a list or a pattern.
 
-        :param ended: whether all operations have ended, and are archived: nobody has to wait for them
         :raises SpeechKitError: what went wrong, and with which recording
         :raises AirflowFailException: without an archive, a request may have been taken: a retry could pay again
         :raises AirflowSkipException: there is nothing to hand on
@@ -99,8 +98,6 @@ class SubmitVisit:
         outcomes = self.outcomes
         if self.receiver is not None:
             outcomes = _new(self.archive, outcomes, self.receiver)
-        if ended:
-            outcomes = [replace(one, how=How.REUSED) if one.is_awaited else one for one in outcomes]
         try:
             ids = self.submitter.hand_on(outcomes, self.on_failure)
         except ArchiveError:

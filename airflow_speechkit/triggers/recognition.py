@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_speechkit import errors
 from airflow_speechkit.compat import TRIGGERS_HAVE_ON_KILL, task_is_over
-from airflow_speechkit.errors import SpeechKitError
+from airflow_speechkit.errors import SpeechKitError, error_from_json
 from airflow_speechkit.polling.target import PollTarget
 
 if TYPE_CHECKING:
@@ -86,12 +85,12 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and end with one event: see `wait_event`."""
-        resume_at = self.deadline
+        until = self.deadline
         if self.resume_at is not None:
             # A triggerer that was away may begin with this after that time. What has ended meanwhile is archived first.
-            resume_at = min(max(self.resume_at, time.time() + LEAST_WAIT_S), self.deadline)
+            until = min(max(self.resume_at, time.time() + LEAST_WAIT_S), self.deadline)
         try:
-            result = await self.wait.run(resume_at, exactly=resume_at < self.deadline)
+            result = await self.wait.run(until, exactly=until < self.deadline)
             if self.resume_at is not None and result.error is None:
                 # All have ended, and the next can be submitted later.
                 await asyncio.sleep(max(min(self.resume_at, self.deadline) - time.time(), 0.0))
@@ -138,11 +137,8 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
 
 def event_error(event: dict[str, Any]) -> SpeechKitError | None:
     """Return the error that a wait's event tells of, None if it tells of none."""
-    if event.get("state") in ("finished", "timeout"):
-        return None
-    kind = getattr(errors, str(event.get("kind")), SpeechKitError)
-    error: SpeechKitError = kind(str(event.get("message")), retry_can_help=event.get("retry_can_help"))
-    return error
+    about = {name: value for name, value in event.items() if name != "state"}
+    return error_from_json(about) if event.get("state") == "error" else None
 
 
 def wait_event(result: WaitResult, *, of: int) -> dict[str, Any]:
@@ -150,17 +146,10 @@ def wait_event(result: WaitResult, *, of: int) -> dict[str, Any]:
 
     :param of: how many operations were waited for
     :return: ``state``: ``finished`` (with the ids that ``failed`` and those that are ``gone``), ``timeout`` (with how
-        many are ``left``), both with how many there were (``of``); or ``error`` (with its ``kind``, ``message``, and
-        whether a ``retry_can_help``)
+        many are ``left``), both with how many there were (``of``); or ``error``, with `SpeechKitError.to_json`
     """
     if result.error is not None:
-        error = result.error
-        return {
-            "state": "error",
-            "kind": type(error).__name__,
-            "message": str(error),
-            "retry_can_help": error.retry_can_help,
-        }
+        return {"state": "error", **result.error.to_json()}
     if result.left:
         return {"state": "timeout", "left": len(result.left), "of": of}
     return {"state": "finished", "failed": result.failed, "gone": result.gone, "of": of}

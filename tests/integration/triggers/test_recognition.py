@@ -114,7 +114,7 @@ def test_an_archive_that_can_never_be_written_fails_the_wait_by_its_name(desk: D
     Path(desk.archive_url).write_text("")
     found = event(desk, operation_id)
     assert (found["state"], found["kind"]) == ("error", ArchiveError.__name__)
-    assert desk.archive_url in found["message"]
+    assert desk.archive_url in found["what"]
 
 
 @pytest.mark.usefixtures("brief_pauses")
