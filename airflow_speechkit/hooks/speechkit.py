@@ -15,7 +15,7 @@ from airflow_speechkit.parsing import MalformedError, parse_object
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
     from types import TracebackType
 
     from pandas import DataFrame
@@ -237,15 +237,19 @@ class SpeechKitHook(BaseHook):
             recognition = self.get_recognition(operation_id, seen_done=True)
         return Answer(operation_id, operation.api_version, operation.raw, recognition)
 
-    def tables(self, operation_ids: list[str]) -> dict[str, DataFrame]:
+    def tables(self, operation_id: str | Iterable[str]) -> dict[str, DataFrame]:
         """Fetch operations that have ended, and return their tables.
 
+        :param operation_id: an operation id, or a list of them
         :return: ``recognitions``, ``utterances``, ``words`` and ``analyses``
+        :raises SettingsError: there is none, or something that isn't an operation id
+        :raises NotFinishedError: an operation is running
         """
+        from airflow_speechkit.operation_ids import operation_ids
         from airflow_speechkit.results.flatten import read, tables
         from airflow_speechkit.results.view import frames
 
-        return frames(tables([read(self.get_answer(operation_id)) for operation_id in operation_ids]))
+        return frames(tables([read(self.get_answer(one)) for one in operation_ids(operation_id)]))
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask the service whether the connection works. Nothing is recognised, and nothing spent."""

@@ -14,6 +14,7 @@ from airflow_speechkit.errors import (
     OperationNotFoundError,
     QuotaExceededError,
     ServiceFaultError,
+    SettingsError,
 )
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
@@ -156,6 +157,13 @@ def test_answers_come_as_data_frames_too(hook: SpeechKitHook, server: Told) -> N
     assert set(frames) == {"recognitions", "utterances", "words", "analyses"}
     assert list(frames["recognitions"]["operation_id"]) == ["e03abc", "f8dabc"]
     assert len(frames["utterances"]) == 1
+
+
+def test_data_frames_of_one_operation_take_its_id_as_it_is(hook: SpeechKitHook, server: Told) -> None:
+    server.scripts = {"/operations/e03abc": [answer(200, SILENCE)]}
+    assert list(hook.tables("e03abc")["recognitions"]["operation_id"]) == ["e03abc"]
+    with pytest.raises(SettingsError, match="operation_id"):
+        hook.tables(["e03abc", ""])
 
 
 def test_the_test_button_tells_apart_what_is_wrong(server: Told, connect: Callable[..., None]) -> None:
