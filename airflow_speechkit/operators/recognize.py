@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_speechkit.errors import ArchiveError, NotFinishedError, SettingsError, SpeechKitError
+from airflow_speechkit.errors import ArchiveError, SettingsError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_each, when_reachable
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.settings import seconds
@@ -129,11 +129,13 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
         self, context: Context, gone: Collection[str], *, is_first: bool
     ) -> tuple[Any, SpeechKitRecognitionTrigger | None]:
         """Submit what the quota allows; return what to hand on, or the wait until there is more to do, or defer it."""
-        with self.visit(context, is_first=is_first) as visit:
+        from airflow_speechkit.operators.visit import check_time
+
+        with self.visit(context, is_first=is_first, timeout_s=self.timeout) as visit:
             targets = self._targets(visit, gone, is_first=is_first)
             if not targets and visit.next_at is None:
                 return self._hand_on(visit, gone), None
-            self.check_time(visit.began_at, f"{len(targets)} operations have not ended")
+            check_time(visit.began_at, self.timeout, f"{len(targets)} operations have not ended")
             deadline = visit.began_at + timedelta(seconds=self.timeout)
             resume_at = None if visit.next_at is None else min(visit.next_at, deadline).timestamp()
             trigger = self._trigger(targets, visit.archive.url, deadline.timestamp(), resume_at)
@@ -176,17 +178,6 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
             delete_after_archiving=self.delete_after_archiving,
             resume_at=resume_at,
         )
-
-    def check_time(self, began_at: datetime, left: str) -> None:
-        """Fail where `timeout` is over.
-
-        :raises NotFinishedError: it is
-        """
-        if datetime.now(UTC) >= began_at + timedelta(seconds=self.timeout):
-            raise NotFinishedError(
-                f"Not all recordings are through within {self.timeout:g} s: {left}",
-                retry="goes on where this one stopped",
-            )
 
     def _hand_on(self, visit: SubmitVisit, gone: Collection[str]) -> Any:
         from airflow_speechkit.archive.batch import OnFailure

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_speechkit.archive.batch import Origin, SubmitPolicy
-    from airflow_speechkit.archive.handing_on import Receiver
+    from airflow_speechkit.archive.batch import SubmitPolicy
     from airflow_speechkit.archive.submitting import Submitter
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.operators.intake import Finding, Intake
@@ -251,20 +250,17 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
             ends = (*ends, began_at + self.execution_timeout)
         return max(min(ends) - datetime.now(UTC), timedelta(seconds=1)) if ends else None
 
-    def check_time(self, began_at: datetime, left: str) -> None:
-        """Fail where the task's own time is over: a submit has none.
-
-        :param left: what is left to do, in words
-        """
-
     @contextmanager
-    def visit(self, context: Context, *, is_first: bool = True, waits: bool = False) -> Iterator[SubmitVisit]:
+    def visit(
+        self, context: Context, *, is_first: bool = True, waits: bool = False, timeout_s: float | None = None
+    ) -> Iterator[SubmitVisit]:
         """Find the recordings, and submit what the quota allows now.
 
         What was found and what became of it is put into the archive, so each visit can be made by another process.
 
         :param is_first: whether it is the first one of a try, which finds the recordings; the others go on with these
         :param waits: wait for the quota until all are submitted: there is no other visit
+        :param timeout_s: how long after the first visit began nothing more is sent, in seconds
         :raises SpeechKitError: nothing more can be sent
         :raises AirflowFailException: the archive lacks what the visit before put there
         """
@@ -273,11 +269,20 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         from airflow_speechkit.archive.submitting import Submitter
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
         from airflow_speechkit.operators.intake import Intake
-        from airflow_speechkit.operators.visit import SubmitVisit, known_run, opened_archive, still_known, submit
+        from airflow_speechkit.operators.visit import (
+            SubmitVisit,
+            check_time,
+            known_run,
+            opened_archive,
+            origin_of,
+            receiver_of,
+            still_known,
+            submit,
+        )
         from airflow_speechkit.recordings.audio import ProbeMode
         from airflow_speechkit.recordings.cost import price_note
 
-        began_at, origin = datetime.now(UTC), self._origin(context)
+        began_at, origin = datetime.now(UTC), origin_of(context, self.speechkit_conn_id)
         self._check_keywords()
         with SpeechKitHook(self.speechkit_conn_id) as hook:
             policy = self._policy(hook)
@@ -302,7 +307,7 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
                     began_at, many, items = before.began_at, before.many, list(before.items)
                     left = [place for place, outcome in enumerate(before.by_place) if outcome is None]
                     if left:
-                        self.check_time(began_at, f"{len(left)} recordings are not submitted")
+                        check_time(began_at, timeout_s, f"{len(left)} recordings are not submitted")
                     for place, item in zip(left, intake.again([items[one] for one in left]), strict=True):
                         items[place] = item
                 submitter = self._submitter = Submitter(
@@ -327,7 +332,7 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
                     many=many,
                     on_failure=on_failure,
                     record_scope=record_scope,
-                    receiver=self._receiver(context) if self.only_new else None,
+                    receiver=receiver_of(context) if self.only_new else None,
                 )
 
     def _find(self, intake: Intake) -> Finding:
@@ -377,23 +382,3 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         for name, asked in (("on_failure='record'", self.on_failure == "record"), ("only_new", self.only_new)):
             if asked:
                 raise SettingsError(f"`{name}` lives by what an archive remembers, and `archive` is False")
-
-    def _origin(self, context: Context) -> Origin:
-        from airflow_speechkit.archive.batch import Origin
-
-        ti = context.get("ti")
-        if ti is None:
-            return Origin(speechkit_conn_id=self.speechkit_conn_id)
-        return Origin(
-            speechkit_conn_id=self.speechkit_conn_id,
-            dag_id=ti.dag_id,
-            run_id=ti.run_id,
-            task_id=ti.task_id,
-            map_index=ti.map_index,
-        )
-
-    def _receiver(self, context: Context) -> Receiver | None:
-        from airflow_speechkit.archive.handing_on import Receiver
-
-        ti = context.get("ti")
-        return None if ti is None else Receiver(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)

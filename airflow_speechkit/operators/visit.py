@@ -6,25 +6,32 @@ import logging
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_speechkit.archive.batch import How
-from airflow_speechkit.archive.handing_on import old_ones, put_on_record
+from airflow_speechkit.archive.batch import How, Origin
+from airflow_speechkit.archive.handing_on import Receiver, old_ones, put_on_record
 from airflow_speechkit.archive.layout import ROOT_FILE
 from airflow_speechkit.archive.run import read_run, remove_run
 from airflow_speechkit.archive.store import Archive
-from airflow_speechkit.errors import ArchiveError, OperationNotFoundError, SpeechKitError, StorageError
+from airflow_speechkit.errors import (
+    ArchiveError,
+    NotFinishedError,
+    OperationNotFoundError,
+    SpeechKitError,
+    StorageError,
+)
 from airflow_speechkit.hooks.archive import archive_url, open_archive
 from airflow_speechkit.operators.collecting import archive_if_ended, collect, fail_without_archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from airflow.providers.common.compat.sdk import Context
+
     from airflow_speechkit.archive.batch import OnFailure, SubmitOutcome, ToSubmit, Visit
-    from airflow_speechkit.archive.handing_on import Receiver
     from airflow_speechkit.archive.run import RunRecord
     from airflow_speechkit.archive.submitting import Submitter
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
@@ -187,6 +194,40 @@ def opened_archive(setting: str | bool | None, hook: SpeechKitHook, *, is_first:
     if is_first:
         archive.probe(datetime.now(UTC))
     yield archive
+
+
+def origin_of(context: Context, speechkit_conn_id: str) -> Origin:
+    """Return who submits: the connection, and the task instance where there is one."""
+    ti = context.get("ti")
+    if ti is None:
+        return Origin(speechkit_conn_id=speechkit_conn_id)
+    return Origin(
+        speechkit_conn_id=speechkit_conn_id,
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=ti.map_index,
+    )
+
+
+def receiver_of(context: Context) -> Receiver | None:
+    """Return the run that operations are handed to, where there is one."""
+    ti = context.get("ti")
+    return None if ti is None else Receiver(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
+
+
+def check_time(began_at: datetime, timeout_s: float | None, left: str) -> None:
+    """Fail where the task's own time is over.
+
+    :param began_at: when the first visit began
+    :param timeout_s: the task's time in seconds, if it is limited
+    :param left: what is left to do, in words
+    :raises NotFinishedError: it is over
+    """
+    if timeout_s is not None and datetime.now(UTC) >= began_at + timedelta(seconds=timeout_s):
+        raise NotFinishedError(
+            f"Not all recordings are through within {timeout_s:g} s: {left}", retry="goes on where this one stopped"
+        )
 
 
 def still_known(hook: SpeechKitHook, operation_id: str) -> bool:
