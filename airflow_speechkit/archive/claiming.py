@@ -144,7 +144,7 @@ class Claimant:
             case Action.FAIL if decision.operation_id is None:
                 case.conclude(How.REFUSED, error=refused_before(decision.failure))
             case Action.FAIL:
-                failed = failed_before(decision.failure, decision.operation_id)
+                failed = failed_before(self.archive, decision.failure, decision.operation_id or "")
                 case.conclude(How.FAILED, decision.operation_id, error=failed)
             case Action.LOST:
                 case.conclude(How.LOST, error=self._lost(case, decision.attempt, decision.owner))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.layout import OUTCOME_FILE, operation_file
@@ -25,7 +26,21 @@ def refused_before(failure: Failure | None) -> RefusedError:
     )
 
 
-def failed_before(failure: Failure | None, operation_id: str | None) -> RecognitionFailedError:
+def forget_command(archive: Archive, operation_id: str) -> str:
+    """Return the command after which the next submit sends an operation's recording, and pays for it, again."""
+    return f"`airflow-speechkit archive forget {operation_id} --archive {shlex.quote(archive.url)}`"
+
+
+def would_fail_again(archive: Archive, operation_id: str) -> str:
+    """Say what to do about an operation that failed because of what was submitted."""
+    return (
+        "It would fail again, so it isn't submitted again: correct the recording or the settings. If you want it "
+        f"submitted, and paid for, again as it is, run {forget_command(archive, operation_id)}, then clear the task "
+        "that submits it"
+    )
+
+
+def failed_before(archive: Archive, failure: Failure | None, operation_id: str) -> RecognitionFailedError:
     """Return the error of a recording whose operation failed, and would only fail again."""
     failure = failure or Failure(None, "no reason is on record")
     return RecognitionFailedError(
@@ -33,7 +48,7 @@ def failed_before(failure: Failure | None, operation_id: str | None) -> Recognit
         code=failure.code,
         message=failure.message,
         operation_id=operation_id,
-        todo="Mend the recording or the settings; reuse=False sends it again as it is",
+        todo=would_fail_again(archive, operation_id),
         retry="ends here at once, and costs nothing",
     )
 
@@ -44,7 +59,7 @@ def answer_gone(archive: Archive, operation_id: str, recording: str) -> ArchiveE
     return damage(
         f"The ledger says that the answer to this recording is archived, and {place} has gone",
         "Put that folder back from a backup; or, to have the recording sent and paid for once more: "
-        f"`airflow-speechkit archive forget {operation_id} --archive {archive.url}`",
+        f"{forget_command(archive, operation_id)}",
         operation_id=operation_id,
         recording=recording,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_speechkit.archive.batch import OnFailure
+from airflow_speechkit.archive.known_errors import would_fail_again
 from airflow_speechkit.archive.ledger import Failure, Stage
 from airflow_speechkit.errors import (
     ArchiveError,
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from airflow_speechkit.submission import Submission
 
 log = logging.getLogger(__name__)
+
+#: google.rpc.Code
+_INTERNAL = 13
 
 #: How many failed operations are named one by one.
 MOST_NAMED = 20
@@ -62,7 +66,9 @@ def archived_failures(
     ]
     submissions = read_each(archive.submission, failed)
     return {
-        one: unknown_operation(one) if (outcome := outcomes[one]) is None else failure_of(outcome, submissions[one])
+        one: unknown_operation(one)
+        if (outcome := outcomes[one]) is None
+        else _failure_of(archive, outcome, submissions[one])
         for one in failed
     }
 
@@ -76,16 +82,12 @@ def service_failures(hook: SpeechKitHook, failed: Collection[str], gone: Collect
     found: dict[str, SpeechKitError] = {one: unknown_operation(one) for one in gone}
     for operation_id in failed:
         operation = hook.get_operation(operation_id)
-        found[operation_id] = _failed(Failure(operation.error_code, operation.error_message or ""), operation_id, None)
+        failure = Failure(operation.error_code, operation.error_message or "")
+        found[operation_id] = _failed(failure, operation_id, None, archive=None)
     return found
 
 
-def failure_of(outcome: Outcome, submission: Submission | None) -> SpeechKitError:
-    """Say why an operation on record has no result.
-
-    :param outcome: with a failure
-    :param submission: what was submitted, where that is on record
-    """
+def _failure_of(archive: Archive, outcome: Outcome, submission: Submission | None) -> SpeechKitError:
     recording = None if submission is None else submission.audio_uri
     if outcome.stage is Stage.EXPIRED:
         return ResultExpiredError(
@@ -95,17 +97,24 @@ def failure_of(outcome: Outcome, submission: Submission | None) -> SpeechKitErro
             todo="Submit the recording again (that is paid for again), and let the wait follow within three days. "
             "Waiting again for this operation is in vain, and costs nothing",
         )
-    return _failed(outcome.failure or Failure(None, "no reason is on record"), outcome.operation_id, recording)
+    failure = outcome.failure or Failure(None, "no reason is on record")
+    return _failed(failure, outcome.operation_id, recording, archive=archive)
 
 
-def _failed(failure: Failure, operation_id: str, recording: str | None) -> RecognitionFailedError:
-    if failure.hopeless:
-        todo = "It would only fail again: mend the recording, or its settings"
-    else:
+def _failed(
+    failure: Failure, operation_id: str, recording: str | None, *, archive: Archive | None
+) -> RecognitionFailedError:
+    if not failure.hopeless:
         todo = (
-            "'Internal' often means a recording that isn't in the format that was declared. Clearing the task that "
-            "submits it sends it again, and pays again; waiting again for this operation changes and costs nothing"
+            "Clearing the task that submits it sends it again, and pays again; waiting again for this operation "
+            "changes and costs nothing"
         )
+        if failure.code == _INTERNAL:
+            todo = f"'Internal' often means a recording that isn't in the format that was declared. {todo}"
+    elif archive is not None:
+        todo = would_fail_again(archive, operation_id)
+    else:
+        todo = "It would fail again: correct the recording or the settings"
     return RecognitionFailedError(
         f"The recognition failed: {failure.message} (code {failure.code})",
         code=failure.code,

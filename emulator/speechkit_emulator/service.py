@@ -19,13 +19,20 @@ from speechkit_emulator.refusal import (
     INTERNAL,
     NOT_FOUND,
     RESOURCE_EXHAUSTED,
-    UNIMPLEMENTED,
     RefusedError,
 )
 from speechkit_emulator.request import Request, invalid
 from speechkit_emulator.seeds import Seed, Seeds
 from speechkit_emulator.storage import NoSuchObjectError, NotALinkError, Storage, find_object
-from speechkit_emulator.transcript import SUFFIX, Failure, Transcript, TranscriptError, read_transcript, transcript_from
+from speechkit_emulator.transcript import (
+    SUFFIX,
+    Failure,
+    Transcript,
+    TranscriptError,
+    no_transcript,
+    read_transcript,
+    transcript_from,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -276,7 +283,8 @@ class Service:
     def _of_unknown_language(self, request: Request) -> Transcript:
         said = self.options.unknown_language
         if said == "error":
-            return Transcript(error=Failure(UNIMPLEMENTED, _NOT_ENGLISH.format(", ".join(request.languages))))
+            found = find_object(request.link, self._storage.url) if request.link else None
+            return Transcript(error=no_transcript(found, request.languages))
         return transcript_from({} if said == "silence" else {"utterances": [{"text": said}]})
 
     def _settle(self, operation: Operation, transcript: Transcript) -> None:
@@ -373,12 +381,6 @@ class Service:
         ]
         self.add(copies)
         return copies
-
-
-_NOT_ENGLISH = (
-    "The emulator hears en-US only, not {}: seed a transcript (POST /emulator/transcripts), put one beside the "
-    f"recording as KEY{SUFFIX}, or start the emulator with --unknown-language"
-)
 
 
 def _seeded(seed: Seed) -> Transcript:

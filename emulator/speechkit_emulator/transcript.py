@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from speechkit_emulator.bounds import LONGEST_S, BadValueError, check_sendable, fields, number, or_none, text, whole
-from speechkit_emulator.refusal import INTERNAL
+from speechkit_emulator.refusal import FAILED_PRECONDITION, INTERNAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -89,6 +89,29 @@ class Transcript:
     stream_error: Failure | None = None
     stream_error_after: int = 1
     analyses: tuple[tuple[str, int, Mapping[str, Any]], ...] = field(default=())
+
+
+def no_transcript(found: tuple[str, str] | None, languages: Iterable[str]) -> Failure:
+    """What an operation ends with that needs a transcript and has none.
+
+    Its code is not one that depends on the request alone: the same recording may be submitted again, once there is a
+    transcript.
+
+    :param found: the recording's bucket and key; None if it was sent inline
+    """
+    if found is None:
+        recording, ways = "the recording in this request", 'POST {"sha256": "…", "transcript": {…}}'
+    else:
+        bucket, key = found
+        recording = f"s3://{bucket}/{key}"
+        seed = f'{{"key": {json.dumps(key, ensure_ascii=False)}, "transcript": {{…}}}}'
+        ways = f"put one at {recording}{SUFFIX}, or POST {seed}"
+    return Failure(
+        FAILED_PRECONDITION,
+        f"no transcript for {recording}: the emulator recognises en-US only, not {', '.join(languages)}. Add a "
+        f"transcript ({ways} to /emulator/transcripts), then submit the recording again; or start the emulator with "
+        "--unknown-language",
+    )
 
 
 def capitalised(text: str) -> str:

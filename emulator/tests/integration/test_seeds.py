@@ -62,7 +62,9 @@ def test_the_next_submit_and_only_that_one_gets_it(speechkit: EmulatorProcess, c
     speechkit.seed({})
     assert caller.stream(submit_inline(caller, wav(bytes(32000)))) == []
     failed = submit_inline(caller, wav(bytes(32000)))
-    assert caller.finished(failed)["error"]["code"] == 12
+    error = caller.finished(failed)["error"]
+    assert error["code"] == 9
+    assert '{"sha256": "…", "transcript": {…}} to /emulator/transcripts' in error["message"]
 
 
 def test_a_seed_counts_before_the_transcript_beside_the_recording(speechkit: EmulatorProcess, caller: Caller) -> None:

@@ -94,11 +94,13 @@ def test_an_operation_ends_with_the_error_of_its_transcript(speechkit: EmulatorP
 
 
 def test_other_languages_need_a_transcript(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("ru.ogg", (SAMPLES / "message.ogg").read_bytes())
-    operation = caller.finished(caller.submit(link, languageCode="ru-RU").json()["id"])
-    assert operation["error"]["code"] == 12
-    assert "en-US only" in operation["error"]["message"]
-    link = speechkit.put("ru.ogg", (SAMPLES / "message.ogg").read_bytes(), said("добрый день"))
+    link = speechkit.put('ru/"1".ogg', (SAMPLES / "message.ogg").read_bytes())
+    error = caller.finished(caller.submit(link, languageCode="ru-RU").json()["id"])["error"]
+    assert error["code"] == 9
+    assert 'no transcript for s3://recordings/ru/"1".ogg: the emulator recognises en-US only' in error["message"]
+    assert 's3://recordings/ru/"1".ogg.transcript.json' in error["message"]
+    assert r'{"key": "ru/\"1\".ogg", "transcript": {…}} to /emulator/transcripts' in error["message"]
+    link = speechkit.put('ru/"1".ogg', (SAMPLES / "message.ogg").read_bytes(), said("добрый день"))
     operation = caller.finished(caller.submit(link, languageCode="ru-RU").json()["id"])
     assert operation["response"]["chunks"][0]["alternatives"][0]["text"] == "Добрый день"
 

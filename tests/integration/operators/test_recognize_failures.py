@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_speechkit.archive import pace
+from airflow_speechkit.cli import main
 from airflow_speechkit.errors import RecognitionFailedError, SpeechKitError, SubmissionsFailedError
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.retry import RetryPolicy
@@ -49,9 +52,29 @@ def test_one_that_would_only_fail_again_is_not_sent_again(desk: Desk) -> None:
     audio = desk.put("bad.ogg", error={"code": 3, "message": "Unsupported audio"})
     error = failure(recognize(desk, audio))
     assert isinstance(error, AirflowFailException)
-    assert "mend the recording" in str(error)
-    failure(recognize(desk, audio))
+    again = failure(recognize(desk, audio))
     assert desk.billed() == 1
+    # The wait and the next submit name the same command, which can be run as it stands.
+    [command], [same] = (re.findall("`(.*?)`", str(one)) for one in (error, again))
+    assert command == same
+    program, *arguments = shlex.split(command)
+    assert program == "airflow-speechkit"
+    assert main(arguments) == 0
+    desk.put("bad.ogg", text="two words")
+    assert Runs(recognize(desk, audio)).finish()
+    assert desk.billed() == 2
+
+
+def test_what_failed_for_want_of_a_transcript_is_submitted_again_once_there_is_one(desk: Desk) -> None:
+    desk.emulator.put(f"{desk.prefix}/ru.ogg", OGG)
+    audio = f"s3://{desk.bucket}/{desk.prefix}/ru.ogg"
+    error = failure(recognize(desk, audio, language="ru-RU"))
+    assert f"no transcript for {audio}" in str(error)
+    assert "format that was declared" not in str(error)
+    assert "Clear it to send again" in str(error)
+    desk.put("ru.ogg", text="два слова")
+    assert Runs(recognize(desk, audio, language="ru-RU")).finish()
+    assert desk.billed() == 2
 
 
 @pytest.mark.usefixtures("_brief_pauses")
