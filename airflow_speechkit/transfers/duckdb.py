@@ -1,4 +1,4 @@
-"""DuckDB: one file that one process at a time may write to, and that reads Parquet by itself."""
+"""DuckDB: one file that one process at a time may write to, and that reads Arrow batches by itself."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from airflow_speechkit.transfers.views import VIEWS, View
 from airflow_speechkit.transfers.warehouse import WarehouseWithViews
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     import pyarrow as pa
 
     from airflow_speechkit.results.schema import TableSchema
-    from airflow_speechkit.transfers.files import LocalFile
 
 log = logging.getLogger(__name__)
 
@@ -169,21 +168,17 @@ class DuckDBWarehouse(WarehouseWithViews):
         # Not after a failure: in an aborted transaction this fails too, and hides what happened.
         self._connection.unregister("speechkit_replaced")
 
-    def insert(self, table: TableSchema, file: LocalFile, columns: list[str]) -> int:
-        """Add a file's rows to a table: DuckDB reads Parquet itself, other formats come as Arrow batches."""
-        names = self.names.columns(columns)
-        into = f"INSERT INTO {self.names.of(table.name)} ({names}) SELECT {names} FROM "  # noqa: S608
-        # DuckDB would take these characters in a path for a pattern.
-        if file.file_format == "parquet" and not set("*?[]{}") & set(file.path):
-            rows = self._connection.execute(into + "read_parquet(?, hive_partitioning = false)", [file.path])
-        else:
-            import pyarrow as pa
+    def insert(self, table: TableSchema, rows: Iterator[pa.RecordBatch], columns: list[str]) -> int:
+        """Add rows to a table: DuckDB takes them as they come."""
+        import pyarrow as pa
 
-            schema = pa.schema([pa.field(name, table.arrow.field(name).type) for name in columns])
-            reader = pa.RecordBatchReader.from_batches(schema, file.batches(table.arrow, columns))
-            self._connection.register("speechkit_rows", reader)
-            rows = self._connection.execute(into + "speechkit_rows")
-        return int(rows.fetchone()[0])
+        schema = pa.schema([pa.field(name, table.arrow.field(name).type) for name in columns])
+        self._connection.register("speechkit_rows", pa.RecordBatchReader.from_batches(schema, rows))
+        names = self.names.columns(columns)
+        inserted = self._connection.execute(
+            f"INSERT INTO {self.names.of(table.name)} ({names}) SELECT {names} FROM speechkit_rows"  # noqa: S608
+        )
+        return int(inserted.fetchone()[0])
 
     def views(self) -> Mapping[str, str | None]:
         """Return the comments of all tables and views that bear one of our views' names."""

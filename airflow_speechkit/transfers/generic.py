@@ -9,12 +9,11 @@ from airflow_speechkit.transfers.ddl import Dialect, Names
 from airflow_speechkit.transfers.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     import pyarrow as pa
 
     from airflow_speechkit.results.schema import TableSchema
-    from airflow_speechkit.transfers.files import LocalFile
 
 #: SQLite's and SQL Server's limits on a statement's parameters are the lowest.
 _IDS_IN_A_DELETE = 500
@@ -81,18 +80,18 @@ class GenericWarehouse(Warehouse):
                     some,
                 )
 
-    def insert(self, table: TableSchema, file: LocalFile, columns: list[str]) -> int:
-        """Insert a file's rows in batches."""
+    def insert(self, table: TableSchema, rows: Iterator[pa.RecordBatch], columns: list[str]) -> int:
+        """Insert rows in batches."""
         marks = ", ".join([self._placeholder] * len(columns))
         statement = f"INSERT INTO {self.names.of(table.name)} ({self.names.columns(columns)}) VALUES ({marks})"  # noqa: S608
-        rows = 0
-        for batch in file.batches(table.arrow, columns):
+        inserted = 0
+        for batch in rows:
             for start in range(0, batch.num_rows, _ROWS_IN_AN_INSERT):
                 some = batch.slice(start, _ROWS_IN_AN_INSERT)
                 values = [_plain(some.column(name)) for name in columns]
                 self._cursor.executemany(statement, list(zip(*values, strict=True)))
-                rows += some.num_rows
-        return rows
+                inserted += some.num_rows
+        return inserted
 
 
 def _plain(column: pa.Array) -> list[Any]:

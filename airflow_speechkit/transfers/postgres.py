@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from airflow_speechkit.results.schema import TableSchema
-    from airflow_speechkit.transfers.files import LocalFile
 
 _COPY_BYTES = 1 << 20
 _REPLACED = "speechkit_replaced"
@@ -100,12 +99,12 @@ class PostgresWarehouse(WarehouseWithViews):
             )
         self.execute(f"DROP TABLE {_REPLACED}")
 
-    def insert(self, table: TableSchema, file: LocalFile, columns: list[str]) -> int:
-        """Stream a file's rows into a table."""
+    def insert(self, table: TableSchema, rows: Iterator[pa.RecordBatch], columns: list[str]) -> int:
+        """Stream rows into a table."""
         return self._copy(
             f"COPY {self.names.of(table.name)} ({self.names.columns(columns)}) "
             "FROM STDIN WITH (FORMAT csv, ENCODING 'UTF8')",
-            file.batches(table.arrow, columns),
+            rows,
         )
 
     def _copy(self, statement: str, batches: Iterable[pa.RecordBatch]) -> int:

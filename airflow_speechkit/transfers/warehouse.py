@@ -6,12 +6,12 @@ import logging
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from airflow_speechkit.errors import SettingsError, StorageError
+from airflow_speechkit.errors import SettingsError, SpeechKitError, StorageError
 from airflow_speechkit.transfers.ddl import Dialect, Names, Shaping
-from airflow_speechkit.transfers.files import LocalFile, fetched
+from airflow_speechkit.transfers.files import batches
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     import pyarrow as pa
 
@@ -73,10 +73,11 @@ class Warehouse(ABC):
         """
 
     @abstractmethod
-    def insert(self, table: TableSchema, file: LocalFile, columns: list[str]) -> int:
-        """Add a file's rows to a table and return how many.
+    def insert(self, table: TableSchema, rows: Iterator[pa.RecordBatch], columns: list[str]) -> int:
+        """Add rows to a table and return how many.
 
-        :param columns: which of the file's columns to take
+        :param rows: batches of just these columns
+        :param columns: which of the table's columns they have, in that order
         """
 
 
@@ -174,7 +175,7 @@ def _insert_all(
                 f"There is no table {warehouse.names.of(table.name)} in the database",
                 todo="Let the operator make it with `create=True`, or make it yourself",
             )
-        rows = sum(_insert(warehouse, table, url, manifest.file_format, there[table.name]) for url in files.paths)
+        rows = _insert(warehouse, table, manifest, there[table.name])
         if rows != files.rows:
             raise StorageError(
                 f"The files of the manifest {manifest.name!r} hold {rows} rows for `{table.name}`, "
@@ -191,22 +192,33 @@ def _operation_ids(warehouse: Warehouse, recognitions: TableSchema, manifest: Ma
     import pyarrow.compute as pc
 
     warehouse.do(f"reading `recognitions` of the manifest {manifest.name!r}", rows_are_in_play=True)
-    chunks: list[pa.Array] = []
-    for url in manifest.tables["recognitions"].paths:
-        with fetched(url, manifest.file_format) as file:
-            chunks += [batch.column(0) for batch in file.batches(recognitions.arrow, ["operation_id"])]
-    return pc.unique(pa.chunked_array(chunks, pa.string()))
+    paths = manifest.tables["recognitions"].paths
+    ids = [batch.column(0) for batch in batches(paths, manifest.file_format, recognitions.arrow, ["operation_id"])]
+    return pc.unique(pa.chunked_array(ids, pa.string()))
 
 
-def _insert(warehouse: Warehouse, table: TableSchema, url: str, file_format: str, there: Collection[str]) -> int:
-    warehouse.do(f"inserting {url} into `{table.name}`", rows_are_in_play=True)
-    with fetched(url, file_format) as file:
-        in_file = file.columns(table.arrow)
-        columns = [name for name in in_file if name in there]
-        if len(columns) < len(in_file):
-            left_out = ", ".join(name for name in in_file if name not in there)
-            log.warning("The table `%s` has no column for %s: left out, as `create` is off", table.name, left_out)
-        return warehouse.insert(table, file, columns)
+def _insert(warehouse: Warehouse, table: TableSchema, manifest: Manifest, there: Collection[str]) -> int:
+    warehouse.do(f"inserting into `{table.name}`", rows_are_in_play=True)
+    columns = [name for name in table.arrow.names if name in there]
+    if len(columns) < len(table.arrow.names):
+        left_out = ", ".join(name for name in table.arrow.names if name not in there)
+        log.warning("The table `%s` has no column for %s: left out, as `create` is off", table.name, left_out)
+    failures: list[SpeechKitError] = []
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches(manifest.tables[table.name].paths, manifest.file_format, table.arrow, columns)
+        except SpeechKitError as error:
+            failures.append(error)
+            raise
+
+    try:
+        return warehouse.insert(table, rows(), columns)
+    except Exception:
+        # Drivers that read the rows themselves make an error of their own of it.
+        if failures:
+            raise failures[0] from None
+        raise
 
 
 def show_views(warehouse: WarehouseWithViews, views: Collection[View]) -> None:
