@@ -1,4 +1,4 @@
-"""What Airflow keeps of an operator's fields (the serialized DAG, rendered templates), without credentials."""
+"""Operators' fields as they are written and as templates render them: addresses without credentials, typed numbers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_speechkit.keywords import Checks
 
 
 def cleaned(value: Any) -> Any:
@@ -27,15 +29,24 @@ def cleaned(value: Any) -> Any:
     return value
 
 
-class CleanAddresses:
-    """An operator whose addresses hold no credentials.
+def is_rendered_later(value: Any) -> bool:
+    """Tell whether a template, or what an upstream task returns, will take a value's place."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    return callable(value) or hasattr(value, "resolve")
+
+
+class CheckedFields:
+    """An operator whose addresses hold no credentials, and whose numbers and switches are such.
 
     Literal values are cleaned where they are written: its ``__init__`` sets each of `address_fields` to what `cleaned`
-    gives, and so do ``partial`` and ``expand``. Templates and upstreams' values are cleaned when they are rendered.
-    ``execute_complete`` always finds them rendered.
+    gives, and each of `typed_fields` to what `typed` gives; ``partial`` and ``expand`` clean addresses. Templates and
+    upstreams' values are cleaned and checked when they are rendered. ``execute_complete`` always finds them rendered.
     """
 
     address_fields: ClassVar[tuple[str, ...]]
+    #: Templated keywords of another type than text, each with what makes one of a value (see `keywords`).
+    typed_fields: ClassVar[Checks] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Have ``execute_complete`` called on the task whose fields are rendered."""
@@ -56,6 +67,15 @@ class CleanAddresses:
         if parent is self:
             for name in self.address_fields:
                 setattr(self, name, cleaned(getattr(self, name)))
+            for name, check in self.typed_fields.items():
+                setattr(self, name, check(getattr(self, name), name))
+
+    def typed(self, name: str, value: Any) -> Any:
+        """Return what one of `typed_fields` is by a literal value; a template as it is.
+
+        :raises SettingsError: the value is of another type
+        """
+        return value if is_rendered_later(value) else self.typed_fields[name](value, name)
 
 
 def _by_rendered_task(execute_complete: Callable[..., Any]) -> Callable[..., Any]:

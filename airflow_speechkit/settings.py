@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from datetime import timedelta
 from enum import Enum, StrEnum
 from typing import Any, TypeVar
 
@@ -360,17 +359,6 @@ def member_of(kind: type[_E], value: object, name: str) -> _E:
     except ValueError:
         choice = ", ".join(str(member.value) for member in kind)
         raise SettingsError(f"`{name}` is one of {choice}, not {value!r}") from None
-
-
-def seconds(given: object, name: str) -> float:
-    """Take a keyword's value, a number or a timedelta, for a time in seconds, of a year at most.
-
-    :raises SettingsError: it is none, or isn't more than 0
-    """
-    value = given.total_seconds() if isinstance(given, timedelta) else given
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 366 * 86_400:
-        raise SettingsError(f"`{name}` is {given!r}; it has to be a timedelta, or a number of seconds, more than 0")
-    return float(value)
 
 
 def _several(name: str, values: object) -> tuple[Any, ...]:

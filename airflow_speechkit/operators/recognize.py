@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_speechkit.errors import ArchiveError, SettingsError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_each, when_reachable
+from airflow_speechkit.keywords import optional, seconds
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
-from airflow_speechkit.settings import seconds
 from airflow_speechkit.triggers.targets import BACKSTOP, DEFAULT_TIMEOUT, delete_archived, poll_target
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_speechkit.keywords import Checks
     from airflow_speechkit.operators.visit import SubmitVisit
     from airflow_speechkit.polling.target import PollTarget
     from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
@@ -38,26 +39,33 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
     `SpeechKitSubmitOperator`, and these:
 
     :param timeout: seconds, or a timedelta, until the task gives up, and submits no more; the operations go on, and a
-        retry waits for them
+        retry waits for them (templated)
     :param poke_interval: seconds between checks of an operation; by default the checks come when the recording's
-        length predicts its end
+        length predicts its end (templated)
     :param cancel_on_kill: cancel the operations when the task is ended by a user. Recognitions that were accepted may
         be charged all the same
     :param delete_after_archiving: API v3: have the service delete each result once it is archived
     """
 
+    template_fields = (*SpeechKitSubmitOperator.template_fields, "timeout", "poke_interval")
+    typed_fields: ClassVar[Checks] = {
+        **SpeechKitSubmitOperator.typed_fields,
+        "timeout": seconds,
+        "poke_interval": optional(seconds),
+    }
+
     def __init__(
         self,
         *,
-        timeout: timedelta | float = DEFAULT_TIMEOUT,
-        poke_interval: timedelta | float | None = None,
+        timeout: timedelta | float | str = DEFAULT_TIMEOUT,
+        poke_interval: timedelta | float | str | None = None,
         cancel_on_kill: bool = False,
         delete_after_archiving: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.timeout = seconds(timeout, "timeout")
-        self.poke_interval = None if poke_interval is None else seconds(poke_interval, "poke_interval")
+        self.timeout = self.typed("timeout", timeout)
+        self.poke_interval = self.typed("poke_interval", poke_interval)
         if self.archive is False:
             raise SettingsError(
                 "This operator needs an archive, and `archive` is False: its answers would be nowhere",

@@ -6,8 +6,7 @@ import logging
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
@@ -16,8 +15,9 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_speechkit.errors import RecordingNotFoundError, SettingsError
+from airflow_speechkit.keywords import count, optional, switch
 from airflow_speechkit.operators.mapping import check_length
-from airflow_speechkit.rendering import CleanAddresses, cleaned
+from airflow_speechkit.rendering import CheckedFields, cleaned
 from airflow_speechkit.settings import RecognitionSettings, member_of
 
 if TYPE_CHECKING:
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.batch import SubmitPolicy
     from airflow_speechkit.archive.submitting import Submitter
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
+    from airflow_speechkit.keywords import Checks
     from airflow_speechkit.operators.intake import Finding, Intake
     from airflow_speechkit.operators.visit import SubmitVisit
 
 log = logging.getLogger(__name__)
 
 
-class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
+class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
     """Submit recordings for recognition, and return their operation ids through XCom.
 
     A recording that was submitted before with the same settings isn't paid for again: a retry, a cleared task,
@@ -59,8 +60,8 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
     :param raw_results: numbers spelled out
     :param audio_encoding: ``LINEAR16_PCM``, ``OGG_OPUS``, ``MP3``, with v3 ``WAV``; read from the recording's first
         bytes where not given, and checked against them where given
-    :param sample_rate_hertz: of LINEAR16_PCM: 8000, 16000 or 48000
-    :param audio_channel_count: of LINEAR16_PCM only
+    :param sample_rate_hertz: of LINEAR16_PCM: 8000, 16000 or 48000 (templated)
+    :param audio_channel_count: of LINEAR16_PCM only (templated)
     :param api_version: ``v2`` or ``v3``; the connection's by default
     :param languages: v3: language codes that `language_restriction` is about, in place of `language` (templated)
     :param language_restriction: v3: ``WHITELIST`` (the default with `languages`) or ``BLACKLIST``
@@ -85,6 +86,7 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         retry then (templated)
     :param upload_to: ``s3://bucket/prefix/``: where local files go first (templated)
     :param reuse: whether what was submitted before will do; ``False`` pays again, once for each task instance
+        (templated)
     :param allow_unversioned: take recordings that the bucket gives no ETag
     :param on_lost_submission: what to do about a request that may have been taken and whose operation id never
         came back: ``fail``, or ``resubmit`` (which may pay twice)
@@ -92,16 +94,25 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         submitted, ``skip`` it, or ``record`` it (an id that stands for it brings its error into `recognitions`).
         A lost submission, and what a retry may mend, fail the task in any case
     :param max_billed_seconds: send nothing if all that has to be sent would be billed more; of a deferred model each
-        costs a quarter
+        costs a quarter (templated)
     :param probe: ``auto`` reads a recording's head and tail, and all of it where these don't prove its length and a
         limit depends on that (`max_billed_seconds`, or the service's 4 hours); ``full`` reads all of every recording
         whose head doesn't prove its length
-    :param submits_per_hour: the folder's quota; the connection's by default, then 500
+    :param submits_per_hour: the folder's quota; the connection's by default, then 500 (templated)
     :param only_new: hand on only what has no archived answer yet, or was never handed to another run of this task
+        (templated)
     :param deferrable: free the worker while the quota is used up: a list that takes hours is sent in visits of at
         least 50 recordings. Needs an archive. Default: ``[operators] default_deferrable``
     """
 
+    typed_fields: ClassVar[Checks] = {
+        "sample_rate_hertz": optional(count),
+        "audio_channel_count": optional(count),
+        "reuse": switch,
+        "max_billed_seconds": optional(count),
+        "submits_per_hour": optional(count),
+        "only_new": switch,
+    }
     template_fields: Sequence[str] = (
         "audio",
         "bucket",
@@ -116,6 +127,7 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         "aws_conn_id",
         "archive",
         "upload_to",
+        *typed_fields,
     )
     address_fields = ("audio", "bucket", "archive", "upload_to")
     template_fields_renderers = {"labels": "json", "summarization": "json"}  # noqa: RUF012 - as Airflow declares it
@@ -135,8 +147,8 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         literature_text: bool = False,
         raw_results: bool = False,
         audio_encoding: str | None = None,
-        sample_rate_hertz: int | None = None,
-        audio_channel_count: int | None = None,
+        sample_rate_hertz: int | str | None = None,
+        audio_channel_count: int | str | None = None,
         api_version: str | None = None,
         languages: Sequence[str] = (),
         language_restriction: str | None = None,
@@ -155,14 +167,14 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         aws_conn_id: str | None = None,
         archive: str | bool | None = None,
         upload_to: str | None = None,
-        reuse: bool = True,
+        reuse: bool | str = True,
         allow_unversioned: bool = False,
         on_lost_submission: str = "fail",
         on_failure: str = "fail",
-        max_billed_seconds: int | None = None,
+        max_billed_seconds: int | str | None = None,
         probe: str = "auto",
-        submits_per_hour: int | None = None,
-        only_new: bool = False,
+        submits_per_hour: int | str | None = None,
+        only_new: bool | str = False,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
@@ -178,8 +190,8 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         self.literature_text = literature_text
         self.raw_results = raw_results
         self.audio_encoding = audio_encoding
-        self.sample_rate_hertz = sample_rate_hertz
-        self.audio_channel_count = audio_channel_count
+        self.sample_rate_hertz = self.typed("sample_rate_hertz", sample_rate_hertz)
+        self.audio_channel_count = self.typed("audio_channel_count", audio_channel_count)
         self.api_version = api_version
         self.languages = languages
         self.language_restriction = language_restriction
@@ -198,14 +210,14 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
         self.aws_conn_id = aws_conn_id
         self.archive = cleaned(archive)
         self.upload_to = cleaned(upload_to)
-        self.reuse = reuse
+        self.reuse = self.typed("reuse", reuse)
         self.allow_unversioned = allow_unversioned
         self.on_lost_submission = on_lost_submission
         self.on_failure = on_failure
-        self.max_billed_seconds = max_billed_seconds
+        self.max_billed_seconds = self.typed("max_billed_seconds", max_billed_seconds)
         self.probe = probe
-        self.submits_per_hour = submits_per_hour
-        self.only_new = only_new
+        self.submits_per_hour = self.typed("submits_per_hour", submits_per_hour)
+        self.only_new = self.typed("only_new", only_new)
         # Who hasn't asked for it in so many words gets it where it can be had.
         by_default = archive is not False and conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = by_default if deferrable is None else deferrable
@@ -361,17 +373,11 @@ class SpeechKitSubmitOperator(CleanAddresses, BaseOperator):
             on_lost_submission=member_of(OnLostSubmission, self.on_lost_submission, "on_lost_submission"),
             allow_unversioned=self.allow_unversioned,
             max_billed_seconds=self.max_billed_seconds,
-            submits_per_hour=int(self.submits_per_hour or hook.submits_per_hour),
+            submits_per_hour=self.submits_per_hour or hook.submits_per_hour,
             without_archive=self.archive is False,
         )
 
     def _check_keywords(self) -> None:
-        for name in ("submits_per_hour", "max_billed_seconds"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise SettingsError(f"`{name}` is {value!r}; it has to be a whole number, 1 at least")
         if self.archive is not False:
             return
         if self.deferrable:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
 from airflow_speechkit.errors import AnswerUnreadableError, NotFinishedError, ResultExpiredError, SettingsError
+from airflow_speechkit.keywords import count
 from airflow_speechkit.operation_ids import operation_ids
-from airflow_speechkit.rendering import CleanAddresses, cleaned
+from airflow_speechkit.rendering import CheckedFields, cleaned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
+    from airflow_speechkit.keywords import Checks
     from airflow_speechkit.results.many import Loaded
     from airflow_speechkit.results.write import Manifest
 
 MIB = 1024 * 1024
 
 
-class SpeechKitTransformOperator(CleanAddresses, BaseOperator):
+class SpeechKitTransformOperator(CheckedFields, BaseOperator):
     """Turn answers into the tables `recognitions`, `utterances`, `words` and `analyses`, as files.
 
     Returns where the files are and how many rows they have, never a row. The files are named after the
@@ -56,8 +58,8 @@ class SpeechKitTransformOperator(CleanAddresses, BaseOperator):
         ``aws_default`` (templated)
     :param memory_mib: how many MiB answers and rows may take, whatever their number; where large answers follow
         small ones, `side_by_side` times the largest on top of that. An answer that is larger than a quarter of it
-        (of saved ones an eighth), inflated, is unread; any of up to 16 MiB is read
-    :param side_by_side: answers that are fetched at the same time
+        (of saved ones an eighth), inflated, is unread; any of up to 16 MiB is read (templated)
+    :param side_by_side: answers that are fetched at the same time (templated)
     :param on_unread: what an answer that is broken or gone for good does: ``report`` it (in the log and in what is
         handed on, the others are written), or ``fail`` the task, with nothing written and nothing replaced. So it
         ends in any case where none can be read
@@ -73,8 +75,11 @@ class SpeechKitTransformOperator(CleanAddresses, BaseOperator):
         "speechkit_conn_id",
         "archive",
         "aws_conn_id",
+        "memory_mib",
+        "side_by_side",
     )
     address_fields = ("target", "files", "archive")
+    typed_fields: ClassVar[Checks] = {"memory_mib": count, "side_by_side": count}
     ui_color = "#dfe9f7"
 
     def __init__(
@@ -90,8 +95,8 @@ class SpeechKitTransformOperator(CleanAddresses, BaseOperator):
         speechkit_conn_id: str = "speechkit_default",
         archive: str | bool | None = None,
         aws_conn_id: str | None = None,
-        memory_mib: int = 256,
-        side_by_side: int = 8,
+        memory_mib: int | str = 256,
+        side_by_side: int | str = 8,
         on_unread: str = "report",
         **kwargs: Any,
     ) -> None:
@@ -106,8 +111,8 @@ class SpeechKitTransformOperator(CleanAddresses, BaseOperator):
         self.speechkit_conn_id = speechkit_conn_id
         self.archive = cleaned(archive)
         self.aws_conn_id = aws_conn_id
-        self.memory_mib = memory_mib
-        self.side_by_side = side_by_side
+        self.memory_mib = self.typed("memory_mib", memory_mib)
+        self.side_by_side = self.typed("side_by_side", side_by_side)
         self.on_unread = on_unread
         if on_unread not in ("report", "fail"):
             raise SettingsError(f"`on_unread` is {on_unread!r}; it can be 'report' or 'fail'")

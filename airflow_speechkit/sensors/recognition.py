@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
@@ -19,9 +19,10 @@ from airflow_speechkit.archive.batch import OnFailure
 from airflow_speechkit.archive.layout import REFUSED_PREFIX
 from airflow_speechkit.errors import SettingsError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_each, when_reachable
+from airflow_speechkit.keywords import optional, seconds
 from airflow_speechkit.operation_ids import operation_ids
-from airflow_speechkit.rendering import CleanAddresses, cleaned
-from airflow_speechkit.settings import member_of, seconds
+from airflow_speechkit.rendering import CheckedFields, cleaned
+from airflow_speechkit.settings import member_of
 from airflow_speechkit.triggers.failures import archived_failures, service_failures, without_failed
 from airflow_speechkit.triggers.progress import ended_so_far
 from airflow_speechkit.triggers.targets import BACKSTOP, DEFAULT_TIMEOUT, delete_archived, poll_target
@@ -33,13 +34,14 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
+    from airflow_speechkit.keywords import Checks
     from airflow_speechkit.polling.target import PollTarget
     from airflow_speechkit.submission import Submission
     from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
     from airflow_speechkit.triggers.worker import WorkerWait
 
 
-class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
+class SpeechKitRecognitionSensor(CheckedFields, BaseSensorOperator):
     """Wait until one operation, or each of many, has ended and its answer is archived.
 
     Returns the operation ids through XCom, never a result. All three ways of waiting (deferred, ``poke``,
@@ -57,7 +59,8 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
         ``[operators] default_deferrable``
     :param poke_interval: seconds between checks of an operation; by default the checks come when the
         recording's length predicts its end. Errors and used-up quotas make for longer pauses
-    :param timeout: seconds, or a timedelta, until the wait is given up; the operation itself goes on
+        (templated)
+    :param timeout: seconds, or a timedelta, until the wait is given up; the operation itself goes on (templated)
     :param on_failure: what a failed operation of a list does: ``fail`` the task after all have ended, ``skip``
         it (leave it out of what is handed on), or ``record`` it (hand it on: it becomes a row with its error).
         Of an id that the service doesn't know and of which no end is on record there can be no row: ``record``
@@ -68,8 +71,12 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
         that was archived before
     """
 
-    template_fields: Sequence[str] = ("operation_id", "speechkit_conn_id", "archive")
+    template_fields: Sequence[str] = ("operation_id", "speechkit_conn_id", "archive", "poke_interval", "timeout")
     address_fields = ("archive",)
+    typed_fields: ClassVar[Checks] = {
+        "poke_interval": optional(seconds),
+        "timeout": seconds,
+    }
     ui_color = "#fff3d6"
 
     def __init__(
@@ -79,15 +86,16 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
         speechkit_conn_id: str = "speechkit_default",
         archive: str | bool | None = None,
         deferrable: bool | None = None,
-        poke_interval: timedelta | float | None = None,
-        timeout: timedelta | float = DEFAULT_TIMEOUT,
+        poke_interval: timedelta | float | str | None = None,
+        timeout: timedelta | float | str = DEFAULT_TIMEOUT,
         on_failure: str = "fail",
         cancel_on_kill: bool = False,
         delete_after_archiving: bool = False,
         **kwargs: Any,
     ) -> None:
-        self._interval_s = None if poke_interval is None else seconds(poke_interval, "poke_interval")
-        super().__init__(poke_interval=self._interval_s or 60, timeout=seconds(timeout, "timeout"), **kwargs)
+        super().__init__(**kwargs)
+        self.poke_interval = self.typed("poke_interval", poke_interval)
+        self.timeout = self.typed("timeout", timeout)
         self.operation_id = operation_id
         self.speechkit_conn_id = speechkit_conn_id
         self.archive = cleaned(archive)
@@ -255,7 +263,7 @@ class SpeechKitRecognitionSensor(CleanAddresses, BaseSensorOperator):
             self._progress = ended_so_far(len(ended), failed=failed, archived_before=self._ended_before)
             ids = [one for one in ids if outcomes[one] is None]
             submissions = read_each(self._opened.submission, ids)
-        return [poll_target(one, submissions.get(one), interval_s=self._interval_s) for one in ids]
+        return [poll_target(one, submissions.get(one), interval_s=self.poke_interval) for one in ids]
 
     def _log_start(self, targets: Sequence[PollTarget], where: str) -> None:
         of = len(operation_ids(self.operation_id))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -14,19 +14,22 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError, SpeechKitError
-from airflow_speechkit.rendering import CleanAddresses, cleaned
+from airflow_speechkit.keywords import seconds
+from airflow_speechkit.rendering import CheckedFields, cleaned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_speechkit.keywords import Checks
     from airflow_speechkit.results.write import Manifest
     from airflow_speechkit.transfers.ddl import Dialect
     from airflow_speechkit.transfers.warehouse import Warehouse
 
 
-class SpeechKitToSqlOperator(CleanAddresses, BaseOperator):
+class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
     """Load the tables of a transform into a database, in place of what it has of the same operations.
 
     All of it happens in one transaction: a run that fails leaves nothing behind, one that is repeated doubles
@@ -40,13 +43,14 @@ class SpeechKitToSqlOperator(CleanAddresses, BaseOperator):
     :param table_prefix: put before the names of tables and views (templated)
     :param create: make tables and columns that are missing, and the schema; nothing is ever dropped
     :param views: make the views of ``docs/views.md`` (DuckDB and PostgreSQL, with `create` only)
-    :param lock_timeout_s: how long to wait, in seconds, while another process has the DuckDB file open, or
-        another transaction a lock in PostgreSQL
+    :param lock_timeout_s: how long to wait (seconds, or a timedelta) while another process has the DuckDB file open, or
+        another transaction a lock in PostgreSQL (templated)
     :param hook_params: keywords for the connection's hook
     """
 
-    template_fields: Sequence[str] = ("tables", "conn_id", "schema", "table_prefix")
+    template_fields: Sequence[str] = ("tables", "conn_id", "schema", "table_prefix", "lock_timeout_s")
     address_fields = ("tables",)
+    typed_fields: ClassVar[Checks] = {"lock_timeout_s": seconds}
     ui_color = "#cfe8d8"
 
     def __init__(
@@ -58,7 +62,7 @@ class SpeechKitToSqlOperator(CleanAddresses, BaseOperator):
         table_prefix: str = "",
         create: bool = True,
         views: bool = True,
-        lock_timeout_s: float = 300.0,
+        lock_timeout_s: timedelta | float | str = 300.0,
         hook_params: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -71,7 +75,7 @@ class SpeechKitToSqlOperator(CleanAddresses, BaseOperator):
         self.table_prefix = table_prefix
         self.create = create
         self.views = views
-        self.lock_timeout_s = lock_timeout_s
+        self.lock_timeout_s = self.typed("lock_timeout_s", lock_timeout_s)
         self.hook_params = hook_params
 
     def execute(self, context: Context) -> dict[str, int]:
