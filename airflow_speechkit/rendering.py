@@ -62,13 +62,16 @@ class CheckedFields:
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
     ) -> None:
+        later = [name for name in self.typed_fields if parent is self and is_rendered_later(getattr(self, name))]
         # Airflow calls this for mapped tasks too, and then shows and keeps what the fields hold.
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)  # type: ignore[misc]
         if parent is self:
             for name in self.address_fields:
                 setattr(self, name, cleaned(getattr(self, name)))
-            for name, check in self.typed_fields.items():
-                setattr(self, name, check(getattr(self, name), name))
+        for name in later:
+            # Where templates become objects, nothing is None. That never means "no limit".
+            found = getattr(self, name)
+            setattr(self, name, self.typed_fields[name]("None" if found is None else found, name))
 
     def typed(self, name: str, value: Any) -> Any:
         """Return what one of `typed_fields` is by a literal value; a template as it is.

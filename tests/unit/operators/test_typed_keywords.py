@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import DAG
 
 from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
@@ -32,9 +33,11 @@ def made(operator: Any, **kwargs: Any) -> Any:
     return operator(task_id="task", **NEEDED[operator], **kwargs)
 
 
-def rendered(operator: Any, name: str, value: Any) -> Any:
+def rendered(operator: Any, name: str, value: Any, *, native: bool = False) -> Any:
     """Render one keyword of an operator, the others as they are."""
-    task = made(operator, **{name: "{{ value }}"})
+    task = made(
+        operator, dag=DAG("calls", schedule=None, render_template_as_native_obj=native), **{name: "{{ value }}"}
+    )
     assert getattr(task, name) == "{{ value }}"
     task.render_template_fields({"value": value})
     return getattr(task, name)
@@ -44,6 +47,7 @@ def rendered(operator: Any, name: str, value: Any) -> Any:
 def test_a_template_of_a_number_becomes_that_number(operator: Any, name: str) -> None:
     for value in (8000, "8000", " 8000 ", 8000.0):
         assert rendered(operator, name, value) == 8000
+    assert rendered(operator, name, 8000, native=True) == 8000
     assert isinstance(rendered(operator, name, 8000), type(getattr(made(operator, **{name: 8000}), name)))
 
 
@@ -59,8 +63,9 @@ def test_what_is_no_number_is_refused_with_the_keyword_and_the_value(operator: A
 
 @pytest.mark.parametrize(("operator", "name"), NUMBERS)
 def test_a_template_that_found_nothing_is_named_as_the_cause(operator: Any, name: str) -> None:
-    with pytest.raises(SettingsError, match="A template found nothing"):
-        rendered(operator, name, None)
+    for native in (False, True):
+        with pytest.raises(SettingsError, match="A template found nothing"):
+            rendered(operator, name, None, native=native)
 
 
 @pytest.mark.parametrize(("operator", "name"), SWITCHES)
