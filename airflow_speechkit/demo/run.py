@@ -78,7 +78,7 @@ def _show(display: Display, output: Path, samples: list[Sample], billed: list[di
     with contextlib.closing(duckdb.connect(str(output / DATABASE), read_only=True)) as connection:
         words = connection.execute(
             "SELECT r.audio_uri, w.channel, w.start_ms, w.end_ms, w.word FROM words w JOIN recognitions r "
-            "USING (operation_id) ORDER BY r.audio_uri, w.start_ms, w.channel, w.word_index"
+            "USING (recognition_id) ORDER BY r.audio_uri, w.start_ms, w.channel, w.word_index"
         ).fetchall()
         counts = {
             table: connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]  # noqa: S608 - our own names

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ORDER = """\
-The files hold the operations in the order in which they were given. Within an operation rows come by start, then
+The files hold the recognitions in the order in which they were given. Within a recognition rows come by start, then
 channel, then place in the answer; what has no start keeps its place behind the one before it. An utterance starts
 with the first word of its first alternative that has any, and its alternatives stay together. `words` is ordered by
 the words' own starts, so overlapping channels interleave there.
@@ -40,8 +40,7 @@ def _lines() -> Iterator[str]:
         yield f"## `{table.name}`"
         yield ""
         yield f"One row for each: {table.row}."
-        if table.key:
-            yield f"Its key is {', '.join(f'`{name}`' for name in table.key)}."
+        yield f"Its key is {', '.join(f'`{name}`' for name in table.key)}."
         yield ""
         yield "| column | type | may be empty | what it says |"
         yield "|---|---|---|---|"

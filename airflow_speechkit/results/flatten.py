@@ -47,13 +47,13 @@ _WORDINGS = {ApiVersion.V2: V2_WORDING, ApiVersion.V3: V3_WORDING}
 class Reading:
     """An answer that was read, but not put in order yet: `tables` does that for many at once.
 
-    :param operation_id: the operation
+    :param recognition_id: the recognition
     :param facts: its row of `recognitions`
     :param speech: what was heard
     :param analyses: its rows of `analyses`
     """
 
-    operation_id: str
+    recognition_id: str
     facts: dict[str, Any]
     speech: Speech
     analyses: list[dict[str, Any]]
@@ -126,9 +126,13 @@ def read_many(
 
 def tables(readings: Sequence[Reading]) -> Tables:
     """Put what was read in order, the operations one after the other as given."""
-    ids = [reading.operation_id for reading in readings]
+    ids = [(reading.recognition_id, reading.facts["operation_id"]) for reading in readings]
     utterances, words = in_order(ids, [reading.speech for reading in readings])
-    analyses = [{"operation_id": reading.operation_id, **row} for reading in readings for row in reading.analyses]
+    analyses = [
+        {"recognition_id": recognition_id, "operation_id": operation_id, "analysis_index": index, **row}
+        for (recognition_id, operation_id), reading in zip(ids, readings, strict=True)
+        for index, row in enumerate(reading.analyses)
+    ]
     return Tables(
         recognitions=pa.Table.from_pylist([reading.facts for reading in readings], schema=RECOGNITIONS.arrow),
         utterances=utterances,
@@ -148,6 +152,8 @@ def failed_row(submission: Submission, status: Status, code: int | None = None, 
     facts = _facts(submission.operation_id, submission.settings.api_version, submission)
     said = None if message is None else writable(message)
     facts.update(status=status.value, error_code=parse_code(code), error_message=said)
+    if status is Status.REFUSED:
+        facts["operation_id"] = None
     return tables([Reading(submission.operation_id, facts, Speech(Cut.nothing(b"")), [])])
 
 
@@ -220,6 +226,7 @@ def _facts(
     settings = submission.settings if submission else None
     heard = speech.columns() if speech else None
     return {
+        "recognition_id": operation_id,
         "operation_id": operation_id,
         "audio_uri": writable(submission.audio_uri) if submission else None,
         "labels": as_json(dict(sorted(submission.labels.items())) if submission else {}),
@@ -236,6 +243,9 @@ def _facts(
         "status": Status.FINISHED.value,
         "error_code": None,
         "error_message": None,
+        "settings": as_json(settings.to_json()) if settings else None,
+        "dag_id": submission.dag_id if submission else None,
+        "run_id": submission.run_id if submission else None,
     }
 
 

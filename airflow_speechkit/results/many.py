@@ -253,7 +253,7 @@ def _ids(asked_for: str, loaded: Loaded) -> list[str]:
     if isinstance(loaded, Unread):
         return [_stem(asked_for)]
     if isinstance(loaded, Tables):
-        ids: list[str] = loaded.recognitions["operation_id"].to_pylist()
+        ids: list[str] = loaded.recognitions["recognition_id"].to_pylist()
         return ids
     return [loaded[0].operation_id]
 
@@ -314,7 +314,7 @@ def _read_batch(batch: list[tuple[str, Loaded]]) -> _Batch:
                 pieces.append(tables([reading]))
             except UNREADABLE as error:
                 reason = f"No rows can be made of it ({type(error).__name__})"
-                unread.append(Unread(asked_for_by.pop(reading.operation_id), reason))
+                unread.append(Unread(asked_for_by.pop(reading.recognition_id), reason))
     for asked_for, one in batch:
         if isinstance(one, Unread):
             unread.append(one)
@@ -351,7 +351,7 @@ def _without(rows: Tables, operation_ids: list[str]) -> Tables:
     theirs = pa.array(operation_ids, pa.string())
     return Tables(
         **{
-            schema.name: table.filter(pc.invert(pc.is_in(table["operation_id"], theirs)))
+            schema.name: table.filter(pc.invert(pc.is_in(table["recognition_id"], theirs)))
             for schema, table in rows.items()
         }
     )

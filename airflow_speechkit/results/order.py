@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
 
 
-def in_order(operation_ids: Sequence[str], speeches: Sequence[Speech]) -> tuple[pa.Table, pa.Table]:
-    """Return the tables `utterances` and `words` of some operations, one operation after the other.
+def in_order(ids: Sequence[tuple[str, str | None]], speeches: Sequence[Speech]) -> tuple[pa.Table, pa.Table]:
+    """Return the tables `utterances` and `words` of some recognitions, one after the other.
 
-    :param operation_ids: the operations
+    :param ids: of each its recognition id, and the operation's, if there is one
     :param speeches: what was heard in each of them
     """
     columns = [speech.columns() for speech in speeches]
@@ -61,16 +61,19 @@ def in_order(operation_ids: Sequence[str], speeches: Sequence[Speech]) -> tuple[
     number[order] = np.arange(len(order))
     number -= np.searchsorted(operation, operation)
 
-    ids = pa.array(operation_ids, pa.string())
+    recognition_ids, operation_ids = (pa.array([one[place] for one in ids], pa.string()) for place in (0, 1))
     names = text_array([name for name, _ in distinct])
     indexes = pa.array([None if index < 0 else index for _, index in distinct], pa.int32())
     operation, channel, number = operation[utterance_of], channel[utterance_of], number[utterance_of]
 
     def known(rows: Integers) -> list[pa.Array]:
         """Return the columns that say which alternative a row belongs to."""
-        named = _small(channel)[rows]
+        named, owner = _small(channel)[rows], _small(operation)[rows]
+        recognition_id = take(recognition_ids, owner)
         return [
-            take(ids, _small(operation)[rows]),
+            recognition_id,
+            # Mostly the same: then the memory is, too.
+            recognition_id if operation_ids.equals(recognition_ids) else take(operation_ids, owner),
             take(names, named),
             take(indexes, named),
             pa.array(_small(number)[rows]),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Grows when a column changes its meaning or goes; a new column alone doesn't need it. In every file's metadata.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 #: The key of the version in a schema's metadata.
 VERSION_KEY = b"airflow_speechkit.schema_version"
@@ -32,7 +32,7 @@ class Status(StrEnum):
         return {
             Status.FINISHED: "There is a result. With `utterances = 0` the service heard no speech: a result too.",
             Status.FAILED: "The service took the recording, and the operation ended in an error.",
-            Status.REFUSED: "The recording could not be submitted; the `operation_id` is ours, `refused-…`.",
+            Status.REFUSED: "The recording could not be submitted: no operation, and `refused-…` as `recognition_id`.",
             Status.LOST: "It may have been paid for, but there is no result to be had any more.",
         }[self]
 
@@ -68,12 +68,14 @@ class Column:
     :param type: its Arrow type
     :param about: what it says
     :param nullable: whether a row may lack it
+    :param in_files: whether the files have it; otherwise the database sets it
     """
 
     name: str
     type: pa.DataType
     about: str
     nullable: bool = False
+    in_files: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,13 @@ class TableSchema:
 
     @property
     def arrow(self) -> pa.Schema:
-        """The Arrow schema, with the schema version in its metadata."""
+        """The files' Arrow schema, with the schema version in its metadata."""
         return pa.schema(
-            [pa.field(column.name, column.type, nullable=column.nullable) for column in self.columns],
+            [
+                pa.field(column.name, column.type, nullable=column.nullable)
+                for column in self.columns
+                if column.in_files
+            ],
             metadata={VERSION_KEY: str(SCHEMA_VERSION)},
         )
 
@@ -105,7 +111,12 @@ _COUNT = pa.int32()
 _MILLISECONDS = pa.int64()
 _MOMENT = pa.timestamp("us", tz="UTC")
 
-_OPERATION = Column("operation_id", _TEXT, "The service's id of the recognition; joins all the tables.")
+_RECOGNITION = Column(
+    "recognition_id",
+    _TEXT,
+    "The recognition; joins all the tables. The service's operation id, or `refused-…` where nothing was submitted.",
+)
+_OPERATION = Column("operation_id", _TEXT, "The service's id of the operation; empty where there is none.", True)
 _CHANNEL = Column(
     "channel", _TEXT, "The channel as the service names it: v2 counts from `1`, v3 from `0`. Left out there: the first."
 )
@@ -115,13 +126,16 @@ _CHANNEL_INDEX = Column(
     "The channel counted from 0 in both APIs; empty where the service's name for it is no such number.",
     nullable=True,
 )
-_UTTERANCE = Column("utterance", _COUNT, "Number of the utterance within the operation, from 0, in the tables' order.")
+_UTTERANCE = Column(
+    "utterance", _COUNT, "Number of the utterance within the recognition, from 0, in the tables' order."
+)
 _ALTERNATIVE = Column("alternative", _COUNT, "Number of the hypothesis, from 0; the service gives one.")
 
 RECOGNITIONS = TableSchema(
     "recognitions",
     "one recording submitted",
     (
+        _RECOGNITION,
         _OPERATION,
         Column(
             "audio_uri", _TEXT, "The recording, `s3://bucket/key`; empty for an answer without its submission.", True
@@ -140,14 +154,49 @@ RECOGNITIONS = TableSchema(
         Column("status", _TEXT, "How it ended, see below."),
         Column("error_code", _COUNT, "The gRPC code of the error.", True),
         Column("error_message", _TEXT, "The error's text.", True),
+        Column(
+            "settings",
+            _TEXT,
+            "The settings that were asked for, a JSON object as text; empty for an answer without its submission.",
+            True,
+        ),
+        Column("dag_id", _TEXT, "The DAG that submitted it; empty if that was done outside of Airflow.", True),
+        Column("run_id", _TEXT, "The DAG run that submitted it.", True),
+        Column(
+            "submitted_uri",
+            _TEXT,
+            "The object that the service read, where that is not `audio_uri`. Always empty in this version.",
+            True,
+        ),
+        Column(
+            "paired_uri",
+            _TEXT,
+            "The second recording, where two were joined to one. Always empty in this version.",
+            True,
+        ),
+        Column(
+            "parts",
+            _TEXT,
+            "The operations of a recording that was sent in parts, with their offsets, a JSON array as text. "
+            "Always empty in this version.",
+            True,
+        ),
+        Column("filter_reason", _TEXT, "Why the recording was left out. Always empty in this version.", True),
+        Column(
+            "loaded_at",
+            _MOMENT,
+            "When the row was loaded, UTC. Set by the database; the files don't have it.",
+            in_files=False,
+        ),
     ),
-    ("operation_id",),
+    ("recognition_id",),
 )
 
 UTTERANCES = TableSchema(
     "utterances",
     "one alternative of a chunk (v2), of a final with its refinement (v3)",
     (
+        _RECOGNITION,
         _OPERATION,
         _CHANNEL,
         _CHANNEL_INDEX,
@@ -161,13 +210,14 @@ UTTERANCES = TableSchema(
         Column("language", _TEXT, "v3: the likeliest language, where the service tells any.", True),
         Column("speaker", _TEXT, "v3: the speaker, where speaker labelling was asked for.", True),
     ),
-    ("operation_id", "utterance", "alternative"),
+    ("recognition_id", "utterance", "alternative"),
 )
 
 WORDS = TableSchema(
     "words",
     "one word",
     (
+        _RECOGNITION,
         _OPERATION,
         _CHANNEL,
         _CHANNEL_INDEX,
@@ -178,14 +228,16 @@ WORDS = TableSchema(
         Column("start_ms", _MILLISECONDS, "Its start; the service speaks of an error of 1 to 2 s.", True),
         Column("end_ms", _MILLISECONDS, "Its end.", True),
     ),
-    ("operation_id", "utterance", "alternative", "word_index"),
+    ("recognition_id", "utterance", "alternative", "word_index"),
 )
 
 ANALYSES = TableSchema(
     "analyses",
     "one result of an analysis (v3)",
     (
+        _RECOGNITION,
         _OPERATION,
+        Column("analysis_index", _COUNT, "Number of the row within the recognition, from 0, as in the answer."),
         Column(
             "channel", _TEXT, "The channel as the service names it; empty for what is about the whole recording.", True
         ),
@@ -194,7 +246,7 @@ ANALYSES = TableSchema(
         Column("end_ms", _MILLISECONDS, "End of what it is about, where the service tells.", True),
         Column("payload", _TEXT, "The service's own message, a JSON object as text."),
     ),
-    (),
+    ("recognition_id", "analysis_index"),
 )
 
 TABLES = (RECOGNITIONS, UTTERANCES, WORDS, ANALYSES)
@@ -202,7 +254,7 @@ TABLES = (RECOGNITIONS, UTTERANCES, WORDS, ANALYSES)
 
 @dataclass(frozen=True)
 class Tables:
-    """The rows of one operation or of many, each table with exactly its schema."""
+    """The rows of one recognition or of many, each table with exactly its schema."""
 
     recognitions: pa.Table
     utterances: pa.Table

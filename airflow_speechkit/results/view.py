@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     import pandas as pd
@@ -21,8 +21,8 @@ class _Row:
     @classmethod
     def _rows(cls, table: pa.Table) -> Iterator[Self]:
         columns = {field.name: table[field.name].to_pylist() for field in fields(cls)}
-        if "labels" in columns:
-            columns["labels"] = [json.loads(labels) for labels in columns["labels"]]
+        for name in columns.keys() & {"labels", "settings", "parts"}:
+            columns[name] = [None if text is None else json.loads(text) for text in columns[name]]
         for row in zip(*columns.values(), strict=True):
             yield cls(*row)
 
@@ -31,7 +31,8 @@ class _Row:
 class Word(_Row):
     """A row of ``words``."""
 
-    operation_id: str
+    recognition_id: str
+    operation_id: str | None
     channel: str
     channel_index: int | None
     utterance: int
@@ -46,7 +47,8 @@ class Word(_Row):
 class Utterance(_Row):
     """A row of ``utterances``; `words` is how many there are."""
 
-    operation_id: str
+    recognition_id: str
+    operation_id: str | None
     channel: str
     channel_index: int | None
     utterance: int
@@ -64,7 +66,8 @@ class Utterance(_Row):
 class Recognition(_Row):
     """A row of ``recognitions``."""
 
-    operation_id: str
+    recognition_id: str
+    operation_id: str | None
     audio_uri: str | None
     labels: Mapping[str, Any]
     api_version: str
@@ -80,6 +83,13 @@ class Recognition(_Row):
     status: str
     error_code: int | None
     error_message: str | None
+    settings: Mapping[str, Any] | None
+    dag_id: str | None
+    run_id: str | None
+    submitted_uri: str | None
+    paired_uri: str | None
+    parts: Sequence[Mapping[str, Any]] | None
+    filter_reason: str | None
 
 
 def recognitions(tables: Tables) -> list[Recognition]:

@@ -314,7 +314,7 @@ def _divided(
     if parts == 1:
         yield rows
         return
-    operations = pc.index_in(rows["operation_id"], recognitions["operation_id"].combine_chunks()).to_numpy()
+    operations = pc.index_in(rows["recognition_id"], recognitions["recognition_id"].combine_chunks()).to_numpy()
     of_row = of_operation[operations]
     order = np.argsort(of_row, kind="stable")
     ends = np.cumsum(np.bincount(of_row, minlength=parts)).tolist()

@@ -12,12 +12,12 @@ from airflow_speechkit.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    import pyarrow as pa
-
-    from airflow_speechkit.results.schema import TableSchema
+    from airflow_speechkit.results.schema import Column, TableSchema
 
 #: Columns whose text is JSON, and which a database that knows JSON keeps as such.
-JSON_COLUMNS = frozenset({("recognitions", "labels"), ("analyses", "payload")})
+JSON_COLUMNS = frozenset(
+    {("recognitions", "labels"), ("recognitions", "settings"), ("recognitions", "parts"), ("analyses", "payload")}
+)
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PREFIX = re.compile(r"[A-Za-z0-9_]{0,30}")
@@ -31,7 +31,7 @@ class Dialect(StrEnum):
     GENERIC = "generic"
 
 
-#: What holds a column of an Arrow type, and one whose text is JSON.
+#: What holds a column of an Arrow type, one whose text is JSON, and the key's text.
 _TYPES: dict[Dialect, dict[str, str]] = {
     Dialect.DUCKDB: {
         "int64": "BIGINT",
@@ -39,6 +39,7 @@ _TYPES: dict[Dialect, dict[str, str]] = {
         "string": "VARCHAR",
         "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
         "json": "JSON",
+        "key": "VARCHAR",
     },
     Dialect.POSTGRESQL: {
         "int64": "BIGINT",
@@ -46,6 +47,7 @@ _TYPES: dict[Dialect, dict[str, str]] = {
         "string": "TEXT",
         "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
         "json": "JSONB",
+        "key": "TEXT",
     },
     Dialect.GENERIC: {
         "int64": "BIGINT",
@@ -53,18 +55,22 @@ _TYPES: dict[Dialect, dict[str, str]] = {
         "string": "TEXT",
         "timestamp[us, tz=UTC]": "TIMESTAMP",
         "json": "TEXT",
+        # MySQL takes no TEXT as a key.
+        "key": "VARCHAR(255)",
     },
 }
 
+#: What sets `loaded_at`. It must not be earlier than that of a load that committed before, and loads wait for each
+#: other: in PostgreSQL after their transaction has begun, which is what `now()` tells; in DuckDB before that.
+#: Elsewhere the load gives the value.
+_NOW = {Dialect.DUCKDB: "now()", Dialect.POSTGRESQL: "statement_timestamp()"}
 
-def sql_type(dialect: Dialect, table: str, field: pa.Field) -> str:
-    """Return the type of a column in a database.
 
-    :param dialect: the database's
-    :param table: the table's name, without any prefix
-    :param field: the column
-    """
-    return _TYPES[dialect]["json" if (table, field.name) in JSON_COLUMNS else str(field.type)]
+def sql_type(dialect: Dialect, table: TableSchema, column: Column) -> str:
+    """Return the type of a table's column in a database."""
+    if column.name in table.key and str(column.type) == "string":
+        return _TYPES[dialect]["key"]
+    return _TYPES[dialect]["json" if (table.name, column.name) in JSON_COLUMNS else str(column.type)]
 
 
 @dataclass(frozen=True)
@@ -118,28 +124,41 @@ class Names:
         return ", ".join(self.quoted(name) for name in names)
 
 
+def column_definition(names: Names, table: TableSchema, column: Column) -> str:
+    """Return a column's name, type and default."""
+    default = "" if column.in_files or names.dialect not in _NOW else f" DEFAULT {_NOW[names.dialect]}"
+    return f"{names.quoted(column.name)} {sql_type(names.dialect, table, column)}{default}"
+
+
 def create_table(names: Names, table: TableSchema) -> str:
-    """Return the statement that makes a table."""
-    columns = [f"{names.quoted(field.name)} {sql_type(names.dialect, table.name, field)}" for field in table.arrow]
-    if names.dialect is Dialect.POSTGRESQL and _has_one_row_each(table):
-        columns.append(f"PRIMARY KEY ({names.quoted('operation_id')})")
-    return f"CREATE TABLE {names.of(table.name)} ({', '.join(columns)})"
+    """Return the statement that makes a table.
 
-
-def create_indexes(names: Names, table: TableSchema) -> list[str]:
-    """Return the statements that make what finds an operation's rows in a table quickly.
-
-    DuckDB gets neither key nor index: it skips row groups by their statistics, and checks a key against rows
-    that the same transaction has just deleted.
+    PostgreSQL gets the key later, see `add_keys`. DuckDB gets none: with it a load that replaces a million words takes
+    fifty times as long.
     """
-    if names.dialect is not Dialect.POSTGRESQL or _has_one_row_each(table):
+    parts = [
+        column_definition(names, table, column) + ("" if column.nullable else " NOT NULL") for column in table.columns
+    ]
+    if names.dialect is Dialect.GENERIC:
+        parts.append(f"PRIMARY KEY ({names.columns(table.key)})")
+    return f"CREATE TABLE {names.of(table.name)} ({', '.join(parts)})"
+
+
+def add_keys(names: Names, table: TableSchema) -> list[str]:
+    """Return the statements that make a table's keys, once it has its rows."""
+    if names.dialect is not Dialect.POSTGRESQL:
         return []
-    index = names.quoted(f"{names.bare(table.name)}_operation_id")
-    return [f"CREATE INDEX {index} ON {names.of(table.name)} ({names.quoted('operation_id')})"]
+    return [f"ALTER TABLE {names.of(table.name)} ADD PRIMARY KEY ({names.columns(table.key)})"]
 
 
-def _has_one_row_each(table: TableSchema) -> bool:
-    return table.key == ("operation_id",)
+def add_comments(names: Names, table: TableSchema) -> list[str]:
+    """Return the statements that say in the database what the table and its columns are."""
+    if names.dialect is Dialect.GENERIC:
+        return []
+    said = {f"TABLE {names.of(table.name)}": f"One row for each: {table.row}."} | {
+        f"COLUMN {names.of(table.name)}.{names.quoted(column.name)}": column.about for column in table.columns
+    }
+    return [f"COMMENT ON {what} IS " + "'" + text.replace("'", "''") + "'" for what, text in said.items()]
 
 
 def add_columns(names: Names, table: TableSchema, there: Collection[str]) -> list[str]:
@@ -148,19 +167,18 @@ def add_columns(names: Names, table: TableSchema, there: Collection[str]) -> lis
     :param there: the columns that it has
     """
     return [
-        f"ALTER TABLE {names.of(table.name)} ADD {names.quoted(field.name)} "
-        f"{sql_type(names.dialect, table.name, field)}"
-        for field in table.arrow
-        if field.name not in there
+        f"ALTER TABLE {names.of(table.name)} ADD {column_definition(names, table, column)}"
+        for column in table.columns
+        if column.name not in there
     ]
 
 
 @dataclass(frozen=True)
 class Shaping:
-    """The statements after which every table, column and index is there; none if they are already.
+    """The statements after which every table, column and key is there; none if they are already.
 
     :param before: to run before the rows are written
-    :param after: to run after that: an index over rows that are there is made in a third of the time
+    :param after: to run after that: a key over rows that are there is made in a third of the time
     """
 
     before: tuple[str, ...]
@@ -178,6 +196,6 @@ class Shaping:
             if table.name in there:
                 before += add_columns(names, table, there[table.name])
             else:
-                before.append(create_table(names, table))
-                after += create_indexes(names, table)
+                before += [create_table(names, table), *add_comments(names, table)]
+                after += add_keys(names, table)
         return cls(tuple(before), tuple(after))

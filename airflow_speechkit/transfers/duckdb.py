@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Between processes the file's own lock keeps loads apart; within one process DuckDB shares the database, and
-#: two transactions that insert the same operation would not notice each other.
+#: two transactions that insert the same recognition would not notice each other.
 _one_load_in_this_process = threading.Lock()
 
 _LOCKED_RETRY = RetryPolicy(first_s=0.1, longest_s=5.0)
@@ -155,15 +155,15 @@ class DuckDBWarehouse(WarehouseWithViews):
         ).fetchall()
         return {by_name[name]: frozenset(columns) for name, columns in rows}
 
-    def forget(self, tables: Collection[str], operation_ids: pa.Array) -> None:
-        """Delete the operations' rows."""
+    def forget(self, tables: Collection[str], recognition_ids: pa.Array) -> None:
+        """Delete the recognitions' rows."""
         import pyarrow as pa
 
-        self._connection.register("speechkit_replaced", pa.table({"operation_id": operation_ids}))
+        self._connection.register("speechkit_replaced", pa.table({"recognition_id": recognition_ids}))
         for table in tables:
             self._connection.execute(
                 f"DELETE FROM {self.names.of(table)} "  # noqa: S608 - names are quoted
-                "WHERE operation_id IN (SELECT operation_id FROM speechkit_replaced)"
+                "WHERE recognition_id IN (SELECT recognition_id FROM speechkit_replaced)"
             )
         # Not after a failure: in an aborted transaction this fails too, and hides what happened.
         self._connection.unregister("speechkit_replaced")

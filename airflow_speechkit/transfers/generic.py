@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_speechkit.transfers.ddl import Dialect, Names
@@ -35,6 +35,7 @@ class GenericWarehouse(Warehouse):
         self._connection = connection
         self._cursor = connection.cursor()
         self._placeholder = placeholder
+        self._there: dict[str, frozenset[str]] = {}
 
     def begin(self) -> None:
         """Start a transaction: a driver of the DB-API does so with the first statement."""
@@ -56,7 +57,7 @@ class GenericWarehouse(Warehouse):
 
     def columns(self, tables: Collection[TableSchema]) -> dict[str, frozenset[str]]:
         """Return the columns of those tables that exist, which a query for no row tells in every database."""
-        there: dict[str, frozenset[str]] = {}
+        self._there = there = {}
         for table in tables:
             try:
                 self._cursor.execute(f"SELECT * FROM {self.names.of(table.name)} WHERE 1 = 0")  # noqa: S608
@@ -68,28 +69,31 @@ class GenericWarehouse(Warehouse):
             self._cursor.fetchall()
         return there
 
-    def forget(self, tables: Collection[str], operation_ids: pa.Array) -> None:
-        """Delete the operations' rows."""
-        ids = operation_ids.to_pylist()
+    def forget(self, tables: Collection[str], recognition_ids: pa.Array) -> None:
+        """Delete the recognitions' rows."""
+        ids = recognition_ids.to_pylist()
         for start in range(0, len(ids), _IDS_IN_A_DELETE):
             some = ids[start : start + _IDS_IN_A_DELETE]
             marks = ", ".join([self._placeholder] * len(some))
             for table in tables:
                 self._cursor.execute(
-                    f"DELETE FROM {self.names.of(table)} WHERE operation_id IN ({marks})",  # noqa: S608
+                    f"DELETE FROM {self.names.of(table)} WHERE recognition_id IN ({marks})",  # noqa: S608
                     some,
                 )
 
     def insert(self, table: TableSchema, rows: Iterator[pa.RecordBatch], columns: list[str]) -> int:
         """Insert rows in batches."""
-        marks = ", ".join([self._placeholder] * len(columns))
-        statement = f"INSERT INTO {self.names.of(table.name)} ({self.names.columns(columns)}) VALUES ({marks})"  # noqa: S608
+        given = [one.name for one in table.columns if not one.in_files and one.name in self._there[table.name]]
+        into = f"{self.names.of(table.name)} ({self.names.columns([*columns, *given])})"
+        marks = ", ".join([self._placeholder] * (len(columns) + len(given)))
+        statement = f"INSERT INTO {into} VALUES ({marks})"  # noqa: S608
+        now = [_moment(datetime.now(UTC))] * len(given)
         inserted = 0
         for batch in rows:
             for start in range(0, batch.num_rows, _ROWS_IN_AN_INSERT):
                 some = batch.slice(start, _ROWS_IN_AN_INSERT)
                 values = [_plain(some.column(name)) for name in columns]
-                self._cursor.executemany(statement, list(zip(*values, strict=True)))
+                self._cursor.executemany(statement, [(*row, *now) for row in zip(*values, strict=True)])
                 inserted += some.num_rows
         return inserted
 
@@ -100,7 +104,11 @@ def _plain(column: pa.Array) -> list[Any]:
 
     values: list[Any] = column.to_pylist()
     if types.is_timestamp(column.type):
-        return [value and value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f") for value in values]
+        return [value and _moment(value) for value in values]
     if types.is_boolean(column.type):
         return [None if value is None else int(value) for value in values]
     return values
+
+
+def _moment(value: datetime) -> str:
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")

@@ -84,18 +84,18 @@ class PostgresWarehouse(WarehouseWithViews):
         )
         return {by_name[name]: frozenset(columns) for name, columns in rows}
 
-    def forget(self, tables: Collection[str], operation_ids: pa.Array) -> None:
-        """Delete the operations' rows, which a temporary table of their ids finds."""
+    def forget(self, tables: Collection[str], recognition_ids: pa.Array) -> None:
+        """Delete the recognitions' rows, which a temporary table of their ids finds."""
         import pyarrow as pa
 
-        self.execute(f"CREATE TEMPORARY TABLE {_REPLACED} (operation_id TEXT NOT NULL) ON COMMIT DROP")
-        batch = pa.record_batch({"operation_id": operation_ids})
+        self.execute(f"CREATE TEMPORARY TABLE {_REPLACED} (recognition_id TEXT NOT NULL) ON COMMIT DROP")
+        batch = pa.record_batch({"recognition_id": recognition_ids})
         self._copy(f"COPY {_REPLACED} FROM STDIN WITH (FORMAT csv, ENCODING 'UTF8')", [batch])
         self.execute(f"ANALYZE {_REPLACED}")
         for table in tables:
             self.execute(
                 f"DELETE FROM {self.names.of(table)} t USING {_REPLACED} r "  # noqa: S608 - names are quoted
-                "WHERE t.operation_id = r.operation_id"
+                "WHERE t.recognition_id = r.recognition_id"
             )
         self.execute(f"DROP TABLE {_REPLACED}")
 

@@ -1,4 +1,4 @@
-"""A load, the same for every database: shape the tables, then replace the rows of each operation, all in one go."""
+"""A load, the same for every database: shape the tables, then replace the rows of each recognition, all in one go."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ class Warehouse(ABC):
         """Return the columns of those tables that exist, by the tables' names without their prefix."""
 
     @abstractmethod
-    def forget(self, tables: Collection[str], operation_ids: pa.Array) -> None:
-        """Delete the operations' rows.
+    def forget(self, tables: Collection[str], recognition_ids: pa.Array) -> None:
+        """Delete the recognitions' rows.
 
         :param tables: the tables' names without their prefix
-        :param operation_ids: distinct ids
+        :param recognition_ids: distinct ids
         """
 
     @abstractmethod
@@ -94,9 +94,9 @@ class WarehouseWithViews(Warehouse):
 
 
 def load(warehouse: Warehouse, manifests: Iterable[Manifest], *, create: bool) -> dict[str, int]:
-    """Replace the rows of all the manifests' operations in one transaction.
+    """Replace the rows of all the manifests' recognitions in one transaction.
 
-    A later manifest's operation takes the place of an earlier one's, so none is doubled.
+    A later manifest's recognition takes the place of an earlier one's, so none is doubled.
 
     :param warehouse: where to
     :param manifests: what
@@ -120,7 +120,7 @@ def load(warehouse: Warehouse, manifests: Iterable[Manifest], *, create: bool) -
         written = dict.fromkeys((table.name for table in TABLES), 0)
         loaded: set[str] = set()
         for manifest in manifests:
-            _forget(warehouse, _operation_ids(warehouse, RECOGNITIONS, manifest), loaded, there, before)
+            _forget(warehouse, _recognition_ids(warehouse, RECOGNITIONS, manifest), loaded, there, before)
             for name, rows in _insert_all(warehouse, TABLES, manifest, there).items():
                 written[name] += rows
         _run(warehouse, shaping.after)
@@ -141,7 +141,7 @@ def _run(warehouse: Warehouse, statements: Iterable[str]) -> None:
 def _forget(
     warehouse: Warehouse, ids: pa.Array, loaded: set[str], there: Collection[str], before: Collection[str]
 ) -> None:
-    """Delete the operations' rows, in tables made by this load only where it has loaded them already.
+    """Delete the recognitions' rows, in tables made by this load only where it has loaded them already.
 
     :param loaded: what this load has loaded so far; the ids are added
     :param there: the tables
@@ -187,13 +187,18 @@ def _insert_all(
     return written
 
 
-def _operation_ids(warehouse: Warehouse, recognitions: TableSchema, manifest: Manifest) -> pa.Array:
+def _recognition_ids(warehouse: Warehouse, recognitions: TableSchema, manifest: Manifest) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     warehouse.do(f"reading `recognitions` of the manifest {manifest.name!r}", rows_are_in_play=True)
     paths = manifest.tables["recognitions"].paths
-    ids = [batch.column(0) for batch in batches(paths, manifest.file_format, recognitions.arrow, ["operation_id"])]
+    ids = [batch.column(0) for batch in batches(paths, manifest.file_format, recognitions.arrow, ["recognition_id"])]
+    if any(some.null_count for some in ids):
+        raise SettingsError(
+            f"The files of the manifest {manifest.name!r} have no `recognition_id`: an earlier version wrote them",
+            todo="Run the transform again: it reads the archive and costs nothing",
+        )
     return pc.unique(pa.chunked_array(ids, pa.string()))
 
 

@@ -116,8 +116,8 @@ def outcome(read: Callable[[], Tables]) -> Tables | str:
 
 
 def plain_rows(tables: Tables) -> tuple[list[tuple], list[tuple]]:
-    words = tables.words.drop_columns(["operation_id"])
-    utterances = tables.utterances.drop_columns(["operation_id", "speaker"])
+    words = tables.words.drop_columns(["recognition_id", "operation_id"])
+    utterances = tables.utterances.drop_columns(["recognition_id", "operation_id", "speaker"])
     return [tuple(row.values()) for row in words.to_pylist()], [tuple(row.values()) for row in utterances.to_pylist()]
 
 

@@ -133,7 +133,7 @@ def test_one_mapped_task_for_each_call_brings_its_labels_along_and_a_backfill_re
         states = [backfill.tasks["rows", index] for index in range(len(shards))]
         # Of those whose id begins with e04 none has ended.
         assert states == ["skipped" if one == "e04r" else "success" for one in shards]
-        found = dict(world.rows("SELECT operation_id, status FROM recognitions"))
+        found = dict(world.rows("SELECT recognition_id, status FROM recognitions"))
         assert found == {ids[0]: "finished", ids[1]: "finished", **{k: v for k, v in others.items() if v}}
         files = duckdb.sql(f"SELECT count(*) FROM '{world.place}/tables-again/recognitions/*/*.parquet'").fetchall()
         assert files == [(len(found),)]

@@ -19,7 +19,15 @@ from airflow_speechkit.errors import StorageError
 from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
 from airflow_speechkit.transfers.views import VIEWS
 from tests.fixtures.leaks import everything_told_by
-from tests.fixtures.manifests import calls_without_times, recognition, the_call, utterance, words_of, write_manifest
+from tests.fixtures.manifests import (
+    analysis,
+    calls_without_times,
+    recognition,
+    the_call,
+    utterance,
+    words_of,
+    write_manifest,
+)
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.views import FIGURES, FIGURES_WITHOUT_TIMES
 
@@ -65,7 +73,7 @@ def load(tables: Any, **keywords: Any) -> dict[str, int]:
 
 
 def the_call_with_an_analysis() -> dict[str, list[dict[str, Any]]]:
-    return the_call() | {"analyses": [{"operation_id": "op-new", "kind": "summarization", "payload": '{"a": "б"}'}]}
+    return the_call() | {"analyses": [analysis("op-new")]}
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
@@ -124,10 +132,10 @@ def test_a_schema_and_a_prefix_keep_the_tables_apart(driver, tmp_path, ask) -> N
     assert ask('SELECT count(*) FROM "Speech data".sk_words') == [(16,)]
     assert ask('SELECT count(*) FROM "Speech data".sk_dialogue') == [(5,)]
     assert ask("SELECT indexname FROM pg_indexes WHERE schemaname = 'Speech data' ORDER BY 1") == [
-        ("sk_analyses_operation_id",),
+        ("sk_analyses_pkey",),
         ("sk_recognitions_pkey",),
-        ("sk_utterances_operation_id",),
-        ("sk_words_operation_id",),
+        ("sk_utterances_pkey",),
+        ("sk_words_pkey",),
     ]
     assert ask("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
 
@@ -234,7 +242,7 @@ def test_no_row_is_told_when_a_load_fails(spoil, driver, tmp_path, ask, capfd, c
     said = [utterance("op-1", 0, 1, 0, 100, SECRET)]
     rows = {"recognitions": [recognition("op-1", None)], "utterances": said, "words": words_of(said)}
     if spoil == "JSON that is none":
-        rows["analyses"] = [{"operation_id": "op-1", "kind": "x", "payload": f'{{"a": {SECRET}}}'}]
+        rows["analyses"] = [analysis("op-1", f'{{"a": {SECRET}}}')]
     manifest = write_manifest(tmp_path, rows)
     with caplog.at_level("DEBUG"), pytest.raises(StorageError) as caught:
         load(manifest)

@@ -117,9 +117,9 @@ def test_rows_arrive_as_they_were_read_and_views_give_the_figures(
     for _ in range(2):
         assert load(manifest) == {schema.name: table.num_rows for schema, table in tables.items()}
     for schema, table in tables.items():
-        columns = [name for name in schema.arrow.names if name not in ("labels", "payload")]
-        order = ", ".join(schema.key or ("operation_id",))
-        expected = table.sort_by([(name, "ascending") for name in schema.key or ("operation_id",)]).select(columns)
+        columns = [name for name in schema.arrow.names if name not in ("labels", "settings", "payload")]
+        order = ", ".join(schema.key)
+        expected = table.sort_by([(name, "ascending") for name in schema.key]).select(columns)
         arrived = warehouse(f"SELECT {', '.join(columns)} FROM {schema.name} ORDER BY {order}")
         assert [dict(zip(columns, row, strict=True)) for row in arrived] == expected.to_pylist()
     for view, (query, figures) in FIGURES.items():

@@ -6,12 +6,14 @@ from airflow_speechkit.results.documentation import tables_markdown
 from airflow_speechkit.results.schema import TABLES
 
 DESIGN = {
-    "recognitions": "operation_id, audio_uri, labels, api_version, model, language, channels, duration_ms, utterances, "
-    "words, billed_seconds, created_at, finished_at, status, error_code, error_message",
-    "utterances": "operation_id, channel, channel_index, utterance, alternative, start_ms, end_ms, text, text_raw, "
-    "words, language, speaker",
-    "words": "operation_id, channel, channel_index, utterance, alternative, word_index, word, start_ms, end_ms",
-    "analyses": "operation_id, channel, kind, start_ms, end_ms, payload",
+    "recognitions": "recognition_id, operation_id, audio_uri, labels, api_version, model, language, channels, "
+    "duration_ms, utterances, words, billed_seconds, created_at, finished_at, status, error_code, error_message, "
+    "settings, dag_id, run_id, submitted_uri, paired_uri, parts, filter_reason, loaded_at",
+    "utterances": "recognition_id, operation_id, channel, channel_index, utterance, alternative, start_ms, end_ms, "
+    "text, text_raw, words, language, speaker",
+    "words": "recognition_id, operation_id, channel, channel_index, utterance, alternative, word_index, word, "
+    "start_ms, end_ms",
+    "analyses": "recognition_id, operation_id, analysis_index, channel, kind, start_ms, end_ms, payload",
 }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -8,7 +9,7 @@ from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.results.flatten import failed_row, flatten
 from airflow_speechkit.results.schema import TABLES, Status
-from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 from tests.unit.results.saying import answer, chunk, operation, submission, v2, word
 
 
@@ -145,9 +146,11 @@ def test_unicode_stays_as_it_is_and_half_a_surrogate_becomes_a_replacement(exact
 
 
 def test_what_was_submitted_and_what_came_back_meet_in_recognitions(exact):
-    tables = flatten(v2(chunk("1", word("да", "0s", "1s"))), submission(), exact=exact)
+    submitted = submission(dag_id="calls", run_id="manual__1")
+    tables = flatten(v2(chunk("1", word("да", "0s", "1s"))), submitted, exact=exact)
     assert tables.recognitions.to_pylist() == [
         {
+            "recognition_id": "e03one",
             "operation_id": "e03one",
             "audio_uri": "s3://calls/2026-11-22/1.ogg",
             "labels": '{"call_id":"17","агент":"Анна"}',
@@ -164,6 +167,13 @@ def test_what_was_submitted_and_what_came_back_meet_in_recognitions(exact):
             "status": "finished",
             "error_code": None,
             "error_message": None,
+            "settings": json.dumps(RecognitionSettings().to_json(), separators=(",", ":")),
+            "dag_id": "calls",
+            "run_id": "manual__1",
+            "submitted_uri": None,
+            "paired_uri": None,
+            "parts": None,
+            "filter_reason": None,
         }
     ]
 
@@ -186,9 +196,10 @@ def test_the_error_of_an_operation_is_a_row_without_secrets(exact):
 
 def test_a_recording_that_was_refused_is_a_row_too():
     tables = failed_row(submission("refused-abc"), Status.REFUSED, 3, "no header")
-    assert rows(tables.recognitions, "operation_id", "status", "error_code", "error_message", "labels") == [
-        ("refused-abc", "refused", 3, "no header", '{"call_id":"17","агент":"Анна"}')
+    assert rows(tables.recognitions, "recognition_id", "operation_id", "status", "error_code", "error_message") == [
+        ("refused-abc", None, "refused", 3, "no header")
     ]
+    assert tables.recognitions["labels"].to_pylist() == ['{"call_id":"17","агент":"Анна"}']
     assert tables.recognitions["created_at"].to_pylist() == [submission().submitted_at]
     assert [table.schema for _, table in tables.items()] == [schema.arrow for schema in TABLES]
 

@@ -116,11 +116,11 @@ def test_analyses_keep_the_services_own_message(exact):
         message("", 0, {"summarization": summed}),
     )
     table = flatten(said, exact=exact).analyses
-    assert rows(table, "operation_id", "channel", "kind", "start_ms", "end_ms") == [
-        ("f8done", "0", "classifier", 459, 1400),
-        ("f8done", "0", "speaker_analysis", 459, 2900),
-        ("f8done", None, "conversation_analysis", 0, 2900),
-        ("f8done", None, "summarization", None, None),
+    assert rows(table, "recognition_id", "analysis_index", "channel", "kind", "start_ms", "end_ms") == [
+        ("f8done", 0, "0", "classifier", 459, 1400),
+        ("f8done", 1, "0", "speaker_analysis", 459, 2900),
+        ("f8done", 2, None, "conversation_analysis", 0, 2900),
+        ("f8done", 3, None, "summarization", None, None),
     ]
     assert [json.loads(payload) for payload in table["payload"].to_pylist()] == [classified, spoken, talked, summed]
     assert "Поздоровались" in table["payload"][3].as_py()

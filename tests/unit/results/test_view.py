@@ -21,7 +21,7 @@ def test_rows_as_objects_are_the_rows():
 
 def test_the_objects_have_every_column():
     for row, schema in zip((view.Recognition, view.Utterance, view.Word), TABLES, strict=False):
-        assert list(row.__dataclass_fields__) == [column.name for column in schema.columns]
+        assert list(row.__dataclass_fields__) == schema.arrow.names
 
 
 def test_frames_keep_whole_numbers_whole():

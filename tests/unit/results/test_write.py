@@ -15,7 +15,7 @@ from airflow_speechkit.errors import SettingsError, StorageError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.flatten import failed_row, flatten
 from airflow_speechkit.results.many import write_many
-from airflow_speechkit.results.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, Status, Tables
+from airflow_speechkit.results.schema import ANALYSES, SCHEMA_VERSION, TABLES, VERSION_KEY, Status, Tables
 from airflow_speechkit.results.write import Manifest, write_tables
 from tests.fixtures.s3 import CREDENTIALS
 from tests.unit.results.saying import chunk, submission, v2, word
@@ -70,7 +70,7 @@ def test_parquet_comes_back_as_it_went_with_the_schemas_version_and_statistics(t
     file = pq.ParquetFile(pa.BufferReader(target.read("words/e03one.parquet")))
     assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [4, 4, 2]
     assert file.schema_arrow.metadata[VERSION_KEY] == str(SCHEMA_VERSION).encode()
-    column = file.metadata.row_group(1).column(7)
+    column = file.metadata.row_group(1).column(8)
     assert (column.path_in_schema, column.statistics.min, column.statistics.max) == ("start_ms", 4000, 7000)
     assert column.compression == "ZSTD"
 
@@ -141,7 +141,7 @@ def test_partitions_are_the_utc_dates_of_created_at_as_hive_has_them(target):
     assert manifest.operations == 4
     assert manifest.tables["words"].rows == 20
     assert pq.read_table(pa.BufferReader(target.read("recognitions/created_date=2026-11-22/batch.parquet")))[
-        "operation_id"
+        "recognition_id"
     ].to_pylist() == ["e03b", "refused-1"]
     assert set(
         pq.read_table(pa.BufferReader(target.read("words/created_date=2026-11-21/batch.parquet")))[
@@ -295,7 +295,7 @@ def test_no_rows_are_files_with_the_same_columns(target, file_format):
             assert read(target, manifest, schema.name).schema.equals(schema.arrow, check_metadata=False)
     if file_format == "csv":
         header = target.read("analyses/none.csv").decode().strip()
-        assert header == '"operation_id","channel","kind","start_ms","end_ms","payload"'
+        assert header == ",".join(f'"{name}"' for name in ANALYSES.arrow.names)
 
 
 def test_duckdb_the_dataset_reader_and_pandas_read_the_files_as_they_are(tmp_path):

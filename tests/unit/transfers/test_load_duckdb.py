@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
@@ -18,7 +19,7 @@ from airflow_speechkit.transfers.duckdb import DuckDBWarehouse
 from airflow_speechkit.transfers.manifest import read_manifests
 from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
 from airflow_speechkit.transfers.warehouse import load as load_into
-from tests.fixtures.manifests import recognition, the_call, utterance, words_of, write_manifest
+from tests.fixtures.manifests import analysis, recognition, the_call, utterance, words_of, write_manifest
 
 EVERYTHING = {"recognitions": 7, "utterances": 6, "words": 16, "analyses": 0}
 
@@ -26,7 +27,7 @@ EVERYTHING = {"recognitions": 7, "utterances": 6, "words": 16, "analyses": 0}
 @pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
 def test_every_format_is_loaded_with_its_types(file_format, tmp_path, database, load, ask) -> None:
     rows = the_call()
-    rows["analyses"] = [{"operation_id": "op-new", "kind": "summarization", "payload": '{"a": "б"}'}]
+    rows["analyses"] = [analysis("op-new")]
     assert load(write_manifest(tmp_path / "lake", rows, file_format=file_format)) == EVERYTHING | {"analyses": 1}
     types = dict(ask("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'recognitions'"))
     assert types["labels"] == "JSON"
@@ -81,8 +82,8 @@ def test_a_schema_and_a_prefix_keep_the_tables_apart(tmp_path, database, load, a
 @pytest.mark.parametrize("dialect", Dialect)
 def test_every_column_has_a_type_in_every_database(dialect) -> None:
     for table in TABLES:
-        for field in table.arrow:
-            assert sql_type(dialect, table.name, field)
+        for column in table.columns:
+            assert sql_type(dialect, table, column)
 
 
 @pytest.mark.parametrize("keywords", [{"table_prefix": "a b"}, {"schema": ""}, {"table_prefix": "x" * 31}])
@@ -129,6 +130,19 @@ def test_files_that_changed_since_the_transform_are_not_loaded(tmp_path, databas
     with pytest.raises(StorageError, match="16 rows for `words`, the manifest says 17"):
         load(manifest)
     assert ask("SELECT count(*) FROM words") == [(16,)]
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
+def test_files_of_an_earlier_version_are_refused(file_format, tmp_path, database, load) -> None:
+    manifest = write_manifest(tmp_path, {"recognitions": [recognition("op-1", None)]}, file_format=file_format)
+    path = Path(manifest["tables"]["recognitions"]["paths"][0])
+    if file_format == "parquet":
+        pq.write_table(pq.read_table(path).drop_columns("recognition_id"), path)
+    else:
+        path.write_text(path.read_text().replace("recognition_id", "of_another_name"))
+    with pytest.raises(SettingsError, match=r"earlier version.*Run the transform again") as caught:
+        load(manifest)
+    assert caught.value.retry_can_help is False
 
 
 def test_a_file_that_is_gone_is_named_and_nothing_is_lost(tmp_path, database, load, ask) -> None:

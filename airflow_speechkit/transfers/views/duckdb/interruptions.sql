@@ -14,11 +14,12 @@ SELECT
     a.channel AS interrupted_channel,
     a.channel_index AS interrupted_channel_index,
     r.labels ->> ('channel_' || a.channel_index) AS interrupted_role,
-    a.utterance AS interrupted_utterance
+    a.utterance AS interrupted_utterance,
+    r.recognition_id
 FROM "current_recognitions" AS r
-JOIN "utterances" AS b ON b.operation_id = r.operation_id AND b.alternative = 0
+JOIN "utterances" AS b ON b.recognition_id = r.recognition_id AND b.alternative = 0
 JOIN "utterances" AS a
-    ON a.operation_id = r.operation_id
+    ON a.recognition_id = r.recognition_id
     AND a.alternative = 0
     AND a.channel <> b.channel
     AND a.start_ms < b.start_ms

@@ -2,13 +2,13 @@
 CREATE OR REPLACE VIEW "words_per_minute" AS
 WITH said AS (
     SELECT
-        u.operation_id,
+        u.recognition_id,
         u.channel,
         CAST(sum(u.words) AS BIGINT) AS words,
         sum(u.words) FILTER (WHERE u.start_ms IS NOT NULL AND u.end_ms IS NOT NULL) AS words_with_times
     FROM "utterances" AS u
     WHERE u.alternative = 0
-    GROUP BY u.operation_id, u.channel
+    GROUP BY u.recognition_id, u.channel
 )
 SELECT
     t.audio_uri,
@@ -19,6 +19,7 @@ SELECT
     t.role,
     coalesce(s.words, 0) AS words,
     t.talk_ms,
-    CAST(s.words_with_times * 60000.0 / nullif(t.talk_ms, 0) AS DOUBLE PRECISION) AS words_per_minute
+    CAST(s.words_with_times * 60000.0 / nullif(t.talk_ms, 0) AS DOUBLE PRECISION) AS words_per_minute,
+    t.recognition_id
 FROM "talk_time" AS t
-LEFT JOIN said AS s ON s.operation_id = t.operation_id AND s.channel = t.channel
+LEFT JOIN said AS s ON s.recognition_id = t.recognition_id AND s.channel = t.channel

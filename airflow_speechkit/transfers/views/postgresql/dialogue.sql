@@ -14,8 +14,9 @@ SELECT
     u.end_ms,
     u.start_ms - max(u.end_ms) OVER (turns ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS gap_ms,
     u.text,
-    u.utterance
+    u.utterance,
+    u.recognition_id
 FROM "utterances" AS u
-JOIN "current_recognitions" AS r ON r.operation_id = u.operation_id
+JOIN "current_recognitions" AS r ON r.recognition_id = u.recognition_id
 WHERE u.alternative = 0
-WINDOW turns AS (PARTITION BY u.operation_id ORDER BY u.utterance)
+WINDOW turns AS (PARTITION BY u.recognition_id ORDER BY u.utterance)

@@ -4,13 +4,13 @@
 CREATE OR REPLACE VIEW "talk_time" AS
 WITH spoken AS (
     SELECT
-        u.operation_id,
+        u.recognition_id,
         u.channel,
         u.channel_index,
         u.start_ms,
         u.end_ms,
         max(u.end_ms) OVER (
-            PARTITION BY u.operation_id, u.channel
+            PARTITION BY u.recognition_id, u.channel
             ORDER BY u.start_ms, u.end_ms
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ) AS heard_until_ms
@@ -19,7 +19,7 @@ WITH spoken AS (
 ),
 talked AS (
     SELECT
-        operation_id,
+        recognition_id,
         channel,
         channel_index,
         count(*) AS utterances,
@@ -29,17 +29,17 @@ talked AS (
             END
         ) AS BIGINT) AS talk_ms
     FROM spoken
-    GROUP BY operation_id, channel, channel_index
+    GROUP BY recognition_id, channel, channel_index
 ),
 channels AS (
-    SELECT t.operation_id, t.channel_index, t.channel, t.utterances, t.talk_ms FROM talked AS t
+    SELECT t.recognition_id, t.channel_index, t.channel, t.utterances, t.talk_ms FROM talked AS t
     UNION ALL
-    SELECT r.operation_id, CAST(n.i AS INTEGER),
+    SELECT r.recognition_id, CAST(n.i AS INTEGER),
         CAST(CASE WHEN r.api_version = 'v2' THEN n.i + 1 ELSE n.i END AS TEXT), 0, 0
     FROM "recognitions" AS r
     CROSS JOIN LATERAL (SELECT i FROM generate_series(0, coalesce(r.channels, 0) - 1) AS series(i)) AS n
     WHERE r.status = 'finished' AND NOT EXISTS (
-        SELECT 1 FROM talked AS t WHERE t.operation_id = r.operation_id AND t.channel_index = n.i
+        SELECT 1 FROM talked AS t WHERE t.recognition_id = r.recognition_id AND t.channel_index = n.i
     )
 )
 SELECT
@@ -52,6 +52,7 @@ SELECT
     c.utterances,
     c.talk_ms,
     r.duration_ms - c.talk_ms AS silence_ms,
-    r.duration_ms
+    r.duration_ms,
+    r.recognition_id
 FROM "current_recognitions" AS r
-JOIN channels AS c ON c.operation_id = r.operation_id
+JOIN channels AS c ON c.recognition_id = r.recognition_id

@@ -13,9 +13,10 @@ SELECT
     w.end_ms,
     u.text,
     w.utterance,
-    w.word_index
+    w.word_index,
+    w.recognition_id
 FROM "words" AS w
-JOIN "current_recognitions" AS r ON r.operation_id = w.operation_id
+JOIN "current_recognitions" AS r ON r.recognition_id = w.recognition_id
 JOIN "utterances" AS u
-    ON u.operation_id = w.operation_id AND u.utterance = w.utterance AND u.alternative = w.alternative
+    ON u.recognition_id = w.recognition_id AND u.utterance = w.utterance AND u.alternative = w.alternative
 WHERE w.alternative = 0
