@@ -95,6 +95,7 @@ class SubmitPolicy:
     :param patience: how long the service may refuse for its quota before the task gives up
     :param tries: how often a recording is sent that the service, in trouble, has surely not taken
     :param progress_every: the least time between two lines of progress in the log
+    :param labels_update: whether labels replace others that are on record; without it they only add what is missing
     :param without_archive: the archive is a throw-away one: nothing of it is left for a retry, or for a person
     """
 
@@ -108,6 +109,7 @@ class SubmitPolicy:
     patience: timedelta = timedelta(hours=2)
     tries: int = 4
     progress_every: timedelta = timedelta(minutes=1)
+    labels_update: bool = False
     without_archive: bool = False
 
 

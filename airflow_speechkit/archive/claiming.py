@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.batch import How, SubmitOutcome
 from airflow_speechkit.archive.known_errors import answer_gone, failed_before, refused_before
-from airflow_speechkit.archive.labels import DroppedLabels
 from airflow_speechkit.archive.ledger import Action, Failure, Stage, decide
 from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.errors import (
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.archive.batch import Origin, SubmitPolicy, ToSubmit
     from airflow_speechkit.archive.budget import Budget
+    from airflow_speechkit.archive.labelling import SubmitLabels
     from airflow_speechkit.archive.ledger import Attempt, Decision, Request
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.settings import RecognitionSettings
@@ -109,7 +109,7 @@ class Claimant:
     :param request: who asks, as the ledger wants it
     :param owner: this process, for people
     :param budget: what may still be spent
-    :param dropped_labels: says of which recordings the labels were dropped
+    :param labels: puts labels on record of recordings that have their operations already
     """
 
     archive: Archive
@@ -123,7 +123,7 @@ class Claimant:
     request: Request
     owner: str
     budget: Budget
-    dropped_labels: DroppedLabels = field(default_factory=DroppedLabels)
+    labels: SubmitLabels
 
     def decide(self, case: Case) -> Decision | None:
         """Decide about a case; give it its outcome if it needs no sending."""
@@ -135,9 +135,10 @@ class Claimant:
         except SpeechKitError as error:
             case.conclude(How.REFUSED, error=error)
             return None
+        if decision.operation_id is not None:
+            self.labels.put(self.archive, case.item, decision.operation_id)
         match decision.action:
             case Action.JOIN | Action.REUSE:
-                self.dropped_labels.compare(self.archive, case.item, decision.operation_id or "")
                 case.conclude(How.JOINED if decision.action is Action.JOIN else How.REUSED, decision.operation_id)
             case Action.SENT:
                 case.conclude(How.SUBMITTED, decision.operation_id)

@@ -68,10 +68,12 @@ def forget(archive: Archive, operation_id: str, *, now: datetime, even_if_runnin
         removed += _clear(archive, str(began["fingerprint"]), int(began["attempt"]), mark)
     folder = operation_file(operation_id)
     # Also what a process was killed while it wrote: it may be a whole answer. The submission last: it leads from a
-    # recording to what is left of its operation.
-    for name in [*archive.folder.unfinished(folder), *sorted(archive.folder.names(folder), key=_is_submission)]:
-        archive.folder.delete(name)
-        removed += 1
+    # recording to what is left of its operation. And once more: whoever was writing labels meanwhile removes them, if
+    # the submission had gone by then.
+    for _ in range(2):
+        for name in [*archive.folder.unfinished(folder), *sorted(archive.folder.names(folder), key=_is_submission)]:
+            archive.folder.delete(name)
+            removed += 1
     archive.folder.prune(folder)
     archive.folder.replace(forgotten_file(operation_id), pack({**began, "finished_at": now.isoformat()}))
     return Forgotten(operation_id=operation_id, files=removed)
@@ -124,8 +126,8 @@ def _in_ledger(archive: Archive, operation_id: str) -> tuple[str, Attempt] | Non
 def operations_of(archive: Archive, audio_uri: str) -> Iterator[str]:
     """Give every operation of a recording that is on record, whatever its settings and version."""
     for operation_id in archive.operations():
-        submission = archive.submission(operation_id)
-        if submission is not None and submission.audio_uri == audio_uri:
+        entry = archive.entry(operation_id)
+        if entry is not None and entry.submission.audio_uri == audio_uri:
             yield operation_id
 
 

@@ -36,7 +36,7 @@ class Listed:
     """One operation of the archive.
 
     :param operation_id: its id
-    :param submission: what was submitted, if it went through the archive
+    :param submission: what was submitted, with its newest labels, if it went through the archive
     :param outcome: how it ended, if that is on record
     :param superseded: it stands for a recording that could not be submitted, and was submitted later
     """
@@ -190,15 +190,15 @@ def _verify_end(archive: Archive, fingerprint: str, stage: Stage, operation_id: 
     """See whether what the ledger says has ended has its files, and is the recording's own."""
     place = archive.folder.url_of(operation_file(operation_id))
     try:
-        submission, outcome = archive.submission(operation_id), archive.outcome(operation_id)
+        entry, outcome = archive.entry(operation_id), archive.outcome(operation_id)
     except ArchiveError:
         # That is found with the operation itself.
         return
-    for file, there in ((SUBMISSION_FILE, submission), (OUTCOME_FILE, outcome)):
+    for file, there in ((SUBMISSION_FILE, entry), (OUTCOME_FILE, outcome)):
         if there is None:
             text = f"The ledger says that this operation is {stage.value}, and {place}/{file} has gone"
             yield Finding(about=operation_id, problem=Problem.DAMAGED, text=text)
-    if submission is not None and submission.fingerprint != fingerprint:
+    if entry is not None and entry.submission.fingerprint != fingerprint:
         text = f"The ledger has it under {fingerprint}, and {place}/{SUBMISSION_FILE} under another fingerprint"
         yield Finding(about=operation_id, problem=Problem.DAMAGED, text=text)
 

@@ -11,6 +11,7 @@
                               operation.json.gz  the service's answers, as they came
                               recognition.json.gz
                               outcome.json       how it ended: the answer is complete once this is there
+                              labels-0001.json   labels that were added or corrected later (exclusive create), and so on
     forgotten/<operation id>.json                that something was here, and that it was removed
 """
 
@@ -75,6 +76,11 @@ def place_in_ledger(name: str) -> tuple[int, Stage] | None:
 def operation_file(operation_id: str, file: str = "") -> str:
     """Return the name of one of an operation's files, or of their folder."""
     return f"operations/{checked_operation_id(operation_id)}/{file}".rstrip("/")
+
+
+def labels_file(operation_id: str, number: int) -> str:
+    """Return the name of the file of labels that were given later: the first one has the number 1."""
+    return operation_file(operation_id, f"labels-{number:04d}.json")
 
 
 def forgotten_file(operation_id: str) -> str:

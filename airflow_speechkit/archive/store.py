@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_speechkit.archive.known_errors import on_record_for_another
+from airflow_speechkit.archive.labels import LabelRecord, with_labels
 from airflow_speechkit.archive.layout import (
     OPERATION_FILE,
     OUTCOME_FILE,
@@ -24,6 +26,7 @@ from airflow_speechkit.archive.layout import (
     checked_fingerprint,
     forgotten_file,
     is_fingerprint,
+    labels_file,
     ledger_file,
     operation_file,
     place_in_ledger,
@@ -139,15 +142,15 @@ class Archive:
         entry = parsed(self.folder, name, partial(entry_from_json, data))
         operation_id, mark = entry.submission.operation_id, entry.submission.fingerprint
         place = operation_file(operation_id, SUBMISSION_FILE)
-        there = self.submission(operation_id)
-        if there is None:
+        known = self.entry(operation_id)
+        if known is None:
             if self.is_forgotten(operation_id):
                 return replace(attempt, stage=Stage.FORGOTTEN)
             self.folder.create(place, pack(entry_to_json(entry)))
-        elif there.fingerprint != mark:
+        elif known.submission.fingerprint != mark:
             raise damage(
                 f"{self.folder.url_of(name)} names an operation that {self.folder.url_of(place)} says was of "
-                f"{there.audio_uri}: it isn't known which operation this recording has",
+                f"{known.submission.audio_uri}: it isn't known which operation this recording has",
                 f"Remove {self.folder.url_of(name)} (a mistyped `archive adopt` wrote it); the submission is lost "
                 "again then, and can be adopted or released",
                 operation_id=operation_id,
@@ -156,7 +159,7 @@ class Archive:
         else:
             # Of two who put it on record at once, each may have written one of the two files. How old it is must be
             # the same for whoever decides by it and for `expire`.
-            attempt = replace(attempt, submitted_at=there.submitted_at)
+            attempt = replace(attempt, submitted_at=known.submission.submitted_at)
         outcome = self.outcome(operation_id)
         if outcome is None:
             return attempt
@@ -220,17 +223,7 @@ class Archive:
             return
         on_record = (there.submission.operation_id, there.submission.fingerprint, there.attempt)
         if on_record != (ours.operation_id, ours.fingerprint, entry.attempt):
-            raise ArchiveError(
-                f"{self.folder.url_of(name)} says something else than that operation {ours.operation_id} was submitted "
-                f"here: it says operation {there.submission.operation_id}, attempt {there.attempt}, of "
-                f"{there.submission.audio_uri}",
-                recording=ours.audio_uri,
-                operation_id=ours.operation_id,
-                todo=f"Check the operation id: `airflow-speechkit archive show {ours.operation_id} --archive "
-                f"{self.url}` says what it is on record for",
-                retry="ends in the same way",
-                retry_can_help=False,
-            )
+            raise on_record_for_another(self, name, there, ours)
 
     def planned(self, fingerprint: str, number: int) -> Claim | None:
         """Return an attempt's claim, or None if there is none, or it was forgotten."""
@@ -251,16 +244,23 @@ class Archive:
         return (one for one in self.folder.folders("operations") if is_operation_id(one) and one.startswith(prefix))
 
     def entry(self, operation_id: str) -> Entry | None:
-        """Return the submission and its place in the ledger, or None if it isn't on record."""
+        """Return the submission, with its first labels, and its place in the ledger, or None if it isn't on record."""
         return load(self.folder, operation_file(operation_id, SUBMISSION_FILE), entry_from_json)
 
     def submission(self, operation_id: str) -> Submission | None:
-        """Return what was submitted, or None if it isn't on record.
+        """Return what was submitted, with its newest labels, or None if it isn't on record.
 
         :raises ArchiveError: it can't be read
         """
         entry = self.entry(operation_id)
-        return None if entry is None else entry.submission
+        return None if entry is None else with_labels(entry.submission, self.label_records(operation_id))
+
+    def label_records(self, operation_id: str) -> list[LabelRecord]:
+        """Return the labels that were given after the submission: one read, and one more for each record."""
+        records: list[LabelRecord] = []
+        while one := load(self.folder, labels_file(operation_id, len(records) + 1), LabelRecord.from_json):
+            records.append(one)
+        return records
 
     def outcome(self, operation_id: str) -> Outcome | None:
         """Return how the operation ended, in one read, or None if that isn't on record.
@@ -270,7 +270,7 @@ class Archive:
         return load(self.folder, operation_file(operation_id, OUTCOME_FILE), outcome_from_json)
 
     def failure(self, operation_id: str) -> Failure | None:
-        """Return why there is no answer, or None if there is one, or none yet."""
+        """Return why there is no answer, if that is on record."""
         outcome = self.outcome(operation_id)
         return None if outcome is None else outcome.failure
 

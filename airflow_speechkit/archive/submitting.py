@@ -25,6 +25,7 @@ from airflow_speechkit.archive.batch import (
 )
 from airflow_speechkit.archive.budget import Budget, bill
 from airflow_speechkit.archive.claiming import Case, Claimant, NotYet
+from airflow_speechkit.archive.labelling import SubmitLabels
 from airflow_speechkit.archive.ledger import Action, Failure, Request, fingerprint
 from airflow_speechkit.archive.pace import Pace
 from airflow_speechkit.archive.progress import Progress, found
@@ -88,6 +89,8 @@ class Submitter:
         self._pace = Pace(self.policy.submits_per_hour, before.refused_since if before else None)
         self._budget = Budget(self.policy.max_billed_seconds)
         self._last: list[Case] = []
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._labels = SubmitLabels(update=self.policy.labels_update, by=self.origin.scope or owner, now=self.now)
         self._claimant = Claimant(
             archive=self.archive,
             send=self.send,
@@ -104,8 +107,9 @@ class Submitter:
                 resubmit_lost=self.policy.on_lost_submission == OnLostSubmission.RESUBMIT,
                 since=before.began_at if before else None,
             ),
-            owner=f"{socket.gethostname()}:{os.getpid()}",
+            owner=owner,
             budget=self._budget,
+            labels=self._labels,
         )
 
     @property
@@ -147,6 +151,8 @@ class Submitter:
                 # What is on its way still gets put on record; nothing else goes out.
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
+            finally:
+                self._labels.log()
         by_place: list[SubmitOutcome | None] = [None] * len(items)
         for case in cases:
             for place in case.places:
@@ -166,7 +172,9 @@ class Submitter:
         for place, (item, outcome) in enumerate(zip_longest(items, before)):
             mark = fingerprint(item.audio_uri, item.version, item.settings) if outcome is None else outcome.fingerprint
             if mark in cases:
-                cases[mark].places.append(place)
+                case = cases[mark]
+                case.places.append(place)
+                case.item = self._labels.joined(case.item, item)
                 continue
             case = cases[mark] = Case(mark, [place], item, outcome=outcome)
             if outcome is not None:

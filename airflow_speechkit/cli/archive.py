@@ -23,7 +23,7 @@ def add(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "archive",
-        help="list, show, verify or export an archive, forget recordings, and settle lost submissions",
+        help="list, show, verify or export an archive, correct labels, forget recordings, settle lost submissions",
         description="An archive holds what was submitted, and the service's answers as they came. It lies where "
         "`archive=` of the operators, `archive` of the connection or [speechkit] archive says.",
     )
@@ -54,6 +54,18 @@ def add(subparsers: Any) -> None:
     command.add_argument("--schema", help="of the database's tables (default for DuckDB: all of them)")
     command.add_argument("--even-if-running", action="store_true", help="also one of which no end is on record")
     command.add_argument("--dry-run", action="store_true", help="only say which operations it would be")
+
+    command = _command(commands, "label", _label, "correct labels of operations that are on record")
+    command.add_argument(
+        "what", nargs="*", metavar="OPERATION_ID KEY=VALUE", help="an operation, and the labels that it is to have"
+    )
+    command.add_argument("--remove", action="append", default=[], metavar="KEY", help="remove a label")
+    command.add_argument(
+        "--from",
+        dest="source",
+        metavar="FILE",
+        help="CSV or JSON Lines, `-` for standard input: `operation_id` (or `audio_uri`) and labels in each line",
+    )
 
     command = _command(commands, "adopt", _adopt, "put the operation of a lost submission on record")
     command.add_argument("fingerprint", metavar="FINGERPRINT", help="as the error and `verify` say it")
@@ -107,7 +119,8 @@ def _show(arguments: argparse.Namespace) -> int:
         what = "was forgotten" if archive.is_forgotten(operation_id) else "isn't in the archive"
         raise ArchiveError(f"This operation {what}", operation_id=operation_id, retry_can_help=False)
     if not arguments.answer:
-        _say(json.dumps(_facts(found, whole=True), ensure_ascii=False, indent=2))
+        facts = {**_facts(found, whole=True), "label_history": _label_history(archive, operation_id)}
+        _say(json.dumps(facts, ensure_ascii=False, indent=2))
         return 0
     try:
         answer = archive.answer(operation_id)
@@ -118,6 +131,16 @@ def _show(arguments: argparse.Namespace) -> int:
     sys.stdout.buffer.write(answer.operation + (b"\n" + answer.recognition if answer.recognition is not None else b""))
     sys.stdout.buffer.flush()
     return 0
+
+
+def _label_history(archive: Archive, operation_id: str) -> list[dict[str, Any]]:
+    """Return who gave which labels, and when: the first ones came with the submission."""
+    entry = archive.entry(operation_id)
+    if entry is None:
+        return []
+    submission = entry.submission
+    first = {"labels": dict(submission.labels), "by": entry.scope, "at": submission.submitted_at.isoformat()}
+    return [first, *(record.to_json() for record in archive.label_records(operation_id))]
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -163,7 +186,7 @@ def _forget(arguments: argparse.Namespace) -> int:
     ids = list(dict.fromkeys(arguments.operation_ids))
     recording, attempts = None, []
     if arguments.recording:
-        recording = _recording(arguments)
+        recording = _recording(arguments, arguments.recording)
         found = list(operations_of(archive, recording))
         attempts = [(mark, attempt.number) for mark, attempt, _ in attempts_of(archive, recording)]
         if not found and not attempts:
@@ -210,16 +233,24 @@ def _forget_in_files(target: Folder, ids: list[str]) -> None:
         _say(f"{target.url_of(name)} may be being written just now, and may get their rows: forget them again later")
 
 
-def _recording(arguments: argparse.Namespace) -> str:
+def _recording(arguments: argparse.Namespace, address: str) -> str:
     """Return the address as it is on record, however it was written."""
     from airflow_speechkit.api.endpoints import Endpoints
-    from airflow_speechkit.recordings.address import local_path, parse_address
+    from airflow_speechkit.recordings.address import uri_on_record
 
-    path = local_path(arguments.recording)
-    if path is not None:
-        return path.absolute().as_uri()
-    endpoints = (Endpoints().storage, *([arguments.endpoint_url] if arguments.endpoint_url else []))
-    return parse_address(arguments.recording, endpoints).uri
+    return uri_on_record(address, (Endpoints().storage, *filter(None, [arguments.endpoint_url])))
+
+
+def _label(arguments: argparse.Namespace) -> int:
+    from airflow_speechkit.archive.labelling import label
+    from airflow_speechkit.cli._labels import asked_for, user
+
+    given = asked_for(arguments, lambda path: _folder(path, None), lambda address: _recording(arguments, address))
+    done = label(_archive(arguments), given, by=user(), now=datetime.now(UTC))
+    _say(f"{done.changed} operations have new labels, {done.unchanged} had these labels already")
+    if done.changed:
+        _say("Transform them again, and load them: that brings the labels into the tables, and costs nothing.")
+    return 0
 
 
 def _adopt(arguments: argparse.Namespace) -> int:

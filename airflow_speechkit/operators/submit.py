@@ -77,7 +77,9 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
     :param summarization: v3: ``{"model_uri": …, "properties": [{"instruction": …, "json_object" | "json_schema": …}]}``
         (templated)
     :param labels: the user's own facts (a call id, a direction, ``channel_0``: a role), for all, or a list with one
-        mapping for each recording; they travel into `recognitions` (templated)
+        mapping for each recording; they travel into `recognitions`. A recording that has its operation already gets
+        those that it lacks (templated)
+    :param labels_update: replace labels that differ, too. Nothing is paid for either (templated)
     :param speechkit_conn_id: the connection (templated)
     :param aws_conn_id: the storage's connection for addresses that name none; the SpeechKit connection's, or
         ``aws_default`` (templated)
@@ -111,6 +113,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         "reuse": switch,
         "max_billed_seconds": optional(count),
         "submits_per_hour": optional(count),
+        "labels_update": switch,
         "only_new": switch,
     }
     template_fields: Sequence[str] = (
@@ -163,6 +166,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         speaker_labeling: bool = False,
         summarization: Mapping[str, Any] | None = None,
         labels: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        labels_update: bool | str = False,
         speechkit_conn_id: str = "speechkit_default",
         aws_conn_id: str | None = None,
         archive: str | bool | None = None,
@@ -206,6 +210,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         self.speaker_labeling = speaker_labeling
         self.summarization = summarization
         self.labels = labels
+        self.labels_update = self.typed("labels_update", labels_update)
         self.speechkit_conn_id = speechkit_conn_id
         self.aws_conn_id = aws_conn_id
         self.archive = cleaned(archive)
@@ -374,6 +379,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
             allow_unversioned=self.allow_unversioned,
             max_billed_seconds=self.max_billed_seconds,
             submits_per_hour=self.submits_per_hour or hook.submits_per_hour,
+            labels_update=self.labels_update,
             without_archive=self.archive is False,
         )
 

@@ -161,6 +161,16 @@ def local_path(text: str) -> Path | None:
     return Path(path)
 
 
+def uri_on_record(text: str, storage_endpoints: Iterable[str]) -> str:
+    """Return a recording's address as archives and tables have it, however it is written.
+
+    :param text: as `parse_address` takes it, or a local file's path or URL
+    :raises RecordingError: it is none of these
+    """
+    path = local_path(text)
+    return parse_address(text, storage_endpoints).uri if path is None else path.absolute().as_uri()
+
+
 def _parse_link(text: str, storage_endpoints: Iterable[str]) -> RecordingAddress:
     scheme, _, rest = text.partition("://")
     authority, _, path = rest.partition("/")

@@ -1,9 +1,8 @@
-"""One recording on its way: what its sender may still find out, and what becomes of its labels."""
+"""One recording on its way: what its sender may still find out."""
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -15,14 +14,13 @@ import pytest
 from airflow_speechkit.api.operation import Operation
 from airflow_speechkit.archive.batch import How, SubmitOutcome
 from airflow_speechkit.archive.forgetting import forget
-from airflow_speechkit.archive.labels import MOST_NAMED
 from airflow_speechkit.archive.layout import SUBMISSION_FILE, operation_file
 from airflow_speechkit.archive.ledger import Stage
 from airflow_speechkit.archive.lost import adopt
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError, RecordingError
 from airflow_speechkit.folder import Folder
-from airflow_speechkit.settings import ApiVersion, RecognitionSettings
+from airflow_speechkit.settings import RecognitionSettings
 from tests.unit.archive.world import T0, Life, Service, answer, item, lost, mortal, submitter
 
 
@@ -46,56 +44,6 @@ class TestFoundOutWhileSending:
         service.script.clear()
         assert ways(submitter(archive, service).submit([item("1")])) == [How.SUBMITTED]
         assert service.clock.slept_s == [], "nobody waits for a claim that was given up"
-
-
-class TestLabels:
-    def submit(self, archive: Archive, service: Service, names: str | list[str], **labels: str) -> list[SubmitOutcome]:
-        return submitter(archive, service).submit([item(name, labels=labels) for name in names])
-
-    @pytest.mark.parametrize("ended", [False, True], ids=["joined", "reused"])
-    def test_those_of_the_first_submission_stay_and_that_is_said_without_what_they_say(
-        self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture, ended: bool
-    ) -> None:
-        caplog.set_level(logging.DEBUG)
-        [first] = self.submit(archive, service, "1", call="17", agent="Anna", site="Perm")
-        operation_id = first.operation_id or ""
-        if ended:
-            archive.keep(answer(operation_id), now=T0)
-        assert "labels" not in caplog.text
-        self.submit(archive, service, "1", call="17", agent="Boris", team="blue")
-        [line] = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING and "label" in one.msg]
-        assert "s3://calls/1.ogg" in line
-        assert "(agent, site, team)" in line
-        for value in ("17", "Anna", "Boris", "Perm", "blue"):
-            assert value not in line
-        submission = archive.submission(operation_id)
-        assert submission is not None
-        assert submission.labels == {"call": "17", "agent": "Anna", "site": "Perm"}
-
-    def test_nothing_is_said_where_none_are_given_or_they_are_the_same(
-        self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        for labels in ({"call": "17"}, {"call": "17"}, {}):
-            self.submit(archive, service, "1", **labels)
-        assert "labels" not in caplog.text
-
-    def test_an_operation_whose_submission_is_not_on_record_has_none(
-        self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        [first] = self.submit(archive, service, "1", call="17")
-        archive.keep(answer(first.operation_id or "", ApiVersion.V2), now=T0)
-        archive.folder.delete(f"operations/{first.operation_id}/submission.json")
-        assert ways(self.submit(archive, service, "1", call="18")) == [How.REUSED]
-        assert "labels" not in caplog.text
-
-    def test_so_many_recordings_of_a_run_are_named_and_no_more(
-        self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        names = [str(number) for number in range(MOST_NAMED + 5)]
-        self.submit(archive, service, names, call="a")
-        self.submit(archive, service, names, call="b")
-        assert sum("(call)" in one.getMessage() for one in caplog.records) == MOST_NAMED
-        assert sum("the others aren't named" in one.getMessage() for one in caplog.records) == 1
 
 
 class Held(Life):
