@@ -1,4 +1,4 @@
-"""Every night: the recordings below a prefix become rows in the warehouse.
+"""The recordings that the run's configuration names become rows in the warehouse.
 
 Connections: `speechkit_default` (its `archive` names where submissions and answers are kept), `aws_default`
 (Object Storage), `warehouse` (any SQL connection). Running it again, or clearing any of its tasks, pays for

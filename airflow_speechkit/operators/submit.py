@@ -361,7 +361,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         except RecordingNotFoundError as error:
             if on_empty is OnEmpty.FAIL:
                 raise
-            log.warning("Skipped, as on_empty='skip' says: %s", error)
+            log.warning("Skipped (on_empty='skip'): %s", error)
             what = error.what
         raise AirflowSkipException(what)
 

@@ -30,8 +30,7 @@ def prefix(emulator: EmulatorProcess) -> str:
 @pytest.fixture
 def airflow(real_airflow: RealAirflow, tmp_path: Path) -> RealAirflow:
     real_airflow.add_connection("warehouse", "duckdb", host=str(tmp_path / "speech.duckdb"))
-    for dag in (ROOT / "dags").glob("speechkit_*.py"):
-        real_airflow.add_dag(dag)
+    real_airflow.add_dag(ROOT / "dags/speechkit_to_warehouse.py")
     return real_airflow
 
 

@@ -112,6 +112,8 @@ def test_a_prefix_or_a_glob_that_matches_nothing_skips_with_one_warning_or_fails
         submit(audio)
     [said] = [record.getMessage() for record in caplog.records if record.name.startswith("airflow_speechkit.operators")]
     assert audio in said
+    assert "\n" not in said
+    assert "check the schedule" in said
     with pytest.raises(RecordingNotFoundError, match=re.escape(audio)):
         submit(audio, on_empty="fail")
     with pytest.raises(SettingsError, match="on_empty"):
