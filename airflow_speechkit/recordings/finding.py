@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError, RecordingNotFoundError
 from airflow_speechkit.recordings.audio.kind import HEAD_BYTES, is_audio, is_audio_name
-from airflow_speechkit.recordings.pattern import glob_regex, has_magic
+from airflow_speechkit.recordings.pattern import alternatives, glob_regex, has_magic
 
 if TYPE_CHECKING:
     import re
@@ -46,8 +46,8 @@ class Choice:
     _excluded: tuple[_Glob, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_included", tuple(map(_Glob.of, self.include)))
-        object.__setattr__(self, "_excluded", tuple(map(_Glob.of, self.exclude)))
+        object.__setattr__(self, "_included", _globs(self.include))
+        object.__setattr__(self, "_excluded", _globs(self.exclude))
 
     def takes(self, key: str, folder: str) -> bool:
         """Tell whether an object is meant.
@@ -72,6 +72,10 @@ class _Glob:
     def matches(self, key: str, below: str) -> bool:
         tried = (key.rpartition("/")[2],) if self.of_names else (key, below)
         return any(self.regex.fullmatch(one) for one in tried)
+
+
+def _globs(globs: Sequence[str]) -> tuple[_Glob, ...]:
+    return tuple(_Glob.of(one) for glob in globs for one in alternatives(glob))
 
 
 @dataclass
@@ -114,7 +118,7 @@ def find_recordings(bucket: Bucket, pattern: RecordingPattern, choice: Choice) -
     :raises StorageError: the storage can't be reached, or is in trouble
     """
     listing = Listing(pattern)
-    named = _extension(pattern.glob)
+    named = {_extension(one) for one in alternatives(pattern.glob)} - {""}
     chosen = []
     for one in bucket.find(pattern):
         if choice.takes(one.address.key, pattern.folder):
@@ -126,7 +130,7 @@ def find_recordings(bucket: Bucket, pattern: RecordingPattern, choice: Choice) -
         name = one.address.name
         if one.address.key.endswith("/") or name.startswith(_APPLE_DOUBLE):
             return False
-        if is_audio_name(name) or (named and _extension(name) == named):
+        if is_audio_name(name) or _extension(name) in named:
             return True
         return one.stat.size > 0 and _begins_like_audio(bucket, one)
 

@@ -2,21 +2,25 @@
 
 ``s3://bucket/calls/`` (a trailing slash) is everything below, at any depth. In a glob, ``*`` is any number of
 characters and ``?`` is one, but neither is a slash; ``[abc]``, ``[a-z]`` and ``[!a]`` are one character that isn't a
-slash; ``**`` between slashes is any number of levels, none included. ``[*]``, ``[?]`` and ``[[]`` are those characters
-themselves. An object whose key is the glob itself comes first: whoever looks a glob up asks for that object before.
+slash; ``**`` between slashes is any number of levels, none included; ``{ogg,mp3}`` is either, with globs, slashes and
+further braces inside. Braces without a comma are themselves, and so are ``[*]``, ``[?]``, ``[[]`` and ``[{]``. An
+object whose key is the glob itself comes first: whoever looks a glob up asks for that object before.
 """
 
 from __future__ import annotations
 
+import os.path
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.address import check_bucket, check_no_nul, split_s3
 from airflow_speechkit.redaction import clean_address
 
 _MAGIC = re.compile(r"[*?\[]")
+_MOST_ALTERNATIVES = 1000
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,11 @@ class RecordingPattern:
         """Return it as people write it, without the connection id."""
         return f"s3://{self.bucket}/{self.glob}"
 
-    @property
+    @cached_property
     def prefix(self) -> str:
         """Return what every key that matches begins with: what to list."""
-        magic = _MAGIC.search(self.glob)
-        return self.glob[: magic.start()] if magic else self.glob
+        heads = [_MAGIC.split(one, maxsplit=1)[0] for one in alternatives(self.glob)]
+        return os.path.commonprefix(heads)  # noqa: RUF071 - of characters, not of folders
 
     @property
     def folder(self) -> str:
@@ -72,8 +76,8 @@ def is_pattern(text: str) -> bool:
 
 
 def has_magic(key: str) -> bool:
-    """Tell whether there is a glob character in a key."""
-    return _MAGIC.search(key) is not None
+    """Tell whether there is a glob character in a key, or braces with alternatives."""
+    return _MAGIC.search(key) is not None or _first_braces(key, 0) is not None
 
 
 def parse_pattern(text: str) -> RecordingPattern:
@@ -92,12 +96,67 @@ def parse_pattern(text: str) -> RecordingPattern:
     conn_id, bucket, glob = split_s3(text.partition("://")[2], text)
     check_bucket(bucket, text)
     check_no_nul(glob, text)
+    alternatives(glob)
     return RecordingPattern(bucket, glob, conn_id)
 
 
 def glob_regex(glob: str) -> re.Pattern[str]:
-    """Return what a whole key has to match; a glob that is empty or ends in a slash stands for everything below."""
-    return re.compile(_translate(glob + "**" if glob.endswith("/") or not glob else glob), re.DOTALL)
+    """Return what a whole key has to match; a glob that is empty or ends in a slash stands for everything below.
+
+    :raises RecordingError: its braces stand for too many alternatives
+    """
+    each = (_translate(one + "**" if one.endswith("/") or not one else one) for one in alternatives(glob))
+    return re.compile("|".join(each), re.DOTALL)
+
+
+def alternatives(glob: str) -> list[str]:
+    """Return the globs that a glob with braces stands for, as a shell does; it alone where it has none.
+
+    :raises RecordingError: there are too many
+    """
+    found = []
+    left = [(glob, 0)]
+    while left:
+        text, place = left.pop()
+        cuts = _first_braces(text, place)
+        if cuts is None:
+            found.append(text)
+            continue
+        before, behind = text[: cuts[0]], text[cuts[-1] + 1 :]
+        left.extend((before + text[cut + 1 : end] + behind, cuts[0]) for cut, end in pairwise(cuts))
+        if len(found) + len(left) > _MOST_ALTERNATIVES:
+            raise RecordingError(
+                f"The braces of this glob stand for more than {_MOST_ALTERNATIVES:,} alternatives",
+                recording=glob,
+                todo="Use `*`, or a prefix with `include`",
+            )
+    return found
+
+
+def _first_braces(glob: str, place: int) -> list[int] | None:
+    """Find the first braces with a comma: where they open, the commas between alternatives, where they close."""
+    opened: list[list[int]] = []
+    first: list[int] | None = None
+    while place < len(glob):
+        character = glob[place]
+        if character == "[" and (end := _class_end(glob, place + 1)) > 0:
+            place = end
+        elif character == "{":
+            opened.append([place])
+        elif character == "," and opened:
+            opened[-1].append(place)
+        elif character == "}" and opened:
+            cuts = [*opened.pop(), place]
+            if len(cuts) > 2 and (first is None or cuts[0] < first[0]):
+                first = cuts
+        place += 1
+    return first
+
+
+def _class_end(glob: str, place: int) -> int:
+    """Return where a class of characters ends that begins before a place; -1 where it doesn't, or behind a slash."""
+    end = glob.find("]", place + 1 + glob.startswith("!", place))
+    return -1 if "/" in glob[place:end] else end
 
 
 def _translate(glob: str) -> str:
@@ -122,7 +181,7 @@ def _translate_level(level: str) -> str:
             regex.append("[^/]*")
         elif character == "?":
             regex.append("[^/]")
-        elif character == "[" and (end := level.find("]", place + 1 + level.startswith("!", place))) > 0:
+        elif character == "[" and (end := _class_end(level, place)) > 0:
             regex.append(_translate_class(level[place:end]))
             place = end + 1
         else:

@@ -20,6 +20,7 @@ ODD_NAMES = [
     "a*b.ogg",
     "**.ogg",
     "{x}.ogg",
+    "{x,b}.ogg",
     "[!a].ogg",
     "[.ogg",
     "100%.ogg",

@@ -90,6 +90,7 @@ def test_what_is_audio_by_its_extension_is_never_left_out_silently(client: Any, 
 def test_an_extension_that_the_glob_names_is_meant(client: Any) -> None:
     objects = {"1.dat": b"samples", "2.DAT": b"samples", "3.dat/": b"", "4.json": b"{}"}
     assert keys(find(client, objects, "s3://calls/*.dat")) == ["1.dat"]
+    assert keys(find(client, objects, "s3://calls/*.{ogg,dat}")) == ["1.dat"]
     assert keys(find(client, objects, "s3://calls/**")) == []
 
 
@@ -102,6 +103,8 @@ def test_an_extension_that_the_glob_names_is_meant(client: Any) -> None:
         (Choice(exclude=["in/a/**"]), ["in/1.ogg"]),
         (Choice(exclude=["a/*.ogg"]), ["in/1.ogg", "in/a/3.wav"]),
         (Choice(include=["a/[!t]*"]), ["in/a/2.ogg", "in/a/3.wav"]),
+        (Choice(include=["*.{ogg,wav}"], exclude=["{te,x}*"]), ["in/1.ogg", "in/a/2.ogg", "in/a/3.wav"]),
+        (Choice(include=["{1.ogg,a/*.wav}"]), ["in/1.ogg", "in/a/3.wav"]),
         (Choice(include=["*.json"]), []),
         (Choice(exclude=["*"]), []),
     ],

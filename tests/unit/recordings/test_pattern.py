@@ -46,6 +46,13 @@ def matching(text: str) -> list[str]:
         ("s3://b/*/[1-3].ogg", ["2026-11-01/1.ogg"]),
         ("s3://b/what?.ogg", ["what?.ogg", "whats.ogg"]),
         ("s3://b/what[?].ogg", ["what?.ogg"]),
+        ("s3://b/*/*.{ogg,mp3}", [key for key in KEYS if key.startswith("2026") and "deep" not in key]),
+        ("s3://b/2026-11-{01,02}/", KEYS[:3]),
+        ("s3://b/2026-1{1-0{1,2}/*,2-01/4}.{ogg,mp3}", [*KEYS[:2], KEYS[3]]),
+        ("s3://b/{calls,whats}.ogg", ["calls.ogg", "whats.ogg"]),
+        ("s3://b/{2026-11-02/,cal}**", ["2026-11-02/deep/3.ogg", "calls.ogg"]),
+        ("s3://b/what{,s,?}.ogg", ["what?.ogg", "whats.ogg"]),
+        ("s3://b/[{]calls,whats}.ogg*", []),
         ("s3://b/[", []),
         ("s3://b/2026-11-01[/]*", []),
     ],
@@ -80,6 +87,33 @@ def test_what_is_one_recording_is_no_pattern(text: str) -> None:
         parse_pattern(text)
 
 
+@pytest.mark.parametrize(
+    ("glob", "prefix"),
+    [
+        ("calls/2026-11-{01,02}/*.ogg", "calls/2026-11-0"),
+        ("calls/{a,b}/*.ogg", "calls/"),
+        ("calls/*.{ogg,mp3}", "calls/"),
+        ("{calls/a,calls/b}/1.ogg", "calls/"),
+        ("{a,b}/*", ""),
+    ],
+)
+def test_alternatives_take_one_listing_of_what_all_begin_with(glob: str, prefix: str) -> None:
+    assert parse_pattern(f"s3://b/{glob}").prefix == prefix
+
+
+@pytest.mark.parametrize("key", ["{a}.ogg", "{a,b.ogg", "a,b}.ogg", "{}.ogg"])
+def test_braces_without_alternatives_are_themselves(key: str) -> None:
+    assert parse_pattern(f"s3://b/{key}*").matches(key)
+    assert not is_pattern(f"s3://b/{key}")
+
+
+def test_too_many_alternatives_are_refused() -> None:
+    with pytest.raises(RecordingError, match="alternatives"):
+        parse_pattern("s3://b/" + "{a,b}" * 11)
+    deep = "{a," * 400 + "b" + "}" * 400
+    assert parse_pattern(f"s3://b/{deep}").matches("b")
+
+
 def test_a_bucket_that_cannot_be_is_refused() -> None:
     with pytest.raises(RecordingError, match="name of a bucket"):
         parse_pattern("s3://*/calls/")
@@ -88,9 +122,9 @@ def test_a_bucket_that_cannot_be_is_refused() -> None:
 
 
 @settings(derandomize=True, deadline=None)
-@given(key=st.text("ab*?[]!-./я\n", min_size=1, max_size=20).filter(lambda key: not key.endswith("/")))
+@given(key=st.text("ab*?[]{,}!-./я\n", min_size=1, max_size=20).filter(lambda key: not key.endswith("/")))
 def test_any_key_can_be_named_by_putting_its_glob_characters_in_brackets(key: str) -> None:
-    escaped = re.sub(r"[*?\[]", lambda found: f"[{found[0]}]", key)
+    escaped = re.sub(r"[*?\[{]", lambda found: f"[{found[0]}]", key)
     pattern = parse_pattern(f"s3://bucket/{escaped}*")
 
     assert pattern.matches(key)
@@ -98,7 +132,7 @@ def test_any_key_can_be_named_by_putting_its_glob_characters_in_brackets(key: st
 
 
 @settings(derandomize=True, deadline=None)
-@given(glob=st.text("ab*?[]!-/.", max_size=20), key=st.text("ab*?[]!-/.", min_size=1, max_size=12))
+@given(glob=st.text("ab*?[]{,}!-/.", max_size=20), key=st.text("ab*?[]!-/.", min_size=1, max_size=12))
 def test_no_glob_whatever_breaks_and_what_matches_begins_with_what_is_listed(glob: str, key: str) -> None:
     if is_pattern(f"s3://bucket/{glob}"):
         pattern = parse_pattern(f"s3://bucket/{glob}")
