@@ -18,7 +18,7 @@ with DAG(
     start_date=datetime(2026, 11, 1, tz="Europe/Moscow"),
     catchup=False,
     default_args={"retries": 2},
-):
+) as dag:
     recognize = SpeechKitRecognizeOperator(
         task_id="recognize",
         audio="s3://calls/{{ data_interval_start.in_timezone('Europe/Moscow') | ds }}/",
