@@ -48,7 +48,7 @@ with DAG(
     catchup=False,
     params={
         "most_shards": Param(256, type="integer", minimum=1, description="of [core] max_map_length at most"),
-        "target": Param("s3://lake/speech-backfill/", type="string"),
+        "target": Param("s3://recordings/tables-backfill/", type="string"),
     },
     tags=["speechkit"],
 ) as dag:

@@ -1,4 +1,7 @@
-"""One mapped task for each call, with labels of its own that end up beside its rows."""
+"""One mapped task for each call, with labels of its own that end up beside its rows.
+
+The parameters' defaults are the emulator's sample calls.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,11 @@ from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
 from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
 
 CALLS = [
-    {"audio": "s3://calls/billing.ogg", "labels": {"call_id": "17", "channel_0": "customer", "channel_1": "agent"}},
+    {
+        "audio": "s3://recordings/samples/delivery.ogg",
+        "labels": {"call_id": "call-001", "channel_0": "agent", "channel_1": "customer"},
+    },
+    {"audio": "s3://recordings/samples/message.ogg", "labels": {"call_id": "call-005", "channel_0": "customer"}},
 ]
 
 with DAG(
@@ -23,8 +30,8 @@ with DAG(
     catchup=False,
     params={
         "calls": Param(CALLS, type="array"),
-        "language": Param("ru-RU", type="string"),
-        "target": Param("s3://lake/speech/", type="string"),
+        "language": Param("en-US", type="string"),
+        "target": Param("s3://recordings/tables/", type="string"),
     },
     tags=["speechkit"],
 ) as dag:

@@ -2,7 +2,7 @@
 
 Connections: `speechkit_default` (its `archive` names where submissions and answers are kept), `aws_default`
 (Object Storage), `warehouse` (any SQL connection). Running it again, or clearing any of its tasks, pays for
-nothing twice and doubles no row.
+nothing twice and doubles no row. The parameters' defaults are the emulator's sample calls.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ with DAG(
     catchup=False,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
     params={
-        "audio": Param("s3://calls/", type="string", description="a recording, a prefix or a glob"),
-        "language": Param("ru-RU", type="string"),
-        "target": Param("s3://lake/speech/", type="string", description="where the Parquet files go"),
+        "audio": Param("s3://recordings/samples/", type="string", description="a recording, a prefix or a glob"),
+        "language": Param("en-US", type="string"),
+        "target": Param("s3://recordings/tables/", type="string", description="where the Parquet files go"),
     },
     tags=["speechkit"],
 ):

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import signal
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.demo.airflow import Airflow, DagFailedError
 from airflow_speechkit.demo.display import Display
 from speechkit_emulator.process import EmulatorProcess
+from speechkit_emulator.samples import samples as sample_calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from speechkit_emulator.samples import Sample
 
 DAG_ID = "speechkit_to_warehouse"
 TASKS = ("recognize", "rows", "load")
@@ -26,28 +27,20 @@ WRITTEN = (*TABLES, "analyses")
 DATABASE = "speech.duckdb"
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A sample call: a file, and what is said in it."""
-
-    path: Path
-    call_id: str
-    spoken_words: int
-
-
 def run_demo(dags: Path, output: Path, *, speed: float) -> int:
     """Run the demo.
 
-    :param dags: the folder of the project's DAGs, with the sample calls in ``samples/``
+    :param dags: the folder of the project's DAGs
     :param output: where the DuckDB file and the Parquet files stay
     :param speed: seconds of the service's time in a second
     :return: 0, or 1 where anything fell short
     """
     display = Display(TASKS)
-    samples = _samples(dags / "samples")
-    if not samples:
-        display.fail(f"There are no sample calls in {dags / 'samples'}: run this in the project's folder")
+    if not (dags / f"{DAG_ID}.py").exists():
+        display.fail(f"The DAG {DAG_ID} is not in {dags}: run this in the project's folder")
         return 1
+    # The sixth one is an MP3: the demo is about the five Ogg files.
+    samples = [sample for sample in sample_calls() if sample.path.suffix == ".ogg"]
     with _interruptible(), contextlib.ExitStack() as kept:
         home = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="speechkit-demo-")))
         kept.enter_context(display)
@@ -58,7 +51,9 @@ def run_demo(dags: Path, output: Path, *, speed: float) -> int:
                 emulator.put(f"calls/{sample.path.name}", sample.path.read_bytes())
             display.end("emulator", f"{len(samples)} calls in s3://{emulator.bucket}/calls/")
             _empty(output)
-            airflow = Airflow(home, dags, _connections(emulator, output))
+            connections = emulator.airflow_connections()
+            connections["warehouse"]["host"] = str(output / DATABASE)
+            airflow = Airflow(home, dags, connections)
             display.begin("airflow", "a database of its own")
             airflow.migrate()
             display.end("airflow", airflow.version())
@@ -97,7 +92,7 @@ def _shortcomings(samples: list[Sample], counts: dict[str, int], billed: list[di
         yield f"{len(samples)} calls became {counts['recognitions']} recognitions"
     if len(billed) != len(samples):
         yield f"{len(samples)} calls were paid for {len(billed)} times"
-    spoken = sum(sample.spoken_words for sample in samples)
+    spoken = sum(len(turn.split()) for sample in samples for turn in sample.text)
     if counts["words"] < spoken // 2:
         yield f"{spoken} spoken words became {counts['words']} rows"
 
@@ -121,48 +116,12 @@ def missing_files(output: Path, counts: Mapping[str, int]) -> Iterator[str]:
             yield f"{rows} rows of {table} in Parquet files became {counts[table]} in DuckDB"
 
 
-def _samples(folder: Path) -> list[Sample]:
-    manifest = folder / "manifest.json"
-    if not manifest.exists():
-        return []
-    return [
-        Sample(
-            folder / call["file"],
-            call["call_id"],
-            sum(len(turn["text"].split()) for turn in call["turns"]),
-        )
-        for call in json.loads(manifest.read_text())
-        if call["file"].endswith(".ogg")
-    ]
-
-
 def _empty(output: Path) -> None:
     """Make room for this run's output; only what an earlier run has made is removed."""
     output.mkdir(parents=True, exist_ok=True)
     (output / DATABASE).unlink(missing_ok=True)
     for table in WRITTEN:
         shutil.rmtree(output / table, ignore_errors=True)
-
-
-def _connections(emulator: EmulatorProcess, output: Path) -> dict[str, dict[str, Any]]:
-    return {
-        "speechkit_default": {
-            "conn_type": "speechkit",
-            "host": emulator.url,
-            "password": emulator.api_key,
-            "extra": {
-                "archive": f"s3://{emulator.bucket}/archive",
-                "storage_host": emulator.storage_url,
-            },
-        },
-        "aws_default": {
-            "conn_type": "aws",
-            "login": emulator.access_key_id,
-            "password": emulator.secret_access_key,
-            "extra": {"endpoint_url": emulator.storage_url, "region_name": "ru-central1"},
-        },
-        "warehouse": {"conn_type": "duckdb", "host": str(output / DATABASE)},
-    }
 
 
 @contextlib.contextmanager

@@ -76,7 +76,7 @@ class Misbehaviour:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let the planned faults strike, answer with the service's errors and headers, count."""
-        if request.path.startswith("/emulator/"):
+        if request.path == "/" or request.path.startswith("/emulator/"):
             return await handler(request)
         request[REQUEST_ID] = str(uuid.uuid4())
         name = request.match_info.route.name

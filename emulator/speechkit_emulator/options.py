@@ -6,12 +6,14 @@ import argparse
 import asyncio
 import os
 import re
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from speechkit_emulator.bounds import LONGEST_S, SPEEDS, BadValueError, number, whole
+from speechkit_emulator.connections import ConnectionForm, NoEmulatorError, of_running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 _BUCKET = re.compile(r"(?=.{3,63}$)[a-z0-9]+(?:[.-]+[a-z0-9]+)*")
 _MANY = 10**9
 _MAX_RECOGNISERS = 64
+_ANY_FREE = "0 = any free one (default: %(default)s)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class Options:
     :param storage_port: of the bucket's server; 0 takes any free one
     :param storage_url: use this S3 server, that is already running, instead of starting one
     :param bucket: the bucket that is made if it is not there
+    :param samples: put the sample calls into the bucket when it is made
     :param speed: 60 = a minute of the service's time passes in a second
     :param state: directory where operations, billing record, credentials and clock outlive the process;
         without one they are forgotten at the end
@@ -51,10 +55,11 @@ class Options:
     :param deferred_delay_s: what a deferred model takes on top
     """
 
-    port: int = 0
-    storage_port: int = 0
+    port: int = 8700
+    storage_port: int = 8701
     storage_url: str | None = None
     bucket: str = "recordings"
+    samples: bool = True
     speed: float = 60.0
     state: Path | None = None
     authorized_key: Path | None = None
@@ -115,11 +120,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line's arguments, one for each field of :class:`Options`."""
     default = Options(recognisers=max(1, min(2, os.cpu_count() or 1)))
     port = parser.add_argument_group("where it listens (always on loopback)")
-    port.add_argument("--port", type=_PORT, default=default.port, help="port of the emulated SpeechKit, 0 = any")
-    port.add_argument("--storage-port", type=_PORT, default=default.storage_port, help="port of the bucket, 0 = any")
+    port.add_argument("--port", type=_PORT, default=default.port, help=f"of the emulated SpeechKit, {_ANY_FREE}")
+    port.add_argument(
+        "--storage-port", type=_PORT, default=default.storage_port, help=f"of the bucket's server, {_ANY_FREE}"
+    )
     port.add_argument("--storage-url", type=_url, default=None, help="use the S3 server that already runs here")
     port.add_argument(
         "--bucket", type=_bucket, default=default.bucket, help="name of the bucket (default: %(default)s)"
+    )
+    port.add_argument(
+        "--samples",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="put the sample calls into the bucket when it is made",
     )
     time = parser.add_argument_group("time")
     time.add_argument(
@@ -175,7 +188,27 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="speechkit-emulator",
         description="A local SpeechKit (API v2 and v3) and an S3 bucket, on loopback. It really recognises English "
-        "speech. Once ready it prints one line of JSON that says where it is and what it accepts.",
+        "speech. Once ready it prints one line of JSON that says where it is and what it accepts; a browser shows the "
+        "same, and connections for Airflow, at the address of the emulated SpeechKit.",
     )
     add_arguments(parser)
-    return run(parser.parse_args(argv))
+    parser.add_argument(
+        "--airflow-connections",
+        type=ConnectionForm,
+        choices=list(ConnectionForm),
+        nargs="?",
+        const=ConnectionForm.ENV,
+        metavar="env|commands|json",
+        help="start nothing: print the connections by which Airflow reaches the emulator that runs on --port, as "
+        "environment variables, as `airflow connections add` commands, or as a file for `airflow connections import`",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.airflow_connections is None:
+        return run(arguments)
+    try:
+        text = of_running(arguments.port, arguments.airflow_connections)
+    except NoEmulatorError as error:
+        print(f"speechkit-emulator: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    print(text, end="")  # noqa: T201
+    return 0

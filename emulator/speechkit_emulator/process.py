@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from speechkit_emulator.children import child_environment
+from speechkit_emulator.connections import PATH as CONNECTIONS
+from speechkit_emulator.connections import ConnectionForm
 from speechkit_emulator.storage import StorageServer, s3_client
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class EmulatorProcess:
     :param storage_url: an S3 server that already runs
     :param recognisers: worker processes
     :param warm: load the recogniser's model at once
-    :param arguments: more of the command line, like ``"--submits-per-hour", "5"``
+    :param arguments: more of the command line, like ``"--submits-per-hour", "5"``, or ``"--samples"``
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class EmulatorProcess:
             f"--bucket={bucket}",
             f"--recognisers={recognisers}",
             "--warm" if warm else "--no-warm",
+            "--no-samples",
             *arguments,
         ]
         self._port = port
@@ -203,6 +206,11 @@ class EmulatorProcess:
         """All credentials: authorized_key, api_key_without_role, folder_id, service_account_id and the rest."""
         known: dict[str, Any] = self.ask("GET", "/emulator/credentials")
         return known
+
+    def airflow_connections(self) -> dict[str, dict[str, Any]]:
+        """The connections by which an Airflow reaches it, by their ids: speechkit_default, aws_default, warehouse."""
+        found: dict[str, dict[str, Any]] = self.ask("GET", f"{CONNECTIONS}?form={ConnectionForm.JSON}")
+        return found
 
     def revoke_tokens(self) -> None:
         """Make every IAM token that was given out invalid."""

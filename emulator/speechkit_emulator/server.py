@@ -7,8 +7,10 @@ import contextlib
 import json
 import logging
 import signal
+import socket
 import sqlite3
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -21,9 +23,11 @@ from speechkit_emulator.endpoints import Endpoints
 from speechkit_emulator.faults import FaultPlan
 from speechkit_emulator.misbehaving import Misbehaviour, RequestLog
 from speechkit_emulator.recogniser import Recogniser
+from speechkit_emulator.samples import samples
 from speechkit_emulator.service import Service
 from speechkit_emulator.storage import Storage, StorageError, StorageServer
 from speechkit_emulator.store import Store
+from speechkit_emulator.welcome import Welcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -73,6 +77,7 @@ async def serve(options: Options) -> int:
 async def running(options: Options) -> AsyncIterator[dict[str, str]]:
     """A running emulator; gives what its line of JSON says."""
     async with contextlib.AsyncExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", options.port), backlog=128))
         store = Store(options.state)
         stack.callback(store.close)
         credentials = load_credentials(store, options.authorized_key)
@@ -85,15 +90,18 @@ async def running(options: Options) -> AsyncIterator[dict[str, str]]:
         if options.warm:
             warming = asyncio.create_task(recogniser.warm_up())
             stack.callback(warming.cancel)
-        port = await _listen(application(service), options.port, stack)
-        yield {
-            "speechkit": f"http://127.0.0.1:{port}",
+        addresses = {
+            "speechkit": f"http://127.0.0.1:{listener.getsockname()[1]}",
             "storage": storage.url,
             "bucket": options.bucket,
             "api_key": credentials.api_key,
             "access_key_id": credentials.access_key_id,
             "secret_access_key": credentials.secret_access_key,
         }
+        app = application(service)
+        app.add_routes(Welcome(addresses, Path.cwd() / "speech.duckdb").routes())
+        await _answer(app, listener, stack)
+        yield addresses
 
 
 async def _storage(options: Options, credentials: Credentials, stack: contextlib.AsyncExitStack) -> Storage:
@@ -104,8 +112,14 @@ async def _storage(options: Options, credentials: Credentials, stack: contextlib
         stack.callback(server.close)
         url = server.url
     storage = Storage(url, credentials.access_key_id, credentials.secret_access_key)
-    await asyncio.to_thread(storage.make_bucket, options.bucket)
+    await asyncio.to_thread(_make_bucket, storage, options)
     return storage
+
+
+def _make_bucket(storage: Storage, options: Options) -> None:
+    if storage.make_bucket(options.bucket) and options.samples:
+        for sample in samples():
+            storage.put(options.bucket, sample.key, sample.path.read_bytes())
 
 
 def application(service: Service) -> web.Application:
@@ -120,9 +134,8 @@ def application(service: Service) -> web.Application:
     return app
 
 
-async def _listen(app: web.Application, port: int, stack: contextlib.AsyncExitStack) -> int:
+async def _answer(app: web.Application, listener: socket.socket, stack: contextlib.AsyncExitStack) -> None:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    return int(runner.addresses[0][1])
+    await web.SockSite(runner, listener).start()

@@ -47,7 +47,10 @@ class StorageServer:
             assert self._process.stdout is not None  # noqa: S101
             line = self._process.stdout.readline().decode().strip()
             if not line.isdigit():
-                raise StorageError(f"The bucket's server can't listen on port {port}: {line or 'it ended'}")
+                raise StorageError(
+                    f"The bucket's server can't listen on port {port}: {line or 'it ended'}. With --storage-port 0 it "
+                    "takes any free port"
+                )
         except BaseException:
             self.close()
             raise
@@ -163,8 +166,8 @@ class Storage:
         self.url = url.rstrip("/")
         self._client = s3_client(self.url, access_key_id, secret_access_key)
 
-    def make_bucket(self, name: str) -> None:
-        """Create the bucket, unless it is there.
+    def make_bucket(self, name: str) -> bool:
+        """Create the bucket, unless it is there; returns whether it was created.
 
         :raises StorageError: if that is not possible
         """
@@ -175,8 +178,14 @@ class Storage:
                 self._client.head_bucket(Bucket=name)
             except ClientError:
                 self._client.create_bucket(Bucket=name)
+                return True
         except (BotoCoreError, ClientError) as error:
             raise StorageError(f"There is no bucket {name} at {self.url}, and it can't be made: {error}") from error
+        return False
+
+    def put(self, bucket: str, key: str, content: bytes) -> None:
+        """Write an object."""
+        self._client.put_object(Bucket=bucket, Key=key, Body=content)
 
     def look(self, bucket: str, key: str) -> StoredObject:
         """The first 64 bytes of an object and its size."""

@@ -13,7 +13,7 @@ import requests
 
 from speechkit_emulator.process import EmulatorProcess
 
-SAMPLES = Path(__file__).resolve().parents[2] / "dags" / "samples"
+SAMPLES = Path(__file__).resolve().parents[1] / "speechkit_emulator/samples"
 
 #: An Ogg Opus recording as far as its first bytes go; the transcript beside it says the rest.
 OGG_HEAD = b"OggS\x00\x02" + bytes(20) + b"\x01\x13" + b"OpusHead\x01\x01\x38\x01" + bytes(64)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from speechkit_emulator.process import EmulatorProcess
 
-SAMPLES = Path(__file__).parents[2] / "dags" / "samples"
+SAMPLES = Path(__file__).parents[2] / "emulator/speechkit_emulator/samples"
 ARCHIVES = "archives"
 LAKE = "lake"
 

@@ -23,7 +23,7 @@ from tests.unit.results.saying import final, submission, v3
 if TYPE_CHECKING:
     from speechkit_emulator.process import EmulatorProcess
 
-RECORDING = (ROOT / "dags/samples/delivery.ogg").read_bytes()
+RECORDING = (ROOT / "emulator/speechkit_emulator/samples/delivery.ogg").read_bytes()
 #: A word that nothing else in an Airflow's logs or database contains.
 SAID = "quincunxes"
 

@@ -16,7 +16,7 @@ from tests.fixtures.local_airflow import LocalAirflow
 if TYPE_CHECKING:
     from speechkit_emulator.process import EmulatorProcess
 
-SAMPLE = (ROOT / "dags/samples/delivery.ogg").read_bytes()
+SAMPLE = (ROOT / "emulator/speechkit_emulator/samples/delivery.ogg").read_bytes()
 
 
 def test_a_crm_s_labels_are_beside_the_rows_of_its_calls(

@@ -16,7 +16,7 @@ from tests.fixtures.local_airflow import LocalAirflow
 if TYPE_CHECKING:
     from speechkit_emulator.process import EmulatorProcess
 
-SAMPLE = (ROOT / "dags/samples/delivery.ogg").read_bytes()
+SAMPLE = (ROOT / "emulator/speechkit_emulator/samples/delivery.ogg").read_bytes()
 #: The run that begins on the 10th at 02:00 in Moscow, which is the 9th at 23:00 UTC, and no other.
 ONE_RUN = """
     start_date=datetime(2025, 3, 9, 2, tz="Europe/Moscow"),

@@ -1,43 +1,38 @@
-"""The example DAG on whichever Airflow is installed; `make test-airflow-2.11` runs it on the oldest one."""
+"""The example DAGs with the emulator's samples and connections, unedited, on whichever Airflow is installed.
+
+`make test-airflow-2.11` runs it on the oldest one.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from tests.fixtures.emulator import airflow_connections
-from tests.fixtures.environment import ROOT
+import pytest
+
+from speechkit_emulator.process import EmulatorProcess
 from tests.fixtures.local_airflow import LocalAirflow
 
-if TYPE_CHECKING:
-    from speechkit_emulator.process import EmulatorProcess
 
-RECORDING = ROOT / "dags" / "samples" / "delivery.ogg"
-
-
-def test_a_recording_becomes_rows(
-    local_airflow: LocalAirflow, emulator: EmulatorProcess, emulator_s3: Any, tmp_path: Path
-) -> None:
+def test_with_imported_connections_the_samples_become_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import duckdb
 
-    emulator_s3.upload_file(str(RECORDING), emulator.bucket, "oldest/delivery.ogg")
-    warehouse = tmp_path / "warehouse.duckdb"
-    run = local_airflow.run(
-        "speechkit_to_warehouse",
-        conf={
-            "audio": f"s3://{emulator.bucket}/oldest/",
-            "language": "en-US",
-            "target": (tmp_path / "tables").as_uri(),
-        },
-        environment={
-            **airflow_connections(emulator, (tmp_path / "archive").as_uri()),
-            "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "duckdb", "host": str(warehouse)}),
-        },
-    )
-    assert run.state == "success", run.log[-5000:]
-    assert run.tasks == {(task_id, -1): "success" for task_id in ("recognize", "rows", "load")}
-    with duckdb.connect(str(warehouse), read_only=True) as connection:
-        assert connection.execute("SELECT count(*) FROM recognitions").fetchone() == (1,)
+    home, file = tmp_path / "airflow", tmp_path / "connections.json"
+    home.mkdir()
+    airflow = LocalAirflow(home)
+    # The emulator's connections name a DuckDB file in the folder that it was started in.
+    monkeypatch.chdir(tmp_path)
+    with EmulatorProcess("--samples", recognisers=2) as emulator:
+        file.write_text(json.dumps(emulator.airflow_connections()))
+        for _ in range(2):
+            imported = airflow.command("connections", "import", "--overwrite", str(file), env=airflow.environment)
+            assert imported.returncode == 0, imported.stdout
+        for dag_id in ("speechkit_to_warehouse", "speechkit_one_task_per_call"):
+            run = airflow.run(dag_id)
+            assert run.state == "success", run.log[-5000:]
+            assert set(run.tasks.values()) == {"success"}
+        assert len(emulator.billing()) == 6, "the second DAG's calls were among the first one's"
+    with duckdb.connect(str(tmp_path / "speech.duckdb"), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM recognitions").fetchone() == (6,)
         (words,) = connection.execute("SELECT count(*) FROM words").fetchone() or (0,)
-    assert words > 10
+    assert words > 180

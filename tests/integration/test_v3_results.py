@@ -127,7 +127,7 @@ def test_both_apis_say_the_same_words(desk: Desk) -> None:
             {"utterances": [{"text": "hi", "start_ms": 700, "end_ms": 2100}]},
         ]
     }  # fmt: skip
-    call = (ROOT / "dags/samples/doctor.ogg").read_bytes()
+    call = (ROOT / "emulator/speechkit_emulator/samples/doctor.ogg").read_bytes()
     desk.emulator.put(f"{desk.prefix}/heard.ogg", call)
     both = [desk.put("written.ogg", call, **said), f"s3://{desk.bucket}/{desk.prefix}/heard.ogg"]
     columns = ("channel_index", "utterance", "alternative", "word_index", "word", "start_ms", "end_ms")

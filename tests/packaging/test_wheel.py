@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -110,11 +111,13 @@ def test_without_the_emulator_its_command_says_what_to_install(installed: Path, 
 def test_the_emulator_runs_without_airflow(emulator_installed: Path, tmp_path: Path) -> None:
     assert not (emulator_installed / "airflow").exists()
     process = subprocess.Popen(
-        [emulator_installed / "speechkit-emulator", "--no-warm", "--exit-with-stdin"],
+        [emulator_installed / "speechkit-emulator", "--no-warm", "--exit-with-stdin", "--port=0", "--storage-port=0"],
         cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     with process:
         assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["speechkit"].startswith("http://127.0.0.1:")
+        url = json.loads(process.stdout.readline())["speechkit"]
+        page = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=60)
+        assert b"samples/delivery.ogg" in page.read()
         process.terminate()
         assert process.wait(60) == 0

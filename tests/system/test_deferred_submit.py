@@ -18,7 +18,7 @@ def test_a_submit_goes_on_in_another_process_and_pays_once(
     real_airflow: RealAirflow, emulator: EmulatorProcess
 ) -> None:
     own = uuid4().hex
-    recording = (ROOT / "dags/samples/message.ogg").read_bytes()
+    recording = (ROOT / "emulator/speechkit_emulator/samples/message.ogg").read_bytes()
     for number in range(6):
         emulator.put(f"{own}/{number}.ogg", recording + bytes([number]), {"processing_s": 0})
     emulator.fault("429", on="submit", times=1, match=own, retry_after="30")

@@ -23,7 +23,7 @@ def prefix(emulator: EmulatorProcess) -> str:
     """A prefix of the bucket with two calls, of this test's own."""
     own = uuid4().hex
     for name in SAMPLES:
-        emulator.put(f"{own}/{name}", (ROOT / "dags/samples" / name).read_bytes())
+        emulator.put(f"{own}/{name}", (ROOT / "emulator/speechkit_emulator/samples" / name).read_bytes())
     return f"s3://{emulator.bucket}/{own}/"
 
 

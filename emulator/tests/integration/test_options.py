@@ -12,7 +12,7 @@ import pytest
 
 from speechkit_emulator.options import main
 
-COMMAND = [sys.executable, "-m", "speechkit_emulator", "--no-warm"]
+COMMAND = [sys.executable, "-m", "speechkit_emulator", "--no-warm", "--port=0", "--storage-port=0"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from airflow_speechkit.settings import RecognitionSettings
 from tests.fixtures.direct import OGG, Desk
 from tests.fixtures.environment import ROOT
 
-ANOTHER = (ROOT / "dags/samples/delivery.ogg").read_bytes()
+ANOTHER = (ROOT / "emulator/speechkit_emulator/samples/delivery.ogg").read_bytes()
 
 
 class Clock:

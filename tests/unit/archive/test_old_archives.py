@@ -192,7 +192,7 @@ class TestSubmittingAgain:
 
     @pytest.fixture(autouse=True)
     def bucket(self, old: Old, s3_client: Any, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        content = (ROOT / "dags/samples/message.ogg").read_bytes()
+        content = (ROOT / "emulator/speechkit_emulator/samples/message.ogg").read_bytes()
         s3_client.create_bucket(Bucket="calls", CreateBucketConfiguration={"LocationConstraint": "ru-central1"})
         for name in ("done", "raw", "silence", "paid-twice", "superseded", "analysed", "invalid", "lost", "claimed"):
             s3_client.put_object(Bucket="calls", Key=f"{name}.ogg", Body=content)
@@ -222,7 +222,7 @@ class TestSubmittingAgain:
             self.submit(name)
 
     def test_what_was_handed_on_once_is_not_new(self, old: Old, s3_client: Any) -> None:
-        content = (ROOT / "dags/samples/message.ogg").read_bytes()
+        content = (ROOT / "emulator/speechkit_emulator/samples/message.ogg").read_bytes()
         s3_client.put_object(Bucket="calls", Key="handed-on.ogg", Body=content)
         submit = SpeechKitSubmitOperator(task_id="submit_new", audio="s3://calls/handed-on.ogg", only_new=True)
         run = {"dag_id": "calls", "task_id": "submit_new", "map_index": -1}

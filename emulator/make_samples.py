@@ -1,7 +1,7 @@
 """Makes the sample calls: sentences spoken by flite's voices, each speaker on a channel of their own.
 
 Needed only to make them anew: flite (Debian: ``apt-get install flite``), and PyAV and numpy from the emulator's extra.
-``python make_samples.py`` writes the recordings and ``manifest.json`` beside this file; ``--listen`` recognises them as
+``python make_samples.py`` writes the recordings and ``manifest.json`` into the package; ``--listen`` recognises them as
 well, and prints what was heard and the share of right words.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent / "speechkit_emulator" / "samples"
 RATE = 16000
 PAUSE_S = 0.7
 
@@ -216,7 +216,7 @@ def listen(manifest: list[dict[str, Any]]) -> None:
     errors = words = 0
     for call in manifest:
         encoding = "OGG_OPUS" if call["file"].endswith(".ogg") else "MP3"
-        heard = hear((HERE / call["file"]).read_bytes(), encoding, 48000, None)
+        heard = hear((FOLDER / call["file"]).read_bytes(), encoding, 48000, None)
         for channel, role in enumerate(call["channels"]):
             said = " ".join(turn["text"] for turn in call["turns"] if turn["channel"] == channel).split()
             got = " ".join(utterance.text for utterance in heard if utterance.channel == channel).split()
@@ -234,7 +234,7 @@ def main() -> None:
     manifest = []
     for call in CALLS:
         track, turns = lay_out(call)
-        encode(track, HERE / call.file)
+        encode(track, FOLDER / call.file)
         manifest.append(
             {
                 "call_id": call.call_id,
@@ -246,7 +246,7 @@ def main() -> None:
                 "turns": turns,
             }
         )
-    (HERE / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    (FOLDER / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     if arguments.listen:
         listen(manifest)
 
