@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 _ID, _ADDRESS = "operation_id", "audio_uri"
+#: How a line says what it is about. `recognitions` calls the operation's id `recognition_id`.
+_KEYS = (_ID, "recognition_id", _ADDRESS)
 _SHAPES = (
     f"CSV needs a header with a column `{_ID}` or `{_ADDRESS}`, its other columns are labels; JSON Lines are objects "
     f"with `{_ID}` or `{_ADDRESS}`, and `labels`. Both are UTF-8. Nothing was written"
@@ -33,7 +35,7 @@ def read_label_file(raw: bytes, uri: Callable[[str], str]) -> list[LabelChange]:
     except MalformedError as error:
         raise SettingsError(f"The file of labels can't be read: {error}", todo=_SHAPES) from None
     rows = _json_lines(text) if text.lstrip().startswith("{") else _csv(text)
-    return [_change(line, row.get(_ID), row.get(_ADDRESS), labels, uri) for line, row, labels in rows]
+    return [_change(line, row, labels, uri) for line, row, labels in rows]
 
 
 def _csv(text: str) -> Iterator[tuple[int, Mapping[str, Any], Mapping[str, Any]]]:
@@ -54,7 +56,7 @@ def _csv(text: str) -> Iterator[tuple[int, Mapping[str, Any], Mapping[str, Any]]
             if len(cells) != len(names):
                 raise _bad(line, f"it has {len(cells)} cells, the header {len(names)}")
             row = dict(zip(names, cells, strict=True))
-            yield line, row, {name: cell for name, cell in row.items() if name not in (_ID, _ADDRESS) and cell}
+            yield line, row, {name: cell for name, cell in row.items() if name not in _KEYS and cell}
         elif any(cells):
             names = _header(line, cells)
         line = reader.line_num + 1
@@ -62,11 +64,11 @@ def _csv(text: str) -> Iterator[tuple[int, Mapping[str, Any], Mapping[str, Any]]
 
 def _header(line: int, cells: list[str]) -> list[str]:
     names = [cell.strip() for cell in cells]
-    if not {_ID, _ADDRESS} & set(names):
+    if not set(names) & set(_KEYS):
         raise _bad(line, f"the header has neither `{_ID}` nor `{_ADDRESS}`")
     if len(set(names)) < len(names) or not all(names):
         raise _bad(line, "the header has a column twice, or one without a name")
-    if not set(names) - {_ID, _ADDRESS}:
+    if not set(names) - set(_KEYS):
         raise _bad(line, "the header has no labels")
     return names
 
@@ -83,14 +85,12 @@ def _json_lines(text: str) -> Iterator[tuple[int, Mapping[str, Any], Mapping[str
         labels = row.get("labels")
         if not isinstance(labels, dict):
             raise _bad(number, "it has no object `labels`")
-        if unknown := row.keys() - {_ID, _ADDRESS, "labels"}:
+        if unknown := row.keys() - {*_KEYS, "labels"}:
             raise _bad(number, f"it has {len(unknown)} fields beside `{_ID}`, `{_ADDRESS}` and `labels`")
         yield number, row, labels
 
 
-def _change(
-    line: int, operation_id: Any, address: Any, labels: Mapping[str, Any], uri: Callable[[str], str]
-) -> LabelChange:
+def _change(line: int, row: Mapping[str, Any], labels: Mapping[str, Any], uri: Callable[[str], str]) -> LabelChange:
     texts: dict[str, str | None] = {}
     for name, value in labels.items():
         if not name:
@@ -99,6 +99,7 @@ def _change(
         if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int))):
             raise _bad(line, f"the label {name!r} is no text")
         texts[name] = None if value is None else str(value)
+    operation_id, address = row.get(_ID) or row.get("recognition_id"), row.get(_ADDRESS)
     about = operation_id.strip() if isinstance(operation_id, str) else operation_id
     if about:
         if not is_operation_id(about):

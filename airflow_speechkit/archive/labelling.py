@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
+import os
+import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -56,6 +59,16 @@ class Labelled:
 
     changed: int
     unchanged: int
+
+
+def current_user() -> str:
+    """Return who runs this process, for people."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        # In a container: a number without a name.
+        name = f"uid {os.getuid()}"
+    return f"{name}@{socket.gethostname()}"
 
 
 def put_labels(

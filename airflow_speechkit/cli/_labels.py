@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -58,13 +55,3 @@ def _labels(pairs: Sequence[str], remove: Sequence[str]) -> dict[str, str | None
     if not labels:
         raise SettingsError("There is no label to correct", todo="Give KEY=VALUE, or --remove KEY")
     return labels
-
-
-def user() -> str:
-    """Return who runs this, for people."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
-        # In a container: a number without a name.
-        name = f"uid {os.getuid()}"
-    return f"{name}@{socket.gethostname()}"

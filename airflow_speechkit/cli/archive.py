@@ -242,11 +242,11 @@ def _recording(arguments: argparse.Namespace, address: str) -> str:
 
 
 def _label(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.labelling import label
-    from airflow_speechkit.cli._labels import asked_for, user
+    from airflow_speechkit.archive.labelling import current_user, label
+    from airflow_speechkit.cli._labels import asked_for
 
     given = asked_for(arguments, lambda path: _folder(path, None), lambda address: _recording(arguments, address))
-    done = label(_archive(arguments), given, by=user(), now=datetime.now(UTC))
+    done = label(_archive(arguments), given, by=current_user(), now=datetime.now(UTC))
     _say(f"{done.changed} operations have new labels, {done.unchanged} had these labels already")
     if done.changed:
         _say("Transform them again, and load them: that brings the labels into the tables, and costs nothing.")

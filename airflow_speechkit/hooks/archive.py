@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import conf, get_current_context
 
 from airflow_speechkit.errors import ArchiveError, SettingsError
 from airflow_speechkit.hooks.storage import check_no_credentials
@@ -15,7 +17,7 @@ from airflow_speechkit.redaction import clean_address
 from airflow_speechkit.retry import FailureStreak, policy_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
@@ -87,6 +89,37 @@ def open_archive(url: str) -> Archive:
     from airflow_speechkit.hooks.storage import object_storage_path
 
     return Archive.at(object_storage_path(url), conf.get("speechkit", "archive_mode", fallback=None))
+
+
+def correct_labels(archive: Archive, labels: Mapping[str, Mapping[str, Any]], storage_endpoint: str) -> int:
+    """Correct labels, on behalf of the task that runs or of the user: see `SpeechKitHook.label`."""
+    from airflow_speechkit.api.endpoints import Endpoints
+    from airflow_speechkit.archive.labelling import LabelChange, current_user, label
+    from airflow_speechkit.recordings.address import uri_on_record
+    from airflow_speechkit.submission import is_operation_id
+
+    given = []
+    for about, wanted in labels.items():
+        if not isinstance(about, str) or not isinstance(wanted, Mapping) or not all(map(_is_name, wanted)):
+            raise SettingsError("`labels` holds something that isn't a mapping of names to texts")
+        texts = {name: None if text is None else str(text) for name, text in wanted.items()}
+        uri = about if is_operation_id(about) else uri_on_record(about, (Endpoints().storage, storage_endpoint))
+        given.append(LabelChange(about=uri, labels=texts))
+    return label(archive, given, by=_task_instance() or current_user(), now=datetime.now(UTC)).changed
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and bool(name)
+
+
+def _task_instance() -> str | None:
+    from airflow_speechkit.archive.batch import Origin
+
+    try:
+        ti = get_current_context()["ti"]
+    except Exception:  # noqa: BLE001 - Airflow 2.11 and 3 raise different ones outside of a task
+        return None
+    return Origin(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=ti.map_index).scope
 
 
 def read_each(read: Callable[[str], _T], operation_ids: Iterable[str]) -> Mapping[str, _T]:

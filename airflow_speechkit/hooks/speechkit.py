@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf, mask_secret
 
-from airflow_speechkit.errors import ConnectionSettingsError, NotFinishedError, SpeechKitError
+from airflow_speechkit.errors import ConnectionSettingsError, NotFinishedError, SettingsError, SpeechKitError
 from airflow_speechkit.hooks.async_client import user_agent
 from airflow_speechkit.hooks.connection import SpeechKitConnection, secrets_in
 from airflow_speechkit.hooks.reading import lookup_lock, read_together
@@ -15,7 +15,7 @@ from airflow_speechkit.parsing import MalformedError, parse_object
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator, Iterable, Mapping
     from types import TracebackType
 
     from pandas import DataFrame
@@ -250,6 +250,25 @@ class SpeechKitHook(BaseHook):
         from airflow_speechkit.results.view import frames
 
         return frames(tables([read(self.get_answer(one)) for one in operation_ids(operation_id)]))
+
+    def label(self, labels: Mapping[str, Mapping[str, Any]], archive: str | None = None) -> int:
+        """Correct labels of operations that are on record, such as with what a CRM says. Nothing is paid.
+
+        The next transform and load of these operations bring them into the tables. Again, and it changes nothing.
+
+        :param labels: operation id, or a recording's address -> label -> text; None removes the label. An address
+            means all operations of the recording, and has the whole archive read
+        :param archive: its URL; by default the connection's, then ``[speechkit] archive``
+        :return: how many operations have other labels now
+        :raises SettingsError: something isn't a label, or there is no archive
+        :raises ArchiveError: an operation isn't on record, and nothing was written; or a record can't be read
+        """
+        from airflow_speechkit.hooks.archive import archive_url, correct_labels, open_archive
+
+        url = archive_url(archive, self)
+        if url is None:
+            raise SettingsError("Labels are corrected in an archive, and `archive` is False")
+        return correct_labels(open_archive(url), labels, self.endpoints.storage)
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask the service whether the connection works. Nothing is recognised, and nothing spent."""

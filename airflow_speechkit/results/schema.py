@@ -140,7 +140,7 @@ RECOGNITIONS = TableSchema(
         Column(
             "audio_uri", _TEXT, "The recording, `s3://bucket/key`; empty for an answer without its submission.", True
         ),
-        Column("labels", _TEXT, "The labels given at the submit, a JSON object as text; `{}` for none."),
+        Column("labels", _TEXT, "The recording's newest labels, a JSON object as text; `{}` for none."),
         Column("api_version", _TEXT, "`v2` or `v3`."),
         Column("model", _TEXT, "The model asked for.", True),
         Column("language", _TEXT, "The language asked for; several with commas between. Empty for a blacklist.", True),
