@@ -63,6 +63,9 @@ async def serve(options: Options) -> int:
     try:
         async with running(options) as addresses:
             print(json.dumps(addresses), flush=True)  # noqa: T201
+            if not options.exit_with_stdin:
+                # A person has started it, not a program that waits for the line above.
+                sys.stderr.write(f"Open {addresses['speechkit']} in a browser: what runs where, and how to use it\n")
             await stop.wait()
     except (OSError, sqlite3.Error) as error:
         log.error("The emulator can't listen or keep its state: %s", error)

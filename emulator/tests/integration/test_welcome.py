@@ -160,6 +160,15 @@ def test_a_sample_is_recognised(newcomer: EmulatorProcess) -> None:
     assert "message" in str(operation["response"]["chunks"])
 
 
+def test_a_person_who_starts_it_is_led_to_the_page() -> None:
+    command = [sys.executable, "-m", "speechkit_emulator", "--no-warm", "--port=0", "--storage-port=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["speechkit"]
+        process.terminate()
+        assert f"Open {url} in a browser" in process.communicate(timeout=60)[1]
+
+
 def test_connections_of_an_emulator_that_does_not_run_are_none() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "speechkit_emulator", "--port=1", "--airflow-connections"],
