@@ -19,7 +19,7 @@ def test_the_files_of_the_page_are_a_test_that_passes(tmp_path: Path) -> None:
     (project / "dags").mkdir()
     (project / "tests/conftest.py").write_text(conftest)
     (project / "tests/test_nightly.py").write_text(test)
-    shutil.copy(ROOT / "dags/samples/delivery.ogg", project / "tests/call.ogg")
+    shutil.copy(ROOT / "emulator/speechkit_emulator/samples/delivery.ogg", project / "tests/call.ogg")
     shutil.copy(ROOT / "dags/speechkit_nightly.py", project / "dags")
     # No Airflow of this machine: the page's own conftest makes one.
     environment = airflow_environment(tmp_path, project / "dags", "")
