@@ -172,6 +172,18 @@ class Visit:
         return [one for one in self.by_place if one is not None]
 
 
+def how_to_go_on(others: int) -> str:
+    """Say how a task that fails for some of its recordings hands on the others all the same.
+
+    :param others: how many those are
+    """
+    those, them = (f"The other {others:,} are", "them") if others > 1 else ("The other one is", "it")
+    return (
+        f"{those} in the archive, and nobody pays for {them} again. on_failure='record' hands {them} on, and makes "
+        "rows with status='refused' or 'failed' of what has no result; on_failure='skip' leaves that out"
+    )
+
+
 def raise_failures(errors: Sequence[SpeechKitError], *, of: int) -> None:
     """Raise what went wrong, if anything did.
 

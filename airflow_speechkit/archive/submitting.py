@@ -21,6 +21,7 @@ from airflow_speechkit.archive.batch import (
     Origin,
     SubmitPolicy,
     Visit,
+    how_to_go_on,
     raise_failures,
 )
 from airflow_speechkit.archive.budget import Budget, bill
@@ -307,13 +308,16 @@ class Submitter:
         failed = [one for one in outcomes if one.error is not None]
         errors = [one.error for one in outcomes if one.error is not None]
         if on_failure != OnFailure.FAIL:
-            errors = [one.error for one in failed if one.error is not None and _must_be_seen(one.how, one.error)]
+            errors = _must_fail(failed)
         try:
             raise_failures(errors, of=len(outcomes))
         except SpeechKitError as error:
             if self.policy.without_archive:
                 error.retry = "sends everything again, and pays again for what was taken: there is no archive"
-            error.add_todo(self._left_behind(outcomes, on_failure))
+            others = len({one.fingerprint for one in outcomes if one.error is None})
+            if others and not _must_fail(failed) and not self.policy.without_archive:
+                error.add_todo(f"{how_to_go_on(others)}.")
+            error.add_todo(self._left_behind(outcomes))
             raise
         for one in failed[:_MOST_NAMED]:
             log.warning("%s: %s", "Skipped" if on_failure == OnFailure.SKIP else "On record as failed", one.error)
@@ -323,7 +327,7 @@ class Submitter:
             return [one.operation_id for one in outcomes if one.error is None and one.operation_id is not None]
         return [one.operation_id or self._refuse(one) for one in outcomes]
 
-    def _left_behind(self, outcomes: Sequence[SubmitOutcome], on_failure: OnFailure) -> str:
+    def _left_behind(self, outcomes: Sequence[SubmitOutcome]) -> str:
         """Say what becomes of the operations that were accepted, and that a failed task hands on to nobody."""
         awaited = {one.operation_id for one in outcomes if one.is_awaited and one.operation_id}
         with ThreadPoolExecutor(self.policy.side_by_side, thread_name_prefix="speechkit-look") as pool:
@@ -337,10 +341,7 @@ class Submitter:
         )
         if self.policy.without_archive:
             return text
-        ways = "run the task again in time: it hands them on, and pays for none of them twice"
-        if on_failure == OnFailure.FAIL:
-            ways = f"on_failure='skip' or 'record' hands them on in any case; or mend this, and {ways}"
-        return f"{text}: {ways}"
+        return f"{text}: mend this, and run the task again in time. It hands them on, and pays for none of them twice"
 
     def _has_ended(self, operation_id: str) -> bool:
         try:
@@ -360,9 +361,9 @@ def _is_to_be_sent(case: Case) -> bool:
     return case.decision is not None and case.decision.action is Action.SUBMIT
 
 
-def _must_be_seen(how: How, error: SpeechKitError) -> bool:
-    """Tell whether an error fails the task whatever becomes of recordings that can't be submitted."""
-    return how is How.LOST or _passing(error)
+def _must_fail(failed: Sequence[SubmitOutcome]) -> list[SpeechKitError]:
+    """Return what fails the task whatever becomes of recordings that can't be submitted."""
+    return [one.error for one in failed if one.error is not None and (one.how is How.LOST or _passing(one.error))]
 
 
 def _passing(error: SpeechKitError) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_speechkit.archive.batch import OnFailure
+from airflow_speechkit.archive.batch import OnFailure, how_to_go_on
 from airflow_speechkit.archive.known_errors import would_fail_again
 from airflow_speechkit.archive.ledger import Failure, Stage
 from airflow_speechkit.errors import (
@@ -181,9 +181,12 @@ def raise_failed(errors: Sequence[SpeechKitError], *, of: int) -> NoReturn:
     :param errors: what has no result, and why: at least one
     :param of: how many recordings there were
     """
-    if len(errors) == 1:
-        raise errors[0]
-    raise RecognitionFailedError(
-        f"{len(errors)} of {of} operations have no result; the others are archived:\n{quoted(errors)}",
-        todo="on_failure='record' or 'skip' goes on with the others",
-    )
+    others = of - len(errors)
+    error = errors[0]
+    if len(errors) > 1:
+        error = RecognitionFailedError(
+            f"{len(errors)} of {of} operations have no result; the others are archived:\n{quoted(errors)}"
+        )
+    if others:
+        error.add_todo(how_to_go_on(others))
+    raise error

@@ -270,14 +270,17 @@ class TestHandingOn:
         said = self.failed(archive, service, "134343", OnFailure.FAIL)
         assert "2 accepted operations will be waited for by nobody" in said
         assert "forgets results three days after" in said
-        assert "on_failure='skip' or 'record'" in said
+        assert (
+            "The other 2 are in the archive, and nobody pays for them again. on_failure='record' hands them on" in said
+        )
         assert "run the task again in time" in said
         assert "2 accepted operations" in self.failed(archive, service, "1134", OnFailure.FAIL), "joined ones too"
 
     def test_where_on_failure_would_change_nothing_it_is_not_advised(self, archive: Archive, service: Service) -> None:
-        said = self.failed(archive, service, "23", OnFailure.SKIP)
-        assert "1 accepted operation will be" in said
-        assert "on_failure=" not in said
+        for on_failure in (OnFailure.SKIP, OnFailure.FAIL):
+            said = self.failed(archive, service, "23", on_failure)
+            assert "1 accepted operation will be" in said
+            assert "on_failure=" not in said
 
     def test_a_retry_without_an_archive_is_not_said_to_be_free(self, archive: Archive, service: Service) -> None:
         said = self.failed(archive, service, "13", OnFailure.FAIL, without_archive=True)

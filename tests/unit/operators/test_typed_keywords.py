@@ -10,6 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_speechkit.errors import SettingsError
+from airflow_speechkit.keywords import switch
 from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
@@ -23,10 +24,9 @@ NEEDED: dict[Any, dict[str, Any]] = {
     SpeechKitTransformOperator: {"operation_id": "e03", "target": "/lake"},
     SpeechKitToSqlOperator: {"tables": {}},
 }
-NUMBERS = [
-    (operator, name) for operator in NEEDED for name in operator.typed_fields if name not in ("reuse", "only_new")
-]
-SWITCHES = [(operator, name) for operator in NEEDED for name in ("reuse", "only_new") if name in operator.typed_fields]
+TYPED = [(operator, name, check) for operator in NEEDED for name, check in operator.typed_fields.items()]
+NUMBERS = [(operator, name) for operator, name, check in TYPED if check is not switch]
+SWITCHES = [(operator, name) for operator, name, check in TYPED if check is switch]
 
 
 def made(operator: Any, **kwargs: Any) -> Any:
