@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow.providers.common.compat.sdk import conf, get_current_context
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_speechkit.errors import ArchiveError, SettingsError
 from airflow_speechkit.hooks.storage import check_no_credentials
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
+    from airflow_speechkit.submission import Submission
 
 _T = TypeVar("_T")
 
@@ -113,6 +114,9 @@ def _is_name(name: object) -> bool:
 
 
 def _task_instance() -> str | None:
+    # On Airflow 2.11 it comes with all that PythonOperator needs: not when a DAG file is parsed.
+    from airflow.providers.common.compat.sdk import get_current_context
+
     from airflow_speechkit.archive.batch import Origin
 
     try:
@@ -132,6 +136,12 @@ def read_each(read: Callable[[str], _T], operation_ids: Iterable[str]) -> Mappin
         return {ids[0]: read(ids[0])}
     with ThreadPoolExecutor(READERS, thread_name_prefix="speechkit-archive") as pool:
         return dict(zip(ids, pool.map(read, ids), strict=True))
+
+
+def read_submissions(archive: Archive, operation_ids: Iterable[str]) -> Mapping[str, Submission | None]:
+    """Read what was submitted, side by side, as it was sent: whoever waits has no use for labels that came later."""
+    entries = read_each(archive.entry, operation_ids)
+    return {one: None if entry is None else entry.submission for one, entry in entries.items()}
 
 
 def when_reachable(do: Callable[[], _T]) -> _T:

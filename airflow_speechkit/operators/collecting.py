@@ -13,7 +13,7 @@ from airflow_speechkit.archive.answers import archive_answer, is_fetched_apart
 from airflow_speechkit.archive.batch import How
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
 from airflow_speechkit.errors import QuotaExceededError, SpeechKitError
-from airflow_speechkit.hooks.archive import read_each
+from airflow_speechkit.hooks.archive import read_each, read_submissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,7 +47,7 @@ def collect(
     :param collected: asks for an operation, archives it if it has ended, and returns whether it has
     """
     awaited = [one for one, ended in read_each(archive.outcome, _awaited(outcomes)).items() if ended is None]
-    submissions = read_each(archive.submission, awaited)
+    submissions = read_submissions(archive, awaited)
     submitted_at = {one: known.submitted_at for one, known in submissions.items() if known is not None}
     old = [one for one, at in submitted_at.items() if now - at >= OLD]
     asked = sorted(old, key=submitted_at.__getitem__)[:MOST]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_speechkit.errors import ArchiveError, SettingsError, SpeechKitError
-from airflow_speechkit.hooks.archive import read_each, when_reachable
+from airflow_speechkit.hooks.archive import read_each, read_submissions, when_reachable
 from airflow_speechkit.keywords import optional, seconds
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.triggers.targets import BACKSTOP, DEFAULT_TIMEOUT, delete_archived, poll_target
@@ -169,7 +169,7 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
             len(ids) - len(running) + failed_before, failed=failed + failed_before, archived_before=len(before)
         )
         self.log.info("%s", visit.progress(progress))
-        submissions = read_each(visit.archive.submission, running)
+        submissions = read_submissions(visit.archive, running)
         return [poll_target(one, submissions[one], interval_s=self.poke_interval) for one in running]
 
     def _trigger(

@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_speechkit.archive.batch import OnFailure
 from airflow_speechkit.archive.layout import REFUSED_PREFIX
 from airflow_speechkit.errors import SettingsError, SpeechKitError
-from airflow_speechkit.hooks.archive import read_each, when_reachable
+from airflow_speechkit.hooks.archive import read_each, read_submissions, when_reachable
 from airflow_speechkit.keywords import optional, seconds
 from airflow_speechkit.operation_ids import operation_ids
 from airflow_speechkit.rendering import CheckedFields, cleaned
@@ -262,7 +262,7 @@ class SpeechKitRecognitionSensor(CheckedFields, BaseSensorOperator):
             failed = sum(found.failure is not None for found in ended)
             self._progress = ended_so_far(len(ended), failed=failed, archived_before=self._ended_before)
             ids = [one for one in ids if outcomes[one] is None]
-            submissions = read_each(self._opened.submission, ids)
+            submissions = read_submissions(self._opened, ids)
         return [poll_target(one, submissions.get(one), interval_s=self.poke_interval) for one in ids]
 
     def _log_start(self, targets: Sequence[PollTarget], where: str) -> None:

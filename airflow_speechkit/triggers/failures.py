@@ -19,7 +19,7 @@ from airflow_speechkit.errors import (
     and_more,
     quoted,
 )
-from airflow_speechkit.hooks.archive import read_each
+from airflow_speechkit.hooks.archive import read_each, read_submissions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -64,7 +64,7 @@ def archived_failures(
         for one, outcome in outcomes.items()
         if outcome is None or (outcome.failure is not None and outcome.stage is not Stage.REFUSED)
     ]
-    submissions = read_each(archive.submission, failed)
+    submissions = read_submissions(archive, failed)
     return {
         one: unknown_operation(one)
         if (outcome := outcomes[one]) is None

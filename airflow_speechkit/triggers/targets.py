@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_speechkit.archive.layout import RECOGNITION_FILE
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
 from airflow_speechkit.errors import OperationNotFoundError, SpeechKitError
-from airflow_speechkit.hooks.archive import read_each
+from airflow_speechkit.hooks.archive import read_submissions
 from airflow_speechkit.polling.target import PollTarget
 from airflow_speechkit.submission import version_of
 
@@ -56,7 +56,7 @@ def delete_archived(archive: Archive, outcomes: Mapping[str, Outcome | None], ho
     :param outcomes: how operations ended, by their ids
     """
     archived = {one: found.at for one, found in outcomes.items() if found and RECOGNITION_FILE in found.files}
-    submissions = read_each(archive.submission, archived)
+    submissions = read_submissions(archive, archived)
     for operation_id, archived_at in archived.items():
         submission = submissions[operation_id]
         if datetime.now(UTC) - (archived_at if submission is None else submission.submitted_at) >= RESULTS_KEPT:

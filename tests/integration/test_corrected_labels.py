@@ -130,6 +130,27 @@ def test_the_recognize_operator_corrects_them_too(desk: Desk) -> None:
     assert desk.billed() == 1
 
 
+def test_a_damaged_record_holds_up_no_wait_and_no_other_operations_rows(desk: Desk) -> None:
+    ids = submit([desk.put("1.ogg"), desk.put("2.ogg")], labels={"role": "agent"})
+    desk.archive.folder.replace(f"operations/{ids[0]}/labels-0001.json", b'{"labels": "hunter2"')
+    assert wait_for(SpeechKitRecognitionSensor(task_id="wait", operation_id=ids, poke_interval=0.1)) == ids
+    rows = SpeechKitTransformOperator(task_id="rows", operation_id=ids, target=str(desk.place / "t")).execute({})
+    assert rows["operations"] == 1
+    [(unread, reason)] = rows["unread"]["operations"].items()
+    assert unread == ids[0]
+    assert "labels-0001.json is damaged" in reason
+    assert "hunter2" not in json.dumps(rows)
+
+
+def test_a_task_is_on_record_as_the_one_that_corrected_labels(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    operation_id = desk.on_record("e03known")
+    monkeypatch.setattr("airflow.providers.common.compat.sdk.get_current_context", lambda: {"ti": TaskInstance()})
+    with SpeechKitHook() as hook:
+        assert hook.label({operation_id: {"role": "agent"}}) == 1
+    [record] = desk.archive.label_records(operation_id)
+    assert json.loads(record.by) == ["calls", "monday", "wait", -1]
+
+
 def test_what_a_hook_cannot_take_is_refused_and_changes_nothing(desk: Desk) -> None:
     operation_id = desk.on_record("e03known")
     with SpeechKitHook() as hook:

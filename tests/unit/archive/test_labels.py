@@ -25,7 +25,7 @@ from airflow_speechkit.errors import ArchiveError, SettingsError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.settings import RecognitionSettings
 from airflow_speechkit.submission import Submission
-from tests.unit.archive.world import T0, Life, Service, answer, failure, item, mortal, submitter
+from tests.unit.archive.world import T0, Life, Service, answer, archive_at, failure, item, mortal, submitter
 
 SUBMISSION = Submission(
     operation_id="e03x",
@@ -191,9 +191,13 @@ class TestALaterSubmit:
 
 
 class TestTwoAtOnce:
+    @pytest.mark.parametrize("place", ["disk", "s3"])
     def test_all_are_on_record_and_nobody_overwrites_an_addition_by_one(
-        self, archive: Archive, service: Service
+        self, archive: Archive, service: Service, request: pytest.FixtureRequest, tmp_path: Path, place: str
     ) -> None:
+        if place == "s3":
+            archive = archive_at(f"lake/{tmp_path.name}", request.getfixturevalue("s3"))
+            archive.probe(T0)
         operation_id = submitted(archive, service, first="kept")
 
         def write(number: int) -> None:
