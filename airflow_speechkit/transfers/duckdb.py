@@ -12,6 +12,7 @@ from airflow_speechkit.errors import ConnectionSettingsError, StorageError
 from airflow_speechkit.retry import RetryPolicy
 from airflow_speechkit.transfers.ddl import Dialect, Names
 from airflow_speechkit.transfers.failure import first_line
+from airflow_speechkit.transfers.upgrade import upgrade_duckdb
 from airflow_speechkit.transfers.views import VIEWS, View
 from airflow_speechkit.transfers.warehouse import WarehouseWithViews
 
@@ -154,6 +155,10 @@ class DuckDBWarehouse(WarehouseWithViews):
             [self.names.schema, list(by_name)],
         ).fetchall()
         return {by_name[name]: frozenset(columns) for name, columns in rows}
+
+    def upgrade(self, table: TableSchema, there: Collection[str]) -> list[str]:
+        """Return the statements that upgrade a table of version 0.1."""
+        return upgrade_duckdb(self.names, table, there)
 
     def forget(self, tables: Collection[str], recognition_ids: pa.Array) -> None:
         """Delete the recognitions' rows."""

@@ -15,14 +15,15 @@ from airflow_speechkit.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Classes of SQLSTATE that a second try does not change: data, constraints, what is not supported, SQL and rights.
-_LASTING_SQLSTATES = ("0A", "22", "23", "3D", "3F", "42")
+#: Classes of SQLSTATE that a second try does not change: data, constraints, dependents, SQL, rights, what is not
+#: supported.
+_LASTING_SQLSTATES = ("0A", "22", "23", "2B", "3D", "3F", "42")
 #: The same for databases that have no SQLSTATE, by the names of their errors.
 _LASTING_KINDS = frozenset(
     {
         "ArrowInvalid", "BinderException", "CatalogException", "ConstraintException", "ConversionException",
-        "DataError", "IntegrityError", "InvalidInputException", "NotSupportedError", "ParserException",
-        "ProgrammingError", "UnicodeDecodeError",
+        "DataError", "DependencyException", "IntegrityError", "InvalidInputException", "NotSupportedError",
+        "ParserException", "ProgrammingError", "UnicodeDecodeError",
     }
 )  # fmt: skip
 

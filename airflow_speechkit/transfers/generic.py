@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_speechkit.transfers.ddl import Dialect, Names
+from airflow_speechkit.transfers.upgrade import upgrade_generic
 from airflow_speechkit.transfers.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class GenericWarehouse(Warehouse):
             there[table.name] = frozenset(column[0].lower() for column in self._cursor.description)
             self._cursor.fetchall()
         return there
+
+    def upgrade(self, table: TableSchema, there: Collection[str]) -> list[str]:
+        """Return the statements that upgrade a table of version 0.1."""
+        return upgrade_generic(self.names, table, there)
 
     def forget(self, tables: Collection[str], recognition_ids: pa.Array) -> None:
         """Delete the recognitions' rows."""

@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_speechkit.transfers.ddl import Dialect, Names
+from airflow_speechkit.transfers.upgrade import upgrade_postgresql
 from airflow_speechkit.transfers.views import VIEWS, View
 from airflow_speechkit.transfers.warehouse import WarehouseWithViews
 
@@ -83,6 +84,16 @@ class PostgresWarehouse(WarehouseWithViews):
             (self.names.schema, list(by_name)),
         )
         return {by_name[name]: frozenset(columns) for name, columns in rows}
+
+    def upgrade(self, table: TableSchema, there: Collection[str]) -> list[str]:
+        """Return the statements that upgrade a table of version 0.1."""
+        keys = self._query(
+            "SELECT k.conname, array_agg(a.attname::text) FROM pg_constraint k "
+            "JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY(k.conkey) "
+            "WHERE k.contype = 'p' AND k.conrelid = %s::regclass GROUP BY k.conname",
+            (self.names.of(table.name),),
+        )
+        return upgrade_postgresql(self.names, table, there, *keys)
 
     def forget(self, tables: Collection[str], recognition_ids: pa.Array) -> None:
         """Delete the recognitions' rows, which a temporary table of their ids finds."""

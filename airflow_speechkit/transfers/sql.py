@@ -120,7 +120,9 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
                 error,
                 doing=warehouse.doing if warehouse else f"connecting with {self.conn_id!r}",
                 rows_are_in_play=bool(warehouse and warehouse.rows_are_in_play),
-                todo=None if warehouse else "See whether the database is up, and what the connection says of it",
+                todo=warehouse.todo
+                if warehouse
+                else "See whether the database is up, and what the connection says of it",
             )
         if loaded is not None:
             self.log.warning("The rows are in; the views were left as they are: %s", failure.what)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from airflow_speechkit.errors import SettingsError, SpeechKitError, StorageError
 from airflow_speechkit.transfers.ddl import Dialect, Names, Shaping
 from airflow_speechkit.transfers.files import batches
+from airflow_speechkit.transfers.upgrade import HINT, is_of_version_0_1
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -35,10 +36,11 @@ class Warehouse(ABC):
         #: For the error's message: what is going on right now, and whether a driver's message may quote a row.
         self.doing = "connecting"
         self.rows_are_in_play = False
+        self.todo: str | None = None
 
-    def do(self, doing: str, *, rows_are_in_play: bool = False) -> None:
-        """Note what is going on from here on."""
-        self.doing, self.rows_are_in_play = doing, rows_are_in_play
+    def do(self, doing: str, *, rows_are_in_play: bool = False, todo: str | None = None) -> None:
+        """Note what is going on from here on, and what a person can do if it fails."""
+        self.doing, self.rows_are_in_play, self.todo = doing, rows_are_in_play, todo
 
     @abstractmethod
     def begin(self) -> None:
@@ -63,6 +65,13 @@ class Warehouse(ABC):
     @abstractmethod
     def columns(self, tables: Collection[TableSchema]) -> dict[str, frozenset[str]]:
         """Return the columns of those tables that exist, by the tables' names without their prefix."""
+
+    @abstractmethod
+    def upgrade(self, table: TableSchema, there: Collection[str]) -> list[str]:
+        """Return the statements that bring a table of version 0.1 to this version's columns and keys.
+
+        :param there: its columns
+        """
 
     @abstractmethod
     def forget(self, tables: Collection[str], recognition_ids: pa.Array) -> None:
@@ -112,10 +121,15 @@ def load(warehouse: Warehouse, manifests: Iterable[Manifest], *, create: bool) -
         if create:
             warehouse.create_schema()
         there = before = warehouse.columns(TABLES)
-        shaping = Shaping.of(warehouse.names, TABLES, there) if create else Shaping((), ())
-        if shaping.before:
-            log.info("Making what is missing: %d statements, the first: %s", len(shaping.before), shaping.before[0])
-            _run(warehouse, shaping.before)
+        old = [table for table in TABLES if is_of_version_0_1(there.get(table.name, ()))]
+        if old and not create:
+            raise SettingsError(
+                f"The table {warehouse.names.of(old[0].name)} was made by version 0.1: it has no `recognition_id`",
+                todo="Run one load with `create=True`: it upgrades the tables in place and keeps their rows",
+            )
+        after: tuple[str, ...] = ()
+        if create:
+            after = _shape(warehouse, TABLES, there, old)
             there = warehouse.columns(TABLES)
         written = dict.fromkeys((table.name for table in TABLES), 0)
         loaded: set[str] = set()
@@ -123,7 +137,7 @@ def load(warehouse: Warehouse, manifests: Iterable[Manifest], *, create: bool) -
             _forget(warehouse, _recognition_ids(warehouse, RECOGNITIONS, manifest), loaded, there, before)
             for name, rows in _insert_all(warehouse, TABLES, manifest, there).items():
                 written[name] += rows
-        _run(warehouse, shaping.after)
+        _run(warehouse, after)
         warehouse.do("committing", rows_are_in_play=True)
         warehouse.commit()
     except BaseException:
@@ -132,9 +146,26 @@ def load(warehouse: Warehouse, manifests: Iterable[Manifest], *, create: bool) -
     return written
 
 
-def _run(warehouse: Warehouse, statements: Iterable[str]) -> None:
+def _shape(
+    warehouse: Warehouse,
+    tables: Collection[TableSchema],
+    there: Mapping[str, Collection[str]],
+    old: Collection[TableSchema],
+) -> tuple[str, ...]:
+    """Upgrade old tables, make what is missing, and return the statements that are to follow the rows."""
+    for table in old:
+        log.info("Upgrading the table %s of version 0.1", warehouse.names.of(table.name))
+        _run(warehouse, warehouse.upgrade(table, there[table.name]), todo=HINT)
+    shaping = Shaping.of(warehouse.names, tables, there, old)
+    if shaping.before:
+        log.info("Making what is missing: %d statements, the first: %s", len(shaping.before), shaping.before[0])
+        _run(warehouse, shaping.before)
+    return shaping.after
+
+
+def _run(warehouse: Warehouse, statements: Iterable[str], todo: str | None = None) -> None:
     for statement in statements:
-        warehouse.do(f"running `{statement}`")
+        warehouse.do(f"running `{statement}`", todo=todo)
         warehouse.execute(statement)
 
 
@@ -151,7 +182,10 @@ def _forget(
 
     warehouse.do("deleting what is replaced", rows_are_in_play=True)
     again = [one for one in ids.to_pylist() if one in loaded]
-    for tables, some in ((sorted(before), ids), (sorted(set(there) - set(before)), pa.array(again, pa.string()))):
+    for tables, some in (
+        ([one for one in there if one in before], ids),
+        ([one for one in there if one not in before], pa.array(again, pa.string())),
+    ):
         if tables and len(some):
             warehouse.forget(tables, some)
     loaded.update(ids.to_pylist())

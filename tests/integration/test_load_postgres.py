@@ -6,17 +6,12 @@ import json
 import os
 import pickle
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
-from airflow.providers.postgres.hooks import postgres as airflow_postgres
 
 from airflow_speechkit.errors import StorageError
-from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
 from airflow_speechkit.transfers.views import VIEWS
 from tests.fixtures.leaks import everything_told_by
 from tests.fixtures.manifests import (
@@ -28,48 +23,10 @@ from tests.fixtures.manifests import (
     words_of,
     write_manifest,
 )
-from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.views import FIGURES, FIGURES_WITHOUT_TIMES
 
 EVERYTHING = {"recognitions": 7, "utterances": 6, "words": 16, "analyses": 1}
 SECRET = "паспорт-4509-secret"
-
-Ask = Callable[..., list[tuple[Any, ...]]]
-
-
-@pytest.fixture(params=["psycopg2", "psycopg"])
-def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(airflow_postgres, "USE_PSYCOPG3", request.param == "psycopg")
-    return str(request.param)
-
-
-@pytest.fixture
-def url(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty database behind the connection `warehouse`."""
-    database = postgres.create_database()
-    connection = {
-        "conn_type": "postgres", "host": postgres.host, "port": postgres.port, "schema": database,
-        "login": postgres.user, "password": postgres.password, "extra": {"cursor": "dictcursor"},
-    }  # fmt: skip
-    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(connection))
-    return postgres.url(database)
-
-
-@pytest.fixture
-def ask(url: str) -> Iterator[Ask]:
-    with closing(psycopg2.connect(url)) as connection:
-        connection.autocommit = True
-
-        def answer(sql: str, *values: Any) -> list[tuple[Any, ...]]:
-            with connection.cursor() as cursor:
-                cursor.execute(sql, values or None)
-                return cursor.fetchall() if cursor.description else []
-
-        yield answer
-
-
-def load(tables: Any, **keywords: Any) -> dict[str, int]:
-    return SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables=tables, **keywords).execute({})  # type: ignore[arg-type]
 
 
 def the_call_with_an_analysis() -> dict[str, list[dict[str, Any]]]:
@@ -77,7 +34,7 @@ def the_call_with_an_analysis() -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
-def test_a_rerun_doubles_nothing_and_types_are_postgresqls(file_format, driver, tmp_path, ask) -> None:
+def test_a_rerun_doubles_nothing_and_types_are_postgresqls(file_format, driver, tmp_path, ask, load) -> None:
     manifest = write_manifest(tmp_path, the_call_with_an_analysis(), file_format=file_format)
     assert load(manifest) == load(manifest) == EVERYTHING
     assert ask("SELECT count(*), count(DISTINCT operation_id) FROM recognitions") == [(7, 7)]
@@ -93,7 +50,7 @@ def test_a_rerun_doubles_nothing_and_types_are_postgresqls(file_format, driver, 
     assert ask("SELECT payload ->> 'a' FROM analyses") == [("б",)]
 
 
-def test_texts_arrive_as_they_are(driver, tmp_path, ask) -> None:
+def test_texts_arrive_as_they_are(driver, tmp_path, ask, load) -> None:
     texts = ["", '"', "a,b", "line\nbreak", "\\.", "\\N", "NULL", "\t", "é́🎤", "'); DROP TABLE words; --", "a\0b"]
     said = [utterance("op-1", i, 1, i, i + 1, text) for i, text in enumerate(texts)]
     load(write_manifest(tmp_path, {"recognitions": [recognition("op-1", None)], "utterances": said}))
@@ -104,20 +61,20 @@ def test_texts_arrive_as_they_are(driver, tmp_path, ask) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_view_gives_what_was_worked_out_by_hand(view, tmp_path, url, ask) -> None:
+def test_a_view_gives_what_was_worked_out_by_hand(view, tmp_path, url, ask, load) -> None:
     load(write_manifest(tmp_path, the_call()))
     query, expected = FIGURES[view]
     assert ask(query) == expected
 
 
 @pytest.mark.parametrize("view", FIGURES_WITHOUT_TIMES)
-def test_a_channel_whose_utterances_have_no_times_is_not_silent(view, tmp_path, url, ask) -> None:
+def test_a_channel_whose_utterances_have_no_times_is_not_silent(view, tmp_path, url, ask, load) -> None:
     load(write_manifest(tmp_path, calls_without_times()))
     query, expected = FIGURES_WITHOUT_TIMES[view]
     assert ask(query) == expected
 
 
-def test_new_columns_are_added_and_none_is_dropped(driver, tmp_path, ask) -> None:
+def test_new_columns_are_added_and_none_is_dropped(driver, tmp_path, ask, load) -> None:
     ask("CREATE TABLE recognitions (operation_id text, mine text DEFAULT 'yes')")
     ask("INSERT INTO recognitions VALUES ('op-before', 'kept')")
     load(write_manifest(tmp_path, the_call()))
@@ -125,7 +82,7 @@ def test_new_columns_are_added_and_none_is_dropped(driver, tmp_path, ask) -> Non
     assert ask("SELECT mine, status FROM recognitions WHERE operation_id = 'op-new'") == [("yes", "finished")]
 
 
-def test_a_schema_and_a_prefix_keep_the_tables_apart(driver, tmp_path, ask) -> None:
+def test_a_schema_and_a_prefix_keep_the_tables_apart(driver, tmp_path, ask, load) -> None:
     manifest = write_manifest(tmp_path, the_call())
     for _ in range(2):
         load(manifest, schema="Speech data", table_prefix="sk_")
@@ -135,12 +92,12 @@ def test_a_schema_and_a_prefix_keep_the_tables_apart(driver, tmp_path, ask) -> N
         ("sk_analyses_pkey",),
         ("sk_recognitions_pkey",),
         ("sk_utterances_pkey",),
-        ("sk_words_pkey",),
+        ("sk_words_recognition_id",),
     ]
     assert ask("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
 
 
-def test_a_second_load_changes_no_table_view_or_index(driver, tmp_path, ask) -> None:
+def test_a_second_load_changes_no_table_view_or_index(driver, tmp_path, ask, load) -> None:
     manifest = write_manifest(tmp_path, the_call())
     load(manifest)
     shape = "SELECT xmin::text, oid, relname FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY oid"
@@ -153,7 +110,7 @@ def test_a_second_load_changes_no_table_view_or_index(driver, tmp_path, ask) -> 
     assert [row[1:] for row in ask(shape)] == [row[1:] for row in before]
 
 
-def test_a_person_who_may_only_write_rows_can_load(tmp_path, url, ask, monkeypatch) -> None:
+def test_a_person_who_may_only_write_rows_can_load(tmp_path, url, ask, monkeypatch, load) -> None:
     manifest = write_manifest(tmp_path, the_call())
     load(manifest)
     role = f"loader_{url.rsplit('_', 1)[1]}"
@@ -165,7 +122,7 @@ def test_a_person_who_may_only_write_rows_can_load(tmp_path, url, ask, monkeypat
     assert load(manifest, create=False)["words"] == 16
 
 
-def test_two_loads_at_once_double_nothing(driver, tmp_path, ask) -> None:
+def test_two_loads_at_once_double_nothing(driver, tmp_path, ask, load) -> None:
     manifest = write_manifest(tmp_path, the_call())
     barrier = threading.Barrier(4)
     failures: list[Exception] = []
@@ -187,7 +144,7 @@ def test_two_loads_at_once_double_nothing(driver, tmp_path, ask) -> None:
     assert ask("SELECT count(*) FROM words") == [(16,)]
 
 
-def test_a_reader_never_sees_a_load_half_done(driver, tmp_path, ask) -> None:
+def test_a_reader_never_sees_a_load_half_done(driver, tmp_path, ask, load) -> None:
     first = write_manifest(tmp_path, the_call())
     load(first)
     ask("ALTER TABLE words ADD CONSTRAINT no_more CHECK (word <> 'новое')")
@@ -199,7 +156,7 @@ def test_a_reader_never_sees_a_load_half_done(driver, tmp_path, ask) -> None:
     assert ask("SELECT count(*) FROM utterances WHERE operation_id = 'op-new'") == [(5,)]
 
 
-def test_a_lock_that_stays_is_told(driver, tmp_path, ask) -> None:
+def test_a_lock_that_stays_is_told(driver, tmp_path, ask, load) -> None:
     manifest = write_manifest(tmp_path, the_call())
     load(manifest)
     ask("BEGIN")
@@ -236,7 +193,7 @@ SPOILS = {
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
-def test_no_row_is_told_when_a_load_fails(spoil, driver, tmp_path, ask, capfd, caplog) -> None:
+def test_no_row_is_told_when_a_load_fails(spoil, driver, tmp_path, ask, capfd, caplog, load) -> None:
     before, told_of_it = SPOILS[spoil]
     ask(before)
     said = [utterance("op-1", 0, 1, 0, 100, SECRET)]
@@ -256,7 +213,7 @@ def test_no_row_is_told_when_a_load_fails(spoil, driver, tmp_path, ask, capfd, c
     assert caught.value.retry_can_help is (spoil == "a trigger that quotes it")
 
 
-def test_a_server_that_is_not_there_is_told(tmp_path, url, monkeypatch) -> None:
+def test_a_server_that_is_not_there_is_told(tmp_path, url, monkeypatch, load) -> None:
     connection = json.loads(os.environ["AIRFLOW_CONN_WAREHOUSE"]) | {"password": "wrong-password"}
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(connection))
     with pytest.raises(
@@ -266,7 +223,7 @@ def test_a_server_that_is_not_there_is_told(tmp_path, url, monkeypatch) -> None:
     assert "wrong-password" not in everything_told_by(caught.value)
 
 
-def test_a_view_that_others_build_on_does_not_stop_a_load(tmp_path, url, ask) -> None:
+def test_a_view_that_others_build_on_does_not_stop_a_load(tmp_path, url, ask, load) -> None:
     load(write_manifest(tmp_path, the_call()))
     ask("COMMENT ON VIEW word_search IS 'airflow-speechkit view of an older version'")
     ask("CREATE VIEW mine AS SELECT * FROM word_search")
