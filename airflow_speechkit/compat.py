@@ -1,9 +1,10 @@
-"""The few things that Airflow's versions keep in different places and common-compat does not cover."""
+"""What Airflow's versions keep in different places, and common-compat does not cover or only since lately."""
 
 from __future__ import annotations
 
 import importlib
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger
@@ -21,6 +22,21 @@ TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
 #: States that a task instance doesn't leave by itself. Anything else may belong to a new attempt that waits
 #: for the same operation: on "clear" it is deferred again before the old trigger hears of it.
 TERMINAL_TASK_STATES = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
+
+
+#: Where Airflow's versions keep the masking of secrets in logs, the newest first.
+_SECRETS_MASKERS = ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker")
+
+
+def mask_secret(secret: str) -> None:
+    """Have Airflow mask a secret wherever it would appear in a log."""
+    for name in _SECRETS_MASKERS:
+        with suppress(ImportError):
+            module = importlib.import_module(name)
+            if hasattr(module, "mask_secret"):
+                module.mask_secret(secret)
+                return
+    raise ImportError("This Airflow has no mask_secret where its versions keep it")
 
 
 def task_is_over(task_instance: Any) -> bool:

@@ -18,7 +18,7 @@ def speechkit_retry_policy(*, quota_delay: timedelta = timedelta(minutes=15)) ->
     :return: a ``RetryPolicy``
     :raises ImportError: Airflow is older than 3.3, which has no retry policies
     """
-    from airflow.providers.common.compat.sdk import RetryDecision, RetryPolicy
+    from airflow.sdk import RetryDecision, RetryPolicy
 
     class SpeechKitRetryPolicy(RetryPolicy):
         def evaluate(

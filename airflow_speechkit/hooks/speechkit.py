@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf, mask_secret
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
 
+from airflow_speechkit.compat import mask_secret
 from airflow_speechkit.errors import ConnectionSettingsError, NotFinishedError, SettingsError, SpeechKitError
 from airflow_speechkit.hooks.async_client import user_agent
 from airflow_speechkit.hooks.connection import SpeechKitConnection, secrets_in

@@ -86,6 +86,8 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
     url = clean_address(url)
     check_no_credentials(url)
     scheme, authority = _parts(url)
+    if scheme in _S3:
+        check_s3fs()
     conn_id = None
     with lookup_lock():
         if scheme in _S3:
@@ -105,6 +107,21 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
         # Loopback is reached directly, whatever proxy the environment names.
         path.fs.config_kwargs = {"proxies": {}, **path.fs.config_kwargs}
     return path
+
+
+def check_s3fs() -> None:
+    """Check that folders in a bucket can be read and written: what does it comes with the extra ``s3``.
+
+    :raises SettingsError: s3fs isn't installed, or not in a version that fits
+    """
+    try:
+        import s3fs  # noqa: F401
+    except ImportError as error:
+        raise SettingsError(
+            f"A folder in a bucket needs the package s3fs, which can't be imported ({error})",
+            todo="Install the extra s3: pip install 'airflow-speechkit[s3]'",
+            retry="ends in the same way until then",
+        ) from error
 
 
 def check_no_credentials(url: str, what: str = "An address") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from typing import Any
 
 import pytest
@@ -146,3 +147,20 @@ def test_loopback_is_reached_directly_whatever_proxy_the_environment_names(
     client.close()
     path = object_storage_path(f"s3://{conn_id}@calls/a")
     assert path.read_bytes() == b"1"
+
+
+def test_a_folder_in_a_bucket_without_s3fs_names_the_extra(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the import system itself keeps for a module that isn't there.
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+
+    with pytest.raises(SettingsError, match=r"needs the package s3fs.*pip install 'airflow-speechkit\[s3\]'"):
+        object_storage_path("s3://own@calls/archive")
+    assert object_storage_path("file:///archive").fs is not None
+
+
+def test_recordings_in_a_bucket_need_no_s3fs(own: Any, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+
+    client = storage_client("own", storage_endpoint=s3_endpoint)
+    assert [bucket["Name"] for bucket in client.list_buckets()["Buckets"]] == ["calls"]
+    client.close()
