@@ -33,7 +33,7 @@ JOBS ?= 2
 SPREAD := -n $(JOBS) --dist worksteal
 EMULATOR_PYTEST := cd emulator && $(abspath $(RUN)) -m pytest
 
-.PHONY: help setup demo test unit unit-later integration system lint docs wheel faults fuzz bench coverage test-airflow-2.11 \
+.PHONY: help setup demo test unit unit-later integration system lint docs wheel test-wheel faults fuzz bench coverage test-airflow-2.11 \
 	lock lock-check clean FORCE
 
 help:  ## list what can be made
@@ -123,10 +123,15 @@ faults: setup  ## break things at every step and count what was paid and what wa
 fuzz: setup  ## read thousands of mutated answers, errors and headers, the same ones each time
 	$(PYTEST) tests/fuzz
 
-wheel: setup  ## build both wheels and test each in an environment of its own
+# Of the lock, what builds is taken; nothing else of it has to be installed.
+WHEEL := $(UV) build --quiet --wheel --build-constraints locks/dev.txt --require-hashes --python "$(PYTHON)" --out-dir dist
+
+wheel: $(UV)  ## build both wheels into dist/
 	@rm -rf dist
-	$(UV) build --quiet --wheel --no-build-isolation --python $(RUN) --out-dir dist .
-	$(UV) build --quiet --wheel --no-build-isolation --python $(RUN) --out-dir dist emulator
+	$(WHEEL) .
+	$(WHEEL) emulator
+
+test-wheel: setup wheel  ## test each wheel in an environment of its own, and the README's commands for them
 	UV="$(CURDIR)/$(UV)" $(PYTEST) tests/packaging
 
 lint: setup  ## check style, types and the directions of imports

@@ -1,9 +1,12 @@
-"""Each wheel that ``make wheel`` built, installed alone with nothing but what it asks for, does its work."""
+"""Each wheel that ``make wheel`` built does its work, installed alone with nothing but what it asks for, and in the way
+that the README says.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +16,11 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.environment import ROOT, airflow_environment
+
+README = (ROOT / "README.md").read_text()
+
+#: A resolver that goes back through versions without end is stopped by this: many times what an installation takes.
+HANGS_AFTER_S = 1800
 
 UV = os.environ.get("UV", str(ROOT / ".work" / "uv" / "bin" / "uv"))
 
@@ -31,8 +39,18 @@ def emulator_wheel() -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a fresh environment with the provider."""
+    """The programs of a fresh environment with the provider, without an extra."""
     return install(wheel, tmp_path_factory.mktemp("provider") / "venv")
+
+
+@pytest.fixture(scope="module")
+def installed_by_readme(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a fresh environment that the README's command was run in, with the pip that comes along."""
+    environment = tmp_path_factory.mktemp("readme") / "venv"
+    subprocess.run([sys._base_executable, "-m", "venv", environment], check=True)  # type: ignore[attr-defined]
+    (command,) = re.findall(r"^pip install .*\[s3,duckdb\].*[^\\]$", README, re.MULTILINE)
+    run_in(environment, command)
+    return environment / "bin"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +66,16 @@ def install(wheel: Path, environment: Path) -> Path:
     into = environment / "bin" / "python"
     subprocess.run([UV, "pip", "install", "--quiet", "--python", into, "--constraints", versions, wheel], check=True)
     return environment / "bin"
+
+
+def run_in(environment: Path, command: str) -> None:
+    """Run one of the README's commands in the project's folder, as in an environment that was activated."""
+    path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env=os.environ | {"PATH": path}, cwd=ROOT, capture_output=True, text=True, check=False, timeout=HANGS_AFTER_S,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 def run(program: Path, *arguments: str, home: Path) -> str:
@@ -77,15 +105,17 @@ def test_a_wheel_holds_its_package_and_its_data_and_nothing_else(
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
-def test_airflow_lists_it_among_its_providers(installed: Path, tmp_path: Path) -> None:
-    listed = run(installed / "airflow", "providers", "list", "--output", "plain", home=tmp_path)
+@pytest.mark.timeout(2 * HANGS_AFTER_S)
+def test_airflow_lists_it_among_its_providers(installed_by_readme: Path, tmp_path: Path) -> None:
+    listed = run(installed_by_readme / "airflow", "providers", "list", "--output", "plain", home=tmp_path)
     assert "airflow-speechkit" in listed
 
 
-def test_airflow_knows_its_hook(installed: Path, tmp_path: Path) -> None:
-    assert "SpeechKitHook" in run(installed / "airflow", "providers", "hooks", "--output", "plain", home=tmp_path)
+def test_airflow_knows_its_hook(installed_by_readme: Path, tmp_path: Path) -> None:
+    airflow = installed_by_readme / "airflow"
+    assert "SpeechKitHook" in run(airflow, "providers", "hooks", "--output", "plain", home=tmp_path)
     assert "airflow-speechkit" in run(
-        installed / "airflow", "providers", "get", "airflow-speechkit", "--full", "--output", "yaml", home=tmp_path
+        airflow, "providers", "get", "airflow-speechkit", "--full", "--output", "yaml", home=tmp_path
     )
 
 
@@ -108,11 +138,36 @@ def test_without_the_emulator_its_command_says_what_to_install(installed: Path, 
     assert "airflow-speechkit[emulator]" in done.stderr
 
 
+def test_without_its_extra_a_folder_in_a_bucket_names_it(installed: Path, tmp_path: Path) -> None:
+    statement = """
+from airflow_speechkit.errors import SettingsError
+from airflow_speechkit.hooks.storage import object_storage_path
+try:
+    object_storage_path("s3://bucket/folder")
+except SettingsError as error:
+    print(error)
+"""
+    said = run(installed / "python", "-c", statement, home=tmp_path)
+    assert "pip install 'airflow-speechkit[s3]'" in said
+
+
 def test_the_emulator_runs_without_airflow(emulator_installed: Path, tmp_path: Path) -> None:
     assert not (emulator_installed / "airflow").exists()
+    assert_emulator_starts(emulator_installed / "speechkit-emulator", home=tmp_path)
+
+
+# Last: it adds to the environment.
+@pytest.mark.timeout(2 * HANGS_AFTER_S)
+def test_the_readmes_command_for_the_extra_brings_the_emulator(installed_by_readme: Path, tmp_path: Path) -> None:
+    (command,) = re.findall(r"`(pip install [^`]*\[emulator\][^`]*)`", README)
+    run_in(installed_by_readme.parent, command.replace("\n", " "))
+    assert_emulator_starts(installed_by_readme / "airflow-speechkit", "emulator", home=tmp_path)
+
+
+def assert_emulator_starts(program: Path, *arguments: str, home: Path) -> None:
     process = subprocess.Popen(
-        [emulator_installed / "speechkit-emulator", "--no-warm", "--exit-with-stdin", "--port=0", "--storage-port=0"],
-        cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [program, *arguments, "--no-warm", "--exit-with-stdin", "--port=0", "--storage-port=0"],
+        cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     with process:
         assert process.stdout is not None
