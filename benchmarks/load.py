@@ -51,9 +51,11 @@ def write_words(folder: Path, rows: int) -> dict[str, Any]:
     vocabulary = ["".join(chance.choices(SYLLABLES, k=chance.randint(1, 4))) for _ in range(20_000)]
     operations = [f"e03{chance.getrandbits(68):017x}" for _ in range(-(-rows // WORDS_IN_AN_OPERATION))]
     places = range(rows)
+    operation_of_word = [operations[i // WORDS_IN_AN_OPERATION] for i in places]
     start_ms = [i % WORDS_IN_AN_OPERATION * 400 for i in places]
     columns: dict[str, dict[str, Any]] = {
         "recognitions": {
+            "recognition_id": operations,
             "operation_id": operations,
             "audio_uri": [f"s3://calls/{i}.ogg" for i in range(len(operations))],
             "labels": ["{}"] * len(operations),
@@ -63,7 +65,8 @@ def write_words(folder: Path, rows: int) -> dict[str, Any]:
             "status": ["finished"] * len(operations),
         },
         "words": {
-            "operation_id": [operations[i // WORDS_IN_AN_OPERATION] for i in places],
+            "recognition_id": operation_of_word,
+            "operation_id": operation_of_word,
             "channel": [str(i % 2 + 1) for i in places],
             "channel_index": [i % 2 for i in places],
             "utterance": [i % WORDS_IN_AN_OPERATION // 10 for i in places],
@@ -78,7 +81,7 @@ def write_words(folder: Path, rows: int) -> dict[str, Any]:
     tables = {}
     for schema in TABLES:
         given = columns.get(schema.name, {})
-        length = len(given["operation_id"]) if given else 0
+        length = len(given["recognition_id"]) if given else 0
         arrays = [pa.array(given.get(field.name, [None] * length), field.type) for field in schema.arrow]
         path = folder / f"{schema.name}.parquet"
         pq.write_table(pa.table(arrays, schema=schema.arrow), path, compression="zstd")
@@ -124,7 +127,7 @@ def to_sql(method: str | None) -> Callable[[dict[str, Any]], None]:
         hook: Any = BaseHook.get_connection("warehouse").get_hook()
         engine = hook.get_sqlalchemy_engine()
         # PostgreSQL takes 65,535 values in a statement.
-        chunk = 65_535 // 9 if method else 10_000
+        chunk = 65_535 // 10 if method else 10_000
         frame_of(manifest).to_sql("words", engine, index=False, method=method, chunksize=chunk)
         engine.dispose()
 
