@@ -26,7 +26,6 @@ _EXTRAS = {
     "airflow.providers.postgres": "postgres",
     "duckdb": "duckdb",
     "rich": "emulator",
-    "s3fs": "s3",
     "speechkit_emulator": "emulator",
 }
 

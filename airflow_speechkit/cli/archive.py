@@ -296,9 +296,10 @@ def _private(url: str, endpoint_url: str | None) -> Folder:
 
 def _folder(url: str, endpoint_url: str | None) -> Folder:
     from airflow_speechkit.folder import Folder
-    from airflow_speechkit.hooks.storage import check_no_credentials
+    from airflow_speechkit.hooks.storage import check_no_credentials, check_s3fs
 
     check_no_credentials(url)
+    check_s3fs(url)
     scheme, _, rest = url.partition("://")
     if not rest:
         return Folder.at(url)

@@ -86,8 +86,7 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
     url = clean_address(url)
     check_no_credentials(url)
     scheme, authority = _parts(url)
-    if scheme in _S3:
-        check_s3fs()
+    check_s3fs(url)
     conn_id = None
     with lookup_lock():
         if scheme in _S3:
@@ -109,16 +108,18 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
     return path
 
 
-def check_s3fs() -> None:
-    """Check that folders in a bucket can be read and written: what does it comes with the extra ``s3``.
+def check_s3fs(url: str) -> None:
+    """Check that an address, if it is in a bucket, can be read and written: what does it comes with the extra ``s3``.
 
-    :raises SettingsError: s3fs isn't installed, or not in a version that fits
+    :raises SettingsError: s3fs is needed, and isn't installed or doesn't fit
     """
+    if _parts(url)[0] not in _S3:
+        return
     try:
         import s3fs  # noqa: F401
     except ImportError as error:
         raise SettingsError(
-            f"A folder in a bucket needs the package s3fs, which can't be imported ({error})",
+            f"{clean_address(url)} needs the package s3fs, which can't be imported ({error})",
             todo="Install the extra s3: pip install 'airflow-speechkit[s3]'",
             retry="ends in the same way until then",
         ) from error

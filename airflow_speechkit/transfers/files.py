@@ -23,6 +23,7 @@ def batches(
     :param schema: the table's schema
     :param columns: only these
     :raises StorageError: one of them can't be read
+    :raises SettingsError: they are in a bucket, and the extra for it isn't installed
     """
     from airflow_speechkit.results.rows import rows_of
 
@@ -32,6 +33,9 @@ def batches(
 def _fetch(url: str, copy: str) -> str:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+    from airflow_speechkit.hooks.storage import check_s3fs
+
+    check_s3fs(url)
     path: Any = ObjectStoragePath(url)
     if path.protocol in ("", "file"):
         if not os.path.isfile(path.path):

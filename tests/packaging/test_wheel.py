@@ -150,6 +150,13 @@ except SettingsError as error:
     said = run(installed / "python", "-c", statement, home=tmp_path)
     assert "pip install 'airflow-speechkit[s3]'" in said
 
+    done = subprocess.run(
+        [installed / "airflow-speechkit", "archive", "list", "--archive", "s3://bucket/folder"],
+        env={"PATH": str(installed), "HOME": str(tmp_path)}, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "pip install 'airflow-speechkit[s3]'" in done.stderr
+
 
 def test_the_emulator_runs_without_airflow(emulator_installed: Path, tmp_path: Path) -> None:
     assert not (emulator_installed / "airflow").exists()
