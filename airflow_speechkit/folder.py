@@ -103,6 +103,21 @@ class Folder:
                 return b""
             return data
 
+    def fetch(self, name: str, copy: str) -> str:
+        """Return a file's path on this machine: where it lies on a disk, or that of a copy.
+
+        :param copy: where a copy may be made
+        :raises FileNotFoundError: there is no such file
+        :raises StorageError: it can't be read
+        """
+        with self._faults("read", name, missing_is_an_answer=True):
+            path = self.path(name)
+            if self._local:
+                os.stat(path)
+                return path
+            self.fs.get_file(path, copy)
+            return copy
+
     def create(self, name: str, data: bytes) -> bool:
         """Write a file only where none is; return whether this call wrote it.
 

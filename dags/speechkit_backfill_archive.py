@@ -60,9 +60,9 @@ with DAG(
             archive = open_archive(archive_url(None, hook))
         return shards(archive.operations(), params["most_shards"])
 
-    rows = SpeechKitTransformOperator.partial(
-        task_id="rows", target="{{ params.target }}", partition_by_date=True
-    ).expand(operation_prefix=prefixes())
+    rows = SpeechKitTransformOperator.partial(task_id="rows", target="{{ params.target }}").expand(
+        operation_prefix=prefixes()
+    )
     # A shard whose operations all still run is skipped, and must not take the others along.
     load = SpeechKitToSqlOperator(
         task_id="load", conn_id="warehouse", tables=rows.output, trigger_rule="none_failed_min_one_success"

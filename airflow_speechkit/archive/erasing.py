@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import tempfile
 from dataclasses import dataclass
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from airflow_speechkit.folder import Folder
 
 TABLES = ("recognitions", "utterances", "words", "analyses")
-
-#: Rows in a row group of a file that is written anew.
-_ROW_GROUP_ROWS = 250_000
 
 #: What means the same with and without quotes; a schema may have several parts.
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*", re.ASCII)
@@ -59,97 +55,107 @@ def erase_unfinished(target: Folder) -> Unfinished:
 def erase_from_files(target: Folder, operation_ids: Collection[str]) -> list[str]:
     """Remove the operations' rows from every file of the tables; a file without any other row is removed.
 
-    :param target: where the transform wrote the tables
+    A file under ``day=…`` holds the operation that it is named after, but for those that were compacted. Manifests
+    are left: what they have of an operation is its id.
+
+    :param target: where the transform wrote the tables, or where they were compacted
     :return: the files that held rows of them, or were named after them
     :raises StorageError: a file can't be read or written; it is left as it was
     """
-    import pyarrow as pa
+    from airflow_speechkit.results.manifest import COMPACTED_STEM, stem
 
     ids = frozenset(operation_ids)
+    stems = {stem(one) for one in ids}
     changed = []
     for table in TABLES:
         for name in list(target.names(table)):
-            if name.rsplit("/", 1)[-1].rsplit(".", 1)[0] in ids:
+            file = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+            if file in stems:
                 # Named after the operation: it goes even if it is empty.
                 target.delete(name)
                 changed.append(name)
-                continue
-            raw = target.read(name)
-            try:
-                left = _others(raw, name, table, ids)
-            except (*SURPRISES, pa.ArrowException, OSError) as error:
-                raise StorageError(
-                    f"{target.url_of(name)} isn't a file that the transform wrote, or is damaged "
-                    f"({type(error).__name__}): it can't be told whether it has rows of these operations",
-                    todo="See to the file, and remove it if it is of no use",
-                    retry_can_help=False,
-                ) from None
-            if left is None:
-                continue
-            if left:
-                target.replace(name, left)
-            else:
-                target.delete(name)
-            changed.append(name)
+            elif f"{table}/day=" not in name or file == COMPACTED_STEM:
+                with tempfile.TemporaryDirectory(prefix="airflow-speechkit-") as folder:
+                    changed += _erase(target, name, table, ids, Path(folder))
     return changed
 
 
-def _others(raw: bytes, name: str, table: str, ids: frozenset[str]) -> bytes | None:
-    """Return a file without the operations' rows; None if it has none of them, or is no file of a table."""
-    if name.endswith(".parquet"):
-        return _of_table(_parquet(raw), ids, "parquet")
-    if name.endswith(".csv"):
-        return _of_table(_csv(raw, table), ids, "csv")
-    if name.endswith(".jsonl"):
-        return _of_lines(raw, ids)
-    return None
+def _erase(target: Folder, name: str, table: str, ids: frozenset[str], folder: Path) -> list[str]:
+    """Remove the operations' rows from a file of many operations; return its name if it had any."""
+    import pyarrow as pa
+
+    remover = _REMOVERS.get(name.rpartition(".")[2])
+    if remover is None:
+        return []
+    path, left = Path(target.fetch(name, str(folder / "whole"))), folder / "left"
+    try:
+        rows, rows_left = remover(path, left, table, ids)
+    except (*SURPRISES, pa.ArrowException, OSError) as error:
+        raise StorageError(
+            f"{target.url_of(name)} isn't a file that the transform wrote, or is damaged "
+            f"({type(error).__name__}): it can't be told whether it has rows of these operations",
+            todo="See to the file, and remove it if it is of no use",
+            retry_can_help=False,
+        ) from None
+    if rows_left == rows:
+        return []
+    if rows_left:
+        target.put(name, left)
+    else:
+        target.delete(name)
+    return [name]
 
 
-def _parquet(raw: bytes) -> pa.Table:
+def _others(rows: pa.Table, ids: frozenset[str]) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return rows.filter(pc.invert(pc.is_in(rows["recognition_id"], pa.array(sorted(ids), pa.string()))))
+
+
+def _from_parquet(path: Path, left: Path, table: str, ids: frozenset[str]) -> tuple[int, int]:
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(io.BytesIO(raw)).read()
+    from airflow_speechkit.results.formats import parquet_writer
+
+    rows_left = 0
+    with pq.ParquetFile(path) as file, parquet_writer(left, file.schema_arrow) as writer:
+        for number in range(file.num_row_groups):
+            others = _others(file.read_row_group(number), ids)
+            writer.write_table(others)
+            rows_left += others.num_rows
+        return file.metadata.num_rows, rows_left
 
 
-def _csv(raw: bytes, table: str) -> pa.Table:
+def _from_csv(path: Path, left: Path, table: str, ids: frozenset[str]) -> tuple[int, int]:
     import pyarrow.csv as pa_csv
 
     from airflow_speechkit.results import schema
+    from airflow_speechkit.results.formats import FileFormat, write_file
 
     [columns] = [one.arrow for one in schema.TABLES if one.name == table]
     # An empty text is quoted, a missing one isn't.
     options = pa_csv.ConvertOptions(
         column_types=columns, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
     )
-    return pa_csv.read_csv(
-        io.BytesIO(raw), convert_options=options, parse_options=pa_csv.ParseOptions(newlines_in_values=True)
-    )
+    rows = pa_csv.read_csv(path, convert_options=options, parse_options=pa_csv.ParseOptions(newlines_in_values=True))
+    others = _others(rows, ids)
+    write_file(left, others, FileFormat.CSV)
+    return rows.num_rows, others.num_rows
 
 
-def _of_table(rows: pa.Table, ids: frozenset[str], file_format: str) -> bytes | None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from airflow_speechkit.results.formats import FileFormat, TableFile
-
-    theirs = pc.is_in(rows["operation_id"], pa.array(sorted(ids), rows["operation_id"].type))
-    left = rows.filter(pc.invert(theirs))
-    if left.num_rows == rows.num_rows:
-        return None
-    if not left.num_rows:
-        return b""
-    with tempfile.TemporaryDirectory(prefix="speechkit-") as folder:
-        path = Path(folder) / "left"
-        file = TableFile(path, left.schema, FileFormat(file_format), _ROW_GROUP_ROWS)
-        file.add(left)
-        file.close()
-        return path.read_bytes()
+def _from_json_lines(path: Path, left: Path, table: str, ids: frozenset[str]) -> tuple[int, int]:
+    rows = rows_left = 0
+    with path.open("rb") as lines, left.open("wb") as others:
+        for line in lines:
+            rows += 1
+            if parse_object(line).get("recognition_id") not in ids:
+                rows_left += 1
+                others.write(line)
+    return rows, rows_left
 
 
-def _of_lines(raw: bytes, ids: frozenset[str]) -> bytes | None:
-    lines = raw.splitlines(keepends=True)
-    left = [line for line in lines if parse_object(line).get("operation_id") not in ids]
-    return None if len(left) == len(lines) else b"".join(left)
+_REMOVERS = {"parquet": _from_parquet, "csv": _from_csv, "jsonl": _from_json_lines}
 
 
 def erase_from_duckdb(

@@ -48,7 +48,13 @@ def add(subparsers: Any) -> None:
     command.add_argument(
         "--recording", metavar="ADDRESS", help="everything of this recording, as s3://bucket/key or as an https link"
     )
-    command.add_argument("--tables", metavar="URL", help="remove its rows from the files that the transform wrote here")
+    command.add_argument(
+        "--tables",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="remove its rows from the files that the transform wrote here, or `compact`; may be given several times",
+    )
     command.add_argument("--duckdb", metavar="FILE", help="remove its rows from the tables of this DuckDB database")
     command.add_argument("--table-prefix", default="", metavar="PREFIX", help="as SpeechKitToSqlOperator was given it")
     command.add_argument("--schema", help="of the database's tables (default for DuckDB: all of them)")
@@ -205,8 +211,8 @@ def _forget(arguments: argparse.Namespace) -> int:
         _say("\n".join([*ids, *(f"attempt {number} under {mark}" for mark, number in attempts)]))
         return 0
     # The archive last: as long as it knows the operation, a command that was interrupted can be given again.
-    if arguments.tables:
-        _forget_in_files(_folder(arguments.tables, arguments.endpoint_url), ids)
+    for tables in arguments.tables:
+        _forget_in_files(_folder(tables, arguments.endpoint_url), ids)
     if arguments.duckdb:
         rows = erase_from_duckdb(arguments.duckdb, ids, schema=names.schema, table_prefix=names.prefix)
         _say(f"Removed {rows} rows from {arguments.duckdb}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow_speechkit.errors import SettingsError
 
 if TYPE_CHECKING:
-    import argparse
-
     from airflow_speechkit.results.many import Loaded
 
 
@@ -18,21 +19,16 @@ def add(subparsers: Any) -> None:
         help="turn saved answers into Parquet, CSV or JSON Lines",
         description="Turn saved answers of the service into the tables recognitions, utterances, words and analyses. "
         "An answer of API v2 is its finished operation; one of API v3 is what getRecognition gave, with or without "
-        "its operation before it. Gzipped files are taken as they are.",
+        "its operation before it. Gzipped files are taken as they are. Each operation has its own files, "
+        "TABLE/day=2026-11-22/OPERATION.parquet, under the UTC date on which it was created.",
     )
     parser.add_argument("results", nargs="+", metavar="RESULT.json", help="a saved answer")
     parser.add_argument("--to", required=True, metavar="DIR", help="where the tables go")
     parser.add_argument(
         "--format", default="parquet", choices=["parquet", "csv", "jsonl"], help="of the files (default: parquet)"
     )
-    parser.add_argument(
-        "--name",
-        metavar="NAME",
-        help="name of the files (default: the operation's id; for several answers a hash of their operations' ids)",
-    )
-    parser.add_argument(
-        "--partition-by-date", action="store_true", help="a folder for each UTC date on which an operation was created"
-    )
+    for gone in ("--name", "--partition-by-date"):
+        parser.add_argument(gone, nargs="?", action=_Gone, help=argparse.SUPPRESS)
     parser.add_argument(
         "--memory-mib",
         type=int,
@@ -42,6 +38,16 @@ def add(subparsers: Any) -> None:
         "(default: 256)",
     )
     parser.set_defaults(run=_run)
+
+
+class _Gone(argparse.Action):
+    """An option that is no more."""
+
+    def __call__(self, *arguments: Any) -> NoReturn:
+        raise SettingsError(
+            f"{arguments[-1]} is no option any more: each operation has its own files under day=…",
+            todo="Remove it; `airflow-speechkit compact` makes larger files of them",
+        )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -61,16 +67,13 @@ def _run(arguments: argparse.Namespace) -> int:
         load,
         dict.fromkeys(arguments.results),
         Folder.at(arguments.to),
-        name=arguments.name,
-        anew=arguments.name is None,
         file_format=arguments.format,
         memory_bytes=memory_bytes,
-        partition_by_date=arguments.partition_by_date,
     )
+    print(manifest.url)  # noqa: T201
     for table, written in manifest.tables.items():
-        for path in written.paths:
-            print(path)  # noqa: T201
-        print(f"{table}: {written.rows:,} rows", file=sys.stderr)  # noqa: T201
+        files = f"{len(written.paths):,} files below {manifest.target}/{table}"
+        print(f"{table}: {written.rows:,} rows in {files}", file=sys.stderr)  # noqa: T201
     if manifest.identical_channels:
         print(  # noqa: T201
             f"warning: {manifest.identical_channels} of {manifest.operations} recordings say the same in all their "

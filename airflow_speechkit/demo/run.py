@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 DAG_ID = "speechkit_to_warehouse"
 TASKS = ("recognize", "rows", "load")
 TABLES = ("recognitions", "utterances", "words")
-#: What has Parquet files; the samples are not analysed, so the last one's have no rows.
-WRITTEN = (*TABLES, "analyses")
+MANIFESTS = "_manifests"
 DATABASE = "speech.duckdb"
 
 
@@ -105,14 +104,14 @@ def missing_files(output: Path, counts: Mapping[str, int]) -> Iterator[str]:
     """
     import pyarrow.parquet
 
-    for table in WRITTEN:
+    for table in TABLES:
         files = list((output / table).rglob("*.parquet"))
         rows = sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
         if not files:
             yield f"there is no Parquet file of {table} in {output}"
-        elif table in TABLES and not rows:
+        elif not rows:
             yield f"the Parquet files of {table} are empty"
-        elif rows != counts.get(table, rows):
+        elif rows != counts[table]:
             yield f"{rows} rows of {table} in Parquet files became {counts[table]} in DuckDB"
 
 
@@ -120,8 +119,8 @@ def _empty(output: Path) -> None:
     """Make room for this run's output; only what an earlier run has made is removed."""
     output.mkdir(parents=True, exist_ok=True)
     (output / DATABASE).unlink(missing_ok=True)
-    for table in WRITTEN:
-        shutil.rmtree(output / table, ignore_errors=True)
+    for made in (*TABLES, MANIFESTS):
+        shutil.rmtree(output / made, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -21,18 +21,23 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.keywords import Checks
+    from airflow_speechkit.results.manifest import Manifest
     from airflow_speechkit.results.many import Loaded
-    from airflow_speechkit.results.write import Manifest
 
 MIB = 1024 * 1024
+
+#: Keywords that are no more.
+_GONE = ("name", "partition_by_date")
 
 
 class SpeechKitTransformOperator(CheckedFields, BaseOperator):
     """Turn answers into the tables `recognitions`, `utterances`, `words` and `analyses`, as files.
 
-    Returns where the files are and how many rows they have, never a row. The files are named after the
-    operation, or after the batch, and a second run replaces exactly those; a file is there whole or not at all.
-    An operation that failed is a row of `recognitions` that says so. ``docs/tables.md`` has the columns.
+    Each operation has a file of its own for each table, ``words/day=2026-11-22/OPERATION.parquet``, under the UTC date
+    on which it was created. Whoever writes it again, in whatever list, replaces its files, so its rows stand once below
+    a target; a file is there whole or not at all. An operation that failed is a row of `recognitions` that says so.
+    Returns the path of a manifest of these files and how many rows they have, never a row. ``docs/tables.md`` has the
+    columns.
 
     Rows that may be had yet are never left out: where the service, the archive or a file can't be reached or may not
     be read, or an operation that is named isn't finished, the task fails, and no file is touched.
@@ -46,11 +51,8 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         for nothing; with ``.expand()`` one shard for each task. Those that still run count as unread; where there
         is no other the task is skipped (templated)
     :param files: saved answers, one path or a list of them, in place of an archive (templated)
-    :param file_format: ``parquet``, ``csv`` or ``jsonl``; files of the same name in another format are replaced, so
+    :param file_format: ``parquet``, ``csv`` or ``jsonl``; an operation's files in another format are replaced, so
         each format needs a target of its own (templated)
-    :param partition_by_date: one folder for each UTC date of `created_at`, Hive style
-    :param name: what the files are called; by default after the operation, a hash of several operations' ids, or the
-        prefix. Under a name of yours a run replaces the files of the same format and date, and no others (templated)
     :param speechkit_conn_id: the connection (templated)
     :param archive: URL of the archive; by default the connection's, then ``[speechkit] archive``; ``False`` asks
         the service, which keeps results for three days and counts each request (templated)
@@ -71,7 +73,6 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         "operation_prefix",
         "files",
         "file_format",
-        "name",
         "speechkit_conn_id",
         "archive",
         "aws_conn_id",
@@ -90,8 +91,6 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         operation_prefix: str | None = None,
         files: str | Sequence[str] | None = None,
         file_format: str = "parquet",
-        partition_by_date: bool = False,
-        name: str | None = None,
         speechkit_conn_id: str = "speechkit_default",
         archive: str | bool | None = None,
         aws_conn_id: str | None = None,
@@ -100,14 +99,18 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         on_unread: str = "report",
         **kwargs: Any,
     ) -> None:
+        for name in _GONE:
+            if name in kwargs:
+                raise SettingsError(
+                    f"`{name}` is no keyword any more: each operation has its own files under day=…",
+                    todo="Remove it; `airflow-speechkit compact` makes larger files of them",
+                )
         super().__init__(**kwargs)
         self.target = cleaned(target)
         self.operation_id = operation_id
         self.operation_prefix = operation_prefix
         self.files = cleaned(files)
         self.file_format = file_format
-        self.partition_by_date = partition_by_date
-        self.name = name
         self.speechkit_conn_id = speechkit_conn_id
         self.archive = cleaned(archive)
         self.aws_conn_id = aws_conn_id
@@ -120,7 +123,7 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the tables.
 
-        :return: format, name, the paths and rows of each table, and what could not be read
+        :return: where the manifest is, the format, the rows of each table, and what could not be read
         :raises SettingsError: a keyword
         :raises AnswerUnreadableError: no answer can be read, or one can't with `on_unread="fail"`
         :raises NotFinishedError: an operation that is named isn't finished
@@ -140,10 +143,8 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
                     load,
                     ids,
                     Folder.at(object_storage_path(self.target, storage_conn_id)),
-                    name=self.name or name,
-                    anew=not self.name,
+                    name=name,
                     file_format=self.file_format,
-                    partition_by_date=self.partition_by_date,
                     memory_bytes=self.memory_mib * MIB,
                     side_by_side=self.side_by_side,
                     leave_out_unread=self.on_unread == "report",
@@ -154,17 +155,17 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
                     raise AirflowSkipException(f"None of the {len(ids)} operations has ended yet") from None
                 raise
         self._report(manifest, len(ids))
+        summary = manifest.summary()
         events = context.get("outlet_events")
         for outlet in self.outlets or ():
             if events is not None:
-                rows: dict[str, Any] = {table: written.rows for table, written in manifest.tables.items()}
-                events[outlet].extra = {"name": manifest.name, "rows": rows}
-        return manifest.to_json()
+                events[outlet].extra = {"manifest": summary["manifest"], "rows": summary["rows"]}
+        return summary
 
     def _source(
         self, hook: SpeechKitHook, not_ended: list[str]
     ) -> tuple[list[str], str | None, Callable[[str], Loaded]]:
-        """Say which answers, what the files are called if not after the operations, and how one is fetched.
+        """Say which answers, what the manifest is called if not after the operations, and how one is fetched.
 
         :param not_ended: is told, while they are fetched, which operations of a prefix have no end on record
         """
@@ -207,7 +208,7 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
 
     def _report(self, manifest: Manifest, of: int) -> None:
         for table, written in manifest.tables.items():
-            self.log.info("%s: %d rows in %s", table, written.rows, ", ".join(written.paths) or "no file")
+            self.log.info("%s: %d rows in %d files below %s", table, written.rows, len(written.paths), manifest.target)
         if manifest.identical_channels:
             self.log.warning(
                 "%d of %d recordings say the same in all their channels: mono that was stored as stereo",
@@ -252,8 +253,8 @@ def _archived(archive: Archive, operation_id: str, most_bytes: int) -> Loaded:
 def _archived_by_now(archive: Archive, operation_id: str, most_bytes: int, not_ended: list[str]) -> Loaded:
     """Fetch an answer that nobody named: while others submit there is always one that isn't there yet."""
     from airflow_speechkit.archive.layout import operation_file
+    from airflow_speechkit.results.manifest import Unread
     from airflow_speechkit.results.schema import Tables
-    from airflow_speechkit.results.write import Unread
 
     try:
         return _archived(archive, operation_id, most_bytes)

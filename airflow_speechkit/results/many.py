@@ -1,4 +1,4 @@
-"""Thousands of answers to one set of files, side by side, in memory that a setting bounds."""
+"""Thousands of answers to the tables' files, side by side, in memory that a setting bounds."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from airflow_speechkit.errors import (
 )
 from airflow_speechkit.results.flatten import BATCH_BYTES, UNREADABLE, read_many, tables
 from airflow_speechkit.results.formats import FileFormat
+from airflow_speechkit.results.manifest import Manifest, Unread, name_after, stem
 from airflow_speechkit.results.saved import read_saved
 from airflow_speechkit.results.schema import Tables
-from airflow_speechkit.results.write import ROW_GROUP_ROWS, Manifest, Unread, Writing, name_after
+from airflow_speechkit.results.write import Writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -57,15 +58,15 @@ def write_many(
     *,
     name: str | None = None,
     file_format: FileFormat | str = FileFormat.PARQUET,
-    partition_by_date: bool = False,
-    row_group_rows: int = ROW_GROUP_ROWS,
     memory_bytes: int = MEMORY_BYTES,
     side_by_side: int = SIDE_BY_SIDE,
     leave_out_unread: bool = True,
-    anew: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Manifest:
-    """Read many answers and write their rows, in the order of the ids.
+    """Read many answers and write their rows, a file for each operation and table, and a manifest of these files.
+
+    Whoever writes an operation again replaces its files, and what else there is of it below the target is removed.
+    Where there is nothing else the right to remove isn't needed.
 
     An operation that is given twice, say in two saved files, is written once: the second one counts as unread.
 
@@ -73,19 +74,17 @@ def write_many(
         that the service or the archive hasn't any more, and a file that is missing or may not be read are unread.
         Whatever else it raises stops everything: what another try, a key, or a right may bring must not be left out
     :param operation_ids: the operations, or the files of their answers
-    :param target: where the files go, see `write_tables`
-    :param name: what the files are named after; by default the operation, or a hash of several ones' ids
+    :param target: where the files go: ``TABLE/day=2026-11-22/OPERATION.parquet``, by the UTC date of ``created_at``;
+        ``finished_at`` stands in for one that is missing, and rows without either go to ``day=1970-01-01``
+    :param name: what the manifest is named after; by default the operation, or a hash of several ones' ids
     :param file_format: ``parquet``, ``csv`` or ``jsonl``
-    :param partition_by_date: a folder for each UTC date of ``created_at``
-    :param row_group_rows: rows in a row group of Parquet
     :param memory_bytes: what answers and rows may take, whatever their number. Only what is there tells how large
         answers are, so where larger ones than all before follow each other, as many as `side_by_side` of them come on
         top of that. An answer that is larger than `largest_answer` is unread
     :param side_by_side: how many answers are fetched at the same time
     :param leave_out_unread: write the others where some are unread; otherwise nothing is put in place then
-    :param anew: whether the name stands for the same operations each time, see `Writing.finish`
     :param progress: is told how many operations are done, now and then
-    :return: what was written; its `unread` has the operations that were left out
+    :return: the manifest; its `unread` has the operations that were left out
     :raises SettingsError: a number or the format can't be taken
     :raises AnswerUnreadableError: nothing could be read, or something couldn't with `leave_out_unread` off; the target
         is as it was
@@ -96,13 +95,7 @@ def write_many(
     taken = _Taken()
     with (
         ThreadPoolExecutor(side_by_side, thread_name_prefix="answers") as pool,
-        Writing(
-            target,
-            file_format=file_format,
-            partition_by_date=partition_by_date,
-            row_group_rows=row_group_rows,
-            buffer_bytes=max(memory_bytes // 4, 1),
-        ) as writing,
+        Writing(target, file_format) as writing,
     ):
         most_at_once = memory_bytes // (4 * _READING)
         most_bytes = largest_answer(memory_bytes)
@@ -128,11 +121,10 @@ def write_many(
             write_all_but(0)
             if taken.unread and not (leave_out_unread and writing.operations):
                 raise _refusal(taken, others=bool(writing.operations))
-            manifest = writing.finish(name_after(taken.ids) if name is None else name, anew=anew)
+            return writing.finish(name_after(taken.ids) if name is None else stem(name), taken.unread)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return replace(manifest, unread=tuple(taken.unread))
 
 
 def largest_answer(memory_bytes: int) -> int:

@@ -36,21 +36,19 @@ def rows_of(
     fetch: Callable[[str, str], str],
     file_format: str,
     schema: pa.Schema,
-    columns: Iterable[str] | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Read files as batches of the table's own types, small files together in one batch.
+    """Read files as batches of a table's own types, small files together in one batch.
 
     :param names: the files, in the order in which their rows are to come
     :param fetch: takes a name and a path, and returns where the file lies on this machine: there, where it has made a
         copy, which is removed once it is read. It is called in several threads at once, and what it raises comes out
         here
     :param file_format: ``parquet``, ``csv`` or ``jsonl``
-    :param schema: the table's schema
-    :param columns: only these; a file that lacks one has no values there
+    :param schema: the table's schema; a file that lacks a column has no values there
     :raises StorageError: a file isn't what it should be
     """
-    wanted = pa.schema([pa.field(name, schema.field(name).type) for name in columns or schema.names])
-    whole = pa.schema([pa.field(field.name, field.type) for field in schema])
+    # What is written by another version may lack what must not be empty: the database decides.
+    nullable = pa.schema([pa.field(field.name, field.type) for field in schema])
     with (
         tempfile.TemporaryDirectory(prefix="airflow-speechkit-") as folder,
         ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="files") as pool,
@@ -59,7 +57,7 @@ def rows_of(
         def read(number: int, name: str) -> Iterator[pa.RecordBatch]:
             copy = os.path.join(folder, str(number))
             path = fetch(name, copy)
-            batches = _batches(name, path, copy, file_format, whole, wanted)
+            batches = _batches(name, path, copy, file_format, nullable)
             return batches if os.path.getsize(path) > _READ_AHEAD_BYTES else iter(list(batches))
 
         reading: deque[Future[Iterator[pa.RecordBatch]]] = deque()
@@ -96,18 +94,16 @@ def _as_one(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     return batches if len(batches) == 1 else pa.Table.from_batches(batches).combine_chunks().to_batches()
 
 
-def _batches(
-    name: str, path: str, copy: str, file_format: str, schema: pa.Schema, wanted: pa.Schema
-) -> Iterator[pa.RecordBatch]:
+def _batches(name: str, path: str, copy: str, file_format: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     failure = None
     try:
-        for batch in _READERS[file_format](path, schema, wanted.names):
+        for batch in _READERS[file_format](path, schema):
             there = set(batch.schema.names)
             columns = [
                 batch[field.name].cast(field.type) if field.name in there else pa.nulls(batch.num_rows, field.type)
-                for field in wanted
+                for field in schema
             ]
-            yield pa.record_batch(columns, schema=wanted)
+            yield pa.record_batch(columns, schema=schema)
     except (*SURPRISES, pa.ArrowException, OSError) as error:
         # Its text may quote a row, and so may those that it came from.
         failure = f"The file {name} can't be read ({type(error).__name__})"
@@ -118,23 +114,23 @@ def _batches(
         raise StorageError(failure, todo="Run the transform again: it writes the same file", retry_can_help=False)
 
 
-def _parquet(path: str, schema: pa.Schema, names: list[str]) -> Iterator[pa.RecordBatch]:
+def _parquet(path: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path) as file:
-        there = [name for name in names if name in file.schema_arrow.names]
+        there = [name for name in schema.names if name in file.schema_arrow.names]
         if file.metadata.num_rows <= BATCH_ROWS:
             yield from file.read(columns=there, use_threads=False).to_batches()
         else:
             yield from file.iter_batches(batch_size=BATCH_ROWS, columns=there)
 
 
-def _csv(path: str, schema: pa.Schema, names: list[str]) -> Iterator[pa.RecordBatch]:
+def _csv(path: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     reader = pa_csv.open_csv(
         path,
         read_options=pa_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
         parse_options=pa_csv.ParseOptions(newlines_in_values=True),
         convert_options=pa_csv.ConvertOptions(
             column_types=schema,
-            include_columns=names,
+            include_columns=schema.names,
             include_missing_columns=True,
             null_values=[""],
             strings_can_be_null=True,
@@ -146,7 +142,7 @@ def _csv(path: str, schema: pa.Schema, names: list[str]) -> Iterator[pa.RecordBa
         yield from reader
 
 
-def _json_lines(path: str, schema: pa.Schema, names: list[str]) -> Iterator[pa.RecordBatch]:
+def _json_lines(path: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     if os.path.getsize(path) == 0:
         return
     reader = pa_json.open_json(

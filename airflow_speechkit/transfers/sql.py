@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_speechkit.keywords import Checks
-    from airflow_speechkit.results.write import Manifest
+    from airflow_speechkit.results.manifest import Manifest
     from airflow_speechkit.transfers.ddl import Dialect
     from airflow_speechkit.transfers.warehouse import Warehouse
 
@@ -36,8 +36,8 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
     nothing, also beside another. DuckDB reads the Parquet files itself, PostgreSQL gets them by ``COPY``, any
     other database that has an Airflow hook by batches of inserts. No row's value reaches a log or an error.
 
-    :param tables: what `SpeechKitTransformOperator` returned, or a list of these, also the lazy sequence of a
-        mapped one; where the upstream has handed on none at all, the task is skipped (templated)
+    :param tables: what `SpeechKitTransformOperator` returned, or its manifest's path, or a list of these, also the
+        lazy sequence of a mapped one; where the upstream has handed on none at all, the task is skipped (templated)
     :param conn_id: the Airflow connection of the database (templated)
     :param schema: the database's schema; the connection's own without one (templated)
     :param table_prefix: put before the names of tables and views (templated)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from airflow_speechkit.results.manifest import Manifest
     from airflow_speechkit.results.schema import TableSchema
-    from airflow_speechkit.results.write import Manifest
     from airflow_speechkit.transfers.views import View
 
 log = logging.getLogger(__name__)
@@ -134,8 +134,10 @@ def load(warehouse: Warehouse, manifests: Iterable[Manifest], *, create: bool) -
         written = dict.fromkeys((table.name for table in TABLES), 0)
         loaded: set[str] = set()
         for manifest in manifests:
-            _forget(warehouse, _recognition_ids(warehouse, RECOGNITIONS, manifest), loaded, there, before)
-            for name, rows in _insert_all(warehouse, TABLES, manifest, there).items():
+            warehouse.do(f"reading `recognitions` of the manifest {manifest.name!r}", rows_are_in_play=True)
+            recognitions = list(batches(manifest, RECOGNITIONS))
+            _forget(warehouse, _recognition_ids(recognitions), loaded, there, before)
+            for name, rows in _insert_all(warehouse, TABLES, manifest, recognitions, there).items():
                 written[name] += rows
         _run(warehouse, after)
         warehouse.do("committing", rows_are_in_play=True)
@@ -195,6 +197,7 @@ def _insert_all(
     warehouse: Warehouse,
     tables: Collection[TableSchema],
     manifest: Manifest,
+    recognitions: list[pa.RecordBatch],
     there: Mapping[str, frozenset[str]],
 ) -> dict[str, int]:
     written: dict[str, int] = {}
@@ -209,7 +212,9 @@ def _insert_all(
                 f"There is no table {warehouse.names.of(table.name)} in the database",
                 todo="Let the operator make it with `create=True`, or make it yourself",
             )
-        rows = _insert(warehouse, table, manifest, there[table.name])
+        # Those of `recognitions` are few, and have been read already.
+        read = iter(recognitions) if table.name == "recognitions" else batches(manifest, table)
+        rows = _insert(warehouse, table, read, there[table.name])
         if rows != files.rows:
             raise StorageError(
                 f"The files of the manifest {manifest.name!r} hold {rows} rows for `{table.name}`, "
@@ -221,22 +226,20 @@ def _insert_all(
     return written
 
 
-def _recognition_ids(warehouse: Warehouse, recognitions: TableSchema, manifest: Manifest) -> pa.Array:
+def _recognition_ids(recognitions: list[pa.RecordBatch]) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    warehouse.do(f"reading `recognitions` of the manifest {manifest.name!r}", rows_are_in_play=True)
-    paths = manifest.tables["recognitions"].paths
-    ids = [batch.column(0) for batch in batches(paths, manifest.file_format, recognitions.arrow, ["recognition_id"])]
+    ids = [batch["recognition_id"] for batch in recognitions]
     if any(some.null_count for some in ids):
         raise SettingsError(
-            f"The files of the manifest {manifest.name!r} have no `recognition_id`: an earlier version wrote them",
+            "The manifest's files have no `recognition_id`: an earlier version wrote them",
             todo="Run the transform again: it reads the archive and costs nothing",
         )
     return pc.unique(pa.chunked_array(ids, pa.string()))
 
 
-def _insert(warehouse: Warehouse, table: TableSchema, manifest: Manifest, there: Collection[str]) -> int:
+def _insert(warehouse: Warehouse, table: TableSchema, read: Iterator[pa.RecordBatch], there: Collection[str]) -> int:
     warehouse.do(f"inserting into `{table.name}`", rows_are_in_play=True)
     columns = [name for name in table.arrow.names if name in there]
     if len(columns) < len(table.arrow.names):
@@ -246,7 +249,8 @@ def _insert(warehouse: Warehouse, table: TableSchema, manifest: Manifest, there:
 
     def rows() -> Iterator[pa.RecordBatch]:
         try:
-            yield from batches(manifest.tables[table.name].paths, manifest.file_format, table.arrow, columns)
+            for batch in read:
+                yield batch.select(columns)
         except SpeechKitError as error:
             failures.append(error)
             raise

@@ -95,7 +95,7 @@ def test_a_prefix_becomes_rows_and_again_costs_nothing(world: World) -> None:
         assert len(ids) == 2
         assert all(len(one) == 20 for one in ids)
         manifest = run.xcom("rows")
-        assert manifest["tables"]["words"]["rows"] == 7
+        assert manifest["rows"]["words"] == 7
         assert world.rows("SELECT count(*), min(status), max(status) FROM recognitions") == [
             (2, "finished", "finished")
         ]

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_speechkit.errors import StorageError
 from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
-from tests.fixtures.manifests import the_call, write_manifest
+from tests.fixtures.manifests import paths_of, the_call, write_manifest
 from tests.fixtures.s3 import CREDENTIALS
 
 
@@ -29,12 +29,10 @@ def manifest(tmp_path: Path, s3_client: Any, s3_endpoint: str, monkeypatch: pyte
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(warehouse))
     written = write_manifest(tmp_path, the_call())
     s3_client.create_bucket(Bucket="tables", CreateBucketConfiguration={"LocationConstraint": "ru-central1"})
-    for files in written["tables"].values():
-        (path,) = files["paths"]
-        key = f"speech/{Path(path).name}"
-        s3_client.upload_file(path, "tables", key)
-        files["paths"] = [f"s3://lake@tables/{key}"]
-    return written
+    files = [path for table in written["rows"] for path in paths_of(written, table)]
+    for path in (*files, Path(written["manifest"])):
+        s3_client.upload_file(str(path), "tables", f"speech/{path.relative_to(tmp_path)}")
+    return {**written, "manifest": "s3://lake@tables/speech/_manifests/batch.json"}
 
 
 def load(manifest: dict[str, Any]) -> dict[str, int]:
@@ -56,7 +54,5 @@ def test_a_file_that_is_gone_from_the_bucket_is_named(manifest, s3_client) -> No
 def test_a_bucket_that_cannot_be_reached_is_told(manifest, monkeypatch) -> None:
     nowhere = {"conn_type": "aws", "login": "a", "password": "b", "extra": {"endpoint_url": "http://127.0.0.1:1"}}
     monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", json.dumps(nowhere))
-    for files in manifest["tables"].values():
-        files["paths"] = [path.replace("lake@", "nowhere@") for path in files["paths"]]
-    with pytest.raises(StorageError, match=r"recognitions-batch.parquet can't be fetched.*connection"):
-        load(manifest)
+    with pytest.raises(StorageError, match=r"Can't read s3://nowhere@tables/speech/_manifests/batch.json"):
+        load({**manifest, "manifest": manifest["manifest"].replace("lake@", "nowhere@")})

@@ -16,11 +16,10 @@ from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.schema import Tables
-from airflow_speechkit.results.write import write_tables
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 from airflow_speechkit.submission import Submission
 from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
-from tests.fixtures.manifests import the_call
+from tests.fixtures.manifests import the_call, write_rows
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.views import FIGURES
 
@@ -105,14 +104,9 @@ def load(manifests: Any) -> dict[str, int]:
     return SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables=manifests).execute({})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("partition_by_date", [False, True])
-def test_rows_arrive_as_they_were_read_and_views_give_the_figures(
-    partition_by_date, file_format, warehouse, tmp_path
-) -> None:
+def test_rows_arrive_as_they_were_read_and_views_give_the_figures(file_format, warehouse, tmp_path) -> None:
     tables = tables_of_the_call()
-    manifest = write_tables(
-        tables, Folder.at(tmp_path / "lake"), name="calls", file_format=file_format, partition_by_date=partition_by_date
-    ).to_json()
+    manifest = write_rows(Folder.at(tmp_path / "lake"), tables, file_format=file_format).summary()
     manifest = json.loads(json.dumps(manifest))
     for _ in range(2):
         assert load(manifest) == {schema.name: table.num_rows for schema, table in tables.items()}

@@ -11,6 +11,7 @@ from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
 from tests.fixtures.direct import Desk, wait_for
+from tests.fixtures.manifests import paths_of
 
 MODES: dict[str, dict[str, Any]] = {
     "deferred": {"deferrable": True},
@@ -77,8 +78,8 @@ def transform(desk: Desk, operation_id: Any) -> dict[str, list[dict[str, Any]]]:
         {}
     )
     return {
-        name: [row for path in table["paths"] for row in pq.read_table(path).to_pylist()]
-        for name, table in manifest["tables"].items()
+        name: [row for path in paths_of(manifest, name) for row in pq.ParquetFile(path).read().to_pylist()]
+        for name in manifest["rows"]
     }
 
 

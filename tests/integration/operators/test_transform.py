@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
 from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
 from tests.fixtures.direct import Desk, wait_for
+from tests.fixtures.manifests import paths_of
 
 FAILED = {"code": 3, "message": "Unsupported audio"}
 
@@ -49,9 +52,8 @@ def transform(desk: Desk, **kwargs: Any) -> dict[str, Any]:
 def rows(manifest: dict[str, Any], table: str) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    paths = manifest["tables"][table]["paths"]
-    found = [row for path in paths for row in pq.read_table(path.removeprefix("file://")).to_pylist()]
-    assert len(found) == manifest["tables"][table]["rows"]
+    found = [row for path in paths_of(manifest, table) for row in pq.ParquetFile(path).read().to_pylist()]
+    assert len(found) == manifest["rows"][table]
     return found
 
 
@@ -60,20 +62,48 @@ def test_one_operation_gives_files_named_after_it_and_the_next_run_replaces_exac
     ended(desk, first, second)
     manifest = transform(desk, operation_id=first)
     assert rows(manifest, "words")
-    assert all(first in path for path in manifest["tables"]["words"]["paths"])
+    assert [path.name for path in paths_of(manifest, "words")] == [f"{first}.parquet"]
     transform(desk, operation_id=second)
     before = sorted(file for file in (desk.place / "t").rglob("*"))
     assert transform(desk, operation_id=first) == manifest
     assert sorted(file for file in (desk.place / "t").rglob("*")) == before
 
 
-def test_the_same_operations_in_whatever_order_give_the_same_files(desk: Desk) -> None:
+def test_the_same_operations_in_whatever_order_have_the_same_manifest(desk: Desk) -> None:
     first, second = desk.emulator.stand_ins(2)
     ended(desk, first, second)
-    one, other = (
-        transform(desk, operation_id=ids)["tables"]["words"]["paths"] for ids in ([first, second], (second, first))
-    )
+    one, other = (transform(desk, operation_id=ids)["manifest"] for ids in ([first, second], (second, first)))
     assert one == other
+
+
+def test_operations_of_two_lists_that_overlap_have_their_rows_once_also_when_both_are_written_at_once(
+    desk: Desk,
+) -> None:
+    ids = desk.emulator.stand_ins(6)
+    ended(desk, *ids)
+    lists = (ids[:4], ids[2:], ids)
+    transform(desk, operation_id=lists[0])
+    barrier = threading.Barrier(len(lists))
+
+    with ThreadPoolExecutor(len(lists)) as pool:
+
+        def at_once(some: list[str]) -> dict[str, Any]:
+            barrier.wait(timeout=600)
+            return transform(desk, operation_id=some)
+
+        manifests = list(pool.map(at_once, lists))
+    assert [one["operations"] for one in manifests] == [4, 4, 6]
+    assert len({one["manifest"] for one in manifests}) == 3
+    with duckdb.connect() as connection:
+        for table in ("recognitions", "words"):
+            query = f"SELECT count(*), count(DISTINCT recognition_id) FROM '{desk.place}/t/{table}/*/*.parquet'"
+            assert connection.execute(query).fetchall() == [(manifests[-1]["rows"][table], 6)]
+
+
+@pytest.mark.parametrize("gone", [{"name": "mine"}, {"partition_by_date": True}], ids=str)
+def test_keywords_that_are_no_more_say_what_there_is_in_place_of_them(desk: Desk, gone: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=r"its own files under day=.*airflow-speechkit compact"):
+        transform(desk, operation_id="e03a", **gone)
 
 
 def test_the_service_and_saved_files_are_read_where_there_is_no_archive(desk: Desk) -> None:
@@ -86,7 +116,7 @@ def test_the_service_and_saved_files_are_read_where_there_is_no_archive(desk: De
     saved = desk.place / f"{operation_id}.json"
     saved.write_bytes(answer.operation)
     desk.environment.delenv("AIRFLOW_CONN_SPEECHKIT_DEFAULT")
-    from_file = transform(desk, files=str(saved), file_format="parquet", name="saved")
+    from_file = transform(desk, files=str(saved), file_format="parquet", target=str(desk.place / "saved"))
     assert rows(from_service, "words") == rows(from_archive, "words") == rows(from_file, "words")
 
 
@@ -99,7 +129,7 @@ def test_what_failed_and_what_was_refused_are_rows_that_say_so(desk: Desk) -> No
     )
     ids = ended(desk, failed, *submit.execute({}))
     manifest = transform(desk, operation_id=ids)
-    found = {row["operation_id"]: row for row in rows(manifest, "recognitions")}
+    found = {row["recognition_id"]: row for row in rows(manifest, "recognitions")}
     assert [found[one]["status"] for one in ids] == ["failed", "refused", "finished"]
     assert found[failed]["error_code"] == 3
     assert found[failed]["error_message"] == "Unsupported audio"
@@ -111,7 +141,7 @@ def test_what_failed_and_what_was_refused_are_rows_that_say_so(desk: Desk) -> No
     desk.environment.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "duckdb", "host": database}))
     SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables=manifest).execute({})
     with duckdb.connect(database, read_only=True) as connection:
-        loaded = connection.execute("SELECT operation_id, status FROM recognitions").fetchall()
+        loaded = connection.execute("SELECT recognition_id, status FROM recognitions").fetchall()
     assert sorted(loaded) == sorted(zip(ids, ("failed", "refused", "finished"), strict=True))
 
 
@@ -132,7 +162,7 @@ def test_a_prefix_of_ids_reads_the_archive_and_asks_nobody(desk: Desk) -> None:
     ended(desk, *ids)
     asked = desk.emulator.requests()
     assert transform(desk, operation_prefix="")["operations"] == 3
-    assert transform(desk, operation_prefix=ids[0], partition_by_date=True)["operations"] == 1
+    assert transform(desk, operation_prefix=ids[0])["operations"] == 1
     assert desk.emulator.requests() == asked
     with pytest.raises(AirflowSkipException):
         transform(desk, operation_prefix="none")
@@ -156,7 +186,7 @@ def test_one_unreadable_answer_of_many_is_reported_or_fails(desk: Desk) -> None:
     before = placed(desk)
     for given in ({"files": str(bad)}, {"files": [str(good), str(bad)], "on_unread": "fail"}):
         with pytest.raises(AnswerUnreadableError, match="nothing is written"):
-            transform(desk, **given, name=manifest["name"])
+            transform(desk, **given)
     assert placed(desk) == before
 
 
@@ -190,10 +220,10 @@ def test_an_operation_that_is_named_and_not_finished_fails_and_one_of_a_prefix_i
     (done,) = desk.emulator.stand_ins()
     ended(desk, done)
     running = desk.on_record("e03running")
-    transform(desk, operation_id=[done, running][:1], name="mine")
+    transform(desk, operation_id=done)
     before = placed(desk)
     with pytest.raises(NotFinishedError, match="SpeechKitRecognitionSensor"):
-        transform(desk, operation_id=[done, running], name="mine")
+        transform(desk, operation_id=[done, running])
     assert placed(desk) == before
     manifest = transform(desk, operation_prefix="")
     assert manifest["operations"] == 1
@@ -223,14 +253,14 @@ def test_saved_answers_are_named_after_their_operations_as_everything_else_is(de
         saved[-1].parent.mkdir(exist_ok=True)
         saved[-1].write_bytes(answer.operation)
     paths = [str(one) for one in saved]
-    assert transform(desk, files=paths[0])["name"] == ids[0]
+    assert transform(desk, files=paths[0])["manifest"].endswith(f"/{ids[0]}.json")
     from_files = transform(desk, files=[*paths, paths[0]])
     from_archive = transform(desk, operation_id=ids[::-1])
-    assert from_files["tables"]["words"]["paths"] == from_archive["tables"]["words"]["paths"]
+    assert from_files["manifest"] == from_archive["manifest"]
     assert from_files["unread"]["count"] == 0
     by_command = desk.place / "by command"
     assert main(["transform", *paths, "--to", str(by_command)]) == 0
-    assert (by_command / "words" / f"{from_files['name']}.parquet").is_file()
+    assert (by_command / "_manifests" / Path(from_files["manifest"]).name).is_file()
 
 
 def test_two_saved_answers_of_one_operation_have_its_rows_once(desk: Desk) -> None:
@@ -256,7 +286,7 @@ def test_a_saved_answer_that_may_not_be_read_is_told_with_what_to_do(desk: Desk)
     key = f"{desk.prefix}/saved.json"
     desk.emulator.s3().put_object(Bucket=desk.bucket, Key=key, Body=answer.operation)
     saved = f"s3://aws_default@{desk.bucket}/{key}"
-    assert transform(desk, files=saved)["name"] == operation_id
+    assert [path.stem for path in paths_of(transform(desk, files=saved), "words")] == [operation_id]
     other = desk.place / "other.json"
     other.write_bytes(answer.operation.replace(operation_id.encode(), b"e03other"))
     before = placed(desk)

@@ -23,8 +23,10 @@ from airflow_speechkit.errors import ArchiveError, StorageError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.results.flatten import flatten
-from airflow_speechkit.results.write import write_tables
+from airflow_speechkit.results.formats import FileFormat, write_file
+from airflow_speechkit.results.schema import Tables
 from airflow_speechkit.settings import ApiVersion
+from tests.fixtures.manifests import write_rows
 from tests.unit.archive.world import T0, Clock, Service, answer, archive_at, failure, item, lost, submitter
 
 
@@ -250,17 +252,21 @@ class TestForget:
     ) -> None:
         target = Folder.at(tmp_path / "tables")
         both = [flatten(spoken(one), None) for one in (world.done, "e03other")]
-        write_tables(both, target, name="batch", file_format=file_format)
-        write_tables([both[0]], target, name=world.done, file_format=file_format)
-        write_tables([both[1]], tmp := Folder.at(tmp_path / "only"), name="batch", file_format=file_format)
-        assert world.run("forget", world.done, "--tables", target.url) == 0
-        assert sorted(target.names()) == sorted(tmp.names())
-        for name in tmp.names():
+        compacted, only = Folder.at(tmp_path / "compacted"), Folder.at(tmp_path / "only")
+        write_rows(target, both, file_format=file_format)
+        for folder, pieces in ((compacted, both), (only, both[1:])):
+            (tmp_path / "file").unlink(missing_ok=True)
+            write_file(tmp_path / "file", Tables.concat(pieces).words, FileFormat(file_format))
+            folder.put(f"words/day=2026-11-22/part-0.{file_format}", tmp_path / "file")
+        assert world.run("forget", world.done, "--tables", target.url, "--tables", compacted.url) == 0
+        assert not [name for name in target.names() if world.done in name]
+        assert len(list(target.names("words"))) == 1
+        for name in only.names():
             if file_format == "parquet":
-                assert pq.read_table(tmp_path / "tables" / name).equals(pq.read_table(tmp_path / "only" / name))
+                assert pq.ParquetFile(compacted.path(name)).read().equals(pq.ParquetFile(only.path(name)).read())
             else:
-                assert target.read(name) == tmp.read(name)
-        assert erase_from_files(target, [world.done]) == []
+                assert compacted.read(name) == only.read(name)
+        assert erase_from_files(target, [world.done]) == erase_from_files(compacted, [world.done]) == []
 
     def test_its_rows_are_removed_from_duckdb(self, world: World, tmp_path: Path) -> None:
         import duckdb

@@ -20,6 +20,7 @@ from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
 from tests.fixtures.environment import ROOT
+from tests.fixtures.manifests import paths_of
 
 ARCHIVES = ROOT / "tests/fixtures/archives"
 
@@ -91,8 +92,7 @@ def listed(capsys: pytest.CaptureFixture[str], old: Old, *arguments: str) -> dic
 
 
 def rows_of(manifest: dict[str, Any], table: str) -> list[dict[str, Any]]:
-    paths = manifest["tables"][table]["paths"]
-    return [row for path in paths for row in pq.read_table(path.removeprefix("file://")).to_pylist()]
+    return [row for path in paths_of(manifest, table) for row in pq.ParquetFile(path).read().to_pylist()]
 
 
 def transformed(target: Path, **source: Any) -> dict[str, Any]:

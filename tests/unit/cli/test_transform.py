@@ -24,11 +24,19 @@ def test_an_answer_of_v2_becomes_files_named_after_its_operation(tmp_path, capsy
     saved = save(tmp_path / "result.json", SAID.operation)
     assert main(["transform", saved, "--to", str(tmp_path / "out"), "--format", "csv"]) == 0
     out, err = capsys.readouterr()
-    assert out.split() == [
-        f"{tmp_path}/out/{table}/e03one.csv" for table in ("recognitions", "utterances", "words", "analyses")
-    ]
+    assert out.split() == [f"{tmp_path}/out/_manifests/e03one.json"]
     assert "words: 2 rows" in err
-    assert pa_csv.read_csv(tmp_path / "out/words/e03one.csv")["word"].to_pylist() == ["да", "нет"]
+    assert pa_csv.read_csv(tmp_path / "out/words/day=2026-11-22/e03one.csv")["word"].to_pylist() == ["да", "нет"]
+
+
+@pytest.mark.parametrize("gone", [["--name", "mine"], ["--partition-by-date"]], ids=" ".join)
+def test_options_that_are_no_more_say_what_there_is_in_place_of_them(tmp_path, capsys, gone):
+    saved = save(tmp_path / "result.json", SAID.operation)
+    assert main(["transform", saved, "--to", str(tmp_path / "out"), *gone]) == 1
+    err = capsys.readouterr().err
+    assert f"{gone[0]} is no option any more: each operation has its own files under day=" in err
+    assert "airflow-speechkit compact" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_answers_of_both_apis_become_one_batch(tmp_path):
@@ -42,9 +50,9 @@ def test_answers_of_both_apis_become_one_batch(tmp_path):
     ]
     assert main(["transform", *saved, "--to", str(tmp_path / "out")]) == 0
     rows = pq.read_table(tmp_path / "out/recognitions")
-    assert rows["operation_id"].to_pylist() == ["e03one", "f8first", "f8done", "f8fourth"]
-    assert rows["api_version"].to_pylist() == ["v2", "v3", "v3", "v3"]
-    assert rows["words"].to_pylist() == [2, 2, 1, 1]
+    assert rows["operation_id"].to_pylist() == ["f8done", "f8fourth", "e03one", "f8first"]
+    assert rows["api_version"].to_pylist() == ["v3", "v3", "v2", "v3"]
+    assert rows["words"].to_pylist() == [1, 1, 2, 2]
     assert rows["created_at"].null_count == 2
 
 
@@ -72,10 +80,10 @@ SNAKE = {
 )
 def test_a_result_of_v3_is_known_by_whatever_its_first_message_is(tmp_path, first, expected):
     saved = save(tmp_path / "f8stem.json", json.dumps(first).encode())
-    assert main(["transform", saved, "--to", str(tmp_path), "--name", "a"]) == 0
-    (row,) = pq.read_table(tmp_path / "recognitions/a.parquet").to_pylist()
+    assert main(["transform", saved, "--to", str(tmp_path)]) == 0
+    (row,) = pq.read_table(tmp_path / "recognitions").to_pylist()
     assert row["api_version"] == "v3"
-    analyses = pq.read_table(tmp_path / "analyses/a.parquet").num_rows
+    analyses = sum(pq.read_metadata(file).num_rows for file in tmp_path.glob("analyses/*/*"))
     found = (row["operation_id"], row["status"], row["error_code"], row["utterances"], analyses)
     assert found == expected
 
@@ -93,8 +101,8 @@ def test_a_result_of_v3_is_known_by_whatever_its_first_message_is(tmp_path, firs
 def test_a_failed_operation_says_which_api_it_came_from(tmp_path, operation, version):
     failed = {**operation, "error": {"code": 3, "message": "no header"}}
     saved = save(tmp_path / "f8dstem.json", json.dumps(failed).encode())
-    assert main(["transform", saved, "--to", str(tmp_path), "--name", "a"]) == 0
-    (row,) = pq.read_table(tmp_path / "recognitions/a.parquet").to_pylist()
+    assert main(["transform", saved, "--to", str(tmp_path)]) == 0
+    (row,) = pq.read_table(tmp_path / "recognitions").to_pylist()
     assert (row["api_version"], row["status"], row["error_code"]) == (version, "failed", 3)
 
 
@@ -109,7 +117,7 @@ def test_one_that_cannot_be_read_is_told_and_the_others_are_written(tmp_path, ca
         save(tmp_path / "other.json", b'{"a":1}'),
         str(tmp_path / "missing.json"),
     ]
-    assert main(["transform", *saved, "--to", str(tmp_path / "out"), "--name", "mine"]) == 1
+    assert main(["transform", *saved, "--to", str(tmp_path / "out")]) == 1
     err = capsys.readouterr().err
     for name, what in {
         "cut": "cut off, or is not JSON",
@@ -120,14 +128,14 @@ def test_one_that_cannot_be_read_is_told_and_the_others_are_written(tmp_path, ca
         "missing": "can't be fetched (FileNotFoundError)",
     }.items():
         assert any(f"{name}.json: " in line and what in line for line in err.splitlines()), name
-    assert pq.read_table(tmp_path / "out/words/mine.parquet").num_rows == 2
+    assert pq.read_table(tmp_path / "out/words").num_rows == 2
 
 
 def placed(folder):
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_a_batch_replaces_no_other_one_and_is_replaced_by_itself(tmp_path):
+def test_an_operation_has_its_rows_once_however_it_is_listed(tmp_path):
     saved = [save(tmp_path / f"{one}.json", v2(operation_id=one).operation) for one in ("e03a", "e03b", "e03c", "e03d")]
     out = tmp_path / "out"
     assert main(["transform", *saved[:2], "--to", str(out)]) == 0
@@ -135,8 +143,10 @@ def test_a_batch_replaces_no_other_one_and_is_replaced_by_itself(tmp_path):
     assert main(["transform", *saved[2:], "--to", str(out)]) == 0
     assert first.items() < placed(out).items()
     assert sorted(pq.read_table(out / "recognitions")["operation_id"].to_pylist()) == ["e03a", "e03b", "e03c", "e03d"]
-    assert main(["transform", saved[1], saved[0], saved[1], "--to", str(out)]) == 0
-    assert placed(out).keys() == {*first, *placed(out)}
+    everything = placed(out)
+    assert main(["transform", saved[1], saved[2], saved[1], "--to", str(out)]) == 0
+    (manifest,) = placed(out).keys() - everything.keys()
+    assert manifest.startswith("_manifests/batch-")
     assert pq.read_table(out / "recognitions").num_rows == 4
 
 
@@ -145,7 +155,7 @@ def test_an_answer_that_is_not_done_does_not_take_the_place_of_one_that_is(tmp_p
     assert main(["transform", save(tmp_path / "ok.json", SAID.operation), "--to", str(out)]) == 0
     before = placed(out)
     waiting = save(tmp_path / "later.json", b'{"done":false,"id":"e03one"}')
-    assert main(["transform", waiting, "--to", str(out), "--partition-by-date"]) == 1
+    assert main(["transform", waiting, "--to", str(out)]) == 1
     err = capsys.readouterr().err
     assert "later.json: " in err
     assert "nothing is written" in err

@@ -5,6 +5,7 @@ import threading
 import tracemalloc
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -28,9 +29,16 @@ from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.results.flatten import failed_row, flatten
 from airflow_speechkit.results.many import write_many
 from airflow_speechkit.results.schema import Status, Tables
-from airflow_speechkit.results.write import write_tables
 from airflow_speechkit.settings import ApiVersion
+from tests.fixtures.manifests import write_rows
 from tests.unit.results.saying import chunk, final, submission, v2, v3, word
+
+
+def rows_of(manifest, table):
+    return pa.concat_tables(
+        [pq.read_table(f"{manifest.target}/{path}", partitioning=None) for path in manifest.tables[table].paths]
+    )
+
 
 IDS = [f"e03{number:03d}" for number in range(60)]
 
@@ -46,12 +54,10 @@ def load(operation_id):
 def test_many_answers_are_the_same_rows_in_the_order_of_their_ids_however_they_are_bounded(tmp_path):
     expected = Tables.concat([flatten(*load(operation_id), exact=True) for operation_id in IDS])
     for memory_bytes, side_by_side in ((256 << 20, 8), (20_000, 3), (1, 1)):
-        manifest = write_many(
-            load, IDS, Folder.at(tmp_path), name="all", memory_bytes=memory_bytes, side_by_side=side_by_side
-        )
+        manifest = write_many(load, IDS, Folder.at(tmp_path), memory_bytes=memory_bytes, side_by_side=side_by_side)
         assert manifest.operations == 60
         for schema, table in expected.items():
-            assert pq.read_table(tmp_path / schema.name / "all.parquet").equals(table), schema.name
+            assert not table.num_rows or rows_of(manifest, schema.name).equals(table), schema.name
 
 
 def test_answers_that_cannot_be_had_or_read_are_reported_and_stop_nothing(tmp_path):
@@ -68,7 +74,7 @@ def test_answers_that_cannot_be_had_or_read_are_reported_and_stop_nothing(tmp_pa
             return failed_row(submission(operation_id), Status.FAILED, 13, "internal")
         return load(operation_id)
 
-    manifest = write_many(load_some, IDS[:12], Folder.at(tmp_path), name="some")
+    manifest = write_many(load_some, IDS[:12], Folder.at(tmp_path))
     assert {one.operation_id: one.reason for one in manifest.unread} == {
         "e03003": "The answer can't be read: it isn't JSON, or is cut off",
         "e03005": "The service has forgotten it",
@@ -76,7 +82,7 @@ def test_answers_that_cannot_be_had_or_read_are_reported_and_stop_nothing(tmp_pa
         "e03008": "It is damaged",
     }
     assert manifest.to_json()["unread"]["count"] == 4
-    rows = pq.read_table(tmp_path / "recognitions" / "some.parquet")
+    rows = rows_of(manifest, "recognitions")
     assert rows.num_rows == manifest.operations == 8
     assert dict(zip(rows["operation_id"].to_pylist(), rows["status"].to_pylist(), strict=True))["e03009"] == "failed"
 
@@ -114,10 +120,10 @@ def test_what_another_try_or_a_person_can_bring_is_not_left_out(tmp_path, error,
             raise error
         return load(operation_id)
 
-    write_many(load, IDS[:12], Folder.at(tmp_path), name="some")
+    write_many(load, IDS[:12], Folder.at(tmp_path))
     before = placed(tmp_path)
     with pytest.raises(type(error), match=error.what):
-        write_many(load_some, IDS[:12], Folder.at(tmp_path), name="some", leave_out_unread=leave_out_unread)
+        write_many(load_some, IDS[:12], Folder.at(tmp_path), leave_out_unread=leave_out_unread)
     assert placed(tmp_path) == before
 
 
@@ -128,7 +134,7 @@ def test_a_disk_that_fails_is_not_left_out_either(tmp_path):
         return load(operation_id)
 
     with pytest.raises(StorageError, match=r"e03005 can't be read: Input/output error") as raised:
-        write_many(load_some, IDS[:12], Folder.at(tmp_path / "lake"), name="some")
+        write_many(load_some, IDS[:12], Folder.at(tmp_path / "lake"))
     assert raised.value.retry_can_help
     assert not list(tmp_path.iterdir())
 
@@ -142,10 +148,10 @@ def test_where_nothing_can_be_read_the_files_that_are_there_stay(tmp_path, error
     def load_none(operation_id):
         raise error
 
-    write_many(load, IDS[:3], Folder.at(tmp_path), name="some")
+    write_many(load, IDS[:3], Folder.at(tmp_path))
     before = placed(tmp_path)
     with pytest.raises(AnswerUnreadableError, match=f"3 of 3.*nothing is written.*e03001: {error.what}") as raised:
-        write_many(load_none, IDS[:3], Folder.at(tmp_path), name="some")
+        write_many(load_none, IDS[:3], Folder.at(tmp_path))
     assert not raised.value.retry_can_help
     assert placed(tmp_path) == before
 
@@ -155,10 +161,10 @@ def test_where_none_may_be_left_out_one_that_cannot_be_read_replaces_nothing(tmp
         answer, submission = load(operation_id)
         return (replace(answer, operation=answer.operation[:-9]) if operation_id == "e03003" else answer), submission
 
-    write_many(load, IDS[:6], Folder.at(tmp_path), name="some")
+    write_many(load, IDS[:6], Folder.at(tmp_path))
     before = placed(tmp_path)
     with pytest.raises(AnswerUnreadableError, match=r"1 of 6.*e03003: The answer can't be read") as raised:
-        write_many(load_some, IDS[:6], Folder.at(tmp_path), name="some", leave_out_unread=False)
+        write_many(load_some, IDS[:6], Folder.at(tmp_path), leave_out_unread=False)
     assert raised.value.retry_can_help is False
     assert "others are written" not in str(raised.value)
     assert placed(tmp_path) == before
@@ -172,17 +178,17 @@ def test_an_operation_that_is_given_twice_has_its_rows_once(tmp_path, memory_byt
         answer, submission = load(files[path])
         return (replace(answer, operation=b"{") if path.startswith("broken") else answer), submission
 
-    manifest = write_many(load_file, files, Folder.at(tmp_path), name="all", memory_bytes=memory_bytes)
+    manifest = write_many(load_file, files, Folder.at(tmp_path), memory_bytes=memory_bytes)
     assert {one.operation_id: one.reason for one in manifest.unread} == {
         "broken/b.json": "The answer can't be read: it isn't JSON, or is cut off",
         "again/a.json": "It holds operation e03001, as a.json does",
     }
     assert manifest.operations == 2
-    rows = pq.read_table(tmp_path / "words" / "all.parquet")
+    rows = rows_of(manifest, "words")
     assert rows.equals(Tables.concat([flatten(*load(one)) for one in ("e03001", "e03002")]).words)
 
 
-def test_files_are_named_after_their_operations_in_whatever_order_and_from_wherever(tmp_path):
+def test_manifests_are_named_after_their_operations_in_whatever_order_and_from_wherever(tmp_path):
     def named(load_one, asked_for):
         return write_many(load_one, asked_for, Folder.at(tmp_path)).name
 
@@ -205,7 +211,7 @@ def test_an_error_of_ours_stops_everything_and_leaves_nothing(tmp_path):
         raise ZeroDivisionError(operation_id)
 
     with pytest.raises(ZeroDivisionError):
-        write_many(broken, IDS, Folder.at(tmp_path / "lake"), name="all")
+        write_many(broken, IDS, Folder.at(tmp_path / "lake"))
     assert not list(tmp_path.iterdir())
 
 
@@ -217,7 +223,7 @@ def test_answers_are_fetched_side_by_side(tmp_path):
             together.wait(timeout=600)
         return load(operation_id)
 
-    manifest = write_many(load_together, IDS[:21], Folder.at(tmp_path), name="all", side_by_side=3)
+    manifest = write_many(load_together, IDS[:21], Folder.at(tmp_path), side_by_side=3)
     assert manifest.operations == 21
 
 
@@ -245,7 +251,7 @@ def test_memory_is_bounded_by_the_setting_and_not_by_the_number_of_answers(tmp_p
         most = 0
         tracemalloc.start()
         ids = [f"e03{one:04d}" for one in range(number)]
-        write_many(load_counted, ids, Folder.at(tmp_path), name="all", memory_bytes=8 << 20)
+        write_many(load_counted, ids, Folder.at(tmp_path), memory_bytes=8 << 20)
         most_at[number] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert most <= 4 << 20
@@ -277,7 +283,7 @@ def test_large_answers_after_small_ones_take_side_by_side_times_the_largest_on_t
 
     tracemalloc.start()
     ids = [f"{number:03d}" for number in range(36)]
-    write_many(load_counted, ids, Folder.at(tmp_path), name="all", memory_bytes=allowed, side_by_side=side_by_side)
+    write_many(load_counted, ids, Folder.at(tmp_path), memory_bytes=allowed, side_by_side=side_by_side)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most <= allowed // 4 + side_by_side * largest
@@ -286,7 +292,7 @@ def test_large_answers_after_small_ones_take_side_by_side_times_the_largest_on_t
 
 def test_progress_is_told(tmp_path):
     told = []
-    write_many(load, IDS, Folder.at(tmp_path), name="all", memory_bytes=50_000, progress=told.append)
+    write_many(load, IDS, Folder.at(tmp_path), memory_bytes=50_000, progress=told.append)
     assert told == sorted(told)
     assert told[-1] == 60
 
@@ -294,7 +300,7 @@ def test_progress_is_told(tmp_path):
 @pytest.mark.parametrize("wrong", [{"memory_bytes": 0}, {"side_by_side": 0}, {"file_format": "orc"}])
 def test_wrong_numbers_are_refused(tmp_path, wrong):
     with pytest.raises(SettingsError):
-        write_many(load, IDS, Folder.at(tmp_path), name="all", **wrong)
+        write_many(load, IDS, Folder.at(tmp_path), **wrong)
 
 
 def test_mono_that_was_stored_as_stereo_is_counted(tmp_path):
@@ -302,4 +308,4 @@ def test_mono_that_was_stored_as_stereo_is_counted(tmp_path):
         return v2(chunk("1", word(text, "1s", "2s")), chunk("2", word(other, "1s", "2s")), operation_id=text)
 
     pieces = [flatten(both("да", "да")), flatten(both("да", "нет")), flatten(v2(chunk("1", word("да", "1s", "2s"))))]
-    assert write_tables(pieces, Folder.at(tmp_path), name="all").identical_channels == 1
+    assert write_rows(Folder.at(tmp_path), *pieces).identical_channels == 1

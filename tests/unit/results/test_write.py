@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 
 import duckdb
@@ -14,9 +15,9 @@ import s3fs
 from airflow_speechkit.errors import SettingsError, StorageError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.flatten import failed_row, flatten
-from airflow_speechkit.results.many import write_many
-from airflow_speechkit.results.schema import ANALYSES, SCHEMA_VERSION, TABLES, VERSION_KEY, Status, Tables
-from airflow_speechkit.results.write import Manifest, write_tables
+from airflow_speechkit.results.manifest import Manifest
+from airflow_speechkit.results.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, Status, Tables
+from tests.fixtures.manifests import write_rows
 from tests.fixtures.s3 import CREDENTIALS
 from tests.unit.results.saying import chunk, submission, v2, word
 
@@ -46,59 +47,64 @@ def said(operation_id: str = "e03one", day: str = "2026-11-22", text: str = "д�
 
 
 def read(target: Folder, manifest: Manifest, table: str) -> pa.Table:
-    names = [path.removeprefix(f"{target.url}/") for path in manifest.tables[table].paths]
-    return pa.concat_tables([pq.read_table(pa.BufferReader(target.read(name))) for name in names])
+    return pa.concat_tables(
+        [pq.read_table(pa.BufferReader(target.read(path))) for path in manifest.tables[table].paths]
+    )
+
+
+def names(target: Folder) -> set[str]:
+    """The files of the tables."""
+    return {name for name in target.names() if not name.startswith("_manifests/")}
 
 
 def test_parquet_comes_back_as_it_went_with_the_schemas_version_and_statistics(target):
     tables = said()
-    manifest = write_tables(tables, target, name="e03one", row_group_rows=4)
+    manifest = write_rows(target, tables)
     assert manifest.to_json() == {
         "format": "parquet",
-        "name": "e03one",
         "tables": {
-            name: {"paths": [f"{target.url}/{name}/e03one.parquet"], "rows": rows}
+            name: {"paths": [f"{name}/day=2026-11-22/e03one.parquet"] if rows else [], "rows": rows}
             for name, rows in {"recognitions": 1, "utterances": 2, "words": 10, "analyses": 0}.items()
         },
         "operations": 1,
         "identical_channels": 0,
         "unread": {"count": 0, "operations": {}},
     }
-    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+    assert Manifest.from_json(json.loads(target.read("_manifests/batch.json")), manifest.url) == manifest
     for schema, table in tables.items():
-        assert read(target, manifest, schema.name).equals(table), schema.name
-    file = pq.ParquetFile(pa.BufferReader(target.read("words/e03one.parquet")))
-    assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [4, 4, 2]
+        if table.num_rows:
+            assert read(target, manifest, schema.name).equals(table), schema.name
+    file = pq.ParquetFile(pa.BufferReader(target.read("words/day=2026-11-22/e03one.parquet")))
     assert file.schema_arrow.metadata[VERSION_KEY] == str(SCHEMA_VERSION).encode()
-    column = file.metadata.row_group(1).column(8)
-    assert (column.path_in_schema, column.statistics.min, column.statistics.max) == ("start_ms", 4000, 7000)
+    columns = [file.metadata.row_group(0).column(number) for number in range(file.metadata.num_columns)]
+    (column,) = (one for one in columns if one.path_in_schema == "start_ms")
+    assert (column.statistics.min, column.statistics.max) == (0, 9000)
     assert column.compression == "ZSTD"
 
 
-def test_a_second_run_replaces_exactly_its_own_files_and_they_are_the_same_to_the_byte(target):
-    write_tables(said("e03two"), target, name="e03two")
-    write_tables(said("e03one"), target, name="e03one")
+def test_an_operation_that_is_written_again_replaces_exactly_its_own_files(target):
+    write_rows(target, said("e03two"))
+    write_rows(target, said("e03one"))
     before = {name: target.read(name) for name in target.names()}
-    write_tables(said("e03one"), target, name="e03one")
+    write_rows(target, said("e03one"))
     assert {name: target.read(name) for name in target.names()} == before
-    write_tables(said("e03one", text="нет"), target, name="e03one")
+    write_rows(target, said("e03one", text="нет"))
     after = {name: target.read(name) for name in target.names()}
-    assert {name for name in after if after[name] != before[name]} == {"words/e03one.parquet"}
+    assert {name for name in after if after[name] != before[name]} == {"words/day=2026-11-22/e03one.parquet"}
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
 def test_an_exception_in_mid_write_leaves_the_target_as_it_was(target, file_format):
-    write_tables(said(), target, name="batch", file_format=file_format)
+    write_rows(target, said(), file_format=file_format)
     before = {name: target.read(name) for name in target.names()}
 
     def pieces():
         yield said("e03new")
-        yield said("e03newer")
+        yield said(text="нет")
         raise RuntimeError("the disk is full")
 
-    for name in ("batch", "other"):
-        with pytest.raises(RuntimeError, match="disk"):
-            write_tables(pieces(), target, name=name, file_format=file_format, row_group_rows=2, buffer_bytes=1)
+    with pytest.raises(RuntimeError, match="disk"):
+        write_rows(target, pieces(), file_format=file_format)
     assert {name: target.read(name) for name in target.names()} == before
 
 
@@ -106,48 +112,45 @@ def test_recognitions_appear_last_so_that_what_is_there_is_complete(target, monk
     placed = []
     put = Folder.put
 
-    def put_two(self, name, finished):
-        if len(placed) == 2:
+    def put_three(self, name, finished):
+        if len(placed) == 3:
             raise StorageError("no more")
-        placed.append(name)
         put(self, name, finished)
+        placed.append(name)
 
-    monkeypatch.setattr(Folder, "put", put_two)
+    monkeypatch.setattr(Folder, "put", put_three)
+    monkeypatch.setattr("airflow_speechkit.results.write._AT_ONCE", 1)
     with pytest.raises(StorageError):
-        write_tables(said(), target, name="e03one")
-    assert list(target.names()) == sorted(placed)
+        write_rows(target, said(), said("e03two"))
+    assert sorted(placed) == sorted(target.names())
     assert not any(name.startswith("recognitions") for name in placed)
 
 
 def test_a_target_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="file"):
-        write_tables(said(), Folder.at(tmp_path / "file" / "lake"), name="e03one")
+        write_rows(Folder.at(tmp_path / "file" / "lake"), said())
 
 
-def test_partitions_are_the_utc_dates_of_created_at_as_hive_has_them(target):
+def test_days_are_the_utc_dates_of_created_at_as_hive_has_them(target):
     late = datetime(2026, 11, 22, 23, 30, tzinfo=UTC)
-    pieces = [
-        said("e03a", "2026-11-21"),
-        said("e03b", "2026-11-22"),
+    manifest = write_rows(
+        target,
+        Tables.concat([said("e03a", "2026-11-21"), said("e03b", "2026-11-22")]),
         failed_row(submission("refused-1", submitted_at=late), Status.REFUSED, 3, "no header"),
         flatten(v2(operation_id="e03c", createdAt=None, modifiedAt=None)),
-    ]
-    manifest = write_tables(pieces, target, name="batch", partition_by_date=True)
-    assert manifest.tables["recognitions"].paths == tuple(
-        f"{target.url}/recognitions/created_date={date}/batch.parquet"
-        for date in ("1970-01-01", "2026-11-21", "2026-11-22")
     )
-    assert manifest.operations == 4
-    assert manifest.tables["words"].rows == 20
-    assert pq.read_table(pa.BufferReader(target.read("recognitions/created_date=2026-11-22/batch.parquet")))[
-        "recognition_id"
-    ].to_pylist() == ["e03b", "refused-1"]
-    assert set(
-        pq.read_table(pa.BufferReader(target.read("words/created_date=2026-11-21/batch.parquet")))[
-            "operation_id"
-        ].to_pylist()
-    ) == {"e03a"}
+    assert manifest.tables["recognitions"].paths == tuple(
+        f"recognitions/day={name}.parquet"
+        for name in ("2026-11-21/e03a", "2026-11-22/e03b", "2026-11-22/refused-1", "1970-01-01/e03c")
+    )
+    assert manifest.tables["words"].paths == ("words/day=2026-11-21/e03a.parquet", "words/day=2026-11-22/e03b.parquet")
+    assert (manifest.operations, manifest.tables["words"].rows) == (4, 20)
+    for schema in TABLES[:3]:
+        for path in manifest.tables[schema.name].paths:
+            assert set(pq.read_table(pa.BufferReader(target.read(path)))["recognition_id"].to_pylist()) == {
+                path.rsplit("/", 1)[1].removesuffix(".parquet")
+            }
 
 
 def test_rows_without_a_date_do_not_keep_any_reader_from_the_others(tmp_path):
@@ -156,69 +159,66 @@ def test_rows_without_a_date_do_not_keep_any_reader_from_the_others(tmp_path):
         flatten(v2(chunk("1", word("да", "1s", "2s")), operation_id="e03done", createdAt=None)),
         flatten(v2(chunk("1", word("да", "1s", "2s")), operation_id="e03never", createdAt=None, modifiedAt=None)),
     ]
-    write_tables(pieces, Folder.at(tmp_path), name="batch", partition_by_date=True)
+    write_rows(Folder.at(tmp_path), *pieces)
     expected = {"e03a": "2026-11-21", "e03done": "2026-11-22", "e03never": "1970-01-01"}
     for table in ("recognitions", "words"):
         frame = pd.read_parquet(tmp_path / table)
-        assert dict(zip(frame["operation_id"], frame["created_date"].astype(str), strict=True)) == expected
+        assert dict(zip(frame["recognition_id"], frame["day"].astype(str), strict=True)) == expected
         dataset = ds.dataset(tmp_path / table, partitioning="hive")
-        columns = dataset.to_table().select(["operation_id", "created_date"]).to_pydict()
+        columns = dataset.to_table().select(["recognition_id", "day"]).to_pydict()
         assert dict(zip(*columns.values(), strict=True)) == expected
-        assert dataset.to_table(filter=ds.field("created_date") >= "2026-11-22")["operation_id"].to_pylist() == [
-            "e03done"
-        ]
+        assert dataset.to_table(filter=ds.field("day") >= "2026-11-22")["recognition_id"].to_pylist() == ["e03done"]
         with duckdb.connect() as connection:
             files = f"'{tmp_path}/{table}/*/*.parquet'"
-            found = connection.execute(f"SELECT DISTINCT operation_id, created_date::TEXT FROM {files}").fetchall()
+            found = connection.execute(f"SELECT DISTINCT recognition_id, day::TEXT FROM {files}").fetchall()
             assert dict(found) == expected
             # It has to stay a date: compared with one, a text is an error.
-            late = connection.execute(
-                f"SELECT DISTINCT operation_id FROM {files} WHERE created_date >= DATE '2026-11-22'"
-            )
+            late = connection.execute(f"SELECT DISTINCT recognition_id FROM {files} WHERE day >= DATE '2026-11-22'")
             assert late.fetchall() == [("e03done",)]
     assert pd.read_parquet(tmp_path / "recognitions")["created_at"].isna().sum() == 2
 
 
-LAYOUTS = [
-    {"file_format": file_format, "day": day}
-    for file_format in ("parquet", "csv", "jsonl")
-    for day in (None, "2026-11-21", "2026-11-22")
+def nothing_said(operation_id: str = "e03one"):
+    return flatten(v2(operation_id=operation_id), submission(operation_id))
+
+
+def without_any_time(operation_id: str = "e03one"):
+    return flatten(v2(chunk("1", word("да", "1s", "2s")), operation_id=operation_id, createdAt=None, modifiedAt=None))
+
+
+VERSIONS = [
+    *((said, file_format) for file_format in ("parquet", "csv", "jsonl")),
+    (nothing_said, "parquet"),
+    (without_any_time, "parquet"),
+    (without_any_time, "csv"),
 ]
 
 
-def write_as(target, layout, name="batch"):
-    day, file_format = layout["day"], layout["file_format"]
-    return write_tables(
-        said("e03one", day or "2026-11-22"), target, name=name, file_format=file_format, partition_by_date=bool(day)
-    )
-
-
-@pytest.mark.parametrize("first", LAYOUTS[::4], ids=str)
-def test_a_second_run_replaces_the_first_whatever_its_format_and_dates_were(target, first):
-    for name in ("batch.2", "xbatch"):
-        write_as(target, first, name)
-    foreign = {"words/batch.txt", "words/other_date=2026-11-22/batch.parquet"}
+@pytest.mark.parametrize("first", VERSIONS, ids=str)
+def test_an_operations_rows_stand_once_whatever_it_was_before(target, first):
+    for version, file_format in VERSIONS[::4]:
+        write_rows(target, version("e03one.2"), version("xe03one"), file_format=file_format)
+    foreign = {"words/day=2026-11-22/e03one.txt", "words/other_date=2026-11-22/e03one.parquet"}
     for name in foreign:
         target.replace(name, b"somebody else's")
-    others = set(target.names())
-    for second in LAYOUTS:
-        write_as(target, first)
-        manifest = write_as(target, second)
-        ours = {path.removeprefix(f"{target.url}/") for table in manifest.tables.values() for path in table.paths}
-        assert set(target.names()) == ours | others
+    others = names(target)
+    for version, file_format in VERSIONS:
+        write_rows(target, first[0](), file_format=first[1])
+        manifest = write_rows(target, version(), file_format=file_format)
+        ours = {path for table in manifest.tables.values() for path in table.paths}
+        assert names(target) == ours | others
 
 
 def test_new_files_come_before_old_ones_go_and_recognitions_go_first(target, monkeypatch):
-    write_as(target, {"file_format": "parquet", "day": "2026-11-21"})
+    write_rows(target, said(), file_format="csv")
     done = []
     put, delete = Folder.put, Folder.delete
     monkeypatch.setattr(Folder, "put", lambda self, name, path: (done.append(f"+{name}"), put(self, name, path)))
     monkeypatch.setattr(Folder, "delete", lambda self, name: (done.append(f"-{name}"), delete(self, name)))
-    write_as(target, {"file_format": "parquet", "day": "2026-11-22"})
-    assert [one.split("/")[0] for one in done] == [
-        *("+analyses", "+utterances", "+words", "+recognitions"),
-        *("-recognitions", "-utterances", "-words", "-analyses"),
-    ]
+    write_rows(target, said())
+    tables = [one.split("/")[0] for one in done]
+    assert sorted(tables[:2]) == ["+utterances", "+words"]
+    assert tables[2:] == ["+recognitions", "-recognitions", "-utterances", "-words"]
 
 
 def test_whoever_may_not_delete_can_write_as_long_as_nothing_is_left_over(target, monkeypatch):
@@ -226,82 +226,49 @@ def test_whoever_may_not_delete_can_write_as_long_as_nothing_is_left_over(target
         raise PermissionError("AccessDenied")
 
     monkeypatch.setattr(target.fs, "rm_file", refused)
-    layout = {"file_format": "parquet", "day": "2026-11-21"}
     for _ in range(2):
-        write_as(target, layout)
-    with pytest.raises(StorageError, match=r"new files are in place, but 4 of an earlier.*right to delete") as raised:
-        write_as(target, {**layout, "day": "2026-11-22"})
+        write_rows(target, said())
+    with pytest.raises(StorageError, match=r"new files are in place.*left beside them.*right to delete") as raised:
+        write_rows(target, said(), file_format="csv")
     assert raised.value.retry_can_help is False
-    assert "recognitions/created_date=2026-11-21/batch.parquet" in str(raised.value)
-    assert len(list(target.names())) == 8
-
-
-def test_under_a_name_of_the_users_the_files_of_other_dates_stay(tmp_path):
-    for operation_id, day in (("e03one", "2026-11-21"), ("e03two", "2026-11-22"), ("e03two", "2026-11-22")):
-        answer = v2(chunk("1", word("да", "0s", "1s")), operation_id=operation_id, day=day)
-        write_many(
-            lambda _, answer=answer: (answer, None),
-            [operation_id],
-            Folder.at(tmp_path),
-            name="calls",
-            partition_by_date=True,
-            anew=False,
-        )
-    assert sorted(path.parent.name for path in tmp_path.glob("words/*/calls.parquet")) == [
-        "created_date=2026-11-21",
-        "created_date=2026-11-22",
-    ]
+    assert "recognitions/day=2026-11-22/e03one.parquet" in str(raised.value)
+    assert len(names(target)) == 6
 
 
 def test_whoever_may_not_list_can_write(target, monkeypatch, caplog):
     def refused(*_, **__):
         raise PermissionError("AccessDenied")
 
-    write_as(target, {"file_format": "parquet", "day": None})
+    write_rows(target, said())
     monkeypatch.setattr(Folder, "_found", refused)
-    monkeypatch.setattr(type(target.fs), "find", refused)
-    manifest = write_as(target, {"file_format": "parquet", "day": None})
+    manifest = write_rows(target, said())
     assert manifest.tables["words"].rows > 0
     assert "isn't looked for" in caplog.text
 
 
-def test_a_bucket_is_asked_for_what_may_be_left_over_and_not_for_all_it_has(bucket, monkeypatch):
-    write_tables(said("e03one"), bucket, name="e03one")
+def test_a_bucket_is_asked_for_the_days_that_are_written_whatever_the_number_of_operations(bucket, monkeypatch):
     listed = []
     find = type(bucket.fs).find
     monkeypatch.setattr(
         type(bucket.fs), "find", lambda self, path, **more: (listed.append(more), find(self, path, **more))[1]
     )
-    write_tables(said("e03two"), bucket, name="e03two")
+    write_rows(bucket, *(said(f"e03{number:03}") for number in range(20)))
+    assert {one["prefix"].split("/", 1)[1] for one in listed} == {"day=1970-01-01/", "day=2026-11-22/"}
     assert len(listed) == 8
-    assert {one["prefix"].split("/")[1] for one in listed} == {"e03two.", "created_date="}
-
-
-def test_one_piece_can_hold_several_dates(tmp_path):
-    both = Tables.concat([said("e03a", "2026-11-21"), said("e03b", "2026-11-22")])
-    manifest = write_tables(both, Folder.at(tmp_path), name="batch", partition_by_date=True)
-    assert [len(table.paths) for table in manifest.tables.values()] == [2, 2, 2, 2]
-    dataset = ds.dataset(tmp_path / "words", partitioning="hive")
-    assert dataset.count_rows(filter=ds.field("created_date") == "2026-11-21") == 10
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
-def test_no_rows_are_files_with_the_same_columns(target, file_format):
-    manifest = write_tables([], target, name="none", file_format=file_format)
-    assert {name: table.rows for name, table in manifest.tables.items()} == {schema.name: 0 for schema in TABLES}
-    assert manifest.operations == 0
-    if file_format == "parquet":
-        for schema in TABLES:
-            assert read(target, manifest, schema.name).schema.equals(schema.arrow, check_metadata=False)
-    if file_format == "csv":
-        header = target.read("analyses/none.csv").decode().strip()
-        assert header == ",".join(f'"{name}"' for name in ANALYSES.arrow.names)
+def test_no_operations_are_no_files_and_a_manifest_that_says_so(target, file_format):
+    manifest = write_rows(target, Tables.empty(), file_format=file_format)
+    assert {name: table for name, table in manifest.tables.items() if table.rows or table.paths} == {}
+    assert list(target.names()) == ["_manifests/batch.json"]
 
 
 def test_duckdb_the_dataset_reader_and_pandas_read_the_files_as_they_are(tmp_path):
     tables = said()
     for file_format in ("parquet", "csv", "jsonl"):
-        write_tables(tables, Folder.at(tmp_path / file_format), name="e03one", file_format=file_format)
+        write_rows(Folder.at(tmp_path / file_format), tables, file_format=file_format)
+    file = "day=2026-11-22/e03one"
     words = [tuple(row.values()) for row in tables.words.select(["word", "start_ms", "end_ms"]).to_pylist()]
     recognition = (datetime(2026, 11, 22, 10, tzinfo=UTC), 61_500, 2, None, '{"call_id": "17", "агент": "Анна"}')
     with duckdb.connect() as connection:
@@ -311,44 +278,40 @@ def test_duckdb_the_dataset_reader_and_pandas_read_the_files_as_they_are(tmp_pat
             ("csv", "read_csv('{}.csv', all_varchar=false)"),
             ("jsonl", "read_json('{}.jsonl')"),
         ):
-            table = source.format(tmp_path / ending / "words" / "e03one")
+            table = source.format(tmp_path / ending / "words" / file)
             assert connection.execute(f"SELECT word, start_ms, end_ms FROM {table}").fetchall() == words
-            table = source.format(tmp_path / ending / "recognitions" / "e03one")
+            table = source.format(tmp_path / ending / "recognitions" / file)
             created, *rest = connection.execute(
                 f"SELECT epoch_ms(created_at::TIMESTAMPTZ), duration_ms, channels, error_code FROM {table}"
             ).fetchone()
             assert datetime.fromtimestamp(created / 1000, UTC) == recognition[0]
             assert tuple(rest) == recognition[1:4]
         label = connection.execute(
-            f"SELECT labels->>'call_id' FROM '{tmp_path}/parquet/recognitions/e03one.parquet'"
+            f"SELECT labels->>'call_id' FROM '{tmp_path}/parquet/recognitions/{file}.parquet'"
         ).fetchone()
         assert label == ("17",)
     for ending in ("parquet", "csv"):
-        dataset = ds.dataset(tmp_path / ending / "utterances" / f"e03one.{ending}", format=ending)
+        dataset = ds.dataset(tmp_path / ending / "utterances" / f"{file}.{ending}", format=ending)
         assert dataset.to_table()["text"].to_pylist() == tables.utterances["text"].to_pylist()
-    assert pd.read_parquet(tmp_path / "parquet" / "words" / "e03one.parquet")["start_ms"].tolist() == [
+    assert pd.read_parquet(tmp_path / "parquet" / "words" / f"{file}.parquet")["start_ms"].tolist() == [
         row[1] for row in words
     ]
-    assert pd.read_csv(tmp_path / "csv" / "words" / "e03one.csv")["word"].tolist() == [row[0] for row in words]
-    frame = pd.read_json(tmp_path / "jsonl" / "words" / "e03one.jsonl", lines=True)
+    assert pd.read_csv(tmp_path / "csv" / "words" / f"{file}.csv")["word"].tolist() == [row[0] for row in words]
+    frame = pd.read_json(tmp_path / "jsonl" / "words" / f"{file}.jsonl", lines=True)
     assert frame["word"].tolist() == [row[0] for row in words]
 
 
-def test_a_name_that_paths_would_not_take_is_made_to_fit(tmp_path):
-    manifest = write_tables(said(), Folder.at(tmp_path), name="../e03 one*/день")
-    assert manifest.tables["words"].paths == (f"{tmp_path}/words/_e03_one______.parquet",)
+def test_ids_that_paths_would_not_take_are_made_to_fit_and_stay_apart(tmp_path):
+    ids = ["../e03 one*/день", "../e03 one*/ночь", "_hidden", "e" * 300]
+    manifest = write_rows(Folder.at(tmp_path), *(said(one) for one in ids))
+    files = [path.removeprefix("words/day=2026-11-22/") for path in manifest.tables["words"].paths]
+    assert len(set(files)) == 4
+    assert all(re.fullmatch(r"[A-Za-z0-9][\w.-]{1,130}\.parquet", one, re.ASCII) for one in files), files
+    dataset = ds.dataset(tmp_path / "words", partitioning="hive")
+    assert sorted(set(dataset.to_table()["recognition_id"].to_pylist())) == sorted(ids)
 
 
-@pytest.mark.parametrize("wrong", [{"file_format": "orc"}, {"row_group_rows": 0}, {"buffer_bytes": 0}])
-def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path, wrong):
-    with pytest.raises(SettingsError):
-        write_tables(said(), Folder.at(tmp_path), name="e03one", **wrong)
+def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path):
+    with pytest.raises(SettingsError, match="orc"):
+        write_rows(Folder.at(tmp_path), said(), file_format="orc")
     assert not list(tmp_path.iterdir())
-
-
-def test_rows_are_gathered_into_row_groups_however_they_come(tmp_path):
-    pieces = (said(f"e03{number:03d}") for number in range(30))
-    write_tables(pieces, Folder.at(tmp_path), name="batch", row_group_rows=100)
-    file = pq.ParquetFile(tmp_path / "words" / "batch.parquet")
-    assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [100, 100, 100]
-    file.close()

@@ -13,13 +13,25 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError, StorageError
+from airflow_speechkit.folder import Folder
+from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.schema import TABLES
 from airflow_speechkit.transfers.ddl import Dialect, Names, sql_type
 from airflow_speechkit.transfers.duckdb import DuckDBWarehouse
 from airflow_speechkit.transfers.manifest import read_manifests
 from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
 from airflow_speechkit.transfers.warehouse import load as load_into
-from tests.fixtures.manifests import analysis, recognition, the_call, utterance, words_of, write_manifest
+from tests.fixtures.manifests import (
+    analysis,
+    paths_of,
+    recognition,
+    the_call,
+    utterance,
+    words_of,
+    write_manifest,
+    write_rows,
+)
+from tests.unit.results.saying import chunk, v2, word
 
 EVERYTHING = {"recognitions": 7, "utterances": 6, "words": 16, "analyses": 0}
 
@@ -111,7 +123,7 @@ def test_without_create_columns_that_the_table_lacks_are_left_out_and_told(tmp_p
 
 
 def test_partitions_and_patterns_in_a_path_mean_nothing(tmp_path, database, load, ask) -> None:
-    load(write_manifest(tmp_path / "date=2026-11-22" / "a*[b]?", the_call()))
+    load(write_manifest(tmp_path / "date=2026-11-22" / "a*[b]?c", the_call()))
     load(write_manifest(tmp_path / "date=2026-11-22" / "plain", the_call()))
     assert ask("SELECT count(*) FROM words") == [(16,)]
 
@@ -126,7 +138,8 @@ def test_an_empty_batch_loads_nothing_and_makes_the_tables(tmp_path, database, l
 def test_files_that_changed_since_the_transform_are_not_loaded(tmp_path, database, load, ask) -> None:
     load(write_manifest(tmp_path, the_call()))
     manifest = write_manifest(tmp_path, the_call())
-    manifest["tables"]["words"]["rows"] = 17
+    file = Path(manifest["manifest"])
+    file.write_text(file.read_text().replace('"rows": 16', '"rows": 17'))
     with pytest.raises(StorageError, match="16 rows for `words`, the manifest says 17"):
         load(manifest)
     assert ask("SELECT count(*) FROM words") == [(16,)]
@@ -148,7 +161,7 @@ def test_files_of_an_earlier_version_are_refused(file_format, tmp_path, database
 def test_a_file_that_is_gone_is_named_and_nothing_is_lost(tmp_path, database, load, ask) -> None:
     manifest = write_manifest(tmp_path, the_call())
     load(manifest)
-    Path(manifest["tables"]["words"]["paths"][0]).unlink()
+    paths_of(manifest, "words")[0].unlink()
     with pytest.raises(StorageError, match=r"words-batch.parquet is not there any more") as caught:
         load(manifest)
     assert caught.value.retry_can_help is False
@@ -168,11 +181,51 @@ def test_a_connection_that_is_no_database_is_refused(tmp_path, monkeypatch, load
 
 
 @pytest.mark.parametrize(
-    "tables", ["{{ ti }}", 5, None, [], (), {"tables": 1}, {"tables": {}}, {"tables": {"words": {"paths": []}}}]
+    "tables", ["{{ ti }}", 5, None, [], (), {}, {"manifest": 1}, {"manifest": "x"}, "s3://lake/batch.json", [["x"]]]
 )
 def test_what_is_no_manifest_is_refused(tables: Any, database, load) -> None:
     with pytest.raises(SettingsError):
         load(tables)
+
+
+def test_what_a_transform_of_an_older_version_handed_on_is_refused_with_what_to_do(database, load) -> None:
+    with pytest.raises(SettingsError, match="Run the transform again"):
+        load({"format": "parquet", "name": "batch", "tables": {"words": {"paths": ["/a"], "rows": 1}}})
+
+
+def test_a_manifest_is_named_by_its_path_too_and_so_are_several(tmp_path, database, load, ask) -> None:
+    one = write_manifest(tmp_path, the_call())["manifest"]
+    other = write_manifest(tmp_path, {"recognitions": [recognition("op-2", None)]}, name="other")
+    assert load(one) == EVERYTHING
+    assert load([one, other])["recognitions"] == 8
+    assert ask("SELECT count(*) FROM recognitions") == [(8,)]
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "[" * 100_000, "[]", "{}", '{"tables": {"words": {}}}', "\udcff", '{"format": "orc"}'], ids=range(7)
+)
+def test_a_manifest_that_is_damaged_or_gone_is_named(damage: str, tmp_path, database, load) -> None:
+    manifest = write_manifest(tmp_path, the_call())
+    file = Path(manifest["manifest"])
+    file.write_text(damage, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(StorageError, match=r"_manifests/batch.json is no manifest, or is damaged") as caught:
+        load(manifest)
+    assert not caught.value.retry_can_help
+    file.unlink()
+    with pytest.raises(StorageError, match=r"_manifests/batch.json is not there any more"):
+        load(manifest)
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
+def test_hundreds_of_files_are_loaded_in_their_order(file_format, tmp_path, database, load, ask) -> None:
+    pieces = [flatten(v2(chunk("1", word("да", "1s", "2s")), operation_id=f"e03{n:03}")) for n in range(300)]
+    manifest = write_rows(Folder.at(tmp_path / "lake"), *pieces, file_format=file_format).summary()
+    assert load(manifest) == load(manifest) == {"recognitions": 300, "utterances": 300, "words": 300, "analyses": 0}
+    ids = [row[0] for row in ask("SELECT operation_id FROM words ORDER BY rowid")]
+    assert ids == [f"e03{n:03}" for n in range(300)]
+    paths_of(manifest, "words")[200].unlink()
+    with pytest.raises(StorageError, match=r"words/day=2026-11-22/e03200\..* is not there any more"):
+        load(manifest)
 
 
 @pytest.mark.parametrize("rendered", [[], iter(())])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,7 +44,13 @@ def test_new_columns_are_added(tmp_path, sqlite_file, load) -> None:
 def test_a_failure_half_way_leaves_everything_as_it_was(tmp_path, sqlite_file, load) -> None:
     load(write_manifest(tmp_path, the_call()), conn_id="other")
     again = write_manifest(tmp_path, {"recognitions": [recognition("op-new", None)]}, name="again")
-    again["tables"]["words"]["rows"] = 1
+    file = Path(again["manifest"])
+    file.write_text(
+        file.read_text().replace(
+            '"words": {"paths": ["words-again.parquet"], "rows": 0}',
+            '"words": {"paths": ["words-again.parquet"], "rows": 1}',
+        )
+    )
     with pytest.raises(Exception, match="hold 0 rows for `words`"):
         load(again, conn_id="other")
     assert ask(sqlite_file, "SELECT count(*) FROM words WHERE operation_id = 'op-new'") == [(13,)]

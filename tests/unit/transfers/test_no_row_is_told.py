@@ -14,7 +14,7 @@ import pytest
 
 from airflow_speechkit.errors import StorageError
 from tests.fixtures.leaks import everything_told_by
-from tests.fixtures.manifests import recognition, utterance, words_of, write_manifest
+from tests.fixtures.manifests import paths_of, recognition, utterance, words_of, write_manifest
 
 SECRET = "паспорт-4509-secret"
 
@@ -27,7 +27,7 @@ def a_secret_said(folder: Path, **keywords: Any) -> dict[str, Any]:
 
 def spoiled(manifest: dict[str, Any]) -> dict[str, Any]:
     """Put a word where a number belongs, which the file's reader quotes."""
-    path = Path(manifest["tables"]["words"]["paths"][0])
+    (path,) = paths_of(manifest, "words")
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace(",0,100", f",{SECRET},100").replace('"start_ms": 0', f'"start_ms": "{SECRET}"'))
     return manifest
@@ -75,7 +75,7 @@ def test_a_file_that_is_not_what_it_should_be(file_format, tmp_path, database, f
 
 def test_a_parquet_file_that_is_cut_off(tmp_path, database, failing_load) -> None:
     manifest = a_secret_said(tmp_path)
-    path = Path(manifest["tables"]["utterances"]["paths"][0])
+    (path,) = paths_of(manifest, "utterances")
     path.write_bytes(path.read_bytes()[:-20])
     assert "utterances" in failing_load(manifest).what
 
