@@ -8,7 +8,7 @@ import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.disk import UNFINISHED, make_folders, move, sync, unlink, write_beside, written_at
@@ -200,6 +200,23 @@ class Folder:
         for path in found:
             if not path.endswith(UNFINISHED):
                 yield path[skip:]
+
+    def versions(self, below: str) -> list[tuple[str, str, datetime]]:
+        """Return of each file below a sub-folder its name, what changes when it is written again, and when it was.
+
+        :raises StorageError: the listing can't be had
+        """
+        skip = len(self.root) + 1
+        with self._faults("list", below):
+            if self._s3:
+                found = self.fs.find(self.root, prefix=f"{below}/", detail=True)
+                about = [(path, f"{one['size']} {one['ETag']}", one["LastModified"]) for path, one in found.items()]
+            else:
+                about = []
+                for path in self._found(below):
+                    at = self.fs.modified(path)
+                    about.append((path, f"{self.fs.size(path)} {at.timestamp()}", at))
+        return sorted((path[skip:], version, at) for path, version, at in about if not path.endswith(UNFINISHED))
 
     def unfinished(self, below: str = "", *, untouched_for: timedelta = timedelta()) -> Iterator[str]:
         """Give the names of all files below a sub-folder that somebody is writing, or was killed while writing.

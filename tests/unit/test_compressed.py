@@ -27,6 +27,7 @@ from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.results.saved import read_saved
 from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
 from tests.fixtures.direct import wait_for
+from tests.fixtures.manifests import paths_of
 from tests.unit.api.loopback import Carrier, Handler, Told, answer, service_at, told_server
 
 MIB = 1 << 20
@@ -220,8 +221,8 @@ class TestAnAnswerThatIsTooLarge:
 
         with pytest.raises(AnswerUnreadableError, match="memory_mib"):
             rows()
-        (path,) = rows(memory_mib=640)["tables"]["words"]["paths"]
-        assert pq.read_table(path)["word"].to_pylist() == ["да"]
+        (path,) = paths_of(rows(memory_mib=640), "words")
+        assert pq.ParquetFile(path).read()["word"].to_pylist() == ["да"]
 
     def test_of_v3_stays_with_the_service_too(self, server: Told, archive: Archive) -> None:
         operation_id = "f8d2h7m07t4i00000001"

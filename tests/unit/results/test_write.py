@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-import s3fs
 
 from airflow_speechkit.errors import SettingsError, StorageError
 from airflow_speechkit.folder import Folder
@@ -18,7 +17,6 @@ from airflow_speechkit.results.flatten import failed_row, flatten
 from airflow_speechkit.results.manifest import Manifest
 from airflow_speechkit.results.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, Status, Tables
 from tests.fixtures.manifests import write_rows
-from tests.fixtures.s3 import CREDENTIALS
 from tests.unit.results.saying import chunk, submission, v2, word
 
 
@@ -28,16 +26,8 @@ def target(request, tmp_path):
 
 
 @pytest.fixture
-def bucket(s3_client, s3_endpoint):
-    s3_client.create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": CREDENTIALS["region_name"]})
-    fs = s3fs.S3FileSystem(
-        key=CREDENTIALS["aws_access_key_id"],
-        secret=CREDENTIALS["aws_secret_access_key"],
-        endpoint_url=s3_endpoint,
-        use_listings_cache=False,
-        skip_instance_cache=True,
-    )
-    return Folder(fs, "lake/speech", "s3://lake/speech")
+def bucket(lake_bucket):
+    return Folder(lake_bucket, "lake/speech", "s3://lake/speech")
 
 
 def said(operation_id: str = "e03one", day: str = "2026-11-22", text: str = "да"):

@@ -148,7 +148,7 @@ def test_files_that_changed_since_the_transform_are_not_loaded(tmp_path, databas
 @pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
 def test_files_of_an_earlier_version_are_refused(file_format, tmp_path, database, load) -> None:
     manifest = write_manifest(tmp_path, {"recognitions": [recognition("op-1", None)]}, file_format=file_format)
-    path = Path(manifest["tables"]["recognitions"]["paths"][0])
+    (path,) = paths_of(manifest, "recognitions")
     if file_format == "parquet":
         pq.write_table(pq.read_table(path).drop_columns("recognition_id"), path)
     else:
