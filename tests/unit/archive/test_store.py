@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -271,3 +272,19 @@ def test_an_object_storage_path_with_a_connection_is_an_archive(
     service.clock.time += timedelta(days=30)
     assert submitted(archive, service) == operation_id
     assert archive.url == "s3://lake@lake/by-connection"
+
+
+class TestRefusals:
+    def test_one_that_is_refused_again_keeps_its_time_so_that_its_rows_stay_under_their_day(
+        self, archive: Archive, service: Service
+    ) -> None:
+        planned = archive.submission(submitted(archive, service))
+        assert planned is not None
+        for days, code in ((0, 3), (1, 5)):
+            now = T0 + timedelta(days=days)
+            operation_id = archive.refuse(replace(planned, submitted_at=now), failure(code), now)
+        refused, outcome = archive.submission(operation_id), archive.outcome(operation_id)
+        assert refused is not None
+        assert outcome is not None
+        assert outcome.failure is not None
+        assert (refused.submitted_at, outcome.failure.code) == (T0, 5)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 
-import pyarrow as pa
 import pytest
 
 from airflow_speechkit.errors import SettingsError
-from airflow_speechkit.transfers.files import batches
+from airflow_speechkit.transfers.manifest import read_manifests
 
 
-def test_a_file_in_a_bucket_without_s3fs_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manifest_in_a_bucket_without_s3fs_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
 
-    with pytest.raises(SettingsError, match=r"s3://lake/words\.parquet needs.*pip install 'airflow-speechkit\[s3\]'"):
-        list(batches(["s3://lake/words.parquet"], "parquet", pa.schema([("word", pa.string())]), ["word"]))
+    with pytest.raises(SettingsError, match=r"s3://lake/_manifests needs.*pip install 'airflow-speechkit\[s3\]'"):
+        read_manifests("s3://lake/_manifests/batch.json")
