@@ -110,8 +110,9 @@ def outcome(read: Callable[[], Tables]) -> Tables | str:
     if error is not None:
         assert not isinstance(error.__cause__ or error.__context__, json.JSONDecodeError), "it holds the answer"
         return str(error)
-    for _, table in found.items():  # noqa: PERF102 - not a dict
+    for schema, table in found.items():
         table.validate(full=True)
+        assert [one.name for one in schema.arrow if not one.nullable and table[one.name].null_count] == []
     return found
 
 

@@ -193,6 +193,7 @@ def test_both_readers_give_the_same_tables_and_they_are_right(raw):
     for (schema, fast), (_, slow) in zip(columns.items(), exact.items(), strict=True):
         assert fast.equals(slow, check_metadata=True), schema.name
         fast.validate(full=True)
+        assert [one.name for one in schema.arrow if not one.nullable and fast[one.name].null_count] == []
     expected_words, expected_utterances = naively(raw)
     got = columns.words.drop_columns(["recognition_id", "operation_id"]).to_pylist()
     assert [tuple(row.values()) for row in got] == expected_words
