@@ -45,6 +45,9 @@ def write_words(folder: Path, rows: int) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from airflow_speechkit.folder import Folder
+    from airflow_speechkit.results.formats import FileFormat
+    from airflow_speechkit.results.manifest import Manifest, WrittenTable
     from airflow_speechkit.results.schema import TABLES
 
     chance = random.Random(SEED)
@@ -85,20 +88,22 @@ def write_words(folder: Path, rows: int) -> dict[str, Any]:
         arrays = [pa.array(given.get(field.name, [None] * length), field.type) for field in schema.arrow]
         path = folder / f"{schema.name}.parquet"
         pq.write_table(pa.table(arrays, schema=schema.arrow), path, compression="zstd")
-        tables[schema.name] = {"paths": [str(path)], "rows": length}
-    return {"format": "parquet", "name": f"{rows} words", "tables": tables, "operations": len(operations)}
+        tables[schema.name] = WrittenTable((path.name,), length)
+    manifest = Manifest(str(folder), FileFormat.PARQUET, f"{rows}-words", tables, len(operations))
+    Folder.at(folder).replace(manifest.place, json.dumps(manifest.to_json()).encode())
+    return {**manifest.summary(), "words": str(folder / "words.parquet")}
 
 
 def frame_of(manifest: dict[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.read_parquet(manifest["tables"]["words"]["paths"][0])
+    return pd.read_parquet(manifest["words"])
 
 
 def rows_of(manifest: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(manifest["tables"]["words"]["paths"][0]) as file:
+    with pq.ParquetFile(manifest["words"]) as file:
         for batch in file.iter_batches():
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
@@ -137,7 +142,7 @@ def to_sql(method: str | None) -> Callable[[dict[str, Any]], None]:
 def measure(
     name: str, target: str, run: Callable[[dict[str, Any]], None], manifest: dict[str, Any], count: Callable[[], int]
 ) -> Result:
-    rows = manifest["tables"]["words"]["rows"]
+    rows = manifest["rows"]["words"]
     started = time.perf_counter()
     run(manifest)
     seconds = time.perf_counter() - started

@@ -98,11 +98,14 @@ def _batches(name: str, path: str, copy: str, file_format: str, schema: pa.Schem
     failure = None
     try:
         for batch in _READERS[file_format](path, schema):
-            there = set(batch.schema.names)
-            columns = [
-                batch[field.name].cast(field.type) if field.name in there else pa.nulls(batch.num_rows, field.type)
-                for field in schema
-            ]
+            if (batch.schema.names, batch.schema.types) == (schema.names, schema.types):
+                columns = batch.columns
+            else:
+                there = set(batch.schema.names)
+                columns = [
+                    batch[field.name].cast(field.type) if field.name in there else pa.nulls(batch.num_rows, field.type)
+                    for field in schema
+                ]
             yield pa.record_batch(columns, schema=schema)
     except (*SURPRISES, pa.ArrowException, OSError) as error:
         # Its text may quote a row, and so may those that it came from.
@@ -116,7 +119,8 @@ def _batches(name: str, path: str, copy: str, file_format: str, schema: pa.Schem
 
 def _parquet(path: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path) as file:
-        there = [name for name in schema.names if name in file.schema_arrow.names]
+        in_file = set(file.schema_arrow.names)
+        there = [name for name in schema.names if name in in_file]
         if file.metadata.num_rows <= BATCH_ROWS:
             yield from file.read(columns=there, use_threads=False).to_batches()
         else:
