@@ -149,7 +149,9 @@ def _from_json_lines(path: Path, left: Path, table: str, ids: frozenset[str]) ->
     with path.open("rb") as lines, left.open("wb") as others:
         for line in lines:
             rows += 1
-            if parse_object(line).get("recognition_id") not in ids:
+            row = parse_object(line)
+            # Version 0.1 had no `recognition_id`.
+            if row.get("recognition_id", row.get("operation_id")) not in ids:
                 rows_left += 1
                 others.write(line)
     return rows, rows_left
