@@ -11,53 +11,68 @@ _TEXT = {"type": ["string", "null"]}
 _YES_NO = {"type": ["boolean", "null"]}
 _RATE = {"type": ["integer", "null"], "minimum": 1}
 
-#: The form's fields: name in the connection's extra -> (label, description, schema).
+#: The form's fields, what everybody needs first: name in the connection's extra -> (label, description, schema). A key
+#: belongs in the password, which Airflow never shows: `api_key` and `authorized_key` are understood, but not offered.
 CONN_FIELDS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "api_key": ("API key", "Of the service account. Or put it into Password.", _PASSWORD),
-    "iam_token": ("IAM token", "Lives twelve hours at most and isn't renewed: for trying things out.", _PASSWORD),
-    "authorized_key": (
-        "Authorized key (JSON)",
-        "The file that `yc iam key create` wrote, as it is. Or put it into Password.",
-        _PASSWORD,
-    ),
-    "authorized_key_path": ("Authorized key (path)", "The same file, where tasks and triggers run.", _TEXT),
-    "use_metadata": (
-        "Virtual machine's service account",
-        "Take tokens from the metadata service of the virtual machine.",
-        _YES_NO,
-    ),
-    "folder_id": ("Folder id", "Told to API v3 only; the service account's own folder is used without it.", _TEXT),
-    "api_version": (
-        "API version",
-        "Where a task names none.",
-        {"type": ["string", "null"], "enum": ["v2", "v3"], "default": "v2"},
-    ),
     "archive": (
-        "Archive",
-        "Where submissions and answers are kept, such as s3://bucket/speechkit-archive.",
+        "Archive (required)",
+        "Folder for submissions and answers, for example s3://my-bucket/speechkit-archive. Leave it empty only if "
+        "[speechkit] archive is set in Airflow's configuration.",
         _TEXT,
     ),
-    "aws_conn_id": ("Bucket's connection", "The amazon connection of the bucket; aws_default without it.", _TEXT),
-    "data_logging_enabled": (
-        "Let the service keep the recordings",
-        "Sent as x-data-logging-enabled; without it the service keeps nothing.",
+    "aws_conn_id": (
+        "Bucket connection",
+        "Id of the Amazon Web Services connection for the buckets. Default: aws_default.",
+        _TEXT,
+    ),
+    "api_version": (
+        "API version",
+        "Used by tasks that do not set one.",
+        {"type": ["string", "null"], "enum": ["v2", "v3"], "default": "v2"},
+    ),
+    "folder_id": ("Folder ID", "Sent to API v3 only. Default: the folder of the service account.", _TEXT),
+    "authorized_key_path": (
+        "Path of the authorized key",
+        "Instead of a key above: a JSON file on the machines that run tasks and triggers.",
+        _TEXT,
+    ),
+    "use_metadata": (
+        "Service account of the virtual machine",
+        "Instead of a key above: get tokens from the metadata service of the virtual machine.",
         _YES_NO,
     ),
-    "ca_bundle": ("CA bundle (path)", "Certificate authorities to trust, in place of the usual ones.", _TEXT),
-    "recognition_host": ("Host: recognition v2", "https://transcribe.api.cloud.yandex.net without it.", _TEXT),
-    "recognition_v3_host": ("Host: recognition v3", "https://stt.api.cloud.yandex.net without it.", _TEXT),
-    "operations_host": ("Host: operations", "https://operation.api.cloud.yandex.net without it.", _TEXT),
-    "iam_host": ("Host: IAM", "https://iam.api.cloud.yandex.net without it.", _TEXT),
-    "metadata_host": ("Host: metadata", "http://169.254.169.254 without it.", _TEXT),
-    "storage_host": ("Host: Object Storage", "https://storage.yandexcloud.net without it.", _TEXT),
-    "submits_per_hour": ("Submissions an hour", "The folder's quota; 500 without it.", _RATE),
-    "checks_per_hour": ("Status checks an hour (v2)", "What tasks here may spend; 80 % of 2,500 without it.", _RATE),
-    "checks_per_second": ("Status checks a second (v3)", "What tasks here may spend; 80 % of 5 without it.", _RATE),
+    "iam_token": (
+        "IAM token",
+        "Instead of a key above, for a try: it expires after 12 hours at most and is not renewed.",
+        _PASSWORD,
+    ),
+    "data_logging_enabled": (
+        "Data logging",
+        "Allow the service to keep your recordings. Default: it does not keep them.",
+        _YES_NO,
+    ),
+    "submits_per_hour": ("Submissions per hour", "Quota of the folder. Default: 500.", _RATE),
+    "checks_per_hour": ("Status checks per hour (v2)", "Limit for this Airflow. Default: 2000.", _RATE),
+    "checks_per_second": ("Status checks per second (v3)", "Limit for this Airflow. Default: 4.", _RATE),
+    "storage_host": (
+        "Object Storage host",
+        "Required with the emulator. Default: https://storage.yandexcloud.net.",
+        _TEXT,
+    ),
+    "recognition_host": ("Recognition host (v2)", "Default: https://transcribe.api.cloud.yandex.net.", _TEXT),
+    "recognition_v3_host": ("Recognition host (v3)", "Default: https://stt.api.cloud.yandex.net.", _TEXT),
+    "operations_host": ("Operations host", "Default: https://operation.api.cloud.yandex.net.", _TEXT),
+    "iam_host": ("IAM host", "Default: https://iam.api.cloud.yandex.net.", _TEXT),
+    "metadata_host": ("Metadata host", "Default: http://169.254.169.254.", _TEXT),
+    "ca_bundle": ("CA bundle", "Path of a file with the certificate authorities to trust.", _TEXT),
 }
 
 _HIDDEN = ["login", "schema", "port"]
-_RELABELING = {"host": "Host of everything (emulator)", "password": "API key, or authorized key (JSON)"}
-_PLACEHOLDERS = {"host": "leave it empty for the real service"}
+_RELABELING = {"host": "Emulator URL", "password": "API key or authorized key (required)"}
+_PLACEHOLDERS = {
+    "host": "Leave empty to use the real service",
+    "password": "AQVN…, or the JSON of an authorized key",
+}
 
 
 def get_provider_info() -> dict[str, Any]:

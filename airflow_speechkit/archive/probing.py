@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.layout import PROBE_FILE, ROOT_FILE
@@ -31,19 +32,48 @@ def probe(folder: Folder, now: datetime) -> None:
             "is paid for again",
             folder.url,
         )
-    root = read(folder, ROOT_FILE)
-    if root is not None:
-        parsed(folder, ROOT_FILE, lambda: unpack(root, folder.url_of(ROOT_FILE)))
+    root = _root(folder)
     # The root's own bytes, so that nothing is lost where this does overwrite. The file among the claims, where rules
     # and disks may be others, stays: the role that may write objects (storage.uploader) may not delete any.
     if root is None or not all(_excludes(folder, name, root) for name in (ROOT_FILE, PROBE_FILE)):
-        raise ArchiveError(
-            f"The store under {folder.url} lets a second writer overwrite the first: two runs would both pay",
-            todo="Keep the archive on a local disk, or in a bucket whose store honours `If-None-Match: *` "
-            "(Object Storage and S3 do)",
-            retry="ends in the same way",
-            retry_can_help=False,
-        )
+        raise _overwritable(folder)
+
+
+def try_out(folder: Folder, now: datetime) -> None:
+    """See the same without beginning an archive. What is written is removed again, where that is allowed.
+
+    :param folder: where it lies, or will lie
+    :param now: UTC
+    :raises ArchiveError: it can't be relied on
+    """
+    content = _root(folder) or pack({"created_at": now.isoformat()})
+    kept = folder.exists(PROBE_FILE)
+    try:
+        if not _excludes(folder, PROBE_FILE, content):
+            raise _overwritable(folder)
+    finally:
+        if not kept:
+            with suppress(ArchiveError):
+                folder.delete(PROBE_FILE)
+                for name in (PROBE_FILE.partition("/")[0], ""):
+                    folder.prune(name)
+
+
+def _root(folder: Folder) -> bytes | None:
+    root = read(folder, ROOT_FILE)
+    if root is not None:
+        parsed(folder, ROOT_FILE, lambda: unpack(root, folder.url_of(ROOT_FILE)))
+    return root
+
+
+def _overwritable(folder: Folder) -> ArchiveError:
+    return ArchiveError(
+        f"The store under {folder.url} lets a second writer overwrite the first: two runs would both pay",
+        todo="Keep the archive on a local disk, or in a bucket whose store honours `If-None-Match: *` "
+        "(Object Storage and S3 do)",
+        retry="ends in the same way",
+        retry_can_help=False,
+    )
 
 
 def _excludes(folder: Folder, name: str, content: bytes) -> bool:

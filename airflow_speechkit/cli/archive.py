@@ -7,7 +7,8 @@ import os
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+
+from airflow_speechkit.cli._storage import ADDRESS, ENDPOINT, folder_at
 
 if TYPE_CHECKING:
     import argparse
@@ -95,12 +96,9 @@ def _command(commands: Any, name: str, run: Any, text: str) -> Any:
         "--archive",
         required=True,
         metavar="URL",
-        help="a local folder, s3://bucket/folder (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are the keys), or "
-        "s3://conn_id@bucket/folder where Airflow is set up",
+        help=ADDRESS,
     )
-    parser.add_argument(
-        "--endpoint-url", metavar="URL", help="of the object storage, such as https://storage.yandexcloud.net"
-    )
+    parser.add_argument("--endpoint-url", metavar="URL", help=ENDPOINT)
     parser.set_defaults(run=run)
     return parser
 
@@ -212,7 +210,7 @@ def _forget(arguments: argparse.Namespace) -> int:
         return 0
     # The archive last: as long as it knows the operation, a command that was interrupted can be given again.
     for tables in arguments.tables:
-        _forget_in_files(_folder(tables, arguments.endpoint_url), ids)
+        _forget_in_files(folder_at(tables, arguments.endpoint_url), ids)
     if arguments.duckdb:
         rows = erase_from_duckdb(arguments.duckdb, ids, schema=names.schema, table_prefix=names.prefix)
         _say(f"Removed {rows} rows from {arguments.duckdb}")
@@ -251,7 +249,7 @@ def _label(arguments: argparse.Namespace) -> int:
     from airflow_speechkit.archive.labelling import current_user, label
     from airflow_speechkit.cli._labels import asked_for
 
-    given = asked_for(arguments, lambda path: _folder(path, None), lambda address: _recording(arguments, address))
+    given = asked_for(arguments, folder_at, lambda address: _recording(arguments, address))
     done = label(_archive(arguments), given, by=current_user(), now=datetime.now(UTC))
     _say(f"{done.changed} operations have new labels, {done.unchanged} had these labels already")
     if done.changed:
@@ -297,35 +295,7 @@ def _private(url: str, endpoint_url: str | None) -> Folder:
     from airflow_speechkit.disk import private_mode
 
     mode = private_mode(os.environ.get("AIRFLOW__SPEECHKIT__ARCHIVE_MODE"))
-    return replace(_folder(url, endpoint_url), file_mode=mode)
-
-
-def _folder(url: str, endpoint_url: str | None) -> Folder:
-    from airflow_speechkit.folder import Folder
-    from airflow_speechkit.hooks.storage import check_no_credentials, check_s3fs
-
-    check_no_credentials(url)
-    check_s3fs(url)
-    scheme, _, rest = url.partition("://")
-    if not rest:
-        return Folder.at(url)
-    if "@" in rest.split("/", 1)[0]:
-        # A connection's id: only Airflow knows what is behind it.
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-        return Folder.at(ObjectStoragePath(url))
-    if scheme == "file":
-        return Folder.at("/" + rest.lstrip("/"))
-    import fsspec
-
-    from airflow_speechkit.api.endpoints import is_local
-
-    options: dict[str, Any] = {"endpoint_url": endpoint_url} if endpoint_url else {}
-    if endpoint_url and is_local(urlsplit(endpoint_url).hostname):
-        # Loopback is reached directly, whatever proxy the environment names.
-        options["config_kwargs"] = {"proxies": {}}
-    fs, root = fsspec.core.url_to_fs(url, **options)
-    return Folder(fs, root.rstrip("/"), url.rstrip("/"))
+    return replace(folder_at(url, endpoint_url), file_mode=mode)
 
 
 def _facts(one: Listed, *, whole: bool = False) -> dict[str, Any]:

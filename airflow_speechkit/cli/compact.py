@@ -6,6 +6,8 @@ import sys
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_speechkit.cli._storage import ENDPOINT, folder_at
+
 if TYPE_CHECKING:
     import argparse
 
@@ -25,17 +27,14 @@ def add(subparsers: Any) -> None:
         "--through", type=date.fromisoformat, metavar="YYYY-MM-DD", help="the last day (default: yesterday, UTC)"
     )
     parser.add_argument("--delete-parts", action="store_true", help="remove a day's files in SOURCE once that is done")
-    parser.add_argument(
-        "--endpoint-url", metavar="URL", help="of the object storage, such as https://storage.yandexcloud.net"
-    )
+    parser.add_argument("--endpoint-url", metavar="URL", help=ENDPOINT)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.cli.archive import _folder
     from airflow_speechkit.results.compact import compact
 
-    source, target = (_folder(url, arguments.endpoint_url) for url in (arguments.source, arguments.to))
+    source, target = (folder_at(url, arguments.endpoint_url) for url in (arguments.source, arguments.to))
     days = compact(
         source, target, now=datetime.now(UTC), through=arguments.through, delete_parts=arguments.delete_parts
     )

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow_speechkit.cli._storage import ADDRESS, folder_at
 from airflow_speechkit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def add(subparsers: Any) -> None:
         "TABLE/day=2026-11-22/OPERATION.parquet, under the UTC date on which it was created.",
     )
     parser.add_argument("results", nargs="+", metavar="RESULT.json", help="a saved answer")
-    parser.add_argument("--to", required=True, metavar="DIR", help="where the tables go")
+    parser.add_argument("--to", required=True, metavar="URL", help=f"where the tables go: {ADDRESS}")
     parser.add_argument(
         "--format", default="parquet", choices=["parquet", "csv", "jsonl"], help="of the files (default: parquet)"
     )
@@ -53,7 +54,6 @@ class _Gone(argparse.Action):
 def _run(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from airflow_speechkit.folder import Folder
     from airflow_speechkit.results.many import answer_in, largest_answer, write_many
 
     memory_bytes = arguments.memory_mib << 20
@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> int:
     manifest = write_many(
         load,
         dict.fromkeys(arguments.results),
-        Folder.at(arguments.to),
+        folder_at(arguments.to),
         file_format=arguments.format,
         memory_bytes=memory_bytes,
     )

@@ -7,12 +7,12 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_speechkit.errors import ArchiveError, SettingsError
-from airflow_speechkit.hooks.storage import check_no_credentials
+from airflow_speechkit.hooks.storage import DEFAULT_AWS_CONN_ID, check_no_credentials
 from airflow_speechkit.redaction import clean_address
 from airflow_speechkit.retry import FailureStreak, policy_for
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.submission import Submission
 
 _T = TypeVar("_T")
@@ -31,7 +30,19 @@ log = logging.getLogger(__name__)
 READERS = 16
 
 
-def archive_url(given: str | bool | None, hook: SpeechKitHook) -> str | None:
+class NamesArchive(Protocol):
+    """What a connection says about its archive: a hook, or the connection that it has read."""
+
+    @property
+    def archive(self) -> str | None:
+        """Where it lies."""
+
+    @property
+    def aws_conn_id(self) -> str | None:
+        """The connection of its bucket."""
+
+
+def archive_url(given: str | bool | None, hook: NamesArchive) -> str | None:
     """Say which archive a task uses: the operator's, else the connection's, else ``[speechkit] archive``.
 
     :param given: the operator's `archive`; ``False`` does without one
@@ -62,7 +73,7 @@ def archive_url(given: str | bool | None, hook: SpeechKitHook) -> str | None:
     scheme, separator, rest = url.partition("://")
     if separator and scheme.lower().startswith("s3") and "@" not in rest.partition("/")[0]:
         # Written into the URL, since a trigger gets the URL alone.
-        return f"{scheme}://{hook.aws_conn_id}@{rest}"
+        return f"{scheme}://{hook.aws_conn_id or DEFAULT_AWS_CONN_ID}@{rest}"
     return url
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.api.credentials import ApiKey, AuthorizedKey, Credential, IamToken, Metadata
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.api.service import Service
 
+log = logging.getLogger(__name__)
+
+#: Unknown fields are warned of once in a process, not by each task and trigger.
+_warned: set[tuple[str, tuple[str, ...]]] = set()
+
 #: The documented quota of a folder.
 SUBMITS_PER_HOUR = 500
 
@@ -27,6 +34,36 @@ _HOSTS = {
     "metadata_host": "metadata",
     "storage_host": "storage",
 }
+#: The fields that say who asks.
+CREDENTIAL_FIELDS = (
+    "api_key",
+    "iam_token",
+    "authorized_key",
+    "authorized_key_path",
+    "service_account_json",
+    "service_account_json_path",
+    "oauth",
+    "use_metadata",
+)
+#: All that means something in an extra; the last two are the `yandexcloud` type's.
+KNOWN_FIELDS = (
+    *CREDENTIAL_FIELDS,
+    *_HOSTS,
+    "api_version",
+    "folder_id",
+    "archive",
+    "aws_conn_id",
+    "data_logging_enabled",
+    "ca_bundle",
+    "submits_per_hour",
+    "checks_per_hour",
+    "checks_per_second",
+    "endpoint",
+    "public_ssh_key",
+)
+#: From here on two names are so alike that one is a typing error (1 is equality): `achive` and `archive` have 0.92.
+_TYPING_ERROR = 0.85
+
 #: What a `yandexcloud` connection's `endpoint` is unless it is changed.
 _CLOUD = "api.cloud.yandex.net"
 _TODO = (
@@ -79,7 +116,7 @@ class SpeechKitConnection:
         :raises ConnectionSettingsError: naming the connection and the field, never the value of a secret
         """
         try:
-            return cls._read(conn_type or "", host, port, schema, password, _fields(extra))
+            return cls._read(conn_type or "", host, port, schema, password, fields_of(extra))
         except (ConnectionSettingsError, SettingsError) as error:
             raise ConnectionSettingsError(
                 f"Connection `{conn_id}`: {error.what[:1].lower()}{error.what[1:]}", todo=error.todo
@@ -99,6 +136,13 @@ class SpeechKitConnection:
             raise ConnectionSettingsError(
                 f"It is of type `{conn_type}`, and has to be of type `speechkit` or `yandexcloud`",
                 todo="Name another connection in `speechkit_conn_id`",
+            )
+        mistyped = {name: meant for name, meant in unknown_fields(extra, likeness=_TYPING_ERROR).items() if meant}
+        if mistyped:
+            # Not ignored: with another archive than the one that was meant everything would be paid for again.
+            raise ConnectionSettingsError(
+                f"Its extra has unknown fields: {', '.join(named_fields(mistyped))}",
+                todo="Correct the names in the connection's extra, or remove them",
             )
         ours = conn_type != "yandexcloud"
         version = (_text(extra, "api_version") or ApiVersion.V2.value).lower()
@@ -134,9 +178,52 @@ class SpeechKitConnection:
         )
 
 
+def read_connection(
+    found: Any, extra: Mapping[str, Any] | None = None, *, without_password: bool = False
+) -> SpeechKitConnection:
+    """Read Airflow's connection, and warn once of fields that mean nothing here.
+
+    :param extra: in place of the connection's own
+    :raises ConnectionSettingsError: see `SpeechKitConnection.read`
+    """
+    if extra is None:
+        extra = found.extra_dejson
+        unknown = tuple(named_fields(unknown_fields(extra)))
+        if unknown and (found.conn_id, unknown) not in _warned:
+            _warned.add((found.conn_id, unknown))
+            log.warning(
+                "Connection `%s`: its extra has unknown fields, which are ignored: %s",
+                found.conn_id,
+                ", ".join(unknown),
+            )
+    return SpeechKitConnection.read(
+        found.conn_id,
+        conn_type=found.conn_type,
+        host=found.host,
+        port=found.port,
+        schema=found.schema,
+        password=None if without_password else found.password,
+        extra=extra,
+    )
+
+
+def unknown_fields(extra: Mapping[str, Any], *, likeness: float = 0.6) -> dict[str, str | None]:
+    """Return the fields of an extra that mean nothing here, each with the known one that it is most like.
+
+    :param likeness: how alike two names have to be, from 0 to 1
+    """
+    unknown = [name for name in fields_of(extra) if name not in KNOWN_FIELDS]
+    return {name: next(iter(get_close_matches(name.lower(), KNOWN_FIELDS, 1, likeness)), None) for name in unknown}
+
+
+def named_fields(unknown: Mapping[str, str | None]) -> list[str]:
+    """Return what `unknown_fields` found as people read it."""
+    return [f"`{name}`" + (f" (did you mean `{meant}`?)" if meant else "") for name, meant in unknown.items()]
+
+
 def secrets_in(password: str | None, extra: Mapping[str, Any]) -> list[str]:
     """Return what must be masked in logs, private keys inside of JSON included."""
-    fields = _fields(extra)
+    fields = fields_of(extra)
     found = [password] if password else []
     for name in ("api_key", "iam_token", "authorized_key", "service_account_json", "oauth"):
         value = fields.get(name)
@@ -157,8 +244,8 @@ def _private_keys(value: object) -> list[str]:
     return [key] if isinstance(key, str) and key else []
 
 
-def _fields(extra: Mapping[str, Any]) -> dict[str, Any]:
-    # Old Airflows and old exports prefix the names of an extra's fields.
+def fields_of(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an extra's fields that have a value, by their short names: old Airflows and old exports prefix them."""
     fields = {}
     for name, value in extra.items():
         short = name.removeprefix("extra__speechkit__").removeprefix("extra__yandexcloud__")

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_speechkit.compat import mask_secret
 from airflow_speechkit.errors import ConnectionSettingsError, NotFinishedError, SettingsError, SpeechKitError
 from airflow_speechkit.hooks.async_client import user_agent
-from airflow_speechkit.hooks.connection import SpeechKitConnection, secrets_in
+from airflow_speechkit.hooks.connection import SpeechKitConnection, read_connection, secrets_in
 from airflow_speechkit.hooks.reading import lookup_lock, read_together
 from airflow_speechkit.parsing import MalformedError, parse_object
 from airflow_speechkit.settings import ApiVersion
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from airflow_speechkit.settings import RecognitionSettings
 
 T = TypeVar("T")
-
-_TESTING_ATTEMPTS = 2
 
 
 class SpeechKitHook(BaseHook):
@@ -99,16 +97,18 @@ class SpeechKitHook(BaseHook):
         return self._read
 
     def _read_connection(self) -> SpeechKitConnection:
+        return read_connection(self._look_up())
+
+    def _look_up(self) -> Any:
         with lookup_lock():
             try:
                 found = self.get_connection(self.speechkit_conn_id)
             except AirflowNotFoundException:
                 raise _no_such(self.speechkit_conn_id) from None
             _check_extra(self.speechkit_conn_id, found.extra)
-            extra = found.extra_dejson
-            for secret in secrets_in(found.password, extra):
+            for secret in secrets_in(found.password, found.extra_dejson):
                 mask_secret(secret)
-        return _settled(self.speechkit_conn_id, found, extra)
+        return found
 
     @property
     def endpoints(self) -> Endpoints:
@@ -272,11 +272,14 @@ class SpeechKitHook(BaseHook):
         return correct_labels(open_archive(url), labels, self.endpoints.storage)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask the service whether the connection works. Nothing is recognised, and nothing spent."""
+        """Say everything that is wrong with the connection. Nothing is recognised, and nothing spent.
+
+        :return: whether all is well, and what was found
+        """
+        from airflow_speechkit.hooks.testing import try_connection
+
         try:
-            connection = self.connection
-            service = connection.service(user_agent(), attempts=_TESTING_ATTEMPTS)
-            return True, self._drive(service.probe(connection.api_version))
+            return try_connection(self._look_up())
         except SpeechKitError as error:
             return False, str(error)
 
@@ -326,15 +329,3 @@ def _check_extra(conn_id: str, extra: str | None) -> None:
             parse_object(extra, lenient=True)
     except MalformedError:
         raise ConnectionSettingsError(f"Connection `{conn_id}`: its extra isn't a JSON object") from None
-
-
-def _settled(conn_id: str, found: Any, extra: dict[str, Any]) -> SpeechKitConnection:
-    return SpeechKitConnection.read(
-        conn_id,
-        conn_type=found.conn_type,
-        host=found.host,
-        port=found.port,
-        schema=found.schema,
-        password=found.password,
-        extra=extra,
-    )

@@ -12,6 +12,8 @@ from airflow_speechkit.hooks.reading import lookup_lock
 from airflow_speechkit.redaction import CUT, clean_address
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 DEFAULT_AWS_CONN_ID = "aws_default"
@@ -24,6 +26,11 @@ _S3 = ("s3", "s3a", "s3n")
 _CONNECTION = (
     "Set it up: type `aws`, a static key as login and password, "
     'extra {"endpoint_url": "https://storage.yandexcloud.net", "region_name": "ru-central1"}'
+)
+_ADD = (
+    "Add it: airflow connections add {} --conn-type aws --conn-login KEY_ID --conn-password SECRET --conn-extra "
+    """'{{"endpoint_url": "https://storage.yandexcloud.net", "region_name": "ru-central1"}}'. Or name another one: """
+    "s3://conn_id@bucket/folder"
 )
 
 log = logging.getLogger(__name__)
@@ -96,6 +103,12 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
             # What the path makes of it can't be asked in Airflow 2.11.
             _s3_hook(named or aws_conn_id)
         path = _path(url, conn_id)
+        if scheme in _S3 and path.fs.anon:
+            raise ConnectionSettingsError(
+                f"The connection `{named or aws_conn_id}` has no keys, and none are found elsewhere: the bucket would "
+                "be asked anonymously",
+                todo=_CONNECTION,
+            )
     # Airflow makes the filesystem, keeps it for the process, and passes on no option that would switch this off.
     # With the switch thrown nothing more is kept; what was kept before is dropped.
     listings = path.fs.dircache
@@ -123,6 +136,26 @@ def check_s3fs(url: str) -> None:
             todo="Install the extra s3: pip install 'airflow-speechkit[s3]'",
             retry="ends in the same way until then",
         ) from error
+
+
+def no_such_connection(conn_id: str, unread: Mapping[str, str] | None = None) -> ConnectionSettingsError:
+    """Return the error for a bucket's connection that isn't found.
+
+    :param conn_id: of the connection
+    :param unread: which secrets backends could not be asked, by their class's name, and why
+    """
+    unread = dict(unread or {})
+    database = unread.pop("MetastoreBackend", None)
+    places = [
+        f"the environment (AIRFLOW_CONN_{conn_id.upper()}) and secrets backends don't have it",
+        *(f"{backend} failed ({why})" for backend, why in unread.items()),
+        f"Airflow's metadata database can't be read ({database})"
+        if database
+        else "nor does Airflow's metadata database",
+    ]
+    return ConnectionSettingsError(
+        f"There is no connection `{conn_id}` to reach the bucket with: {', '.join(places)}", todo=_ADD.format(conn_id)
+    )
 
 
 def check_no_credentials(url: str, what: str = "An address") -> None:
@@ -191,9 +224,6 @@ def _s3_hook(aws_conn_id: str) -> Any:
         raise ConnectionSettingsError(
             f"The `endpoint_url` of the connection {aws_conn_id!r} has a user name or password in it", todo=_CONNECTION
         )
-    # Without `aws_default` the provider goes by the environment (AWS_ACCESS_KEY_ID, an instance's role), and so do we.
-    if not found and aws_conn_id != DEFAULT_AWS_CONN_ID:
-        raise ConnectionSettingsError(
-            f"There is no connection {aws_conn_id!r} to reach the bucket with", todo=_CONNECTION
-        )
+    if not found:
+        raise no_such_connection(aws_conn_id)
     return hook

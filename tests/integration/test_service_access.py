@@ -8,6 +8,7 @@ import json
 import time
 import wave
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,11 +31,13 @@ Connect = Callable[..., SpeechKitHook]
 
 
 @pytest.fixture
-def connect(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
+def connect(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Connect]:
     hooks: list[SpeechKitHook] = []
+    places = {"archive": str(tmp_path / "archive"), "storage_host": emulator.storage_url}
 
     def make(conn_type: str = "speechkit", host: str | None = None, **fields: Any) -> SpeechKitHook:
-        connection = {"conn_type": conn_type, "host": host or emulator.url, **fields}
+        extra = {**places, **fields.pop("extra", {})}
+        connection = {"conn_type": conn_type, "host": host or emulator.url, "extra": extra, **fields}
         monkeypatch.setenv("AIRFLOW_CONN_SPEECHKIT_TESTED", json.dumps(connection))
         hooks.append(SpeechKitHook("speechkit_tested"))
         return hooks[-1]
@@ -93,10 +96,9 @@ def test_every_way_to_say_who_asks_is_accepted(
         },
     }[way]
     hook = connect(**fields)
-    assert hook.test_connection() == (
-        True,
-        "The service accepts the key and lets it recognise speech (API v2)",
-    )
+    well, message = hook.test_connection()
+    assert well
+    assert "The service accepts the key and lets it recognise speech (API v2)" in message
 
     async def ask() -> None:
         async with hook.async_client() as client:

@@ -8,7 +8,8 @@ import pytest
 
 from airflow_speechkit.api.credentials import ApiKey, AuthorizedKey, IamToken, Metadata
 from airflow_speechkit.errors import ConnectionSettingsError
-from airflow_speechkit.hooks.connection import SpeechKitConnection, secrets_in
+from airflow_speechkit.hooks.connection import SpeechKitConnection, secrets_in, unknown_fields
+from airflow_speechkit.provider import CONN_FIELDS
 from airflow_speechkit.settings import ApiVersion
 
 PEM = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n"
@@ -179,3 +180,33 @@ def test_what_is_masked_includes_the_private_key_inside() -> None:
 
 def test_no_repr_shows_a_secret() -> None:
     assert "hunter2" not in repr(read(password="hunter2"))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("achive", "archive"),
+        ("Archive", "archive"),
+        ("apikey", "api_key"),
+        ("storagehost", "storage_host"),
+        ("submit_per_hour", "submits_per_hour"),
+        ("extra__speechkit__aws_con_id", "aws_conn_id"),
+    ],
+)
+def test_a_typing_error_in_the_name_of_a_field_is_refused(name: str, meant: str) -> None:
+    short = name.removeprefix("extra__speechkit__")
+    with pytest.raises(ConnectionSettingsError, match=rf"`mine`: .*`{short}` \(did you mean `{meant}`\?\)"):
+        read(password="AQVNkey", extra={name: "hunter2"})
+
+
+def test_fields_of_other_tools_are_no_error() -> None:
+    extra = {"api_key": "AQVNkey", "team": "speech", "archive_url": "s3://x/y", "achive": ""}
+    assert read(extra=extra).credential == ApiKey("AQVNkey")
+    assert unknown_fields(extra) == {"team": None, "archive_url": "archive"}
+
+
+def test_every_field_of_the_form_is_known() -> None:
+    assert unknown_fields(dict.fromkeys(CONN_FIELDS, "x")) == {}
+    # The yandex provider's.
+    yandex = ("folder_id", "oauth", "public_ssh_key", "service_account_json", "service_account_json_path", "endpoint")
+    assert unknown_fields({f"extra__yandexcloud__{name}": "x" for name in yandex}) == {}

@@ -5,7 +5,6 @@ import json
 from importlib.resources import files
 
 import jsonschema
-import pytest
 
 from airflow_speechkit.hooks.connection import SpeechKitConnection
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
@@ -30,9 +29,18 @@ def test_the_hook_is_the_one_that_the_info_names() -> None:
     assert connection_type["hook-name"] == SpeechKitHook.hook_name
 
 
-@pytest.mark.parametrize("name", ["api_key", "iam_token", "authorized_key"])
-def test_what_is_secret_is_hidden_in_the_form(name: str) -> None:
-    assert CONN_FIELDS[name][2]["format"] == "password"
+def test_what_is_secret_is_hidden_in_the_form() -> None:
+    assert CONN_FIELDS["iam_token"][2]["format"] == "password"
+    # A key goes into the password: Airflow shows an `authorized_key` in the extra to whoever may read connections.
+    assert not {"api_key", "authorized_key", "service_account_json"} & set(CONN_FIELDS)
+
+
+def test_what_everybody_needs_comes_first_and_is_marked() -> None:
+    assert next(iter(CONN_FIELDS)) == "archive"
+    behaviour = SpeechKitHook.get_ui_field_behaviour()
+    for label in (behaviour["relabeling"]["password"], CONN_FIELDS["archive"][0]):
+        assert label.endswith("(required)")
+    assert set(behaviour["hidden_fields"]) == {"login", "schema", "port"}
 
 
 def test_a_form_left_empty_but_for_the_key_is_a_connection() -> None:

@@ -166,34 +166,6 @@ def test_data_frames_of_one_operation_take_its_id_as_it_is(hook: SpeechKitHook, 
         hook.tables(["e03abc", ""])
 
 
-def test_the_test_button_tells_apart_what_is_wrong(server: Told, connect: Callable[..., None]) -> None:
-    not_found = answer(404, {"code": 5, "message": "not found"})
-    for script, well, says in (
-        ([not_found, answer(400, {"code": 3, "message": "empty uri"})], True, "lets it recognise speech"),
-        ([answer(401, {"code": 16, "message": f"Unknown api key '{KEY}'"})], False, "key or token"),
-        ([not_found, answer(403, {"code": 7, "message": "denied"})], False, "ai.speechkit-stt.user"),
-    ):
-        server.script = list(script)
-        connect(host=server.url)
-        with SpeechKitHook() as hook:
-            found, message = hook.test_connection()
-        assert found is well
-        assert says in message
-        assert KEY not in message
-    connect(host="http://127.0.0.1:1")
-    with SpeechKitHook() as hook:
-        found, message = hook.test_connection()
-    assert not found
-    assert "the connection was refused" in message
-
-
-def test_a_connection_without_a_key_fails_its_test_with_what_to_do(connect: Callable[..., None]) -> None:
-    connect(password=None)
-    well, message = SpeechKitHook().test_connection()
-    assert not well
-    assert "Give the connection one of" in message
-
-
 def test_a_hook_can_be_closed_twice_and_used_again(hook: SpeechKitHook, server: Told) -> None:
     server.script = [answer(200, RUNNING)]
     for _ in range(2):

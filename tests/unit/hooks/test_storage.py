@@ -68,8 +68,23 @@ def test_a_connection_that_is_not_there_is_said_to_be_missing(
         lambda: object_storage_path("s3://nowhere@calls/archive/"),
         lambda: object_storage_path("s3://calls/archive/", "nowhere"),
     ):
-        with pytest.raises(ConnectionSettingsError, match=r"no connection 'nowhere'.*endpoint_url"):
+        with pytest.raises(ConnectionSettingsError, match=r"no connection `nowhere`.*endpoint_url"):
             ask()
+
+
+def test_without_the_default_connection_nothing_is_asked() -> None:
+    for ask in (
+        lambda: storage_client(storage_endpoint=REAL),
+        lambda: object_storage_path("s3://calls/archive/"),
+    ):
+        with pytest.raises(ConnectionSettingsError, match="no connection `aws_default`"):
+            ask()
+
+
+def test_a_connection_without_keys_is_refused_not_used_anonymously(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_EMPTY", json.dumps({"conn_type": "aws"}))
+    with pytest.raises(ConnectionSettingsError, match="The connection `empty` has no keys"):
+        object_storage_path("s3://empty@calls/archive/")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,114 @@
+"""Where a command reads and writes: a local folder, or a bucket through one of Airflow's connections."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from airflow_speechkit.folder import Folder
+
+#: What `--help` says about an address.
+ADDRESS = (
+    "a local folder, s3://conn_id@bucket/folder with the id of an Airflow connection, or s3://bucket/folder, which "
+    "uses the connection aws_default"
+)
+ENDPOINT = (
+    "reach addresses that name no connection at this object storage (such as https://storage.yandexcloud.net), with "
+    "the keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, without Airflow's connections"
+)
+
+
+def folder_at(url: str, endpoint_url: str | None = None) -> Folder:
+    """Return the folder at an address that a person gave. A local one needs neither Airflow nor its database.
+
+    :param url: see `ADDRESS`
+    :param endpoint_url: see `ENDPOINT`
+    :raises SettingsError: it has credentials in it, or no filesystem is known for such addresses
+    :raises ConnectionSettingsError: its connection isn't there, or can't be used
+    """
+    from airflow_speechkit.folder import Folder
+    from airflow_speechkit.hooks.storage import (
+        DEFAULT_AWS_CONN_ID,
+        check_no_credentials,
+        check_s3fs,
+        object_storage_path,
+    )
+
+    check_no_credentials(url)
+    check_s3fs(url)
+    scheme, _, rest = url.partition("://")
+    if not rest:
+        return Folder.at(url)
+    if scheme.lower() == "file":
+        return Folder.at("/" + rest.lstrip("/"))
+    conn_id = rest.partition("/")[0].rpartition("@")[0]
+    if endpoint_url and not conn_id:
+        return _with_keys_of_the_environment(url, endpoint_url)
+    _keep_output_clean()
+    if scheme.lower().startswith("s3"):
+        _find_connection(conn_id or DEFAULT_AWS_CONN_ID)
+    elif conn_id:
+        _find_connection(conn_id)
+    return Folder.at(object_storage_path(url))
+
+
+def _with_keys_of_the_environment(url: str, endpoint_url: str) -> Folder:
+    import fsspec
+
+    from airflow_speechkit.api.endpoints import is_local
+    from airflow_speechkit.folder import Folder
+
+    options: dict[str, Any] = {"endpoint_url": endpoint_url}
+    if is_local(urlsplit(endpoint_url).hostname):
+        # Loopback is reached directly, whatever proxy the environment names.
+        options["config_kwargs"] = {"proxies": {}}
+    fs, root = fsspec.core.url_to_fs(url, **options)
+    return Folder(fs, root.rstrip("/"), url.rstrip("/"))
+
+
+def _find_connection(conn_id: str) -> None:
+    """Look a connection up where Airflow's own commands do, and put it where this process's hooks find it.
+
+    Outside of tasks the hooks of Airflow 3 don't look into the metadata database, and say nothing of a database that
+    can't be read. The variable has the secret in this process only: nothing is started from here.
+    """
+    from airflow.configuration import ensure_secrets_loaded
+
+    from airflow_speechkit.hooks.storage import no_such_connection
+
+    unread = {}
+    for backend in ensure_secrets_loaded():
+        try:
+            found: Any = backend.get_connection(conn_id=conn_id)
+        except Exception as error:  # noqa: BLE001 - whatever a backend raises
+            unread[type(backend).__name__] = type(error).__name__
+            if type(error).__name__ == "AirflowSecretsBackendAccessDenied":
+                # As Airflow does: what one backend refuses isn't taken from the next.
+                break
+            continue
+        if found:
+            os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = found.get_uri()
+            return
+    raise no_such_connection(conn_id, unread)
+
+
+def _keep_output_clean() -> None:
+    """Print our own warnings on standard error, and nothing of Airflow's log: some of it goes to standard output."""
+    os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "CRITICAL"
+    if not sys.warnoptions:
+        # What `python -W ignore` does; Airflow 2.11 shows its deprecations otherwise.
+        sys.warnoptions.append("ignore")
+        warnings.simplefilter("ignore")
+    import airflow.configuration  # noqa: F401 - sets logging up
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("airflow-speechkit: %(message)s"))
+    ours = logging.getLogger("airflow_speechkit")
+    ours.setLevel(logging.WARNING)
+    ours.handlers[:] = [handler]
+    ours.propagate = False
