@@ -1,12 +1,14 @@
 """Make the tables anew from the archive, for nothing: the service is not asked.
 
-The archive's operations are split into shards by the first letters of their ids; each mapped task makes one
-shard's tables, so the work spreads over the workers. Which shards there are is looked up when it runs: operations of
-v2 and v3 and recordings that were refused are called differently, and all of them count.
+The archive's operations are divided by the first letters of their ids, so that each mapped task has about a minute's
+work. Which there are is looked up when it runs. Each operation has files of its own, so a later run replaces them,
+however it divides.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -20,24 +22,26 @@ from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: After three letters that all ids of an API share, the fourth spreads them over some thirty shards.
-LETTERS = 4
+#: Three letters are the same in all ids of an API; two more divide the operations into a thousand groups.
+LETTERS = 5
 
 
-def shards(operation_ids: Iterable[str], most: int) -> list[str]:
-    """Give prefixes that have each operation in exactly one shard.
+def shards(operation_ids: Iterable[str], per_task: int, most: int) -> list[list[str]]:
+    """Divide operations by what their ids begin with.
 
-    An operation's prefix depends on its id alone, however many others there are: a later run replaces the files of
-    an earlier one. Only where that would make more than `most` shards are the prefixes shorter.
+    :param operation_ids: all operations
+    :param per_task: how many operations a task should have, about
+    :param most: how many tasks there may be
+    :return: of each task the prefixes of its operations
     """
-    ids = list(operation_ids)
-    for letters in range(LETTERS, 0, -1):
-        found = {one[:letters] for one in ids}
-        # An id of fewer letters can be what another shard's ids begin with.
-        prefixes = sorted(one for one in found if not any(one[:length] in found for length in range(1, len(one))))
-        if len(prefixes) <= most:
-            return prefixes
-    return [""]
+    counts = Counter(operation_id[:LETTERS] for operation_id in operation_ids)
+    size = max(per_task, math.ceil(counts.total() / most))
+    found: dict[int, list[str]] = {}
+    before = 0
+    for prefix, count in sorted(counts.items()):
+        found.setdefault(before // size, []).append(prefix)
+        before += count
+    return list(found.values())
 
 
 with DAG(
@@ -47,18 +51,19 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     params={
-        "most_shards": Param(256, type="integer", minimum=1, description="of [core] max_map_length at most"),
+        "per_task": Param(3000, type="integer", minimum=1, description="operations: about a minute's work"),
+        "most_tasks": Param(256, type="integer", minimum=1, description="of [core] max_map_length at most"),
         "target": Param("s3://recordings/tables-backfill/", type="string"),
     },
     tags=["speechkit"],
 ) as dag:
 
     @dag.task
-    def prefixes(params: dict) -> list[str]:
+    def prefixes(params: dict) -> list[list[str]]:
         """Look up the shards in the archive of the connection."""
         with SpeechKitHook() as hook:
             archive = open_archive(archive_url(None, hook))
-        return shards(archive.operations(), params["most_shards"])
+        return shards(archive.operations(), params["per_task"], params["most_tasks"])
 
     rows = SpeechKitTransformOperator.partial(task_id="rows", target="{{ params.target }}").expand(
         operation_prefix=prefixes()

@@ -110,7 +110,9 @@ def _others(rows: pa.Table, ids: frozenset[str]) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    return rows.filter(pc.invert(pc.is_in(rows["recognition_id"], pa.array(sorted(ids), pa.string()))))
+    # Version 0.1 had no `recognition_id`.
+    key = "recognition_id" if "recognition_id" in rows.column_names else "operation_id"
+    return rows.filter(pc.invert(pc.is_in(rows[key], pa.array(sorted(ids), pa.string()))))
 
 
 def _from_parquet(path: Path, left: Path, table: str, ids: frozenset[str]) -> tuple[int, int]:
@@ -150,7 +152,6 @@ def _from_json_lines(path: Path, left: Path, table: str, ids: frozenset[str]) ->
         for line in lines:
             rows += 1
             row = parse_object(line)
-            # Version 0.1 had no `recognition_id`.
             if row.get("recognition_id", row.get("operation_id")) not in ids:
                 rows_left += 1
                 others.write(line)
@@ -183,9 +184,12 @@ def erase_from_duckdb(
             todo="Close whatever has it open",
         ) from error
     with connection:
-        found: list[tuple[str, str]] = connection.execute(
-            "SELECT table_schema, table_name FROM information_schema.tables "
-            "WHERE table_type = 'BASE TABLE' AND list_contains(?, table_name) AND (? IS NULL OR table_schema = ?)",
+        # Tables of version 0.1 have no `recognition_id`; it comes behind `operation_id` in the alphabet.
+        found: list[tuple[str, str, str]] = connection.execute(
+            "SELECT table_schema, table_name, max(column_name) FROM information_schema.columns "
+            "JOIN information_schema.tables USING (table_catalog, table_schema, table_name) "
+            "WHERE table_type = 'BASE TABLE' AND list_contains(?, table_name) AND (? IS NULL OR table_schema = ?) "
+            "AND column_name IN ('operation_id', 'recognition_id') GROUP BY ALL",
             [[f"{table_prefix}{table}" for table in TABLES], schema, schema],
         ).fetchall()
         if not found:
@@ -197,10 +201,10 @@ def erase_from_duckdb(
             )
         connection.begin()
         removed = 0
-        for table_schema, table in found:
+        for table_schema, table, key in found:
             place = f"{_quoted(table_schema)}.{_quoted(table)}"
             row: tuple[Any, ...] | None = connection.execute(
-                f"DELETE FROM {place} WHERE list_contains(?, operation_id)",  # noqa: S608 - both names quoted
+                f"DELETE FROM {place} WHERE list_contains(?, {key})",  # noqa: S608 - both names quoted
                 [sorted(operation_ids)],
             ).fetchone()
             removed += int(row[0]) if row else 0
@@ -219,7 +223,7 @@ def sql_for(operation_ids: Collection[str], *, schema: str | None = None, table_
     quoted = ", ".join(f"'{one}'" for one in sorted(operation_ids))
     names = [_as_needed(f"{table_prefix}{table}") for table in TABLES]
     names = names if schema is None else [f"{_as_needed(schema)}.{name}" for name in names]
-    return "\n".join(f"DELETE FROM {name} WHERE operation_id IN ({quoted});" for name in names)  # noqa: S608
+    return "\n".join(f"DELETE FROM {name} WHERE recognition_id IN ({quoted});" for name in names)  # noqa: S608
 
 
 def _as_needed(name: str) -> str:

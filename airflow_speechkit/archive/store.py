@@ -239,8 +239,8 @@ class Archive:
 
     # From an operation id to everything else
 
-    def operations(self, prefix: str = "") -> Iterator[str]:
-        """Give the ids of all operations on record, the synthetic ones of refused recordings too."""
+    def operations(self, prefix: str | tuple[str, ...] = "") -> Iterator[str]:
+        """Give the ids on record that begin with one of these, the synthetic ones of refused recordings too."""
         return (one for one in self.folder.folders("operations") if is_operation_id(one) and one.startswith(prefix))
 
     def entry(self, operation_id: str) -> Entry | None:

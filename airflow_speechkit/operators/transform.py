@@ -47,9 +47,9 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
     :param target: the folder, on any path that Airflow's object storage reaches: ``s3://conn_id@bucket/prefix``,
         ``file:///…`` (templated)
     :param operation_id: an operation id, a list of them, or what a mapped upstream hands on (templated)
-    :param operation_prefix: all operations in the archive whose id begins with this, ``""`` for all: a backfill,
-        for nothing; with ``.expand()`` one shard for each task. Those that still run count as unread; where there
-        is no other the task is skipped (templated)
+    :param operation_prefix: all operations in the archive whose id begins with this, or with one of a list, ``""``
+        for all: a backfill, for nothing; with ``.expand()`` one shard for each task. Those that still run count as
+        unread; where there is no other the task is skipped (templated)
     :param files: saved answers, one path or a list of them, in place of an archive (templated)
     :param file_format: ``parquet``, ``csv`` or ``jsonl``; an operation's files in another format are replaced, so
         each format needs a target of its own (templated)
@@ -88,7 +88,7 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         *,
         target: str,
         operation_id: str | Sequence[str] | None = None,
-        operation_prefix: str | None = None,
+        operation_prefix: str | Sequence[str] | None = None,
         files: str | Sequence[str] | None = None,
         file_format: str = "parquet",
         speechkit_conn_id: str = "speechkit_default",
@@ -192,11 +192,11 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         if self.operation_prefix is not None:
             if archive is None:
                 raise SettingsError("`operation_prefix` reads an archive, and `archive` is False")
-            ids = sorted(archive.operations(self.operation_prefix))
+            prefixes = self.operation_prefix
+            ids = sorted(archive.operations(prefixes if isinstance(prefixes, str) else tuple(prefixes)))
             if not ids:
                 raise AirflowSkipException(f"No operation in {archive.url} begins with {self.operation_prefix!r}")
-            name = f"prefix-{self.operation_prefix or 'all'}"
-            return ids, name, lambda one: _archived_by_now(archive, one, most_bytes, not_ended)
+            return ids, None, lambda one: _archived_by_now(archive, one, most_bytes, not_ended)
         ids = operation_ids(self.operation_id)
         if archive is None:
             return ids, None, lambda one: (hook.get_answer(one), None)

@@ -125,14 +125,15 @@ def test_one_mapped_task_for_each_call_brings_its_labels_along_and_a_backfill_re
     asked = world.emulator.requests()
     (world.place / "speech.duckdb").unlink()
     others = put_on_record(Archive.at(world.archive))
-    for _ in range(2):
-        backfill = world.run("speechkit_backfill_archive", target=f"{world.target}-again")
+    for per_task in (1, 3000):
+        backfill = world.run("speechkit_backfill_archive", target=f"{world.target}-again", per_task=per_task)
         assert backfill.state == "success", backfill.log[-5000:]
-        shards = sorted({one[:4] for one in (*ids, *others)})
+        prefixes = sorted({one[:5] for one in (*ids, *others)})
+        shards = [[one] for one in prefixes] if per_task == 1 else [prefixes]
         assert backfill.xcom("prefixes") == shards
         states = [backfill.tasks["rows", index] for index in range(len(shards))]
         # Of those whose id begins with e04 none has ended.
-        assert states == ["skipped" if one == "e04r" else "success" for one in shards]
+        assert states == ["skipped" if one == ["e04ru"] else "success" for one in shards]
         found = dict(world.rows("SELECT recognition_id, status FROM recognitions"))
         assert found == {ids[0]: "finished", ids[1]: "finished", **{k: v for k, v in others.items() if v}}
         files = duckdb.sql(f"SELECT count(*) FROM '{world.place}/tables-again/recognitions/*/*.parquet'").fetchall()
@@ -151,19 +152,18 @@ def put_on_record(archive: Archive) -> dict[str, str | None]:
     return {answer.operation_id: "finished", refused: "refused", "e04running0000000000": None}
 
 
-def test_each_operation_is_in_exactly_one_shard_of_a_backfill_whoever_else_is_there() -> None:
+def test_a_backfill_divides_the_operations_so_that_tasks_have_about_as_many_as_they_should() -> None:
     shards = runpy.run_path(str(ROOT / "dags/speechkit_backfill_archive.py"))["shards"]
-    some = [f"e03{letter}{number:04d}" for letter in "abcdefgh" for number in range(3)]
-    more = [*some, *(f"f8d{letter}{number:04d}" for letter in "0123" for number in range(3)), "refused-" + "0f" * 32]
-    odd = ["a", "ab", "abc1", "e03", "e03x", "x"]
-    assert shards(some, 256) == [f"e03{letter}" for letter in "abcdefgh"]
-    assert set(shards(some, 256)) < set(shards(more, 256))
-    for ids in ([], some, more, odd, [*more, *odd]):
-        for most in (1, 2, 3, 4, 12, 256):
-            prefixes = shards(ids, most)
-            assert len(prefixes) <= most
-            for one in ids:
-                assert sum(one.startswith(prefix) for prefix in prefixes) == 1, (one, prefixes)
+    letters = "0123456789abcdefghijklmnopqrstuv"
+    ids = [f"e03{a}{b}{number:04d}" for a in letters for b in letters for number in range(10)]
+    for some in ([], ids[:1], ids, [*ids, *(f"refused-{number:04d}" for number in range(999))]):
+        for per_task, most in ((1, 256), (300, 256), (3000, 256), (3000, 2), (100_000, 1)):
+            found = shards(some, per_task, most)
+            assert len(found) <= most
+            of_task = [sum(one.startswith(tuple(prefixes)) for one in ids) for prefixes in found]
+            assert sum(of_task) >= len(set(ids) & set(some))
+            assert max(of_task, default=0) <= max(per_task, -(-len(some) // most)) + 10
+    assert [len(one) for one in shards(ids, 3000, 256)] == [300, 300, 300, 124]
 
 
 def test_a_failed_recognition_fails_the_wait_with_its_code_and_its_recording(world: World) -> None:

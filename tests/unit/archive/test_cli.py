@@ -198,7 +198,7 @@ class TestForget:
         self, world: World, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert world.run("forget", world.done) == 0
-        assert f"operation_id IN ('{world.done}')" in capsys.readouterr().out
+        assert f"recognition_id IN ('{world.done}')" in capsys.readouterr().out
         for name in world.archive.folder.names():
             raw = world.archive.folder.read(name)
             raw = gzip.decompress(raw) if name.endswith(".gz") else raw
@@ -267,6 +267,30 @@ class TestForget:
             else:
                 assert compacted.read(name) == only.read(name)
         assert erase_from_files(target, [world.done]) == erase_from_files(compacted, [world.done]) == []
+
+    @pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
+    def test_its_rows_are_removed_from_files_of_version_0_1(
+        self, world: World, tmp_path: Path, file_format: Any
+    ) -> None:
+        target = Folder.at(tmp_path / "tables")
+        words = Tables.concat([flatten(spoken(one), None) for one in (world.done, "e03other")]).words
+        write_file(tmp_path / "file", words.drop_columns("recognition_id"), FileFormat(file_format))
+        target.put(f"words/batch.{file_format}", tmp_path / "file")
+        assert world.run("forget", world.done, "--tables", target.url) == 0
+        raw = target.read(f"words/batch.{file_format}")
+        assert b"e03other" in raw
+        assert world.done.encode() not in raw
+
+    def test_a_refused_recording_s_rows_are_removed_from_duckdb(self, world: World, tmp_path: Path) -> None:
+        import duckdb
+
+        database = str(tmp_path / "speech.duckdb")
+        with duckdb.connect(database) as connection:
+            connection.execute("CREATE TABLE recognitions (recognition_id VARCHAR, operation_id VARCHAR)")
+            connection.execute("INSERT INTO recognitions VALUES ('refused-1', NULL), ('e03other', 'e03other')")
+        assert erase_from_duckdb(database, ["refused-1"]) == 1
+        with duckdb.connect(database) as connection:
+            assert connection.execute("SELECT recognition_id FROM recognitions").fetchall() == [("e03other",)]
 
     def test_its_rows_are_removed_from_duckdb(self, world: World, tmp_path: Path) -> None:
         import duckdb

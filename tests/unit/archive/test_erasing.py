@@ -93,7 +93,7 @@ class TestTables:
         self, archive: Archive, operation_id: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert command(archive, "forget", operation_id, "--table-prefix", "sk_", "--schema", "My calls") == 0
-        assert f"""DELETE FROM "My calls".sk_words WHERE operation_id IN ('{operation_id}');""" in (
+        assert f"""DELETE FROM "My calls".sk_words WHERE recognition_id IN ('{operation_id}');""" in (
             capsys.readouterr().out
         )
 
