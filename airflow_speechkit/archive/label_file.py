@@ -68,6 +68,8 @@ def _header(line: int, cells: list[str]) -> list[str]:
         raise _bad(line, f"the header has neither `{_ID}` nor `{_ADDRESS}`")
     if len(set(names)) < len(names) or not all(names):
         raise _bad(line, "the header has a column twice, or one without a name")
+    if facts := sorted({*names} & {"labels", "settings", "api_version", "billed_seconds"}):
+        raise _bad(line, f"the header has {', '.join(facts)} of the table recognitions, which are no labels")
     if not set(names) - set(_KEYS):
         raise _bad(line, "the header has no labels")
     return names

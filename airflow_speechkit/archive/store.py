@@ -367,15 +367,16 @@ class Archive:
         return self._conclude(entry, outcome).stage is Stage.EXPIRED
 
     def refuse(self, planned: Submission, failure: Failure, now: datetime) -> str:
-        """Put a recording on record that could not be submitted; its time is that of its first refusal.
+        """Put a recording on record that could not be submitted; its time and labels are those of its first refusal.
 
         :return: an operation id that stands for it: it leads to the recording and to the reason, as a real one does
         """
         operation_id = f"{REFUSED_PREFIX}{planned.fingerprint}"
-        at = (self.submission(operation_id) or planned).submitted_at
-        entry = Entry(submission=replace(planned, operation_id=operation_id, submitted_at=at), attempt=None, scope=None)
+        first = known.submission if (known := self.entry(operation_id)) else planned
+        ours = replace(planned, operation_id=operation_id, submitted_at=first.submitted_at, labels=first.labels)
         outcome = Outcome(operation_id=operation_id, stage=Stage.REFUSED, at=now, failure=failure)
-        self.folder.replace(operation_file(operation_id, SUBMISSION_FILE), pack(entry_to_json(entry)))
+        record = pack(entry_to_json(Entry(submission=ours, attempt=None, scope=None)))
+        self.folder.replace(operation_file(operation_id, SUBMISSION_FILE), record)
         self.folder.replace(operation_file(operation_id, OUTCOME_FILE), pack(outcome_to_json(outcome)))
         return operation_id
 

@@ -325,7 +325,9 @@ class Submitter:
             log.warning("… and %d more", len(failed) - _MOST_NAMED)
         if on_failure == OnFailure.SKIP:
             return [one.operation_id for one in outcomes if one.error is None and one.operation_id is not None]
-        return [one.operation_id or self._refuse(one) for one in outcomes]
+        ids = [one.operation_id or self._refuse(one) for one in outcomes]
+        self._labels.log()
+        return ids
 
     def _left_behind(self, outcomes: Sequence[SubmitOutcome]) -> str:
         """Say what becomes of the operations that were accepted, and that a failed task hands on to nobody."""
@@ -354,7 +356,9 @@ class Submitter:
         planned = self._claimant.planned(outcome.item, outcome.fingerprint, now)
         code = getattr(outcome.error, "grpc_code", None)
         message = outcome.error.what if outcome.error is not None else outcome.how.value
-        return self.archive.refuse(planned, Failure(code, message), now)
+        operation_id = self.archive.refuse(planned, Failure(code, message), now)
+        self._labels.put(self.archive, outcome.item, operation_id)
+        return operation_id
 
 
 def _is_to_be_sent(case: Case) -> bool:

@@ -223,10 +223,13 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
 def _archived(archive: Archive, operation_id: str, most_bytes: int) -> Loaded:
     from airflow_speechkit.archive.ledger import Stage
     from airflow_speechkit.results.flatten import failed_row
+    from airflow_speechkit.results.manifest import Unread
     from airflow_speechkit.results.schema import Status
 
     outcome = archive.outcome(operation_id)
     submission = archive.submission(operation_id)
+    if outcome is None and submission is None and archive.is_forgotten(operation_id):
+        return Unread(operation_id, "It was removed by `archive forget`")
     if outcome is None:
         raise NotFinishedError(
             "Its answer isn't in the archive: SpeechKitRecognitionSensor waits for it and archives it"

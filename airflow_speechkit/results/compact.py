@@ -1,12 +1,14 @@
 """Larger files for query engines: of each day that is over one Parquet file for each table.
 
 A day's parts are the files that transforms wrote, one for each operation. An operation counts once its part of
-``recognitions`` is there: transforms put that in place last, and deletion removes it first.
+``recognitions`` is there: transforms put that in place last, and deletion removes it first. It doesn't count while a
+part is missing that it names rows of: a transform wrote that while an older one was being deleted.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import tempfile
 from dataclasses import dataclass
@@ -21,14 +23,16 @@ import pyarrow.parquet as pq
 
 from airflow_speechkit.errors import SettingsError, StorageError
 from airflow_speechkit.results.formats import ROW_GROUP_ROWS, FileFormat, parquet_writer
-from airflow_speechkit.results.manifest import COMPACTED_STEM
+from airflow_speechkit.results.manifest import COMPACTED_STEM, stem
 from airflow_speechkit.results.rows import rows_of
 from airflow_speechkit.results.schema import RECOGNITIONS, TABLES, TableSchema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from airflow_speechkit.folder import Folder
+
+log = logging.getLogger(__name__)
 
 #: In the metadata of a compacted file of `recognitions`: which parts it was made of.
 _PARTS_KEY = b"airflow_speechkit.parts"
@@ -38,6 +42,9 @@ _LEFT_AFTER = timedelta(days=1)
 
 _ROW_GROUP_BYTES = 64 << 20
 _KEY = RECOGNITIONS.key[0]
+#: Tables of which `recognitions` says how many rows there are.
+_COUNTED = ("utterances", "words")
+_MOST_NAMED = 10
 _DAY = re.compile(r"day=(\d{4}-\d{2}-\d{2})")
 
 
@@ -113,24 +120,27 @@ def _date(day: str) -> date:
 
 def _compact_day(source: Folder, target: Folder, day: str, now: datetime, delete_parts: bool) -> CompactedDay:
     there = _parts(source, day)
-    counted = {part.stem for part in there[RECOGNITIONS.name]}
-    parts = {table: [part for part in some if part.stem in counted] for table, some in there.items()}
-    rows = None
-    if counted:
-        versions = "\n".join(f"{part.name} {part.version}" for some in parts.values() for part in some)
-        digest = hashlib.sha256(versions.encode()).hexdigest().encode()
+    known = {part.stem for part in there[RECOGNITIONS.name]}
+    parts = _of(known, there)
+    rows, counted = None, known
+    if known:
         with tempfile.TemporaryDirectory(prefix="airflow-speechkit-") as folder:
-            rows = _write_day(source, target, day, parts, digest, Path(folder))
+            rows, counted = _write_day(source, target, day, parts, Path(folder))
+    parts = _of(counted, parts)
     removed = 0
     if delete_parts:
         old = [
             part
             for some in there.values()
             for part in some
-            if part.stem not in counted and now - part.written_at > _LEFT_AFTER
+            if part.stem not in known and now - part.written_at > _LEFT_AFTER
         ]
         removed = _remove(source, day, [part for some in parts.values() for part in some], old)
     return CompactedDay(_date(day), rows, removed)
+
+
+def _of(stems: Collection[str], parts: dict[str, list[_Part]]) -> dict[str, list[_Part]]:
+    return {table: [part for part in some if part.stem in stems] for table, some in parts.items()}
 
 
 def _parts(source: Folder, day: str) -> dict[str, list[_Part]]:
@@ -150,16 +160,30 @@ def _parts(source: Folder, day: str) -> dict[str, list[_Part]]:
 
 
 def _write_day(
-    source: Folder, target: Folder, day: str, parts: dict[str, list[_Part]], digest: bytes, folder: Path
-) -> dict[str, int] | None:
-    """Write a day's files unless they are made of the same parts; return their rows."""
+    source: Folder, target: Folder, day: str, parts: dict[str, list[_Part]], folder: Path
+) -> tuple[dict[str, int] | None, set[str]]:
+    """Write a day's files unless they are made of the same parts.
+
+    :return: their rows, and what the operations that count are called
+    """
+    versions = "\n".join(f"{part.name} {part.version}" for some in parts.values() for part in some)
+    digest = hashlib.sha256(versions.encode()).hexdigest().encode()
+    known = {part.stem for part in parts[RECOGNITIONS.name]}
     before = {table.name: _compacted(target, table, day, folder) for table in TABLES}
-    known = before[RECOGNITIONS.name]
-    if known is not None and (pq.read_schema(known).metadata or {}).get(_PARTS_KEY) == digest:
-        return None
-    names = [part.name for part in parts[RECOGNITIONS.name]]
-    ids = [batch[_KEY] for batch in _rows(source, names, RECOGNITIONS)]
-    replaced = pa.chunked_array(ids, pa.string())
+    last = before[RECOGNITIONS.name]
+    if last is not None and (pq.read_schema(last).metadata or {}).get(_PARTS_KEY) == digest:
+        return None, known
+    replaced, incomplete = _replaced(source, parts)
+    if incomplete:
+        log.warning(
+            "%s has only some of the files of %s recognitions, whose rows stay as they were: transform them again (%s)",
+            source.url_of(f"*/day={day}"),
+            f"{len(incomplete):,}",
+            ", ".join(sorted(incomplete)[:_MOST_NAMED]),
+        )
+        # The next run is to look again.
+        digest = b""
+    parts = _of(known - incomplete, parts)
     rows = {}
     # `recognitions` comes last, with the digest: until it is there the day counts as not done.
     for table in reversed(TABLES):
@@ -170,7 +194,24 @@ def _write_day(
         rows[table.name] = _write(path, batches, table, metadata)
         target.put(_place(table, day), path)
         path.unlink()
-    return rows
+    return rows, known - incomplete
+
+
+def _replaced(source: Folder, parts: dict[str, list[_Part]]) -> tuple[pa.Array, set[str]]:
+    """Return the recognitions whose parts are all there, and what those are called that lack some."""
+    there = {table: {part.stem for part in some} for table, some in parts.items()}
+    names = [part.name for part in parts[RECOGNITIONS.name]]
+    replaced: list[str] = []
+    incomplete: set[str] = set()
+    for batch in _rows(source, names, RECOGNITIONS):
+        columns = (batch[name].to_pylist() for name in (_KEY, *_COUNTED))
+        for recognition_id, *counts in zip(*columns, strict=True):
+            called = stem(recognition_id)
+            if all(called in there[table] for table, count in zip(_COUNTED, counts, strict=True) if count):
+                replaced.append(recognition_id)
+            else:
+                incomplete.add(called)
+    return pa.array(replaced, pa.string()), incomplete
 
 
 def _place(table: TableSchema, day: str) -> str:
@@ -184,7 +225,7 @@ def _compacted(target: Folder, table: TableSchema, day: str, folder: Path) -> st
         return None
 
 
-def _left_of(path: str | None, table: TableSchema, replaced: pa.ChunkedArray) -> Iterator[pa.RecordBatch]:
+def _left_of(path: str | None, table: TableSchema, replaced: pa.Array) -> Iterator[pa.RecordBatch]:
     """Give the rows of the file before, but for those of operations that have parts."""
     if path is None:
         return

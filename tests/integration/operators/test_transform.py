@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import duckdb
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
+from airflow_speechkit.archive.forgetting import forget
+from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
@@ -232,6 +235,18 @@ def test_an_operation_that_is_named_and_not_finished_fails_and_one_of_a_prefix_i
         transform(desk, operation_prefix="", on_unread="fail")
     with pytest.raises(AirflowSkipException, match="None of the 1 operations"):
         transform(desk, operation_prefix="e03running")
+
+
+def test_an_operation_that_was_forgotten_is_left_out_and_the_others_are_transformed_again(desk: Desk) -> None:
+    (done,) = desk.emulator.stand_ins()
+    gone = desk.on_record("e03gone")
+    ended(desk, done)
+    forget(Archive.at(desk.archive_url), gone, now=datetime(2026, 11, 28, tzinfo=UTC), even_if_running=True)
+    manifest = transform(desk, operation_id=[done, gone])
+    assert manifest["operations"] == 1
+    assert "archive forget" in manifest["unread"]["operations"][gone]
+    with pytest.raises(AnswerUnreadableError, match="archive forget"):
+        transform(desk, operation_id=[done, gone], on_unread="fail")
 
 
 def test_an_operation_that_was_removed_from_the_archive_is_none_of_a_prefix(desk: Desk) -> None:

@@ -117,6 +117,7 @@ def test_it_reads_standard_input_and_nothing_in_it_is_no_fault(desk: Desk, monke
     ("bad", "said"),
     [
         ("operation_id,role\n{first},agent\n{first}\n", "Line 3"),
+        ("recognition_id,labels,call_id\n{first},{{}},17\n", "labels of the table recognitions"),
         ("operation_id,role\n{first},agent\n{first},agent,{phone}\n", "Line 3"),
         ('operation_id,role\n{first},"a\nb"\n{phone},agent\n', "Line 4"),
         ('operation_id,role\n{first},agent\n{first},"{phone}\n', "Line 3"),

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_speechkit.archive.batch import How, SubmitOutcome
+from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome
 from airflow_speechkit.archive.exporting import copy_archive
 from airflow_speechkit.archive.forgetting import forget
 from airflow_speechkit.archive.inspecting import Problem, verify
 from airflow_speechkit.archive.labelling import LabelChange, label, put_labels
 from airflow_speechkit.archive.labels import LabelRecord, changes, merged, with_labels
 from airflow_speechkit.archive.store import Archive
-from airflow_speechkit.errors import ArchiveError, SettingsError
+from airflow_speechkit.errors import ArchiveError, RefusedError, SettingsError
 from airflow_speechkit.folder import Folder
 from airflow_speechkit.settings import RecognitionSettings
 from airflow_speechkit.submission import Submission
@@ -363,3 +363,17 @@ class TestCorrecting:
         operation_id = archive.refuse(planned, failure(3), T0)
         assert correct(archive, LabelChange(about=operation_id, labels={"a": "2"})) == (1, 0)
         assert labels_of(archive, operation_id) == {"a": "2"}
+
+    def test_a_recording_that_is_refused_again_keeps_the_labels_that_it_had(
+        self, archive: Archive, service: Service
+    ) -> None:
+        def refuse(labels: dict[str, str], **policy: Any) -> dict[str, str]:
+            service.script["1"] = [RefusedError("no header", http_status=400, grpc_code=3)]
+            again = submitter(archive, service, **policy)
+            [operation_id] = again.hand_on(again.submit([item("1", labels=labels)]), OnFailure.RECORD)
+            return labels_of(archive, operation_id)
+
+        assert refuse({"call_id": "1", "channel_0": "agent"}) == {"call_id": "1", "channel_0": "agent"}
+        assert refuse({}) == {"call_id": "1", "channel_0": "agent"}
+        assert refuse({"call_id": "2", "queue": "a"}) == {"call_id": "1", "channel_0": "agent", "queue": "a"}
+        assert refuse({"call_id": "2"}, labels_update=True) == {"call_id": "2", "channel_0": "agent", "queue": "a"}

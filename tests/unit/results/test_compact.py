@@ -194,3 +194,21 @@ def test_the_command(tmp_path, capsys):
     )
     assert [path.name for path in tmp_path.glob("lake/words/*")] == [f"day={DAYS[1]}"]
     assert main([*how[:3], str(tmp_path / "lake")]) == 1
+
+
+def test_an_operation_that_was_written_while_its_parts_were_removed_keeps_the_rows_that_it_had(folders, caplog):
+    source, target = folders
+    write_rows(source, said("e03a"), said("e03b", "два"))
+    run(folders, delete_parts=True)
+    write_rows(source, said("e03a", "нет"))
+    source.delete(f"words/day={DAYS[0]}/e03a.parquet")
+    for _ in range(2):
+        caplog.clear()
+        run(folders, delete_parts=True)
+        assert words(target) == [("e03a", "да"), ("e03b", "два")]
+        assert "e03a" in caplog.text
+        assert f"recognitions/day={DAYS[0]}/e03a.parquet" in list(source.names("recognitions"))
+    write_rows(source, said("e03a", "нет"))
+    run(folders, delete_parts=True)
+    assert words(target) == [("e03a", "нет"), ("e03b", "два")]
+    assert list(source.names("recognitions")) == []

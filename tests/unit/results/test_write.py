@@ -184,7 +184,7 @@ VERSIONS = [
 ]
 
 
-@pytest.mark.parametrize("first", VERSIONS, ids=str)
+@pytest.mark.parametrize("first", VERSIONS, ids=lambda one: f"{one[0].__name__}-{one[1]}")
 def test_an_operations_rows_stand_once_whatever_it_was_before(target, first):
     for version, file_format in VERSIONS[::4]:
         write_rows(target, version("e03one.2"), version("xe03one"), file_format=file_format)
