@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_speechkit.api.endpoints import Endpoints, is_local
-from airflow_speechkit.api.sync_transport import SyncTransport
 from airflow_speechkit.archive.probing import try_out
 from airflow_speechkit.errors import ConnectionSettingsError, SpeechKitError
 from airflow_speechkit.hooks.archive import archive_url, open_archive
@@ -69,6 +68,9 @@ def _plainly(error: SpeechKitError) -> str:
 
 def _try_service(connection: SpeechKitConnection) -> str:
     service = connection.service(user_agent(), attempts=_ATTEMPTS)
+    # Loads requests, which a DAG file has no use for.
+    from airflow_speechkit.api.sync_transport import SyncTransport
+
     with closing(SyncTransport(ca_bundle=connection.ca_bundle)) as transport:
         return f"{transport.drive(service.probe(connection.api_version))}."
 
