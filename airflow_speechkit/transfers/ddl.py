@@ -185,11 +185,17 @@ def add_columns(names: Names, table: TableSchema, there: Collection[str]) -> lis
 
     :param there: the columns that it has
     """
-    return [
-        f"ALTER TABLE {names.of(table.name)} ADD {column_definition(names, table, column)}"
-        for column in table.columns
-        if column.name not in there
-    ]
+    new = [column for column in table.columns if column.name not in there]
+    alter = f"ALTER TABLE {names.of(table.name)}"
+    if names.dialect is not Dialect.DUCKDB:
+        return [f"{alter} ADD {column_definition(names, table, column)}" for column in new]
+    # DuckDB 1 can't commit where the table is altered again after a column came with a default.
+    added = [f"{alter} ADD {names.quoted(column.name)} {sql_type(names.dialect, table, column)}" for column in new]
+    for column in new:
+        if not column.in_files:
+            name, kind, now = names.quoted(column.name), sql_type(names.dialect, table, column), _NOW[names.dialect]
+            added += [f"{alter} ALTER {name} TYPE {kind} USING {now}", f"{alter} ALTER {name} SET DEFAULT {now}"]
+    return added
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,8 @@ def upgrade_postgresql(
 def upgrade_duckdb(names: Names, table: TableSchema, there: Collection[str]) -> list[str]:
     """Return the statements for a table in DuckDB.
 
-    It lets no column be `NOT NULL` whose values the same transaction has updated, so they are written by `ALTER` or
-    inserted anew.
+    It lets no column be `NOT NULL` whose values the same transaction has updated, and version 1 lets no table be
+    altered whose rows the same transaction has changed. So values are written by `ALTER`, and rows changed last.
 
     :param there: the table's columns
     """
@@ -73,20 +73,23 @@ def upgrade_duckdb(names: Names, table: TableSchema, there: Collection[str]) -> 
     values = {"recognition_id": "operation_id"}
     before, after = [], []
     if table.name == "recognitions":
-        values |= {"loaded_at": "now()", "operation_id": f"CASE WHEN {_REFUSED} THEN NULL ELSE operation_id END"}
+        values["operation_id"] = f"CASE WHEN {_REFUSED} THEN NULL ELSE operation_id END"
     elif table.name == "analyses":
         values["analysis_index"] = "0"
         before = [
             f"CREATE TEMPORARY TABLE speechkit_numbered AS SELECT *, operation_id AS recognition_id, "  # noqa: S608
             f"{_NUMBERED.format(place='rowid')} FROM {of}",
-            f"DELETE FROM {of}",  # noqa: S608
         ]
-        after = [f"INSERT INTO {of} BY NAME SELECT * FROM speechkit_numbered", "DROP TABLE speechkit_numbered"]  # noqa: S608
+        after = [
+            f"DELETE FROM {of}",  # noqa: S608
+            f"INSERT INTO {of} BY NAME SELECT * FROM speechkit_numbered",  # noqa: S608
+            "DROP TABLE speechkit_numbered",
+        ]
     types = {column.name: sql_type(names.dialect, table, column) for column in table.columns}
     changes = [f"ALTER {name} TYPE {types[name]} USING {value}" for name, value in values.items()]
     changes += [f"ALTER {names.quoted(name)} SET NOT NULL" for name in _never_empty(table, there)]
     alter = [f"ALTER TABLE {of} {change}" for change in changes]
-    return [*before, *add_columns(names, table, there), *alter, *after, *add_comments(names, table)]
+    return [*before, *add_columns(names, table, there), *alter, *add_comments(names, table), *after]
 
 
 def upgrade_generic(names: Names, table: TableSchema, there: Collection[str]) -> list[str]:
