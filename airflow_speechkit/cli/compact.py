@@ -38,7 +38,10 @@ def _run(arguments: argparse.Namespace) -> int:
     days = compact(
         source, target, now=datetime.now(UTC), through=arguments.through, delete_parts=arguments.delete_parts
     )
+    done = None
     for done in days:
         rows = ", ".join(f"{count:,} rows of {table}" for table, count in (done.rows or {}).items())
         print(f"{done.day}: {rows or 'nothing new'}; {done.removed:,} files removed", file=sys.stderr)  # noqa: T201
+    if done is None:
+        print("There are no files of a day that is over (UTC)", file=sys.stderr)  # noqa: T201
     return 0

@@ -212,3 +212,12 @@ def test_an_operation_that_was_written_while_its_parts_were_removed_keeps_the_ro
     run(folders, delete_parts=True)
     assert words(target) == [("e03a", "нет"), ("e03b", "два")]
     assert list(source.names("recognitions")) == []
+
+
+def test_the_command_says_that_no_day_is_over(tmp_path, capsys):
+    write_rows(Folder.at(tmp_path / "lake"), said("e03a", day=DAYS[2]))
+    folders = [str(tmp_path / "lake"), "--to", str(tmp_path / "large")]
+    assert main(["compact", *folders, "--through", DAYS[1]]) == 0
+    assert "no files of a day that is over" in capsys.readouterr().err
+    assert main(["compact", *folders, "--through", DAYS[2]]) == 0
+    assert "1 rows of words" in capsys.readouterr().err
