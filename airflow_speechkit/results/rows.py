@@ -17,7 +17,7 @@ from airflow_speechkit.errors import StorageError
 from airflow_speechkit.parsing import SURPRISES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from concurrent.futures import Future
 
 #: Rows in a batch: large enough to be quick, small enough that memory doesn't depend on the files' size.
@@ -36,8 +36,10 @@ def rows_of(
     fetch: Callable[[str, str], str],
     file_format: str,
     schema: pa.Schema,
-) -> Iterator[pa.RecordBatch]:
+) -> Generator[pa.RecordBatch]:
     """Read files as batches of a table's own types, small files together in one batch.
+
+    Close what you don't read to its end: it has copies of files.
 
     :param names: the files, in the order in which their rows are to come
     :param fetch: takes a name and a path, and returns where the file lies on this machine: there, where it has made a

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from airflow_speechkit.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     import pyarrow as pa
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from airflow_speechkit.results.schema import TableSchema
 
 
-def batches(manifest: Manifest, table: TableSchema) -> Iterator[pa.RecordBatch]:
+def batches(manifest: Manifest, table: TableSchema) -> Generator[pa.RecordBatch]:
     """Read a table's files as batches of the table's own types; those of a bucket are fetched a few dozen ahead.
+
+    Close what you don't read to its end.
 
     :raises StorageError: one of them can't be read
     :raises SettingsError: they are in a bucket, and the extra for it isn't installed

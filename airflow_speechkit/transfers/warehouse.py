@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from contextlib import closing
 from typing import TYPE_CHECKING, ClassVar
 
 from airflow_speechkit.errors import SettingsError, SpeechKitError, StorageError
@@ -213,8 +214,9 @@ def _insert_all(
                 todo="Let the operator make it with `create=True`, or make it yourself",
             )
         # Those of `recognitions` are few, and have been read already.
-        read = iter(recognitions) if table.name == "recognitions" else batches(manifest, table)
-        rows = _insert(warehouse, table, read, there[table.name])
+        read = (one for one in recognitions) if table.name == "recognitions" else batches(manifest, table)
+        with closing(read):
+            rows = _insert(warehouse, table, read, there[table.name])
         if rows != files.rows:
             raise StorageError(
                 f"The files of the manifest {manifest.name!r} hold {rows} rows for `{table.name}`, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from datetime import timedelta
 from typing import Any
@@ -87,6 +88,7 @@ def test_times_may_be_timedeltas() -> None:
 
 @pytest.mark.parametrize("operator", NEEDED)
 def test_the_docstring_says_what_is_templated(operator: Any) -> None:
-    docs = "".join(kind.__doc__ or "" for kind in operator.__mro__ if kind.__module__.startswith("airflow_speechkit"))
-    params = dict(re.findall(r":param (\w+):(.*?)(?=\n    :|\Z)", docs, re.DOTALL))
+    ours = (kind for kind in operator.__mro__ if kind.__module__.startswith("airflow_speechkit"))
+    docs = "\n".join(inspect.cleandoc(kind.__doc__ or "") for kind in ours)
+    params = dict(re.findall(r"^:param (\w+):(.*?)(?=^:|\Z)", docs, re.DOTALL | re.MULTILINE))
     assert {name for name in params if "(templated)" in params[name]} == set(operator.template_fields)

@@ -135,7 +135,8 @@ def test_what_a_killed_deletion_left_counts_for_nothing_and_goes_a_day_later(tmp
     write_rows(source, said("e03a"), said("e03b"))
     run(folders)
     source.delete(f"recognitions/day={DAYS[0]}/e03a.parquet")
-    later = datetime.now(UTC) + timedelta(minutes=1)
+    written_at = (tmp_path / f"lake/words/day={DAYS[0]}/e03a.parquet").stat().st_mtime
+    later = datetime.fromtimestamp(written_at, UTC) + timedelta(minutes=1)
     list(compact(*folders, now=later, delete_parts=True))
     assert words(target) == [("e03a", "да"), ("e03b", "да")]
     assert {Path(name).stem for name in source.names("words")} == {"e03a"}
