@@ -33,7 +33,7 @@ JOBS ?= 2
 SPREAD := -n $(JOBS) --dist worksteal
 EMULATOR_PYTEST := cd emulator && $(abspath $(RUN)) -m pytest
 
-.PHONY: help setup demo test unit unit-later integration system lint docs wheel test-wheel faults fuzz bench coverage test-airflow-2.11 \
+.PHONY: help setup demo test unit unit-later integration system lint docs wheel test-wheel faults fuzz bench size coverage test-airflow-2.11 \
 	lock lock-check clean FORCE
 
 help:  ## list what can be made
@@ -142,6 +142,9 @@ lint: setup  ## check style, types and the directions of imports
 
 docs: setup  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=true $(RUN) -m mkdocs build --quiet --strict
+
+size:  ## count the lines of code of the provider, by folder
+	@"$(PYTHON)" .ci/size.py airflow_speechkit
 
 bench: setup  ## run every benchmark; each prints a table
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN) "$$script"; done

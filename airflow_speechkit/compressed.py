@@ -178,7 +178,7 @@ def check_size(size_bytes: int, most_bytes: int) -> None:
     if size_bytes > most_bytes:
         raise AnswerUnreadableError(
             f"It has more than {most_bytes:,} bytes, and with this `memory_mib` there is no memory for more",
-            todo="Raise `memory_mib`",
+            hint="Raise `memory_mib`",
             retry="ends in the same way until then",
             retry_can_help=False,
         )

@@ -38,7 +38,7 @@ def private_mode(named: str | None) -> int:
     if not 0 <= mode <= 0o666 or mode & 0o600 != 0o600 or mode & 0o111:
         raise SettingsError(
             f"`archive_mode` is {named!r}, which can't be a file's mode",
-            todo="Write one in octal, such as 0640 or 0660",
+            hint="Write one in octal, such as 0640 or 0660",
         )
     return mode
 

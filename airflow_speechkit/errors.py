@@ -3,12 +3,12 @@
 ::
 
     SpeechKitError
-    ├── WrongBeforeSendingError (ValueError)    nothing was sent, nothing was paid
+    ├── InvalidRequestError (ValueError)    nothing was sent, nothing was paid
     │   ├── SettingsError                       a keyword, or two that don't go together
     │   ├── ConnectionSettingsError             the Airflow connection
     │   ├── RecordingError                      the recording: missing, unreadable, not what it says
     │   │   └── RecordingNotFoundError          no object has this key, or nothing matches the pattern
-    │   └── BudgetExceededError                 more than `max_billed_seconds`
+    │   └── CostLimitExceededError                 more than `max_billed_seconds`
     ├── RefusedError                            the service answered, and said no
     │   ├── AuthenticationError                 401
     │   ├── PermissionDeniedError               403
@@ -49,7 +49,7 @@ class SpeechKitError(Exception):
     :param what: what happened, in one sentence, without secrets and without any transcript
     :param recording: the recording's address (its credentials are cut)
     :param operation_id: the operation it happened to
-    :param todo: what a person can do about it
+    :param hint: what a person can do about it
     :param retry: what a retry of the task will do
     :param retry_can_help: whether running the task again, with nothing changed, can end differently; by default what
         holds for errors of this kind
@@ -70,7 +70,7 @@ class SpeechKitError(Exception):
         *,
         recording: str | None = None,
         operation_id: str | None = None,
-        todo: str | None = None,
+        hint: str | None = None,
         retry: str | None = None,
         retry_can_help: bool | None = None,
         request_id: str | None = None,
@@ -82,7 +82,7 @@ class SpeechKitError(Exception):
         self.what = clean_text(writable(what))
         self.recording = clean_address(writable(recording)) if recording else None
         self.operation_id = operation_id
-        self.todo = todo
+        self.hint = hint
         self.retry = retry
         self.request_id = request_id
         self.server_trace_id = server_trace_id
@@ -94,9 +94,9 @@ class SpeechKitError(Exception):
             self.recording = clean_address(writable(recording))
             self.args = (self._text(),)
 
-    def add_todo(self, todo: str) -> None:
+    def add_hint(self, hint: str) -> None:
         """Say what else a person can do, or has to know."""
-        self.todo = f"{_sentence(self.todo)} {todo}".rstrip() if self.todo else todo
+        self.hint = f"{_sentence(self.hint)} {hint}".rstrip() if self.hint else hint
         self.args = (self._text(),)
 
     def _text(self) -> str:
@@ -113,8 +113,8 @@ class SpeechKitError(Exception):
         sentences = [_sentence(self.what)]
         if about:
             sentences.append(f"[{', '.join(about)}]")
-        if self.todo:
-            sentences.append(_sentence(self.todo))
+        if self.hint:
+            sentences.append(_sentence(self.hint))
         if self.retry:
             sentences.append(_sentence(f"A retry {self.retry}"))
         return " ".join(sentences)
@@ -163,23 +163,23 @@ def error_from_json(data: dict[str, Any]) -> SpeechKitError:
     kind = globals().get(str(data.get("kind")))
     if not (isinstance(kind, type) and issubclass(kind, SpeechKitError) and isinstance(data.get("what"), str)):
         raise ValueError("This describes no error")
-    absent = dict.fromkeys(("recording", "operation_id", "todo", "retry", "request_id", "server_trace_id"))
+    absent = dict.fromkeys(("recording", "operation_id", "hint", "retry", "request_id", "server_trace_id"))
     return _rebuild(kind, {**absent, **{name: value for name, value in data.items() if name != "kind"}})
 
 
-class WrongBeforeSendingError(SpeechKitError, ValueError):
+class InvalidRequestError(SpeechKitError, ValueError):
     """Nothing was sent and nothing was paid: the input has to change first."""
 
 
-class SettingsError(WrongBeforeSendingError):
+class SettingsError(InvalidRequestError):
     """A keyword has a value that the service would not take, or two of them don't go together."""
 
 
-class ConnectionSettingsError(WrongBeforeSendingError):
+class ConnectionSettingsError(InvalidRequestError):
     """The Airflow connection lacks something, or says two things at once."""
 
 
-class RecordingError(WrongBeforeSendingError):
+class RecordingError(InvalidRequestError):
     """The recording is missing, can't be read, or isn't what its settings say."""
 
 
@@ -187,7 +187,7 @@ class RecordingNotFoundError(RecordingError):
     """No object has this key, or a prefix or glob matches nothing."""
 
 
-class BudgetExceededError(WrongBeforeSendingError):
+class CostLimitExceededError(InvalidRequestError):
     """Sending would cost more than ``max_billed_seconds``, or its cost can't be told beforehand."""
 
 
@@ -280,7 +280,7 @@ def unexpected(operation_id: str, error: BaseException) -> AnswerUnreadableError
     return AnswerUnreadableError(
         f"What was done with the operation's answer ended in an unexpected {type(error).__name__}",
         operation_id=operation_id,
-        todo="Report it, with the traceback in the log; the answer is at the service for three days",
+        hint="Report it, with the traceback in the log; the answer is at the service for three days",
         retry="asks again",
     )
 

@@ -76,5 +76,5 @@ def _wrong(given: object, name: str, has_to_be: str) -> SettingsError:
     found_nothing = isinstance(given, str) and given.strip() in ("", "None")
     return SettingsError(
         f"`{name}` is {repr(given)[:_MOST_SHOWN]}; {has_to_be}",
-        todo="A template found nothing: look at what it reads" if found_nothing else None,
+        hint="A template found nothing: look at what it reads" if found_nothing else None,
     )

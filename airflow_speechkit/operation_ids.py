@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from airflow_speechkit.errors import SettingsError
-from airflow_speechkit.submission import is_operation_id
+from airflow_speechkit.models import is_operation_id
 
 
 def operation_ids(given: Any) -> list[str]:
@@ -23,21 +23,21 @@ def operation_ids(given: Any) -> list[str]:
         if not isinstance(one, str) or not one.strip():
             raise SettingsError(
                 f"`operation_id` holds a {type(one).__name__} where an operation id (a string) belongs",
-                todo="Give it `submit.output`, an id, or a list of ids",
+                hint="Give it `submit.output`, an id, or a list of ids",
             )
         operation_id = one.strip()
         if operation_id == "None":
             raise SettingsError(
                 "`operation_id` is the text 'None': a template found nothing",
-                todo="Give it `submit.output`, or look why the upstream task has returned nothing",
+                hint="Give it `submit.output`, or look why the upstream task has returned nothing",
             )
         if not is_operation_id(operation_id):
             raise SettingsError(
-                f"{operation_id[:100]!r} can't be an operation id", todo="One looks like e03sncdp55uvg2tfpso1"
+                f"{operation_id[:100]!r} can't be an operation id", hint="One looks like e03sncdp55uvg2tfpso1"
             )
         found[operation_id] = None
     if not found:
-        raise SettingsError("`operation_id` is an empty list", todo="Give it at least one operation id")
+        raise SettingsError("`operation_id` is an empty list", hint="Give it at least one operation id")
     return list(found)
 
 

@@ -180,7 +180,7 @@ class RecognitionSettings:
             if field.name in V3_ONLY and getattr(self, field.name) != field.default:
                 raise SettingsError(
                     f"`{field.name}` is a setting of API v3, and this is api_version='v2'",
-                    todo="Leave it away, or choose api_version='v3'",
+                    hint="Leave it away, or choose api_version='v3'",
                 )
         for name, value, wrong in (
             ("language", self.language, str(self.language).lower() == "auto"),
@@ -190,7 +190,7 @@ class RecognitionSettings:
             if wrong:
                 raise SettingsError(
                     f"`{name}`={value!r} is known to API v3 only, and this is api_version='v2'",
-                    todo="Choose api_version='v3'"
+                    hint="Choose api_version='v3'"
                     + (", or convert to OggOpus or headerless PCM" if name == "audio_encoding" else ""),
                 )
 
@@ -211,7 +211,7 @@ class RecognitionSettings:
         if not isinstance(self.model, str) or not _MODEL.fullmatch(self.model):
             raise SettingsError(
                 f"`model`={self.model!r} is no model's name",
-                todo="The models are general, general:rc, general:deprecated and deferred-general",
+                hint="The models are general, general:rc, general:deprecated and deferred-general",
             )
         for name in (
             "sample_rate_hertz",
@@ -228,7 +228,7 @@ class RecognitionSettings:
         if self.sample_rate_hertz is not None and self.sample_rate_hertz not in SAMPLE_RATES_HERTZ:
             raise SettingsError(
                 f"`sample_rate_hertz` is 8000, 16000 or 48000, not {self.sample_rate_hertz}",
-                todo="Resample the recording, or convert it to OggOpus or MP3",
+                hint="Resample the recording, or convert it to OggOpus or MP3",
             )
         if self.audio_encoding is None:
             return
@@ -241,14 +241,14 @@ class RecognitionSettings:
                 raise SettingsError(
                     f"`{name}` goes with audio_encoding='LINEAR16_PCM' only: "
                     f"{self.audio_encoding.value} says it by itself",
-                    todo="Leave it away",
+                    hint="Leave it away",
                 )
 
     def _check_language(self) -> None:
         for name, code in (("language", self.language), *(("languages", code) for code in self.languages)):
             if not isinstance(code, str) or not (_LANGUAGE.fullmatch(code) or code.lower() == "auto"):
                 raise SettingsError(
-                    f"`{name}`={code!r} is no language code", todo="Codes look like ru-RU, en-US, kk-KZ"
+                    f"`{name}`={code!r} is no language code", hint="Codes look like ru-RU, en-US, kk-KZ"
                 )
         if self.language_restriction is not None:
             if self.language_restriction not in _RESTRICTIONS:
@@ -262,7 +262,7 @@ class RecognitionSettings:
         if self.languages and self.language.lower() not in ("ru-ru", "auto"):
             raise SettingsError(
                 f"`languages` takes the place of `language`, and both are given ({self.language})",
-                todo="Leave `language` away",
+                hint="Leave `language` away",
             )
 
     def _check_text(self) -> None:
@@ -275,12 +275,12 @@ class RecognitionSettings:
             if self.raw_results:
                 raise SettingsError(
                     f"`{name}` works on a normalised text, and `raw_results` asks for none",
-                    todo="Leave one of them away",
+                    hint="Leave one of them away",
                 )
             if not self.normalised:
                 raise SettingsError(
                     f"`{name}` works on a normalised text, and the service normalises none with language='auto'",
-                    todo="Name the language, or leave it away",
+                    hint="Name the language, or leave it away",
                 )
 
     @property
@@ -302,7 +302,7 @@ class RecognitionSettings:
                 raise SettingsError(
                     f"`classifiers` know Russian only, and `{'languages' if self.languages else 'language'}` is "
                     f"{', '.join(codes)}",
-                    todo="Leave `classifiers` away",
+                    hint="Leave `classifiers` away",
                 )
         for level in self.analysis_quantiles:
             if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
@@ -318,7 +318,7 @@ class RecognitionSettings:
         if self.speaker_labeling and (self.audio_channel_count or 1) > 1:
             raise SettingsError(
                 f"`speaker_labeling` is for mono recordings, and `audio_channel_count` is {self.audio_channel_count}",
-                todo="Leave it away: the channels tell the speakers apart",
+                hint="Leave it away: the channels tell the speakers apart",
             )
 
     def _check_summarization(self) -> None:
@@ -328,7 +328,7 @@ class RecognitionSettings:
         if not isinstance(asked, Mapping) or set(asked) - {"model_uri", "properties"}:
             raise SettingsError("`summarization` has `model_uri` and `properties`, and nothing else")
         if not isinstance(asked.get("model_uri"), str) or not asked["model_uri"]:
-            raise SettingsError("`summarization` needs a `model_uri`", todo="It looks like gpt://<folder id>/<model>")
+            raise SettingsError("`summarization` needs a `model_uri`", hint="It looks like gpt://<folder id>/<model>")
         properties = asked.get("properties")
         if not isinstance(properties, (list, tuple)) or not properties:
             raise SettingsError("`summarization` needs `properties`: a list of instructions")

@@ -17,13 +17,13 @@ import boto3
 import s3fs
 
 from airflow_speechkit.api.operation import Operation, OperationState
-from airflow_speechkit.archive.batch import Origin, SubmitPolicy, ToSubmit
+from airflow_speechkit.archive.batch import Origin, SubmitPolicy
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.archive.submitting import Submitter
 from airflow_speechkit.errors import ArchiveError
-from airflow_speechkit.folder import Folder
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer, Recording
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
+from airflow_speechkit.storage import Folder
 
 SETTINGS = RecognitionSettings()
 
@@ -69,7 +69,7 @@ def main(recordings: int) -> None:
         archive = Archive(Folder(fs, "lake/archive", "s3://lake/archive", ArchiveError))
         archive.probe(datetime.now(UTC))
         items = [
-            ToSubmit(audio_uri=f"s3://calls/{n}.ogg", version=f"{n}", settings=SETTINGS, link=f"{n:08}")
+            Recording(audio_uri=f"s3://calls/{n}.ogg", version=f"{n}", settings=SETTINGS, link=f"{n:08}")
             for n in range(recordings)
         ]
         print(f"{'':24}{'seconds':>9}{'each, ms':>10}{'requests each':>15}")

@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 
 from airflow_speechkit.errors import AnswerUnreadableError
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.settings import ApiVersion
 

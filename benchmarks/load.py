@@ -45,10 +45,10 @@ def write_words(folder: Path, rows: int) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from airflow_speechkit.folder import Folder
     from airflow_speechkit.results.formats import FileFormat
     from airflow_speechkit.results.manifest import Manifest, WrittenTable
     from airflow_speechkit.results.schema import TABLES
+    from airflow_speechkit.storage import Folder
 
     chance = random.Random(SEED)
     vocabulary = ["".join(chance.choices(SYLLABLES, k=chance.randint(1, 4))) for _ in range(20_000)]

@@ -32,10 +32,10 @@ import aiohttp
 
 from airflow_speechkit.api.operation import Operation, OperationState, read_operation
 from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.models import Answer
 from airflow_speechkit.polling.poller import shared_poller
 from airflow_speechkit.polling.rate_limit import RateLimiter
 from airflow_speechkit.polling.target import PollTarget
-from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:

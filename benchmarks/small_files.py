@@ -49,10 +49,10 @@ def main() -> int:
 
     from moto.server import ThreadedMotoServer
 
-    from airflow_speechkit.folder import Folder
     from airflow_speechkit.hooks.storage import object_storage_path
     from airflow_speechkit.results.compact import compact
     from airflow_speechkit.results.many import write_many
+    from airflow_speechkit.storage import Folder
     from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
     from tests.fixtures.postgres import start_postgres
     from tests.unit.results.saying import chunk, submission, v2, word

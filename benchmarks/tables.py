@@ -186,7 +186,7 @@ def orjson_loads(answers: Answers, _: list[str]) -> None:
 
 
 def ours(answers: Answers, _: list[str]) -> Any:
-    from airflow_speechkit.results.answer import Answer
+    from airflow_speechkit.models import Answer
     from airflow_speechkit.results.flatten import flatten_many
     from airflow_speechkit.settings import ApiVersion
 

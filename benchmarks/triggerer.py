@@ -189,8 +189,8 @@ def record_submissions(archive_url: str, ids: list[str], submitted_at: float) ->
     """Have the archive know what was submitted, so that the sensor knows each recording's length."""
     from airflow_speechkit.archive.ledger import fingerprint
     from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.models import Submission
     from airflow_speechkit.settings import RecognitionSettings
-    from airflow_speechkit.submission import Submission
 
     archive, settings = Archive.at(archive_url), RecognitionSettings()
     for number, operation_id in enumerate(ids):

@@ -130,7 +130,7 @@ class Authorization:
                 host = urlsplit(self._issuer).netloc
                 error: SpeechKitError = UnreachableError(
                     f"There is no answer to the request for {self._what} from {host}: {outcome.what}",
-                    todo=None if isinstance(self.credential, AuthorizedKey) else self._todo,
+                    hint=None if isinstance(self.credential, AuthorizedKey) else self._hint,
                     retry="asks again",
                 )
             else:
@@ -162,7 +162,7 @@ class Authorization:
         return "a token of the metadata service"
 
     @property
-    def _todo(self) -> str:
+    def _hint(self) -> str:
         if isinstance(self.credential, AuthorizedKey):
             return "Check the authorized key: it is deleted, or another account's"
         return "Link a service account to the virtual machine, or give the connection a key"
@@ -183,16 +183,16 @@ class Authorization:
                 request_id=request_id,
                 server_trace_id=trace_id,
             )
-        kind, todo, retry = (
+        kind, hint, retry = (
             (ServiceFaultError, None, "asks again")
             if response.status >= 500 or response.status == 408
-            else (AuthenticationError, self._todo, "ends in the same way until that is mended")
+            else (AuthenticationError, self._hint, "ends in the same way until that is mended")
         )
         return kind(
             text,
             http_status=response.status,
             grpc_code=said.code,
-            todo=todo,
+            hint=hint,
             retry=retry,
             request_id=request_id,
             server_trace_id=trace_id,

@@ -61,7 +61,7 @@ class AuthorizedKey:
                 data = parse_json(text, lenient=True)
             except MalformedError:
                 raise ConnectionSettingsError(
-                    "The authorized key isn't JSON", todo="Paste the whole file that `yc iam key create` wrote"
+                    "The authorized key isn't JSON", hint="Paste the whole file that `yc iam key create` wrote"
                 ) from None
         if not isinstance(data, dict):
             raise ConnectionSettingsError("The authorized key isn't a JSON object")
@@ -69,11 +69,11 @@ class AuthorizedKey:
             if not isinstance(data.get(name), str) or not data[name]:
                 raise ConnectionSettingsError(
                     f"The authorized key lacks `{name}`",
-                    todo="Paste the whole file that `yc iam key create` wrote, not the private key alone",
+                    hint="Paste the whole file that `yc iam key create` wrote, not the private key alone",
                 )
         if not (data["id"] + data["service_account_id"] + data["private_key"]).isascii():
             raise ConnectionSettingsError(
-                "The authorized key has characters that no key has", todo="Paste its file again, in one piece"
+                "The authorized key has characters that no key has", hint="Paste its file again, in one piece"
             )
         # Some forms and environments turn the line ends of the PEM into a backslash and an n.
         pem = data["private_key"].replace("\\n", "\n")
@@ -105,7 +105,7 @@ class AuthorizedKey:
         # Not from within `except`: nobody knows what those errors hold.
         raise ConnectionSettingsError(
             "The authorized key's `private_key` isn't a private RSA key",
-            todo="Create a new authorized key, and paste its file unchanged",
+            hint="Create a new authorized key, and paste its file unchanged",
         )
 
 

@@ -75,7 +75,7 @@ def _checked(url: str, part: str) -> str:
         raise ConnectionSettingsError(f"The address of `{part}` is no URL")
     if split.scheme not in ("http", "https") or not host:
         raise ConnectionSettingsError(
-            f"The address of `{part}` is no http(s) URL", todo="It looks like https://host or https://host:port"
+            f"The address of `{part}` is no http(s) URL", hint="It looks like https://host or https://host:port"
         )
     if "@" in url or split.query or split.fragment or any(c.isspace() for c in url):
         raise ConnectionSettingsError(f"The address of `{part}` has more than a host, a port and a path")
@@ -83,6 +83,6 @@ def _checked(url: str, part: str) -> str:
         raise ConnectionSettingsError(
             f"The address of `{part}` is plain HTTP to {host}{'' if port is None else f':{port}'}: the key would "
             "travel in the clear",
-            todo="Use https (a certificate authority of your own can be named in `ca_bundle`), or a loopback address",
+            hint="Use https (a certificate authority of your own can be named in `ca_bundle`), or a loopback address",
         )
     return url.rstrip("/")

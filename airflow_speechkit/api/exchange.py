@@ -185,20 +185,20 @@ class Exchange:
 def _no_answer(call: Call, fault: Fault) -> UnreachableError | AnswerUnreadableError:
     submission = call.effect is Effect.SUBMISSION
     unsure = submission and fault.kind is not FaultKind.NOT_SENT
-    todo = "It may have been accepted all the same: look before it is sent again" if unsure else None
+    hint = "It may have been accepted all the same: look before it is sent again" if unsure else None
     retry = None if unsure else "asks again"
     if fault.kind is FaultKind.CUT_ANSWER:
         return AnswerUnreadableError(
             f"The answer to {call.what} broke off: {fault.what} ({call.host})",
             may_have_been_accepted=unsure,
-            todo=todo,
+            hint=hint,
             retry=retry,
             **call.about,
         )
     return UnreachableError(
         f"There is no answer to {call.what} from {call.host}: {fault.what}",
         may_have_arrived=unsure,
-        todo=todo,
+        hint=hint,
         retry=retry,
         **call.about,
     )

@@ -24,7 +24,7 @@ def ca_file(named: str | None) -> str:
     if not os.path.isfile(path):
         raise ConnectionSettingsError(
             f"There is no file of certificate authorities at {path}",
-            todo="`ca_bundle` is a path on the machine that the task or the triggerer runs on",
+            hint="`ca_bundle` is a path on the machine that the task or the triggerer runs on",
         )
     return path
 

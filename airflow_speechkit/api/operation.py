@@ -8,10 +8,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import AnswerUnreadableError
+from airflow_speechkit.models import is_operation_id, version_of
 from airflow_speechkit.parsing import MalformedError, parse_json, parse_time
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.status import read_status
-from airflow_speechkit.submission import is_operation_id, version_of
 
 if TYPE_CHECKING:
     from datetime import datetime

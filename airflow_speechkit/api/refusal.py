@@ -78,7 +78,7 @@ def refused(
             said,
             http_status=status,
             grpc_code=code,
-            todo="Check the connection's key or token: it is wrong, revoked or run out. The service also answers "
+            hint="Check the connection's key or token: it is wrong, revoked or run out. The service also answers "
             "so where the service account lacks the role ai.speechkit-stt.user",
             retry=_UNTIL_MENDED,
             **facts,
@@ -88,7 +88,7 @@ def refused(
             said,
             http_status=status,
             grpc_code=code,
-            todo="Give the service account the role ai.speechkit-stt.user on its folder"
+            hint="Give the service account the role ai.speechkit-stt.user on its folder"
             + (
                 ", and let it read the bucket (storage.viewer or storage.uploader; an encrypted one: "
                 "kms.keys.encrypterDecrypter). A new role takes some minutes to work"
@@ -103,7 +103,7 @@ def refused(
             said,
             http_status=status,
             grpc_code=code,
-            todo="Check the operation id and the connection: it never existed in this folder, or the three days "
+            hint="Check the operation id and the connection: it never existed in this folder, or the three days "
             "that the service keeps it for are over",
             retry=_UNTIL_MENDED,
             **facts,
@@ -114,7 +114,7 @@ def refused(
             http_status=status,
             grpc_code=code,
             retry_after_s=retry_after_s,
-            todo="Wait, or have the folder's quota raised",
+            hint="Wait, or have the folder's quota raised",
             retry="sends it again: nothing was taken" if submission else "asks again",
             **facts,
         )
@@ -125,18 +125,18 @@ def refused(
             http_status=status,
             grpc_code=code,
             may_have_been_accepted=unsure,
-            todo="It may have been accepted all the same: look before it is sent again" if unsure else None,
+            hint="It may have been accepted all the same: look before it is sent again" if unsure else None,
             retry="sends nothing again by itself" if unsure else "sends it again" if submission else "asks again",
             **facts,
         )
     if status < 400:
-        todo = "A redirect isn't followed, it would carry the key elsewhere: check the connection's host"
+        hint = "A redirect isn't followed, it would carry the key elsewhere: check the connection's host"
     elif "folder id" in (refusal.message or "").lower():
-        todo = "Leave `folder_id` out of the connection, or name the service account's own folder"
+        hint = "Leave `folder_id` out of the connection, or name the service account's own folder"
     elif status == 413:
-        todo = "Upload the recording to a bucket and submit its link"
+        hint = "Upload the recording to a bucket and submit its link"
     elif submission:
-        todo = "Check that the recording is what its settings say, and that the link leads to Object Storage"
+        hint = "Check that the recording is what its settings say, and that the link leads to Object Storage"
     else:
-        todo = None
-    return RefusedError(said, http_status=status, grpc_code=code, todo=todo, retry=_UNTIL_MENDED, **facts)
+        hint = None
+    return RefusedError(said, http_status=status, grpc_code=code, hint=hint, retry=_UNTIL_MENDED, **facts)

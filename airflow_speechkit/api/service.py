@@ -23,12 +23,12 @@ from airflow_speechkit.errors import (
     ResultExpiredError,
     SettingsError,
 )
+from airflow_speechkit.models import is_operation_id
 from airflow_speechkit.parsing import MalformedError
 from airflow_speechkit.redaction import without_secrets
 from airflow_speechkit.retry import RetryPolicy
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
 from airflow_speechkit.status import ErrorStatus, read_status
-from airflow_speechkit.submission import is_operation_id
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -96,7 +96,7 @@ class Service:
             f"The submission was accepted, but its answer can't be read: {unreadable.what}",
             may_have_been_accepted=True,
             recording=call.recording,
-            todo="Look in the service before it is sent again",
+            hint="Look in the service before it is sent again",
             request_id=response.headers.get("x-request-id"),
             server_trace_id=response.headers.get("x-server-trace-id"),
         )
@@ -104,7 +104,7 @@ class Service:
     def _submission(self, settings: RecognitionSettings, audio_uri: str | None, content: bytes | None) -> Call:
         if settings.api_version is ApiVersion.V2:
             if content is not None or audio_uri is None:
-                raise SettingsError("API v2 takes a link, not the recording itself", todo="Choose api_version='v3'")
+                raise SettingsError("API v2 takes a link, not the recording itself", hint="Choose api_version='v3'")
             return Call(
                 "POST",
                 self.endpoints.recognition + v2.SUBMIT_PATH,
@@ -184,7 +184,7 @@ class Service:
                     raise ResultExpiredError(
                         "The service has forgotten the result: it keeps one for three days",
                         operation_id=operation_id,
-                        todo="Submit the recording again, and archive the answer in time",
+                        hint="Submit the recording again, and archive the answer in time",
                         request_id=error.request_id,
                         server_trace_id=error.server_trace_id,
                     ) from error
@@ -291,5 +291,5 @@ def _unreadable(what: str, response: Response, operation_id: str) -> AnswerUnrea
 
 def _checked(operation_id: str) -> str:
     if not is_operation_id(operation_id) or len(operation_id) > _LONGEST_ID:
-        raise SettingsError(f"{operation_id!r} can't be an operation id", todo="It looks like e03sncdp55uvg2tfpso1")
+        raise SettingsError(f"{operation_id!r} can't be an operation id", hint="It looks like e03sncdp55uvg2tfpso1")
     return quote(operation_id, safe="")

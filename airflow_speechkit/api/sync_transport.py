@@ -161,11 +161,11 @@ def _what(error: BaseException, request: Request) -> str:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
-    todo: list[object] = [error]
-    while todo:
-        one = todo.pop(0)
+    hint: list[object] = [error]
+    while hint:
+        one = hint.pop(0)
         if not isinstance(one, BaseException) or id(one) in seen:
             continue
         seen.add(id(one))
         yield one
-        todo += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
+        hint += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]

@@ -20,7 +20,7 @@ def submission_body(audio_uri: str, settings: RecognitionSettings) -> bytes:
     :raises SettingsError: the encoding isn't known
     """
     if settings.audio_encoding is None:
-        raise SettingsError("`audio_encoding` isn't known", todo="Give it: LINEAR16_PCM, OGG_OPUS or MP3")
+        raise SettingsError("`audio_encoding` isn't known", hint="Give it: LINEAR16_PCM, OGG_OPUS or MP3")
     specification: dict[str, Any] = {
         "languageCode": settings.language,
         "model": settings.model,

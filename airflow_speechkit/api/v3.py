@@ -62,14 +62,14 @@ def check_inline(size_bytes: int, rest_bytes: int = 0) -> None:
     if body_bytes > LARGEST_BODY:
         raise RecordingError(
             f"The recording is too large to be sent along: {body_bytes} bytes of request, and {LARGEST_BODY} are taken",
-            todo="Upload it to a bucket (`upload_to`), and the link will be submitted",
+            hint="Upload it to a bucket (`upload_to`), and the link will be submitted",
         )
 
 
 def _recognition_model(settings: RecognitionSettings) -> dict[str, Any]:
     encoding = settings.audio_encoding
     if encoding is None:
-        raise SettingsError("`audio_encoding` isn't known", todo="Give it: LINEAR16_PCM, OGG_OPUS, MP3 or WAV")
+        raise SettingsError("`audio_encoding` isn't known", hint="Give it: LINEAR16_PCM, OGG_OPUS, MP3 or WAV")
     normalization: dict[str, Any] = {
         "text_normalization": "TEXT_NORMALIZATION_ENABLED" if settings.normalised else "TEXT_NORMALIZATION_DISABLED",
         "profanity_filter": settings.profanity_filter,

@@ -37,7 +37,7 @@ def archive_answer(
     """
     from airflow_speechkit.api.operation import OperationState
     from airflow_speechkit.archive.ledger import Failure
-    from airflow_speechkit.results.answer import Answer
+    from airflow_speechkit.models import Answer
 
     failure = None if broken is None else Failure(broken.code, broken.message or broken.what)
     if operation.state is OperationState.FAILED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -11,41 +11,10 @@ from typing import TYPE_CHECKING
 from airflow_speechkit.errors import SubmissionsFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from airflow_speechkit.errors import SpeechKitError
-    from airflow_speechkit.settings import RecognitionSettings
-
-
-@dataclass(frozen=True, kw_only=True)
-class ToSubmit:
-    """One recording that somebody wants to have recognised.
-
-    :param audio_uri: ``s3://bucket/key``, without a connection id
-    :param version: its ETag or version id
-    :param settings: what is asked for. What has to be read from the recording may still be open: see
-        `Submitter`'s `prepare`
-    :param link: the https link that the service gets
-    :param size_bytes: its size
-    :param duration_ms: its length, where it can be told
-    :param channels: its channels, where they can be told
-    :param billed_seconds: what the service will charge for, where it can be told
-    :param labels: the user's own
-    :param error: why it can't be submitted, where that is known already
-    :param address: where a later visit finds it again: its address with the storage's connection
-    """
-
-    audio_uri: str
-    version: str | None
-    settings: RecognitionSettings
-    link: str = ""
-    size_bytes: int | None = None
-    duration_ms: int | None = None
-    channels: int | None = None
-    billed_seconds: int | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    error: SpeechKitError | None = None
-    address: str = ""
+    from airflow_speechkit.models import Recording
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +104,7 @@ class SubmitOutcome:
     :param error: why it has none, or what that one ended in
     """
 
-    item: ToSubmit
+    item: Recording
     fingerprint: str
     how: How
     operation_id: str | None = None
@@ -159,7 +128,7 @@ class Visit:
     :param sent: when something went out within the last hour
     """
 
-    items: Sequence[ToSubmit]
+    items: Sequence[Recording]
     by_place: list[SubmitOutcome | None]
     left: int
     next_at: datetime | None

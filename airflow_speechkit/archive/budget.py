@@ -6,16 +6,16 @@ from collections import Counter
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.errors import BudgetExceededError
+from airflow_speechkit.errors import CostLimitExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from airflow_speechkit.archive.batch import ToSubmit
+    from airflow_speechkit.models import Recording
     from airflow_speechkit.settings import RecognitionSettings
 
 
-def bill(items: Sequence[ToSubmit], price_note: Callable[[RecognitionSettings], str]) -> str:
+def bill(items: Sequence[Recording], price_note: Callable[[RecognitionSettings], str]) -> str:
     """Say what sending these will be billed.
 
     :param price_note: what a second costs with these settings, in words; empty where it is the usual price
@@ -39,28 +39,28 @@ class Budget:
         self._left = max_billed_seconds
         self._lock = Lock()
 
-    def plan(self, items: Sequence[ToSubmit]) -> None:
+    def plan(self, items: Sequence[Recording]) -> None:
         """Set aside what sending these will be billed.
 
         :param items: those that have to be sent
-        :raises BudgetExceededError: it is more than the budget, or can't be told
+        :raises CostLimitExceededError: it is more than the budget, or can't be told
         """
         if self._limit is None:
             return
         total = sum(item.billed_seconds or 0 for item in items)
         unknown = [item for item in items if item.billed_seconds is None]
         if unknown:
-            raise BudgetExceededError(
+            raise CostLimitExceededError(
                 f"The length of {len(unknown)} of {len(items)} recordings can't be told, so neither can their cost, "
                 f"and `max_billed_seconds` is {self._limit}",
                 recording=unknown[0].audio_uri,
-                todo="Leave them out, or take the limit away; nothing has been sent",
+                hint="Leave them out, or take the limit away; nothing has been sent",
             )
         if total > self._limit:
-            raise BudgetExceededError(
+            raise CostLimitExceededError(
                 f"Submitting {len(items)} recordings would be billed {total} seconds, and `max_billed_seconds` is "
                 f"{self._limit}",
-                todo="Submit fewer, or raise the limit; nothing has been sent",
+                hint="Submit fewer, or raise the limit; nothing has been sent",
             )
         self._left = self._limit - total
 
@@ -69,10 +69,10 @@ class Budget:
         if self._left is not None:
             self._left -= seconds
 
-    def spend(self, item: ToSubmit) -> None:
+    def spend(self, item: Recording) -> None:
         """Set aside what one more will be billed.
 
-        :raises BudgetExceededError: it is more than what is left, or can't be told
+        :raises CostLimitExceededError: it is more than what is left, or can't be told
         """
         if self._left is None:
             return
@@ -81,10 +81,10 @@ class Budget:
             if seconds is not None and seconds <= self._left:
                 self._left -= seconds
                 return
-        raise BudgetExceededError(
+        raise CostLimitExceededError(
             "The length of this recording can't be told, so neither can its cost"
             if seconds is None
             else f"Submitting this recording too would be more than `max_billed_seconds` ({self._limit})",
             recording=item.audio_uri,
-            todo="Leave it out, or raise the limit; it has not been sent",
+            hint="Leave it out, or raise the limit; it has not been sent",
         )

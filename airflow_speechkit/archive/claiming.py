@@ -16,25 +16,26 @@ from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.errors import (
     ArchiveError,
     AuthenticationError,
-    BudgetExceededError,
+    CostLimitExceededError,
+    InvalidRequestError,
     RefusedError,
     SpeechKitError,
     SubmissionLostError,
-    WrongBeforeSendingError,
 )
+from airflow_speechkit.models import Submission
 from airflow_speechkit.retry import RetryPolicy
-from airflow_speechkit.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from airflow_speechkit.api.operation import Operation
-    from airflow_speechkit.archive.batch import Origin, SubmitPolicy, ToSubmit
+    from airflow_speechkit.archive.batch import Origin, SubmitPolicy
     from airflow_speechkit.archive.budget import Budget
     from airflow_speechkit.archive.labelling import SubmitLabels
     from airflow_speechkit.archive.ledger import Attempt, Decision, Request
     from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.models import Recording
     from airflow_speechkit.settings import RecognitionSettings
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Case:
 
     fingerprint: str
     places: list[int]
-    item: ToSubmit
+    item: Recording
     attempts: Sequence[Attempt] = ()
     decision: Decision | None = None
     prepared: bool = False
@@ -116,7 +117,7 @@ class Claimant:
     send: Callable[[str, RecognitionSettings], Operation]
     origin: Origin
     policy: SubmitPolicy
-    prepare: Callable[[ToSubmit], ToSubmit] | None
+    prepare: Callable[[Recording], Recording] | None
     ask: Callable[[str], bool] | None
     now: Callable[[], datetime]
     sleep: Callable[[float], None]
@@ -212,7 +213,7 @@ class Claimant:
         if not case.charged:
             try:
                 self.budget.spend(case.item)
-            except BudgetExceededError as error:
+            except CostLimitExceededError as error:
                 case.conclude(How.REFUSED, error=error)
                 return NotYet()
             case.charged = True
@@ -249,7 +250,7 @@ class Claimant:
             )
         try:
             operation = self.send(case.item.link, case.item.settings)
-        except WrongBeforeSendingError as error:
+        except InvalidRequestError as error:
             # It is about this recording alone, and nothing went out.
             self._give_up(number, Stage.REFUSED, claim, error)
             case.conclude(How.REFUSED, error=error)
@@ -325,7 +326,7 @@ class Claimant:
                     f"The service has taken the recording, and that can't be put on record: {error.what}",
                     recording=submission.audio_uri,
                     operation_id=submission.operation_id,
-                    todo="Hand that operation id to the sensor yourself"
+                    hint="Hand that operation id to the sensor yourself"
                     if self.policy.without_archive
                     else "Once the archive can be written: airflow-speechkit archive adopt "
                     f"{submission.fingerprint} {submission.operation_id} --archive {self.archive.url} "
@@ -337,7 +338,7 @@ class Claimant:
                 ) from error
             return
 
-    def planned(self, item: ToSubmit, mark: str, now: datetime) -> Submission:
+    def planned(self, item: Recording, mark: str, now: datetime) -> Submission:
         """Return a submission as it will be, still without an operation id."""
         return Submission(
             operation_id="",
@@ -360,7 +361,7 @@ class Claimant:
 
     def _lost(self, case: Case, number: int, owner: str | None, error: SpeechKitError | None = None) -> SpeechKitError:
         if self.policy.without_archive:
-            todo = (
+            hint = (
                 "The service has no list of operations, and there is no archive that would remember this one: look for "
                 "the seconds in the folder's billing before anything else"
             )
@@ -372,7 +373,7 @@ class Claimant:
                 if self.request.resubmit_lost
                 else "To send it again and perhaps pay twice: on_lost_submission='resubmit'"
             )
-            todo = (
+            hint = (
                 "The service has no list of operations: look for the id in that process's log, or for the seconds in "
                 f"the folder's billing. With the id: `{command.format(f'adopt {case.fingerprint} OPERATION_ID')}`; if "
                 f"it surely wasn't taken: `{command.format(f'release {case.fingerprint}')}`. {again}"
@@ -382,7 +383,7 @@ class Claimant:
             "The service may have taken this recording, but the operation's id never came back"
             f" (attempt {number}, by {owner or 'a process that is gone'}{f': {error.what}' if error else ''})",
             recording=case.item.audio_uri,
-            todo=todo,
+            hint=hint,
             retry=retry,
             retry_can_help=False,
             request_id=error.request_id if error else None,

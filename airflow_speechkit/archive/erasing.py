@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from airflow_speechkit.folder import Folder
+    from airflow_speechkit.storage import Folder
 
 TABLES = ("recognitions", "utterances", "words", "analyses")
 
@@ -94,7 +94,7 @@ def _erase(target: Folder, name: str, table: str, ids: frozenset[str], folder: P
         raise StorageError(
             f"{target.url_of(name)} isn't a file that the transform wrote, or is damaged "
             f"({type(error).__name__}): it can't be told whether it has rows of these operations",
-            todo="See to the file, and remove it if it is of no use",
+            hint="See to the file, and remove it if it is of no use",
             retry_can_help=False,
         ) from None
     if rows_left == rows:
@@ -181,7 +181,7 @@ def erase_from_duckdb(
     except duckdb.Error as error:
         raise StorageError(
             f"The DuckDB database {database} can't be opened: {type(error).__name__}",
-            todo="Close whatever has it open",
+            hint="Close whatever has it open",
         ) from error
     with connection:
         # Tables of version 0.1 have no `recognition_id`; it comes behind `operation_id` in the alphabet.
@@ -196,7 +196,7 @@ def erase_from_duckdb(
             where = database if schema is None else f"schema `{schema}` of {database}"
             raise StorageError(
                 f"There is none of the tables {', '.join(f'{table_prefix}{table}' for table in TABLES)} in {where}",
-                todo="Give the `table_prefix` and the `schema` that SpeechKitToSqlOperator loads them with",
+                hint="Give the `table_prefix` and the `schema` that SpeechKitToSqlOperator loads them with",
                 retry_can_help=False,
             )
         connection.begin()

@@ -13,8 +13,8 @@ from airflow_speechkit.settings import ApiVersion
 if TYPE_CHECKING:
     from airflow_speechkit.archive.ledger import Failure
     from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.folder import Folder
-    from airflow_speechkit.results.answer import Answer
+    from airflow_speechkit.models import Answer
+    from airflow_speechkit.storage import Folder
 
 _SIDE_BY_SIDE = 16
 

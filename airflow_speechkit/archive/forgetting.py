@@ -109,7 +109,7 @@ def _begin(archive: Archive, operation_id: str, now: datetime, even_if_running: 
         raise ArchiveError(
             "No end of this operation is on record: whoever waits for it would put it back",
             operation_id=operation_id,
-            todo="Wait until it has ended, or say --even-if-running",
+            hint="Wait until it has ended, or say --even-if-running",
             retry_can_help=False,
         )
     return began
@@ -160,7 +160,7 @@ def forget_attempts(archive: Archive, audio_uri: str, *, now: datetime) -> int:
             raise ArchiveError(
                 "Somebody is submitting this recording just now",
                 recording=audio_uri,
-                todo=f"Wait until its operation is on record, or its claim has run out at "
+                hint=f"Wait until its operation is on record, or its claim has run out at "
                 f"{claim.lease_expires_at:%H:%M:%S} UTC",
                 retry_can_help=True,
             )

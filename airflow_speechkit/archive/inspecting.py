@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.archive.records import Outcome
     from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.submission import Submission
+    from airflow_speechkit.models import Submission
 
     _T = TypeVar("_T")
 

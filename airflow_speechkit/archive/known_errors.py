@@ -13,7 +13,7 @@ from airflow_speechkit.errors import ArchiveError, RecognitionFailedError, Refus
 if TYPE_CHECKING:
     from airflow_speechkit.archive.records import Entry
     from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.submission import Submission
+    from airflow_speechkit.models import Submission
 
 
 def refused_before(failure: Failure | None) -> RefusedError:
@@ -22,7 +22,7 @@ def refused_before(failure: Failure | None) -> RefusedError:
     return RefusedError(
         failure.message,
         grpc_code=failure.code,
-        todo="Check the recording, its settings, and that the service account may read it",
+        hint="Check the recording, its settings, and that the service account may read it",
         retry="sends it again",
     )
 
@@ -49,7 +49,7 @@ def failed_before(archive: Archive, failure: Failure | None, operation_id: str) 
         code=failure.code,
         message=failure.message,
         operation_id=operation_id,
-        todo=would_fail_again(archive, operation_id),
+        hint=would_fail_again(archive, operation_id),
         retry="ends here at once, and costs nothing",
     )
 
@@ -79,7 +79,7 @@ def on_record_for_another(archive: Archive, name: str, there: Entry, ours: Submi
         f"{there.submission.audio_uri}",
         recording=ours.audio_uri,
         operation_id=ours.operation_id,
-        todo=f"Check the operation id: `airflow-speechkit archive show {ours.operation_id} --archive {archive.url}` "
+        hint=f"Check the operation id: `airflow-speechkit archive show {ours.operation_id} --archive {archive.url}` "
         "says what it is on record for",
         retry="ends in the same way",
         retry_can_help=False,

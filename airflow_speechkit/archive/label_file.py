@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.archive.labelling import LabelChange
 from airflow_speechkit.errors import SettingsError, SpeechKitError
+from airflow_speechkit.models import is_operation_id
 from airflow_speechkit.parsing import MalformedError, decode, parse_object
-from airflow_speechkit.submission import is_operation_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +33,7 @@ def read_label_file(raw: bytes, uri: Callable[[str], str]) -> list[LabelChange]:
     try:
         text = decode(raw)
     except MalformedError as error:
-        raise SettingsError(f"The file of labels can't be read: {error}", todo=_SHAPES) from None
+        raise SettingsError(f"The file of labels can't be read: {error}", hint=_SHAPES) from None
     rows = _json_lines(text) if text.lstrip().startswith("{") else _csv(text)
     return [_change(line, row, labels, uri) for line, row, labels in rows]
 
@@ -119,4 +119,4 @@ def _change(line: int, row: Mapping[str, Any], labels: Mapping[str, Any], uri: C
 
 
 def _bad(line: int, what: str) -> SettingsError:
-    return SettingsError(f"Line {line} of the file of labels can't be taken: {what}", todo=_SHAPES)
+    return SettingsError(f"Line {line} of the file of labels can't be taken: {what}", hint=_SHAPES)

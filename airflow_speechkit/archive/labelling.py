@@ -18,14 +18,14 @@ from airflow_speechkit.archive.layout import SUBMISSION_FILE, labels_file, opera
 from airflow_speechkit.archive.reading import load, read
 from airflow_speechkit.archive.records import pack
 from airflow_speechkit.errors import ArchiveError, SettingsError
-from airflow_speechkit.submission import is_operation_id
+from airflow_speechkit.models import is_operation_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
-    from airflow_speechkit.archive.batch import ToSubmit
     from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.models import Recording
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
         raise ArchiveError(
             f"{len(failed)} of {len(done)} operations did not get their labels, all others have them: "
             f"{_named([one.what for one in failed])}",
-            todo=failed[0].todo,
+            hint=failed[0].hint,
             retry_can_help=False,
         )
     return labelled
@@ -197,7 +197,7 @@ def _by_operation(
                     places = " and ".join(filter(None, (before.place, change.place))) or "it was given twice"
                     raise SettingsError(
                         f"The label {name!r} of operation {operation_id} is to have two different values ({places})",
-                        todo="Keep one of them; nothing was written",
+                        hint="Keep one of them; nothing was written",
                     )
     return wanted, first
 
@@ -206,7 +206,7 @@ def _unknown(changes: Sequence[LabelChange]) -> ArchiveError:
     named = _named([f"{one.about} ({one.place})" if one.place else one.about for one in changes])
     return ArchiveError(
         f"The archive does not have {'this operation' if len(changes) == 1 else f'{len(changes)} operations'}: {named}",
-        todo="Check --archive and the ids; `archive list` names all operations. Nothing was written",
+        hint="Check --archive and the ids; `archive list` names all operations. Nothing was written",
         retry_can_help=False,
     )
 
@@ -239,7 +239,7 @@ class SubmitLabels:
         self._different: dict[str, Collection[str]] = {}
         self._lock = Lock()
 
-    def put(self, archive: Archive, item: ToSubmit, operation_id: str) -> None:
+    def put(self, archive: Archive, item: Recording, operation_id: str) -> None:
         """Put the labels of a recording on record.
 
         A damaged record is logged, and touches nothing else.
@@ -264,7 +264,7 @@ class SubmitLabels:
             if different:
                 self._different[item.audio_uri] = different.keys()
 
-    def joined(self, first: ToSubmit, other: ToSubmit) -> ToSubmit:
+    def joined(self, first: Recording, other: Recording) -> Recording:
         """Return a recording that is in the list twice, with the labels of both: as if the other came later."""
         different = [name for name in first.labels.keys() & other.labels if first.labels[name] != other.labels[name]]
         winner, loser = (other, first) if self._update else (first, other)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from airflow_speechkit.submission import Submission
+    from airflow_speechkit.models import Submission
 
 
 @dataclass(frozen=True, kw_only=True)

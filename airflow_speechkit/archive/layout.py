@@ -21,7 +21,7 @@ import re
 
 from airflow_speechkit.archive.ledger import Stage
 from airflow_speechkit.errors import SettingsError
-from airflow_speechkit.submission import is_operation_id
+from airflow_speechkit.models import is_operation_id
 
 ROOT_FILE = "archive.json"
 PROBE_FILE = "ledger/probe.json"
@@ -58,7 +58,7 @@ def checked_fingerprint(fingerprint: str) -> str:
     :raises SettingsError: it can't be one
     """
     if not is_fingerprint(fingerprint):
-        raise SettingsError(f"{fingerprint[:80]!r} is not a fingerprint", todo="It has 64 hexadecimal digits")
+        raise SettingsError(f"{fingerprint[:80]!r} is not a fingerprint", hint="It has 64 hexadecimal digits")
     return fingerprint
 
 

@@ -59,7 +59,7 @@ def lost_claim(archive: Archive, fingerprint: str, now: datetime, attempt: int |
         story = ", ".join(_described(one, now) for one in attempts) or "nothing at all"
         raise ArchiveError(
             f"There is {which} under {fingerprint}. On record is {story}",
-            todo="A claim that somebody may still be at counts as lost only when its lease is over"
+            hint="A claim that somebody may still be at counts as lost only when its lease is over"
             if any(one.is_live(now) for one in attempts)
             else "`airflow-speechkit archive verify` names those that are lost",
             retry_can_help=False,

@@ -14,7 +14,7 @@ from airflow_speechkit.errors import ArchiveError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from airflow_speechkit.folder import Folder
+    from airflow_speechkit.storage import Folder
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def _root(folder: Folder) -> bytes | None:
 def _overwritable(folder: Folder) -> ArchiveError:
     return ArchiveError(
         f"The store under {folder.url} lets a second writer overwrite the first: two runs would both pay",
-        todo="Keep the archive on a local disk, or in a bucket whose store honours `If-None-Match: *` "
+        hint="Keep the archive on a local disk, or in a bucket whose store honours `If-None-Match: *` "
         "(Object Storage and S3 do)",
         retry="ends in the same way",
         retry_can_help=False,

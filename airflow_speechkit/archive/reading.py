@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
-    from airflow_speechkit.folder import Folder
+    from airflow_speechkit.storage import Folder
 
     _T = TypeVar("_T")
 
@@ -56,18 +56,18 @@ def parsed(folder: Folder, name: str, build: Callable[[], _T]) -> _T:
     )
 
 
-def damage(what: str, todo: str, *, operation_id: str | None = None, recording: str | None = None) -> ArchiveError:
+def damage(what: str, hint: str, *, operation_id: str | None = None, recording: str | None = None) -> ArchiveError:
     """Make the error for a file that is broken.
 
     :param what: what is wrong with it
-    :param todo: what a person can do about it
+    :param hint: what a person can do about it
     :param operation_id: whose file it is
     :param recording: which recording it is about
     """
     # An archive that can't be reached may be there again in a minute; a file that is broken stays so.
     return ArchiveError(
         what,
-        todo=todo,
+        hint=hint,
         operation_id=operation_id,
         recording=recording,
         retry="ends in the same way until then",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_speechkit.archive.layout import REFUSED_PREFIX
 from airflow_speechkit.archive.ledger import Attempt, Failure, Stage
 from airflow_speechkit.errors import ArchiveError
+from airflow_speechkit.models import Submission, is_operation_id
 from airflow_speechkit.parsing import (
     MalformedError,
     expect,
@@ -17,7 +18,6 @@ from airflow_speechkit.parsing import (
     parse_time,
 )
 from airflow_speechkit.settings import ApiVersion
-from airflow_speechkit.submission import Submission, is_operation_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,7 +106,7 @@ def unpack(raw: bytes, url: str) -> dict[str, Any]:
     if version > ARCHIVE_VERSION:
         raise ArchiveError(
             f"{url} was written by a later version (archive_version {version}, this one knows {ARCHIVE_VERSION})",
-            todo="Upgrade airflow-speechkit",
+            hint="Upgrade airflow-speechkit",
             retry="ends in the same way until then",
             retry_can_help=False,
         )

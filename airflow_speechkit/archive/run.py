@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.archive.batch import How, SubmitOutcome, ToSubmit
+from airflow_speechkit.archive.batch import How, SubmitOutcome
 from airflow_speechkit.archive.reading import load
 from airflow_speechkit.archive.records import pack
 from airflow_speechkit.errors import StorageError, error_from_json
+from airflow_speechkit.models import Recording
 from airflow_speechkit.parsing import expect, expect_or_none
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class RunRecord:
 
     began_at: datetime
     many: bool
-    items: Sequence[ToSubmit] = ()
+    items: Sequence[Recording] = ()
     by_place: Sequence[SubmitOutcome | None] = ()
     refused_since: datetime | None = None
     sent: Sequence[datetime] = ()
@@ -110,7 +111,7 @@ def remove_run(archive: Archive, scope: str) -> None:
         archive.folder.replace(_file(scope), pack({}))
 
 
-def _to_json(item: ToSubmit, outcome: SubmitOutcome | None) -> dict[str, Any]:
+def _to_json(item: Recording, outcome: SubmitOutcome | None) -> dict[str, Any]:
     known = item if outcome is None else outcome.item
     data: dict[str, Any] = {
         "address": item.address or item.audio_uri,
@@ -125,9 +126,9 @@ def _to_json(item: ToSubmit, outcome: SubmitOutcome | None) -> dict[str, Any]:
     return data
 
 
-def _from_json(data: dict[str, Any], settings: RecognitionSettings) -> tuple[ToSubmit, SubmitOutcome | None]:
+def _from_json(data: dict[str, Any], settings: RecognitionSettings) -> tuple[Recording, SubmitOutcome | None]:
     facts: dict[str, Any] = {name: expect(data[name], int) for name in _FACTS if name in data}
-    item = ToSubmit(
+    item = Recording(
         audio_uri=expect(data["audio_uri"], str),
         version=expect_or_none(data["version"], str),
         settings=settings,

@@ -53,16 +53,15 @@ from airflow_speechkit.archive.records import (
 from airflow_speechkit.compressed import LARGEST_ANSWER_BYTES, Packed, inflated
 from airflow_speechkit.disk import private_mode
 from airflow_speechkit.errors import ArchiveError
-from airflow_speechkit.folder import Folder
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer, is_operation_id
 from airflow_speechkit.settings import ApiVersion
-from airflow_speechkit.submission import is_operation_id
+from airflow_speechkit.storage import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from airflow_speechkit.submission import Submission
+    from airflow_speechkit.models import Submission
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +173,7 @@ class Archive:
         if read(self.folder, ROOT_FILE) is None:
             raise ArchiveError(
                 f"{self.folder.url_of(ROOT_FILE)} has gone: this isn't the archive that it was",
-                todo="See whether the disk is still mounted, or the bucket still there",
+                hint="See whether the disk is still mounted, or the bucket still there",
                 retry="goes on once it is there again",
             )
         name = ledger_file(claim.planned.fingerprint, number, Stage.CLAIMED)

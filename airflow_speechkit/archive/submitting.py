@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from airflow_speechkit.api.operation import Operation
-    from airflow_speechkit.archive.batch import SubmitOutcome, ToSubmit
+    from airflow_speechkit.archive.batch import SubmitOutcome
     from airflow_speechkit.archive.run import RunRecord
     from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.models import Recording
     from airflow_speechkit.settings import RecognitionSettings
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Submitter:
     send: Callable[[str, RecognitionSettings], Operation]
     origin: Origin = field(default_factory=Origin)
     policy: SubmitPolicy = field(default_factory=SubmitPolicy)
-    prepare: Callable[[ToSubmit], ToSubmit] | None = None
+    prepare: Callable[[Recording], Recording] | None = None
     ask: Callable[[str], bool] | None = None
     price_note: Callable[[RecognitionSettings], str] = lambda _: ""
     before: RunRecord | None = None
@@ -118,7 +119,7 @@ class Submitter:
         """What became of the recordings of the last `submit` or `visit`, as far as it came."""
         return [replace(case.outcome, item=case.item) for case in self._last if case.outcome is not None]
 
-    def submit(self, items: Sequence[ToSubmit]) -> list[SubmitOutcome]:
+    def submit(self, items: Sequence[Recording]) -> list[SubmitOutcome]:
         """Get every recording its operation. Killed at any point and started again, it goes on where it was.
 
         A recording that can't be submitted doesn't hold up the others; its outcome says why. What concerns all of
@@ -131,7 +132,7 @@ class Submitter:
         """
         return self.visit(items, waits=True).outcomes
 
-    def visit(self, items: Sequence[ToSubmit], *, waits: bool = False) -> Visit:
+    def visit(self, items: Sequence[Recording], *, waits: bool = False) -> Visit:
         """Do as `submit` does, but return in place of waiting for the quota.
 
         The next visit, by another `Submitter`, is told what this one has come to (`before`). Only the first one looks
@@ -167,7 +168,7 @@ class Submitter:
             sent=self._pace.last_hour,
         )
 
-    def _cases(self, items: Sequence[ToSubmit]) -> list[Case]:
+    def _cases(self, items: Sequence[Recording]) -> list[Case]:
         cases: dict[str, Case] = {}
         before = self.before.by_place if self.before is not None else ()
         for place, (item, outcome) in enumerate(zip_longest(items, before)):
@@ -186,7 +187,7 @@ class Submitter:
                 error = RecordingError(
                     "The bucket gives this recording no ETag: if it is replaced nobody can tell",
                     recording=item.audio_uri,
-                    todo="Set `allow_unversioned=True` if recordings under one address never change",
+                    hint="Set `allow_unversioned=True` if recordings under one address never change",
                 )
                 case.conclude(How.REFUSED, error=error)
         return list(cases.values())
@@ -316,8 +317,8 @@ class Submitter:
                 error.retry = "sends everything again, and pays again for what was taken: there is no archive"
             others = len({one.fingerprint for one in outcomes if one.error is None})
             if others and not _must_fail(failed) and not self.policy.without_archive:
-                error.add_todo(f"{how_to_go_on(others)}.")
-            error.add_todo(self._left_behind(outcomes))
+                error.add_hint(f"{how_to_go_on(others)}.")
+            error.add_hint(self._left_behind(outcomes))
             raise
         for one in failed[:_MOST_NAMED]:
             log.warning("%s: %s", "Skipped" if on_failure == OnFailure.SKIP else "On record as failed", one.error)

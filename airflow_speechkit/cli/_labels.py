@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from airflow_speechkit.archive.label_file import read_label_file
 from airflow_speechkit.archive.labelling import LabelChange
 from airflow_speechkit.errors import SettingsError
-from airflow_speechkit.submission import is_operation_id
+from airflow_speechkit.models import is_operation_id
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from airflow_speechkit.folder import Folder
+    from airflow_speechkit.storage import Folder
 
 
 def asked_for(
@@ -53,5 +53,5 @@ def _labels(pairs: Sequence[str], remove: Sequence[str]) -> dict[str, str | None
             raise SettingsError(f"The label {name!r} is given twice")
         labels[name] = text
     if not labels:
-        raise SettingsError("There is no label to correct", todo="Give KEY=VALUE, or --remove KEY")
+        raise SettingsError("There is no label to correct", hint="Give KEY=VALUE, or --remove KEY")
     return labels

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from airflow_speechkit.folder import Folder
+    from airflow_speechkit.storage import Folder
 
 #: What `--help` says about an address.
 ADDRESS = (
@@ -31,13 +31,13 @@ def folder_at(url: str, endpoint_url: str | None = None) -> Folder:
     :raises SettingsError: it has credentials in it, or no filesystem is known for such addresses
     :raises ConnectionSettingsError: its connection isn't there, or can't be used
     """
-    from airflow_speechkit.folder import Folder
     from airflow_speechkit.hooks.storage import (
         DEFAULT_AWS_CONN_ID,
         check_no_credentials,
         check_s3fs,
         object_storage_path,
     )
+    from airflow_speechkit.storage import Folder
 
     check_no_credentials(url)
     check_s3fs(url)
@@ -61,7 +61,7 @@ def _with_keys_of_the_environment(url: str, endpoint_url: str) -> Folder:
     import fsspec
 
     from airflow_speechkit.api.endpoints import is_local
-    from airflow_speechkit.folder import Folder
+    from airflow_speechkit.storage import Folder
 
     options: dict[str, Any] = {"endpoint_url": endpoint_url}
     if is_local(urlsplit(endpoint_url).hostname):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.archive.inspecting import Listed
     from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.folder import Folder
+    from airflow_speechkit.storage import Folder
 
 STATES = ("running", "finished", "failed", "expired", "refused", "superseded")
 
@@ -197,13 +197,13 @@ def _forget(arguments: argparse.Namespace) -> int:
             raise ArchiveError(
                 "Nothing of this recording is on record, and nothing was removed",
                 recording=recording,
-                todo="`airflow-speechkit archive list` names the recordings that are",
+                hint="`airflow-speechkit archive list` names the recordings that are",
                 retry_can_help=False,
             )
         ids += [one for one in found if one not in ids]
     if not ids and not attempts:
         raise SettingsError(
-            "There is nothing to forget", todo="Give an OPERATION_ID, or a --recording that is on record"
+            "There is nothing to forget", hint="Give an OPERATION_ID, or a --recording that is on record"
         )
     if arguments.dry_run:
         _say("\n".join([*ids, *(f"attempt {number} under {mark}" for mark, number in attempts)]))
@@ -284,7 +284,7 @@ def _archive(arguments: argparse.Namespace) -> Archive:
 
     archive = Archive(replace(_private(arguments.archive, arguments.endpoint_url), fault=ArchiveError))
     if not archive.folder.exists(ROOT_FILE):
-        raise ArchiveError(f"There is no archive at {archive.url}", todo="Check --archive; nothing was written")
+        raise ArchiveError(f"There is no archive at {archive.url}", hint="Check --archive; nothing was written")
     return archive
 
 

@@ -47,7 +47,7 @@ class _Gone(argparse.Action):
     def __call__(self, *arguments: Any) -> NoReturn:
         raise SettingsError(
             f"{arguments[-1]} is no option any more: each operation has its own files under day=…",
-            todo="Remove it; `airflow-speechkit compact` makes larger files of them",
+            hint="Remove it; `airflow-speechkit compact` makes larger files of them",
         )
 
 

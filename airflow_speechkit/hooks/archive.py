@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.submission import Submission
+    from airflow_speechkit.models import Submission
 
 _T = TypeVar("_T")
 
@@ -58,13 +58,13 @@ def archive_url(given: str | bool | None, hook: NamesArchive) -> str | None:
         # Not the connection's in its place: in another archive everything is new, and is paid for again.
         raise SettingsError(
             f"`archive` is the text {given!r}: a template found nothing",
-            todo="Look at the template; leave `archive` out (None) to use the connection's or the configuration's",
+            hint="Look at the template; leave `archive` out (None) to use the connection's or the configuration's",
         )
     url = given or hook.archive or conf.get("speechkit", "archive", fallback=None)
     if not url:
         raise SettingsError(
             "There is no archive to keep submissions and answers in",
-            todo="Name one as `archive` in the connection's extra, in [speechkit] of Airflow's configuration, or on "
+            hint="Name one as `archive` in the connection's extra, in [speechkit] of Airflow's configuration, or on "
             "the operator, say 's3://my-bucket/speechkit-archive'. `archive=False` does without: then a retry or a "
             "second run pays again, and results that are not loaded within three days are gone",
         )
@@ -86,7 +86,7 @@ def _check_archive(url: str) -> None:
         raise SettingsError(
             f"The archive's path {url!r} is relative: each worker would begin an archive of its own, wherever it was "
             "started, and pay for everything again",
-            todo="Write it in full, as /folder or file:///folder (on a disk that all workers share), or as "
+            hint="Write it in full, as /folder or file:///folder (on a disk that all workers share), or as "
             "s3://bucket/folder",
         )
 
@@ -107,8 +107,8 @@ def correct_labels(archive: Archive, labels: Mapping[str, Mapping[str, Any]], st
     """Correct labels, on behalf of the task that runs or of the user: see `SpeechKitHook.label`."""
     from airflow_speechkit.api.endpoints import Endpoints
     from airflow_speechkit.archive.labelling import LabelChange, current_user, label
+    from airflow_speechkit.models import is_operation_id
     from airflow_speechkit.recordings.address import uri_on_record
-    from airflow_speechkit.submission import is_operation_id
 
     given = []
     for about, wanted in labels.items():

@@ -119,7 +119,7 @@ class SpeechKitConnection:
             return cls._read(conn_type or "", host, port, schema, password, fields_of(extra))
         except (ConnectionSettingsError, SettingsError) as error:
             raise ConnectionSettingsError(
-                f"Connection `{conn_id}`: {error.what[:1].lower()}{error.what[1:]}", todo=error.todo
+                f"Connection `{conn_id}`: {error.what[:1].lower()}{error.what[1:]}", hint=error.hint
             ) from error
 
     @classmethod
@@ -135,14 +135,14 @@ class SpeechKitConnection:
         if conn_type not in ("speechkit", "yandexcloud", "generic", ""):
             raise ConnectionSettingsError(
                 f"It is of type `{conn_type}`, and has to be of type `speechkit` or `yandexcloud`",
-                todo="Name another connection in `speechkit_conn_id`",
+                hint="Name another connection in `speechkit_conn_id`",
             )
         mistyped = {name: meant for name, meant in unknown_fields(extra, likeness=_TYPING_ERROR).items() if meant}
         if mistyped:
             # Not ignored: with another archive than the one that was meant everything would be paid for again.
             raise ConnectionSettingsError(
                 f"Its extra has unknown fields: {', '.join(named_fields(mistyped))}",
-                todo="Correct the names in the connection's extra, or remove them",
+                hint="Correct the names in the connection's extra, or remove them",
             )
         ours = conn_type != "yandexcloud"
         version = (_text(extra, "api_version") or ApiVersion.V2.value).lower()
@@ -258,7 +258,7 @@ def _credential(extra: Mapping[str, Any], password: str | None, *, fall_back_to_
     if "oauth" in extra:
         raise ConnectionSettingsError(
             "It has an OAuth token, which is a user's, and asynchronous recognition is for service accounts only",
-            todo="Give it the service account's `service_account_json` instead, or use a `speechkit` connection "
+            hint="Give it the service account's `service_account_json` instead, or use a `speechkit` connection "
             "with an API key",
         )
     given: dict[str, Credential] = {}
@@ -281,20 +281,20 @@ def _credential(extra: Mapping[str, Any], password: str | None, *, fall_back_to_
     if len(set(given.values())) > 1:
         raise ConnectionSettingsError(
             f"It says who asks in more than one way: {', '.join(f'`{name}`' for name in given)}",
-            todo="Leave one of them",
+            hint="Leave one of them",
         )
     if given:
         return next(iter(given.values()))
     if fall_back_to_metadata:
         return Metadata()
-    raise ConnectionSettingsError("It has no key and no token", todo=_TODO)
+    raise ConnectionSettingsError("It has no key and no token", hint=_TODO)
 
 
 def _api_key(value: object, name: str) -> ApiKey:
     key = _one_line(value, name)
     if key.startswith("t1."):
         raise ConnectionSettingsError(
-            f"`{name}` holds an IAM token where an API key belongs", todo="Put it into `iam_token`"
+            f"`{name}` holds an IAM token where an API key belongs", hint="Put it into `iam_token`"
         )
     return ApiKey(key)
 
@@ -308,7 +308,7 @@ def _one_line(value: object, name: str) -> str:
             text = text[len(scheme) :].strip()
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ConnectionSettingsError(
-            f"`{name}` has characters that no key or token has", todo="Copy it again, in one piece"
+            f"`{name}` has characters that no key or token has", hint="Copy it again, in one piece"
         )
     return text
 
@@ -325,7 +325,7 @@ def _key_file(path: str, name: str) -> AuthorizedKey:
     # Not from within `except`: a decoder's error holds the whole file.
     raise ConnectionSettingsError(
         f"`{name}`: {path!r} can't be read ({kind})",
-        todo="The file has to be where the task and the triggerer run, and readable there",
+        hint="The file has to be where the task and the triggerer run, and readable there",
     )
 
 
@@ -337,7 +337,7 @@ def _endpoints(extra: Mapping[str, Any], host: str | None, port: int | None, sch
     if extra.get("endpoint", _CLOUD) != _CLOUD and not host and not named:
         raise ConnectionSettingsError(
             f"Its `endpoint` is another than {_CLOUD}, and which hosts SpeechKit has there can't be told from that",
-            todo="Name them: `recognition_host`, `recognition_v3_host`, `operations_host`, `iam_host`, `storage_host`",
+            hint="Name them: `recognition_host`, `recognition_v3_host`, `operations_host`, `iam_host`, `storage_host`",
         )
     return replace(endpoints, **named)
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from airflow_speechkit.api.steps import Outcome, Step
     from airflow_speechkit.api.sync_transport import SyncTransport
     from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
+    from airflow_speechkit.models import Answer
     from airflow_speechkit.polling.rate_limit import RateLimiter
-    from airflow_speechkit.results.answer import Answer
     from airflow_speechkit.settings import RecognitionSettings
 
 T = TypeVar("T")
@@ -223,14 +223,14 @@ class SpeechKitHook(BaseHook):
         :raises NotFinishedError: it is running
         """
         from airflow_speechkit.api.operation import OperationState
-        from airflow_speechkit.results.answer import Answer
+        from airflow_speechkit.models import Answer
 
         operation = self.get_operation(operation_id)
         if operation.state is OperationState.RUNNING:
             raise NotFinishedError(
                 "The operation is still running",
                 operation_id=operation_id,
-                todo="Wait for it with SpeechKitRecognitionSensor",
+                hint="Wait for it with SpeechKitRecognitionSensor",
                 retry="asks again",
             )
         recognition = None
@@ -318,7 +318,7 @@ class SpeechKitHook(BaseHook):
 def _no_such(conn_id: str) -> ConnectionSettingsError:
     return ConnectionSettingsError(
         f"There is no connection `{conn_id}`",
-        todo="Create it (type `speechkit`), or name another one in `speechkit_conn_id`",
+        hint="Create it (type `speechkit`), or name another one in `speechkit_conn_id`",
     )
 
 

@@ -107,7 +107,7 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
             raise ConnectionSettingsError(
                 f"The connection `{named or aws_conn_id}` has no keys, and none are found elsewhere: the bucket would "
                 "be asked anonymously",
-                todo=_CONNECTION,
+                hint=_CONNECTION,
             )
     # Airflow makes the filesystem, keeps it for the process, and passes on no option that would switch this off.
     # With the switch thrown nothing more is kept; what was kept before is dropped.
@@ -133,7 +133,7 @@ def check_s3fs(url: str) -> None:
     except ImportError as error:
         raise SettingsError(
             f"{clean_address(url)} needs the package s3fs, which can't be imported ({error})",
-            todo="Install the extra s3: pip install 'airflow-speechkit[s3]'",
+            hint="Install the extra s3: pip install 'airflow-speechkit[s3]'",
             retry="ends in the same way until then",
         ) from error
 
@@ -154,7 +154,7 @@ def no_such_connection(conn_id: str, unread: Mapping[str, str] | None = None) ->
         else "nor does Airflow's metadata database",
     ]
     return ConnectionSettingsError(
-        f"There is no connection `{conn_id}` to reach the bucket with: {', '.join(places)}", todo=_ADD.format(conn_id)
+        f"There is no connection `{conn_id}` to reach the bucket with: {', '.join(places)}", hint=_ADD.format(conn_id)
     )
 
 
@@ -173,7 +173,7 @@ def check_no_credentials(url: str, what: str = "An address") -> None:
         raise SettingsError(
             f"{what} ({scheme}://…) has what looks like a key and its secret where a connection id or a bucket's name "
             "belongs: they can't be given in an address, and are cut",
-            todo=f"Put them into an Airflow connection, as its login and password, and write {scheme}://conn_id@bucket/"
+            hint=f"Put them into an Airflow connection, as its login and password, and write {scheme}://conn_id@bucket/"
             "folder. A secret that stood in a DAG, a template or a variable may have been seen: replace it",
         )
 
@@ -195,11 +195,11 @@ def _path(url: str, conn_id: str | None) -> ObjectStoragePath:
         scheme, _ = _parts(url)
         if scheme in ("", "file", *_S3):
             raise SettingsError(
-                f"{url!r} is no address that can be read", todo="Write s3://bucket/folder, or a path in full"
+                f"{url!r} is no address that can be read", hint="Write s3://bucket/folder, or a path in full"
             ) from error
         raise SettingsError(
             f"This Airflow has no filesystem for addresses that begin with {scheme}://",
-            todo="Write s3://bucket/folder, file:///folder, or a local path; others need the provider that brings "
+            hint="Write s3://bucket/folder, file:///folder, or a local path; others need the provider that brings "
             f"{scheme}:// along",
         ) from None
     return path
@@ -218,11 +218,11 @@ def _s3_hook(aws_conn_id: str) -> Any:
     # Not from within `except`: a parser's error holds the whole extra.
     if unreadable is not None:
         raise ConnectionSettingsError(
-            f"The extra of the connection {aws_conn_id!r} can't be read ({unreadable})", todo=_CONNECTION
+            f"The extra of the connection {aws_conn_id!r} can't be read ({unreadable})", hint=_CONNECTION
         )
     if "@" in endpoint:
         raise ConnectionSettingsError(
-            f"The `endpoint_url` of the connection {aws_conn_id!r} has a user name or password in it", todo=_CONNECTION
+            f"The `endpoint_url` of the connection {aws_conn_id!r} has a user name or password in it", hint=_CONNECTION
         )
     if not found:
         raise no_such_connection(aws_conn_id)

@@ -63,7 +63,7 @@ def try_connection(found: Any) -> tuple[bool, str]:
 
 
 def _plainly(error: SpeechKitError) -> str:
-    return " ".join(f"{text.rstrip('.')}." for text in (error.what, error.todo) if text)
+    return " ".join(f"{text.rstrip('.')}." for text in (error.what, error.hint) if text)
 
 
 def _try_service(connection: SpeechKitConnection) -> str:
@@ -81,7 +81,7 @@ def _check_storage(connection: SpeechKitConnection) -> str:
         raise ConnectionSettingsError(
             f"The service is {service.netloc} on this machine, and `storage_host` is missing: recordings would be "
             f"looked for at {storage}",
-            todo="Set `storage_host` to the address of the emulator's bucket",
+            hint="Set `storage_host` to the address of the emulator's bucket",
         )
     return ""
 

@@ -39,7 +39,7 @@ def addresses(audio: Any, bucket: str | None) -> str | list[str]:
     [place] = text_list(bucket, "bucket")
     if place.strip() == "None" or "/" in place:
         raise SettingsError(
-            f"`bucket` is {place!r}, and has to be the name of a bucket", todo="Write it as bucket or conn_id@bucket"
+            f"`bucket` is {place!r}, and has to be the name of a bucket", hint="Write it as bucket or conn_id@bucket"
         )
     if isinstance(audio, str):
         return given[0] if _SCHEME.match(audio) else f"s3://{place}/{given[0]}"
@@ -73,11 +73,11 @@ def audio_list(audio: Any) -> list[str]:
     if "None" in (one.strip() for one in found):
         raise SettingsError(
             "`audio` is the text 'None': a template found nothing",
-            todo="Look at the template, and why the upstream task has returned nothing; its `.output` can be given "
+            hint="Look at the template, and why the upstream task has returned nothing; its `.output` can be given "
             "as it is, without a template",
         )
     if not found:
-        raise SettingsError("`audio` is an empty list", todo="Give it at least one recording, or a prefix")
+        raise SettingsError("`audio` is an empty list", hint="Give it at least one recording, or a prefix")
     # What comes lazily, from a mapped upstream, was not cut when it was rendered.
     return [clean_address(one) for one in found]
 
@@ -108,7 +108,7 @@ def labels_for(labels: Any, count: int) -> list[dict[str, str]]:
     if isinstance(labels, str):
         raise SettingsError(
             "`labels` is a text, and has to be a mapping of names to texts, or a list of them",
-            todo="A template makes a text of everything, unless the DAG has render_template_as_native_obj=True: write "
+            hint="A template makes a text of everything, unless the DAG has render_template_as_native_obj=True: write "
             "a mapping with templates for values, or give it an upstream's `.output`",
         )
     each = [labels or {}] * count if labels is None or isinstance(labels, Mapping) else list(labels)
@@ -121,6 +121,6 @@ def labels_for(labels: Any, count: int) -> list[dict[str, str]]:
             if value is None:
                 raise SettingsError(
                     f"The label {name!r} is None: it would stand beside the rows as the text 'None'",
-                    todo="Leave it out where there is nothing to say",
+                    hint="Leave it out where there is nothing to say",
                 )
     return [{name: str(value) for name, value in one.items()} for one in each]

@@ -11,8 +11,8 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.archive.batch import ToSubmit
 from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError
+from airflow_speechkit.models import Recording
 from airflow_speechkit.operators.audio import labels_for
 from airflow_speechkit.recordings.address import RecordingAddress, local_path, parse_address
 from airflow_speechkit.recordings.cost import billed_seconds
@@ -54,7 +54,7 @@ class Finding:
     :param by_pattern: whether one of the addresses was a prefix or a glob
     """
 
-    looks: list[Callable[[], ToSubmit]]
+    looks: list[Callable[[], Recording]]
     by_pattern: bool
 
 
@@ -103,7 +103,7 @@ class Intake:
         if choice is not None and not by_pattern:
             raise SettingsError(
                 "`include` and `exclude` choose from what a prefix or a glob stands for, and `audio` has neither",
-                todo="Remove them, or give the prefix in place of the keys that are listed there",
+                hint="Remove them, or give the prefix in place of the keys that are listed there",
             )
         return Finding([look for one in found for look in one.looks], by_pattern)
 
@@ -128,7 +128,7 @@ class Intake:
             return Finding([lambda: failed], by_pattern=True)
         return Finding([partial(self._listed, one.address, one.stat) for one in listing.found], by_pattern=True)
 
-    def recordings(self, finding: Finding, labels: Any) -> list[ToSubmit]:
+    def recordings(self, finding: Finding, labels: Any) -> list[Recording]:
         """Look at the recordings that were found, for their versions; local files are uploaded.
 
         One that can't be read brings its error along; it doesn't hold up the others.
@@ -143,7 +143,7 @@ class Intake:
             found = list(pool.map(lambda look: look(), finding.looks))
         return [replace(item, labels=own) for item, own in zip(found, each, strict=True)]
 
-    def again(self, items: Sequence[ToSubmit]) -> list[ToSubmit]:
+    def again(self, items: Sequence[Recording]) -> list[Recording]:
         """Look again at recordings that were found before.
 
         :param items: what an earlier visit found
@@ -152,13 +152,13 @@ class Intake:
             found = list(pool.map(lambda item: self._look(item.address), items))
         return [replace(item, labels=before.labels) for item, before in zip(found, items, strict=True)]
 
-    def _listed(self, address: RecordingAddress, stat: Stat) -> ToSubmit:
+    def _listed(self, address: RecordingAddress, stat: Stat) -> Recording:
         try:
             return self._item(address, stat)
         except RecordingError as error:
-            return ToSubmit(audio_uri=address.uri, version=_version(stat), settings=self.settings, error=error)
+            return Recording(audio_uri=address.uri, version=_version(stat), settings=self.settings, error=error)
 
-    def _look(self, text: str) -> ToSubmit:
+    def _look(self, text: str) -> Recording:
         from airflow_speechkit.api.endpoints import Endpoints
 
         try:
@@ -171,16 +171,16 @@ class Intake:
         except SpeechKitError as error:
             return self._failed(text, error)
 
-    def _failed(self, text: str, error: SpeechKitError) -> ToSubmit:
-        return ToSubmit(
+    def _failed(self, text: str, error: SpeechKitError) -> Recording:
+        return Recording(
             audio_uri=error.recording or clean_address(text), version=None, settings=self.settings, error=error
         )
 
-    def _item(self, address: RecordingAddress, stat: Stat) -> ToSubmit:
+    def _item(self, address: RecordingAddress, stat: Stat) -> Recording:
         self._addresses[address.uri] = address
         link = address.link(self.hook.endpoints.storage)
         self._note(link, address, stat)
-        return ToSubmit(
+        return Recording(
             audio_uri=address.uri,
             version=_version(stat),
             settings=self.settings,
@@ -192,12 +192,12 @@ class Intake:
     def _note(self, link: str, address: RecordingAddress, stat: Stat) -> None:
         self._seen[link] = _Look(address, _version(stat), self.clock())
 
-    def _local(self, path: Path) -> ToSubmit:
+    def _local(self, path: Path) -> Recording:
         if not path.is_absolute() and not path.exists():
             raise RecordingError(
                 "This is neither an address nor a file on this worker",
                 recording=str(path),
-                todo="Of a key in a bucket name the bucket too: `bucket='my-bucket'`, or s3://my-bucket/key",
+                hint="Of a key in a bucket name the bucket too: `bucket='my-bucket'`, or s3://my-bucket/key",
             )
         if self.upload_to is not None:
             from airflow_speechkit.recordings.upload import parse_upload_to, upload_local
@@ -208,7 +208,7 @@ class Intake:
             raise RecordingError(
                 "A local file has to be uploaded first: API v2 takes links to Object Storage only",
                 recording=str(path),
-                todo="Set `upload_to='s3://bucket/prefix/'`",
+                hint="Set `upload_to='s3://bucket/prefix/'`",
             )
         from airflow_speechkit.api.v3 import check_inline
         from airflow_speechkit.recordings.audio import settle
@@ -218,15 +218,15 @@ class Intake:
         address = path.absolute().as_uri()
         check_inline(facts.size_bytes)
         version = self._versions[address] = hashlib.sha256(read_whole(path)).hexdigest()
-        item = ToSubmit(
+        item = Recording(
             audio_uri=address, version=version, settings=self.settings, link=address, size_bytes=facts.size_bytes
         )
         return _known(item, settle(self.settings, facts), facts)
 
-    def _probed(self, probe: Probe) -> ToSubmit:
+    def _probed(self, probe: Probe) -> Recording:
         return _known(self._item(probe.address, probe.stat), probe.settings, probe.facts)
 
-    def prepare(self, item: ToSubmit) -> ToSubmit:
+    def prepare(self, item: Recording) -> Recording:
         """Read what a recording is, and settle its settings and its cost.
 
         :raises RecordingError: it can't be read, isn't what the settings say, or has just been replaced
@@ -297,7 +297,7 @@ def _replaced(when: str, uri: str) -> RecordingError:
     )
 
 
-def _known(item: ToSubmit, settings: RecognitionSettings, facts: AudioFacts) -> ToSubmit:
+def _known(item: Recording, settings: RecognitionSettings, facts: AudioFacts) -> Recording:
     return replace(
         item,
         settings=settings,

@@ -32,7 +32,7 @@ def check_length(operator: BaseOperator, length: int) -> None:
         raise SettingsError(
             f"{length} operation ids would be handed to {mapped.node_id!r}, which is mapped over them, and "
             f"`[core] max_map_length` is {limit}",
-            todo=f"Give {mapped.node_id!r} the whole list (`operation_id=`, without expand), or raise the limit; "
+            hint=f"Give {mapped.node_id!r} the whole list (`operation_id=`, without expand), or raise the limit; "
             "nothing has been uploaded or sent",
         )
 

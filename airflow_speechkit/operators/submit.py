@@ -389,7 +389,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         if self.deferrable:
             raise SettingsError(
                 "`deferrable` needs an archive, and `archive` is False: each visit would pay for all of it again",
-                todo="Name an archive, or set deferrable=False",
+                hint="Name an archive, or set deferrable=False",
             )
         for name, asked in (("on_failure='record'", self.on_failure == "record"), ("only_new", self.only_new)):
             if asked:

@@ -103,7 +103,7 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
             if name in kwargs:
                 raise SettingsError(
                     f"`{name}` is no keyword any more: each operation has its own files under day=…",
-                    todo="Remove it; `airflow-speechkit compact` makes larger files of them",
+                    hint="Remove it; `airflow-speechkit compact` makes larger files of them",
                 )
         super().__init__(**kwargs)
         self.target = cleaned(target)
@@ -129,10 +129,10 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         :raises NotFinishedError: an operation that is named isn't finished
         :raises StorageError: the archive, a file or the target
         """
-        from airflow_speechkit.folder import Folder
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
         from airflow_speechkit.hooks.storage import object_storage_path
         from airflow_speechkit.results.many import write_many
+        from airflow_speechkit.storage import Folder
 
         with SpeechKitHook(self.speechkit_conn_id) as hook:
             not_ended: list[str] = []
@@ -270,9 +270,9 @@ def _archived_by_now(archive: Archive, operation_id: str, most_bytes: int, not_e
 
 
 def _saved(path: str, aws_conn_id: str, memory_bytes: int) -> Loaded:
-    from airflow_speechkit.folder import Folder
     from airflow_speechkit.hooks.storage import object_storage_path
     from airflow_speechkit.results.many import answer_in, largest_answer
+    from airflow_speechkit.storage import Folder
 
     # One byte more than may be read says that there are too many.
     raw = Folder.at(object_storage_path(path, aws_conn_id)).read("", most_bytes=largest_answer(memory_bytes) + 1)

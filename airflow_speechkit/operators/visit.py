@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_speechkit.archive.batch import OnFailure, SubmitOutcome, ToSubmit, Visit
+    from airflow_speechkit.archive.batch import OnFailure, SubmitOutcome, Visit
     from airflow_speechkit.archive.run import RunRecord
     from airflow_speechkit.archive.submitting import Submitter
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
+    from airflow_speechkit.models import Recording
     from airflow_speechkit.settings import RecognitionSettings
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ class SubmitVisit:
             log.warning("What was submitted before can't be looked after: %s", trouble)
 
 
-def submit(submitter: Submitter, items: Sequence[ToSubmit], *, waits: bool) -> Visit:
+def submit(submitter: Submitter, items: Sequence[Recording], *, waits: bool) -> Visit:
     """Submit recordings: all of them, or those for which the quota needn't be waited for.
 
     :param waits: whether to wait for it

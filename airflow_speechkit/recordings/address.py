@@ -40,7 +40,7 @@ class RecordingAddress:
         check_bucket(self.bucket, f"s3://{self.bucket}/{self.key}")
         check_no_nul(self.key, self.uri)
         if not self.key:
-            raise RecordingError("There is no key in this address", recording=self.uri, todo=_FORMS)
+            raise RecordingError("There is no key in this address", recording=self.uri, hint=_FORMS)
         try:
             size = len(self.key.encode())
         except UnicodeEncodeError:
@@ -81,7 +81,7 @@ class RecordingAddress:
             raise RecordingError(
                 "A key with '.' or '..' between slashes can't be written as a link: HTTP clients would resolve it",
                 recording=self.uri,
-                todo="Copy the object to another key",
+                hint="Copy the object to another key",
             )
         return f"{storage_endpoint.rstrip('/')}/{quote(self.bucket)}/{quote(self.key, safe='/')}"
 
@@ -106,7 +106,7 @@ def parse_address(text: str, storage_endpoints: Iterable[str]) -> RecordingAddre
     raise RecordingError(
         "This isn't the address of a recording in Object Storage",
         recording=text,
-        todo=f"{_FORMS}. A local file needs `upload_to`",
+        hint=f"{_FORMS}. A local file needs `upload_to`",
     )
 
 
@@ -119,7 +119,7 @@ def split_s3(rest: str, text: str) -> tuple[str | None, str, str]:
     conn_id, has_conn_id, bucket = authority.rpartition("@")
     if (has_conn_id and conn_id in ("", CUT)) or ":" in authority:
         # s3://key:secret@bucket is how some tools write credentials: these must not get any further.
-        raise RecordingError("What stands before the '@' isn't a connection id", recording=text, todo=_FORMS)
+        raise RecordingError("What stands before the '@' isn't a connection id", recording=text, hint=_FORMS)
     return conn_id or None, bucket, key
 
 
@@ -129,7 +129,7 @@ def check_bucket(bucket: str, text: str) -> None:
     :raises RecordingError: no bucket can be called that
     """
     if not _BUCKET.fullmatch(bucket):
-        raise RecordingError(f"{bucket!r} can't be the name of a bucket", recording=text, todo=_FORMS)
+        raise RecordingError(f"{bucket!r} can't be the name of a bucket", recording=text, hint=_FORMS)
 
 
 def check_no_nul(path: str, text: str) -> None:
@@ -141,7 +141,7 @@ def check_no_nul(path: str, text: str) -> None:
         raise RecordingError(
             "There is a NUL character in this address: no object and no file can be called that",
             recording=text.replace("\0", "\\0"),
-            todo="Look where the address comes from: binary data, or a text that was cut out of some",
+            hint="Look where the address comes from: binary data, or a text that was cut out of some",
         )
 
 
@@ -175,18 +175,18 @@ def _parse_link(text: str, storage_endpoints: Iterable[str]) -> RecordingAddress
     scheme, _, rest = text.partition("://")
     authority, _, path = rest.partition("/")
     if "@" in authority:
-        raise RecordingError("The link has a user name or password in it", recording=text, todo=_FORMS)
+        raise RecordingError("The link has a user name or password in it", recording=text, hint=_FORMS)
     try:
         place = _host_and_port(f"{scheme}://{authority}")
     except ValueError:
         place = None
     if place is None:
-        raise RecordingError("This link can't be read", recording=text, todo=_FORMS)
+        raise RecordingError("This link can't be read", recording=text, hint=_FORMS)
     try:
         path = unquote(path, errors="strict")
     except UnicodeDecodeError:
         raise RecordingError(
-            "The link's percent-encoding isn't UTF-8", recording=text, todo="Encode the key as UTF-8"
+            "The link's percent-encoding isn't UTF-8", recording=text, hint="Encode the key as UTF-8"
         ) from None
     endpoints = tuple(storage_endpoints)
     for endpoint in endpoints:
@@ -202,7 +202,7 @@ def _parse_link(text: str, storage_endpoints: Iterable[str]) -> RecordingAddress
     raise RecordingError(
         f"The service reads recordings from its Object Storage only ({hosts}), and this link leads elsewhere",
         recording=text,
-        todo="Copy the recording into a bucket there, or set the connection's `storage_host` if that is the right host",
+        hint="Copy the recording into a bucket there, or set the connection's `storage_host` if that is the right host",
     )
 
 

@@ -278,7 +278,7 @@ class _Recording:
                 raise RecordingError(
                     "The storage ignores the ranges that it is asked for, so this recording can't be read in pieces",
                     recording=address.uri,
-                    todo="Check `endpoint_url` in the connection's extra: whatever answers there has to honour Range",
+                    hint="Check `endpoint_url` in the connection's extra: whatever answers there has to honour Range",
                 )
             piece: bytes = body.read(length)
         return answer, piece

@@ -156,7 +156,7 @@ def nothing_found(listing: Listing) -> RecordingNotFoundError:
     return RecordingNotFoundError(
         f"{what}{'. ' if listing.left_out else ''}{listing.left_out}",
         recording=pattern.uri,
-        todo=(
+        hint=(
             f"Check the bucket and the {'prefix' if pattern.is_prefix else 'key'}. If it has a date, check the "
             "schedule too: on Airflow 3, `ds` of a cron schedule is the day that has just begun (docs/nightly.md)"
         ),

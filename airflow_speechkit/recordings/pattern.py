@@ -91,7 +91,7 @@ def parse_pattern(text: str) -> RecordingPattern:
         raise RecordingError(
             "This is neither a prefix nor a glob",
             recording=text,
-            todo="End a prefix with a slash: s3://bucket/prefix/",
+            hint="End a prefix with a slash: s3://bucket/prefix/",
         )
     conn_id, bucket, glob = split_s3(text.partition("://")[2], text)
     check_bucket(bucket, text)
@@ -128,7 +128,7 @@ def alternatives(glob: str) -> list[str]:
             raise RecordingError(
                 f"The braces of this glob stand for more than {_MOST_ALTERNATIVES:,} alternatives",
                 recording=glob,
-                todo="Use `*`, or a prefix with `include`",
+                hint="Use `*`, or a prefix with `include`",
             )
     return found
 

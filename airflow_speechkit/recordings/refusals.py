@@ -63,7 +63,7 @@ def told(uri: str, *, writing: bool = False, bucket_is_there: Callable[[], bool]
         raise _refusal(error, uri, writing, bucket_is_there) from None
     except (NoCredentialsError, PartialCredentialsError):
         raise ConnectionSettingsError(
-            "There is no key to read the bucket with", recording=uri, todo=_STORAGE_CONNECTION
+            "There is no key to read the bucket with", recording=uri, hint=_STORAGE_CONNECTION
         ) from None
     except ParamValidationError:
         raise RecordingError("Object Storage can't have such a bucket or key", recording=uri) from None
@@ -72,14 +72,14 @@ def told(uri: str, *, writing: bool = False, bucket_is_there: Callable[[], bool]
         raise StorageError(
             f"The bucket can't be reached ({type(error).__name__})",
             recording=uri,
-            todo="If this lasts, check `endpoint_url` in the connection's extra",
+            hint="If this lasts, check `endpoint_url` in the connection's extra",
             retry="asks again",
         ) from None
     except (ResponseParserError, ValueError) as error:
         raise StorageError(
             f"The storage's answer can't be read ({type(error).__name__})",
             recording=uri,
-            todo="If this lasts, check `endpoint_url` in the connection's extra",
+            hint="If this lasts, check `endpoint_url` in the connection's extra",
             retry="asks again",
         ) from None
 
@@ -95,20 +95,20 @@ def _refusal(error: ClientError, uri: str, writing: bool, bucket_is_there: Calla
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     nothing = code in ("NoSuchKey", "NoSuchVersion", "NotFound", "404")
     if code == "NoSuchBucket" or (nothing and bucket_is_there is not None and not bucket_is_there()):
-        return RecordingError("There is no such bucket", recording=uri, todo=f"Check its name. {_STORAGE_CONNECTION}")
+        return RecordingError("There is no such bucket", recording=uri, hint=f"Check its name. {_STORAGE_CONNECTION}")
     if nothing:
         return RecordingNotFoundError(
-            "The recording isn't there (any more)", recording=uri, todo=f"{_blanks(uri)}Check the bucket and the key"
+            "The recording isn't there (any more)", recording=uri, hint=f"{_blanks(uri)}Check the bucket and the key"
         )
     if code in _WRONG_KEY or status in (301, 307, 401):
         return ConnectionSettingsError(
-            f"The storage doesn't take the key or the region ({code})", recording=uri, todo=_STORAGE_CONNECTION
+            f"The storage doesn't take the key or the region ({code})", recording=uri, hint=_STORAGE_CONNECTION
         )
     if status == 403 and writing:
         return RecordingError(
             "Writing is not permitted (HTTP 403)",
             recording=uri,
-            todo=(
+            hint=(
                 "Give the role `storage.uploader` on the bucket to the service account whose static key the "
                 "connection has"
             ),
@@ -117,14 +117,14 @@ def _refusal(error: ClientError, uri: str, writing: bool, bucket_is_there: Calla
         return RecordingError(
             "Reading is not permitted (HTTP 403)",
             recording=uri,
-            todo=(
+            hint=(
                 "Give the role `storage.viewer` on the bucket to the service account whose static key the connection "
                 "has, and to the one that SpeechKit is called with (for an encrypted bucket "
                 "`kms.keys.encrypterDecrypter` too)"
             ),
         )
     if status == 416:
-        return RecordingError("The recording is empty (0 bytes)", recording=uri, todo="Upload the recording again")
+        return RecordingError("The recording is empty (0 bytes)", recording=uri, hint="Upload the recording again")
     if status == 412:
         return RecordingError(
             "The recording was replaced while it was read", recording=uri, retry="reads it anew", retry_can_help=True

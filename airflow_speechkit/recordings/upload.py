@@ -58,7 +58,7 @@ def parse_upload_to(text: str) -> UploadFolder:
         raise RecordingError(
             "`upload_to` isn't a folder in a bucket",
             recording=text.partition("?")[0] if "@" not in text else None,
-            todo="Write it as s3://bucket/prefix/",
+            hint="Write it as s3://bucket/prefix/",
         )
     check_bucket(bucket, text)
     return UploadFolder(bucket, prefix if not prefix or prefix.endswith("/") else f"{prefix}/", conn_id)
@@ -207,7 +207,7 @@ def _take_back(bucket: Bucket, address: RecordingAddress) -> None:
 
 def _unreadable(path: Path | str, error: OSError) -> RecordingError:
     return RecordingError(
-        f"The file can't be read ({error.strerror})", recording=str(path), todo="Is it there, on this worker?"
+        f"The file can't be read ({error.strerror})", recording=str(path), hint="Is it there, on this worker?"
     )
 
 
@@ -229,7 +229,7 @@ def _unwrapped(facts: AudioFacts, path: Path) -> AudioFacts:
         raise RecordingError(
             f"The WAV has {facts.sample_rate_hertz} Hz, and API v2 takes samples at 8000, 16000 or 48000 Hz only",
             recording=str(path),
-            todo="Resample it (ffmpeg -i IN -ar 16000 OUT.wav), encode it as OggOpus, or use api_version='v3'",
+            hint="Resample it (ffmpeg -i IN -ar 16000 OUT.wav), encode it as OggOpus, or use api_version='v3'",
         )
     length = facts.data_bytes or 0
     return replace(

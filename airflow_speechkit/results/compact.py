@@ -30,7 +30,7 @@ from airflow_speechkit.results.schema import RECOGNITIONS, TABLES, TableSchema
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from airflow_speechkit.folder import Folder
+    from airflow_speechkit.storage import Folder
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def compact(
     if source.fs.protocol == target.fs.protocol and _nested(source.root, target.root):
         raise SettingsError(
             f"{source.url} and {target.url} are the same folder, or one is inside the other",
-            todo="Give a folder of its own to the larger files: a reader must not find rows in both",
+            hint="Give a folder of its own to the larger files: a reader must not find rows in both",
         )
     last = through or now.astimezone(UTC).date() - timedelta(days=1)
     days = {match[1] for table in TABLES for name in source.folders(table.name) if (match := _DAY.fullmatch(name))}
@@ -115,7 +115,7 @@ def _date(day: str) -> date:
     try:
         return date.fromisoformat(day)
     except ValueError:
-        raise SettingsError(f"There is no such day as in the folder day={day}", todo="Remove that folder") from None
+        raise SettingsError(f"There is no such day as in the folder day={day}", hint="Remove that folder") from None
 
 
 def _compact_day(source: Folder, target: Folder, day: str, now: datetime, delete_parts: bool) -> CompactedDay:
@@ -154,7 +154,7 @@ def _parts(source: Folder, day: str) -> dict[str, list[_Part]]:
             elif ending in list(FileFormat):
                 raise SettingsError(
                     f"{source.url_of(name)} isn't Parquet, which alone can be compacted",
-                    todo="Transform its operation again with `file_format='parquet'`",
+                    hint="Transform its operation again with `file_format='parquet'`",
                 )
     return found
 

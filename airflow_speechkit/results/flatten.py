@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from airflow_speechkit.results.answer import Answer
-    from airflow_speechkit.submission import Submission
+    from airflow_speechkit.models import Answer, Submission
 
 
 #: Bytes of answers that are read in one go: small ones share what one costs at least, and more make nothing quicker.
@@ -179,7 +178,7 @@ def _unreadable(answer: Answer, submission: Submission | None, error: Exception)
         f"The answer can't be read: {why}",
         operation_id=answer.operation_id,
         recording=submission.audio_uri if submission else None,
-        todo="Look at the raw answer; within three days the service gives it again",
+        hint="Look at the raw answer; within three days the service gives it again",
         retry="reads the same answer again, if it is archived",
     )
 

@@ -15,11 +15,11 @@ from airflow_speechkit.compressed import Packed, check_size, inflated
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
     AuthenticationError,
+    InvalidRequestError,
     PermissionDeniedError,
     SettingsError,
     SpeechKitError,
     StorageError,
-    WrongBeforeSendingError,
 )
 from airflow_speechkit.results.flatten import BATCH_BYTES, UNREADABLE, read_many, tables
 from airflow_speechkit.results.formats import FileFormat
@@ -31,9 +31,8 @@ from airflow_speechkit.results.write import Writing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from airflow_speechkit.folder import Folder
-    from airflow_speechkit.results.answer import Answer
-    from airflow_speechkit.submission import Submission
+    from airflow_speechkit.models import Answer, Submission
+    from airflow_speechkit.storage import Folder
 
     #: An operation's answer with its submission, its rows where it has no answer, or why it is left out.
     Loaded = tuple[Answer, Submission | None] | Tables | Unread
@@ -154,7 +153,7 @@ def _refusal(taken: _Taken, *, others: bool) -> AnswerUnreadableError:
     return AnswerUnreadableError(
         f"{len(taken.unread)} of {taken.operations} answers can't be read, so nothing is written, and what an earlier "
         f"run wrote is as it was: {named}",
-        todo="Look at these answers" + (", or leave them out with `on_unread='report'`" if others else ""),
+        hint="Look at these answers" + (", or leave them out with `on_unread='report'`" if others else ""),
         retry="reads all of them again",
         retry_can_help=any(one.retry_can_help for one in taken.unread),
     )
@@ -198,7 +197,7 @@ def _load(load: Callable[[str], Loaded], operation_id: str, most_bytes: int) -> 
     except OSError as error:
         raise StorageError(
             f"{operation_id} can't be read: {error.strerror or 'the storage failed'} ({type(error).__name__})",
-            todo="See whether the storage is there",
+            hint="See whether the storage is there",
             retry="reads everything again; nothing was written",
         ) from error
 
@@ -227,7 +226,7 @@ def _concerns_all(error: SpeechKitError) -> bool:
 
     That takes in an operation that is not finished: its rows are to come.
     """
-    if isinstance(error, (AuthenticationError, PermissionDeniedError, WrongBeforeSendingError)):
+    if isinstance(error, (AuthenticationError, PermissionDeniedError, InvalidRequestError)):
         return True
     return error.retry_can_help or isinstance(error.__cause__, PermissionError)
 

@@ -116,7 +116,7 @@ def _batches(name: str, path: str, copy: str, file_format: str, schema: pa.Schem
         if path == copy:
             os.unlink(path)
     if failure:
-        raise StorageError(failure, todo="Run the transform again: it writes the same file", retry_can_help=False)
+        raise StorageError(failure, hint="Run the transform again: it writes the same file", retry_can_help=False)
 
 
 def _parquet(path: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -7,10 +7,9 @@ from typing import Any
 
 from airflow_speechkit.compressed import LARGEST_ANSWER_BYTES, check_size, inflated, is_gzip
 from airflow_speechkit.errors import AnswerUnreadableError
+from airflow_speechkit.models import Answer, is_operation_id, version_of
 from airflow_speechkit.parsing import decode, parse_each, writable
-from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.settings import ApiVersion
-from airflow_speechkit.submission import is_operation_id, version_of
 
 #: What v3's messages have in them: the reader takes either spelling, and any of them alone.
 _OF_MESSAGES = frozenset(
@@ -56,7 +55,7 @@ def read_saved(raw: bytes, stem: str, most_bytes: int = LARGEST_ANSWER_BYTES) ->
             if first.get("response") is not None:
                 raise AnswerUnreadableError(
                     "There is something behind the operation: more than one answer, or none that is whole",
-                    todo="Save each answer in a file of its own",
+                    hint="Save each answer in a file of its own",
                 )
             return Answer(operation_id, ApiVersion.V3, text[:end].encode(), rest.encode())
         finished = first.get("done") is True and first.get("error") is None

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from airflow_speechkit.folder import Folder
     from airflow_speechkit.results.manifest import Unread
+    from airflow_speechkit.storage import Folder
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class Writing:
             raise StorageError(
                 f"The new files are in place, but of the same operations others are left beside them ({len(places)}, "
                 f"some of them removed by now), so that their rows are there twice. {error.what}",
-                todo="Remove it, or give the account the right to delete there (in Object Storage the role "
+                hint="Remove it, or give the account the right to delete there (in Object Storage the role "
                 "`storage.editor` on the bucket)",
                 retry="writes the same files again, and removes what is left",
                 retry_can_help=error.retry_can_help,

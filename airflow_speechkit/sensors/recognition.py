@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.keywords import Checks
+    from airflow_speechkit.models import Submission
     from airflow_speechkit.polling.target import PollTarget
-    from airflow_speechkit.submission import Submission
     from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
     from airflow_speechkit.triggers.worker import WorkerWait
 
@@ -114,12 +114,12 @@ class SpeechKitRecognitionSensor(CheckedFields, BaseSensorOperator):
                 raise SettingsError(
                     f"`{name}` has no effect on this sensor: its checks come when the recording's length predicts the "
                     "end, and errors make it slow down",
-                    todo="Remove it",
+                    hint="Remove it",
                 )
         if self.cancel_on_kill and self.reschedule and not self.deferrable:
             raise SettingsError(
                 "`cancel_on_kill` doesn't work with mode='reschedule': between the checks the task has no process",
-                todo="Remove it, or set deferrable=True or mode='poke'",
+                hint="Remove it, or set deferrable=True or mode='poke'",
             )
 
     def execute(self, context: Context) -> Any:
@@ -205,7 +205,7 @@ class SpeechKitRecognitionSensor(CheckedFields, BaseSensorOperator):
             if self.reschedule and self._archive_url is None and len(targets) > 1:
                 raise SettingsError(
                     "Without an archive a rescheduled task doesn't know which operations of its list have ended",
-                    todo="Name an archive, or set deferrable=True or mode='poke'",
+                    hint="Name an archive, or set deferrable=True or mode='poke'",
                 )
             self._log_start(targets, "in this worker")
             self._waiting = WorkerWait(self._trigger(targets).wait)
@@ -275,7 +275,7 @@ class SpeechKitRecognitionSensor(CheckedFields, BaseSensorOperator):
         if refused is not None and self._archive_url is None:
             raise SettingsError(
                 f"{refused} stands for a recording that was not submitted, and only an archive knows why",
-                todo="Name the archive that the submit task used",
+                hint="Name the archive that the submit task used",
             )
 
     def _handed_on(self) -> str | list[str]:

@@ -60,11 +60,11 @@ def open_when_free(hook: Any, timeout_s: float) -> Any:
             break
         except Exception as error:
             if not _is_locked(error):
-                for why, todo in _UNTIL_SOMEBODY.items():
+                for why, hint in _UNTIL_SOMEBODY.items():
                     if why in str(error):
                         raise StorageError(
                             f"The load failed while connecting to the DuckDB file: {first_line(error)}",
-                            todo=todo,
+                            hint=hint,
                             retry="ends in the same way until then",
                             retry_can_help=False,
                         ) from error
@@ -73,7 +73,7 @@ def open_when_free(hook: Any, timeout_s: float) -> Any:
         if left_s <= 0:
             raise StorageError(
                 f"Another process had the DuckDB file locked for {timeout_s:g} s",
-                todo="Close what has it open (a shell, a notebook, a BI tool), or raise `lock_timeout_s`",
+                hint="Close what has it open (a shell, a notebook, a BI tool), or raise `lock_timeout_s`",
                 retry="waits for it again",
             )
         if not told:
@@ -86,7 +86,7 @@ def open_when_free(hook: Any, timeout_s: float) -> Any:
         connection.close()
         raise ConnectionSettingsError(
             "The connection means a DuckDB database in memory, which would be gone with the task",
-            todo="Put the path of a database file into its host",
+            hint="Put the path of a database file into its host",
         )
     return connection
 

@@ -32,14 +32,14 @@ _QUERY = re.compile(r"\?\S+")
 
 
 def told_without_values(
-    error: Exception, *, doing: str, rows_are_in_play: bool, todo: str | None = None
+    error: Exception, *, doing: str, rows_are_in_play: bool, hint: str | None = None
 ) -> StorageError:
     """Return what may be told about an error of a driver.
 
     :param error: what was raised; it must not become the cause or context of what is raised in its place
     :param doing: what was being done, e.g. "inserting into `words`"
     :param rows_are_in_play: whether the message may quote a row; otherwise its first line is kept
-    :param todo: what a person can do about it
+    :param hint: what a person can do about it
     """
     sqlstate = _sqlstate(error)
     about = [*_place(error)]
@@ -48,9 +48,9 @@ def told_without_values(
     message = "" if rows_are_in_play else f": {first_line(error)}"
     return StorageError(
         f"The load failed while {doing}, with {kind}{where}{message}",
-        todo="The database's own log has the whole message; it is left out here because it may quote a transcript"
+        hint="The database's own log has the whole message; it is left out here because it may quote a transcript"
         if rows_are_in_play
-        else todo,
+        else hint,
         retry="loads everything again: nothing of this load was kept",
         retry_can_help=not (kind in _LASTING_KINDS or sqlstate.startswith(_LASTING_SQLSTATES)),
     )

@@ -23,9 +23,9 @@ def batches(manifest: Manifest, table: TableSchema) -> Generator[pa.RecordBatch]
     :raises StorageError: one of them can't be read
     :raises SettingsError: they are in a bucket, and the extra for it isn't installed
     """
-    from airflow_speechkit.folder import Folder
     from airflow_speechkit.hooks.storage import object_storage_path
     from airflow_speechkit.results.rows import rows_of
+    from airflow_speechkit.storage import Folder
 
     target = Folder.at(object_storage_path(manifest.target))
 
@@ -35,7 +35,7 @@ def batches(manifest: Manifest, table: TableSchema) -> Generator[pa.RecordBatch]
         except FileNotFoundError:
             raise StorageError(
                 f"The file {target.url_of(name)} is not there any more",
-                todo="Run the transform again: it writes the same files from the archive",
+                hint="Run the transform again: it writes the same files from the archive",
                 retry="ends in the same way",
                 retry_can_help=False,
             ) from None

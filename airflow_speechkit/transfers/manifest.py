@@ -30,16 +30,16 @@ def _read(given: Any) -> Manifest:
     if isinstance(given, Mapping) and "tables" in given:
         raise SettingsError(
             "`tables` has what a transform of an older version returned, whose files may be there no more",
-            todo="Run the transform again: clear its task. It reads the archive, at no cost",
+            hint="Run the transform again: clear its task. It reads the archive, at no cost",
         )
     url = given.get("manifest") if isinstance(given, Mapping) else given
     if not isinstance(url, str) or f"/{MANIFESTS}/" not in url or not url.endswith(".json"):
         raise SettingsError(
             f"`tables` takes what SpeechKitTransformOperator returned, which this {type(given).__name__} is not",
-            todo=f"Give `tables=rows.output`, the path of a manifest (…/{MANIFESTS}/….json), or a list of these",
+            hint=f"Give `tables=rows.output`, the path of a manifest (…/{MANIFESTS}/….json), or a list of these",
         )
     raw = _raw(url)
-    damaged = StorageError(f"{url} is no manifest, or is damaged", todo="Run the transform again", retry_can_help=False)
+    damaged = StorageError(f"{url} is no manifest, or is damaged", hint="Run the transform again", retry_can_help=False)
     try:
         manifest = Manifest.from_json(json.loads(raw), url)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
@@ -51,8 +51,8 @@ def _read(given: Any) -> Manifest:
 
 
 def _raw(url: str) -> bytes:
-    from airflow_speechkit.folder import Folder
     from airflow_speechkit.hooks.storage import object_storage_path
+    from airflow_speechkit.storage import Folder
 
     folder, _, name = url.rpartition("/")
     try:
@@ -60,7 +60,7 @@ def _raw(url: str) -> bytes:
     except FileNotFoundError:
         raise StorageError(
             f"The manifest {url} is not there any more",
-            todo="Run the transform again: it writes the same files from the archive",
+            hint="Run the transform again: it writes the same files from the archive",
             retry="ends in the same way",
             retry_can_help=False,
         ) from None

@@ -68,7 +68,7 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         if isinstance(tables, (list, tuple)) and not tables:
-            raise SettingsError("`tables` is an empty list", todo="Give it what SpeechKitTransformOperator returns")
+            raise SettingsError("`tables` is an empty list", hint="Give it what SpeechKitTransformOperator returns")
         self.tables = cleaned(tables)
         self.conn_id = conn_id
         self.schema = schema
@@ -120,7 +120,7 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
                 error,
                 doing=warehouse.doing if warehouse else f"connecting with {self.conn_id!r}",
                 rows_are_in_play=bool(warehouse and warehouse.rows_are_in_play),
-                todo=warehouse.todo
+                hint=warehouse.hint
                 if warehouse
                 else "See whether the database is up, and what the connection says of it",
             )
@@ -138,7 +138,7 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
         except AirflowNotFoundException:
             raise ConnectionSettingsError(
                 f"There is no connection {self.conn_id!r}",
-                todo="Create it, or name another one in `conn_id`",
+                hint="Create it, or name another one in `conn_id`",
                 retry="ends in the same way until then",
             ) from None
         try:
@@ -146,7 +146,7 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
         except (AirflowException, ImportError) as error:
             raise ConnectionSettingsError(
                 f"There is no hook for the connection {self.conn_id!r} of the type {connection.conn_type!r}",
-                todo="Install the provider that brings it: for DuckDB and PostgreSQL airflow-speechkit[duckdb] or "
+                hint="Install the provider that brings it: for DuckDB and PostgreSQL airflow-speechkit[duckdb] or "
                 "[postgres]",
                 retry="ends in the same way until then",
             ) from error
@@ -154,7 +154,7 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
             raise ConnectionSettingsError(
                 f"The connection {self.conn_id!r} is of the type {getattr(hook, 'conn_type', '?')!r}, "
                 "which is not a database's",
-                todo="Name a connection whose hook is a DbApiHook",
+                hint="Name a connection whose hook is a DbApiHook",
             )
         return hook
 

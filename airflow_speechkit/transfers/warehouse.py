@@ -37,11 +37,11 @@ class Warehouse(ABC):
         #: For the error's message: what is going on right now, and whether a driver's message may quote a row.
         self.doing = "connecting"
         self.rows_are_in_play = False
-        self.todo: str | None = None
+        self.hint: str | None = None
 
-    def do(self, doing: str, *, rows_are_in_play: bool = False, todo: str | None = None) -> None:
+    def do(self, doing: str, *, rows_are_in_play: bool = False, hint: str | None = None) -> None:
         """Note what is going on from here on, and what a person can do if it fails."""
-        self.doing, self.rows_are_in_play, self.todo = doing, rows_are_in_play, todo
+        self.doing, self.rows_are_in_play, self.hint = doing, rows_are_in_play, hint
 
     @abstractmethod
     def begin(self) -> None:
@@ -126,7 +126,7 @@ def load(warehouse: Warehouse, manifests: Iterable[Manifest], *, create: bool) -
         if old and not create:
             raise SettingsError(
                 f"The table {warehouse.names.of(old[0].name)} was made by version 0.1: it has no `recognition_id`",
-                todo="Run one load with `create=True`: it upgrades the tables in place and keeps their rows",
+                hint="Run one load with `create=True`: it upgrades the tables in place and keeps their rows",
             )
         after: tuple[str, ...] = ()
         if create:
@@ -158,7 +158,7 @@ def _shape(
     """Upgrade old tables, make what is missing, and return the statements that are to follow the rows."""
     for table in old:
         log.info("Upgrading the table %s of version 0.1", warehouse.names.of(table.name))
-        _run(warehouse, warehouse.upgrade(table, there[table.name]), todo=HINT)
+        _run(warehouse, warehouse.upgrade(table, there[table.name]), hint=HINT)
     shaping = Shaping.of(warehouse.names, tables, there, old)
     if shaping.before:
         log.info("Making what is missing: %d statements, the first: %s", len(shaping.before), shaping.before[0])
@@ -166,9 +166,9 @@ def _shape(
     return shaping.after
 
 
-def _run(warehouse: Warehouse, statements: Iterable[str], todo: str | None = None) -> None:
+def _run(warehouse: Warehouse, statements: Iterable[str], hint: str | None = None) -> None:
     for statement in statements:
-        warehouse.do(f"running `{statement}`", todo=todo)
+        warehouse.do(f"running `{statement}`", hint=hint)
         warehouse.execute(statement)
 
 
@@ -211,7 +211,7 @@ def _insert_all(
                 continue
             raise SettingsError(
                 f"There is no table {warehouse.names.of(table.name)} in the database",
-                todo="Let the operator make it with `create=True`, or make it yourself",
+                hint="Let the operator make it with `create=True`, or make it yourself",
             )
         # Those of `recognitions` are few, and have been read already.
         read = (one for one in recognitions) if table.name == "recognitions" else batches(manifest, table)
@@ -221,7 +221,7 @@ def _insert_all(
             raise StorageError(
                 f"The files of the manifest {manifest.name!r} hold {rows} rows for `{table.name}`, "
                 f"the manifest says {files.rows}",
-                todo="They were written anew in the meantime: run the load after that transform",
+                hint="They were written anew in the meantime: run the load after that transform",
                 retry="reads them again",
             )
         written[table.name] = rows
@@ -236,7 +236,7 @@ def _recognition_ids(recognitions: list[pa.RecordBatch]) -> pa.Array:
     if any(some.null_count for some in ids):
         raise SettingsError(
             "The manifest's files have no `recognition_id`: an earlier version wrote them",
-            todo="Run the transform again: it reads the archive and costs nothing",
+            hint="Run the transform again: it reads the archive and costs nothing",
         )
     return pc.unique(pa.chunked_array(ids, pa.string()))
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.records import Outcome
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
-    from airflow_speechkit.submission import Submission
+    from airflow_speechkit.models import Submission
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def _failure_of(archive: Archive, outcome: Outcome, submission: Submission | Non
             "The service has forgotten the result: it keeps results for three days, and none was archived",
             recording=recording,
             operation_id=outcome.operation_id,
-            todo="Submit the recording again (that is paid for again), and let the wait follow within three days. "
+            hint="Submit the recording again (that is paid for again), and let the wait follow within three days. "
             "Waiting again for this operation is in vain, and costs nothing",
         )
     failure = outcome.failure or Failure(None, "no reason is on record")
@@ -105,23 +105,23 @@ def _failed(
     failure: Failure, operation_id: str, recording: str | None, *, archive: Archive | None
 ) -> RecognitionFailedError:
     if not failure.hopeless:
-        todo = (
+        hint = (
             "Clearing the task that submits it sends it again, and pays again; waiting again for this operation "
             "changes and costs nothing"
         )
         if failure.code == _INTERNAL:
-            todo = f"'Internal' often means a recording that isn't in the format that was declared. {todo}"
+            hint = f"'Internal' often means a recording that isn't in the format that was declared. {hint}"
     elif archive is not None:
-        todo = would_fail_again(archive, operation_id)
+        hint = would_fail_again(archive, operation_id)
     else:
-        todo = "It would fail again: correct the recording or the settings"
+        hint = "It would fail again: correct the recording or the settings"
     return RecognitionFailedError(
         f"The recognition failed: {failure.message} (code {failure.code})",
         code=failure.code,
         message=failure.message,
         recording=recording,
         operation_id=operation_id,
-        todo=todo,
+        hint=hint,
     )
 
 
@@ -139,7 +139,7 @@ def unknown_operation(operation_id: str) -> OperationNotFoundError:
         "folder, its result was deleted, or it is older than the three days that results are kept",
         http_status=404,
         operation_id=operation_id,
-        todo="Check the id, and that the connection is the one it was submitted through",
+        hint="Check the id, and that the connection is the one it was submitted through",
         retry="asks again",
     )
 
@@ -188,5 +188,5 @@ def raise_failed(errors: Sequence[SpeechKitError], *, of: int) -> NoReturn:
             f"{len(errors)} of {of} operations have no result; the others are archived:\n{quoted(errors)}"
         )
     if others:
-        error.add_todo(how_to_go_on(others))
+        error.add_hint(how_to_go_on(others))
     raise error

@@ -12,13 +12,13 @@ from airflow_speechkit.archive.answers import archive_answer, is_fetched_apart
 from airflow_speechkit.compressed import Packed
 from airflow_speechkit.errors import (
     AuthenticationError,
+    InvalidRequestError,
     LostError,
     OperationNotFoundError,
     QuotaExceededError,
     RecognitionFailedError,
     SpeechKitError,
     StorageError,
-    WrongBeforeSendingError,
 )
 from airflow_speechkit.polling.client import RenewedClient
 from airflow_speechkit.retry import FailureStreak, RetryPolicy, policy_for
@@ -49,7 +49,7 @@ _places: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 WARN_EVERY_S = 60.0
 
 #: Asking again ends in the same way.
-_FINAL = (LostError, OperationNotFoundError, WrongBeforeSendingError)
+_FINAL = (LostError, OperationNotFoundError, InvalidRequestError)
 
 
 class ResultArchiver:

@@ -10,8 +10,8 @@ from airflow_speechkit.archive.layout import RECOGNITION_FILE
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
 from airflow_speechkit.errors import OperationNotFoundError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_submissions
+from airflow_speechkit.models import version_of
 from airflow_speechkit.polling.target import PollTarget
-from airflow_speechkit.submission import version_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.records import Outcome
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
-    from airflow_speechkit.submission import Submission
+    from airflow_speechkit.models import Submission
 
 log = logging.getLogger(__name__)
 

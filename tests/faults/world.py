@@ -102,7 +102,7 @@ class World:
 
         from airflow_speechkit.archive.store import Archive
         from airflow_speechkit.errors import ArchiveError
-        from airflow_speechkit.folder import Folder
+        from airflow_speechkit.storage import Folder
 
         fs = S3FileSystem(
             key=self.emulator.access_key_id,

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from airflow_speechkit.errors import AnswerUnreadableError
-from airflow_speechkit.folder import Folder
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer
 from airflow_speechkit.results.flatten import flatten, flatten_many
 from airflow_speechkit.results.many import write_many
 from airflow_speechkit.results.saved import read_saved
 from airflow_speechkit.results.schema import Tables
 from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.storage import Folder
 from tests.fuzz import plainly
 from tests.fuzz.cases import Case, Reached, cases
 from tests.fuzz.mutations import DEEP, NUMBERS, Verbatim, mutate, written

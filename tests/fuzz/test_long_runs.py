@@ -12,7 +12,7 @@ import pytest
 from airflow_speechkit.api.operation import id_within, read_operation
 from airflow_speechkit.api.refusal import read_refusal
 from airflow_speechkit.errors import AnswerUnreadableError
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.saved import read_saved
 from airflow_speechkit.settings import ApiVersion

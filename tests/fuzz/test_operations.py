@@ -13,7 +13,7 @@ from airflow_speechkit.api.refusal import read_refusal
 from airflow_speechkit.api.service import check_recognition, operation_of
 from airflow_speechkit.api.steps import Response
 from airflow_speechkit.errors import AnswerUnreadableError, ConnectionSettingsError, RecognitionFailedError
-from airflow_speechkit.submission import is_operation_id
+from airflow_speechkit.models import is_operation_id
 from tests.fuzz import plainly
 from tests.fuzz.cases import Reached, cases
 from tests.fuzz.mutations import mutate, written

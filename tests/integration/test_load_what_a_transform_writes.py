@@ -12,12 +12,11 @@ import duckdb
 import psycopg2
 import pytest
 
-from airflow_speechkit.folder import Folder
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer, Submission
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.schema import Tables
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
-from airflow_speechkit.submission import Submission
+from airflow_speechkit.storage import Folder
 from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
 from tests.fixtures.manifests import the_call, write_rows
 from tests.fixtures.postgres import PostgresServer

@@ -11,7 +11,7 @@ import pytest
 UNDER_A_LOW_LIMIT = """
 import resource, sys
 import pyarrow.dataset as ds
-from airflow_speechkit.folder import Folder
+from airflow_speechkit.storage import Folder
 from airflow_speechkit.results.many import write_many
 from tests.unit.results.saying import chunk, v2, word
 

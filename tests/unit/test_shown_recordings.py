@@ -30,9 +30,9 @@ def test_a_links_query_is_cut_and_a_keys_question_mark_is_not(given: str, shown:
 
 
 def test_what_else_can_be_done_is_said_after_what_was_said_before() -> None:
-    with_todo, without = SpeechKitError("No", todo="Mend it"), SpeechKitError("No", retry="says the same")
-    for error in (with_todo, without):
-        error.add_todo("Then run it again.")
+    with_hint, without = SpeechKitError("No", hint="Mend it"), SpeechKitError("No", retry="says the same")
+    for error in (with_hint, without):
+        error.add_hint("Then run it again.")
 
-    assert str(with_todo) == "No. Mend it. Then run it again."
+    assert str(with_hint) == "No. Mend it. Then run it again."
     assert str(without) == "No. Then run it again. A retry says the same."

@@ -40,7 +40,7 @@ def read_audio(
     :raises RecordingError: it is empty, cut off, or nothing that the service takes
     """
     if not size:
-        raise RecordingError("The recording is empty (0 bytes)", todo="Upload the recording again")
+        raise RecordingError("The recording is empty (0 bytes)", hint="Upload the recording again")
     head = reader.read(0, _HEAD_BYTES)
     if head[:4] == b"OggS":
         return read_ogg(reader, size, exact=exact)
@@ -48,26 +48,26 @@ def read_audio(
         return read_wav(reader, size)
     samples = settings.audio_encoding is AudioEncoding.LINEAR16_PCM
     if (foreign := foreign_format(head, certain=samples)) is not None:
-        raise RecordingError(f"The recording is {foreign[0]}, and the service doesn't take that", todo=foreign[1])
+        raise RecordingError(f"The recording is {foreign[0]}, and the service doesn't take that", hint=foreign[1])
     if (facts := read_mp3(reader, size, exact=exact)) is not None:
         return facts
     if samples:
         return _read_lpcm(settings, size)
-    found, todo = unknown_format(head, name)
-    raise RecordingError(f"The recording is {found}", todo=todo)
+    found, hint = unknown_format(head, name)
+    raise RecordingError(f"The recording is {found}", hint=hint)
 
 
 def _read_lpcm(settings: RecognitionSettings, size: int) -> AudioFacts:
     rate, channels = settings.sample_rate_hertz, settings.audio_channel_count or 1
     if rate is None:
         raise RecordingError(
-            "Samples without a header (LPCM) don't say how fast they go", todo="Set `sample_rate_hertz`"
+            "Samples without a header (LPCM) don't say how fast they go", hint="Set `sample_rate_hertz`"
         )
     frame = 2 * channels
     if size % frame:
         raise RecordingError(
             f"{size:,} bytes aren't whole 16-bit samples of {channels} channels: it is cut off, or it isn't LPCM",
-            todo="Check `audio_channel_count`, or upload the recording again",
+            hint="Check `audio_channel_count`, or upload the recording again",
         )
     return AudioFacts(
         encoding=AudioEncoding.LINEAR16_PCM,

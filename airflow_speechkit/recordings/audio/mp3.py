@@ -43,21 +43,21 @@ def read_mp3(reader: RangedReader, size: int, *, exact: bool = False) -> AudioFa
     tagged = tag_length(reader.read(0, _LOOK)) > 0
     tags_end = skip_tags(reader, 0, size) if tagged else 0
     if tags_end >= size:
-        raise RecordingError("The MP3 is truncated: nothing comes after its tags", todo=_UPLOAD_AGAIN)
+        raise RecordingError("The MP3 is truncated: nothing comes after its tags", hint=_UPLOAD_AGAIN)
     data = reader.read(tags_end, _LOOK)
     row = _first_row(data, last=tags_end + len(data) >= size, tagged=tagged)
     if row is None:
         if free_format(data):
             raise RecordingError(
                 "The recording is an MP3 of free bitrate (free format), which hardly any decoder takes",
-                todo="Convert it: mpg123 -w OUT.wav IN, then ffmpeg -i OUT.wav -c:a libopus OUT.ogg",
+                hint="Convert it: mpg123 -w OUT.wav IN, then ffmpeg -i OUT.wav -c:a libopus OUT.ogg",
             )
         return None
     first = row.frames[0]
     if first.layer != 3:
         raise RecordingError(
             f"The recording is MPEG audio {_LAYERS[first.layer]}, and the service takes Layer III (MP3) only",
-            todo=_CONVERT,
+            hint=_CONVERT,
         )
     start = tags_end + row.place
     declared = read_declared(data[row.place : row.place + first.length], first)
@@ -104,7 +104,7 @@ def _facts(
 
 
 def _no_sound() -> RecordingError:
-    return RecordingError("The MP3 has no sound in it: not one whole frame", todo="Write or upload the recording again")
+    return RecordingError("The MP3 has no sound in it: not one whole frame", hint="Write or upload the recording again")
 
 
 def _proven_samples(
@@ -129,7 +129,7 @@ def _proven_samples(
     if declared.length > there + first.length:
         raise RecordingError(
             f"The MP3 is truncated: its header promises {declared.length:,} bytes, {there:,} are there",
-            todo=_UPLOAD_AGAIN,
+            hint=_UPLOAD_AGAIN,
         )
     # Encoders differ on whether the first frame counts. Tags may follow, and nothing else.
     for end in (start + declared.length, start + declared.length + first.length):

@@ -119,7 +119,7 @@ def _counted(reader: RangedReader, size: int) -> AudioFacts:
         between, behind = between + behind, 0
         page = read_page(data, at)
         if page is None:
-            raise RecordingError("The Ogg is truncated: its last page is cut off", todo=_UPLOAD_AGAIN)
+            raise RecordingError("The Ogg is truncated: its last page is cut off", hint=_UPLOAD_AGAIN)
         place += page.length
         if page.first:
             beginnings.append(page)
@@ -134,11 +134,11 @@ def _counted(reader: RangedReader, size: int) -> AudioFacts:
     if behind > _MOST_BEHIND and not (links and links[-1].ended):
         raise RecordingError(
             f"The Ogg's last {behind:,} bytes aren't Ogg: it is damaged, or was never written to its end",
-            todo=_UPLOAD_AGAIN,
+            hint=_UPLOAD_AGAIN,
         )
     samples = sum(link.length for link in links)
     if not samples:
-        raise RecordingError("The Ogg Opus has no sound in it", todo="Write or upload the recording again")
+        raise RecordingError("The Ogg Opus has no sound in it", hint="Write or upload the recording again")
     return _facts(
         max(link.head.channels for link in links),
         samples,
@@ -155,19 +155,19 @@ def _link(beginnings: list[Page]) -> _Link:
     if not beginnings:
         raise RecordingError(
             "The Ogg's beginning is missing: no stream begins with its first page",
-            todo="Upload the recording again, or find out what cuts it",
+            hint="Upload the recording again, or find out what cuts it",
         )
     found = [_Link(head, page.serial) for page in beginnings if (head := read_head(page.body)) is not None]
     if not found:
         names = " and ".join(dict.fromkeys(codec_name(page.body) for page in beginnings))
         raise RecordingError(
             f"The Ogg holds {names}, and the service takes Opus only",
-            todo="Convert it: ffmpeg -i IN -c:a libopus OUT.ogg",
+            hint="Convert it: ffmpeg -i IN -c:a libopus OUT.ogg",
         )
     if len(found) > 1:
         raise RecordingError(
             f"The Ogg holds {len(found)} Opus streams side by side, and only one of them would be recognised",
-            todo="Take them apart (ffmpeg -i IN -map 0:a:0 -c copy OUT.ogg), or make channels of them",
+            hint="Take them apart (ffmpeg -i IN -map 0:a:0 -c copy OUT.ogg), or make channels of them",
         )
     return found[0]
 

@@ -46,7 +46,7 @@ def read_head(body: bytes) -> OpusHead | None:
     if version >> 4 or not channels or (body[18] == 0 and channels > 2):
         raise RecordingError(
             f"The Opus header is damaged (version {version}, {channels} channels, mapping {body[18]})",
-            todo="Write or upload the recording again",
+            hint="Write or upload the recording again",
         )
     return OpusHead(channels, pre_skip)
 

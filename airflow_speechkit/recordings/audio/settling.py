@@ -37,7 +37,7 @@ def settle(settings: RecognitionSettings, facts: AudioFacts) -> RecognitionSetti
     if facts.encoding is AudioEncoding.WAV and settings.api_version is ApiVersion.V2:
         raise RecordingError(
             "The recording is a WAV, and API v2 takes no WAV: it would hear the header as noise",
-            todo=(
+            hint=(
                 "Choose one: `upload_to` with the local file, which is unwrapped to LPCM on the way; "
                 "api_version='v3', which takes WAV; or samples without a header and audio_encoding='LINEAR16_PCM'"
             ),
@@ -46,12 +46,12 @@ def settle(settings: RecognitionSettings, facts: AudioFacts) -> RecognitionSetti
     if declared is not None and declared is not facts.encoding:
         raise RecordingError(
             f"The recording is {_NAMES[facts.encoding]}, and audio_encoding={declared.value!r} says {_NAMES[declared]}",
-            todo=f"Leave `audio_encoding` out, or set it to {facts.encoding.value!r}",
+            hint=f"Leave `audio_encoding` out, or set it to {facts.encoding.value!r}",
         )
     if settings.speaker_labeling and facts.channels > 1:
         raise RecordingError(
             f"`speaker_labeling` is for recordings of one channel, and this one has {facts.channels}",
-            todo="Leave it out: the channels tell the speakers apart",
+            hint="Leave it out: the channels tell the speakers apart",
         )
     _check_shape(settings, facts)
     if facts.encoding is not AudioEncoding.LINEAR16_PCM:
@@ -59,7 +59,7 @@ def settle(settings: RecognitionSettings, facts: AudioFacts) -> RecognitionSetti
     if facts.sample_rate_hertz not in SAMPLE_RATES_HERTZ:
         raise RecordingError(
             f"LPCM at {facts.sample_rate_hertz} Hz isn't taken: 8000, 16000 or 48000 it must be",
-            todo="Resample it: ffmpeg -i IN -ar 16000 OUT.wav",
+            hint="Resample it: ffmpeg -i IN -ar 16000 OUT.wav",
         )
     return replace(
         settings,
@@ -77,23 +77,23 @@ def check_limits(facts: AudioFacts) -> None:
     if facts.size_bytes > MAX_BYTES:
         raise RecordingError(
             f"The recording has {facts.size_bytes / 1024**3:.1f} GB, and the service takes 1 GB at most",
-            todo="Encode it as OggOpus, or cut it in parts",
+            hint="Encode it as OggOpus, or cut it in parts",
         )
     if facts.duration_ms is not None and facts.duration_ms < MIN_MS:
         raise RecordingError(
             f"The recording is too short: {facts.duration_ms} ms long",
-            todo="Leave it out; an unanswered call often leaves such a file",
+            hint="Leave it out; an unanswered call often leaves such a file",
         )
     if facts.duration_ms is not None and facts.duration_ms * facts.channels > MAX_CHANNEL_MS:
         raise RecordingError(
             f"The recording is {facts.duration_ms / 3_600_000:.2f} h long and has {facts.channels} channels: "
             "the service takes 4 h at most, all channels added up",
-            todo="Cut it in parts",
+            hint="Cut it in parts",
         )
     if (facts.longest_ms or 0) * facts.channels > MAX_CHANNEL_MS:
         raise RecordingError(
             "; ".join(["The recording may be longer than the 4 h that the service takes", *facts.notes]),
-            todo="Write its header again: ffmpeg -i IN -c:a copy OUT",
+            hint="Write its header again: ffmpeg -i IN -c:a copy OUT",
         )
 
 
@@ -107,5 +107,5 @@ def _check_shape(settings: RecognitionSettings, facts: AudioFacts) -> None:
         if declared is not None and declared != found:
             raise RecordingError(
                 f"The recording's {name} is {found}, and the setting says {declared}",
-                todo=f"Leave `{name}` out: it is read from the recording",
+                hint=f"Leave `{name}` out: it is read from the recording",
             )

@@ -100,12 +100,12 @@ def read_wav(reader: RangedReader, size: int) -> AudioFacts:
             if shape is None:
                 raise RecordingError(
                     "The WAV's samples come before the description of their format",
-                    todo="Write the recording again: ffmpeg -f s16le -ar RATE -ac CHANNELS -i IN OUT.wav",
+                    hint="Write the recording again: ffmpeg -f s16le -ar RATE -ac CHANNELS -i IN OUT.wav",
                 )
             return _facts(reader, shape, place, length, size)
         place = _next_chunk(reader, place + length)
     raise RecordingError(
-        "The WAV has no samples in it: its header is cut off or damaged", todo="Write or upload the recording again"
+        "The WAV has no samples in it: its header is cut off or damaged", hint="Write or upload the recording again"
     )
 
 
@@ -135,24 +135,24 @@ def _chunks_end(reader: RangedReader, place: int, size: int) -> int:
 
 def _read_format(chunk: bytes) -> _Format:
     if len(chunk) < 16:
-        raise RecordingError("The WAV's description of its format is cut off", todo="Write the recording again")
+        raise RecordingError("The WAV's description of its format is cut off", hint="Write the recording again")
     form, channels, rate, bytes_per_s, frame_bytes, bits = struct.unpack_from("<HHIIHH", chunk)
     if form == _EXTENSIBLE and len(chunk) >= 40 and chunk[26:40] == _SUBFORMAT_TAIL:
         (form,) = struct.unpack_from("<H", chunk, 24)
     if form != _PCM:
         raise RecordingError(
             f"The WAV holds {_FORMATS.get(form, f'format 0x{form:04x}')}, and the service takes 16-bit PCM only",
-            todo="Convert it: ffmpeg -i IN -c:a libopus OUT.ogg",
+            hint="Convert it: ffmpeg -i IN -c:a libopus OUT.ogg",
         )
     if bits != 16:
         raise RecordingError(
             f"The WAV has {bits}-bit samples, and the service takes 16-bit PCM only",
-            todo="Convert it: ffmpeg -i IN -c:a libopus OUT.ogg",
+            hint="Convert it: ffmpeg -i IN -c:a libopus OUT.ogg",
         )
     if not 1 <= channels <= _MOST_CHANNELS or rate not in _RATES:
         raise RecordingError(
             f"The WAV's header says {channels} channels at {rate} Hz: it is damaged",
-            todo="Write the recording again, or give its samples their true rate: "
+            hint="Write the recording again, or give its samples their true rate: "
             "sox -t raw -r RATE -e signed -b 16 -c CHANNELS SAMPLES OUT.wav",
         )
     return _Format(rate, channels, bytes_per_s, frame_bytes)
@@ -167,7 +167,7 @@ def _facts(reader: RangedReader, shape: _Format, offset: int, declared: int, siz
     elif declared > there + _MISSING_BYTES:
         raise RecordingError(
             f"The WAV is truncated: its header promises {declared:,} bytes of samples, {there:,} are there",
-            todo="Upload the recording again",
+            hint="Upload the recording again",
         )
     elif declared > there:
         length = there
@@ -176,7 +176,7 @@ def _facts(reader: RangedReader, shape: _Format, offset: int, declared: int, siz
         behind = max(0, size - _chunks_end(reader, end, size))
     frames = length // shape.frame
     if not frames:
-        raise RecordingError("The WAV has a header and not one sample", todo="Write or upload the recording again")
+        raise RecordingError("The WAV has a header and not one sample", hint="Write or upload the recording again")
     if behind > shape.frame:
         notes.append(
             f"{behind:,} bytes behind its samples are no part of a WAV ({behind / shape.frame / shape.rate:.1f} s, if "

@@ -12,7 +12,7 @@ from datetime import timedelta
 from airflow_speechkit.archive.ledger import fingerprint
 from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.archive.store import Archive
-from airflow_speechkit.submission import Submission
+from airflow_speechkit.models import Submission
 from tests.unit.archive.world import T0, archive_at, item
 
 

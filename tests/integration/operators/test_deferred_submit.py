@@ -14,8 +14,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_speechkit.archive.batch import How
 from airflow_speechkit.errors import QuotaExceededError, SettingsError, SubmissionsFailedError
+from airflow_speechkit.models import Answer
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
-from airflow_speechkit.results.answer import Answer
 from airflow_speechkit.settings import ApiVersion
 from tests.fixtures.direct import OGG, Desk
 from tests.integration.operators.deferring import Task, TaskInstance

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from airflow_speechkit.archive.batch import How, ToSubmit
+from airflow_speechkit.archive.batch import How
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.archive.submitting import Submitter
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
+from airflow_speechkit.models import Recording
 from airflow_speechkit.operators.intake import LOOK_HOLDS_S, Intake
 from airflow_speechkit.settings import RecognitionSettings
 from tests.fixtures.direct import OGG, Desk
@@ -71,7 +72,7 @@ def test_one_that_was_replaced_does_not_hold_up_the_others(desk: Desk) -> None:
         desk_intake = intake(hook, itertools.count(step=1000).__next__)
         items = desk_intake.recordings(desk_intake.find([desk.put("1.ogg"), desk.put("2.ogg")]), None)
 
-        def prepare(item: ToSubmit) -> ToSubmit:
+        def prepare(item: Recording) -> Recording:
             prepared = desk_intake.prepare(item)
             if item.audio_uri.endswith("1.ogg"):
                 desk.put("1.ogg", content=ANOTHER)

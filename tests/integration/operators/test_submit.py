@@ -16,8 +16,8 @@ from airflow_speechkit.errors import (
     AnswerUnreadableError,
     ArchiveError,
     AuthenticationError,
-    BudgetExceededError,
     ConnectionSettingsError,
+    CostLimitExceededError,
     RecordingError,
     SettingsError,
     SpeechKitError,
@@ -169,7 +169,7 @@ def test_a_small_local_file_goes_along_with_a_request_of_v3(desk: Desk, tmp_path
         ({"archive": False, "on_failure": "record"}, SettingsError, "archive"),
         ({"archive": False, "only_new": True}, SettingsError, "archive"),
         ({"speechkit_conn_id": "nobody"}, ConnectionSettingsError, "nobody"),
-        ({"max_billed_seconds": 1}, BudgetExceededError, "max_billed_seconds"),
+        ({"max_billed_seconds": 1}, CostLimitExceededError, "max_billed_seconds"),
         ({"max_billed_seconds": "ten"}, SettingsError, "`max_billed_seconds` is 'ten'; it has to be a whole number"),
         ({"max_billed_seconds": 99.5}, SettingsError, "max_billed_seconds"),
         ({"max_billed_seconds": True}, SettingsError, "max_billed_seconds"),
@@ -211,7 +211,7 @@ def test_a_length_that_nothing_declares_is_counted_where_a_limit_or_the_user_wan
     # Two MB of MP3 frames that nothing counts: 130.6 s.
     recording = desk.put("joined.mp3", (b"\xff\xfb\x90\xc4" + bytes(413)) * 5_000)
 
-    with pytest.raises(BudgetExceededError, match="would be billed 131 seconds"):
+    with pytest.raises(CostLimitExceededError, match="would be billed 131 seconds"):
         submit(recording, max_billed_seconds=130)
     assert desk.billed() == 0
     lengths = []

@@ -15,8 +15,8 @@ from airflow_speechkit.archive.batch import How
 from airflow_speechkit.archive.ledger import Stage, fingerprint
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError, RecordingError, RefusedError, SpeechKitError
-from airflow_speechkit.folder import Folder
 from airflow_speechkit.settings import RecognitionSettings
+from airflow_speechkit.storage import Folder
 from tests.unit.archive.world import Clock, Service, item, lost, origin
 
 #: The service keeps an operation this long after it was created; a little longer than it promises.

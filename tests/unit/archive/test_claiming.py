@@ -19,8 +19,8 @@ from airflow_speechkit.archive.ledger import Stage
 from airflow_speechkit.archive.lost import adopt
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError, RecordingError
-from airflow_speechkit.folder import Folder
 from airflow_speechkit.settings import RecognitionSettings
+from airflow_speechkit.storage import Folder
 from tests.unit.archive.world import T0, Life, Service, answer, item, lost, mortal, submitter
 
 

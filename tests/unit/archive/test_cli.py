@@ -20,12 +20,12 @@ from airflow_speechkit.archive.ledger import Failure
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import ArchiveError, StorageError
-from airflow_speechkit.folder import Folder
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.formats import FileFormat, write_file
 from airflow_speechkit.results.schema import Tables
 from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.storage import Folder
 from tests.fixtures.manifests import write_rows
 from tests.unit.archive.world import T0, Clock, Service, answer, archive_at, failure, item, lost, submitter
 

@@ -20,7 +20,7 @@ from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import ArchiveError, QuotaExceededError, RefusedError, StorageError
-from airflow_speechkit.folder import Folder
+from airflow_speechkit.storage import Folder
 from tests.unit.archive.world import T0, Clock, Killed, Life, Service, answer, failure, item, lost, mortal, submitter
 
 LATER = datetime(2030, 1, 1, tzinfo=UTC)

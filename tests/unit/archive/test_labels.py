@@ -22,9 +22,9 @@ from airflow_speechkit.archive.labelling import LabelChange, label, put_labels
 from airflow_speechkit.archive.labels import LabelRecord, changes, merged, with_labels
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError, RefusedError, SettingsError
-from airflow_speechkit.folder import Folder
+from airflow_speechkit.models import Submission
 from airflow_speechkit.settings import RecognitionSettings
-from airflow_speechkit.submission import Submission
+from airflow_speechkit.storage import Folder
 from tests.unit.archive.world import T0, Life, Service, answer, archive_at, failure, item, mortal, submitter
 
 SUBMISSION = Submission(

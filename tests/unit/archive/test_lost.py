@@ -17,7 +17,7 @@ from airflow_speechkit.archive.lost import adopt, release
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import ArchiveError, SubmissionLostError
-from airflow_speechkit.submission import Submission
+from airflow_speechkit.models import Submission
 from tests.unit.archive.world import (
     T0,
     Clock,

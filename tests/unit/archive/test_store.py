@@ -17,9 +17,9 @@ import pytest
 from airflow_speechkit.archive.ledger import Stage
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError, SettingsError
-from airflow_speechkit.folder import Folder
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer
 from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.storage import Folder
 from tests.unit.archive.world import T0, Service, answer, archive_at, failure, item, submitter
 
 

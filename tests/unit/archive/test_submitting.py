@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome, ToSubmit
+from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome
 from airflow_speechkit.archive.ledger import Stage
 from airflow_speechkit.archive.lost import adopt, release
 from airflow_speechkit.archive.store import Archive
@@ -22,6 +22,7 @@ from airflow_speechkit.errors import (
     SubmissionLostError,
     SubmissionsFailedError,
 )
+from airflow_speechkit.models import Recording
 from airflow_speechkit.settings import RecognitionSettings
 from tests.unit.archive.world import T0, Service, answer, failure, item, lost, submitter
 
@@ -102,7 +103,7 @@ class TestOnce:
         submitter(archive, service).submit([item("1")])
         read: list[str] = []
 
-        def prepare(given: ToSubmit) -> ToSubmit:
+        def prepare(given: Recording) -> Recording:
             read.append(given.link)
             return replace(given, settings=RecognitionSettings(audio_encoding="OGG_OPUS"), billed_seconds=77)  # type: ignore[arg-type]
 

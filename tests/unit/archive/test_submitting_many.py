@@ -17,7 +17,7 @@ from airflow_speechkit.archive.ledger import Stage
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import (
     ArchiveError,
-    BudgetExceededError,
+    CostLimitExceededError,
     QuotaExceededError,
     RefusedError,
     SpeechKitError,
@@ -120,7 +120,7 @@ class TestQuota:
 
 class TestBudget:
     def test_nothing_is_sent_past_the_budget(self, archive: Archive, service: Service) -> None:
-        with pytest.raises(BudgetExceededError, match="180 seconds"):
+        with pytest.raises(CostLimitExceededError, match="180 seconds"):
             submitter(archive, service, max_billed_seconds=179).submit([item(name) for name in "123"])
         assert service.asked == 0
 
@@ -131,7 +131,7 @@ class TestBudget:
 
     def test_an_unknown_length_with_a_budget_is_an_error_not_a_guess(self, archive: Archive, service: Service) -> None:
         unknown = item("2", billed_seconds=None, duration_ms=None)
-        with pytest.raises(BudgetExceededError, match="can't be told"):
+        with pytest.raises(CostLimitExceededError, match="can't be told"):
             submitter(archive, service, max_billed_seconds=10_000).submit([item("1"), unknown])
         assert service.asked == 0
         assert ways(submitter(archive, service).submit([unknown])) == [How.SUBMITTED]
@@ -139,7 +139,7 @@ class TestBudget:
     def test_a_resubmission_counts_too(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [lost()]
         [outcome] = submitter(archive, service, max_billed_seconds=60, on_lost_submission="resubmit").submit([item()])
-        assert isinstance(outcome.error, BudgetExceededError)
+        assert isinstance(outcome.error, CostLimitExceededError)
         assert service.accepted["1"] == 1
 
 

@@ -12,11 +12,11 @@ from airflow_speechkit.archive.answers import archive_answer
 from airflow_speechkit.archive.inspecting import verify
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError
-from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.flatten import failed_row, flatten
 from airflow_speechkit.results.many import write_many
 from airflow_speechkit.results.schema import Status
 from airflow_speechkit.results.view import recognitions
+from airflow_speechkit.storage import Folder
 from tests.unit.archive.world import Clock, Service, item, submitter
 
 HALF = "a\ud83d"

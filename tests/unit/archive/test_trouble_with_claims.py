@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError
-from airflow_speechkit.folder import Folder
+from airflow_speechkit.storage import Folder
 from tests.unit.archive.world import T0, Clock, Service, item, submitter
 
 

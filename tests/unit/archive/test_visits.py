@@ -11,17 +11,18 @@ from unittest import mock
 
 import pytest
 
-from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome, ToSubmit, Visit
+from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome, Visit
 from airflow_speechkit.archive.run import read_run, write_run
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import (
     ArchiveError,
-    BudgetExceededError,
+    CostLimitExceededError,
     QuotaExceededError,
     RecordingError,
     RefusedError,
     UnreachableError,
 )
+from airflow_speechkit.models import Recording
 from tests.unit.archive.world import Killed, Life, Service, answer, failure, item, lost, mortal, submitter
 
 
@@ -31,7 +32,7 @@ class Run:
 
     archive: Archive
     service: Service
-    items: list[ToSubmit]
+    items: list[Recording]
     policy: dict[str, Any] = field(default_factory=dict)
     name: str = "run-1"
     last: Visit | None = None
@@ -60,7 +61,7 @@ class Run:
         return visit.outcomes
 
 
-def items(count: int, **about: Any) -> list[ToSubmit]:
+def items(count: int, **about: Any) -> list[Recording]:
     return [item(f"{number:02}", **about) for number in range(count)]
 
 
@@ -285,7 +286,7 @@ class TestBudget:
     def test_only_the_first_visit_looks_at_all_of_them(self, run: Run) -> None:
         looked_at: list[str] = []
 
-        def prepare(one: ToSubmit) -> ToSubmit:
+        def prepare(one: Recording) -> Recording:
             looked_at.append(one.link)
             return one
 
@@ -297,7 +298,7 @@ class TestBudget:
 
     def test_more_than_the_limit_is_refused_before_anything_is_sent(self, run: Run, service: Service) -> None:
         run.policy = {"max_billed_seconds": 12 * 60 - 1}
-        with pytest.raises(BudgetExceededError, match="720 seconds"):
+        with pytest.raises(CostLimitExceededError, match="720 seconds"):
             run.start()
         assert service.asked == 0
 
@@ -308,7 +309,7 @@ class TestBudget:
         run.items = [*run.items[:10], *longer]
         outcomes = run.finish()
         assert [one.how for one in outcomes] == [How.SUBMITTED] * 11 + [How.REFUSED]
-        assert isinstance(outcomes[-1].error, BudgetExceededError)
+        assert isinstance(outcomes[-1].error, CostLimitExceededError)
         assert service.accepted.total() == 11
 
     def test_what_was_lost_may_have_been_billed(self, run: Run, service: Service) -> None:
@@ -317,7 +318,7 @@ class TestBudget:
         run.start()
         run.items = [*run.items[:11], item("11", version="another", billed_seconds=61)]
         outcomes = run.finish()
-        assert isinstance(outcomes[-1].error, BudgetExceededError)
+        assert isinstance(outcomes[-1].error, CostLimitExceededError)
         assert service.accepted.total() == 11
 
     def test_what_an_earlier_try_sent_does_not_count(self, run: Run, service: Service) -> None:

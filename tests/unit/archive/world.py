@@ -12,14 +12,14 @@ from threading import Lock
 from typing import Any
 
 from airflow_speechkit.api.operation import Operation, OperationState
-from airflow_speechkit.archive.batch import Origin, SubmitPolicy, ToSubmit
+from airflow_speechkit.archive.batch import Origin, SubmitPolicy
 from airflow_speechkit.archive.ledger import Failure
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.archive.submitting import Submitter
 from airflow_speechkit.errors import ArchiveError, UnreachableError
-from airflow_speechkit.folder import Folder
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer, Recording
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
+from airflow_speechkit.storage import Folder
 
 T0 = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -154,10 +154,10 @@ def mortal(path: Path, life: Life) -> Archive:
     return Archive(MortalFolder(folder.fs, folder.root, folder.url, ArchiveError, life=life))
 
 
-def item(name: str = "1", **about: Any) -> ToSubmit:
+def item(name: str = "1", **about: Any) -> Recording:
     """A recording."""
     return replace(
-        ToSubmit(
+        Recording(
             audio_uri=f"s3://calls/{name}.ogg",
             version=f"etag-{name}",
             settings=RecognitionSettings(),

@@ -6,9 +6,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer, Submission
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
-from airflow_speechkit.submission import Submission
 
 V2_TYPE = "type.googleapis.com/yandex.cloud.ai.stt.v2.LongRunningRecognitionResponse"
 

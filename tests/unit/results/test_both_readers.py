@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_speechkit.errors import AnswerUnreadableError
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer
 from airflow_speechkit.results.chunks import Chunks
 from airflow_speechkit.results.cutting import cut_many
 from airflow_speechkit.results.flatten import flatten, read_many, tables

@@ -12,10 +12,10 @@ import pytest
 
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import SettingsError, StorageError
-from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.compact import compact
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.schema import TABLES
+from airflow_speechkit.storage import Folder
 from tests.fixtures.manifests import write_rows
 from tests.unit.results.saying import chunk, submission, v2, word
 

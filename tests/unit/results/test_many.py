@@ -24,12 +24,12 @@ from airflow_speechkit.errors import (
     StorageError,
     UnreachableError,
 )
-from airflow_speechkit.folder import Folder
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer
 from airflow_speechkit.results.flatten import failed_row, flatten
 from airflow_speechkit.results.many import write_many
 from airflow_speechkit.results.schema import Status, Tables
 from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.storage import Folder
 from tests.fixtures.manifests import write_rows
 from tests.unit.results.saying import chunk, final, submission, v2, v3, word
 

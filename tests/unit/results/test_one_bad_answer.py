@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_speechkit.errors import AnswerUnreadableError
-from airflow_speechkit.folder import Folder
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer
 from airflow_speechkit.results.flatten import read_many
 from airflow_speechkit.results.many import answer_in, write_many
 from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.storage import Folder
 from tests.unit.results.saying import chunk, v2, v3, word
 
 DEEP = 100_000

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from airflow_speechkit.errors import AnswerUnreadableError
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer
 from airflow_speechkit.results.flatten import failed_row, flatten
 from airflow_speechkit.results.schema import TABLES, Status
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_speechkit.errors import AnswerUnreadableError
-from airflow_speechkit.results.answer import Answer
+from airflow_speechkit.models import Answer
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 from tests.unit.results.saying import chunk, final, message, refinement, submission, v2, v3, word

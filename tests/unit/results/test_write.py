@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_speechkit.errors import SettingsError, StorageError
-from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.flatten import failed_row, flatten
 from airflow_speechkit.results.manifest import Manifest
 from airflow_speechkit.results.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, Status, Tables
+from airflow_speechkit.storage import Folder
 from tests.fixtures.manifests import write_rows
 from tests.unit.results.saying import chunk, submission, v2, word
 

@@ -13,9 +13,9 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError, StorageError
-from airflow_speechkit.folder import Folder
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.schema import TABLES
+from airflow_speechkit.storage import Folder
 from airflow_speechkit.transfers.ddl import Dialect, Names, sql_type
 from airflow_speechkit.transfers.duckdb import DuckDBWarehouse
 from airflow_speechkit.transfers.manifest import read_manifests
@@ -255,7 +255,7 @@ def _text(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "todo"),
+    ("name", "make", "hint"),
     [
         ("no/such.duckdb", None, "Make the folder"),
         ("text.duckdb", _text, "move that file away"),
@@ -263,14 +263,14 @@ def _text(path: Path) -> None:
         ("folder", Path.mkdir, "Name a file in that folder"),
     ],
 )
-def test_a_file_that_can_not_be_opened_is_told_with_what_to_do(name, make, todo, tmp_path, monkeypatch, load) -> None:
+def test_a_file_that_can_not_be_opened_is_told_with_what_to_do(name, make, hint, tmp_path, monkeypatch, load) -> None:
     path = tmp_path / "place" / name
     path.parent.parent.mkdir(exist_ok=True)
     (tmp_path / "place").mkdir(exist_ok=True)
     if make is not None:
         make(path)
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "duckdb", "host": str(path)}))
-    with pytest.raises(StorageError, match=rf"connecting to the DuckDB file.*{name}.*{todo}") as caught:
+    with pytest.raises(StorageError, match=rf"connecting to the DuckDB file.*{name}.*{hint}") as caught:
         load(write_manifest(tmp_path, the_call()))
     assert caught.value.retry_can_help is False
     assert "A retry ends in the same way" in str(caught.value)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from airflow_speechkit.errors import ArchiveError, StorageError
-from airflow_speechkit.folder import Folder
+from airflow_speechkit.storage import Folder
 from tests.fixtures.s3 import CREDENTIALS
 
 

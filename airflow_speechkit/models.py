@@ -1,4 +1,4 @@
-"""What was submitted: the facts that lead from an operation id back to its recording."""
+"""The shapes that cross rooms: a recording, its submission, the answer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+
+    from airflow_speechkit.errors import SpeechKitError
 
 #: The service's ids have 20 characters, those that stand for refused recordings 72. Safe in paths and URLs.
 _OPERATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
@@ -43,6 +45,37 @@ def version_of(operation: Mapping[str, Any], *, finished: bool) -> ApiVersion:
     if str(operation["id"]).startswith("f8d") or (finished and response is None):
         return ApiVersion.V3
     return ApiVersion.V2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """One recording that somebody wants to have recognised.
+
+    :param audio_uri: ``s3://bucket/key``, without a connection id
+    :param version: its ETag or version id
+    :param settings: what is asked for. What has to be read from the recording may still be open: see
+        `Submitter`'s `prepare`
+    :param link: the https link that the service gets
+    :param size_bytes: its size
+    :param duration_ms: its length, where it can be told
+    :param channels: its channels, where they can be told
+    :param billed_seconds: what the service will charge for, where it can be told
+    :param labels: the user's own
+    :param error: why it can't be submitted, where that is known already
+    :param address: where a later visit finds it again: its address with the storage's connection
+    """
+
+    audio_uri: str
+    version: str | None
+    settings: RecognitionSettings
+    link: str = ""
+    size_bytes: int | None = None
+    duration_ms: int | None = None
+    channels: int | None = None
+    billed_seconds: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    error: SpeechKitError | None = None
+    address: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,3 +135,20 @@ class Submission:
         known["settings"] = RecognitionSettings.from_json(expect(data["settings"], dict))
         known["submitted_at"] = parse_time(data["submitted_at"])
         return cls(**known)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the service said about one finished operation, as it said it.
+
+    :param operation_id: the operation
+    :param api_version: the API it came from: downstream of here nobody has to be told
+    :param operation: body of the Operation; with v2 the result is inside
+    :param recognition: v3: body of ``getRecognition``, concatenated JSON objects; None where the operation failed
+    """
+
+    operation_id: str
+    api_version: ApiVersion
+    # Transcripts: a repr ends up in logs and exceptions.
+    operation: bytes = field(repr=False)
+    recognition: bytes | None = field(default=None, repr=False)

@@ -332,7 +332,7 @@ class Folder:
             if isinstance(error, PermissionError) or _http_status(error) in (401, 403):
                 raise self.fault(
                     what,
-                    todo="Give the account that the storage's connection names the right to read, list and write there "
+                    hint="Give the account that the storage's connection names the right to read, list and write there "
                     "(in Object Storage the role `storage.uploader` on the bucket, to remove files `storage.editor`)"
                     if self._s3
                     else "Give the user that the task runs as the right to read and write there",
@@ -342,7 +342,7 @@ class Folder:
             if exclusive and _http_status(error) in (400, 405, 501):
                 raise self.fault(
                     f"{what} (HTTP {_http_status(error)} to a write with `If-None-Match: *`)",
-                    todo="Use a bucket whose store knows conditional writes (Object Storage and S3 do), or a disk",
+                    hint="Use a bucket whose store knows conditional writes (Object Storage and S3 do), or a disk",
                     retry="ends in the same way",
                     retry_can_help=False,
                 ) from error
