@@ -7,6 +7,7 @@
 SHELL := /bin/sh
 export PYTHONNOUSERSITE := 1
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+export UV_PYTHON_DOWNLOADS := never
 
 # A newer one is taken where there is nothing else: the recogniser is then compiled, which needs a C compiler.
 PYTHON ?= $(shell for newest in 13 99; do for name in python3 python3.13 python3.12 python3.11; do \
@@ -17,8 +18,6 @@ VENV ?= .venv
 VENV_2_11 ?= .venv-2.11
 
 UV := .work/uv/bin/uv
-# What an editable installation reads of the two distributions.
-PROJECTS := pyproject.toml airflow_speechkit/__init__.py emulator/pyproject.toml emulator/speechkit_emulator/__init__.py
 UV_COMPILE := $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --python-version 3.11
 # What was there when Airflow 2.11.2 came out, as its constraints have it. The DuckDB provider is younger, and what the
@@ -33,63 +32,34 @@ JOBS ?= 2
 SPREAD := -n $(JOBS) --dist worksteal
 EMULATOR_PYTEST := cd emulator && $(abspath $(RUN)) -m pytest
 
-.PHONY: help setup demo test unit unit-later integration system lint docs wheel test-wheel faults fuzz bench size coverage test-airflow-2.11 \
-	lock lock-check clean FORCE
+.PHONY: help setup setup-2.11 demo test unit unit-later integration system lint docs wheel test-wheel faults fuzz bench \
+	size coverage test-airflow-2.11 lock lock-check clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z][a-z0-9.-]*\):.*##  *\(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
 		printf '  make %-18s %s\n' "$$name" "$$text"; done
 
-setup: $(VENV)/.project  ## make the environment in .venv (again only when its lock or interpreter changed)
-
-# Which interpreter an environment is for, by its marker; rewritten only when another one is asked for.
-define note_interpreter
-@mkdir -p .work
-@test -n "$(1)" || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
-@"$(1)" -c 'import sys; print(sys.version, sys._base_executable); \
-	sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version)' > $@.new
-@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+# $(1) the environment, $(2) its interpreter, $(3) its lock. uv changes only what differs from the lock.
+define environment
+@test -n "$(2)" || { echo "Install Python 3.11, 3.12 or 3.13" >&2; exit 1; }
+@$(UV) venv --quiet --allow-existing --python "$(2)" "$(1)"
+@$(UV) pip sync --quiet --compile-bytecode --python "$(1)/bin/python" --build-constraints $(3) $(3) locks/projects.txt
 endef
 
-.work/python$(VENV): FORCE
-	$(call note_interpreter,$(PYTHON))
+setup: $(UV)  ## bring the environment in .venv up to date with its lock
+	$(call environment,$(VENV),$(PYTHON),locks/dev.txt)
 
-.work/python$(VENV_2_11): FORCE
-	$(call note_interpreter,$(PYTHON_2_11))
+setup-2.11: $(UV)
+	$(call environment,$(VENV_2_11),$(PYTHON_2_11),locks/airflow-2.11.txt)
 
 $(UV): locks/uv.txt
 	@"$(PYTHON)" -c 'import ensurepip' 2>/dev/null || { \
-		echo "This Python lacks its venv module (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+		echo "Install Python 3.11, 3.12 or 3.13 with its venv module (on Debian: apt-get install python3-venv)" >&2; \
+		exit 1; }
 	@rm -rf .work/uv
 	@"$(PYTHON)" -m venv .work/uv
 	@.work/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/uv.txt
 	@touch $@
-
-# $(1) the environment, $(2) its interpreter, $(3) the lock that says what is in it, to the letter.
-define fill
-@echo "Installing $(3) into $(1)"
-@$(UV) venv --quiet --clear --python "$$("$(2)" -c 'import sys; print(sys._base_executable)')" "$(1)"
-@$(UV) pip sync --quiet --require-hashes --compile-bytecode --python "$(1)/bin/python" $(3)
-@touch $@
-endef
-
-# The provider and the emulator, as they stand in this folder.
-define add_project
-@$(UV) pip install --quiet --no-deps --no-build-isolation --python "$(1)/bin/python" --editable . --editable emulator
-@touch $@
-endef
-
-$(VENV)/.installed: .work/python$(VENV) locks/dev.txt | $(UV)
-	$(call fill,$(VENV),$(PYTHON),locks/dev.txt)
-
-$(VENV)/.project: $(VENV)/.installed $(PROJECTS)
-	$(call add_project,$(VENV))
-
-$(VENV_2_11)/.installed: .work/python$(VENV_2_11) locks/airflow-2.11.txt | $(UV)
-	$(call fill,$(VENV_2_11),$(PYTHON_2_11),locks/airflow-2.11.txt)
-
-$(VENV_2_11)/.project: $(VENV_2_11)/.installed $(PROJECTS)
-	$(call add_project,$(VENV_2_11))
 
 demo: setup  ## run the main job with the emulator: recordings in a bucket become rows in DuckDB
 	@$(VENV)/bin/airflow-speechkit demo
@@ -158,7 +128,7 @@ TOUCHES_AIRFLOW := $(addprefix tests/unit/,cli hooks operators package sensors t
 	$(addprefix tests/integration/,operators sensors triggers test_command_line_connections.py test_dag_test.py \
 	test_import_weight.py test_labels_from_crm.py test_nightly.py test_oldest_airflow.py test_rendered_links.py test_testing_page.py)
 
-test-airflow-2.11: $(VENV_2_11)/.project  ## test what touches Airflow, and run one DAG, on the oldest Airflow supported
+test-airflow-2.11: setup-2.11  ## test what touches Airflow, and run one DAG, on the oldest Airflow supported
 	$(VENV_2_11)/bin/python -c 'import airflow; assert airflow.__version__ == "2.11.2", airflow.__version__'
 	$(VENV_2_11)/bin/python -m pytest $(SPREAD) $(TOUCHES_AIRFLOW)
 
