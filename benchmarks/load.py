@@ -118,7 +118,7 @@ def insert_rows(manifest: dict[str, Any]) -> None:
     from airflow.providers.common.compat.sdk import BaseHook
 
     from airflow_speechkit.results.schema import WORDS
-    from airflow_speechkit.transfers.ddl import Dialect, Names, create_table
+    from airflow_speechkit.warehouse.ddl import Dialect, Names, create_table
 
     hook: Any = BaseHook.get_connection("warehouse").get_hook()
     hook.run(create_table(Names(Dialect(hook.dialect_name)), WORDS), autocommit=True)

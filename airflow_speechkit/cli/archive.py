@@ -180,10 +180,10 @@ def _too_large(archive: Archive, operation_id: str) -> str:
 
 
 def _forget(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.erasing import erase_from_duckdb, sql_for
     from airflow_speechkit.archive.forgetting import attempts_of, forget, forget_attempts, operations_of
     from airflow_speechkit.errors import ArchiveError, SettingsError
-    from airflow_speechkit.transfers.ddl import Dialect, Names
+    from airflow_speechkit.warehouse.ddl import Dialect, Names
+    from airflow_speechkit.warehouse.deletion import erase_from_duckdb, sql_for
 
     names = Names(Dialect.DUCKDB, arguments.schema, arguments.table_prefix)
     archive = _archive(arguments)
@@ -227,7 +227,7 @@ def _forget(arguments: argparse.Namespace) -> int:
 
 
 def _forget_in_files(target: Folder, ids: list[str]) -> None:
-    from airflow_speechkit.archive.erasing import erase_from_files, erase_unfinished
+    from airflow_speechkit.warehouse.deletion import erase_from_files, erase_unfinished
 
     _say(f"Removed their rows from {len(erase_from_files(target, ids))} files below {target.url}")
     unfinished = erase_unfinished(target)

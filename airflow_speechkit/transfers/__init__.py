@@ -1,1 +1,1 @@
-"""From the tables' files into a database: the operator, one module for each dialect, and the views."""
+"""The operator that loads the tables' files into a database."""

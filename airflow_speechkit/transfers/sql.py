@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_speechkit.keywords import Checks
-    from airflow_speechkit.results.manifest import Manifest
-    from airflow_speechkit.transfers.ddl import Dialect
-    from airflow_speechkit.transfers.warehouse import Warehouse
+    from airflow_speechkit.warehouse.ddl import Dialect
+    from airflow_speechkit.warehouse.load import Warehouse
+    from airflow_speechkit.warehouse.source import Source
 
 
 class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
@@ -85,7 +85,7 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
         :raises ConnectionSettingsError: the connection
         :raises StorageError: a file or the database
         """
-        from airflow_speechkit.transfers.manifest import read_manifests
+        from airflow_speechkit.transfers.manifests import read_manifests
 
         manifests = read_manifests(self.tables)
         if not manifests:
@@ -99,17 +99,17 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
                 events[outlet].extra = {"rows": {**written}}
         return written
 
-    def _load(self, manifests: Iterable[Manifest]) -> dict[str, int]:
-        from airflow_speechkit.transfers.failure import told_without_values
-        from airflow_speechkit.transfers.views import views_for
-        from airflow_speechkit.transfers.warehouse import WarehouseWithViews, load, show_views
+    def _load(self, sources: Iterable[Source]) -> dict[str, int]:
+        from airflow_speechkit.warehouse.driver_errors import told_without_values
+        from airflow_speechkit.warehouse.load import WarehouseWithViews, load, show_views
+        from airflow_speechkit.warehouse.views import views_for
 
         hook = self._hook()
         warehouse: Warehouse | None = None
         loaded: dict[str, int] | None = None
         try:
             with _opened(hook, self.schema, self.table_prefix, self.lock_timeout_s) as warehouse:
-                loaded = load(warehouse, manifests, create=self.create)
+                loaded = load(warehouse, sources, create=self.create)
                 if self.create and self.views and isinstance(warehouse, WarehouseWithViews):
                     show_views(warehouse, views_for(warehouse.names))
                 return loaded
@@ -162,10 +162,10 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
 @contextmanager
 def _opened(hook: Any, schema: str | None, prefix: str, lock_timeout_s: float) -> Iterator[Warehouse]:
     """Connect to whatever database the hook is for, and close the connection in the end."""
-    from airflow_speechkit.transfers.ddl import Names
-    from airflow_speechkit.transfers.duckdb import DuckDBWarehouse, open_when_free
-    from airflow_speechkit.transfers.generic import GenericWarehouse
-    from airflow_speechkit.transfers.postgres import PostgresWarehouse
+    from airflow_speechkit.warehouse.ddl import Names
+    from airflow_speechkit.warehouse.duckdb import DuckDBWarehouse, open_when_free
+    from airflow_speechkit.warehouse.generic import GenericWarehouse
+    from airflow_speechkit.warehouse.postgresql import PostgresWarehouse
 
     dialect = _dialect_of(hook)
     names = Names(dialect, schema, prefix)
@@ -183,6 +183,6 @@ def _opened(hook: Any, schema: str | None, prefix: str, lock_timeout_s: float) -
 
 
 def _dialect_of(hook: Any) -> Dialect:
-    from airflow_speechkit.transfers.ddl import Dialect
+    from airflow_speechkit.warehouse.ddl import Dialect
 
     return {"duckdb": Dialect.DUCKDB, "postgres": Dialect.POSTGRESQL}.get(hook.conn_type, Dialect.GENERIC)

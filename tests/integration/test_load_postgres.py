@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_speechkit.errors import StorageError
-from airflow_speechkit.transfers.views import VIEWS
+from airflow_speechkit.warehouse.views import VIEWS
 from tests.fixtures.leaks import everything_told_by
 from tests.fixtures.manifests import (
     analysis,

@@ -14,8 +14,8 @@ import duckdb
 import pytest
 
 from airflow_speechkit.errors import StorageError
-from airflow_speechkit.transfers import duckdb as opening
 from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
+from airflow_speechkit.warehouse import duckdb as opening
 from tests.fixtures.manifests import the_call, write_manifest
 
 

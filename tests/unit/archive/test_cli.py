@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_speechkit.archive.batch import How
-from airflow_speechkit.archive.erasing import erase_from_duckdb, erase_from_files
 from airflow_speechkit.archive.forgetting import forget
 from airflow_speechkit.archive.ledger import Failure
 from airflow_speechkit.archive.store import Archive
@@ -26,6 +25,7 @@ from airflow_speechkit.results.formats import FileFormat, write_file
 from airflow_speechkit.results.schema import Tables
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage import Folder
+from airflow_speechkit.warehouse.deletion import erase_from_duckdb, erase_from_files
 from tests.fixtures.manifests import write_rows
 from tests.unit.archive.world import T0, Clock, Service, answer, archive_at, failure, item, lost, submitter
 

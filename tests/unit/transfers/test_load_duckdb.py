@@ -16,11 +16,11 @@ from airflow_speechkit.errors import ConnectionSettingsError, SettingsError, Sto
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.schema import TABLES
 from airflow_speechkit.storage import Folder
-from airflow_speechkit.transfers.ddl import Dialect, Names, sql_type
-from airflow_speechkit.transfers.duckdb import DuckDBWarehouse
-from airflow_speechkit.transfers.manifest import read_manifests
+from airflow_speechkit.transfers.manifests import read_manifests
 from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
-from airflow_speechkit.transfers.warehouse import load as load_into
+from airflow_speechkit.warehouse.ddl import Dialect, Names, sql_type
+from airflow_speechkit.warehouse.duckdb import DuckDBWarehouse
+from airflow_speechkit.warehouse.load import load as load_into
 from tests.fixtures.manifests import (
     analysis,
     paths_of,
@@ -162,7 +162,7 @@ def test_a_file_that_is_gone_is_named_and_nothing_is_lost(tmp_path, database, lo
     manifest = write_manifest(tmp_path, the_call())
     load(manifest)
     paths_of(manifest, "words")[0].unlink()
-    with pytest.raises(StorageError, match=r"words-batch.parquet is not there any more") as caught:
+    with pytest.raises(StorageError, match=r"words-batch.parquet does not exist") as caught:
         load(manifest)
     assert caught.value.retry_can_help is False
     assert ask("SELECT count(*) FROM words") == [(16,)]
@@ -208,11 +208,11 @@ def test_a_manifest_that_is_damaged_or_gone_is_named(damage: str, tmp_path, data
     manifest = write_manifest(tmp_path, the_call())
     file = Path(manifest["manifest"])
     file.write_text(damage, encoding="utf-8", errors="surrogateescape")
-    with pytest.raises(StorageError, match=r"_manifests/batch.json is no manifest, or is damaged") as caught:
+    with pytest.raises(StorageError, match=r"_manifests/batch.json is not a manifest, or is damaged") as caught:
         load(manifest)
     assert not caught.value.retry_can_help
     file.unlink()
-    with pytest.raises(StorageError, match=r"_manifests/batch.json is not there any more"):
+    with pytest.raises(StorageError, match=r"_manifests/batch.json does not exist"):
         load(manifest)
 
 
@@ -224,7 +224,7 @@ def test_hundreds_of_files_are_loaded_in_their_order(file_format, tmp_path, data
     ids = [row[0] for row in ask("SELECT operation_id FROM words ORDER BY rowid")]
     assert ids == [f"e03{n:03}" for n in range(300)]
     paths_of(manifest, "words")[200].unlink()
-    with pytest.raises(StorageError, match=r"words/day=2026-11-22/e03200\..* is not there any more"):
+    with pytest.raises(StorageError, match=r"words/day=2026-11-22/e03200\..* does not exist"):
         load(manifest)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_speechkit.errors import SettingsError
-from airflow_speechkit.transfers import generic
+from airflow_speechkit.warehouse import generic
 from tests.fixtures.manifests import recognition, the_call, write_manifest
 
 EVERYTHING = {"recognitions": 7, "utterances": 6, "words": 16, "analyses": 0}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_speechkit.transfers.ddl import Dialect, Names
-from airflow_speechkit.transfers.views import VIEWS, sql_of, views_for
+from airflow_speechkit.warehouse.ddl import Dialect, Names
+from airflow_speechkit.warehouse.views import VIEWS, sql_of, views_for
 from tests.fixtures.manifests import calls_without_times, the_call, write_manifest
 from tests.fixtures.views import FIGURES, FIGURES_WITHOUT_TIMES
 

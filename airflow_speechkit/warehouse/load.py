@@ -8,18 +8,17 @@ from contextlib import closing
 from typing import TYPE_CHECKING, ClassVar
 
 from airflow_speechkit.errors import SettingsError, SpeechKitError, StorageError
-from airflow_speechkit.transfers.ddl import Dialect, Names, Shaping
-from airflow_speechkit.transfers.files import batches
-from airflow_speechkit.transfers.upgrade import HINT, is_of_version_0_1
+from airflow_speechkit.warehouse.ddl import Dialect, Names, Shaping
+from airflow_speechkit.warehouse.upgrade import HINT, is_of_version_0_1
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     import pyarrow as pa
 
-    from airflow_speechkit.results.manifest import Manifest
     from airflow_speechkit.results.schema import TableSchema
-    from airflow_speechkit.transfers.views import View
+    from airflow_speechkit.warehouse.source import Source
+    from airflow_speechkit.warehouse.views import View
 
 log = logging.getLogger(__name__)
 
@@ -103,13 +102,13 @@ class WarehouseWithViews(Warehouse):
         """Make a view, or make it anew, and leave its mark in its comment."""
 
 
-def load(warehouse: Warehouse, manifests: Iterable[Manifest], *, create: bool) -> dict[str, int]:
+def load(warehouse: Warehouse, sources: Iterable[Source], *, create: bool) -> dict[str, int]:
     """Replace the rows of all the manifests' recognitions in one transaction.
 
     A later manifest's recognition takes the place of an earlier one's, so none is doubled.
 
     :param warehouse: where to
-    :param manifests: what
+    :param sources: what
     :param create: make what is missing of tables and columns
     :returns: how many rows were written to each table
     """
@@ -134,11 +133,11 @@ def load(warehouse: Warehouse, manifests: Iterable[Manifest], *, create: bool) -
             there = warehouse.columns(TABLES)
         written = dict.fromkeys((table.name for table in TABLES), 0)
         loaded: set[str] = set()
-        for manifest in manifests:
-            warehouse.do(f"reading `recognitions` of the manifest {manifest.name!r}", rows_are_in_play=True)
-            recognitions = list(batches(manifest, RECOGNITIONS))
+        for source in sources:
+            warehouse.do(f"reading `recognitions` of the manifest {source.manifest.name!r}", rows_are_in_play=True)
+            recognitions = list(source.batches(RECOGNITIONS))
             _forget(warehouse, _recognition_ids(recognitions), loaded, there, before)
-            for name, rows in _insert_all(warehouse, TABLES, manifest, recognitions, there).items():
+            for name, rows in _insert_all(warehouse, TABLES, source, recognitions, there).items():
                 written[name] += rows
         _run(warehouse, after)
         warehouse.do("committing", rows_are_in_play=True)
@@ -197,13 +196,13 @@ def _forget(
 def _insert_all(
     warehouse: Warehouse,
     tables: Collection[TableSchema],
-    manifest: Manifest,
+    source: Source,
     recognitions: list[pa.RecordBatch],
     there: Mapping[str, frozenset[str]],
 ) -> dict[str, int]:
     written: dict[str, int] = {}
     for table in tables:
-        files = manifest.tables.get(table.name)
+        files = source.manifest.tables.get(table.name)
         if files is None:
             continue
         if table.name not in there:
@@ -214,12 +213,12 @@ def _insert_all(
                 hint="Let the operator make it with `create=True`, or make it yourself",
             )
         # Those of `recognitions` are few, and have been read already.
-        read = (one for one in recognitions) if table.name == "recognitions" else batches(manifest, table)
+        read = (one for one in recognitions) if table.name == "recognitions" else source.batches(table)
         with closing(read):
             rows = _insert(warehouse, table, read, there[table.name])
         if rows != files.rows:
             raise StorageError(
-                f"The files of the manifest {manifest.name!r} hold {rows} rows for `{table.name}`, "
+                f"The files of the manifest {source.manifest.name!r} hold {rows} rows for `{table.name}`, "
                 f"the manifest says {files.rows}",
                 hint="They were written anew in the meantime: run the load after that transform",
                 retry="reads them again",

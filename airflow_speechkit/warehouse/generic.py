@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_speechkit.transfers.ddl import Dialect, Names
-from airflow_speechkit.transfers.upgrade import upgrade_generic
-from airflow_speechkit.transfers.warehouse import Warehouse
+from airflow_speechkit.warehouse.ddl import Dialect, Names
+from airflow_speechkit.warehouse.load import Warehouse
+from airflow_speechkit.warehouse.upgrade import upgrade_generic
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_speechkit.errors import ConnectionSettingsError, StorageError
 from airflow_speechkit.retry import RetryPolicy
-from airflow_speechkit.transfers.ddl import Dialect, Names
-from airflow_speechkit.transfers.failure import first_line
-from airflow_speechkit.transfers.upgrade import upgrade_duckdb
-from airflow_speechkit.transfers.views import VIEWS, View
-from airflow_speechkit.transfers.warehouse import WarehouseWithViews
+from airflow_speechkit.warehouse.ddl import Dialect, Names
+from airflow_speechkit.warehouse.driver_errors import first_line
+from airflow_speechkit.warehouse.load import WarehouseWithViews
+from airflow_speechkit.warehouse.upgrade import upgrade_duckdb
+from airflow_speechkit.warehouse.views import VIEWS, View
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_speechkit.transfers.ddl import Dialect, Names
-from airflow_speechkit.transfers.upgrade import upgrade_postgresql
-from airflow_speechkit.transfers.views import VIEWS, View
-from airflow_speechkit.transfers.warehouse import WarehouseWithViews
+from airflow_speechkit.warehouse.ddl import Dialect, Names
+from airflow_speechkit.warehouse.load import WarehouseWithViews
+from airflow_speechkit.warehouse.upgrade import upgrade_postgresql
+from airflow_speechkit.warehouse.views import VIEWS, View
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.transfers.ddl import Names, add_columns, add_comments, add_keys, sql_type
+from airflow_speechkit.warehouse.ddl import Names, add_columns, add_comments, add_keys, sql_type
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

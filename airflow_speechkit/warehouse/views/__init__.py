@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_speechkit.transfers.ddl import Dialect, Names
+    from airflow_speechkit.warehouse.ddl import Dialect, Names
 
 #: In the order in which they build on each other.
 VIEWS = (
