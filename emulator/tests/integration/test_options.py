@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from speechkit_emulator.options import main
+from speechkit_emulator.cli import main
 
 COMMAND = [sys.executable, "-m", "speechkit_emulator", "--no-warm", "--port=0", "--storage-port=0"]
 
