@@ -1,4 +1,4 @@
-"""Carrying requests from a triggerer, with aiohttp."""
+"""The transport of triggerers, with aiohttp."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 import aiohttp
 from yarl import URL
 
-from airflow_speechkit.api.network import ca_file, proxy_for
+from airflow_speechkit.api.http import Fault, FaultKind, Outcome, Pause, Request, Response, Step
+from airflow_speechkit.api.network import ca_file, fault_of, proxy_for
 from airflow_speechkit.api.operation import LARGE_BODY
-from airflow_speechkit.api.steps import Fault, FaultKind, Outcome, Pause, Request, Response, Step
 from airflow_speechkit.compressed import Body, BrokenBodyError
 
 if TYPE_CHECKING:
@@ -24,10 +24,16 @@ _POOL = 32
 #: So much is inflated at a time: at worst it becomes a thousand times as much.
 _CHUNK_BYTES = 16 << 10
 _TOTAL_S = 900.0
+_NO_CONNECTION = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientConnectorCertificateError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+)
 
 
 class AsyncTransport:
-    """One session, of the event loop that it is opened in.
+    """One session, for the event loop that it is opened in.
 
     :param ca_bundle: file of the certificate authorities to trust
     :param sleep: waits that many seconds
@@ -39,7 +45,7 @@ class AsyncTransport:
         self._ca_bundle = ca_bundle
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
-        # One thread at a time: each takes turns at the interpreter, and the event loop waits for all of theirs.
+        # One thread at a time: several would share the interpreter's lock, and the event loop would wait for all.
         self._aside = asyncio.Lock()
 
     async def open(self) -> None:
@@ -49,9 +55,9 @@ class AsyncTransport:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=context, limit=_POOL),
             cookie_jar=aiohttp.DummyCookieJar(),
-            # By itself it would inflate whatever comes.
+            # Otherwise it inflates any number of bytes.
             auto_decompress=False,
-            # A proxy is named for each request: a ~/.netrc would put a password of its own in place of the key.
+            # Each request names its proxy; a password from ~/.netrc would replace the key.
             trust_env=False,
         )
 
@@ -64,30 +70,27 @@ class AsyncTransport:
     async def drive(
         self, steps: Generator[Step, Outcome, T], *, allowed: Callable[[], Awaitable[None]] | None = None
     ) -> T:
-        """Carry a generator of the protocol to its end.
+        """Send the requests of a generator, and return its result.
 
-        :param allowed: awaited right before each request that counts against a quota, first or repeated
+        :param allowed: awaited right before each request that counts against a quota
         """
         outcome: Outcome = None
-        try:
-            while True:
+        while True:
+            try:
                 step = steps.send(outcome)
-                outcome = None
-                if isinstance(step, Pause):
-                    await self._sleep(step.seconds)
-                else:
-                    if allowed is not None and step.rationed:
-                        await allowed()
-                    outcome = await self.send(step.request)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        finally:
-            # A cancelled asker must not keep the others waiting for the token that it went for.
-            steps.close()
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            outcome = None
+            if isinstance(step, Pause):
+                await self._sleep(step.seconds)
+            else:
+                if allowed is not None and step.is_rationed:
+                    await allowed()
+                outcome = await self.send(step)
 
     async def send(self, request: Request) -> Response | Fault:
-        """Send a request and read the answer to its end. Redirects are answers."""
+        """Send a request and read the answer to its end. Redirects aren't followed."""
         if self._session is None:
             raise RuntimeError("the transport isn't open")
         timeout = aiohttp.ClientTimeout(
@@ -105,14 +108,18 @@ class AsyncTransport:
             ) as answer:
                 headers = {name.lower(): value for name, value in answer.headers.items()}
                 try:
-                    content = await self._whole(answer, headers.get("content-encoding"))
+                    content = Body(headers.get("content-encoding"))
+                    async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
+                        content.feed(chunk)
+                    return Response(answer.status, headers, content.whole())
                 except BrokenBodyError as error:
                     return Fault(FaultKind.CUT_ANSWER, str(error))
                 except (aiohttp.ClientError, OSError) as error:
-                    return Fault(FaultKind.CUT_ANSWER, _what(error, request))
-                return Response(answer.status, headers, content)
+                    return fault_of(error, request, FaultKind.CUT_ANSWER)
         except (aiohttp.ClientError, OSError) as error:
-            return Fault(_kind(error), _what(error, request))
+            return fault_of(
+                error, request, FaultKind.NOT_SENT if isinstance(error, _NO_CONNECTION) else FaultKind.MAYBE_SENT
+            )
 
     async def aside(self, work: Callable[[Response, str], R], response: Response, operation_id: str) -> R:
         """Read a response: a large one in a thread, so that the event loop goes on meanwhile."""
@@ -120,41 +127,3 @@ class AsyncTransport:
             return work(response, operation_id)
         async with self._aside:
             return await asyncio.to_thread(work, response, operation_id)
-
-    async def _whole(self, answer: aiohttp.ClientResponse, encoding: str | None) -> bytes:
-        body = Body(encoding)
-        async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
-            body.feed(chunk)
-        return body.whole()
-
-
-def _kind(error: Exception) -> FaultKind:
-    never_connected = (
-        aiohttp.ClientConnectorError,
-        aiohttp.ClientConnectorCertificateError,
-        aiohttp.ConnectionTimeoutError,
-        aiohttp.ClientHttpProxyError,
-    )
-    return FaultKind.NOT_SENT if isinstance(error, never_connected) else FaultKind.MAYBE_SENT
-
-
-def _what(error: Exception, request: Request) -> str:
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "the host's name can't be resolved"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        reason = getattr(error.certificate_error, "verify_message", "")
-        return f"the server's certificate isn't trusted ({reason})"
-    if isinstance(error, aiohttp.ClientSSLError):
-        return "TLS failed"
-    if isinstance(error, (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError)):
-        return "the proxy can't be reached, or refuses"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        refused = isinstance(error.os_error, ConnectionRefusedError)
-        return "the connection was refused" if refused else "no connection can be made"
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return f"no connection within {request.connect_timeout_s:g} s"
-    if isinstance(error, TimeoutError):
-        return f"nothing came within {request.read_timeout_s:g} s"
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return "the connection broke in the middle of the answer"
-    return f"the connection broke ({type(error).__name__})"

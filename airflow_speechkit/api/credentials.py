@@ -1,25 +1,40 @@
-"""Who asks: keys, tokens, and where tokens are kept until they have to be renewed."""
+"""Credentials, and the ``Authorization`` header: from a key as it is, or from a token that is fetched and renewed."""
 
 from __future__ import annotations
 
-import hashlib
+import json
+import logging
 import math
-import threading
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.errors import AnswerUnreadableError, ConnectionSettingsError
+from airflow_speechkit.api.http import Outcome, Request, Step
+from airflow_speechkit.errors import (
+    AnswerUnreadableError,
+    AuthenticationError,
+    ConnectionSettingsError,
+    QuotaExceededError,
+    RefusedError,
+    ServiceFaultError,
+    SpeechKitError,
+)
 from airflow_speechkit.parsing import SURPRISES, MalformedError, parse_json, parse_object, parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from airflow_speechkit.api.endpoints import Endpoints
+    from airflow_speechkit.api.exchange import Exchange
+
+log = logging.getLogger(__name__)
 
 #: The audience of every JWT, whatever host it is sent to.
 JWT_AUDIENCE = "https://iam.api.cloud.yandex.net/iam/v1/tokens"
 _JWT_LIFETIME_S = 3600
-#: The documentation recommends a new token every hour, though one lives up to twelve.
+#: The documentation recommends a new token every hour, though one is valid for up to twelve.
 _RENEW_AFTER_S = 3600.0
-_SHARE_OF_LIFE = 0.8
-_NOT_AT_THE_LAST_MOMENT_S = 60.0
-#: How long one asker keeps the others waiting for the token that it is fetching.
-_CLAIM_S = 30.0
+#: How long requests use the old token while a new one is fetched.
+_RENEWAL_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +46,7 @@ class ApiKey:
 
 @dataclass(frozen=True)
 class IamToken:
-    """An IAM token that somebody else fetched: it can't be renewed here, and lives twelve hours at most."""
+    """An IAM token that somebody else fetched: it can't be renewed here, and is valid for twelve hours at most."""
 
     token: str = field(repr=False)
 
@@ -53,32 +68,26 @@ class AuthorizedKey:
     def from_json(cls, text: str | dict[str, Any]) -> AuthorizedKey:
         """Read the JSON that ``yc iam key create`` and the console give.
 
-        :raises ConnectionSettingsError: it isn't that; what it is isn't repeated
+        :raises ConnectionSettingsError: it isn't that; the message doesn't repeat it
         """
         data: object = text
         if isinstance(text, str):
             try:
                 data = parse_json(text, lenient=True)
             except MalformedError:
-                raise ConnectionSettingsError(
-                    "The authorized key isn't JSON", hint="Paste the whole file that `yc iam key create` wrote"
-                ) from None
+                raise _wrong_key("isn't JSON") from None
         if not isinstance(data, dict):
-            raise ConnectionSettingsError("The authorized key isn't a JSON object")
-        for name in ("id", "service_account_id", "private_key"):
+            raise _wrong_key("isn't a JSON object")
+        names = ("id", "service_account_id", "private_key")
+        for name in names:
             if not isinstance(data.get(name), str) or not data[name]:
-                raise ConnectionSettingsError(
-                    f"The authorized key lacks `{name}`",
-                    hint="Paste the whole file that `yc iam key create` wrote, not the private key alone",
-                )
-        if not (data["id"] + data["service_account_id"] + data["private_key"]).isascii():
-            raise ConnectionSettingsError(
-                "The authorized key has characters that no key has", hint="Paste its file again, in one piece"
-            )
+                raise _wrong_key(f"lacks `{name}`")
+        if not all(data[name].isascii() for name in names):
+            raise _wrong_key("has characters that are not ASCII")
         # Some forms and environments turn the line ends of the PEM into a backslash and an n.
         pem = data["private_key"].replace("\\n", "\n")
         if "-----BEGIN" not in pem:
-            raise ConnectionSettingsError("The authorized key's `private_key` holds no PEM")
+            raise _wrong_key("has a `private_key` that isn't PEM")
         return cls(data["id"], data["service_account_id"], pem)
 
     def jwt(self, now: float) -> str:
@@ -92,21 +101,21 @@ class AuthorizedKey:
 
         # "PLEASE DO NOT REMOVE THIS LINE!" stands before the PEM, and not every reader skips it.
         pem = self.private_key[self.private_key.index("-----BEGIN") :]
-        claims = {
-            "iss": self.service_account_id,
-            "aud": JWT_AUDIENCE,
-            "iat": int(now),
-            "exp": int(now) + _JWT_LIFETIME_S,
-        }
+        issued_at = int(now)
+        claims = {"iss": self.service_account_id, "aud": JWT_AUDIENCE, "iat": issued_at}
+        claims["exp"] = issued_at + _JWT_LIFETIME_S
         try:
             return jwt.encode(claims, pem, algorithm="PS256", headers={"typ": "JWT", "kid": self.id})
         except (*SURPRISES, jwt.PyJWTError, UnsupportedAlgorithm):
             pass
-        # Not from within `except`: nobody knows what those errors hold.
-        raise ConnectionSettingsError(
-            "The authorized key's `private_key` isn't a private RSA key",
-            hint="Create a new authorized key, and paste its file unchanged",
-        )
+        # Not from within `except`: those errors may hold the key.
+        raise _wrong_key("has a `private_key` that isn't a private RSA key")
+
+
+def _wrong_key(what: str) -> ConnectionSettingsError:
+    return ConnectionSettingsError(
+        f"The authorized key {what}", hint="Paste the whole file that `yc iam key create` wrote, unchanged"
+    )
 
 
 @dataclass(frozen=True)
@@ -119,10 +128,10 @@ Credential = ApiKey | IamToken | AuthorizedKey | Metadata
 
 @dataclass(frozen=True)
 class Token:
-    """An IAM token and its times, seconds since the epoch.
+    """An IAM token and its times, in seconds since the epoch.
 
-    :param renew_at: from here on a new one is fetched, while this one still works
-    :param unusable_at: from here on it isn't used any more
+    :param renew_at: from then on a new one is fetched, while this one still works
+    :param unusable_at: from then on it isn't used
     """
 
     value: str = field(repr=False)
@@ -130,104 +139,122 @@ class Token:
     unusable_at: float
 
     @classmethod
-    def living(cls, value: str, *, now: float, expires_at: float) -> Token:
-        """Plan a token's renewal: after an hour, or after four fifths of a life that is shorter."""
-        life = max(0.0, expires_at - now)
+    def valid_until(cls, expires_at: float, value: str, *, now: float) -> Token:
+        """Return a token that is renewed after an hour, or after four fifths of a shorter life."""
+        life_s = max(0.0, expires_at - now)
         return cls(
-            value,
-            renew_at=now + min(_RENEW_AFTER_S, life * _SHARE_OF_LIFE),
-            unusable_at=expires_at - min(_NOT_AT_THE_LAST_MOMENT_S, life * (1 - _SHARE_OF_LIFE) / 2),
+            value, renew_at=now + min(_RENEW_AFTER_S, life_s * 0.8), unusable_at=expires_at - min(60.0, life_s * 0.1)
         )
 
 
-def read_iam_token(body: bytes, now: float) -> Token:
-    """Read the answer of IAM: ``{"iamToken", "expiresAt"}``.
+def read_token(body: bytes, now: float) -> Token:
+    """Read a token: IAM gives ``iamToken`` and ``expiresAt``, the metadata service ``access_token`` and ``expires_in``.
 
+    :param now: seconds since the epoch
     :raises AnswerUnreadableError: it isn't that
     """
     try:
         data = parse_object(body)
-        expires_at = parse_time(data.get("expiresAt")).timestamp()
-        return Token.living(_text(data.get("iamToken")), now=now, expires_at=expires_at)
+        if "iamToken" in data:
+            value, expires_at = data["iamToken"], parse_time(data.get("expiresAt")).timestamp()
+        else:
+            value, expires_at = data["access_token"], now + float(data["expires_in"])
+        # What isn't printable can't stand in a header either.
+        if math.isfinite(expires_at) and value and value.isascii() and value.isprintable() and " " not in value:
+            return Token.valid_until(expires_at, value, now=now)
     except SURPRISES:
         pass
-    raise AnswerUnreadableError("The answer of IAM holds no token")
+    raise AnswerUnreadableError("The answer to the request for a token has no token in it", retry="asks for one again")
 
 
-def read_metadata_token(body: bytes, now: float) -> Token:
-    """Read the answer of the metadata service: ``{"access_token", "expires_in"}``.
+#: The tokens of this process, by credential and issuer, shared by its threads and event loops.
+TOKENS: dict[tuple[Credential, str], Token] = {}
 
-    :raises AnswerUnreadableError: it isn't that
+
+class Authorization:
+    """The ``Authorization`` header of a credential.
+
+    :param tokens: where tokens are kept
     """
-    try:
-        data = parse_object(body)
-        expires_at = now + float(data["expires_in"])
-        if math.isfinite(expires_at):
-            return Token.living(_text(data.get("access_token")), now=now, expires_at=expires_at)
-    except SURPRISES:
-        pass
-    raise AnswerUnreadableError("The answer of the metadata service holds no token")
 
+    def __init__(
+        self,
+        exchange: Exchange,
+        endpoints: Endpoints,
+        credential: Credential,
+        tokens: dict[tuple[Credential, str], Token] = TOKENS,
+    ) -> None:
+        self._exchange = exchange
+        self._credential = credential
+        self._issuer = endpoints.iam if isinstance(credential, AuthorizedKey) else endpoints.metadata
+        self._tokens = tokens
 
-def _text(value: object) -> str:
-    # What isn't printable has no place in a header either.
-    if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError
-    return value
+    def header(self) -> Generator[Step, Outcome, str]:
+        """Return the header's value.
 
+        :raises SpeechKitError: there is no token for this credential
+        """
+        if isinstance(self._credential, ApiKey):
+            return f"Api-Key {self._credential.key}"
+        if isinstance(self._credential, IamToken):
+            return f"Bearer {self._credential.token}"
+        key, now = (self._credential, self._issuer), self._exchange.now()
+        token = self._tokens.get(key)
+        if token is None or now >= token.unusable_at:
+            token = self._tokens[key] = yield from self._fetch()
+        elif now >= token.renew_at:
+            # The others go on with the old token meanwhile, and so does everybody where there is no new one.
+            self._tokens[key] = replace(token, renew_at=now + _RENEWAL_S)
+            try:
+                token = self._tokens[key] = yield from self._fetch()
+            except SpeechKitError as error:
+                log.warning("The token could not be renewed, the old one is still valid: %s", error)
+        return f"Bearer {token.value}"
 
-def token_key(credential: AuthorizedKey | Metadata, issuer: str) -> str:
-    """Return what a credential's token is kept under: a hash, so that no secret lies about twice.
+    def renew(self, header: str) -> bool:
+        """Drop the token of a header that was refused; return whether there can be another one."""
+        if isinstance(self._credential, (ApiKey, IamToken)):
+            return False
+        key = (self._credential, self._issuer)
+        token = self._tokens.get(key)
+        if token is not None and header == f"Bearer {token.value}":
+            self._tokens.pop(key, None)
+        return True
 
-    :param issuer: the address that issues the token: an emulator's token is no use elsewhere
-    """
-    parts = (
-        ("key", credential.id, credential.service_account_id, credential.private_key)
-        if isinstance(credential, AuthorizedKey)
-        else ("metadata",)
-    )
-    return hashlib.sha256("\0".join((*parts, issuer)).encode()).hexdigest()
-
-
-class TokenCache:
-    """The tokens of a process, shared by its threads and event loops."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._tokens: dict[str, Token] = {}
-        self._claims: dict[str, float] = {}
-
-    def usable(self, key: str, now: float) -> Token | None:
-        """Return a token that still works."""
-        with self._lock:
-            token = self._tokens.get(key)
-            return token if token is not None and now < token.unusable_at else None
-
-    def claim(self, key: str, now: float) -> bool:
-        """Tell whether the caller is the one to fetch a token; the others wait, or use the one there is."""
-        with self._lock:
-            if self._claims.get(key, 0.0) > now:
-                return False
-            self._claims[key] = now + _CLAIM_S
-            return True
-
-    def release(self, key: str) -> None:
-        """Give a claim back, with or without a token."""
-        with self._lock:
-            self._claims.pop(key, None)
-
-    def put(self, key: str, token: Token) -> None:
-        """Keep a token."""
-        with self._lock:
-            self._tokens[key] = token
-
-    def drop(self, key: str, value: str) -> None:
-        """Forget a token that was refused, unless it has been replaced since."""
-        with self._lock:
-            token = self._tokens.get(key)
-            if token is not None and token.value == value:
-                del self._tokens[key]
-
-
-#: The process's own.
-TOKENS = TokenCache()
+    def _fetch(self) -> Generator[Step, Outcome, Token]:
+        if isinstance(self._credential, AuthorizedKey):
+            hint = "Check the authorized key: it was deleted, or it belongs to another service account"
+            request = Request(
+                method="POST",
+                url=f"{self._issuer}/iam/v1/tokens",
+                purpose="the request for a token for the authorized key",
+                body=json.dumps({"jwt": self._credential.jwt(self._exchange.now())}).encode(),
+                is_rationed=False,
+            )
+        else:
+            hint = "Link a service account to the virtual machine, or give the connection a key"
+            request = Request(
+                method="GET",
+                url=f"{self._issuer}/computeMetadata/v1/instance/service-accounts/default/token",
+                purpose="the request for a token of the metadata service",
+                headers={"metadata-flavor": "Google"},
+                is_rationed=False,
+                # Machines without this service often drop the packets.
+                connect_timeout_s=2.0,
+                read_timeout_s=5.0,
+            )
+        try:
+            response = yield from self._exchange.perform(request)
+        except (QuotaExceededError, ServiceFaultError):
+            raise
+        except RefusedError as error:
+            raise AuthenticationError(
+                error.what,
+                http_status=error.http_status,
+                grpc_code=error.grpc_code,
+                hint=hint,
+                retry="fails in the same way until this is fixed",
+                request_id=error.request_id,
+                server_trace_id=error.server_trace_id,
+            ) from None
+        return read_token(response.body, self._exchange.now())

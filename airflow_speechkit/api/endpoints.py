@@ -1,4 +1,4 @@
-"""Where the service is: one address for each of its parts."""
+"""The addresses of the service, one for each of its parts."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from airflow_speechkit.errors import ConnectionSettingsError
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoints:
-    """The service's addresses: URLs with a scheme, without a slash at their end.
+    """The service's addresses: http(s) URLs without a slash at their end.
 
-    Plain HTTP is refused wherever a key or a recording would travel over a network: it is for loopback
-    addresses, and for the metadata service, which answers on the machine's own link only.
+    Plain HTTP is allowed for loopback addresses, and for the metadata service on the machine's own link.
 
-    :param recognition: submitting with v2
-    :param recognition_v3: submitting, results and their removal with v3
+    :param recognition: submissions of v2
+    :param recognition_v3: submissions, results and their deletion of v3
     :param operations: the state of operations, and v2's results
-    :param iam: where an authorized key is exchanged for a token
+    :param iam: IAM, which exchanges an authorized key for a token
     :param metadata: the metadata service of a virtual machine
-    :param storage: Object Storage, as the links in submissions name it
-    :raises ConnectionSettingsError: an address that isn't one, or plain HTTP that leaves the machine
+    :param storage: Object Storage, in the links to recordings
+    :raises ConnectionSettingsError: an address isn't one, or is plain HTTP that leaves the machine
     """
 
     recognition: str = "https://transcribe.api.cloud.yandex.net"
@@ -33,19 +32,19 @@ class Endpoints:
     storage: str = "https://storage.yandexcloud.net"
 
     def __post_init__(self) -> None:
-        """Check each address and drop the slash at its end."""
+        """Check each address and remove the slash at its end."""
         for field in fields(self):
             url = _checked(getattr(self, field.name), field.name)
             object.__setattr__(self, field.name, url)
 
     @classmethod
     def at(cls, url: str) -> Endpoints:
-        """Everything but the storage at one address, as the emulator has it."""
+        """Return one address for everything except the storage: the emulator's."""
         return replace(cls(), recognition=url, recognition_v3=url, operations=url, iam=url, metadata=url)
 
 
 def is_local(host: str | None) -> bool:
-    """Tell whether packets to the host stay on this machine."""
+    """Whether packets to the host stay on this machine."""
     if host is None:
         return False
     if host == "localhost" or host.endswith(".localhost"):
@@ -57,7 +56,7 @@ def is_local(host: str | None) -> bool:
 
 
 def is_link_local(host: str | None) -> bool:
-    """Tell whether the host is a numeric link-local address, such as the metadata service's."""
+    """Whether the host is a numeric link-local address, such as the metadata service's."""
     try:
         return ipaddress.ip_address(host or "").is_link_local
     except ValueError:
@@ -65,24 +64,20 @@ def is_link_local(host: str | None) -> bool:
 
 
 def _checked(url: str, part: str) -> str:
-    # What was given isn't repeated: it may hold a password. The parser's error does.
+    # The message doesn't repeat the URL, which may hold a password.
+    what = hint = None
     try:
         split = urlsplit(url)
         host, port = split.hostname, split.port
     except ValueError:
-        split = None
-    if split is None:
-        raise ConnectionSettingsError(f"The address of `{part}` is no URL")
-    if split.scheme not in ("http", "https") or not host:
-        raise ConnectionSettingsError(
-            f"The address of `{part}` is no http(s) URL", hint="It looks like https://host or https://host:port"
-        )
-    if "@" in url or split.query or split.fragment or any(c.isspace() for c in url):
-        raise ConnectionSettingsError(f"The address of `{part}` has more than a host, a port and a path")
-    if split.scheme == "http" and not (is_local(host) or (part == "metadata" and is_link_local(host))):
-        raise ConnectionSettingsError(
-            f"The address of `{part}` is plain HTTP to {host}{'' if port is None else f':{port}'}: the key would "
-            "travel in the clear",
-            hint="Use https (a certificate authority of your own can be named in `ca_bundle`), or a loopback address",
-        )
+        host = None
+    if host is None or split.scheme not in ("http", "https"):
+        what, hint = "isn't an http(s) URL", "Write https://host or https://host:port"
+    elif "@" in url or split.query or split.fragment or any(c.isspace() for c in url):
+        what, hint = "has more than a host, a port and a path", "Remove user, password, query and spaces"
+    elif split.scheme == "http" and not (is_local(host) or (part == "metadata" and is_link_local(host))):
+        what = f"is plain HTTP to {host}{'' if port is None else f':{port}'}: the key would be sent unencrypted"
+        hint = "Use https. `ca_bundle` can name your own certificate authority. Plain HTTP is for loopback only"
+    if what is not None:
+        raise ConnectionSettingsError(f"The address of `{part}` {what}", hint=hint)
     return url.rstrip("/")

@@ -1,4 +1,4 @@
-"""What an Operation says about itself, without looking at the result inside."""
+"""Answers about an operation: its state, without the result inside, and the result of API v3."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.errors import AnswerUnreadableError
+from airflow_speechkit.compressed import Packed
+from airflow_speechkit.errors import AnswerUnreadableError, RecognitionFailedError
 from airflow_speechkit.models import is_operation_id, version_of
-from airflow_speechkit.parsing import MalformedError, parse_json, parse_time
+from airflow_speechkit.parsing import MalformedError, decode, parse_each, parse_json, parse_time
 from airflow_speechkit.settings import ApiVersion
-from airflow_speechkit.status import read_status
+from airflow_speechkit.status import ErrorStatus, read_status
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from airflow_speechkit.compressed import Packed
+    from airflow_speechkit.api.http import Response
 
-#: From this size on a body is read by code that lets other threads run meanwhile, bytes.
+#: From this size on, in bytes, a body is parsed by code that lets other threads run meanwhile.
 LARGE_BODY = 256 * 1024
 
-#: Nothing is looked for further behind in the answer to a submission, which has hundreds of bytes.
+#: The answer to a submission has some hundred bytes: an id is not searched further than this.
 _LONGEST_SUBMITTED = 64 * 1024
 #: The service has `done` and `response` first.
 _BEGINS_WITH_RESULT = re.compile(rb'\s*\{[^{\[]*"response"\s*:\s*\{')
-#: A string, a bracket, a colon or comma, or anything else that has no space in it.
-_TOKEN = re.compile(rb'\s*+("(?:[^"\\]++|\\.)*+"|[][{}:,]|[^]["{}:,\s]++)', re.DOTALL)
+_ID = re.compile(rb'(?<!\\)"id"\s*:\s*"([\w-]+)"\s*(?=[,}]|$)')
 
 
 class OperationState(Enum):
@@ -62,32 +62,91 @@ class Operation:
     raw: bytes = field(default=b"", repr=False)
 
 
+def operation_of(response: Response, operation_id: str) -> Operation:
+    """Read the answer to a status check or a cancellation.
+
+    :param operation_id: the operation that was asked for
+    :raises AnswerUnreadableError: it is cut off, isn't an Operation, or is another one
+    """
+    try:
+        body = response.body
+        if isinstance(body, Packed):
+            return _read_too_large(body, operation_id)
+        operation = read_operation(body)
+        if operation.id == operation_id:
+            return operation
+        # It must not be archived as this operation's, nor end its wait.
+        what = "The answer is about another operation"
+    except AnswerUnreadableError as error:
+        what = error.what
+    raise _unreadable(what, response, operation_id)
+
+
+def check_recognition(response: Response, operation_id: str) -> bytes:
+    """Return the bytes of a v3 result, if they are complete and hold no error; too large ones unread.
+
+    The result may be deleted from the service as soon as it is archived, so all of it is parsed.
+
+    :raises RecognitionFailedError: there is an error among the messages, although the HTTP status is 200
+    :raises AnswerUnreadableError: it is cut off, or isn't a result
+    """
+    body = response.body
+    if isinstance(body, Packed):
+        if body.head().lstrip().startswith(b"{"):
+            return body
+        raise _unreadable("The result is too large to parse, and doesn't begin like one", response, operation_id)
+    try:
+        # One message at a time: a whole result as Python objects takes many times its size.
+        for message, _ in parse_each(decode(body)):
+            if not isinstance(message, dict):
+                raise MalformedError("a message isn't an object")
+            error = message.get("error")
+            if error is not None:
+                raise _failed(error, response, operation_id)
+            if not isinstance(message.get("result", message), dict):
+                raise MalformedError("a message isn't an object")
+    except MalformedError:
+        raise _unreadable("The result is cut off, or isn't JSON", response, operation_id) from None
+    return body
+
+
+def _failed(error: object, response: Response, operation_id: str) -> RecognitionFailedError:
+    status = read_status(error if isinstance(error, dict) else {"message": error}) or ErrorStatus()
+    return RecognitionFailedError(
+        "The result ends with an error"
+        + (f" (code {status.code})" if status.code is not None else "")
+        + (f': "{status.message}"' if status.message else ""),
+        code=status.code,
+        message=status.message,
+        operation_id=operation_id,
+        **response.ids,
+    )
+
+
+def _unreadable(what: str, response: Response, operation_id: str) -> AnswerUnreadableError:
+    return AnswerUnreadableError(what, operation_id=operation_id, retry="asks again", **response.ids)
+
+
 def read_operation(raw: bytes) -> Operation:
-    """Read the envelope of an Operation.
+    """Read the envelope of an Operation, but not the result inside: it is archived whatever it holds.
 
-    What is inside of a result doesn't matter here: a finished recognition is paid for, so its answer has to be
-    archived whatever the readers of results think of it later. Times that are none count as not given.
-
-    Takes as long as it takes: a body of `LARGE_BODY` and more belongs into a thread where there is an event
-    loop, and leaves the loop alone there.
+    Times that can't be read are None. A body of `LARGE_BODY` and more takes so long that it belongs into a thread
+    where there is an event loop.
 
     :param raw: the body of an answer
     :raises AnswerUnreadableError: it is cut off, isn't JSON, or isn't an Operation
     """
     envelope = (_large_envelope(raw) if len(raw) >= LARGE_BODY else None) or _envelope(raw)
     operation_id = envelope.get("id")
-    if not isinstance(operation_id, str) or not operation_id:
-        raise AnswerUnreadableError("The answer is JSON, but not an Operation: it has no `id`")
-    if not is_operation_id(operation_id):
-        raise AnswerUnreadableError("The Operation's `id` is none that an operation can have")
-    done = envelope.get("done")
-    done = False if done is None else done
+    if not isinstance(operation_id, str) or not is_operation_id(operation_id):
+        raise AnswerUnreadableError("The answer isn't an Operation: it has no valid `id`")
+    done = envelope.get("done") or False
     if not isinstance(done, bool):
         raise AnswerUnreadableError("The Operation's `done` is neither true nor false", operation_id=operation_id)
     try:
         error = read_status(envelope.get("error"))
     except MalformedError:
-        raise AnswerUnreadableError("The Operation's `error` is no object", operation_id=operation_id) from None
+        raise AnswerUnreadableError("The Operation's `error` isn't an object", operation_id=operation_id) from None
     state = OperationState.FAILED if error else OperationState.DONE if done else OperationState.RUNNING
     return Operation(
         id=operation_id,
@@ -101,54 +160,33 @@ def read_operation(raw: bytes) -> Operation:
     )
 
 
-def read_large_operation(raw: Packed, operation_id: str) -> Operation:
-    """Read what can be told of an Operation that is too large to be read whole: its result is inside, so it is done.
-
-    :param raw: the body of an answer
-    :param operation_id: whom it was asked for
-    :raises AnswerUnreadableError: it doesn't begin as an Operation with a result does
-    """
+def _read_too_large(raw: Packed, operation_id: str) -> Operation:
+    # Only a result makes an Operation this large, so it is done.
     if not _BEGINS_WITH_RESULT.match(raw.head()):
-        raise AnswerUnreadableError("The answer is too large to be read, and doesn't begin as an Operation does")
+        raise AnswerUnreadableError("The answer is too large to parse, and doesn't begin like an Operation")
     return Operation(id=operation_id, state=OperationState.DONE, api_version=ApiVersion.V2, raw=raw)
 
 
 def id_within(raw: bytes) -> str | None:
-    """Find the operation's id in an answer that can't be read: it is cut off, say, or something in it is no JSON.
+    """Find the operation id in an answer to a submission that can't be parsed: it is cut off, or isn't quite JSON.
 
-    :param raw: the body of an answer
-    :return: the ``id`` of the outermost object, if it stands there once, whole, and an operation can have it
+    :param raw: the body of the answer
+    :return: the ``id`` of the outermost object, if there is exactly one
     """
-    found: list[str] = []
-    depth, name, is_value = 0, b"", False
-    raw = raw[:_LONGEST_SUBMITTED].removeprefix(b"\xef\xbb\xbf")
-    token = _TOKEN.match(raw)
-    if token is None or token[1] != b"{":
-        return None
-    while token is not None:
-        text = token[1]
-        depth += (text in b"{[") - (text in b"}]")
-        if depth < 1:
-            break
-        if depth == 1 and text.startswith(b'"'):
-            if not is_value:
-                name = text
-            elif name == b'"id"':
-                behind = _TOKEN.match(raw, token.end())
-                if behind is not None and behind[1] not in b",}":
-                    # A quotation mark too many: the id may go on behind it.
-                    return None
-                found.append(text[1:-1].decode("utf-8", "replace"))
-        is_value = text == b":"
-        token = _TOKEN.match(raw, token.end())
-    return found[0] if len(found) == 1 and is_operation_id(found[0]) else None
+    raw = raw[:_LONGEST_SUBMITTED].removeprefix(b"\xef\xbb\xbf").lstrip()
+    found = [
+        one[1].decode()
+        for one in _ID.finditer(raw)
+        if raw.count(b"{", 0, one.start()) - raw.count(b"}", 0, one.start()) == 1
+    ]
+    return found[0] if raw.startswith(b"{") and len(found) == 1 and is_operation_id(found[0]) else None
 
 
 def _envelope(raw: bytes) -> dict[str, Any]:
     try:
         envelope = parse_json(raw, lenient=True)
     except MalformedError:
-        # The other parser passes over what this one stumbles on in a result: nesting, endless numbers.
+        # The other parser skips what this one refuses in a result, such as deep nesting and endless numbers.
         envelope = _large_envelope(raw) if raw.lstrip().startswith(b"{") else None
         if envelope is None:
             raise AnswerUnreadableError(
@@ -160,7 +198,7 @@ def _envelope(raw: bytes) -> dict[str, Any]:
 
 
 def _large_envelope(raw: bytes) -> dict[str, Any] | None:
-    """Read the envelope's fields without holding the interpreter; None where the exact way has to judge."""
+    """Read the envelope's fields without holding the interpreter's lock; None where `_envelope` has to decide."""
     import pyarrow as pa
     import pyarrow.json as pj
 

@@ -1,20 +1,18 @@
-"""Carrying requests from a worker, with requests."""
+"""The transport of workers, with requests."""
 
 from __future__ import annotations
 
 import io
-import socket
-import ssl
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError
+from urllib3.exceptions import HTTPError
 
-from airflow_speechkit.api.network import ca_file, proxy_for
-from airflow_speechkit.api.steps import Fault, FaultKind, Outcome, Pause, Request, Response, Step
+from airflow_speechkit.api.http import Fault, FaultKind, Outcome, Pause, Request, Response, Step
+from airflow_speechkit.api.network import ca_file, fault_of, proxy_for
 from airflow_speechkit.compressed import Body, BrokenBodyError
 
 if TYPE_CHECKING:
@@ -24,8 +22,8 @@ T = TypeVar("T")
 
 _POOL = 32
 _CHUNK_BYTES = 64 << 10
-#: A connection that was idle for longer isn't trusted with a submission: were it closed at that very moment,
-#: nobody could tell whether the submission had arrived.
+#: A connection that was idle for longer, in seconds, isn't used for a submission: if the service closes it at that
+#: moment, nobody knows whether the submission has arrived.
 _FRESH_S = 5.0
 
 
@@ -42,34 +40,32 @@ class SyncTransport:
         self._lock = threading.Lock()
         self._used_at = time.monotonic()
         self._session = requests.Session()
-        # Otherwise a ~/.netrc would put a password of its own in place of the key.
+        # Otherwise a password from ~/.netrc replaces the key.
         self._session.trust_env = False
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_connections=8, pool_maxsize=_POOL))
 
     def drive(self, steps: Generator[Step, Outcome, T]) -> T:
-        """Carry a generator of the protocol to its end."""
+        """Send the requests of a generator, and return its result."""
         outcome: Outcome = None
-        try:
-            while True:
+        while True:
+            try:
                 step = steps.send(outcome)
-                outcome = None
-                if isinstance(step, Pause):
-                    self._sleep(step.seconds)
-                else:
-                    outcome = self.send(step.request)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        finally:
-            # A task that times out in here must not keep other threads waiting for the token that it went for.
-            steps.close()
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            outcome = None
+            if isinstance(step, Pause):
+                self._sleep(step.seconds)
+            else:
+                outcome = self.send(step)
 
     def send(self, request: Request) -> Response | Fault:
-        """Send a request and read the answer to its end. Redirects are answers."""
+        """Send a request and read the answer to its end. Redirects aren't followed."""
+        body = None
         if request.body is not None:
             self._drop_stale_connections()
-        body = None if request.body is None else _Body(request.body)
+            body = _Body(request.body)
         proxy = proxy_for(request.url)
         try:
             answer = self._session.request(
@@ -84,21 +80,21 @@ class SyncTransport:
                 stream=True,
             )
         except (requests.RequestException, OSError) as error:
-            unsent = isinstance(error, requests.ConnectTimeout) or (body is not None and not body.begun)
-            return Fault(FaultKind.NOT_SENT if unsent else FaultKind.MAYBE_SENT, _what(error, request))
+            is_unsent = isinstance(error, requests.ConnectTimeout) or (body is not None and not body.is_begun)
+            return fault_of(error, request, FaultKind.NOT_SENT if is_unsent else FaultKind.MAYBE_SENT)
         with answer:
             headers = {name.lower(): value for name, value in answer.headers.items()}
             try:
-                content_read = Body(headers.get("content-encoding"))
+                content = Body(headers.get("content-encoding"))
                 for chunk in answer.raw.stream(_CHUNK_BYTES, decode_content=False):
-                    content_read.feed(chunk)
-                content = content_read.whole()
+                    content.feed(chunk)
+                response = Response(answer.status_code, headers, content.whole())
             except BrokenBodyError as error:
                 return Fault(FaultKind.CUT_ANSWER, str(error))
             except (HTTPError, OSError) as error:
-                return Fault(FaultKind.CUT_ANSWER, _what(error, request))
+                return fault_of(error, request, FaultKind.CUT_ANSWER)
         self._used_at = time.monotonic()
-        return Response(answer.status_code, headers, content)
+        return response
 
     def close(self) -> None:
         """Close the connections."""
@@ -107,22 +103,22 @@ class SyncTransport:
     def _drop_stale_connections(self) -> None:
         with self._lock:
             if time.monotonic() - self._used_at > _FRESH_S:
-                # A closed session opens new connections when it is asked again.
+                # A closed session opens new connections for the next request.
                 self._session.close()
                 self._used_at = time.monotonic()
 
 
 class _Body:
-    """A request's body that knows whether any of it has been taken to be sent.
+    """A request's body that knows whether any of it was read to be sent.
 
-    Nothing is taken before there is a connection and the headers are out. As long as nothing is, the service
-    never had the request, whatever kind of error there is.
+    It is read only after the connection is made and the headers are sent. Until then the service has not got the
+    request, whatever the error is.
     """
 
     def __init__(self, data: bytes) -> None:
         self._file = io.BytesIO(data)
         self._length = len(data)
-        self.begun = False
+        self.is_begun = False
 
     def __len__(self) -> int:
         return self._length
@@ -132,40 +128,5 @@ class _Body:
             yield chunk
 
     def read(self, size: int = -1) -> bytes:
-        self.begun = True
+        self.is_begun = True
         return self._file.read(size)
-
-
-def _what(error: BaseException, request: Request) -> str:
-    chain = list(_causes(error))
-    for one in chain:
-        if isinstance(one, (NameResolutionError, socket.gaierror)):
-            return "the host's name can't be resolved"
-        if isinstance(one, ssl.SSLCertVerificationError):
-            return f"the server's certificate isn't trusted ({one.verify_message})"
-    for one in chain:
-        if isinstance(one, ssl.SSLError):
-            return f"TLS failed ({one.reason or type(one).__name__})"
-        if isinstance(one, ConnectionRefusedError):
-            return "the connection was refused"
-        if isinstance(one, requests.ConnectTimeout):
-            return f"no connection within {request.connect_timeout_s:g} s"
-        if isinstance(one, (requests.ReadTimeout, ReadTimeoutError, TimeoutError)):
-            return f"nothing came within {request.read_timeout_s:g} s"
-        if isinstance(one, requests.exceptions.ProxyError):
-            return "the proxy can't be reached, or refuses"
-    if isinstance(error, (requests.exceptions.ChunkedEncodingError, ProtocolError)):
-        return "the connection broke in the middle of the answer"
-    return f"the connection broke ({type(chain[-1]).__name__})"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    hint: list[object] = [error]
-    while hint:
-        one = hint.pop(0)
-        if not isinstance(one, BaseException) or id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        hint += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from airflow_speechkit.api.async_transport import AsyncTransport
+    from airflow_speechkit.api.http import Outcome, Step
     from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.api.service import Service
-    from airflow_speechkit.api.steps import Outcome, Step
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
 
     Allowed = Callable[[], Awaitable[None]]
@@ -63,7 +63,7 @@ class SpeechKitAsyncClient:
             token until then, and another one where the token was refused
         :raises OperationNotFoundError: it never existed, or is older than three days
         """
-        from airflow_speechkit.api.service import operation_of
+        from airflow_speechkit.api.operation import operation_of
 
         response = await self._drive(self._service.operation(operation_id, attempts=1), allowed)
         return await self._transport.aside(operation_of, response, operation_id)
@@ -74,14 +74,14 @@ class SpeechKitAsyncClient:
         :param allowed: awaited right before each request that counts: the first one, another one where the token was
             refused, and another one where the service knows cancelling by another method
         """
-        from airflow_speechkit.api.service import operation_of
+        from airflow_speechkit.api.operation import operation_of
 
         response = await self._drive(self._service.cancel(operation_id, attempts=1), allowed)
         return await self._transport.aside(operation_of, response, operation_id)
 
     async def get_recognition(self, operation_id: str) -> bytes:
         """Fetch the v3 result of an operation that is done, see `SpeechKitHook.get_recognition`."""
-        from airflow_speechkit.api.service import check_recognition
+        from airflow_speechkit.api.operation import check_recognition
 
         response = await self._drive(self._service.recognition(operation_id, seen_done=True))
         return await self._transport.aside(check_recognition, response, operation_id)

@@ -167,14 +167,15 @@ class SpeechKitConnection:
 
         :param attempts: how often a request is sent at most, where sending it again is safe
         """
-        from airflow_speechkit.api.exchange import Exchange
         from airflow_speechkit.api.service import Service
 
-        exchange = Exchange(
-            endpoints=self.endpoints, credential=self.credential, user_agent=user_agent, attempts=attempts
-        )
         return Service(
-            exchange, self.endpoints, folder_id=self.folder_id, data_logging_enabled=self.data_logging_enabled
+            self.endpoints,
+            self.credential,
+            user_agent=user_agent,
+            folder_id=self.folder_id,
+            data_logging_enabled=self.data_logging_enabled,
+            attempts=attempts,
         )
 
 

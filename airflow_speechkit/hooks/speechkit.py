@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from airflow_speechkit.api.endpoints import Endpoints
+    from airflow_speechkit.api.http import Outcome, Step
     from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.api.service import Service
-    from airflow_speechkit.api.steps import Outcome, Step
     from airflow_speechkit.api.sync_transport import SyncTransport
     from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
     from airflow_speechkit.models import Answer
@@ -190,13 +190,13 @@ class SpeechKitHook(BaseHook):
         :param attempts: how often at most, after answers that a retry may mend: each is a status check
         :raises OperationNotFoundError: it never existed, or is older than three days
         """
-        from airflow_speechkit.api.service import operation_of
+        from airflow_speechkit.api.operation import operation_of
 
         return operation_of(self._drive(self._service().operation(operation_id, attempts=attempts)), operation_id)
 
     def cancel_operation(self, operation_id: str) -> Operation:
         """Ask for an operation to be cancelled: best effort, and what was done so far may be charged."""
-        from airflow_speechkit.api.service import operation_of
+        from airflow_speechkit.api.operation import operation_of
 
         return operation_of(self._drive(self._service().cancel(operation_id)), operation_id)
 
@@ -208,7 +208,7 @@ class SpeechKitHook(BaseHook):
         :raises ResultExpiredError: it is gone
         :raises RecognitionFailedError: there is an error among the objects
         """
-        from airflow_speechkit.api.service import check_recognition
+        from airflow_speechkit.api.operation import check_recognition
 
         response = self._drive(self._service().recognition(operation_id, seen_done=seen_done))
         return check_recognition(response, operation_id)

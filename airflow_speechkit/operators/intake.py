@@ -210,7 +210,7 @@ class Intake:
                 recording=str(path),
                 hint="Set `upload_to='s3://bucket/prefix/'`",
             )
-        from airflow_speechkit.api.v3 import check_inline
+        from airflow_speechkit.api.submission import check_inline
         from airflow_speechkit.recordings.audio import settle
         from airflow_speechkit.recordings.upload import read_local, read_whole
 

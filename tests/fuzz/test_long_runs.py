@@ -9,8 +9,8 @@ import contextlib
 
 import pytest
 
+from airflow_speechkit.api.exchange import read_refusal
 from airflow_speechkit.api.operation import id_within, read_operation
-from airflow_speechkit.api.refusal import read_refusal
 from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.models import Answer
 from airflow_speechkit.results.flatten import flatten

@@ -7,11 +7,17 @@ import math
 import random
 from typing import Any
 
-from airflow_speechkit.api.credentials import AuthorizedKey, read_iam_token, read_metadata_token, token_key
-from airflow_speechkit.api.operation import LARGE_BODY, Operation, id_within, read_operation
-from airflow_speechkit.api.refusal import read_refusal
-from airflow_speechkit.api.service import check_recognition, operation_of
-from airflow_speechkit.api.steps import Response
+from airflow_speechkit.api.credentials import AuthorizedKey, read_token
+from airflow_speechkit.api.exchange import read_refusal
+from airflow_speechkit.api.http import Response
+from airflow_speechkit.api.operation import (
+    LARGE_BODY,
+    Operation,
+    check_recognition,
+    id_within,
+    operation_of,
+    read_operation,
+)
 from airflow_speechkit.errors import AnswerUnreadableError, ConnectionSettingsError, RecognitionFailedError
 from airflow_speechkit.models import is_operation_id
 from tests.fuzz import plainly
@@ -139,7 +145,7 @@ def test_a_token_or_a_key_is_read_or_refused() -> None:
     key = {"id": "ajek", "service_account_id": "ajes", "private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n"}
     for case in cases("tokens", 2400):
         with case:
-            read, said = case.chance.choice([(read_iam_token, iam), (read_metadata_token, metadata), (sign, key)])
+            read, said = case.chance.choice([(read_token, iam), (read_token, metadata), (sign, key)])
             raw = mutant(dict(said), case.chance)
             reached.count(plain_envelope(raw) is not None)
             try:
@@ -155,7 +161,6 @@ def test_a_token_or_a_key_is_read_or_refused() -> None:
 
 def sign(raw: bytes, now: float) -> None:
     key = AuthorizedKey.from_json(raw.decode("utf-8", "surrogateescape"))
-    token_key(key, "https://iam")
     key.jwt(now)
     raise AssertionError("that was no key")
 

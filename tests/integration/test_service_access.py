@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import time
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,22 +51,15 @@ def connect(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, tmp_path
 @pytest.fixture
 def iam_token(emulator: EmulatorProcess, connect: Connect) -> str:
     """A token as somebody else would have fetched it."""
-    from airflow_speechkit.api.authorization import Authorization
-    from airflow_speechkit.api.credentials import AuthorizedKey, TokenCache
+    from airflow_speechkit.api.credentials import Authorization, AuthorizedKey
     from airflow_speechkit.api.endpoints import Endpoints
+    from airflow_speechkit.api.exchange import Exchange
     from airflow_speechkit.api.sync_transport import SyncTransport
 
-    asking = Authorization(
-        endpoints=Endpoints.at(emulator.url),
-        credential=AuthorizedKey.from_json(emulator.credentials()["authorized_key"]),
-        user_agent="tests",
-        attempts=1,
-        now=time.time,
-        chance=lambda: 0.5,
-        tokens=TokenCache(),
-    )
+    key = AuthorizedKey.from_json(emulator.credentials()["authorized_key"])
+    authorization = Authorization(Exchange(user_agent="tests"), Endpoints.at(emulator.url), key, tokens={})
     transport = SyncTransport()
-    header: str = transport.drive(asking.header())
+    header: str = transport.drive(authorization.header())
     transport.close()
     return header.removeprefix("Bearer ")
 

@@ -273,7 +273,7 @@ def test_a_result_that_was_archived_before_is_deleted_too(desk: Desk, mode: str)
 def test_a_result_that_could_not_be_deleted_is_deleted_by_the_next_wait(
     desk: Desk, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_speechkit.api.steps.REQUEST_RETRY", RetryPolicy(0.01, 30.0))
+    monkeypatch.setattr("airflow_speechkit.api.exchange.REQUEST_RETRY", RetryPolicy(0.01, 30.0))
     (operation_id,) = desk.emulator.stand_ins(api="v3")
     desk.emulator.fault(503, on="delete", times=None)
     for _ in range(2):

@@ -13,12 +13,16 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from airflow_speechkit.api.credentials import ApiKey, Credential, TokenCache
+from airflow_speechkit.api.credentials import ApiKey, Credential
 from airflow_speechkit.api.endpoints import Endpoints
-from airflow_speechkit.api.exchange import Exchange
+from airflow_speechkit.api.http import Response
+from airflow_speechkit.api.operation import Operation
 from airflow_speechkit.api.service import Service
+from airflow_speechkit.settings import RecognitionSettings
 
 KEY = "AQVNtestkeytestkeytestkey"
+#: The answer to a submission.
+RUNNING = {"id": "e03abc", "done": False, "createdAt": "2025-08-09T20:48:53Z"}
 
 
 @dataclass
@@ -171,15 +175,17 @@ class Carrier:
         self.on_pause()
 
 
-def exchange_at(url: str, credential: Credential | None = None, **how: Any) -> Exchange:
-    return Exchange(
-        endpoints=Endpoints.at(url),
-        credential=credential or ApiKey(KEY),
-        user_agent="tests",
-        **{"tokens": TokenCache(), "chance": lambda: 1.0, **how},
-    )
-
-
 def service_at(url: str, credential: Credential | None = None, **options: Any) -> Service:
-    how = {name: options.pop(name) for name in ("tokens", "attempts", "now") if name in options}
-    return Service(exchange_at(url, credential, **how), Endpoints.at(url), **options)
+    options = {"tokens": {}, "chance": lambda: 1.0, **options}
+    return Service(Endpoints.at(url), credential or ApiKey(KEY), user_agent="tests", **options)
+
+
+def get(url: str, credential: Credential | None = None, **options: Any) -> Generator[Any, Any, Response]:
+    """A request that changes nothing: one for the state of an operation."""
+    return service_at(url, credential, **options).operation("e03abc")
+
+
+def submission(url: str, credential: Credential | None = None, **options: Any) -> Generator[Any, Any, Operation]:
+    """A request that costs money."""
+    service = service_at(url, credential, **options)
+    return service.submit(RecognitionSettings(audio_encoding="OGG_OPUS"), audio_uri="https://s/b/k?X=hunter2")

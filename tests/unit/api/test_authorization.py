@@ -8,12 +8,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from airflow_speechkit.api.credentials import ApiKey, AuthorizedKey, IamToken, Metadata, Token, TokenCache
-from airflow_speechkit.api.exchange import Call, Effect
-from airflow_speechkit.errors import (
-    AuthenticationError,
-)
-from tests.unit.api.loopback import KEY, Carrier, Told, answer, exchange_at, reset
+from airflow_speechkit.api.credentials import ApiKey, AuthorizedKey, Credential, IamToken, Metadata, Token
+from airflow_speechkit.errors import AuthenticationError
+from tests.unit.api.loopback import KEY, RUNNING, Carrier, Told, answer, get, reset, service_at, submission
 
 NOW = 1_800_000_000.0
 PRIVATE = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -25,21 +22,6 @@ IAM = "/iam/v1/tokens"
 METADATA = "/computeMetadata/v1/instance/service-accounts/default/token"
 
 
-def get(url: str) -> Call:
-    return Call("GET", f"{url}/operations/e03", "the state", operation_id="e03")
-
-
-def submission(url: str) -> Call:
-    return Call(
-        "POST",
-        f"{url}/submit",
-        "the submission",
-        Effect.SUBMISSION,
-        body=b'{"a":1}',
-        recording="https://s/b/k?X=hunter2",
-    )
-
-
 def iam_token(value: str, life_s: float = 43200) -> Any:
     ends = dt.datetime.fromtimestamp(NOW + life_s, dt.UTC).isoformat()
     return answer(200, {"iamToken": value, "expiresAt": ends})
@@ -47,19 +29,19 @@ def iam_token(value: str, life_s: float = 43200) -> Any:
 
 def test_an_authorized_key_is_exchanged_once_and_the_token_kept(server: Told, carry: Carrier) -> None:
     server.scripts[IAM] = [iam_token("t1.one")]
-    exchange = exchange_at(server.url, AUTHORIZED, now=lambda: NOW)
+    service = service_at(server.url, AUTHORIZED, now=lambda: NOW)
     for _ in range(3):
-        carry(exchange.perform(get(server.url)))
-    assert [asked.path for asked in server.asked] == [IAM, *["/operations/e03"] * 3]
+        carry(service.operation("e03abc"))
+    assert [asked.path for asked in server.asked] == [IAM, *["/operations/e03abc"] * 3]
     assert list(server.asked[0].json) == ["jwt"]
     assert {asked.headers.get("authorization") for asked in server.asked[1:]} == {"Bearer t1.one"}
 
 
 def test_a_token_is_renewed_after_an_hour(server: Told, carry: Carrier) -> None:
     server.scripts[IAM] = [iam_token("t1.one"), iam_token("t1.two")]
-    tokens = TokenCache()
+    tokens: dict[tuple[Credential, str], Token] = {}
     for now in (NOW, NOW + 3599, NOW + 3600):
-        carry(exchange_at(server.url, AUTHORIZED, tokens=tokens, now=lambda now=now: now).perform(get(server.url)))
+        carry(get(server.url, AUTHORIZED, tokens=tokens, now=lambda now=now: now))
     sent = [asked.headers["authorization"] for asked in server.asked if asked.path != IAM]
     assert sent == ["Bearer t1.one", "Bearer t1.one", "Bearer t1.two"]
 
@@ -67,8 +49,8 @@ def test_a_token_is_renewed_after_an_hour(server: Told, carry: Carrier) -> None:
 @pytest.mark.parametrize("make", [get, submission])
 def test_a_token_that_is_refused_is_renewed_once(server: Told, carry: Carrier, make: Any) -> None:
     server.scripts[IAM] = [iam_token("t1.one"), iam_token("t1.two")]
-    server.script = [answer(401), answer(200)]
-    carry(exchange_at(server.url, AUTHORIZED, now=lambda: NOW).perform(make(server.url)))
+    server.script = [answer(401), answer(200, RUNNING)]
+    carry(make(server.url, AUTHORIZED, now=lambda: NOW))
     sent = [asked.headers["authorization"] for asked in server.asked if asked.path != IAM]
     assert sent == ["Bearer t1.one", "Bearer t1.two"]
 
@@ -77,21 +59,21 @@ def test_a_second_refusal_is_the_answer(server: Told, carry: Carrier) -> None:
     server.scripts[IAM] = [iam_token("t1.one")]
     server.script = [answer(401)]
     with pytest.raises(AuthenticationError):
-        carry(exchange_at(server.url, AUTHORIZED, now=lambda: NOW).perform(get(server.url)))
+        carry(get(server.url, AUTHORIZED, now=lambda: NOW))
     assert len(server.asked) == 4
 
 
 @pytest.mark.parametrize("credential", [ApiKey(KEY), IamToken("t1.x")])
-def test_what_cannot_be_renewed_is_refused_at_once(server: Told, carry: Carrier, credential: Any) -> None:
+def test_a_credential_that_cannot_be_renewed_fails_at_once(server: Told, carry: Carrier, credential: Any) -> None:
     server.script = [answer(401)]
     with pytest.raises(AuthenticationError):
-        carry(exchange_at(server.url, credential).perform(get(server.url)))
+        carry(get(server.url, credential))
     assert len(server.asked) == 1
 
 
-def test_the_metadata_service_is_asked_as_it_wants_to_be(server: Told, carry: Carrier) -> None:
+def test_a_token_of_the_metadata_service_is_used(server: Told, carry: Carrier) -> None:
     server.scripts[METADATA] = [answer(200, {"access_token": "t1.vm", "expires_in": 3000, "token_type": "Bearer"})]
-    carry(exchange_at(server.url, Metadata(), now=lambda: NOW).perform(get(server.url)))
+    carry(get(server.url, Metadata(), now=lambda: NOW))
     assert server.asked[0].headers["metadata-flavor"] == "Google"
     assert "authorization" not in server.asked[0].headers
     assert server.asked[1].headers["authorization"] == "Bearer t1.vm"
@@ -99,46 +81,46 @@ def test_the_metadata_service_is_asked_as_it_wants_to_be(server: Told, carry: Ca
 
 @pytest.mark.parametrize(("credential", "path"), [(AUTHORIZED, IAM), (Metadata(), METADATA)])
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_a_key_that_gets_no_token_is_told(
+def test_a_key_that_gets_no_token_is_an_authentication_error(
     server: Told, carry: Carrier, credential: Any, path: str, status: int
 ) -> None:
     server.scripts[path] = [answer(status, {"code": 16, "message": "no"})]
     with pytest.raises(AuthenticationError, match="a token") as caught:
-        carry(exchange_at(server.url, credential, now=lambda: NOW).perform(submission(server.url)))
+        carry(submission(server.url, credential, now=lambda: NOW))
     assert len(server.asked) == 1
     assert not caught.value.may_have_been_accepted
 
 
-def test_a_token_that_cannot_be_had_for_a_moment_is_asked_for_again(server: Told, carry: Carrier) -> None:
+def test_a_token_request_is_retried(server: Told, carry: Carrier) -> None:
     server.scripts[IAM] = [answer(503), reset, iam_token("t1.one")]
-    carry(exchange_at(server.url, AUTHORIZED, now=lambda: NOW).perform(get(server.url)))
+    carry(get(server.url, AUTHORIZED, now=lambda: NOW))
     assert carry.pauses == [1.0, 2.0]
 
 
-def test_an_iam_that_is_away_does_not_end_a_wait_whose_token_still_works(server: Told, carry: Carrier) -> None:
+def test_a_failed_renewal_does_not_end_a_wait_whose_token_is_valid(server: Told, carry: Carrier) -> None:
     server.scripts[IAM] = [iam_token("t1.one"), answer(503)]
-    tokens = TokenCache()
+    tokens: dict[tuple[Credential, str], Token] = {}
     for now in (NOW, NOW + 4000):
-        carry(exchange_at(server.url, AUTHORIZED, tokens=tokens, now=lambda now=now: now).perform(get(server.url)))
+        carry(get(server.url, AUTHORIZED, tokens=tokens, now=lambda now=now: now))
     sent = [asked.headers["authorization"] for asked in server.asked if asked.path != IAM]
     assert sent == ["Bearer t1.one", "Bearer t1.one"]
 
 
-def test_an_asker_waits_for_the_token_that_another_one_fetches(server: Told, carry: Carrier) -> None:
-    from airflow_speechkit.api.credentials import token_key
-
-    tokens, key = TokenCache(), token_key(AUTHORIZED, server.url)
-    assert tokens.claim(key, NOW)
-    carry.on_pause = lambda: tokens.put(key, Token.living("t1.theirs", now=NOW, expires_at=NOW + 43200))
-    carry(exchange_at(server.url, AUTHORIZED, tokens=tokens, now=lambda: NOW).perform(get(server.url)))
-    assert [asked.headers["authorization"] for asked in server.asked] == ["Bearer t1.theirs"]
+def test_while_a_token_is_renewed_the_others_use_the_old_one(server: Told) -> None:
+    server.scripts[IAM] = [iam_token("t1.one"), iam_token("t1.two")]
+    tokens: dict[tuple[Credential, str], Token] = {}
+    Carrier("requests")(get(server.url, AUTHORIZED, tokens=tokens, now=lambda: NOW))
+    renewing = get(server.url, AUTHORIZED, tokens=tokens, now=lambda: NOW + 4000)
+    assert next(renewing).url.endswith(IAM)
+    other = next(get(server.url, AUTHORIZED, tokens=tokens, now=lambda: NOW + 4001))
+    assert other.headers["authorization"] == "Bearer t1.one"
 
 
 def test_workers_and_triggerers_share_a_token(server: Told) -> None:
     server.scripts[IAM] = [iam_token("t1.one")]
-    exchange = exchange_at(server.url, AUTHORIZED, now=lambda: NOW)
-    Carrier("requests")(exchange.perform(get(server.url)))
-    Carrier("aiohttp")(exchange.perform(get(server.url)))
+    service = service_at(server.url, AUTHORIZED, now=lambda: NOW)
+    Carrier("requests")(service.operation("e03abc"))
+    Carrier("aiohttp")(service.operation("e03abc"))
     assert [asked.path for asked in server.asked].count(IAM) == 1
 
 
@@ -147,7 +129,8 @@ def test_the_ids_for_the_support_are_logged_and_no_secret_is(
 ) -> None:
     caplog.set_level("DEBUG")
     server.scripts[IAM] = [iam_token("t1.hunter2hunter2")]
-    carry(exchange_at(server.url, AUTHORIZED, now=lambda: NOW).perform(submission(server.url)))
+    server.script = [answer(200, RUNNING)]
+    carry(submission(server.url, AUTHORIZED, now=lambda: NOW))
     assert "x-request-id rq-1" in caplog.text
     assert "x-server-trace-id tr-1" in caplog.text
     assert "hunter2" not in caplog.text

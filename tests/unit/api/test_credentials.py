@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import threading
 
 import jwt
 import pytest
@@ -11,12 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from airflow_speechkit.api.credentials import (
     JWT_AUDIENCE,
     AuthorizedKey,
-    Metadata,
     Token,
-    TokenCache,
-    read_iam_token,
-    read_metadata_token,
-    token_key,
+    read_token,
 )
 from airflow_speechkit.errors import AnswerUnreadableError, ConnectionSettingsError
 
@@ -54,7 +49,7 @@ def test_the_jwt_is_signed_for_the_real_iam_whatever_stands_before_the_key() -> 
         ("hunter2", "isn't JSON"),
         ('["hunter2"]', "isn't a JSON object"),
         ('{"private_key": "hunter2"}', "lacks `id`"),
-        (key_file(private_key="hunter2"), "holds no PEM"),
+        (key_file(private_key="hunter2"), "isn't PEM"),
         (key_file(private_key=None), "lacks `private_key`"),
     ],
 )
@@ -80,18 +75,18 @@ def test_no_repr_shows_a_secret() -> None:
 
 
 def test_a_token_is_renewed_every_hour_and_well_before_its_end() -> None:
-    day = Token.living("t", now=NOW, expires_at=NOW + 12 * 3600)
+    day = Token.valid_until(NOW + 12 * 3600, "t", now=NOW)
     assert day.renew_at == NOW + 3600
     assert day.unusable_at == NOW + 12 * 3600 - 60
-    short = Token.living("t", now=NOW, expires_at=NOW + 100)
+    short = Token.valid_until(NOW + 100, "t", now=NOW)
     assert NOW < short.renew_at < short.unusable_at < NOW + 100
 
 
 def test_the_answers_of_iam_and_of_the_metadata_service_are_read() -> None:
-    token = read_iam_token(b'{"iamToken":"t1.a","expiresAt":"2027-01-15T20:00:00.123456789Z"}', NOW)
+    token = read_token(b'{"iamToken":"t1.a","expiresAt":"2027-01-15T20:00:00.123456789Z"}', NOW)
     assert token.value == "t1.a"
     assert token.unusable_at > NOW
-    assert read_metadata_token(b'{"access_token":"t1.b","expires_in":3600,"token_type":"Bearer"}', NOW).value == "t1.b"
+    assert read_token(b'{"access_token":"t1.b","expires_in":3600,"token_type":"Bearer"}', NOW).value == "t1.b"
 
 
 @pytest.mark.parametrize(
@@ -99,48 +94,4 @@ def test_the_answers_of_iam_and_of_the_metadata_service_are_read() -> None:
 )
 def test_an_answer_without_a_token_is_refused(body: bytes) -> None:
     with pytest.raises(AnswerUnreadableError):
-        read_iam_token(body, NOW)
-    with pytest.raises(AnswerUnreadableError):
-        read_metadata_token(body, NOW)
-
-
-def test_a_token_is_kept_under_a_hash_of_who_asks_whom() -> None:
-    key = AuthorizedKey.from_json(key_file())
-    names = {token_key(key, "https://a"), token_key(key, "https://b"), token_key(Metadata(), "https://a")}
-    assert len(names) == 3
-    assert not any("PRIVATE" in name or "ajek" in name for name in names)
-
-
-def test_a_refused_token_is_dropped_but_never_the_one_that_replaced_it() -> None:
-    cache = TokenCache()
-    cache.put("k", Token.living("new", now=NOW, expires_at=NOW + 3600))
-    cache.drop("k", "old")
-    assert cache.usable("k", NOW) is not None
-    cache.drop("k", "new")
-    assert cache.usable("k", NOW) is None
-
-
-def test_a_token_past_its_time_is_not_used() -> None:
-    cache = TokenCache()
-    cache.put("k", Token.living("t", now=NOW, expires_at=NOW + 3600))
-    assert cache.usable("k", NOW + 3600) is None
-
-
-def test_of_many_threads_exactly_one_fetches_the_token_and_a_dead_ones_claim_runs_out() -> None:
-    cache = TokenCache()
-    won: list[bool] = []
-    gate = threading.Barrier(16)
-
-    def ask() -> None:
-        gate.wait()
-        won.append(cache.claim("k", NOW))
-
-    threads = [threading.Thread(target=ask) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert won.count(True) == 1
-    assert cache.claim("k", NOW + 31)
-    cache.release("k")
-    assert cache.claim("k", NOW + 32)
+        read_token(body, NOW)

@@ -5,6 +5,8 @@ import ipaddress
 import socket
 import ssl
 import threading
+from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from airflow_speechkit.api.credentials import IamToken
-from airflow_speechkit.api.exchange import Call, Effect
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
     ConnectionSettingsError,
@@ -23,7 +24,7 @@ from airflow_speechkit.errors import (
     ServiceFaultError,
     UnreachableError,
 )
-from tests.unit.api.loopback import KEY, Carrier, Told, answer, cut, exchange_at, reset, silent
+from tests.unit.api.loopback import KEY, RUNNING, Carrier, Told, answer, cut, get, reset, service_at, silent, submission
 
 NOW = 1_800_000_000.0
 PRIVATE = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -32,56 +33,41 @@ PEM = PRIVATE.private_bytes(
 ).decode()
 
 
-def get(url: str) -> Call:
-    return Call("GET", f"{url}/operations/e03", "the state", operation_id="e03")
-
-
-def submission(url: str) -> Call:
-    return Call(
-        "POST",
-        f"{url}/submit",
-        "the submission",
-        Effect.SUBMISSION,
-        body=b'{"a":1}',
-        recording="https://s/b/k?X=hunter2",
-    )
-
-
 def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def test_a_request_says_who_asks_and_carries_an_id_of_its_own(server: Told, carry: Carrier) -> None:
+def test_a_request_has_credentials_and_an_id_of_its_own(server: Told, carry: Carrier) -> None:
+    server.script = [answer(200, RUNNING)]
     for _ in range(2):
-        carry(exchange_at(server.url).perform(submission(server.url)))
+        carry(submission(server.url))
     first, second = server.asked
     assert first.headers["authorization"] == f"Api-Key {KEY}"
     assert first.headers["user-agent"] == "tests"
     assert first.headers["content-type"] == "application/json"
-    assert first.body == b'{"a":1}'
-    assert first.headers["content-length"] == "7"
+    assert first.headers["content-length"] == str(len(first.body))
     assert first.headers["x-client-request-id"] != second.headers["x-client-request-id"]
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_a_get_is_asked_again_with_growing_pauses(server: Told, carry: Carrier, status: int) -> None:
     server.script = [answer(status), answer(status), answer(200, b"yes")]
-    assert carry(exchange_at(server.url).perform(get(server.url))).body == b"yes"
+    assert carry(get(server.url)).body == b"yes"
     assert carry.pauses == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("broken", [reset, cut(b'{"id":', 500)])
 def test_a_get_that_breaks_off_is_asked_again(server: Told, carry: Carrier, broken: Any) -> None:
     server.script = [broken, answer(200, b"yes")]
-    assert carry(exchange_at(server.url).perform(get(server.url))).body == b"yes"
+    assert carry(get(server.url)).body == b"yes"
 
 
 def test_a_get_gives_up_after_its_attempts(server: Told, carry: Carrier) -> None:
     server.script = [answer(503)]
     with pytest.raises(ServiceFaultError):
-        carry(exchange_at(server.url, attempts=3).perform(get(server.url)))
+        carry(get(server.url, attempts=3))
     assert len(server.asked) == 3
 
 
@@ -89,27 +75,27 @@ def test_a_get_gives_up_after_its_attempts(server: Told, carry: Carrier) -> None
 def test_a_get_that_was_refused_for_good_is_not_asked_again(server: Told, carry: Carrier, status: int) -> None:
     server.script = [answer(status)]
     with pytest.raises(RefusedError):
-        carry(exchange_at(server.url).perform(get(server.url)))
+        carry(get(server.url))
     assert len(server.asked) == 1
 
 
-def test_retry_after_is_kept_to_where_it_is_bearable(server: Told, carry: Carrier) -> None:
+def test_a_short_retry_after_is_obeyed(server: Told, carry: Carrier) -> None:
     server.script = [answer(429, retry_after="7"), answer(200)]
-    carry(exchange_at(server.url).perform(get(server.url)))
+    carry(get(server.url))
     assert carry.pauses == [7.0]
 
 
 def test_retry_after_as_a_date_is_read(server: Told, carry: Carrier) -> None:
     moment = dt.datetime.fromtimestamp(NOW + 9, dt.UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
     server.script = [answer(503, retry_after=moment), answer(200)]
-    carry(exchange_at(server.url, now=lambda: NOW).perform(get(server.url)))
+    carry(get(server.url, now=lambda: NOW))
     assert carry.pauses == [9.0]
 
 
 def test_retry_after_that_is_too_long_is_left_to_the_caller(server: Told, carry: Carrier) -> None:
     server.script = [answer(429, retry_after="600")]
     with pytest.raises(QuotaExceededError) as caught:
-        carry(exchange_at(server.url).perform(get(server.url)))
+        carry(get(server.url))
     assert caught.value.retry_after_s == 600.0
     assert not carry.pauses
 
@@ -142,7 +128,7 @@ def test_retry_after_that_is_too_long_is_left_to_the_caller(server: Told, carry:
 def test_retry_after_is_bounded_whatever_it_says(server: Told, text: str, seconds: float | None) -> None:
     server.script = [answer(429, retry_after=text)]
     with pytest.raises(QuotaExceededError) as caught:
-        Carrier("requests")(exchange_at(server.url, now=lambda: NOW, attempts=1).perform(get(server.url)))
+        Carrier("requests")(get(server.url, now=lambda: NOW, attempts=1))
     assert caught.value.retry_after_s == seconds
 
 
@@ -153,7 +139,7 @@ def test_retry_after_is_bounded_whatever_it_says(server: Told, text: str, second
 def test_a_submission_that_was_answered_is_never_sent_again(server: Told, carry: Carrier, status: int) -> None:
     server.script = [answer(status)]
     with pytest.raises(RefusedError) as caught:
-        carry(exchange_at(server.url).perform(submission(server.url)))
+        carry(submission(server.url))
     assert len(server.asked) == 1
     assert caught.value.may_have_been_accepted is (status >= 500)
     assert "hunter2" not in str(caught.value)
@@ -162,7 +148,7 @@ def test_a_submission_that_was_answered_is_never_sent_again(server: Told, carry:
 def test_a_submission_whose_answer_is_a_broken_connection_is_never_sent_again(server: Told, carry: Carrier) -> None:
     server.script = [reset]
     with pytest.raises(UnreachableError) as caught:
-        carry(exchange_at(server.url).perform(submission(server.url)))
+        carry(submission(server.url))
     assert len(server.asked) == 1
     assert caught.value.may_have_arrived
     assert caught.value.may_have_been_accepted
@@ -171,38 +157,36 @@ def test_a_submission_whose_answer_is_a_broken_connection_is_never_sent_again(se
 def test_a_submission_whose_answer_is_cut_off_is_never_sent_again(server: Told, carry: Carrier) -> None:
     server.script = [cut(b'{"id":"e0', 60)]
     with pytest.raises(AnswerUnreadableError) as caught:
-        carry(exchange_at(server.url).perform(submission(server.url)))
+        carry(submission(server.url))
     assert len(server.asked) == 1
     assert caught.value.may_have_been_accepted
 
 
-def test_a_submission_that_is_not_answered_in_time_is_never_sent_again(
-    server: Told, carry: Carrier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from airflow_speechkit.api import exchange as module
-    from airflow_speechkit.api.steps import Request
+def test_a_submission_that_is_not_answered_in_time_is_never_sent_again(server: Told, carry: Carrier) -> None:
+    def impatient(steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        outcome = yield replace(next(steps), read_timeout_s=0.2)
+        steps.send(outcome)
 
-    monkeypatch.setattr(module, "Request", lambda *given: Request(*given, read_timeout_s=0.2))
     server.script = [silent]
-    with pytest.raises(UnreachableError, match=r"nothing came within 0\.2 s") as caught:
-        carry(exchange_at(server.url).perform(submission(server.url)))
+    with pytest.raises(UnreachableError, match="no bytes came within") as caught:
+        carry(impatient(submission(server.url)))
     assert len(server.asked) == 1
     assert caught.value.may_have_been_accepted
 
 
-def test_a_submission_that_was_never_carried_is_sent_again(server: Told, carry: Carrier) -> None:
+def test_a_submission_that_was_not_sent_is_sent_again(server: Told, carry: Carrier) -> None:
     nobody = f"http://127.0.0.1:{unused_port()}"
     with pytest.raises(UnreachableError, match="the connection was refused") as caught:
-        carry(exchange_at(nobody, attempts=3).perform(submission(nobody)))
+        carry(submission(nobody, attempts=3))
     assert carry.pauses == [1.0, 2.0]
     assert not caught.value.may_have_been_accepted
     assert nobody.removeprefix("http://") in str(caught.value)
 
 
-def test_a_name_that_is_none_is_told_as_such(carry: Carrier) -> None:
+def test_a_host_name_that_does_not_resolve_is_named_as_the_reason(carry: Carrier) -> None:
     url = "https://no-such-host.invalid"
     with pytest.raises(UnreachableError, match="can't be resolved") as caught:
-        carry(exchange_at(url, attempts=1).perform(submission(url)))
+        carry(submission(url, attempts=1))
     assert not caught.value.may_have_been_accepted
 
 
@@ -210,9 +194,10 @@ def test_a_submission_goes_out_on_a_fresh_connection_after_an_idle_time(server: 
     from airflow_speechkit.api import sync_transport
 
     monkeypatch.setattr(sync_transport, "_FRESH_S", -1.0)
+    server.script = [answer(200, RUNNING)]
     transport = sync_transport.SyncTransport()
     for _ in range(3):
-        transport.drive(exchange_at(server.url).perform(submission(server.url)))
+        transport.drive(submission(server.url))
     transport.close()
     assert len(server.asked) == 3
 
@@ -221,9 +206,9 @@ def test_threads_share_one_pooled_session(server: Told) -> None:
     from airflow_speechkit.api.sync_transport import SyncTransport
 
     transport = SyncTransport()
-    exchange = exchange_at(server.url)
+    service = service_at(server.url)
     threads = [
-        threading.Thread(target=lambda: [transport.drive(exchange.perform(get(server.url))) for _ in range(5)])
+        threading.Thread(target=lambda: [transport.drive(service.operation("e03abc")) for _ in range(5)])
         for _ in range(8)
     ]
     for thread in threads:
@@ -236,8 +221,8 @@ def test_threads_share_one_pooled_session(server: Told) -> None:
 
 def test_a_redirect_is_not_followed_with_the_key(server: Told, carry: Carrier) -> None:
     server.script = [answer(307, location="http://127.0.0.1:1/elsewhere")]
-    with pytest.raises(RefusedError, match="redirect"):
-        carry(exchange_at(server.url).perform(get(server.url)))
+    with pytest.raises(RefusedError, match="Redirects are not followed"):
+        carry(get(server.url))
     assert len(server.asked) == 1
 
 
@@ -248,7 +233,7 @@ def test_neither_a_netrc_nor_a_proxy_comes_between_key_and_loopback(
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{unused_port()}")
     monkeypatch.delenv("no_proxy", raising=False)
-    carry(exchange_at(server.url, IamToken("t1.mine")).perform(get(server.url)))
+    carry(get(server.url, IamToken("t1.mine")))
     assert server.asked[0].headers["authorization"] == "Bearer t1.mine"
 
 
@@ -297,28 +282,26 @@ def tls_url(server: Told, certificate: Path) -> str:
     return server.url.replace("http:", "https:")
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused_before_anything_is_sent(
-    server: Told, carry: Carrier, tls_url: str
-) -> None:
+def test_nothing_is_sent_to_a_server_with_an_untrusted_certificate(server: Told, carry: Carrier, tls_url: str) -> None:
     with pytest.raises(UnreachableError, match="certificate isn't trusted") as caught:
-        carry(exchange_at(tls_url, attempts=2).perform(submission(tls_url)))
+        carry(submission(tls_url, attempts=2))
     assert not caught.value.may_have_been_accepted
     assert not server.asked
 
 
-def test_a_bundle_of_ones_own_is_trusted(carry: Carrier, tls_url: str, certificate: Path) -> None:
+def test_the_authorities_of_ca_bundle_are_trusted(carry: Carrier, tls_url: str, certificate: Path) -> None:
     carry.ca_bundle = str(certificate)
-    assert carry(exchange_at(tls_url).perform(get(tls_url))).status == 200
+    assert carry(get(tls_url)).status == 200
 
 
-def test_plain_http_where_tls_is_expected_is_told(server: Told, carry: Carrier) -> None:
+def test_plain_http_where_tls_is_expected_sends_nothing(server: Told, carry: Carrier) -> None:
     url = server.url.replace("http:", "https:")
     with pytest.raises(UnreachableError) as caught:
-        carry(exchange_at(url, attempts=1).perform(submission(url)))
+        carry(submission(url, attempts=1))
     assert not caught.value.may_have_been_accepted
 
 
-def test_a_bundle_that_is_not_there_is_the_connections_fault(carry: Carrier) -> None:
+def test_a_missing_ca_bundle_is_a_connection_error(carry: Carrier) -> None:
     carry.ca_bundle = "/nowhere/ca.pem"
     with pytest.raises(ConnectionSettingsError, match=r"/nowhere/ca\.pem"):
-        carry(exchange_at("https://127.0.0.1:1").perform(get("https://127.0.0.1:1")))
+        carry(get("https://127.0.0.1:1"))

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from airflow_speechkit.api.refusal import read_refusal, refused
+from airflow_speechkit.api.exchange import read_refusal, refused
+from airflow_speechkit.api.http import Request, Response
 from airflow_speechkit.errors import (
     AuthenticationError,
     OperationNotFoundError,
@@ -63,15 +64,9 @@ def test_the_query_of_a_link_is_taken_out() -> None:
 
 
 def error_of(status: int, body: object = STATUS, *, submission: bool = False, **more: float | None) -> RefusedError:
-    return refused(
-        what="the submission",
-        status=status,
-        body=json.dumps(body).encode(),
-        headers={"x-request-id": "rq", "x-server-trace-id": "tr"},
-        retry_after_s=more.get("retry_after_s"),
-        submission=submission,
-        about={"recording": "https://s/b/k.ogg", "operation_id": None},
-    )
+    request = Request(method="POST", url="https://s", purpose="the submission", is_submission=submission)
+    headers = {"x-request-id": "rq", "x-server-trace-id": "tr"}
+    return refused(request, Response(status, headers, json.dumps(body).encode()), more.get("retry_after_s"))
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from airflow_speechkit.api.operation import OperationState
-from airflow_speechkit.api.service import check_recognition, operation_of
-from airflow_speechkit.api.steps import Response
+from airflow_speechkit.api.http import Response
+from airflow_speechkit.api.operation import OperationState, check_recognition, operation_of
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
     AuthenticationError,
@@ -20,12 +19,11 @@ from airflow_speechkit.errors import (
     UnreachableError,
 )
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
-from tests.unit.api.loopback import Carrier, Told, answer, service_at
+from tests.unit.api.loopback import RUNNING, Carrier, Told, answer, service_at
 
 LINK = "https://storage.yandexcloud.net/b/k.ogg"
 V2 = RecognitionSettings(audio_encoding="OGG_OPUS")
 V3 = RecognitionSettings(api_version="v3", audio_encoding="WAV")
-RUNNING = {"id": "e03abc", "done": False, "createdAt": "2025-08-09T20:48:53Z"}
 NOT_READY = {"error": {"grpcCode": 5, "message": "operation data is not ready f8dabc"}}
 GONE = {"error": {"grpcCode": 5, "message": "operation f8dabc not found"}}
 STREAM = json.dumps({"result": {"channelTag": "0"}}).encode() * 2
@@ -62,7 +60,7 @@ def test_whether_the_service_may_keep_the_data_is_said_either_way(server: Told, 
 
 
 def test_v2_takes_no_recording_itself(server: Told, carry: Carrier) -> None:
-    with pytest.raises(SettingsError, match="takes a link"):
+    with pytest.raises(SettingsError, match="takes only a link"):
         carry(service_at(server.url).submit(V2, audio_uri=None, content=b"x"))
     assert not server.asked
 
@@ -95,7 +93,7 @@ def test_an_operations_answer_that_is_cut_off_names_the_operation() -> None:
 
 @pytest.mark.parametrize("operation_id", ["", "a/b", "e03?x=1", "x" * 51, "ё", "refused:1"])
 def test_what_cannot_be_an_operation_id_is_never_asked_for(server: Told, carry: Carrier, operation_id: str) -> None:
-    with pytest.raises(SettingsError, match="can't be an operation id"):
+    with pytest.raises(SettingsError, match="isn't an operation id"):
         carry(service_at(server.url).operation(operation_id))
     assert not server.asked
 
@@ -157,7 +155,12 @@ def test_an_error_in_mid_stream_fails_without_repeating_secrets() -> None:
 
 @pytest.mark.parametrize(
     ("error", "says"),
-    [("boom", '"boom"'), ("AQVNabcdefghijklmnop", "breaks off"), ([1], "breaks off"), (0, "breaks off")],
+    [
+        ("boom", '"boom"'),
+        ("AQVNabcdefghijklmnop", "ends with an error"),
+        ([1], "ends with an error"),
+        (0, "ends with an error"),
+    ],
 )
 def test_an_error_in_mid_stream_fails_whatever_its_type(error: object, says: str) -> None:
     body = STREAM + b"\n" + json.dumps({"error": error}).encode() + b"\n"

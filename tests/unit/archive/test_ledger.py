@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_speechkit.api import v2, v3
+from airflow_speechkit.api.submission import v2_body, v3_body
 from airflow_speechkit.archive.ledger import (
     RESULTS_KEPT,
     Action,
@@ -243,13 +243,13 @@ def asked(draw: st.DrawFn) -> RecognitionSettings | None:
 def sent(settings: RecognitionSettings) -> str:
     """What goes to the service, but for what it ignores and what the recording decides."""
     if settings.api_version is ApiVersion.V2:
-        body = json.loads(v2.submission_body("https://s/b/k", settings))
+        body = json.loads(v2_body("https://s/b/k", settings))
         said = body["config"]["specification"]
         said["languageCode"] = said["languageCode"].lower()
         if settings.audio_encoding is not AudioEncoding.LINEAR16_PCM:
             del said["audioEncoding"]
         return json.dumps(body, sort_keys=True)
-    body = json.loads(v3.submission_body(settings, audio_uri="https://s/b/k"))
+    body = json.loads(v3_body(settings, audio_uri="https://s/b/k"))
     restriction = body["recognition_model"]["language_restriction"]
     restriction["language_code"] = [code.lower() for code in restriction["language_code"]]
     body["recognition_model"]["audio_format"].pop("container_audio", None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseHook, BaseOperator
 
-from airflow_speechkit.api.credentials import AuthorizedKey, read_iam_token, read_metadata_token
+from airflow_speechkit.api.credentials import AuthorizedKey, read_token
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import SpeechKitError
 from airflow_speechkit.hooks.archive import archive_url
@@ -205,5 +205,4 @@ def _not_found(*_: Any) -> Any:
 def test_no_error_about_a_private_key_or_a_token_says_it() -> None:
     refused(lambda: AuthorizedKey.from_json(KEY).jwt(1_800_000_000.0))
     for body in (f'{{"iamToken": "{SECRET}", "expiresAt": "never"}}', f'{{"iamToken": "{SECRET}"', f'["{SECRET}"]'):
-        refused(lambda body=body: read_iam_token(body.encode(), 0.0))
-        refused(lambda body=body: read_metadata_token(body.encode(), 0.0))
+        refused(lambda body=body: read_token(body.encode(), 0.0))

@@ -7,9 +7,8 @@ from collections.abc import Awaitable
 
 import pytest
 
-from airflow_speechkit.api.operation import Operation
-from airflow_speechkit.api.service import operation_of
-from airflow_speechkit.api.steps import Response
+from airflow_speechkit.api.http import Response
+from airflow_speechkit.api.operation import Operation, operation_of
 from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.polling.poller import shared_poller
 from airflow_speechkit.polling.target import PollOutcome, PollResult

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from airflow_speechkit.api import v2, v3
+from airflow_speechkit.api.submission import LARGEST_BODY, v2_body, v3_body
 from airflow_speechkit.errors import RecordingError, SettingsError
 from airflow_speechkit.settings import RecognitionSettings
 
@@ -13,7 +13,7 @@ LINK = "https://storage.yandexcloud.net/calls/1%20%D1%8F.ogg"
 
 
 def test_v2_has_the_docs_spelling_and_no_channels_but_with_lpcm() -> None:
-    body = json.loads(v2.submission_body(LINK, RecognitionSettings(audio_encoding="OGG_OPUS", literature_text=True)))
+    body = json.loads(v2_body(LINK, RecognitionSettings(audio_encoding="OGG_OPUS", literature_text=True)))
     assert body == {
         "config": {
             "specification": {
@@ -31,7 +31,7 @@ def test_v2_has_the_docs_spelling_and_no_channels_but_with_lpcm() -> None:
 
 def test_v2_with_lpcm_has_rate_and_channels() -> None:
     settings = RecognitionSettings(audio_encoding="LINEAR16_PCM", sample_rate_hertz=8000, audio_channel_count=2)
-    specification = json.loads(v2.submission_body(LINK, settings))["config"]["specification"]
+    specification = json.loads(v2_body(LINK, settings))["config"]["specification"]
     assert specification["sampleRateHertz"] == 8000
     assert specification["audioChannelCount"] == 2
 
@@ -65,7 +65,7 @@ def test_v3_writes_the_whole_request_message() -> None:
             ],
         },
     )
-    assert json.loads(v3.submission_body(settings, audio_uri=LINK)) == {
+    assert json.loads(v3_body(settings, audio_uri=LINK)) == {
         "uri": LINK,
         "recognition_model": {
             "model": "deferred-general",
@@ -111,7 +111,7 @@ def test_v3_writes_the_whole_request_message() -> None:
 @pytest.mark.parametrize("encoding", ["WAV", "OGG_OPUS", "MP3"])
 def test_v3_takes_containers_and_asks_for_nothing_that_was_not_asked_for(encoding: str) -> None:
     settings = RecognitionSettings(api_version="v3", audio_encoding=encoding)
-    body = json.loads(v3.submission_body(settings, audio_uri=LINK))
+    body = json.loads(v3_body(settings, audio_uri=LINK))
     assert set(body) == {"uri", "recognition_model"}
     assert body["recognition_model"]["audio_format"] == {"container_audio": {"container_audio_type": encoding}}
 
@@ -130,7 +130,7 @@ def test_v3_names_the_language_and_normalises_a_known_one(
     given: dict[str, object], normalised: bool, codes: list[str]
 ) -> None:
     settings = RecognitionSettings(api_version="v3", audio_encoding="WAV", **given)
-    model = json.loads(v3.submission_body(settings, audio_uri=LINK))["recognition_model"]
+    model = json.loads(v3_body(settings, audio_uri=LINK))["recognition_model"]
     asked = "TEXT_NORMALIZATION_ENABLED" if normalised else "TEXT_NORMALIZATION_DISABLED"
     assert model["text_normalization"]["text_normalization"] == asked
     assert model["language_restriction"] == {"restriction_type": "WHITELIST", "language_code": codes}
@@ -139,7 +139,7 @@ def test_v3_names_the_language_and_normalises_a_known_one(
 def test_v3_sends_a_small_recording_along() -> None:
     content = bytes(range(256)) * 3
     settings = RecognitionSettings(api_version="v3", audio_encoding="WAV", speaker_labeling=True)
-    body = json.loads(v3.submission_body(settings, audio_uri=None, content=content))
+    body = json.loads(v3_body(settings, audio_uri=None, content=content))
     assert base64.b64decode(body["content"]) == content
     assert "uri" not in body
     assert "speaker_labeling" in body
@@ -147,31 +147,15 @@ def test_v3_sends_a_small_recording_along() -> None:
 
 def test_v3_refuses_a_recording_of_which_the_request_would_be_too_large() -> None:
     settings = RecognitionSettings(api_version="v3", audio_encoding="WAV")
-    with pytest.raises(RecordingError, match="60000000 are taken"):
-        v3.submission_body(settings, audio_uri=None, content=bytes(45_000_001))
-    assert len(v3.submission_body(settings, audio_uri=None, content=bytes(44_999_000))) <= v3.LARGEST_BODY
+    with pytest.raises(RecordingError, match="the limit is 60,000,000"):
+        v3_body(settings, audio_uri=None, content=bytes(45_000_001))
+    assert len(v3_body(settings, audio_uri=None, content=bytes(44_999_000))) <= LARGEST_BODY
 
 
 def test_an_encoding_has_to_be_known() -> None:
     for write in (
-        lambda: v2.submission_body(LINK, RecognitionSettings()),
-        lambda: v3.submission_body(RecognitionSettings(api_version="v3"), audio_uri=LINK),
+        lambda: v2_body(LINK, RecognitionSettings()),
+        lambda: v3_body(RecognitionSettings(api_version="v3"), audio_uri=LINK),
     ):
         with pytest.raises(SettingsError, match="`audio_encoding` isn't known"):
             write()
-
-
-GOOD = {"result": {"final": {"alternatives": [{"text": 'say "error": now', "words": []}]}, "channelTag": "0"}}
-BAD = {"error": {"code": 13, "message": "lost AQVNabcdefghijklmnop"}}
-
-
-@pytest.mark.parametrize("indent", [None, 2])
-def test_an_error_in_mid_stream_is_found_in_either_framing(indent: int | None) -> None:
-    lines = [json.dumps(one, indent=indent) for one in (GOOD, GOOD, BAD)]
-    assert v3.failure_within("\n".join(lines).encode()) == BAD["error"]
-    assert v3.failure_within("".join(lines).encode()) == BAD["error"]
-
-
-@pytest.mark.parametrize("stream", [b"", b"\n", json.dumps(GOOD).encode() * 2, json.dumps(GOOD).encode()[:-9]])
-def test_the_word_error_in_a_transcript_is_no_error(stream: bytes) -> None:
-    assert v3.failure_within(stream) is None
