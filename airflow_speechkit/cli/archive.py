@@ -183,7 +183,7 @@ def _forget(arguments: argparse.Namespace) -> int:
     from airflow_speechkit.archive.forgetting import attempts_of, forget, forget_attempts, operations_of
     from airflow_speechkit.errors import ArchiveError, SettingsError
     from airflow_speechkit.warehouse.ddl import Dialect, Names
-    from airflow_speechkit.warehouse.deletion import erase_from_duckdb, sql_for
+    from airflow_speechkit.warehouse.deletion import delete_rows_in_duckdb, delete_statements
 
     names = Names(Dialect.DUCKDB, arguments.schema, arguments.table_prefix)
     archive = _archive(arguments)
@@ -212,7 +212,7 @@ def _forget(arguments: argparse.Namespace) -> int:
     for tables in arguments.tables:
         _forget_in_files(folder_at(tables, arguments.endpoint_url), ids)
     if arguments.duckdb:
-        rows = erase_from_duckdb(arguments.duckdb, ids, schema=names.schema, table_prefix=names.prefix)
+        rows = delete_rows_in_duckdb(arguments.duckdb, ids, schema=names.schema, table_prefix=names.prefix)
         _say(f"Removed {rows} rows from {arguments.duckdb}")
     for operation_id in ids:
         done = forget(archive, operation_id, now=datetime.now(UTC), even_if_running=arguments.even_if_running)
@@ -220,21 +220,21 @@ def _forget(arguments: argparse.Namespace) -> int:
     if recording is not None:
         _say(f"Forgot {forget_attempts(archive, recording, now=datetime.now(UTC))} attempts that led to no operation")
     if ids and not arguments.duckdb:
-        statements = sql_for(ids, schema=names.schema, table_prefix=names.prefix)
+        statements = delete_statements(ids, schema=names.schema, table_prefix=names.prefix)
         _say(f"If the rows were loaded into a database:\n{statements}")
     _say("If it is submitted again it is paid for again. The service itself keeps results for three days.")
     return 0
 
 
 def _forget_in_files(target: Folder, ids: list[str]) -> None:
-    from airflow_speechkit.warehouse.deletion import erase_from_files, erase_unfinished
+    from airflow_speechkit.warehouse.deletion import delete_rows_in_files, delete_unfinished_files
 
-    _say(f"Removed their rows from {len(erase_from_files(target, ids))} files below {target.url}")
-    unfinished = erase_unfinished(target)
-    if unfinished.removed:
-        _say(f"Removed {len(unfinished.removed)} files there that a process was killed while it wrote them")
-    for name in unfinished.left:
-        _say(f"{target.url_of(name)} may be being written just now, and may get their rows: forget them again later")
+    _say(f"Removed their rows from {len(delete_rows_in_files(target, ids))} files below {target.url}")
+    deleted, unfinished = delete_unfinished_files(target)
+    if deleted:
+        _say(f"Removed {len(deleted)} unfinished files there, left by processes that were killed")
+    for name in unfinished:
+        _say(f"{target.url_of(name)} may still be written to, and may get their rows: forget them again later")
 
 
 def _recording(arguments: argparse.Namespace, address: str) -> str:

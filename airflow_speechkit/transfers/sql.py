@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,31 +19,30 @@ from airflow_speechkit.keywords import seconds
 from airflow_speechkit.rendering import CheckedFields, cleaned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_speechkit.keywords import Checks
-    from airflow_speechkit.warehouse.ddl import Dialect
-    from airflow_speechkit.warehouse.load import Warehouse
+    from airflow_speechkit.warehouse.database import Database
     from airflow_speechkit.warehouse.source import Source
 
 
 class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
-    """Load the tables of a transform into a database, in place of what it has of the same operations.
+    """Load the tables of a transform into a database, replacing the rows that it has of the same recognitions.
 
-    All of it happens in one transaction: a run that fails leaves nothing behind, one that is repeated doubles
-    nothing, also beside another. DuckDB reads the Parquet files itself, PostgreSQL gets them by ``COPY``, any
-    other database that has an Airflow hook by batches of inserts. No row's value reaches a log or an error.
+    A load is one transaction: one that fails changes nothing, and one that is repeated doubles nothing, also while
+    another load runs. DuckDB reads the files as Arrow batches, PostgreSQL gets them by ``COPY``, and any other database
+    with an Airflow hook by batches of inserts. No row's value gets into a log or an error.
 
     :param tables: what `SpeechKitTransformOperator` returned, or its manifest's path, or a list of these, also the
-        lazy sequence of a mapped one; where the upstream has handed on none at all, the task is skipped (templated)
+        lazy sequence of a mapped one; if the upstream returned none at all, the task is skipped (templated)
     :param conn_id: the Airflow connection of the database (templated)
-    :param schema: the database's schema; the connection's own without one (templated)
+    :param schema: the database's schema; by default the connection's own (templated)
     :param table_prefix: put before the names of tables and views (templated)
-    :param create: make tables and columns that are missing, and the schema; nothing is ever dropped
-    :param views: make the views of ``docs/views.md`` (DuckDB and PostgreSQL, with `create` only)
+    :param create: create missing tables and columns, and the schema; nothing is ever dropped
+    :param views: create the views of ``docs/views.md`` (DuckDB and PostgreSQL, with `create` only)
     :param lock_timeout_s: how long to wait (seconds, or a timedelta) while another process has the DuckDB file open, or
         another transaction a lock in PostgreSQL (templated)
     :param hook_params: keywords for the connection's hook
@@ -81,17 +81,15 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
     def execute(self, context: Context) -> dict[str, int]:
         """Load, and return how many rows were written to each table.
 
-        :raises SettingsError: a keyword, or what came as `tables`
+        :raises SettingsError: a keyword, or the value of `tables`
         :raises ConnectionSettingsError: the connection
         :raises StorageError: a file or the database
         """
-        from airflow_speechkit.transfers.manifests import read_manifests
-
-        manifests = read_manifests(self.tables)
-        if not manifests:
-            # A mapped transform of which every instance was skipped, under a trigger rule that puts up with it.
-            raise AirflowSkipException("There is nothing to load: what comes before has handed on no manifest")
-        written = self._load(manifests)
+        sources = read_sources(self.tables)
+        if not sources:
+            # Each instance of a mapped transform was skipped, and the trigger rule lets this task run.
+            raise AirflowSkipException("There is nothing to load: the upstream task returned no manifest")
+        written = self._load(sources)
         self.log.info("Loaded %s", ", ".join(f"{rows} rows into {table}" for table, rows in written.items()))
         for outlet in self.outlets or ():
             events = context.get("outlet_events")
@@ -99,35 +97,25 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
                 events[outlet].extra = {"rows": {**written}}
         return written
 
-    def _load(self, sources: Iterable[Source]) -> dict[str, int]:
-        from airflow_speechkit.warehouse.driver_errors import told_without_values
-        from airflow_speechkit.warehouse.load import WarehouseWithViews, load, show_views
-        from airflow_speechkit.warehouse.views import views_for
+    def _load(self, sources: list[Source]) -> dict[str, int]:
+        from airflow_speechkit.warehouse.database import DatabaseWithViews
+        from airflow_speechkit.warehouse.driver_errors import step
+        from airflow_speechkit.warehouse.load import create_views, load
 
         hook = self._hook()
-        warehouse: Warehouse | None = None
-        loaded: dict[str, int] | None = None
+        written: dict[str, int] | None = None
         try:
-            with _opened(hook, self.schema, self.table_prefix, self.lock_timeout_s) as warehouse:
-                loaded = load(warehouse, sources, create=self.create)
-                if self.create and self.views and isinstance(warehouse, WarehouseWithViews):
-                    show_views(warehouse, views_for(warehouse.names))
-                return loaded
+            with step("loading", quotes_rows=True), self._open(hook) as database:
+                written = load(database, sources, create=self.create)
+                if self.create and self.views and isinstance(database, DatabaseWithViews):
+                    create_views(database)
+                return written
         except SpeechKitError as error:
-            failure: SpeechKitError = error
-        except Exception as error:  # noqa: BLE001 - whatever it is, its message may quote rows
-            failure = told_without_values(
-                error,
-                doing=warehouse.doing if warehouse else f"connecting with {self.conn_id!r}",
-                rows_are_in_play=bool(warehouse and warehouse.rows_are_in_play),
-                hint=warehouse.hint
-                if warehouse
-                else "See whether the database is up, and what the connection says of it",
-            )
-        if loaded is not None:
-            self.log.warning("The rows are in; the views were left as they are: %s", failure.what)
-            return loaded
-        # Raised out here, or the driver's error with the row in it would be chained to it.
+            failure = error
+        if written is not None:
+            self.log.warning("The rows are loaded; the views were left as they are: %s", failure.what)
+            return written
+        # Raised outside of `except`: the driver's error, which may quote a row, would be chained to it.
         failure.__cause__ = failure.__context__ = None
         raise failure.with_traceback(None)
 
@@ -139,16 +127,16 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
             raise ConnectionSettingsError(
                 f"There is no connection {self.conn_id!r}",
                 hint="Create it, or name another one in `conn_id`",
-                retry="ends in the same way until then",
+                retry="fails in the same way until then",
             ) from None
         try:
             hook = connection.get_hook(hook_params=dict(self.hook_params or {}))
         except (AirflowException, ImportError) as error:
             raise ConnectionSettingsError(
                 f"There is no hook for the connection {self.conn_id!r} of the type {connection.conn_type!r}",
-                hint="Install the provider that brings it: for DuckDB and PostgreSQL airflow-speechkit[duckdb] or "
+                hint="Install the provider that has it: for DuckDB and PostgreSQL airflow-speechkit[duckdb] or "
                 "[postgres]",
-                retry="ends in the same way until then",
+                retry="fails in the same way until then",
             ) from error
         if not hasattr(hook, "get_conn") or not hasattr(hook, "placeholder"):
             raise ConnectionSettingsError(
@@ -158,31 +146,62 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
             )
         return hook
 
+    @contextmanager
+    def _open(self, hook: Any) -> Iterator[Database]:
+        """Open the hook's database, and close it in the end."""
+        from airflow_speechkit.warehouse.database import Database
+        from airflow_speechkit.warehouse.ddl import Dialect, Names
+        from airflow_speechkit.warehouse.driver_errors import step
+        from airflow_speechkit.warehouse.duckdb import DuckDB, connect_when_free
+        from airflow_speechkit.warehouse.postgresql import PostgreSQL
 
-@contextmanager
-def _opened(hook: Any, schema: str | None, prefix: str, lock_timeout_s: float) -> Iterator[Warehouse]:
-    """Connect to whatever database the hook is for, and close the connection in the end."""
-    from airflow_speechkit.warehouse.ddl import Names
-    from airflow_speechkit.warehouse.duckdb import DuckDBWarehouse, open_when_free
-    from airflow_speechkit.warehouse.generic import GenericWarehouse
-    from airflow_speechkit.warehouse.postgresql import PostgresWarehouse
-
-    dialect = _dialect_of(hook)
-    names = Names(dialect, schema, prefix)
-    if dialect is dialect.DUCKDB:
-        with closing(open_when_free(hook, lock_timeout_s)) as connection:
-            yield DuckDBWarehouse(connection, names)
-        return
-    with closing(hook.get_conn()) as connection:
-        if hook.supports_autocommit:
-            hook.set_autocommit(connection, False)
-        if dialect is dialect.POSTGRESQL:
-            yield PostgresWarehouse(connection, names, lock_timeout_s)
-        else:
-            yield GenericWarehouse(connection, names, hook.placeholder)
+        dialects = {"duckdb": Dialect.DUCKDB, "postgres": Dialect.POSTGRESQL}
+        names = Names(dialects.get(hook.conn_type, Dialect.GENERIC), self.schema, self.table_prefix)
+        hint = "Check that the database is up, and what the connection says of it"
+        with step(f"connecting with {self.conn_id!r}", hint=hint):
+            if names.dialect is Dialect.DUCKDB:
+                connection = connect_when_free(hook.get_conn, self.lock_timeout_s)
+            else:
+                connection = hook.get_conn()
+                if hook.supports_autocommit:
+                    hook.set_autocommit(connection, False)
+        with closing(connection):
+            if names.dialect is Dialect.DUCKDB:
+                yield DuckDB(connection, names)
+            elif names.dialect is Dialect.POSTGRESQL:
+                yield PostgreSQL(connection, names, self.lock_timeout_s)
+            else:
+                yield Database(connection, names, hook.placeholder)
 
 
-def _dialect_of(hook: Any) -> Dialect:
-    from airflow_speechkit.warehouse.ddl import Dialect
+def read_sources(tables: Any) -> list[Source]:
+    """Read the manifests of one transform, a list of them, or the lazy sequence that a mapped transform returns.
 
-    return {"duckdb": Dialect.DUCKDB, "postgres": Dialect.POSTGRESQL}.get(hook.conn_type, Dialect.GENERIC)
+    :param tables: what `SpeechKitTransformOperator` returned, or the manifest's path, or several of these
+    :raises SettingsError: a value does not lead to a manifest
+    :raises StorageError: a manifest can't be read
+    """
+    if isinstance(tables, (Mapping, str, bytes)) or not isinstance(tables, Iterable):
+        return [_read_source(tables)]
+    return [_read_source(one) for one in tables]
+
+
+def _read_source(given: Any) -> Source:
+    from airflow_speechkit.hooks.storage import object_storage_path
+    from airflow_speechkit.results.manifest import MANIFESTS
+    from airflow_speechkit.storage import Folder
+    from airflow_speechkit.warehouse.source import Source
+
+    if isinstance(given, Mapping) and "tables" in given:
+        raise SettingsError(
+            "`tables` is what a transform of an older version returned, whose files may not exist any more",
+            hint="Run the transform again: clear its task. It reads the archive, at no cost",
+        )
+    url = given.get("manifest") if isinstance(given, Mapping) else given
+    if not isinstance(url, str) or f"/{MANIFESTS}/" not in url or not url.endswith(".json"):
+        raise SettingsError(
+            f"`tables` takes what SpeechKitTransformOperator returned, not this {type(given).__name__}",
+            hint=f"Give `tables=rows.output`, the path of a manifest (…/{MANIFESTS}/….json), or a list of these",
+        )
+    target, _, name = url.rpartition(f"/{MANIFESTS}/")
+    return Source.read(Folder.at(object_storage_path(target)), f"{MANIFESTS}/{name}")

@@ -1,4 +1,4 @@
-"""The tables as a database's own: names, types and statements, derived from the Arrow schemas."""
+"""The tables in SQL: names, types and statements, derived from the Arrow schemas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.results.schema import Column, TableSchema
 
-#: Columns whose text is JSON, and which a database that knows JSON keeps as such.
+#: Columns whose text is JSON: they have the type JSON where the database has one.
 JSON_COLUMNS = frozenset(
     {("recognitions", "labels"), ("recognitions", "settings"), ("recognitions", "parts"), ("analyses", "payload")}
 )
@@ -24,45 +24,27 @@ _PREFIX = re.compile(r"[A-Za-z0-9_]{0,30}")
 
 
 class Dialect(StrEnum):
-    """Whose SQL it is."""
+    """The SQL that a database understands."""
 
     DUCKDB = "duckdb"
     POSTGRESQL = "postgresql"
     GENERIC = "generic"
 
 
-#: What holds a column of an Arrow type, one whose text is JSON, and the key's text.
+_NUMBERS = {"int64": "BIGINT", "int32": "INTEGER"}
+_MOMENT = "timestamp[us, tz=UTC]"
+_WITH_ZONE = "TIMESTAMP WITH TIME ZONE"
+#: The type for a column by its Arrow type; for text that is JSON, and for text in a key.
 _TYPES: dict[Dialect, dict[str, str]] = {
-    Dialect.DUCKDB: {
-        "int64": "BIGINT",
-        "int32": "INTEGER",
-        "string": "VARCHAR",
-        "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
-        "json": "JSON",
-        "key": "VARCHAR",
-    },
-    Dialect.POSTGRESQL: {
-        "int64": "BIGINT",
-        "int32": "INTEGER",
-        "string": "TEXT",
-        "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
-        "json": "JSONB",
-        "key": "TEXT",
-    },
-    Dialect.GENERIC: {
-        "int64": "BIGINT",
-        "int32": "INTEGER",
-        "string": "TEXT",
-        "timestamp[us, tz=UTC]": "TIMESTAMP",
-        "json": "TEXT",
-        # MySQL takes no TEXT as a key.
-        "key": "VARCHAR(255)",
-    },
+    Dialect.DUCKDB: {**_NUMBERS, "string": "VARCHAR", _MOMENT: _WITH_ZONE, "json": "JSON", "key": "VARCHAR"},
+    Dialect.POSTGRESQL: {**_NUMBERS, "string": "TEXT", _MOMENT: _WITH_ZONE, "json": "JSONB", "key": "TEXT"},
+    # MySQL takes no TEXT as a key.
+    Dialect.GENERIC: {**_NUMBERS, "string": "TEXT", _MOMENT: "TIMESTAMP", "json": "TEXT", "key": "VARCHAR(255)"},
 }
 
-#: What sets `loaded_at`. It must not be earlier than that of a load that committed before, and loads wait for each
-#: other: in PostgreSQL after their transaction has begun, which is what `now()` tells; in DuckDB before that.
-#: Elsewhere the load gives the value.
+#: The default of `loaded_at`, which must not be earlier than that of a load that has committed before. Loads wait for
+#: each other: in PostgreSQL after their transaction has begun, whose start `now()` returns; in DuckDB before it begins.
+#: In other databases the load inserts the value.
 _NOW = {Dialect.DUCKDB: "now()", Dialect.POSTGRESQL: "statement_timestamp()"}
 
 
@@ -75,10 +57,10 @@ def sql_type(dialect: Dialect, table: TableSchema, column: Column) -> str:
 
 @dataclass(frozen=True)
 class Names:
-    """What the tables and views are called in a database.
+    """The names of the tables and views in a database.
 
-    :param dialect: the database's
-    :param schema: the database's schema; None where it has none, or the connection's own is meant
+    :param dialect: the database's SQL
+    :param schema: the database's schema; None for the connection's own, or if the database has no schemas
     :param prefix: put before each table's and view's name
     """
 
@@ -87,16 +69,16 @@ class Names:
     prefix: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what can't be a name.
+        """Check that names can be made of them.
 
-        :raises SettingsError: naming the keyword
+        :raises SettingsError: one can't be part of a name
         """
         if not _PREFIX.fullmatch(self.prefix):
             raise SettingsError("`table_prefix` takes up to 30 ASCII letters, digits and underscores")
         if self.schema is not None and not self.schema:
             raise SettingsError("`schema` is empty", hint="Leave it out to use the connection's own schema")
         if self.dialect is Dialect.GENERIC and self.schema is not None:
-            # How quotes are written differs between databases, so nothing that needs them is taken.
+            # Databases differ in how they quote names, so names that need quotes are refused.
             for part in self.schema.split("."):
                 if not _PLAIN_NAME.fullmatch(part):
                     raise SettingsError("`schema` takes ASCII letters, digits and underscores for this database")
@@ -106,13 +88,13 @@ class Names:
         return f"{self.prefix}{table}"
 
     def quoted(self, name: str) -> str:
-        """Return a name as SQL takes it."""
+        """Return a name as it is written in SQL."""
         if self.dialect is Dialect.GENERIC:
             return name
         return '"' + name.replace('"', '""') + '"'
 
     def of(self, table: str) -> str:
-        """Return a table's or view's name as SQL takes it, with its schema."""
+        """Return a table's or view's name as it is written in SQL, with its schema."""
         name = self.quoted(self.bare(table))
         if self.schema is None:
             return name
@@ -120,7 +102,7 @@ class Names:
         return f"{schema}.{name}"
 
     def columns(self, names: Collection[str]) -> str:
-        """Return columns' names as SQL takes them."""
+        """Return columns' names as they are written in SQL."""
         return ", ".join(self.quoted(name) for name in names)
 
 
@@ -131,10 +113,10 @@ def column_definition(names: Names, table: TableSchema, column: Column) -> str:
 
 
 def create_table(names: Names, table: TableSchema) -> str:
-    """Return the statement that makes a table.
+    """Return the statement that creates a table.
 
-    PostgreSQL gets the key later, see `add_keys`. DuckDB gets none: with it a load that replaces a million words takes
-    fifty times as long.
+    In PostgreSQL the key is added later, see `add_keys`. In DuckDB there is none: with a key, replacing a million words
+    takes fifty times as long.
     """
     parts = [
         column_definition(names, table, column) + ("" if column.nullable else " NOT NULL") for column in table.columns
@@ -145,9 +127,9 @@ def create_table(names: Names, table: TableSchema) -> str:
 
 
 def add_keys(names: Names, table: TableSchema) -> list[str]:
-    """Return the statements that make a table's key, once it has its rows.
+    """Return the statements that create a table's key once it has its rows.
 
-    `words` gets an index only: with a key a load that replaces words takes 1.4 to 4 times as long.
+    `words` has an index only: with a key, replacing words takes 1.4 to 4 times as long.
     """
     if names.dialect is not Dialect.POSTGRESQL:
         return []
@@ -158,9 +140,9 @@ def add_keys(names: Names, table: TableSchema) -> list[str]:
 
 
 def add_references(names: Names, table: TableSchema, *, check: bool) -> list[str]:
-    """Return the statements that tie a table's rows to those of `recognitions`, as far as loads stay as fast.
+    """Return the statements that create a foreign key to `recognitions`. `words` has none, as it slows loads down.
 
-    :param check: whether the rows that are there are checked
+    :param check: whether existing rows are checked
     """
     if names.dialect is not Dialect.POSTGRESQL or table.name not in ("utterances", "analyses"):
         return []
@@ -171,25 +153,25 @@ def add_references(names: Names, table: TableSchema, *, check: bool) -> list[str
 
 
 def add_comments(names: Names, table: TableSchema) -> list[str]:
-    """Return the statements that say in the database what the table and its columns are."""
+    """Return the statements that describe a table and its columns in the database."""
     if names.dialect is Dialect.GENERIC:
         return []
-    said = {f"TABLE {names.of(table.name)}": f"One row for each: {table.row}."} | {
+    comments = {f"TABLE {names.of(table.name)}": f"One row for each: {table.row}."} | {
         f"COLUMN {names.of(table.name)}.{names.quoted(column.name)}": column.about for column in table.columns
     }
-    return [f"COMMENT ON {what} IS " + "'" + text.replace("'", "''") + "'" for what, text in said.items()]
+    return [f"COMMENT ON {what} IS " + "'" + text.replace("'", "''") + "'" for what, text in comments.items()]
 
 
-def add_columns(names: Names, table: TableSchema, there: Collection[str]) -> list[str]:
-    """Return the statements that add the columns that an older table lacks. None is ever dropped or changed.
+def add_columns(names: Names, table: TableSchema, existing: Collection[str]) -> list[str]:
+    """Return the statements that add the columns that an older table lacks. Columns are never dropped or changed.
 
-    :param there: the columns that it has
+    :param existing: the table's columns
     """
-    new = [column for column in table.columns if column.name not in there]
+    new = [column for column in table.columns if column.name not in existing]
     alter = f"ALTER TABLE {names.of(table.name)}"
     if names.dialect is not Dialect.DUCKDB:
         return [f"{alter} ADD {column_definition(names, table, column)}" for column in new]
-    # DuckDB 1 can't commit where the table is altered again after a column came with a default.
+    # DuckDB 1 can't commit if the table is altered again after a column was added with a default.
     added = [f"{alter} ADD {names.quoted(column.name)} {sql_type(names.dialect, table, column)}" for column in new]
     for column in new:
         if not column.in_files:
@@ -198,41 +180,31 @@ def add_columns(names: Names, table: TableSchema, there: Collection[str]) -> lis
     return added
 
 
-@dataclass(frozen=True)
-class Shaping:
-    """The statements after which every table, column and key is there; none if they are already.
+def missing(
+    names: Names,
+    tables: Collection[TableSchema],
+    existing: Mapping[str, Collection[str]],
+    upgraded: Collection[TableSchema] = (),
+) -> tuple[list[str], list[str]]:
+    """Return the statements that create missing tables and columns, and those that create keys.
 
-    :param before: to run before the rows are written
-    :param after: to run after that: a key over rows that are there is made in a third of the time
+    Keys come after the rows: over existing rows a key is made in a third of the time.
+
+    :param existing: the columns of the tables that exist, by the tables' names without prefix
+    :param upgraded: those of them that this load has upgraded
+    :return: statements to run before the rows are written, and after
     """
-
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls,
-        names: Names,
-        tables: Collection[TableSchema],
-        there: Mapping[str, Collection[str]],
-        upgraded: Collection[TableSchema] = (),
-    ) -> Shaping:
-        """Compare what there is with what there should be.
-
-        :param there: the columns of the tables that exist, by the tables' names without their prefix
-        :param upgraded: those of them that this load has upgraded
-        """
-        before: list[str] = []
-        after: list[str] = []
-        new = [table for table in tables if table.name not in there]
-        for table in tables:
-            if table in new:
-                before += [create_table(names, table), *add_comments(names, table)]
-                after += add_keys(names, table)
-            elif table not in upgraded:
-                before += add_columns(names, table, there[table.name])
-        ours = [*new, *upgraded]
-        if any(table.name == "recognitions" for table in ours):
-            for table in ours:
-                after += add_references(names, table, check=table in new)
-        return cls(tuple(before), tuple(after))
+    before: list[str] = []
+    after: list[str] = []
+    new = [table for table in tables if table.name not in existing]
+    for table in tables:
+        if table in new:
+            before += [create_table(names, table), *add_comments(names, table)]
+            after += add_keys(names, table)
+        elif table not in upgraded:
+            before += add_columns(names, table, existing[table.name])
+    ours = [*new, *upgraded]
+    if any(table.name == "recognitions" for table in ours):
+        for table in ours:
+            after += add_references(names, table, check=table in new)
+    return before, after

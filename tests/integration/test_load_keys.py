@@ -9,10 +9,10 @@ import pytest
 
 from airflow_speechkit.errors import SettingsError, StorageError
 from airflow_speechkit.results.schema import TABLES
-from airflow_speechkit.transfers.manifests import read_manifests
-from airflow_speechkit.warehouse import load as loading
+from airflow_speechkit.transfers.sql import read_sources
 from airflow_speechkit.warehouse.ddl import Dialect, Names
-from airflow_speechkit.warehouse.postgresql import PostgresWarehouse
+from airflow_speechkit.warehouse.load import load as load_into
+from airflow_speechkit.warehouse.postgresql import PostgreSQL
 from tests.fixtures import version_0_1
 from tests.fixtures.manifests import analysis, recognition, the_call, write_manifest
 
@@ -63,8 +63,8 @@ def test_a_load_that_began_before_another_committed_has_a_later_load_time(tmp_pa
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")  # its transaction begins here
         load(first)
-        slow = PostgresWarehouse(connection, Names(Dialect.POSTGRESQL), lock_timeout_s=60)
-        loading.load(slow, read_manifests(second), create=True)
+        slow = PostgreSQL(connection, Names(Dialect.POSTGRESQL), lock_timeout_s=60)
+        load_into(slow, read_sources(second), create=True)
     newest = "SELECT recognition_id FROM recognitions WHERE loaded_at > (SELECT loaded_at FROM recognitions WHERE {})"
     assert ask(newest.format("recognition_id = 'op-1'")) == [("op-2",)]
     load(first)

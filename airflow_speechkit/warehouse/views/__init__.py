@@ -1,7 +1,7 @@
 """The views that analysts start from, as SQL files for DuckDB and PostgreSQL.
 
-Each file is one statement that runs as it is, over tables in the schema that the session is in. In it, what
-stands in double quotes is a table or a view, and nothing else is: so another schema or a prefix can be put in.
+Each file is one statement that runs unchanged in a session whose schema holds the tables. Only names of tables and
+views are in double quotes, so that another schema or a prefix can be put in.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class View:
     """One view for one database.
 
     :param name: its name, without any prefix
-    :param statement: what makes it, with its names filled in
+    :param statement: the statement that creates it
     """
 
     name: str
@@ -42,12 +42,12 @@ class View:
 
     @property
     def comment(self) -> str:
-        """What is left in the database beside it: whose it is, and which version."""
+        """The view's comment in the database: the mark of this package, and the statement's version."""
         return f"{_MARK} {hashlib.sha256(self.statement.encode()).hexdigest()[:16]}"
 
     @staticmethod
     def is_ours(comment: str | None) -> bool:
-        """Tell from a comment whether this package made the view that bears it."""
+        """Return whether a view with this comment was created by this package."""
         return (comment or "").startswith(_MARK)
 
 
@@ -57,5 +57,5 @@ def sql_of(dialect: Dialect, name: str) -> str:
 
 
 def views_for(names: Names) -> list[View]:
-    """Return the views with the schema and prefix put in."""
+    """Return the views of a DuckDB or PostgreSQL database."""
     return [View(name, _QUOTED.sub(lambda quoted: names.of(quoted[1]), sql_of(names.dialect, name))) for name in VIEWS]

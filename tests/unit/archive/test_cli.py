@@ -25,7 +25,7 @@ from airflow_speechkit.results.formats import FileFormat, write_file
 from airflow_speechkit.results.schema import Tables
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage import Folder
-from airflow_speechkit.warehouse.deletion import erase_from_duckdb, erase_from_files
+from airflow_speechkit.warehouse.deletion import delete_rows_in_duckdb, delete_rows_in_files
 from tests.fixtures.manifests import write_rows
 from tests.unit.archive.world import T0, Clock, Service, answer, archive_at, failure, item, lost, submitter
 
@@ -246,40 +246,46 @@ class TestForget:
         assert capsys.readouterr().out.split() == [world.done]
         assert world.archive.answer(world.done) is not None
 
-    @pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
-    def test_its_rows_are_removed_from_files_that_others_share(
-        self, world: World, tmp_path: Path, file_format: Any
-    ) -> None:
+    def test_its_rows_are_removed_from_files_that_others_share(self, world: World, tmp_path: Path) -> None:
         target = Folder.at(tmp_path / "tables")
         both = [flatten(spoken(one), None) for one in (world.done, "e03other")]
         compacted, only = Folder.at(tmp_path / "compacted"), Folder.at(tmp_path / "only")
-        write_rows(target, both, file_format=file_format)
+        write_rows(target, both)
         for folder, pieces in ((compacted, both), (only, both[1:])):
             (tmp_path / "file").unlink(missing_ok=True)
-            write_file(tmp_path / "file", Tables.concat(pieces).words, FileFormat(file_format))
-            folder.put(f"words/day=2026-11-22/part-0.{file_format}", tmp_path / "file")
+            write_file(tmp_path / "file", Tables.concat(pieces).words, FileFormat.PARQUET)
+            folder.put("words/day=2026-11-22/part-0.parquet", tmp_path / "file")
         assert world.run("forget", world.done, "--tables", target.url, "--tables", compacted.url) == 0
         assert not [name for name in target.names() if world.done in name]
         assert len(list(target.names("words"))) == 1
         for name in only.names():
-            if file_format == "parquet":
-                assert pq.ParquetFile(compacted.path(name)).read().equals(pq.ParquetFile(only.path(name)).read())
-            else:
-                assert compacted.read(name) == only.read(name)
-        assert erase_from_files(target, [world.done]) == erase_from_files(compacted, [world.done]) == []
+            assert pq.ParquetFile(compacted.path(name)).read().equals(pq.ParquetFile(only.path(name)).read())
+        assert delete_rows_in_files(target, [world.done]) == delete_rows_in_files(compacted, [world.done]) == []
 
-    @pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
-    def test_its_rows_are_removed_from_files_of_version_0_1(
-        self, world: World, tmp_path: Path, file_format: Any
-    ) -> None:
+    def test_its_rows_are_removed_from_files_of_version_0_1(self, world: World, tmp_path: Path) -> None:
         target = Folder.at(tmp_path / "tables")
         words = Tables.concat([flatten(spoken(one), None) for one in (world.done, "e03other")]).words
-        write_file(tmp_path / "file", words.drop_columns("recognition_id"), FileFormat(file_format))
-        target.put(f"words/batch.{file_format}", tmp_path / "file")
+        write_file(tmp_path / "file", words.drop_columns("recognition_id"), FileFormat.PARQUET)
+        target.put("words/batch.parquet", tmp_path / "file")
         assert world.run("forget", world.done, "--tables", target.url) == 0
-        raw = target.read(f"words/batch.{file_format}")
-        assert b"e03other" in raw
-        assert world.done.encode() not in raw
+        assert pq.ParquetFile(target.path("words/batch.parquet")).read()["operation_id"].unique().to_pylist() == [
+            "e03other"
+        ]
+
+    @pytest.mark.parametrize("file_format", ["csv", "jsonl"])
+    def test_a_shared_csv_or_json_lines_file_with_its_rows_is_refused_and_nothing_is_forgotten(
+        self, world: World, tmp_path: Path, file_format: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        target = Folder.at(tmp_path / "tables")
+        for name, ids in (("both", (world.done, "e03other")), ("other", ("e03other",))):
+            words = Tables.concat([flatten(spoken(one), None) for one in ids]).words
+            write_file(tmp_path / name, words, FileFormat(file_format))
+        target.put(f"words/other.{file_format}", tmp_path / "other")
+        assert delete_rows_in_files(target, [world.done]) == []
+        target.put(f"words/both.{file_format}", tmp_path / "both")
+        assert world.run("forget", world.done, "--tables", target.url) == 1
+        assert f"words/both.{file_format} holds rows of several operations" in capsys.readouterr().err
+        assert world.archive.answer(world.done) is not None
 
     def test_a_refused_recording_s_rows_are_removed_from_duckdb(self, world: World, tmp_path: Path) -> None:
         import duckdb
@@ -288,7 +294,7 @@ class TestForget:
         with duckdb.connect(database) as connection:
             connection.execute("CREATE TABLE recognitions (recognition_id VARCHAR, operation_id VARCHAR)")
             connection.execute("INSERT INTO recognitions VALUES ('refused-1', NULL), ('e03other', 'e03other')")
-        assert erase_from_duckdb(database, ["refused-1"]) == 1
+        assert delete_rows_in_duckdb(database, ["refused-1"]) == 1
         with duckdb.connect(database) as connection:
             assert connection.execute("SELECT recognition_id FROM recognitions").fetchall() == [("e03other",)]
 
@@ -305,7 +311,7 @@ class TestForget:
             assert connection.execute("SELECT operation_id FROM words").fetchall() == [("e03other",)]
             assert connection.execute("SELECT operation_id FROM recognitions").fetchall() == [("e03other",)]
         with pytest.raises(StorageError, match="no DuckDB database"):
-            erase_from_duckdb(str(tmp_path / "none.duckdb"), [world.done])
+            delete_rows_in_duckdb(str(tmp_path / "none.duckdb"), [world.done])
 
 
 def test_keys_in_an_address_are_refused_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,8 +64,8 @@ class TestTables:
         assert command(archive, "forget", operation_id, "--tables", str(tables)) == 0
         assert (old.exists(), young.exists(), elsewhere.exists()) == (False, True, True)
         out = capsys.readouterr().out
-        assert "Removed 1 files there" in out
-        assert f"{young} may be being written just now" in out
+        assert "Removed 1 unfinished files there" in out
+        assert f"{young} may still be written to" in out
 
     def test_tables_with_a_prefix_in_a_schema_are_found(
         self, archive: Archive, operation_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

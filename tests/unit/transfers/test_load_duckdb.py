@@ -16,10 +16,9 @@ from airflow_speechkit.errors import ConnectionSettingsError, SettingsError, Sto
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.schema import TABLES
 from airflow_speechkit.storage import Folder
-from airflow_speechkit.transfers.manifests import read_manifests
-from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
+from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator, read_sources
 from airflow_speechkit.warehouse.ddl import Dialect, Names, sql_type
-from airflow_speechkit.warehouse.duckdb import DuckDBWarehouse
+from airflow_speechkit.warehouse.duckdb import DuckDB
 from airflow_speechkit.warehouse.load import load as load_into
 from tests.fixtures.manifests import (
     analysis,
@@ -257,10 +256,10 @@ def _text(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "make", "hint"),
     [
-        ("no/such.duckdb", None, "Make the folder"),
-        ("text.duckdb", _text, "move that file away"),
-        ("text.duckdb/below.duckdb", lambda path: _text(path.parent), "Correct the path"),
-        ("folder", Path.mkdir, "Name a file in that folder"),
+        ("no/such.duckdb", None, "the folder has to exist"),
+        ("text.duckdb", _text, "has to be a database"),
+        ("text.duckdb/below.duckdb", lambda path: _text(path.parent), "Check the path"),
+        ("folder", Path.mkdir, "Check the path"),
     ],
 )
 def test_a_file_that_can_not_be_opened_is_told_with_what_to_do(name, make, hint, tmp_path, monkeypatch, load) -> None:
@@ -273,11 +272,11 @@ def test_a_file_that_can_not_be_opened_is_told_with_what_to_do(name, make, hint,
     with pytest.raises(StorageError, match=rf"connecting to the DuckDB file.*{name}.*{hint}") as caught:
         load(write_manifest(tmp_path, the_call()))
     assert caught.value.retry_can_help is False
-    assert "A retry ends in the same way" in str(caught.value)
+    assert "A retry fails in the same way" in str(caught.value)
 
 
 def test_two_loads_at_once_in_one_process_double_nothing(tmp_path, database, ask) -> None:
-    manifests = read_manifests(write_manifest(tmp_path, the_call()))
+    manifests = read_sources(write_manifest(tmp_path, the_call()))
     barrier = threading.Barrier(4)
     failures: list[Exception] = []
 
@@ -285,7 +284,7 @@ def test_two_loads_at_once_in_one_process_double_nothing(tmp_path, database, ask
         try:
             with contextlib.closing(duckdb.connect(str(database))) as connection:
                 barrier.wait()
-                load_into(DuckDBWarehouse(connection, Names(Dialect.DUCKDB)), manifests, create=True)
+                load_into(DuckDB(connection, Names(Dialect.DUCKDB)), manifests, create=True)
         except Exception as error:  # noqa: BLE001 - told by the test
             failures.append(error)
 
@@ -304,7 +303,7 @@ def test_somebody_elses_view_is_left_alone(tmp_path, database, load, ask, caplog
         connection.execute("CREATE VIEW dialogue AS SELECT 1 AS mine")
     load(write_manifest(tmp_path, the_call()))
     assert ask("SELECT * FROM dialogue") == [(1,)]
-    assert "somebody else's" in caplog.text
+    assert "was not created by this package" in caplog.text
     assert ask("SELECT count(*) FROM current_recognitions") == [(5,)]
 
 
@@ -313,7 +312,7 @@ def test_a_view_that_cannot_be_made_does_not_lose_the_rows(tmp_path, database, l
         connection.execute("CREATE TABLE recognitions (operation_id VARCHAR, duration_ms VARCHAR)")
     assert load(write_manifest(tmp_path, the_call())) == EVERYTHING
     assert ask("SELECT count(*) FROM recognitions") == [(7,)]
-    assert "The rows are in; the views were left as they are" in capfd.readouterr().out
+    assert "The rows are loaded; the views were left as they are" in capfd.readouterr().out
 
 
 def test_outlets_get_the_row_counts(tmp_path, database) -> None:

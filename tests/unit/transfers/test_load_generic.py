@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_speechkit.errors import SettingsError
-from airflow_speechkit.warehouse import generic
+from airflow_speechkit.warehouse import database
 from tests.fixtures.manifests import recognition, the_call, write_manifest
 
 EVERYTHING = {"recognitions": 7, "utterances": 6, "words": 16, "analyses": 0}
@@ -22,8 +22,8 @@ def ask(path: Any, sql: str) -> list[tuple[Any, ...]]:
 
 
 def test_a_rerun_doubles_nothing(tmp_path, sqlite_file, load, monkeypatch) -> None:
-    monkeypatch.setattr(generic, "_IDS_IN_A_DELETE", 3)
-    monkeypatch.setattr(generic, "_ROWS_IN_AN_INSERT", 4)
+    monkeypatch.setattr(database, "_IDS_IN_A_DELETE", 3)
+    monkeypatch.setattr(database, "_ROWS_IN_AN_INSERT", 4)
     manifest = write_manifest(tmp_path / "lake", the_call())
     for _ in range(2):
         assert load(manifest, conn_id="other") == EVERYTHING

@@ -48,7 +48,7 @@ def test_a_second_load_into_duckdb_makes_nothing(tmp_path, old, load, ask, caplo
     caplog.clear()
     load(manifest)
     assert "Upgrading" not in caplog.text
-    assert "Making" not in caplog.text
+    assert "Creating" not in caplog.text
     assert ask(version_0_1.ANALYSES) == version_0_1.NUMBERED
 
 
