@@ -18,7 +18,6 @@ from airflow_speechkit.errors import (
     AuthenticationError,
     OperationNotFoundError,
     QuotaExceededError,
-    ServiceFaultError,
     SpeechKitError,
     UnreachableError,
     unexpected,
@@ -29,7 +28,6 @@ from airflow_speechkit.polling.scheduler import Scheduler
 from airflow_speechkit.polling.subscription import Log, Subscription
 from airflow_speechkit.polling.target import PollOutcome, PollResult, PollTarget
 from airflow_speechkit.redaction import where_it_came_from
-from airflow_speechkit.retry import policy_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Hashable, Iterable
@@ -73,7 +71,7 @@ def shared_poller(key: Hashable, open_check: OpenCheck, limiter: RateLimiter, *,
     if loop_key not in _pollers:
         _pollers[loop_key] = Poller(key, open_check, *_known.setdefault(key, (limiter, {})), stats)
     poller = _pollers[loop_key]
-    poller.scheduler.limiter.limit = limiter.limit
+    poller.scheduler.limiter.limit, poller.scheduler.limiter.window_s = limiter.limit, limiter.window_s
     return poller
 
 
@@ -107,7 +105,6 @@ class Poller:
         self._runner: asyncio.Task[None] | None = None
         self._places = asyncio.Semaphore(AT_ONCE)
         self._woken = asyncio.Event()
-        self._checks = 0
         self._waiting_to_send = 0
         self._sending = asyncio.Lock()
 
@@ -150,11 +147,11 @@ class Poller:
 
     def earned_in_s(self) -> float:
         """Return the seconds in which the limit allows as many checks again as were made since the first task waits."""
-        return self._checks / self.scheduler.limiter.rate(self._now())
+        now = self._now()
+        return self.scheduler.limiter.sent(now) / self.scheduler.limiter.rate(now)
 
     async def _subscribe(self, subscription: Subscription) -> None:
         if self._runner is None:
-            self._checks = 0
             # Not in the context of the first task: what is logged there is about all of them.
             self._runner = self._loop.create_task(
                 self._run(), name=f"speechkit poller {self.key}", context=contextvars.Context()
@@ -162,7 +159,8 @@ class Poller:
             self._runner.add_done_callback(self._stopped)
         for number, (operation_id, target) in enumerate(subscription.targets.items(), 1):
             self._subscriptions.setdefault(operation_id, []).append(subscription)
-            self.scheduler.add(target, id(subscription), self._now())
+            age_s = None if target.submitted_at is None else time.time() - target.submitted_at
+            self.scheduler.add(target, id(subscription), self._now(), age_s)
             if number % _ADDED_AT_ONCE == 0:
                 self._woken.set()
                 await asyncio.sleep(0)
@@ -213,7 +211,7 @@ class Poller:
         waiting = self._all_subscriptions()
         now = self._now()
         for operation_id in self._subscriptions:
-            self.scheduler.forget(operation_id, now)
+            self.scheduler.forget(operation_id)
         self._subscriptions.clear()
         self._write_gauges(now, always=True)
         for subscription in waiting:
@@ -229,7 +227,6 @@ class Poller:
 
     async def _ask(self, operation_id: str) -> None:
         try:
-            self._checks += 1
             self._count("speechkit.checks")
             await self._check(operation_id)
         except asyncio.CancelledError:
@@ -278,8 +275,8 @@ class Poller:
     async def _answered(self, operation_id: str, operation: Operation) -> None:
         now = self._now()
         if operation.state is OperationState.RUNNING:
-            created_at = None if operation.created_at is None else operation.created_at.timestamp()
-            self.scheduler.running(operation_id, now, created_at)
+            age_s = None if operation.created_at is None else time.time() - operation.created_at.timestamp()
+            self.scheduler.running(operation_id, now, age_s)
             for subscription in self._due_lines(operation_id, now):
                 self._write_next_check(subscription, now)
             return
@@ -301,8 +298,7 @@ class Poller:
         if isinstance(error, AuthenticationError):
             self._client.refused()
         now = self._now()
-        everywhere = isinstance(error, UnreachableError | ServiceFaultError | AuthenticationError)
-        given_up = self.scheduler.failed(operation_id, now, everywhere=everywhere, policy=policy_for(error))
+        given_up = self.scheduler.failed(operation_id, now, error)
         if not given_up:
             for subscription in self._due_lines(operation_id, now):
                 self._write_next_check(subscription, now, f"{error}; ")
@@ -310,7 +306,7 @@ class Poller:
             self._give_up(failed_id, error)
 
     def _give_up(self, operation_id: str, error: SpeechKitError) -> None:
-        self.scheduler.forget(operation_id, self._now())
+        self.scheduler.forget(operation_id)
         self._deliver(PollResult(operation_id, PollOutcome.UNANSWERED, error=error))
 
     def _deliver(self, result: PollResult) -> list[asyncio.Event]:
@@ -324,17 +320,10 @@ class Poller:
 
     def _write_next_check(self, subscription: Subscription, now: float, why: str = "") -> None:
         """Write when the first of the task's own operations is asked for next."""
-        pending = self.scheduler.pending
-        own = [operation for one in subscription.left if (operation := pending.get(one)) is not None]
-        if own:
-            first = min(own, key=lambda operation: (operation.is_being_asked, operation.due))
-            subscription.write_line(why + self.scheduler.reason(first.target.operation_id, now), now)
+        subscription.write_line(why + self.scheduler.reason(subscription.left, now), now)
 
     def _now(self) -> float:
-        """Return what the limiter counts by, a clock that nobody sets, and give the scheduler the time of day."""
-        now = time.monotonic()
-        self.scheduler.ahead_s = time.time() - now
-        return now
+        return time.monotonic()
 
     def _write_gauges(self, now: float, *, always: bool = False) -> None:
         if self._stats is not None and (always or now - self._gauges_at >= _GAUGES_EVERY_S):

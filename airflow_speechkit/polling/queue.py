@@ -1,100 +1,138 @@
-"""In which order operations are asked for: each by its own time, tasks in turn. Pure, without a clock."""
+"""In which order operations are asked for: each when it is due, tasks in turn. Pure, the time is passed in."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
 import math
+from collections import Counter
 from typing import TYPE_CHECKING
+
+from airflow_speechkit.polling.schedule import documented_s, duration_kind
+from airflow_speechkit.retry import FailureStreak
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from airflow_speechkit.polling.pending import PendingOperation
+    from airflow_speechkit.polling.target import PollTarget
 
-#: Checks count for this long against the task that made them, in seconds.
-_REMEMBERED_S = 3600.0
+#: A user's interval is this long at least, in seconds.
+_SHORTEST_SET_INTERVAL_S = 0.1
+#: The numbers of checks by which tasks are compared are halved this often, in seconds.
+_HALVED_EVERY_S = 1800.0
 
 
-class DecayingCount:
-    """A count in which what is longer ago counts less.
+class PendingOperation:
+    """An operation that tasks wait for.
 
-    :param over_s: after so many seconds it counts 1/e
+    :param target: what the first task knows about it
+    :param task: that task
+    :param now: when it began to wait, in seconds
+    :param age_s: seconds since the submission; None where that isn't on record
     """
 
-    __slots__ = ("_at", "_count", "_over_s")
+    # Ten thousand may wait.
+    __slots__ = (
+        "age_is_known", "asked_age_s", "asked_at", "began_at", "documented_s", "due", "entry", "interval_s",
+        "is_being_asked", "is_learned", "kind", "load", "operation_id", "streak", "targets",
+    )  # fmt: skip
 
-    def __init__(self, over_s: float) -> None:
-        self._over_s = over_s
-        self._count = self._at = 0.0
+    def __init__(self, target: PollTarget, task: Hashable, now: float, age_s: float | None) -> None:
+        self.operation_id = target.operation_id
+        self.targets: dict[Hashable, PollTarget] = {}
+        self.began_at = now
+        self.age_is_known = False
+        self.asked_age_s = 0.0
+        self.asked_at = self.due = -math.inf
+        self.is_being_asked = False
+        self.entry = 0
+        self.load = 0.0
+        self.streak = FailureStreak()
+        self.add(target, task, now, age_s)
 
-    def add(self, number: float, now: float) -> None:
-        """Count so many more."""
-        self._count, self._at = self.at(now) + number, now
+    @property
+    def task(self) -> Hashable:
+        """The task whose turn it takes: the first of those that wait."""
+        return next(iter(self.targets))
 
-    def at(self, now: float) -> float:
-        """Return the count."""
-        return self._count * math.exp((self._at - now) / self._over_s)
+    def add(self, target: PollTarget, task: Hashable, now: float, age_s: float | None) -> None:
+        """Let one more task wait."""
+        self.set_age(now, age_s)
+        self.targets[task] = target
+        self._combine()
+
+    def remove(self, task: Hashable) -> None:
+        """Let a task wait no longer."""
+        self.targets.pop(task, None)
+        if self.targets:
+            self._combine()
+
+    def set_age(self, now: float, age_s: float | None) -> None:
+        """Set the age in seconds, unless it is known already. From then on it counts by a clock that nobody sets."""
+        if age_s is not None and not self.age_is_known:
+            self.began_at, self.age_is_known = min(now - age_s, self.began_at), True
+
+    def age_s(self, now: float) -> float:
+        """Return the seconds since the submission, as far as that is known."""
+        return now - self.began_at
+
+    def _combine(self) -> None:
+        # One of the tasks may know more than the others.
+        best = min(self.targets.values(), key=lambda one: one.audio_s is None)
+        self.kind, self.documented_s = duration_kind(best), documented_s(best)
+        intervals = [one.interval_s for one in self.targets.values() if one.interval_s is not None]
+        self.interval_s = max(min(intervals), _SHORTEST_SET_INTERVAL_S) if intervals else None
+        self.is_learned = len(intervals) < len(self.targets)
 
 
 class FairQueue:
-    """Operations by when they are due, and of those that are due one of each task in turn.
+    """Operations by when they are due; of those that are due, tasks take turns.
 
-    A task that has nothing due loses its turn, and comes next when it has: one recording doesn't wait behind a batch of
-    thousands. What was put in anew or removed falls out by itself.
+    One recording doesn't wait behind a batch of thousands. An entry of the heaps that isn't its operation's last one is
+    skipped.
     """
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._scheduled: list[tuple[float, int, PendingOperation]] = []
-        #: Of each task that has a turn.
+        #: Of each task what is due, in the order of turns.
         self._due: dict[Hashable, list[tuple[float, int, PendingOperation]]] = {}
-        #: Start-time fair queueing: the task with the smallest tag is next, and each check raises its tag by one.
-        self._turns: list[tuple[float, int, Hashable]] = []
-        self._tags: dict[Hashable, float] = {}
-        self._tag = 0.0
-        #: Checks of each task, and of all these together.
-        self._used: dict[Hashable, DecayingCount] = {}
-        self._used_together = DecayingCount(_REMEMBERED_S)
+        #: Checks of each task, and of all of them.
+        self._checks: Counter[Hashable] = Counter()
+        self._all_checks = 0
+        self._halved_at = -math.inf
         self._length = 0
 
     def put(self, operation: PendingOperation) -> None:
-        """Schedule an operation for when it is `due`."""
+        """Schedule an operation for when it is `due`, in place of an earlier time."""
         self._length += not operation.entry
         operation.entry = next(self._numbers)
         heapq.heappush(self._scheduled, (operation.due, operation.entry, operation))
-        self._tidy_up()
+        if len(self._scheduled) > 2 * self._length + 64:
+            self._scheduled = [one for one in self._scheduled if one[2].entry == one[1]]
+            heapq.heapify(self._scheduled)
 
     def remove(self, operation: PendingOperation) -> None:
         """Take an operation out."""
         self._length -= bool(operation.entry)
         operation.entry = 0
-        self._tidy_up()
 
-    def forget_task(self, task: Hashable, now: float) -> None:
+    def forget_task(self, task: Hashable) -> None:
         """Forget a task that has nothing left to wait for."""
-        self._tags.pop(task, None)
-        if (used := self._used.pop(task, None)) is not None:
-            self._used_together.add(-used.at(now), now)
+        self._all_checks -= self._checks.pop(task, 0)
 
     def first(self, now: float) -> PendingOperation | None:
         """Return the operation whose turn it is, None if none is due."""
         while self._scheduled and self._scheduled[0][0] <= now:
-            due, entry, operation = heapq.heappop(self._scheduled)
-            if operation.entry == entry:
-                task = operation.task
-                if task not in self._due:
-                    self._due[task] = []
-                    self._take_turn(task, max(self._tags.get(task, -math.inf), self._tag - 1.0))
-                heapq.heappush(self._due[task], (due, entry, operation))
-        while self._turns:
-            task = self._turns[0][2]
-            waiting = self._due[task]
-            while waiting and waiting[0][2].entry != waiting[0][1]:
-                heapq.heappop(waiting)
-            if waiting:
-                return waiting[0][2]
-            heapq.heappop(self._turns)
+            entry = heapq.heappop(self._scheduled)
+            if entry[2].entry == entry[1]:
+                heapq.heappush(self._due.setdefault(entry[2].task, []), entry)
+        while self._due:
+            task, due = next(iter(self._due.items()))
+            while due and due[0][2].entry != due[0][1]:
+                heapq.heappop(due)
+            if due:
+                return due[0][2]
             del self._due[task]
         return None
 
@@ -105,33 +143,19 @@ class FairQueue:
         return self._scheduled[0][0] if self._scheduled else math.inf
 
     def pop(self, now: float) -> PendingOperation:
-        """Take out the operation that `first` returned: it is asked for now."""
-        operation = self.drop_first()
-        tag, _, task = heapq.heappop(self._turns)
-        self._tag = max(self._tag, tag)
-        self._take_turn(task, tag + 1.0)
-        self._used.setdefault(task, DecayingCount(_REMEMBERED_S)).add(1.0, now)
-        self._used_together.add(1.0, now)
+        """Take out the operation that `first` returned, and count a check of its task."""
+        task, due = next(iter(self._due.items()))
+        operation = heapq.heappop(due)[2]
+        self.remove(operation)
+        self._due[task] = self._due.pop(task)
+        if now - self._halved_at >= _HALVED_EVERY_S:
+            self._halved_at = now
+            self._checks = Counter({one: number // 2 for one, number in self._checks.items()})
+            self._all_checks = self._checks.total()
+        self._checks[task] += 1
+        self._all_checks += 1
         return operation
 
-    def drop_first(self) -> PendingOperation:
-        """Take out the operation that `first` returned without a check."""
-        _, _, operation = heapq.heappop(self._due[self._turns[0][2]])
-        operation.entry = 0
-        self._length -= 1
-        return operation
-
-    def has_asked_least(self, task: Hashable, now: float) -> bool:
+    def has_asked_least(self, task: Hashable) -> bool:
         """Whether a task has made no more checks in the last hour than the others on average."""
-        used = self._used.get(task)
-        own = 0.0 if used is None else used.at(now)
-        return own < 1.0 or own * len(self._used) <= self._used_together.at(now) + 1e-6
-
-    def _tidy_up(self) -> None:
-        if len(self._scheduled) > 2 * self._length + 64:
-            self._scheduled = [one for one in self._scheduled if one[2].entry == one[1]]
-            heapq.heapify(self._scheduled)
-
-    def _take_turn(self, task: Hashable, tag: float) -> None:
-        self._tags[task] = tag
-        heapq.heappush(self._turns, (tag, next(self._numbers), task))
+        return self._checks[task] * len(self._checks) <= self._all_checks

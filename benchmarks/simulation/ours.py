@@ -35,7 +35,6 @@ class Triggerer:
         checks_per_hour: float | None = None,
     ) -> None:
         self._scheduler = Scheduler(RateLimiter.for_checks("v2", checks_per_hour=checks_per_hour))
-        self._scheduler.ahead_s = EPOCH_S
         self._quota = quota
         self._stamped = stamped
         self._coming = deque(sorted(recordings, key=lambda one: one.waited_from_s))
@@ -57,7 +56,9 @@ class Triggerer:
         while self._coming and self._coming[0].waited_from_s <= now_s:
             recording = self._coming.popleft()
             self._waiting[recording.target.operation_id] = recording
-            self._scheduler.add(recording.target, recording.task, now_s)
+            submitted_at = recording.target.submitted_at
+            age_s = None if submitted_at is None else EPOCH_S + now_s - submitted_at
+            self._scheduler.add(recording.target, recording.task, now_s, age_s)
         while self._under_way and self._under_way[0][0] <= now_s:
             self._answer(self._under_way.popleft()[1], now_s)
         while (turn := self._scheduler.turn(now_s)).operation_id is not None:

@@ -123,7 +123,7 @@ async def test_a_429_is_counted_and_all_pause(key: str, caplog: pytest.LogCaptur
         return operation(name)
 
     stats, started = Counting(), asyncio.get_running_loop().time()
-    subject = shared_poller(key, Client(answer).open, RateLimiter(1000, 3600.0, burst_share=0.25), stats=stats)
+    subject = shared_poller(key, Client(answer).open, RateLimiter(1000, 3600.0), stats=stats)
     rate = subject.scheduler.limiter.rate(started)
     await collect(subject, overdue("a"), log=logging.getLogger("task"))
     assert asyncio.get_running_loop().time() - started >= 900.0
@@ -247,11 +247,13 @@ def test_what_was_spent_and_learned_outlives_a_loop_which_itself_is_not_kept(key
 
 @in_virtual_time
 async def test_a_connections_new_limit_holds_at_once_and_what_was_spent_counts(key: str) -> None:
-    subject = shared_poller(key, Client(never).open, RateLimiter(10, 3600.0))
+    client = Client(never)
+    subject = shared_poller(key, client.open, RateLimiter(10, 3600.0))
     async with subject.subscribed(overdue("a", interval_s=1.0)):
         await asyncio.sleep(60.0)
         assert shared_poller(key, Client(never).open, RateLimiter(15, 3600.0)) is subject
-        assert subject.scheduler.limiter.left(asyncio.get_running_loop().time()) == 5
+        now = asyncio.get_running_loop().time()
+        assert subject.scheduler.limiter.left(now) == 15 - client.asked.total()
 
 
 @in_virtual_time

