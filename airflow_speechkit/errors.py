@@ -1,4 +1,4 @@
-"""What can go wrong, by what a person has to do about it.
+"""The errors, by what a person has to do about them.
 
 ::
 
@@ -6,28 +6,28 @@
     ├── InvalidRequestError (ValueError)    nothing was sent, nothing was paid
     │   ├── SettingsError                       a keyword, or two that don't go together
     │   ├── ConnectionSettingsError             the Airflow connection
-    │   ├── RecordingError                      the recording: missing, unreadable, not what it says
+    │   ├── RecordingError                      the recording is missing, unreadable, or differs from its settings
     │   │   └── RecordingNotFoundError          no object has this key, or nothing matches the pattern
-    │   └── CostLimitExceededError                 more than `max_billed_seconds`
-    ├── RefusedError                            the service answered, and said no
+    │   └── CostLimitExceededError              more than `max_billed_seconds`
+    ├── RefusedError                            the service answered and refused
     │   ├── AuthenticationError                 401
     │   ├── PermissionDeniedError               403
-    │   ├── OperationNotFoundError              404: it never existed, or its three days are over
+    │   ├── OperationNotFoundError              404: it never existed, or is older than three days
     │   ├── QuotaExceededError                  429
     │   └── ServiceFaultError                   5xx
     ├── UnreachableError                        no answer: the host, TLS, a timeout, a broken connection
-    ├── AnswerUnreadableError                   an answer that is cut off or isn't what was documented
+    ├── AnswerUnreadableError                   an answer that is cut off or undocumented
     ├── NotFinishedError                        there is no result yet
     ├── RecognitionFailedError (RuntimeError)   the operation ended in an error
-    ├── SubmissionsFailedError (RuntimeError)   some of several recordings: the others have their operations
+    ├── SubmissionsFailedError (RuntimeError)   some of several recordings; the others have their operations
     ├── LostError (RuntimeError)
-    │   ├── ResultExpiredError                  the service has forgotten the result, no answer is archived
-    │   └── SubmissionLostError                 a request may have been taken; its operation id is not known
+    │   ├── ResultExpiredError                  the service deleted the result, no answer is archived
+    │   └── SubmissionLostError                 a request may have been accepted; its operation id is unknown
     └── StorageError                            an archive or a target that can't be read or written
         └── ArchiveError
 
-None of them derives from `AirflowException`: with `soft_fail=True` Airflow turns that kind into a skip in
-deferred mode, and a failed recognition would disappear.
+None of them derives from `AirflowException`: in deferred mode `soft_fail=True` skips the task after such an error, and
+a failed recognition would go unnoticed.
 """
 
 from __future__ import annotations
@@ -44,25 +44,23 @@ _MOST_QUOTED, _MOST_NAMED = 10, 1000
 
 
 class SpeechKitError(Exception):
-    """The root of the tree: says what happened, to which recording, and whether a retry can help.
+    """The root of the tree: what happened, to which recording, and whether a retry can help.
 
     :param what: what happened, in one sentence, without secrets and without any transcript
-    :param recording: the recording's address (its credentials are cut)
-    :param operation_id: the operation it happened to
+    :param recording: the recording's address (its credentials are removed)
+    :param operation_id: the operation that it happened to
     :param hint: what a person can do about it
-    :param retry: what a retry of the task will do
-    :param retry_can_help: whether running the task again, with nothing changed, can end differently; by default what
-        holds for errors of this kind
-    :param request_id: the service's ``x-request-id``
-    :param server_trace_id: the service's ``x-server-trace-id``
+    :param retry: what a retry of the task does; it follows "A retry"
+    :param facts: values for the attributes that the kind declares, in place of its own
     """
 
     #: Whether running the task again, with nothing changed, can end differently.
     retry_can_help: bool = False
-
-    #: Whether the service may have accepted the submission all the same. Only then is sending it again a risk:
-    #: a second, paid recognition. False for everything that isn't a submission.
+    #: Whether the service may have accepted the submission: submitting again may then be paid for twice.
     may_have_been_accepted: bool = False
+    #: The service's ``x-request-id`` and ``x-server-trace-id``.
+    request_id: str | None = None
+    server_trace_id: str | None = None
 
     def __init__(
         self,
@@ -72,30 +70,29 @@ class SpeechKitError(Exception):
         operation_id: str | None = None,
         hint: str | None = None,
         retry: str | None = None,
-        retry_can_help: bool | None = None,
-        request_id: str | None = None,
-        server_trace_id: str | None = None,
+        **facts: Any,
     ) -> None:
-        if retry_can_help is not None:
-            self.retry_can_help = retry_can_help
-        # It goes into logs, XComs and records, as UTF-8.
+        # It is written to logs, XComs and records, as UTF-8.
         self.what = clean_text(writable(what))
         self.recording = clean_address(writable(recording)) if recording else None
         self.operation_id = operation_id
         self.hint = hint
         self.retry = retry
-        self.request_id = request_id
-        self.server_trace_id = server_trace_id
+        for name, value in facts.items():
+            if not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} has no `{name}`")
+            if value is not None:
+                setattr(self, name, value)
         super().__init__(self._text())
 
     def about_recording(self, recording: str) -> None:
-        """Say which recording it happened to, if that isn't said yet."""
+        """Set the recording that it happened to, if none is set."""
         if self.recording is None:
             self.recording = clean_address(writable(recording))
             self.args = (self._text(),)
 
     def add_hint(self, hint: str) -> None:
-        """Say what else a person can do, or has to know."""
+        """Add to what a person can do, or has to know."""
         self.hint = f"{_sentence(self.hint)} {hint}".rstrip() if self.hint else hint
         self.args = (self._text(),)
 
@@ -120,7 +117,7 @@ class SpeechKitError(Exception):
         return " ".join(sentences)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `error_from_json` makes the same error of."""
+        """Return plain JSON types, for `error_from_json`."""
         plain = (str, int, float, type(None))
         state = {name: value for name, value in vars(self).items() if isinstance(value, plain)}
         return {**state, "kind": type(self).__name__, "retry_can_help": self.retry_can_help}
@@ -135,7 +132,7 @@ def _sentence(text: str) -> str:
 
 
 def quoted(errors: Sequence[SpeechKitError]) -> str:
-    """Quote errors, a line each, and name the recordings of those beyond the first."""
+    """Return the first errors, a line each, and the recordings of the others."""
     lines = [f"- {error}" for error in errors[:_MOST_QUOTED]]
     if len(errors) > _MOST_QUOTED:
         lines.append(f"- {and_more(errors[_MOST_QUOTED:])}")
@@ -143,7 +140,7 @@ def quoted(errors: Sequence[SpeechKitError]) -> str:
 
 
 def and_more(errors: Sequence[SpeechKitError]) -> str:
-    """Say how many errors there are beside those that were quoted, and of which recordings."""
+    """Return the number of further errors, and their recordings."""
     names = [one.recording or one.operation_id or one.what for one in errors[:_MOST_NAMED]]
     return f"and {len(errors):,} more: {', '.join(names)}{', …' if len(errors) > _MOST_NAMED else ''}"
 
@@ -156,13 +153,13 @@ def _rebuild(kind: type[SpeechKitError], state: dict[str, object]) -> SpeechKitE
 
 
 def error_from_json(data: dict[str, Any]) -> SpeechKitError:
-    """Return the error that `SpeechKitError.to_json` described.
+    """Return the error that `SpeechKitError.to_json` returned.
 
-    :raises ValueError: it describes none
+    :raises ValueError: it isn't one
     """
     kind = globals().get(str(data.get("kind")))
     if not (isinstance(kind, type) and issubclass(kind, SpeechKitError) and isinstance(data.get("what"), str)):
-        raise ValueError("This describes no error")
+        raise ValueError("This isn't an error's JSON")
     absent = dict.fromkeys(("recording", "operation_id", "hint", "retry", "request_id", "server_trace_id"))
     return _rebuild(kind, {**absent, **{name: value for name, value in data.items() if name != "kind"}})
 
@@ -172,50 +169,35 @@ class InvalidRequestError(SpeechKitError, ValueError):
 
 
 class SettingsError(InvalidRequestError):
-    """A keyword has a value that the service would not take, or two of them don't go together."""
+    """A keyword has an invalid value, or two of them don't go together."""
 
 
 class ConnectionSettingsError(InvalidRequestError):
-    """The Airflow connection lacks something, or says two things at once."""
+    """The Airflow connection lacks something, or contradicts itself."""
 
 
 class RecordingError(InvalidRequestError):
-    """The recording is missing, can't be read, or isn't what its settings say."""
+    """The recording is missing, can't be read, or differs from its settings."""
 
 
 class RecordingNotFoundError(RecordingError):
-    """No object has this key, or a prefix or glob matches nothing."""
+    """No object has this key, or a prefix or pattern matches nothing."""
 
 
 class CostLimitExceededError(InvalidRequestError):
-    """Sending would cost more than ``max_billed_seconds``, or its cost can't be told beforehand."""
+    """Submitting would cost more than ``max_billed_seconds``, or the cost isn't known beforehand."""
 
 
 class RefusedError(SpeechKitError):
-    """The service answered, and the answer was no.
+    """The service answered and refused."""
 
-    :param http_status: the HTTP status
-    :param grpc_code: the ``code`` of the ``google.rpc.Status`` in the body, if there was one
-    :param may_have_been_accepted: whether it was a submission that the service may have taken all the same
-    """
-
-    def __init__(
-        self,
-        what: str,
-        *,
-        http_status: int | None = None,
-        grpc_code: int | None = None,
-        may_have_been_accepted: bool = False,
-        **about: Any,
-    ) -> None:
-        super().__init__(what, **about)
-        self.http_status = http_status
-        self.grpc_code = grpc_code
-        self.may_have_been_accepted = may_have_been_accepted
+    http_status: int | None = None
+    #: The ``code`` of the ``google.rpc.Status`` in the body.
+    grpc_code: int | None = None
 
 
 class AuthenticationError(RefusedError):
-    """401: the key or token is wrong, revoked or run out. The service's FAQ: also a missing role."""
+    """401: the key or token is wrong, revoked or expired, or (says the service's FAQ) a role is missing."""
 
 
 class PermissionDeniedError(RefusedError):
@@ -223,113 +205,88 @@ class PermissionDeniedError(RefusedError):
 
 
 class OperationNotFoundError(RefusedError):
-    """404: the operation never existed in this folder, or is older than the three days it is kept."""
+    """404: the operation never existed in this folder, or is older than three days."""
 
 
 class QuotaExceededError(RefusedError):
-    """429: the folder's quota is used up.
-
-    :param retry_after_s: what the answer's ``Retry-After`` says, if it has one
-    """
+    """429: the folder's quota is used up."""
 
     retry_can_help = True
-
-    def __init__(self, what: str, *, retry_after_s: float | None = None, **about: Any) -> None:
-        super().__init__(what, **about)
-        self.retry_after_s = retry_after_s
+    #: ``Retry-After`` of the answer, in seconds.
+    retry_after_s: float | None = None
 
 
 class ServiceFaultError(RefusedError):
-    """5xx: the service is in trouble. To a submission that leaves open whether it was accepted, but for 501."""
+    """5xx: the service fails. A submission may have been accepted, except after 501."""
 
     retry_can_help = True
 
 
 class UnreachableError(SpeechKitError):
-    """No answer came: the host can't be reached, or the connection broke.
-
-    :param may_have_arrived: whether the service may have taken the request all the same
-    """
+    """No answer came: the host can't be reached, or the connection broke."""
 
     retry_can_help = True
-
-    def __init__(self, what: str, *, may_have_arrived: bool = False, **about: Any) -> None:
-        super().__init__(what, **about)
-        self.may_have_arrived = may_have_arrived
-        self.may_have_been_accepted = may_have_arrived
 
 
 class AnswerUnreadableError(SpeechKitError):
-    """An answer that is cut off, isn't JSON, or lacks what every such answer has.
-
-    :param may_have_been_accepted: whether it was the answer to a submission: its operation id is lost with it
-    """
+    """An answer that is cut off, isn't JSON, or lacks what every such answer has."""
 
     retry_can_help = True
 
-    def __init__(self, what: str, *, may_have_been_accepted: bool = False, **about: Any) -> None:
-        super().__init__(what, **about)
-        self.may_have_been_accepted = may_have_been_accepted
-
 
 def unexpected(operation_id: str, error: BaseException) -> AnswerUnreadableError:
-    """Turn an unexpected error into one of the operation whose answer led to it. Its traceback is in the log.
+    """Return the error for an unexpected one while an operation's answer was processed. Its traceback is in the log.
 
-    :param error: the unexpected error; its own text may repeat what was read, and is left out
+    :param error: the unexpected error; its own text may hold a part of the answer, and is left out
     """
     return AnswerUnreadableError(
-        f"What was done with the operation's answer ended in an unexpected {type(error).__name__}",
+        f"Processing the operation's answer failed with an unexpected {type(error).__name__}",
         operation_id=operation_id,
-        hint="Report it, with the traceback in the log; the answer is at the service for three days",
+        hint="Report it with the traceback in the log. The service keeps the answer for three days",
         retry="asks again",
     )
 
 
 class NotFinishedError(SpeechKitError):
-    """A result was asked for, and there is none yet: the operation is running, or its result isn't ready."""
+    """There is no result yet: the operation is running, or its result isn't ready."""
 
     retry_can_help = True
 
 
 class RecognitionFailedError(SpeechKitError, RuntimeError):
-    """The operation ended in an error of the service.
+    """The operation ended in an error of the service."""
 
-    :param code: the error's ``code`` (a gRPC code)
-    :param message: the error's ``message``
-    """
-
-    def __init__(self, what: str, *, code: int | None = None, message: str | None = None, **about: Any) -> None:
-        super().__init__(what, **about)
-        self.code = code
-        self.message = message
+    #: The error's gRPC code and text.
+    code: int | None = None
+    message: str | None = None
 
 
 class SubmissionsFailedError(SpeechKitError, RuntimeError):
-    """Several of the recordings that were given have no operation; all the others have theirs.
+    """Several of the recordings have no operation; all the others have theirs.
 
-    :param errors: what happened to each
-    :param of: how many recordings there were
+    :param errors: one for each of these recordings
+    :param of: number of all recordings
     """
 
     def __init__(self, errors: Sequence[SpeechKitError], *, of: int) -> None:
         super().__init__(
             f"{len(errors)} of {of} recordings have no operation; the others have theirs:\n{quoted(errors)}",
-            retry="pays for nothing twice: it asks for these only",
+            retry="submits only these, and pays for nothing twice",
             retry_can_help=any(error.retry_can_help for error in errors),
         )
         self.errors = tuple(errors)
 
 
 class LostError(SpeechKitError, RuntimeError):
-    """Something that was paid for, or may have been, can't be had any more."""
+    """Something that was paid for, or may have been, is lost."""
 
 
 class ResultExpiredError(LostError):
-    """The service has forgotten the result, and no answer is in the archive."""
+    """The service has deleted the result, and no answer is in the archive."""
 
 
 class SubmissionLostError(LostError):
-    """A submit request may have been taken, but its operation id never came back."""
+    """A submission may have been accepted, but its operation id never came back."""
 
 
 class StorageError(SpeechKitError):
@@ -339,4 +296,4 @@ class StorageError(SpeechKitError):
 
 
 class ArchiveError(StorageError):
-    """The archive can't be read or written. It is never taken for an empty one."""
+    """The archive can't be read or written. This is never treated as an empty archive."""

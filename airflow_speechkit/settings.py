@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from enum import Enum, StrEnum
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ class ApiVersion(StrEnum):
 
 
 class AudioEncoding(StrEnum):
-    """What the recording's bytes are. ``WAV`` is a container that only v3 takes."""
+    """The format of a recording. ``WAV`` is a container that only v3 takes."""
 
     LINEAR16_PCM = "LINEAR16_PCM"
     OGG_OPUS = "OGG_OPUS"
@@ -31,42 +31,87 @@ class AudioEncoding(StrEnum):
 #: ``sampleRateHertz`` of LINEAR16_PCM, as documented.
 SAMPLE_RATES_HERTZ = (8000, 16000, 48000)
 
-#: Keywords that only v3 has. Everything that v2 can be told, v3 can be told too.
-V3_ONLY = frozenset(
-    {
-        "languages",
-        "language_restriction",
-        "phone_formatting",
-        "classifiers",
-        "speaker_analysis",
-        "conversation_analysis",
-        "analysis_quantiles",
-        "speaker_silence_threshold_ms",
-        "simultaneous_silence_threshold_ms",
-        "simultaneous_speech_threshold_ms",
-        "speaker_labeling",
-        "summarization",
-    }
-)
-
-#: The models that only v3 knows (speechkit-api: models).
-_V3_MODELS = frozenset({"deferred-general:rc", "deferred-general:deprecated"})
+#: The values that only v3 has, in lower case (speechkit-api: models).
+_V3_VALUES = {
+    "language": {"auto"},
+    "model": {"deferred-general:rc", "deferred-general:deprecated"},
+    "audio_encoding": {"wav"},
+}
 _MODEL = re.compile(r"[a-z][a-z0-9_-]*(:[a-z0-9_.-]+)?", re.ASCII)
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}-[A-Za-z]{2}", re.ASCII)
-_RESTRICTIONS = ("WHITELIST", "BLACKLIST")
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}-[A-Za-z]{2}|auto", re.ASCII | re.IGNORECASE)
 _TRIGGERS = ("ON_UTTERANCE", "ON_FINAL", "ON_PARTIAL")
 _MOST_INSTRUCTIONS = 16
-#: With these a recording may have Russian in it: codes are hints, and whoever speaks Kazakh mixes it in.
+#: With these a recording may have Russian in it: codes are hints, and Kazakh speech is often mixed with Russian.
 _MAY_BE_RUSSIAN = frozenset({"auto", "ru-ru", "kk-kz", "kk-kk"})
 
 _E = TypeVar("_E", bound=Enum)
 
 
+@dataclass(frozen=True)
+class _Rule:
+    """The values that a setting takes.
+
+    :param says: ends "`name` must be …"
+    """
+
+    says: str
+    takes: Callable[[Any], bool]
+    hint: str | None = None
+
+
+def _is_language(value: object) -> bool:
+    return isinstance(value, str) and _LANGUAGE.fullmatch(value) is not None
+
+
+def _is_quantile(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value < 1  # type: ignore[operator]
+
+
+def _are_classifiers(value: object) -> bool:
+    return value is None or (
+        isinstance(value, Mapping)
+        and all(isinstance(name, str) and name for name in value)
+        and all(triggers and all(one in _TRIGGERS for one in triggers) for triggers in value.values())
+    )
+
+
+_CODES = "Codes look like ru-RU, en-US, kk-KZ"
+_ANY = _Rule("", lambda value: True)
+_FLAG = _Rule("True or False", lambda value: isinstance(value, bool))
+# Not `value in (True, False, None)`: 1 == True.
+_FLAG_OR_NONE = _Rule("True, False or None", lambda value: value is None or isinstance(value, bool))
+_COUNT = _Rule("a whole number above zero", lambda value: value is None or (type(value) is int and value > 0))
+_RATE = _Rule(
+    f"one of {', '.join(map(str, SAMPLE_RATES_HERTZ))}",
+    lambda value: value is None or (type(value) is int and value in SAMPLE_RATES_HERTZ),
+    "Resample the recording, or convert it to OggOpus or MP3",
+)
+_MODEL_NAME = _Rule(
+    "the name of a model",
+    lambda value: isinstance(value, str) and _MODEL.fullmatch(value) is not None,
+    "The models are general, general:rc, general:deprecated and deferred-general",
+)
+_LANGUAGE_CODE = _Rule("a language code", _is_language, _CODES)
+_LANGUAGE_CODES = _Rule("a list of language codes", lambda value: all(map(_is_language, value)), _CODES)
+_RESTRICTION = _Rule("WHITELIST or BLACKLIST", lambda value: value in (None, "WHITELIST", "BLACKLIST"))
+_QUANTILES = _Rule("a list of numbers between 0 and 1", lambda value: all(map(_is_quantile, value)))
+_CLASSIFIERS = _Rule(f"a mapping of classifiers' names to lists of {', '.join(_TRIGGERS)}", _are_classifiers)
+
+
+def _setting(default: Any, rule: _Rule, *, v3_only: bool = False, needs: tuple[str, ...] = ()) -> Any:
+    """Declare a setting.
+
+    :param v3_only: whether API v2 lacks it
+    :param needs: the settings of which one has to be set with it
+    """
+    return field(default=default, metadata={"rule": rule, "v3_only": v3_only, "needs": needs})
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecognitionSettings:
-    """Everything that changes what the service answers, and nothing else: the ledger's fingerprint covers it all.
+    """Everything that changes the service's answer, and nothing else: the ledger's fingerprint covers all of it.
 
-    Strings are taken for the enums, lists for the tuples.
+    Strings are converted to the enums, lists to tuples.
 
     :param api_version: ``v2`` or ``v3``
     :param language: language code, ``ru-RU`` by default; ``auto`` is for v3 only
@@ -75,14 +120,14 @@ class RecognitionSettings:
     :param literature_text: punctuation and capitals
     :param raw_results: numbers spelled out: no normalisation of the text. v3 filters profanity and writes
         literature only in a normalised text, and normalises nothing with ``language="auto"``
-    :param audio_encoding: what the recording is; read from its first bytes where not given
-    :param sample_rate_hertz: of LINEAR16_PCM, and needed there: 8000, 16000 or 48000
+    :param audio_encoding: the format of the recording; read from its first bytes where it isn't given
+    :param sample_rate_hertz: of LINEAR16_PCM, required there: 8000, 16000 or 48000
     :param audio_channel_count: of LINEAR16_PCM only
-    :param languages: v3: language codes that `language_restriction` is about, in place of `language`
+    :param languages: v3: language codes for `language_restriction`, in place of `language`
     :param language_restriction: v3: ``WHITELIST`` (the default with `languages`) or ``BLACKLIST``
     :param phone_formatting: v3: ``False`` leaves telephone numbers as they are
-    :param classifiers: v3: name of a classifier -> when it is asked (``ON_UTTERANCE``, ``ON_FINAL``, ``ON_PARTIAL``);
-        they know Russian only
+    :param classifiers: v3: name of a classifier -> when it runs (``ON_UTTERANCE``, ``ON_FINAL``, ``ON_PARTIAL``);
+        for Russian only
     :param speaker_analysis: v3: statistics for each speaker
     :param conversation_analysis: v3: statistics of the conversation
     :param analysis_quantiles: v3: quantiles of those statistics, between 0 and 1
@@ -93,277 +138,224 @@ class RecognitionSettings:
     :param summarization: v3: ``{"model_uri": …, "properties": [{"instruction": …, "json_object" | "json_schema": …}]}``
     """
 
-    api_version: ApiVersion = ApiVersion.V2
-    language: str = "ru-RU"
-    model: str = "general"
-    profanity_filter: bool = False
-    literature_text: bool = False
-    raw_results: bool = False
-    audio_encoding: AudioEncoding | None = None
-    sample_rate_hertz: int | None = None
-    audio_channel_count: int | None = None
-    languages: tuple[str, ...] = ()
-    language_restriction: str | None = None
-    phone_formatting: bool | None = None
-    classifiers: Mapping[str, tuple[str, ...]] | None = None
-    speaker_analysis: bool = False
-    conversation_analysis: bool = False
-    analysis_quantiles: tuple[float, ...] = ()
-    speaker_silence_threshold_ms: int | None = None
-    simultaneous_silence_threshold_ms: int | None = None
-    simultaneous_speech_threshold_ms: int | None = None
-    speaker_labeling: bool = False
-    summarization: Mapping[str, Any] | None = None
+    api_version: ApiVersion = _setting(ApiVersion.V2, _ANY)  # noqa: RUF009 - it declares a field
+    language: str = _setting("ru-RU", _LANGUAGE_CODE)
+    model: str = _setting("general", _MODEL_NAME)
+    profanity_filter: bool = _setting(False, _FLAG)
+    literature_text: bool = _setting(False, _FLAG)
+    raw_results: bool = _setting(False, _FLAG)
+    audio_encoding: AudioEncoding | None = _setting(None, _ANY)  # noqa: RUF009
+    sample_rate_hertz: int | None = _setting(None, _RATE)
+    audio_channel_count: int | None = _setting(None, _COUNT)
+    languages: tuple[str, ...] = _setting((), _LANGUAGE_CODES, v3_only=True)
+    language_restriction: str | None = _setting(None, _RESTRICTION, v3_only=True, needs=("languages",))
+    phone_formatting: bool | None = _setting(None, _FLAG_OR_NONE, v3_only=True)
+    classifiers: Mapping[str, tuple[str, ...]] | None = _setting(None, _CLASSIFIERS, v3_only=True)
+    speaker_analysis: bool = _setting(False, _FLAG, v3_only=True)
+    conversation_analysis: bool = _setting(False, _FLAG, v3_only=True)
+    analysis_quantiles: tuple[float, ...] = _setting(
+        (), _QUANTILES, v3_only=True, needs=("speaker_analysis", "conversation_analysis")
+    )
+    speaker_silence_threshold_ms: int | None = _setting(None, _COUNT, v3_only=True, needs=("speaker_analysis",))
+    simultaneous_silence_threshold_ms: int | None = _setting(
+        None, _COUNT, v3_only=True, needs=("conversation_analysis",)
+    )
+    simultaneous_speech_threshold_ms: int | None = _setting(
+        None, _COUNT, v3_only=True, needs=("conversation_analysis",)
+    )
+    speaker_labeling: bool = _setting(False, _FLAG, v3_only=True)
+    summarization: Mapping[str, Any] | None = _setting(None, _ANY, v3_only=True)
 
     def __post_init__(self) -> None:
-        """Check each keyword and every pair that doesn't go together.
+        """Check each setting, and those that don't go together.
 
-        :raises SettingsError: naming the keyword
+        :raises SettingsError: naming the setting
         """
-        self._take_plain_types()
-        self._check_version()
-        self._check_types()
+        self._convert()
+        for one in fields(self):
+            name, value, rule = one.name, getattr(self, one.name), one.metadata["rule"]
+            _require(
+                self.api_version is ApiVersion.V3 or not one.metadata["v3_only"] or value == one.default,
+                f"`{name}` is a setting of API v3, and this is api_version='v2'",
+                "Remove it, or set api_version='v3'",
+            )
+            _require(rule.takes(value), f"`{name}` must be {rule.says}, not {value!r}", rule.hint)
+            needs = one.metadata["needs"]
+            _require(
+                not value or not needs or any(getattr(self, needed) for needed in needs),
+                f"`{name}` needs {' or '.join(f'`{needed}`' for needed in needs)}",
+            )
+        for name, values in _V3_VALUES.items():
+            value = str(getattr(self, name))
+            _require(
+                self.api_version is ApiVersion.V3 or value.lower() not in values,
+                f"`{name}`={value!r} exists in API v3 only, and this is api_version='v2'",
+                "Set api_version='v3'",
+            )
         self._check_audio()
         self._check_language()
         self._check_text()
         self._check_analysis()
-        self._check_summarization()
 
     @property
     def language_asked(self) -> str | None:
-        """The language that was asked for; several with commas between, None where only others were ruled out."""
+        """The language that was asked for; several with commas between, None where others were excluded."""
         if self.language_restriction == "BLACKLIST":
             return None
         return ", ".join(self.languages) or self.language
 
+    @property
+    def normalised(self) -> bool:
+        """Whether the text is to be normalised. v3 does so for a known language only."""
+        is_unknown = self.api_version is ApiVersion.V3 and self.language.lower() == "auto" and not self.languages
+        return not (self.raw_results or is_unknown or "auto" in (code.lower() for code in self.languages))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types, every field, in a stable order."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RecognitionSettings:
-        """Rebuild what `to_json` gave.
+        """Rebuild what `to_json` returned.
 
-        Fields that the data lacks (an earlier version wrote it) are at their defaults, fields that this
-        version doesn't know (a later one wrote it) are left out. What an earlier version took is not checked
-        again: it is paid for, and has to be read even where this one would refuse to send it.
+        Missing fields (an earlier version wrote it) get their defaults, unknown ones (a later version did) are
+        ignored. The rules aren't checked: the recording is paid for, and its answer has to be read in any case.
+
+        :raises SettingsError: a field has another type
         """
         settings = object.__new__(cls)
-        for field in fields(cls):
-            object.__setattr__(settings, field.name, data.get(field.name, field.default))
-        settings._take_plain_types()
-        if not all(isinstance(one, str) for one in (settings.language, settings.model, *settings.languages)):
-            raise SettingsError("`language`, `languages` and `model` are texts")
+        for one in fields(cls):
+            object.__setattr__(settings, one.name, data.get(one.name, one.default))
+        settings._convert()
+        texts = (settings.language, settings.model, *settings.languages)
+        _require(all(isinstance(text, str) for text in texts), "`language`, `languages` and `model` must be texts")
         return settings
 
-    def _take_plain_types(self) -> None:
+    def _convert(self) -> None:
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
         put("api_version", member_of(ApiVersion, self.api_version, "api_version"))
         if self.audio_encoding is not None:
             put("audio_encoding", member_of(AudioEncoding, self.audio_encoding, "audio_encoding"))
-        put("languages", _several("languages", self.languages))
-        if self.classifiers is not None:
-            if not isinstance(self.classifiers, Mapping):
-                raise SettingsError("`classifiers` is a mapping: the classifier's name -> when it is asked")
-            put(
-                "classifiers", {name: _several(f"classifiers[{name}]", when) for name, when in self.classifiers.items()}
-            )
-        put("analysis_quantiles", _several("analysis_quantiles", self.analysis_quantiles))
+        put("languages", _tuple("languages", self.languages))
+        put("analysis_quantiles", _tuple("analysis_quantiles", self.analysis_quantiles))
         put("summarization", _plain(self.summarization))
-
-    def _check_version(self) -> None:
-        if self.api_version is not ApiVersion.V2:
-            return
-        for field in fields(self):
-            if field.name in V3_ONLY and getattr(self, field.name) != field.default:
-                raise SettingsError(
-                    f"`{field.name}` is a setting of API v3, and this is api_version='v2'",
-                    hint="Leave it away, or choose api_version='v3'",
-                )
-        for name, value, wrong in (
-            ("language", self.language, str(self.language).lower() == "auto"),
-            ("model", self.model, self.model in _V3_MODELS),
-            ("audio_encoding", "WAV", self.audio_encoding is AudioEncoding.WAV),
-        ):
-            if wrong:
-                raise SettingsError(
-                    f"`{name}`={value!r} is known to API v3 only, and this is api_version='v2'",
-                    hint="Choose api_version='v3'"
-                    + (", or convert to OggOpus or headerless PCM" if name == "audio_encoding" else ""),
-                )
-
-    def _check_types(self) -> None:
-        for name in (
-            "profanity_filter",
-            "literature_text",
-            "raw_results",
-            "speaker_analysis",
-            "conversation_analysis",
-            "speaker_labeling",
-        ):
-            if not isinstance(getattr(self, name), bool):
-                raise SettingsError(f"`{name}` is True or False, not {getattr(self, name)!r}")
-        # 1 == True, and `phone_formatting is False` is what is asked of it.
-        if not isinstance(self.phone_formatting, (bool, type(None))):
-            raise SettingsError(f"`phone_formatting` is True, False or None, not {self.phone_formatting!r}")
-        if not isinstance(self.model, str) or not _MODEL.fullmatch(self.model):
-            raise SettingsError(
-                f"`model`={self.model!r} is no model's name",
-                hint="The models are general, general:rc, general:deprecated and deferred-general",
-            )
-        for name in (
-            "sample_rate_hertz",
-            "audio_channel_count",
-            "speaker_silence_threshold_ms",
-            "simultaneous_silence_threshold_ms",
-            "simultaneous_speech_threshold_ms",
-        ):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise SettingsError(f"`{name}` is a whole number above zero, not {value!r}")
+        if isinstance(self.classifiers, Mapping):
+            triggers = {name: _tuple(f"classifiers[{name}]", when) for name, when in self.classifiers.items()}
+            put("classifiers", triggers)
 
     def _check_audio(self) -> None:
-        if self.sample_rate_hertz is not None and self.sample_rate_hertz not in SAMPLE_RATES_HERTZ:
-            raise SettingsError(
-                f"`sample_rate_hertz` is 8000, 16000 or 48000, not {self.sample_rate_hertz}",
-                hint="Resample the recording, or convert it to OggOpus or MP3",
-            )
-        if self.audio_encoding is None:
-            return
         if self.audio_encoding is AudioEncoding.LINEAR16_PCM:
-            if self.sample_rate_hertz is None:
-                raise SettingsError("`sample_rate_hertz` has to be given with audio_encoding='LINEAR16_PCM'")
-            return
-        for name in ("sample_rate_hertz", "audio_channel_count"):
-            if getattr(self, name) is not None:
-                raise SettingsError(
-                    f"`{name}` goes with audio_encoding='LINEAR16_PCM' only: "
-                    f"{self.audio_encoding.value} says it by itself",
-                    hint="Leave it away",
+            _require(
+                self.sample_rate_hertz is not None, "`sample_rate_hertz` is required with audio_encoding='LINEAR16_PCM'"
+            )
+        elif self.audio_encoding is not None:
+            for name in ("sample_rate_hertz", "audio_channel_count"):
+                _require(
+                    getattr(self, name) is None,
+                    f"`{name}` is for audio_encoding='LINEAR16_PCM' only, not for {self.audio_encoding.value}",
+                    "Remove it: it is read from the recording's header",
                 )
 
     def _check_language(self) -> None:
-        for name, code in (("language", self.language), *(("languages", code) for code in self.languages)):
-            if not isinstance(code, str) or not (_LANGUAGE.fullmatch(code) or code.lower() == "auto"):
-                raise SettingsError(
-                    f"`{name}`={code!r} is no language code", hint="Codes look like ru-RU, en-US, kk-KZ"
-                )
-        if self.language_restriction is not None:
-            if self.language_restriction not in _RESTRICTIONS:
-                raise SettingsError(
-                    f"`language_restriction` is WHITELIST or BLACKLIST, not {self.language_restriction!r}"
-                )
-            if not self.languages:
-                raise SettingsError("`language_restriction` needs `languages`: the codes that it is about")
-            if self.language_restriction == "BLACKLIST" and "auto" in map(str.lower, self.languages):
-                raise SettingsError("`languages` has 'auto', and language_restriction='BLACKLIST' needs language codes")
-        if self.languages and self.language.lower() not in ("ru-ru", "auto"):
-            raise SettingsError(
-                f"`languages` takes the place of `language`, and both are given ({self.language})",
-                hint="Leave `language` away",
-            )
+        _require(
+            self.language_restriction != "BLACKLIST" or "auto" not in map(str.lower, self.languages),
+            "`languages` has 'auto', and language_restriction='BLACKLIST' needs language codes",
+        )
+        _require(
+            not self.languages or self.language.lower() in ("ru-ru", "auto"),
+            f"`languages` replaces `language`, and both are given ({self.language})",
+            "Remove `language`",
+        )
 
     def _check_text(self) -> None:
-        if self.api_version is ApiVersion.V2:
-            return
-        normalised_only = [name for name in ("profanity_filter", "literature_text") if getattr(self, name)]
-        if self.phone_formatting is not None:
-            normalised_only.append("phone_formatting")
-        for name in normalised_only:
-            if self.raw_results:
-                raise SettingsError(
-                    f"`{name}` works on a normalised text, and `raw_results` asks for none",
-                    hint="Leave one of them away",
-                )
-            if not self.normalised:
-                raise SettingsError(
-                    f"`{name}` works on a normalised text, and the service normalises none with language='auto'",
-                    hint="Name the language, or leave it away",
-                )
-
-    @property
-    def normalised(self) -> bool:
-        """Whether the text is to be normalised. v3 does so for a known language only."""
-        unknown = self.api_version is ApiVersion.V3 and self.language.lower() == "auto" and not self.languages
-        return not (self.raw_results or unknown or "auto" in (code.lower() for code in self.languages))
-
-    def _check_analysis(self) -> None:
-        for name, triggers in (self.classifiers or {}).items():
-            if not isinstance(name, str) or not name:
-                raise SettingsError("`classifiers` has a classifier without a name")
-            if not triggers or any(trigger not in _TRIGGERS for trigger in triggers):
-                raise SettingsError(f"`classifiers`: {name} is asked ON_UTTERANCE, ON_FINAL or ON_PARTIAL")
-        # A blacklist is a hint like any other: what is heard in spite of it may be Russian.
-        if self.classifiers and self.language_restriction != "BLACKLIST":
-            codes = self.languages or (self.language,)
-            if _MAY_BE_RUSSIAN.isdisjoint(map(str.lower, codes)):
-                raise SettingsError(
-                    f"`classifiers` know Russian only, and `{'languages' if self.languages else 'language'}` is "
-                    f"{', '.join(codes)}",
-                    hint="Leave `classifiers` away",
-                )
-        for level in self.analysis_quantiles:
-            if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
-                raise SettingsError(f"`analysis_quantiles` lie between 0 and 1, and {level!r} doesn't")
-        for name, needs in (
-            ("analysis_quantiles", ("speaker_analysis", "conversation_analysis")),
-            ("speaker_silence_threshold_ms", ("speaker_analysis",)),
-            ("simultaneous_silence_threshold_ms", ("conversation_analysis",)),
-            ("simultaneous_speech_threshold_ms", ("conversation_analysis",)),
-        ):
-            if getattr(self, name) and not any(getattr(self, needed) for needed in needs):
-                raise SettingsError(f"`{name}` needs {' or '.join(f'`{needed}`' for needed in needs)}")
-        if self.speaker_labeling and (self.audio_channel_count or 1) > 1:
-            raise SettingsError(
-                f"`speaker_labeling` is for mono recordings, and `audio_channel_count` is {self.audio_channel_count}",
-                hint="Leave it away: the channels tell the speakers apart",
+        for name in ("profanity_filter", "literature_text", "phone_formatting"):
+            _require(
+                self.api_version is ApiVersion.V2
+                or self.normalised
+                or getattr(self, name) == getattr(type(self), name),
+                f"`{name}` needs a normalised text, and `raw_results` and language='auto' turn that off",
+                f"Remove `{name}`, or the other",
             )
 
-    def _check_summarization(self) -> None:
-        asked = self.summarization
-        if asked is None:
-            return
-        if not isinstance(asked, Mapping) or set(asked) - {"model_uri", "properties"}:
-            raise SettingsError("`summarization` has `model_uri` and `properties`, and nothing else")
-        if not isinstance(asked.get("model_uri"), str) or not asked["model_uri"]:
-            raise SettingsError("`summarization` needs a `model_uri`", hint="It looks like gpt://<folder id>/<model>")
-        properties = asked.get("properties")
-        if not isinstance(properties, (list, tuple)) or not properties:
-            raise SettingsError("`summarization` needs `properties`: a list of instructions")
-        if len(properties) > _MOST_INSTRUCTIONS:
-            raise SettingsError(f"`summarization` takes {_MOST_INSTRUCTIONS} instructions, not {len(properties)}")
-        for item in properties:
-            if not isinstance(item, Mapping) or set(item) - {"instruction", "json_object", "json_schema"}:
-                raise SettingsError("`summarization`: each of `properties` is an `instruction` and its form of answer")
-            if not isinstance(item.get("instruction"), str) or not item["instruction"]:
-                raise SettingsError("`summarization`: each of `properties` needs an `instruction`")
-            if item.get("json_object") is not None and item.get("json_schema") is not None:
-                raise SettingsError("`summarization`: `json_object` and `json_schema` exclude each other")
-            if not isinstance(item.get("json_object"), (bool, type(None))):
-                raise SettingsError("`summarization`: `json_object` is True or False")
-            if not isinstance(item.get("json_schema"), (Mapping, type(None))):
-                raise SettingsError("`summarization`: `json_schema` is a JSON schema")
-            if not _is_json(item.get("json_schema")):
-                raise SettingsError("`summarization`: `json_schema` has something in it that isn't JSON")
+    def _check_analysis(self) -> None:
+        codes = self.languages or (self.language,)
+        # A blacklist is a hint like any other: the speech may be Russian in spite of it.
+        _require(
+            not self.classifiers
+            or self.language_restriction == "BLACKLIST"
+            or not _MAY_BE_RUSSIAN.isdisjoint(map(str.lower, codes)),
+            f"`classifiers` are for Russian only, and `{'languages' if self.languages else 'language'}` is "
+            f"{', '.join(codes)}",
+            "Remove `classifiers`",
+        )
+        _require(
+            not self.speaker_labeling or (self.audio_channel_count or 1) == 1,
+            f"`speaker_labeling` is for mono recordings, and `audio_channel_count` is {self.audio_channel_count}",
+            "Remove it: the channels tell the speakers apart",
+        )
+        if self.summarization is not None:
+            _check_summarization(self.summarization)
+
+
+def _check_summarization(asked: Any) -> None:
+    properties: Any = asked.get("properties") if isinstance(asked, dict) else None
+    _require(
+        isinstance(properties, list) and properties and set(asked) == {"model_uri", "properties"},
+        "`summarization` must have `model_uri` and `properties` (a list of instructions), and nothing else",
+    )
+    _require(
+        isinstance(asked["model_uri"], str) and asked["model_uri"],
+        "`model_uri` of `summarization` must be a text",
+        "It looks like gpt://<folder id>/<model>",
+    )
+    _require(
+        len(properties) <= _MOST_INSTRUCTIONS,
+        f"`summarization` takes up to {_MOST_INSTRUCTIONS} instructions, not {len(properties)}",
+    )
+    for item in properties:
+        _require(
+            isinstance(item, dict)
+            and set(item) <= {"instruction", "json_object", "json_schema"}
+            and isinstance(item.get("instruction"), str)
+            and item["instruction"],
+            "`summarization`: each of `properties` has an `instruction`, and `json_object` or `json_schema`",
+        )
+        json_object, json_schema = item.get("json_object"), item.get("json_schema")
+        for is_right, what in (
+            (json_object is None or json_schema is None, "`json_object` and `json_schema` exclude each other"),
+            (json_object is None or isinstance(json_object, bool), "`json_object` must be True or False"),
+            (json_schema is None or isinstance(json_schema, dict), "`json_schema` must be a JSON schema"),
+            (_is_json(json_schema), "`json_schema` has something in it that isn't JSON"),
+        ):
+            _require(is_right, f"`summarization`: {what}")
+
+
+#: Settings that only v3 has. v3 has all of v2's.
+V3_ONLY = frozenset(one.name for one in fields(RecognitionSettings) if one.metadata["v3_only"])
 
 
 def member_of(kind: type[_E], value: object, name: str) -> _E:
-    """Take a keyword's value for one of an enum's.
+    """Convert a keyword's value to an enum's member.
 
-    :raises SettingsError: it is none of them; says which there are
+    :raises SettingsError: it is none of the members; the message lists them
     """
     try:
         return kind(value)
     except ValueError:
         choice = ", ".join(str(member.value) for member in kind)
-        raise SettingsError(f"`{name}` is one of {choice}, not {value!r}") from None
+        raise SettingsError(f"`{name}` must be one of {choice}, not {value!r}") from None
 
 
-def _several(name: str, values: object) -> tuple[Any, ...]:
+def _require(holds: object, what: str, hint: str | None = None) -> None:
+    if not holds:
+        raise SettingsError(what, hint=hint)
+
+
+def _tuple(name: str, values: object) -> tuple[Any, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise SettingsError(f"`{name}` is a list, not {values!r}")
+        raise SettingsError(f"`{name}` must be a list, not {values!r}")
     return tuple(values)
 
 
@@ -378,10 +370,7 @@ def _plain(value: object) -> Any:
 
 
 def _is_json(value: object) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_json(inner) for key, inner in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_json, value))
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return value is None or isinstance(value, (str, int))
+    try:
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False

@@ -197,7 +197,7 @@ def _no_answer(request: Request, fault: Fault) -> UnreachableError | AnswerUnrea
         what = f"The answer to {request.purpose} from {request.host} was cut off: {fault.reason}"
         return AnswerUnreadableError(what, may_have_been_accepted=is_unsure, **about)
     what = f"There is no answer to {request.purpose} from {request.host}: {fault.reason}"
-    return UnreachableError(what, may_have_arrived=is_unsure, **about)
+    return UnreachableError(what, may_have_been_accepted=is_unsure, **about)
 
 
 def _log_ids(request: Request, headers: dict[str, str], response: Response) -> None:

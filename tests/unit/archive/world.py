@@ -208,7 +208,7 @@ def failure(code: int) -> Failure:
 
 def lost(name: str = "timeout") -> UnreachableError:
     """A broken connection after which nobody knows whether the service has taken the recording."""
-    return UnreachableError(f"No answer within 60 seconds ({name})", may_have_arrived=True)
+    return UnreachableError(f"No answer within 60 seconds ({name})", may_have_been_accepted=True)
 
 
 def archive_at(root: str, endpoint: str) -> Archive:

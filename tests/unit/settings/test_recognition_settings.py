@@ -62,14 +62,14 @@ def test_json_there_and_back_is_the_same(given: dict[str, object]) -> None:
     assert list(data) == list(RecognitionSettings().to_json())
 
 
-def test_what_an_earlier_version_took_is_read_even_where_this_one_refuses_it() -> None:
+def test_recorded_settings_are_read_although_the_rules_refuse_them() -> None:
     data = RecognitionSettings(api_version=ApiVersion.V3, languages=("en-US",)).to_json()
     asked = RecognitionSettings.from_json({**data, "classifiers": {"insult": ["ON_FINAL"]}})
     assert asked.classifiers == {"insult": ("ON_FINAL",)}
     assert asked.languages == ("en-US",)
 
 
-def test_what_an_earlier_version_wrote_is_read_with_defaults_and_a_later_ones_fields_are_left_out() -> None:
+def test_missing_fields_get_defaults_and_unknown_ones_are_ignored() -> None:
     asked = RecognitionSettings.from_json({"api_version": "v2", "language": "en-US", "invented_in_2031": 1})
     assert asked == RecognitionSettings(language="en-US")
 
@@ -83,34 +83,34 @@ def test_a_keyword_that_only_v3_has_is_refused_by_name_with_v2(name: str) -> Non
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"api_version": "v4"}, "`api_version` is one of v2, v3"),
-        ({"language": "auto"}, "`language`='auto' is known to API v3 only"),
-        ({"model": "deferred-general:rc"}, "`model`='deferred-general:rc' is known to API v3 only"),
-        ({"audio_encoding": "WAV"}, "`audio_encoding`='WAV' is known to API v3 only"),
-        ({"audio_encoding": "FLAC"}, "`audio_encoding` is one of LINEAR16_PCM, OGG_OPUS, MP3, WAV"),
-        ({"audio_encoding": "LINEAR16_PCM"}, "`sample_rate_hertz` has to be given"),
-        ({"audio_encoding": "LINEAR16_PCM", "sample_rate_hertz": 44100}, "8000, 16000 or 48000, not 44100"),
-        ({"sample_rate_hertz": True}, "`sample_rate_hertz` is a whole number"),
-        ({"audio_encoding": "OGG_OPUS", "audio_channel_count": 2}, "`audio_channel_count` goes with"),
-        ({"audio_encoding": "MP3", "sample_rate_hertz": 48000}, "`sample_rate_hertz` goes with"),
-        ({"audio_channel_count": 0}, "`audio_channel_count` is a whole number above zero"),
-        ({"language": "русский"}, "is no language code"),
-        ({"model": "General Model"}, "is no model's name"),
-        ({"profanity_filter": "true"}, "`profanity_filter` is True or False"),
-        ({"api_version": "v3", "languages": "ru-RU"}, "`languages` is a list"),
+        ({"api_version": "v4"}, "`api_version` must be one of v2, v3"),
+        ({"language": "auto"}, "`language`='auto' exists in API v3 only"),
+        ({"model": "deferred-general:rc"}, "`model`='deferred-general:rc' exists in API v3 only"),
+        ({"audio_encoding": "WAV"}, "`audio_encoding`='WAV' exists in API v3 only"),
+        ({"audio_encoding": "FLAC"}, "`audio_encoding` must be one of LINEAR16_PCM, OGG_OPUS, MP3, WAV"),
+        ({"audio_encoding": "LINEAR16_PCM"}, "`sample_rate_hertz` is required"),
+        ({"audio_encoding": "LINEAR16_PCM", "sample_rate_hertz": 44100}, "8000, 16000, 48000, not 44100"),
+        ({"sample_rate_hertz": True}, "`sample_rate_hertz` must be one of"),
+        ({"audio_encoding": "OGG_OPUS", "audio_channel_count": 2}, "`audio_channel_count` is for audio_encoding"),
+        ({"audio_encoding": "MP3", "sample_rate_hertz": 48000}, "`sample_rate_hertz` is for audio_encoding"),
+        ({"audio_channel_count": 0}, "`audio_channel_count` must be a whole number above zero"),
+        ({"language": "русский"}, "must be a language code"),
+        ({"model": "General Model"}, "must be the name of a model"),
+        ({"profanity_filter": "true"}, "`profanity_filter` must be True or False"),
+        ({"api_version": "v3", "languages": "ru-RU"}, "`languages` must be a list"),
         ({"api_version": "v3", "language_restriction": "WHITELIST"}, "needs `languages`"),
         ({"api_version": "v3", "languages": ["ru-RU"], "language_restriction": "ALL"}, "WHITELIST or BLACKLIST"),
-        ({"api_version": "v3", "languages": ["ru-RU"], "language": "en-US"}, "takes the place of `language`"),
-        ({"api_version": "v3", "raw_results": True, "literature_text": True}, "`literature_text` works on a normal"),
-        ({"api_version": "v3", "language": "auto", "profanity_filter": True}, "`profanity_filter` works on a norm"),
-        ({"api_version": "v3", "raw_results": True, "phone_formatting": False}, "`phone_formatting` works on"),
-        ({"api_version": "v3", "classifiers": {"insult": ["SOMETIMES"]}}, "insult is asked ON_UTTERANCE"),
-        ({"api_version": "v3", "classifiers": {"insult": [["x"]]}}, "`classifiers`: insult is asked ON_UTTERANCE"),
-        ({"api_version": "v3", "classifiers": ["insult"]}, "`classifiers` is a mapping"),
+        ({"api_version": "v3", "languages": ["ru-RU"], "language": "en-US"}, "replaces `language`"),
+        ({"api_version": "v3", "raw_results": True, "literature_text": True}, "`literature_text` needs a normal"),
+        ({"api_version": "v3", "language": "auto", "profanity_filter": True}, "`profanity_filter` needs a norm"),
+        ({"api_version": "v3", "raw_results": True, "phone_formatting": False}, "`phone_formatting` needs"),
+        ({"api_version": "v3", "classifiers": {"insult": ["SOMETIMES"]}}, "`classifiers` must be a mapping"),
+        ({"api_version": "v3", "classifiers": {"insult": [["x"]]}}, "`classifiers` must be a mapping"),
+        ({"api_version": "v3", "classifiers": ["insult"]}, "`classifiers` must be a mapping"),
         ({"api_version": "v3", "classifiers": INSULT, "language": "en-US"}, "`language` is en-US"),
         ({"api_version": "v3", "classifiers": INSULT, "languages": ["en-US", "uz-UZ"]}, "`languages` is en-US, uz-UZ"),
-        ({"api_version": "v3", "phone_formatting": 0}, "`phone_formatting` is True, False or None, not 0"),
-        ({"api_version": "v3", "phone_formatting": 1.0}, "`phone_formatting` is True, False or None, not 1.0"),
+        ({"api_version": "v3", "phone_formatting": 0}, "`phone_formatting` must be True, False or None, not 0"),
+        ({"api_version": "v3", "phone_formatting": 1.0}, "`phone_formatting` must be True, False or None, not 1.0"),
         ({"api_version": "v3", "languages": ["AUTO"], "language_restriction": "BLACKLIST"}, "`languages` has 'auto'"),
         ({"api_version": "v3", "analysis_quantiles": [0.5]}, "needs `speaker_analysis` or"),
         ({"api_version": "v3", "speaker_analysis": True, "analysis_quantiles": [1.5]}, "between 0 and 1"),
@@ -126,7 +126,7 @@ def test_a_keyword_that_only_v3_has_is_refused_by_name_with_v2(name: str) -> Non
             "is for mono recordings",
         ),
         ({"api_version": "v3", "summarization": {"instruction": "x"}}, "and nothing else"),
-        ({"api_version": "v3", "summarization": {"model_uri": "gpt://f/m"}}, "needs `properties`"),
+        ({"api_version": "v3", "summarization": {"model_uri": "gpt://f/m"}}, "`model_uri` and `properties`"),
         (
             {"api_version": "v3", "summarization": {"model_uri": "m", "properties": [{"instruction": "i"}] * 17}},
             "16 instructions, not 17",
@@ -156,7 +156,7 @@ def test_a_keyword_that_only_v3_has_is_refused_by_name_with_v2(name: str) -> Non
         ),
     ],
 )
-def test_what_the_service_would_not_take_is_refused_naming_the_keyword(given: dict[str, object], says: str) -> None:
+def test_invalid_settings_are_refused_by_name(given: dict[str, object], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         RecognitionSettings(**given)
 
@@ -173,7 +173,7 @@ def test_what_the_service_would_not_take_is_refused_naming_the_keyword(given: di
     ],
     ids=str,
 )
-def test_classifiers_are_taken_where_russian_may_be_heard(given: dict[str, object]) -> None:
+def test_classifiers_are_allowed_where_the_speech_may_be_russian(given: dict[str, object]) -> None:
     assert RecognitionSettings(api_version="v3", classifiers=INSULT, **given).classifiers == {"insult": ("ON_FINAL",)}
 
 
