@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import logging
-from contextlib import suppress
+import sys
+import threading
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from airflow.providers.common.compat.sdk import Context
@@ -26,6 +29,22 @@ TERMINAL_TASK_STATES = frozenset({"failed", "success", "skipped", "removed", "up
 
 #: Where Airflow's versions keep the masking of secrets in logs, the newest first.
 _SECRETS_MASKERS = ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker")
+
+
+_one_lookup = threading.RLock()
+
+
+def lookup_lock() -> AbstractContextManager[object]:
+    """Return the lock to hold while a thread looks up Airflow connections.
+
+    Airflow 3.2 and later lock it themselves where a supervisor in another process is asked. Before, two threads of a
+    worker get each other's answers; and the supervisor of `dag.test()`, `airflow dags test` and `airflow tasks test`
+    serves one thread: during its lookup the others find no connection. Airflow 2.11 has no supervisor.
+    """
+    task_runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    if task_runner is None or hasattr(getattr(task_runner, "SUPERVISOR_COMMS", None), "_thread_lock"):
+        return nullcontext()
+    return _one_lookup
 
 
 def mask_secret(secret: str) -> None:

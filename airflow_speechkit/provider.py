@@ -1,71 +1,101 @@
-"""What Airflow's provider manager reads: the connection type and its form, and the configuration's section."""
+"""What Airflow's provider manager reads: the connection type with its form, and the configuration's section."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from airflow_speechkit import __version__
 
-_PASSWORD = {"type": ["string", "null"], "format": "password"}
-_TEXT = {"type": ["string", "null"]}
-_YES_NO = {"type": ["boolean", "null"]}
-_RATE = {"type": ["integer", "null"], "minimum": 1}
 
-#: The form's fields, what everybody needs first: name in the connection's extra -> (label, description, schema). A key
-#: belongs in the password, which Airflow never shows: `api_key` and `authorized_key` are understood, but not offered.
-CONN_FIELDS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "archive": (
+@dataclass(frozen=True)
+class Field:
+    """A field of the connection's extra.
+
+    :param kind: type of its value; `object` for a JSON object or its text
+    :param label: in the connection form; a field without one isn't there
+    :param description: in the connection form
+    :param is_secret: whether logs and the form hide it
+    :param choices: the values that it can have, the default first
+    """
+
+    kind: type
+    label: str = ""
+    description: str = ""
+    is_secret: bool = False
+    choices: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Its JSON schema, as the connection form needs it."""
+        name = {str: "string", bool: "boolean"}.get(self.kind, "integer")
+        schema: dict[str, Any] = {"type": [name, "null"]}
+        if name == "integer":
+            schema["minimum"] = 1
+        if self.is_secret:
+            schema["format"] = "password"
+        if self.choices:
+            schema |= {"enum": list(self.choices), "default": self.choices[0]}
+        return schema
+
+
+#: The fields that a connection's extra can have, in the order of the form.
+FIELDS: dict[str, Field] = {
+    "archive": Field(
+        str,
         "Archive (required)",
         "Folder for submissions and answers, for example s3://my-bucket/speechkit-archive. Leave it empty only if "
         "[speechkit] archive is set in Airflow's configuration.",
-        _TEXT,
     ),
-    "aws_conn_id": (
+    "aws_conn_id": Field(
+        str,
         "Bucket connection",
         "Id of the Amazon Web Services connection for the buckets. Default: aws_default.",
-        _TEXT,
     ),
-    "api_version": (
-        "API version",
-        "Used by tasks that do not set one.",
-        {"type": ["string", "null"], "enum": ["v2", "v3"], "default": "v2"},
-    ),
-    "folder_id": ("Folder ID", "Sent to API v3 only. Default: the folder of the service account.", _TEXT),
-    "authorized_key_path": (
+    "api_version": Field(str, "API version", "Used by tasks that do not set one.", choices=("v2", "v3")),
+    "folder_id": Field(str, "Folder ID", "Sent to API v3 only. Default: the folder of the service account."),
+    "authorized_key_path": Field(
+        str,
         "Path of the authorized key",
         "Instead of a key above: a JSON file on the machines that run tasks and triggers.",
-        _TEXT,
     ),
-    "use_metadata": (
+    "use_metadata": Field(
+        bool,
         "Service account of the virtual machine",
         "Instead of a key above: get tokens from the metadata service of the virtual machine.",
-        _YES_NO,
     ),
-    "iam_token": (
+    "iam_token": Field(
+        str,
         "IAM token",
-        "Instead of a key above, for a try: it expires after 12 hours at most and is not renewed.",
-        _PASSWORD,
+        "Instead of a key above, for a test: it expires after 12 hours at most and is not renewed.",
+        is_secret=True,
     ),
-    "data_logging_enabled": (
-        "Data logging",
-        "Allow the service to keep your recordings. Default: it does not keep them.",
-        _YES_NO,
+    "data_logging_enabled": Field(
+        bool, "Data logging", "Allow the service to keep your recordings. Default: it does not keep them."
     ),
-    "submits_per_hour": ("Submissions per hour", "Quota of the folder. Default: 500.", _RATE),
-    "checks_per_hour": ("Status checks per hour (v2)", "Limit for this Airflow. Default: 2000.", _RATE),
-    "checks_per_second": ("Status checks per second (v3)", "Limit for this Airflow. Default: 4.", _RATE),
-    "storage_host": (
-        "Object Storage host",
-        "Required with the emulator. Default: https://storage.yandexcloud.net.",
-        _TEXT,
+    "submits_per_hour": Field(int, "Submissions per hour", "Quota of the folder. Default: 500."),
+    "checks_per_hour": Field(float, "Status checks per hour (v2)", "Limit for this Airflow. Default: 2000."),
+    "checks_per_second": Field(float, "Status checks per second (v3)", "Limit for this Airflow. Default: 4."),
+    "storage_host": Field(
+        str, "Object Storage host", "Required with the emulator. Default: https://storage.yandexcloud.net."
     ),
-    "recognition_host": ("Recognition host (v2)", "Default: https://transcribe.api.cloud.yandex.net.", _TEXT),
-    "recognition_v3_host": ("Recognition host (v3)", "Default: https://stt.api.cloud.yandex.net.", _TEXT),
-    "operations_host": ("Operations host", "Default: https://operation.api.cloud.yandex.net.", _TEXT),
-    "iam_host": ("IAM host", "Default: https://iam.api.cloud.yandex.net.", _TEXT),
-    "metadata_host": ("Metadata host", "Default: http://169.254.169.254.", _TEXT),
-    "ca_bundle": ("CA bundle", "Path of a file with the certificate authorities to trust.", _TEXT),
+    "recognition_host": Field(str, "Recognition host (v2)", "Default: https://transcribe.api.cloud.yandex.net."),
+    "recognition_v3_host": Field(str, "Recognition host (v3)", "Default: https://stt.api.cloud.yandex.net."),
+    "operations_host": Field(str, "Operations host", "Default: https://operation.api.cloud.yandex.net."),
+    "iam_host": Field(str, "IAM host", "Default: https://iam.api.cloud.yandex.net."),
+    "metadata_host": Field(str, "Metadata host", "Default: http://169.254.169.254."),
+    "ca_bundle": Field(str, "CA bundle", "Path of a file with the certificate authorities to trust."),
+    # Not in the form: a key belongs in the password, which Airflow never shows.
+    "api_key": Field(str, is_secret=True),
+    "authorized_key": Field(object, is_secret=True),
+    # Of the yandex provider's connections.
+    "service_account_json": Field(object, is_secret=True),
+    "service_account_json_path": Field(str),
+    "oauth": Field(str, is_secret=True),
+    "endpoint": Field(str),
+    "public_ssh_key": Field(str),
 }
+_IN_FORM = {name: one for name, one in FIELDS.items() if one.label}
 
 _HIDDEN = ["login", "schema", "port"]
 _RELABELING = {"host": "Emulator URL", "password": "API key or authorized key (required)"}
@@ -93,8 +123,8 @@ def get_provider_info() -> dict[str, Any]:
                     "placeholders": _PLACEHOLDERS,
                 },
                 "conn-fields": {
-                    name: {"label": label, "description": description, "schema": schema}
-                    for name, (label, description, schema) in CONN_FIELDS.items()
+                    name: {"label": one.label, "description": one.description, "schema": one.schema}
+                    for name, one in _IN_FORM.items()
                 },
             }
         ],
@@ -102,54 +132,56 @@ def get_provider_info() -> dict[str, Any]:
             "speechkit": {
                 "description": "Yandex SpeechKit's asynchronous recognition.",
                 "options": {
-                    "archive": {
-                        "description": "Where submissions and raw answers are kept, where neither the operator nor "
-                        "the connection says so: a path or URL that Airflow's object storage reaches.",
-                        "version_added": "0.1.0",
-                        "type": "string",
-                        "example": "s3://my_conn@bucket/speechkit-archive",
-                        "default": None,
-                    },
-                    "archive_mode": {
-                        "description": "The mode of the files of an archive on a disk, in octal. New folders may be "
-                        "entered by whoever may read the files. By default 0640, or less where the umask says so.",
-                        "version_added": "0.1.0",
-                        "type": "string",
-                        "example": "0660",
-                        "default": None,
-                    },
-                    "triggerers": {
-                        "description": "How many triggerers run side by side. Each takes its part of the status "
-                        "checks that a connection's quota allows.",
-                        "version_added": "0.1.0",
-                        "type": "integer",
-                        "example": "2",
-                        "default": "1",
-                    },
+                    "archive": _option(
+                        "Folder for submissions and raw answers, if neither the operator nor the connection names one: "
+                        "a path, or a URL that Airflow's object storage supports.",
+                        example="s3://my_conn@bucket/speechkit-archive",
+                    ),
+                    "archive_mode": _option(
+                        "Mode of the files of an archive on a disk, in octal. Users who may read the files may also "
+                        "enter new folders. Default: 0640, or less if the umask says so.",
+                        example="0660",
+                    ),
+                    "triggerers": _option(
+                        "Number of triggerers that run at the same time. Each takes an equal part of the status checks "
+                        "that a connection allows.",
+                        kind="integer",
+                        example="2",
+                        default="1",
+                    ),
                 },
             }
         },
     }
 
 
+def _option(description: str, *, example: str, kind: str = "string", default: str | None = None) -> dict[str, Any]:
+    return {
+        "description": description,
+        "version_added": "0.1.0",
+        "type": kind,
+        "example": example,
+        "default": default,
+    }
+
+
 def legacy_form_widgets() -> dict[str, Any]:
-    """Return the same form as widgets, for Airflow before 3.2."""
+    """Return the form's fields as widgets, for Airflow before 3.2."""
     from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
     from flask_babel import lazy_gettext
     from wtforms import BooleanField, IntegerField, PasswordField, StringField
     from wtforms.validators import optional
 
     widgets = {}
-    for name, (label, description, schema) in CONN_FIELDS.items():
-        text = {"label": lazy_gettext(label), "description": description}
-        if "boolean" in schema["type"]:
-            widgets[name] = BooleanField(**text)
-        elif "integer" in schema["type"]:
-            widgets[name] = IntegerField(**text, widget=BS3TextFieldWidget(), validators=[optional()])
-        elif schema.get("format") == "password":
+    for name, one in _IN_FORM.items():
+        text = {"label": lazy_gettext(one.label), "description": one.description}
+        kind = {bool: BooleanField, int: IntegerField, float: IntegerField}.get(one.kind, StringField)
+        if kind is BooleanField:
+            widgets[name] = kind(**text)
+        elif one.is_secret:
             widgets[name] = PasswordField(**text, widget=BS3PasswordFieldWidget(), validators=[optional()])
         else:
-            widgets[name] = StringField(**text, widget=BS3TextFieldWidget(), validators=[optional()])
+            widgets[name] = kind(**text, widget=BS3TextFieldWidget(), validators=[optional()])
     return widgets
 
 

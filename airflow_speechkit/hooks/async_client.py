@@ -1,12 +1,9 @@
-"""The hook's other half: what triggers ask SpeechKit through, on an event loop."""
+"""SpeechKit for triggers: a client for an event loop."""
 
 from __future__ import annotations
 
 import asyncio
-import platform
 from typing import TYPE_CHECKING, TypeVar
-
-from airflow_speechkit import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -16,34 +13,30 @@ if TYPE_CHECKING:
     from airflow_speechkit.api.http import Outcome, Step
     from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.api.service import Service
-    from airflow_speechkit.hooks.speechkit import SpeechKitHook
+    from airflow_speechkit.hooks.connection import SpeechKitConnection
 
     Allowed = Callable[[], Awaitable[None]]
 
 T = TypeVar("T")
 
 
-def user_agent() -> str:
-    """Return who asks, with versions, for the service's support."""
-    from airflow import __version__ as airflow_version
-
-    return f"airflow-speechkit/{__version__} apache-airflow/{airflow_version} python/{platform.python_version()}"
-
-
 class SpeechKitAsyncClient:
-    """What a trigger asks the service through. One session, closed with the ``async with`` statement."""
+    """One session with the service, closed with the ``async with`` statement.
 
-    def __init__(self, hook: SpeechKitHook) -> None:
-        self._hook = hook
+    :param connect: reads the connection
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[SpeechKitConnection]]) -> None:
+        self._connect = connect
         self._opened: tuple[Service, AsyncTransport] | None = None
 
     async def __aenter__(self) -> SpeechKitAsyncClient:
-        connection = await self._hook.async_connection()
+        connection = await self._connect()
         # The first import of these takes longer than an event loop should be away.
         transport_kind = await asyncio.to_thread(_import_what_waiting_needs)
         transport = transport_kind(ca_bundle=connection.ca_bundle)
         await transport.open()
-        self._opened = connection.service(user_agent()), transport
+        self._opened = connection.service(), transport
         return self
 
     async def __aexit__(

@@ -1,88 +1,60 @@
-"""What an Airflow connection says about SpeechKit, read and checked. Knows nothing of Airflow itself."""
+"""The fields of an Airflow connection for SpeechKit, parsed and checked."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+import platform
+import re
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from airflow_speechkit import __version__
 from airflow_speechkit.api.credentials import ApiKey, AuthorizedKey, Credential, IamToken, Metadata
 from airflow_speechkit.api.endpoints import Endpoints, is_local
-from airflow_speechkit.errors import ConnectionSettingsError, SettingsError
+from airflow_speechkit.errors import ConnectionSettingsError
 from airflow_speechkit.parsing import MalformedError, parse_json
+from airflow_speechkit.provider import FIELDS
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from airflow_speechkit.api.service import Service
 
 log = logging.getLogger(__name__)
 
-#: Unknown fields are warned of once in a process, not by each task and trigger.
+#: Unknown fields are logged once in a process, not by each task and trigger.
 _warned: set[tuple[str, tuple[str, ...]]] = set()
 
 #: The documented quota of a folder.
 SUBMITS_PER_HOUR = 500
 
-_HOSTS = {
-    "recognition_host": "recognition",
-    "recognition_v3_host": "recognition_v3",
-    "operations_host": "operations",
-    "iam_host": "iam",
-    "metadata_host": "metadata",
-    "storage_host": "storage",
-}
-#: The fields that say who asks.
-CREDENTIAL_FIELDS = (
-    "api_key",
-    "iam_token",
-    "authorized_key",
-    "authorized_key_path",
-    "service_account_json",
-    "service_account_json_path",
-    "oauth",
-    "use_metadata",
-)
-#: All that means something in an extra; the last two are the `yandexcloud` type's.
-KNOWN_FIELDS = (
-    *CREDENTIAL_FIELDS,
-    *_HOSTS,
-    "api_version",
-    "folder_id",
-    "archive",
-    "aws_conn_id",
-    "data_logging_enabled",
-    "ca_bundle",
-    "submits_per_hour",
-    "checks_per_hour",
-    "checks_per_second",
-    "endpoint",
-    "public_ssh_key",
-)
-#: From here on two names are so alike that one is a typing error (1 is equality): `achive` and `archive` have 0.92.
+_PREFIX = re.compile("extra__(speechkit|yandexcloud)__")
+#: From here on, of 1, an unknown name is a typing error: `achive` and `archive` have 0.92.
 _TYPING_ERROR = 0.85
+_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
-#: What a `yandexcloud` connection's `endpoint` is unless it is changed.
+#: A `yandexcloud` connection's `endpoint` unless it is changed.
 _CLOUD = "api.cloud.yandex.net"
-_TODO = (
-    "Give the connection one of: an API key (`api_key`, or the password), `iam_token`, `authorized_key` (its JSON), "
-    "`authorized_key_path`, or `use_metadata` on a virtual machine with a linked service account"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechKitConnection:
-    """A connection, read.
+    """A connection.
 
-    :param folder_id: told to v3
-    :param archive: where submissions and answers are kept, a path or URL
+    :param credential: of the service account
+    :param endpoints: the addresses of the service
+    :param api_version: of tasks that set none
+    :param folder_id: sent to v3
+    :param archive: path or URL of the folder for submissions and answers
     :param aws_conn_id: the connection of the bucket
+    :param data_logging_enabled: whether the service may keep recordings
+    :param ca_bundle: file of the certificate authorities to trust
     :param submits_per_hour: how many submissions the folder's quota allows
     :param checks_per_hour: how many status checks of v2 may be made; None leaves it to the poller, which keeps
         a share of the documented quota free for others
-    :param checks_per_second: and of v3
+    :param checks_per_second: the same for v3
     """
 
     credential: Credential
@@ -97,216 +69,188 @@ class SpeechKitConnection:
     checks_per_hour: float | None = None
     checks_per_second: float | None = None
 
-    @classmethod
-    def read(
-        cls,
-        conn_id: str,
-        *,
-        conn_type: str | None,
-        host: str | None,
-        port: int | None,
-        schema: str | None,
-        password: str | None,
-        extra: Mapping[str, Any],
-    ) -> SpeechKitConnection:
-        """Read a connection's fields. Reads the file at `authorized_key_path`, if one is named.
-
-        A connection made from a URI has nothing but strings in its extra: they are taken for what they mean.
-
-        :raises ConnectionSettingsError: naming the connection and the field, never the value of a secret
-        """
-        try:
-            return cls._read(conn_type or "", host, port, schema, password, fields_of(extra))
-        except (ConnectionSettingsError, SettingsError) as error:
-            raise ConnectionSettingsError(
-                f"Connection `{conn_id}`: {error.what[:1].lower()}{error.what[1:]}", hint=error.hint
-            ) from error
-
-    @classmethod
-    def _read(
-        cls,
-        conn_type: str,
-        host: str | None,
-        port: int | None,
-        schema: str | None,
-        password: str | None,
-        extra: Mapping[str, Any],
-    ) -> SpeechKitConnection:
-        if conn_type not in ("speechkit", "yandexcloud", "generic", ""):
-            raise ConnectionSettingsError(
-                f"It is of type `{conn_type}`, and has to be of type `speechkit` or `yandexcloud`",
-                hint="Name another connection in `speechkit_conn_id`",
-            )
-        mistyped = {name: meant for name, meant in unknown_fields(extra, likeness=_TYPING_ERROR).items() if meant}
-        if mistyped:
-            # Not ignored: with another archive than the one that was meant everything would be paid for again.
-            raise ConnectionSettingsError(
-                f"Its extra has unknown fields: {', '.join(named_fields(mistyped))}",
-                hint="Correct the names in the connection's extra, or remove them",
-            )
-        ours = conn_type != "yandexcloud"
-        version = (_text(extra, "api_version") or ApiVersion.V2.value).lower()
-        if version not in tuple(ApiVersion):
-            raise ConnectionSettingsError(f"`api_version` is v2 or v3, not {version!r}")
-        return cls(
-            credential=_credential(extra, password if ours else None, fall_back_to_metadata=not ours),
-            endpoints=_endpoints(extra, host if ours else None, port, schema),
-            api_version=ApiVersion(version),
-            folder_id=_text(extra, "folder_id"),
-            archive=_text(extra, "archive"),
-            aws_conn_id=_text(extra, "aws_conn_id"),
-            data_logging_enabled=_flag(extra, "data_logging_enabled"),
-            ca_bundle=_text(extra, "ca_bundle"),
-            submits_per_hour=max(1, int(_rate(extra, "submits_per_hour") or SUBMITS_PER_HOUR)),
-            checks_per_hour=_rate(extra, "checks_per_hour"),
-            checks_per_second=_rate(extra, "checks_per_second"),
-        )
-
-    def service(self, user_agent: str, *, attempts: int = 4) -> Service:
-        """Return what can be asked through this connection.
+    def service(self, *, attempts: int = 4) -> Service:
+        """Return the service that this connection leads to.
 
         :param attempts: how often a request is sent at most, where sending it again is safe
         """
+        from airflow import __version__ as airflow_version
+
         from airflow_speechkit.api.service import Service
 
         return Service(
             self.endpoints,
             self.credential,
-            user_agent=user_agent,
+            # For the service's support.
+            user_agent=f"airflow-speechkit/{__version__} apache-airflow/{airflow_version} "
+            f"python/{platform.python_version()}",
             folder_id=self.folder_id,
             data_logging_enabled=self.data_logging_enabled,
             attempts=attempts,
         )
 
 
-def read_connection(
-    found: Any, extra: Mapping[str, Any] | None = None, *, without_password: bool = False
-) -> SpeechKitConnection:
-    """Read Airflow's connection, and warn once of fields that mean nothing here.
+def read_connection(found: Any) -> SpeechKitConnection:
+    """Parse Airflow's connection, and log its unknown fields once.
 
-    :param extra: in place of the connection's own
-    :raises ConnectionSettingsError: see `SpeechKitConnection.read`
+    :param found: Airflow's connection; in a URI all values of the extra are strings
+    :raises ConnectionSettingsError: naming the connection and the field, never the value of a secret
     """
-    if extra is None:
-        extra = found.extra_dejson
-        unknown = tuple(named_fields(unknown_fields(extra)))
-        if unknown and (found.conn_id, unknown) not in _warned:
-            _warned.add((found.conn_id, unknown))
-            log.warning(
-                "Connection `%s`: its extra has unknown fields, which are ignored: %s",
-                found.conn_id,
-                ", ".join(unknown),
+    given = fields_of(found.extra_dejson)
+    unknown = tuple(named_fields(unknown_fields(given)))
+    try:
+        connection = parse_connection(found, given)
+    except ConnectionSettingsError as error:
+        what = f"Connection `{found.conn_id}`: {error.what[:1].lower()}{error.what[1:]}"
+        raise ConnectionSettingsError(what, hint=error.hint) from error
+    if unknown and (found.conn_id, unknown) not in _warned:
+        _warned.add((found.conn_id, unknown))
+        log.warning("Connection `%s`: unknown fields in its extra are ignored: %s", found.conn_id, ", ".join(unknown))
+    return connection
+
+
+def parse_connection(
+    found: Any, given: Mapping[str, Any], *, credential: Credential | None = None
+) -> SpeechKitConnection:
+    """Parse a connection's fields. Reads the file at `authorized_key_path`, if one is named.
+
+    :param found: Airflow's connection
+    :param given: what `fields_of` returned for its extra
+    :param credential: in place of the connection's own
+    :raises ConnectionSettingsError: naming the field, never the value of a secret
+    """
+    conn_type = found.conn_type or "speechkit"
+    if conn_type not in ("speechkit", "yandexcloud", "generic"):
+        raise ConnectionSettingsError(
+            f"The connection is of type `{conn_type}`, and must be of type `speechkit` or `yandexcloud`",
+            hint="Name another connection in `speechkit_conn_id`",
+        )
+    mistyped = {name: meant for name, meant in unknown_fields(given, likeness=_TYPING_ERROR).items() if meant}
+    if mistyped:
+        # Not ignored: in another archive than the intended one everything would be paid for again.
+        raise ConnectionSettingsError(
+            f"The extra has unknown fields: {', '.join(named_fields(mistyped))}",
+            hint="Correct or remove the names in the connection's extra",
+        )
+    is_ours = conn_type != "yandexcloud"
+    values = {name: _value(name, value) for name, value in given.items() if name in FIELDS}
+    if credential is None:
+        credential = _credential(values, found.password if is_ours else None)
+        if credential is None and is_ours:
+            raise ConnectionSettingsError(
+                "The connection has no key and no token",
+                hint="Put an API key or the JSON of an authorized key into the password, or set one of `api_key`, "
+                "`iam_token`, `authorized_key`, `authorized_key_path`, or on a virtual machine with a linked service "
+                "account `use_metadata`",
             )
-    return SpeechKitConnection.read(
-        found.conn_id,
-        conn_type=found.conn_type,
-        host=found.host,
-        port=found.port,
-        schema=found.schema,
-        password=None if without_password else found.password,
-        extra=extra,
+    if "submits_per_hour" in values:
+        values["submits_per_hour"] = max(1, int(values["submits_per_hour"]))
+    if "api_version" in values:
+        values["api_version"] = ApiVersion(values["api_version"])
+    return SpeechKitConnection(
+        credential=credential or Metadata(),
+        endpoints=_endpoints(values, _url(found.host, found.schema, found.port) if is_ours and found.host else None),
+        **{one.name: values[one.name] for one in fields(SpeechKitConnection) if one.name in values},
     )
 
 
-def unknown_fields(extra: Mapping[str, Any], *, likeness: float = 0.6) -> dict[str, str | None]:
-    """Return the fields of an extra that mean nothing here, each with the known one that it is most like.
+def fields_of(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an extra's fields that have a value. The prefixes of old exports are removed."""
+    given = {}
+    for name, value in extra.items():
+        short = _PREFIX.sub("", name)
+        if value is not None and value != "" and (short == name or short not in extra):
+            given[short] = value
+    return given
 
-    :param likeness: how alike two names have to be, from 0 to 1
+
+def unknown_fields(given: Mapping[str, Any], *, likeness: float = 0.6) -> dict[str, str | None]:
+    """Return the fields that aren't known, each with the known one that it resembles most.
+
+    :param likeness: how similar two names have to be, from 0 to 1
     """
-    unknown = [name for name in fields_of(extra) if name not in KNOWN_FIELDS]
-    return {name: next(iter(get_close_matches(name.lower(), KNOWN_FIELDS, 1, likeness)), None) for name in unknown}
+    unknown = [name for name in given if name not in FIELDS]
+    return {name: next(iter(get_close_matches(name.lower(), FIELDS, 1, likeness)), None) for name in unknown}
 
 
 def named_fields(unknown: Mapping[str, str | None]) -> list[str]:
-    """Return what `unknown_fields` found as people read it."""
+    """Return the result of `unknown_fields` for a message."""
     return [f"`{name}`" + (f" (did you mean `{meant}`?)" if meant else "") for name, meant in unknown.items()]
 
 
 def secrets_in(password: str | None, extra: Mapping[str, Any]) -> list[str]:
-    """Return what must be masked in logs, private keys inside of JSON included."""
-    fields = fields_of(extra)
-    found = [password] if password else []
-    for name in ("api_key", "iam_token", "authorized_key", "service_account_json", "oauth"):
-        value = fields.get(name)
-        if isinstance(value, str):
-            found.append(value)
-        if name in ("authorized_key", "service_account_json"):
-            found += _private_keys(value)
-    return found + _private_keys(password)
+    """Return the texts to mask in logs, including private keys inside of JSON."""
+    given = fields_of(extra)
+    found = [password, *(given.get(name) for name, one in FIELDS.items() if one.is_secret)]
+    return [one for one in (*found, *map(_private_key, found)) if isinstance(one, str) and one]
 
 
-def _private_keys(value: object) -> list[str]:
+def _private_key(value: object) -> object:
     if isinstance(value, str):
         try:
             value = parse_json(value, lenient=True)
         except MalformedError:
-            return []
-    key = value.get("private_key") if isinstance(value, dict) else None
-    return [key] if isinstance(key, str) and key else []
+            return None
+    return value.get("private_key") if isinstance(value, dict) else None
 
 
-def fields_of(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an extra's fields that have a value, by their short names: old Airflows and old exports prefix them."""
-    fields = {}
-    for name, value in extra.items():
-        short = name.removeprefix("extra__speechkit__").removeprefix("extra__yandexcloud__")
-        if value is not None and value != "" and (short == name or short not in extra):
-            fields[short] = value
-    return fields
+def _value(name: str, value: Any) -> Any:
+    """Return a field's value in its type: a connection made from a URI has only strings."""
+    one = FIELDS[name]
+    if one.kind is bool:
+        known = _FLAGS.get(str(value).lower())
+        if known is None:
+            raise ConnectionSettingsError(f"`{name}` must be true or false")
+        return known
+    if one.kind in (int, float):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = 0.0
+        if not 0 < number < float("inf"):
+            raise ConnectionSettingsError(f"`{name}` must be a number above zero")
+        return number
+    if one.kind is str and not isinstance(value, str):
+        raise ConnectionSettingsError(f"`{name}` must be a text")
+    if isinstance(value, str):
+        value = value.strip()
+    if one.choices:
+        value = value.lower()
+        if value not in one.choices:
+            raise ConnectionSettingsError(f"`{name}` must be {' or '.join(one.choices)}, not {value!r}")
+    return value
 
 
-def _credential(extra: Mapping[str, Any], password: str | None, *, fall_back_to_metadata: bool) -> Credential:
-    if "oauth" in extra:
+def _credential(values: Mapping[str, Any], password: str | None) -> Credential | None:
+    if "oauth" in values:
         raise ConnectionSettingsError(
-            "It has an OAuth token, which is a user's, and asynchronous recognition is for service accounts only",
-            hint="Give it the service account's `service_account_json` instead, or use a `speechkit` connection "
-            "with an API key",
+            "The connection has the OAuth token of a user, and asynchronous recognition is for service accounts only",
+            hint="Set `service_account_json` instead, or use a `speechkit` connection with an API key",
         )
-    given: dict[str, Credential] = {}
+    found = {name: read(values[name], name) for name, read in CREDENTIALS.items() if name in values}
     if password:
-        given["password"] = (
-            AuthorizedKey.from_json(password) if password.lstrip().startswith("{") else _api_key(password, "password")
-        )
-    if "api_key" in extra:
-        given["api_key"] = _api_key(extra["api_key"], "api_key")
-    if "iam_token" in extra:
-        given["iam_token"] = IamToken(_one_line(extra["iam_token"], "iam_token"))
-    for name in ("authorized_key", "service_account_json"):
-        if name in extra:
-            given[name] = AuthorizedKey.from_json(extra[name])
-    for name in ("authorized_key_path", "service_account_json_path"):
-        if name in extra:
-            given[name] = _key_file(_text(extra, name) or "", name)
-    if _flag(extra, "use_metadata"):
-        given["use_metadata"] = Metadata()
+        is_json = password.lstrip().startswith("{")
+        found["password"] = _authorized_key(password, "") if is_json else _api_key(password, "password")
+    given = {name: one for name, one in found.items() if one is not None}
     if len(set(given.values())) > 1:
         raise ConnectionSettingsError(
-            f"It says who asks in more than one way: {', '.join(f'`{name}`' for name in given)}",
-            hint="Leave one of them",
+            f"The connection has more than one credential: {', '.join(f'`{name}`' for name in given)}",
+            hint="Remove all except one",
         )
-    if given:
-        return next(iter(given.values()))
-    if fall_back_to_metadata:
-        return Metadata()
-    raise ConnectionSettingsError("It has no key and no token", hint=_TODO)
+    return next(iter(given.values()), None)
 
 
-def _api_key(value: object, name: str) -> ApiKey:
+def _api_key(value: str, name: str) -> ApiKey:
     key = _one_line(value, name)
     if key.startswith("t1."):
         raise ConnectionSettingsError(
-            f"`{name}` holds an IAM token where an API key belongs", hint="Put it into `iam_token`"
+            f"`{name}` has an IAM token in place of an API key", hint="Move it to `iam_token`"
         )
     return ApiKey(key)
 
 
-def _one_line(value: object, name: str) -> str:
-    if not isinstance(value, str):
-        raise ConnectionSettingsError(f"`{name}` is a text")
-    text = value.strip()
-    for scheme in ("api-key ", "bearer "):
-        if text.lower().startswith(scheme):
-            text = text[len(scheme) :].strip()
+def _one_line(value: str, name: str) -> str:
+    text = re.sub("^(api-key|bearer) ", "", value.strip(), flags=re.IGNORECASE).strip()
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ConnectionSettingsError(
             f"`{name}` has characters that no key or token has", hint="Copy it again, in one piece"
@@ -314,77 +258,57 @@ def _one_line(value: object, name: str) -> str:
     return text
 
 
+def _authorized_key(value: Any, _: str) -> AuthorizedKey:
+    return AuthorizedKey.from_json(value)
+
+
 def _key_file(path: str, name: str) -> AuthorizedKey:
     try:
         with open(path, encoding="utf-8") as file:
-            return AuthorizedKey.from_json(file.read())
-    except ConnectionSettingsError:
-        raise
+            text = file.read()
     except (OSError, ValueError) as error:
         # `ValueError`: bytes that aren't UTF-8, or a path that no file can have.
         kind = type(error).__name__
+    else:
+        return AuthorizedKey.from_json(text)
     # Not from within `except`: a decoder's error holds the whole file.
     raise ConnectionSettingsError(
         f"`{name}`: {path!r} can't be read ({kind})",
-        hint="The file has to be where the task and the triggerer run, and readable there",
+        hint="The file must be readable on the machines that run tasks and triggers",
     )
 
 
-def _endpoints(extra: Mapping[str, Any], host: str | None, port: int | None, schema: str | None) -> Endpoints:
-    endpoints = Endpoints()
-    if host:
-        endpoints = Endpoints.at(_url(host, schema, port))
-    named = {part: _url(_text(extra, name) or "") for name, part in _HOSTS.items() if name in extra}
-    if extra.get("endpoint", _CLOUD) != _CLOUD and not host and not named:
+#: The fields that have a credential.
+CREDENTIALS: dict[str, Callable[[Any, str], Credential | None]] = {
+    "api_key": _api_key,
+    "iam_token": lambda value, name: IamToken(_one_line(value, name)),
+    "authorized_key": _authorized_key,
+    "service_account_json": _authorized_key,
+    "authorized_key_path": _key_file,
+    "service_account_json_path": _key_file,
+    "use_metadata": lambda value, name: Metadata() if value else None,
+}
+
+
+def _endpoints(values: Mapping[str, Any], url: str | None) -> Endpoints:
+    named = {one.name: _url(values[f"{one.name}_host"]) for one in fields(Endpoints) if f"{one.name}_host" in values}
+    if values.get("endpoint", _CLOUD) != _CLOUD and not url and not named:
         raise ConnectionSettingsError(
-            f"Its `endpoint` is another than {_CLOUD}, and which hosts SpeechKit has there can't be told from that",
-            hint="Name them: `recognition_host`, `recognition_v3_host`, `operations_host`, `iam_host`, `storage_host`",
+            f"The connection's `endpoint` isn't {_CLOUD}, and SpeechKit's hosts there are unknown",
+            hint="Set `recognition_host`, `recognition_v3_host`, `operations_host`, `iam_host` and `storage_host`",
         )
-    return replace(endpoints, **named)
+    return replace(Endpoints.at(url) if url else Endpoints(), **named)
 
 
 def _url(host: str, schema: str | None = None, port: int | None = None) -> str:
-    host = host.strip()
-    scheme, separator, place = host.partition("://")
+    scheme, separator, rest = host.strip().partition("://")
     if not separator:
-        scheme, place = "", host
-    name, slash, path = place.partition("/")
-    if name.count(":") > 1 and not name.startswith("["):
-        name = f"[{name}]"
-    if port and not name.rpartition("]")[2].count(":"):
-        name = f"{name}:{port}"
+        scheme, rest = "", scheme
+    place, slash, path = rest.partition("/")
+    name = re.sub(r":\d+$", "", place)
+    if port and name == place:
+        place = f"{place}:{port}"
     if not scheme:
-        # The emulator speaks plain HTTP, and nothing on loopback has a certificate.
-        local = is_local(name.rpartition("]")[0].lstrip("[") or name.partition(":")[0])
-        scheme = schema if schema in ("http", "https") else "http" if local else "https"
-    return f"{scheme}://{name}{slash}{path}"
-
-
-def _text(extra: Mapping[str, Any], name: str) -> str | None:
-    value = extra.get(name)
-    if value is not None and not isinstance(value, str):
-        raise ConnectionSettingsError(f"`{name}` is a text")
-    return value.strip() if value else None
-
-
-def _flag(extra: Mapping[str, Any], name: str) -> bool | None:
-    value = extra.get(name)
-    if value is None or isinstance(value, bool):
-        return value
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    text = str(value).lower() if isinstance(value, str | int) else ""
-    if text not in known:
-        raise ConnectionSettingsError(f"`{name}` is true or false")
-    return known[text]
-
-
-def _rate(extra: Mapping[str, Any], name: str) -> float | None:
-    if name not in extra:
-        return None
-    try:
-        rate = float(extra[name])
-    except (TypeError, ValueError, OverflowError):
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise ConnectionSettingsError(f"`{name}` is a number above zero")
-    return rate
+        # Plain HTTP on loopback: the emulator, and nothing there has a certificate.
+        scheme = schema if schema in ("http", "https") else "http" if is_local(name.strip("[]")) else "https"
+    return f"{scheme}://{place}{slash}{path}"

@@ -1,22 +1,21 @@
-"""The hook: what tasks and triggers ask SpeechKit through."""
+"""The hook: SpeechKit for tasks, and its connection for triggers."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
 
-from airflow_speechkit.compat import mask_secret
+from airflow_speechkit.compat import lookup_lock, mask_secret
 from airflow_speechkit.errors import ConnectionSettingsError, NotFinishedError, SettingsError, SpeechKitError
-from airflow_speechkit.hooks.async_client import user_agent
 from airflow_speechkit.hooks.connection import SpeechKitConnection, read_connection, secrets_in
-from airflow_speechkit.hooks.reading import lookup_lock, read_together
 from airflow_speechkit.parsing import MalformedError, parse_object
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Mapping
     from types import TracebackType
 
     from pandas import DataFrame
@@ -33,12 +32,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: A trigger that starts later than this after a read reads the connection again, and notices that it was changed.
+READ_AGAIN_AFTER_S = 60.0
+_reads: dict[Hashable, tuple[asyncio.AbstractEventLoop, float, asyncio.Task[SpeechKitConnection]]] = {}
+
 
 class SpeechKitHook(BaseHook):
     """Yandex SpeechKit's asynchronous recognition, API v2 and v3.
 
-    The connection is read when it is first needed, and once. Threads may share a hook. Close it, or use it in
-    a ``with`` statement, so that its connections don't outlive it.
+    The connection is read once, when it is first needed. Threads may share a hook. Close it, or use it in a ``with``
+    statement, to close its connections.
 
     :param speechkit_conn_id: a connection of type ``speechkit``, or ``yandexcloud``
     """
@@ -69,8 +72,6 @@ class SpeechKitHook(BaseHook):
 
         return legacy_field_behaviour()
 
-    # --- what the connection says
-
     @property
     def connection(self) -> SpeechKitConnection:
         """The connection, read.
@@ -83,7 +84,10 @@ class SpeechKitHook(BaseHook):
             return self._read
 
     async def async_connection(self) -> SpeechKitConnection:
-        """Read the connection on an event loop, once for all hooks there that begin within a minute.
+        """Read the connection on an event loop, once for all hooks there that start within a minute.
+
+        In a triggerer each read is several questions to its main process, which answers one at a time: two thousand
+        triggers that read for themselves waited minutes for their first check.
 
         :raises ConnectionSettingsError: there is none, or it lacks something
         """
@@ -93,7 +97,7 @@ class SpeechKitHook(BaseHook):
             # In a thread, since the supervisor of `dag.test()` has no asynchronous lookups. In one of asgiref's, since
             # Airflow 3.0 and 3.1 find the triggerer's event loop from no other thread.
             read = sync_to_async(self._read_connection, thread_sensitive=False)
-            self._read = await read_together((type(self), self.speechkit_conn_id), read)
+            self._read = await _read_together((type(self), self.speechkit_conn_id), read)
         return self._read
 
     def _read_connection(self) -> SpeechKitConnection:
@@ -104,7 +108,10 @@ class SpeechKitHook(BaseHook):
             try:
                 found = self.get_connection(self.speechkit_conn_id)
             except AirflowNotFoundException:
-                raise _no_such(self.speechkit_conn_id) from None
+                raise ConnectionSettingsError(
+                    f"There is no connection `{self.speechkit_conn_id}`",
+                    hint="Create it (type `speechkit`), or set `speechkit_conn_id` to another one",
+                ) from None
             _check_extra(self.speechkit_conn_id, found.extra)
             for secret in secrets_in(found.password, found.extra_dejson):
                 mask_secret(secret)
@@ -117,17 +124,17 @@ class SpeechKitHook(BaseHook):
 
     @property
     def api_version(self) -> str:
-        """The API that is used where none is asked for: ``v2`` or ``v3``."""
+        """The API of tasks that set none: ``v2`` or ``v3``."""
         return self.connection.api_version.value
 
     @property
     def archive(self) -> str | None:
-        """Where submissions and answers are kept."""
+        """Path or URL of the folder for submissions and answers."""
         return self.connection.archive
 
     @property
     def aws_conn_id(self) -> str:
-        """The connection of the bucket, ``aws_default`` if none is named."""
+        """The connection of the bucket, ``aws_default`` by default."""
         return self.connection.aws_conn_id or "aws_default"
 
     @property
@@ -135,21 +142,11 @@ class SpeechKitHook(BaseHook):
         """How many submissions the folder's quota allows."""
         return self.connection.submits_per_hour
 
-    @property
-    def checks_per_hour(self) -> float | None:
-        """How many status checks of v2 may be made; None leaves it to the poller."""
-        return self.connection.checks_per_hour
-
-    @property
-    def checks_per_second(self) -> float | None:
-        """How many status checks of v3 may be made; None leaves it to the poller."""
-        return self.connection.checks_per_second
-
     async def rate_limiter(self, api_version: str, *, cautious: bool = False) -> RateLimiter:
-        """Return what limits the status checks of one process through this connection.
+        """Return the limiter of this process's status checks through this connection.
 
         :param api_version: ``v2`` or ``v3``
-        :param cautious: start at a tenth of the quota, as a worker does that can't know who else polls
+        :param cautious: start at a tenth of the quota, since other workers may poll too
         """
         from airflow_speechkit.polling.rate_limit import RateLimiter
 
@@ -162,13 +159,10 @@ class SpeechKitHook(BaseHook):
             cautious=cautious,
         )
 
-    # --- what the service can be asked
-
     def submit(self, audio_uri: str, settings: RecognitionSettings) -> Operation:
-        """Have a recording recognised. Costs money, each time: the service knows no idempotency key.
+        """Submit a recording. Costs money, each time: the service has no idempotency key.
 
-        Nothing is sent a second time where the first may have arrived; an error's ``may_have_been_accepted``
-        says whether it may.
+        Nothing is sent twice where the first request may have arrived: see ``may_have_been_accepted`` of the error.
 
         :param audio_uri: the recording's https link in Object Storage
         :param settings: with the encoding filled in
@@ -177,7 +171,7 @@ class SpeechKitHook(BaseHook):
         return self._drive(self._service().submit(settings, audio_uri=audio_uri))
 
     def submit_inline(self, content: bytes, settings: RecognitionSettings) -> Operation:
-        """Have a recording recognised that is sent along: v3 only, a request of 60 MB at most.
+        """Submit a recording within the request: v3 only, a request of 60 MB at most.
 
         :param content: the recording
         :raises RecordingError: it is too large
@@ -185,9 +179,9 @@ class SpeechKitHook(BaseHook):
         return self._drive(self._service().submit(settings, audio_uri=None, content=content))
 
     def get_operation(self, operation_id: str, *, attempts: int | None = None) -> Operation:
-        """Ask how far an operation is: one of the folder's status checks. With v2 the result is in `raw`.
+        """Return an operation: one of the folder's status checks. With v2 the result is in `raw`.
 
-        :param attempts: how often at most, after answers that a retry may mend: each is a status check
+        :param attempts: how often the request is sent at most: each is a status check
         :raises OperationNotFoundError: it never existed, or is older than three days
         """
         from airflow_speechkit.api.operation import operation_of
@@ -195,17 +189,17 @@ class SpeechKitHook(BaseHook):
         return operation_of(self._drive(self._service().operation(operation_id, attempts=attempts)), operation_id)
 
     def cancel_operation(self, operation_id: str) -> Operation:
-        """Ask for an operation to be cancelled: best effort, and what was done so far may be charged."""
+        """Cancel an operation: best effort, and what was done so far may be charged."""
         from airflow_speechkit.api.operation import operation_of
 
         return operation_of(self._drive(self._service().cancel(operation_id)), operation_id)
 
     def get_recognition(self, operation_id: str, *, seen_done: bool = False) -> bytes:
-        """Fetch a v3 result: JSON objects, one after the other. Asked for a few times where it isn't ready yet.
+        """Fetch a v3 result: JSON objects, one after the other. Tried several times while it isn't ready.
 
-        :param seen_done: whether the operation is known to be done: then a 404 means that its time is over
+        :param seen_done: whether the operation is known to be done: then 404 means that the result has expired
         :raises NotFinishedError: it isn't ready
-        :raises ResultExpiredError: it is gone
+        :raises ResultExpiredError: it has expired
         :raises RecognitionFailedError: there is an error among the objects
         """
         from airflow_speechkit.api.operation import check_recognition
@@ -214,11 +208,11 @@ class SpeechKitHook(BaseHook):
         return check_recognition(response, operation_id)
 
     def delete_recognition(self, operation_id: str) -> bool:
-        """Have the service forget a v3 result; return whether it had one."""
+        """Delete a v3 result from the service; return whether there was one."""
         return self._drive(self._service().delete_recognition(operation_id))
 
     def get_answer(self, operation_id: str) -> Answer:
-        """Fetch everything that the service says about an operation that has ended, as it says it.
+        """Fetch the service's answer about an operation that has ended, byte for byte.
 
         :raises NotFinishedError: it is running
         """
@@ -253,16 +247,16 @@ class SpeechKitHook(BaseHook):
         return frames(tables([read(self.get_answer(one)) for one in operation_ids(operation_id)]))
 
     def label(self, labels: Mapping[str, Mapping[str, Any]], archive: str | None = None) -> int:
-        """Correct labels of operations that are on record, such as with what a CRM says. Nothing is paid.
+        """Correct labels of archived operations, for example from a CRM. Nothing is paid. Repeating it changes nothing.
 
-        The next transform and load of these operations bring them into the tables. Again, and it changes nothing.
+        The next transform and load of these operations update the tables.
 
         :param labels: operation id, or a recording's address -> label -> text; None removes the label. An address
-            means all operations of the recording, and has the whole archive read
+            means all operations of the recording; for these the whole archive is read
         :param archive: its URL; by default the connection's, then ``[speechkit] archive``
-        :return: how many operations have other labels now
+        :return: number of operations whose labels changed
         :raises SettingsError: something isn't a label, or there is no archive
-        :raises ArchiveError: an operation isn't on record, and nothing was written; or a record can't be read
+        :raises ArchiveError: an operation isn't in the archive (nothing was written), or a record can't be read
         """
         from airflow_speechkit.hooks.archive import archive_url, correct_labels, open_archive
 
@@ -272,9 +266,9 @@ class SpeechKitHook(BaseHook):
         return correct_labels(open_archive(url), labels, self.endpoints.storage)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Say everything that is wrong with the connection. Nothing is recognised, and nothing spent.
+        """Return everything that is wrong with the connection. Nothing is recognised, and nothing is paid.
 
-        :return: whether all is well, and what was found
+        :return: whether the connection works, and what was found
         """
         from airflow_speechkit.hooks.testing import try_connection
 
@@ -284,10 +278,10 @@ class SpeechKitHook(BaseHook):
             return False, str(error)
 
     def async_client(self) -> SpeechKitAsyncClient:
-        """Return what asks the service on an event loop: ``async with hook.async_client() as client``."""
+        """Return a client for an event loop: ``async with hook.async_client() as client``."""
         from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
 
-        return SpeechKitAsyncClient(self)
+        return SpeechKitAsyncClient(self.async_connection)
 
     def close(self) -> None:
         """Close the connections to the service."""
@@ -303,7 +297,7 @@ class SpeechKitHook(BaseHook):
         self.close()
 
     def _service(self) -> Service:
-        return self.connection.service(user_agent())
+        return self.connection.service()
 
     def _drive(self, steps: Generator[Step, Outcome, T]) -> T:
         with self._lock:
@@ -315,15 +309,26 @@ class SpeechKitHook(BaseHook):
         return transport.drive(steps)
 
 
-def _no_such(conn_id: str) -> ConnectionSettingsError:
-    return ConnectionSettingsError(
-        f"There is no connection `{conn_id}`",
-        hint="Create it (type `speechkit`), or name another one in `speechkit_conn_id`",
-    )
+async def _read_together(
+    key: Hashable, read: Callable[[], Coroutine[None, None, SpeechKitConnection]]
+) -> SpeechKitConnection:
+    """Return the result of a read in this event loop that is under way or at most a minute old, or read.
+
+    :param key: identifies what is read
+    :param read: reads it; those who wait share its error, and the next one reads again
+    """
+    loop = asyncio.get_running_loop()
+    begun_in, begun_at, task = _reads.get(key, (None, 0.0, None))
+    has_failed = task is not None and task.done() and (task.cancelled() or task.exception() is not None)
+    if task is None or has_failed or begun_in is not loop or loop.time() >= begun_at + READ_AGAIN_AFTER_S:
+        task = loop.create_task(read())
+        _reads[key] = (loop, loop.time(), task)
+    # The one that began it may be cancelled; the others still wait.
+    return await asyncio.shield(task)
 
 
 def _check_extra(conn_id: str, extra: str | None) -> None:
-    # Airflow takes an extra that can't be read for an empty one, and the key would seem to be missing.
+    # Airflow takes an unreadable extra for an empty one, and the key would seem to be missing.
     try:
         if extra:
             parse_object(extra, lenient=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_speechkit.api.endpoints import is_local
+from airflow_speechkit.compat import lookup_lock
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError
-from airflow_speechkit.hooks.reading import lookup_lock
 from airflow_speechkit.redaction import CUT, clean_address
 
 if TYPE_CHECKING:

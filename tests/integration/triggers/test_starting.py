@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_speechkit.hooks import reading
+from airflow_speechkit.hooks import speechkit
 from airflow_speechkit.triggers import wait
 from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
 from tests.fixtures.direct import Desk, events_of
@@ -28,7 +28,7 @@ def trigger(operation_id: str, *, age_s: float = 0.0, left_s: float, conn_id: st
 def test_a_key_that_is_replaced_while_it_waits_is_picked_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch, 0.2)
     # The first reading after a refused key may still be the old one.
-    monkeypatch.setattr(reading, "READ_AGAIN_AFTER_S", 2.5)
+    monkeypatch.setattr(speechkit, "READ_AGAIN_AFTER_S", 2.5)
     desk.connect("replaced", password="not-the-key-of-the-service")
     [operation_id] = desk.emulator.stand_ins()
 

@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from airflow_speechkit.errors import ServiceFaultError
-from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
 from tests.unit.api.loopback import Asked, Behaviour, Told, answer, told_server
 
@@ -59,7 +58,7 @@ async def test_a_check_that_is_sent_again_with_a_new_token_is_counted_twice(hook
     server.scripts = {IAM_PATH: [token("t1.one"), token("t1.two")]}
     server.script = [answer(401), answer(200, RUNNING)]
     counted = Counted()
-    async with SpeechKitAsyncClient(hook) as client:
+    async with hook.async_client() as client:
         await client.get_operation("f8dabc", counted.allowed)
     assert counted.number == len(to_operations(server)) == 2
     assert len(server.asked) == 4, "tokens cost no status check"
@@ -70,7 +69,7 @@ async def test_a_cancel_is_asked_for_once(hook: SpeechKitHook, server: Told, sta
     server.scripts = {IAM_PATH: [token("t1.one")]}
     server.script = [answer(status)]
     counted = Counted()
-    async with SpeechKitAsyncClient(hook) as client:
+    async with hook.async_client() as client:
         with pytest.raises(Exception, match=str(status)):
             await client.cancel_operation("f8dabc", counted.allowed)
     assert counted.number == len(to_operations(server)) == 1
@@ -80,7 +79,7 @@ async def test_a_cancel_by_the_other_method_is_counted_as_a_second_request(hook:
     server.scripts = {IAM_PATH: [token("t1.one")]}
     server.script = [answer(405), answer(503)]
     counted = Counted()
-    async with SpeechKitAsyncClient(hook) as client:
+    async with hook.async_client() as client:
         with pytest.raises(ServiceFaultError):
             await client.cancel_operation("f8dabc", counted.allowed)
     assert [asked.method for asked in to_operations(server)] == ["GET", "POST"]
@@ -95,6 +94,6 @@ async def test_a_request_is_allowed_only_once_its_token_is_there(hook: SpeechKit
     async def allowed() -> None:
         before.append(server.asked[-1].path)
 
-    async with SpeechKitAsyncClient(hook) as client:
+    async with hook.async_client() as client:
         await client.get_operation("f8dabc", allowed)
     assert before == [IAM_PATH, IAM_PATH], "a late token makes no checks go out together"

@@ -2,14 +2,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_speechkit.api.credentials import ApiKey, AuthorizedKey, IamToken, Metadata
 from airflow_speechkit.errors import ConnectionSettingsError
-from airflow_speechkit.hooks.connection import SpeechKitConnection, secrets_in, unknown_fields
-from airflow_speechkit.provider import CONN_FIELDS
+from airflow_speechkit.hooks.connection import (
+    SpeechKitConnection,
+    fields_of,
+    read_connection,
+    secrets_in,
+    unknown_fields,
+)
+from airflow_speechkit.provider import get_provider_info
 from airflow_speechkit.settings import ApiVersion
 
 PEM = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n"
@@ -17,9 +24,9 @@ KEY_FILE = {"id": "ajek", "service_account_id": "ajes", "private_key": f"PLEASE 
 
 
 def read(conn_type: str | None = "speechkit", **given: Any) -> SpeechKitConnection:
-    extra = given.pop("extra", {})
     fields = {"host": None, "port": None, "schema": None, "password": None, **given}
-    return SpeechKitConnection.read("mine", conn_type=conn_type, extra=extra, **fields)
+    extra = fields.pop("extra", {})
+    return read_connection(SimpleNamespace(conn_id="mine", conn_type=conn_type, extra_dejson=extra, **fields))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +85,7 @@ def test_another_installation_has_to_name_its_hosts() -> None:
     [
         ({"host": "127.0.0.1", "port": 8080}, "http://127.0.0.1:8080"),
         ({"host": "localhost/base", "port": 8080}, "http://localhost:8080/base"),
-        ({"host": "::1", "port": 8080}, "http://[::1]:8080"),
+        ({"host": "[::1]", "port": 8080}, "http://[::1]:8080"),
         ({"host": "[::1]"}, "http://[::1]"),
         ({"host": "http://127.0.0.1:1", "port": 2}, "http://127.0.0.1:1"),
         ({"host": "stt.example", "port": 8443}, "https://stt.example:8443"),
@@ -98,19 +105,22 @@ def test_an_oauth_token_is_refused_with_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({}, "it has no key and no token"),
+        ({}, "the connection has no key and no token"),
         ({"conn_type": "aws", "password": "hunter2"}, "of type `aws`"),
-        ({"password": "hunter2", "extra": {"iam_token": "t1.hunter2"}}, "more than one way: `password`, `iam_token`"),
-        ({"password": "t1.hunter2"}, "holds an IAM token"),
+        (
+            {"password": "hunter2", "extra": {"iam_token": "t1.hunter2"}},
+            "more than one credential: `iam_token`, `password`",
+        ),
+        ({"password": "t1.hunter2"}, "has an IAM token"),
         ({"password": "hunter2 hunter2"}, "characters that no key"),
         ({"password": "hunter2ё"}, "characters that no key"),
         ({"password": '{"private_key": "hunter2"}'}, "lacks `id`"),
         ({"extra": {"authorized_key": "hunter2"}}, "isn't JSON"),
-        ({"password": "hunter2", "extra": {"api_version": "v1"}}, "`api_version` is v2 or v3"),
-        ({"password": "hunter2", "extra": {"checks_per_hour": "many"}}, "`checks_per_hour` is a number"),
-        ({"password": "hunter2", "extra": {"submits_per_hour": 0}}, "`submits_per_hour` is a number above zero"),
-        ({"password": "hunter2", "extra": {"use_metadata": "perhaps"}}, "`use_metadata` is true or false"),
-        ({"password": "hunter2", "extra": {"archive": ["a"]}}, "`archive` is a text"),
+        ({"password": "hunter2", "extra": {"api_version": "v1"}}, "`api_version` must be v2 or v3"),
+        ({"password": "hunter2", "extra": {"checks_per_hour": "many"}}, "`checks_per_hour` must be a number"),
+        ({"password": "hunter2", "extra": {"submits_per_hour": 0}}, "`submits_per_hour` must be a number above zero"),
+        ({"password": "hunter2", "extra": {"use_metadata": "perhaps"}}, "`use_metadata` must be true or false"),
+        ({"password": "hunter2", "extra": {"archive": ["a"]}}, "`archive` must be a text"),
         ({"password": "hunter2", "extra": {"iam_host": "http://iam.example.com"}}, "plain HTTP"),
         ({"password": "hunter2", "host": "http://speech.example.com"}, "plain HTTP"),
     ],
@@ -202,11 +212,11 @@ def test_a_typing_error_in_the_name_of_a_field_is_refused(name: str, meant: str)
 def test_fields_of_other_tools_are_no_error() -> None:
     extra = {"api_key": "AQVNkey", "team": "speech", "archive_url": "s3://x/y", "achive": ""}
     assert read(extra=extra).credential == ApiKey("AQVNkey")
-    assert unknown_fields(extra) == {"team": None, "archive_url": "archive"}
+    assert unknown_fields(fields_of(extra)) == {"team": None, "archive_url": "archive"}
 
 
 def test_every_field_of_the_form_is_known() -> None:
-    assert unknown_fields(dict.fromkeys(CONN_FIELDS, "x")) == {}
+    assert unknown_fields(dict.fromkeys(get_provider_info()["connection-types"][0]["conn-fields"], "x")) == {}
     # The yandex provider's.
     yandex = ("folder_id", "oauth", "public_ssh_key", "service_account_json", "service_account_json_path", "endpoint")
-    assert unknown_fields({f"extra__yandexcloud__{name}": "x" for name in yandex}) == {}
+    assert unknown_fields(fields_of({f"extra__yandexcloud__{name}": "x" for name in yandex})) == {}

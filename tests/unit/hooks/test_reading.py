@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_speechkit.errors import ConnectionSettingsError
-from airflow_speechkit.hooks import reading
+from airflow_speechkit.hooks import speechkit
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
 
 
@@ -70,7 +70,7 @@ def test_another_event_loop_and_another_minute_read_again(
     async def later() -> list[Any]:
         [second] = await gathered(kind, 1)
         connect("the-third-key-there-was")
-        monkeypatch.setattr(reading, "READ_AGAIN_AFTER_S", 0.0)
+        monkeypatch.setattr(speechkit, "READ_AGAIN_AFTER_S", 0.0)
         return [second, *await gathered(kind, 1)]
 
     keys = [one.credential.key for one in [first, *asyncio.run(later())]]

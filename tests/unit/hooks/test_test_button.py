@@ -120,7 +120,7 @@ def test_a_host_that_does_not_answer(press: Button) -> None:
     assert "the connection was refused" in message
 
 
-def test_everything_that_is_wrong_is_said_at_once(press: Button) -> None:
+def test_everything_that_is_wrong_is_listed(press: Button) -> None:
     well, message = press({"archive": None, "achive": "s3://x/y", "team": "speech", "storage_host": None}, password="")
 
     assert not well
@@ -196,4 +196,4 @@ def test_an_unknown_field_is_warned_of_once(
         assert SpeechKitHook().connection.archive
     [warning] = [one.getMessage() for one in caplog.records if "unknown fields" in one.getMessage()]
 
-    assert warning == "Connection `speechkit_default`: its extra has unknown fields, which are ignored: `team`"
+    assert warning == "Connection `speechkit_default`: unknown fields in its extra are ignored: `team`"
