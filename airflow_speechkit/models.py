@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping  # noqa: TC003 - the archive's codec resolves the annotations of a Submission
 from dataclasses import dataclass, field
+from datetime import datetime  # noqa: TC003
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.parsing import expect, expect_or_none, parse_time
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
     from airflow_speechkit.errors import SpeechKitError
 
 #: The service's ids have 20 characters, those that stand for refused recordings 72. Safe in paths and URLs.
 _OPERATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
-
-#: The fields of a `Submission` as JSON has them.
-_TEXTS = ("operation_id", "fingerprint", "audio_uri")
-_TEXTS_OR_NONE = ("etag", "speechkit_conn_id", "dag_id", "run_id", "task_id")
-_NUMBERS_OR_NONE = ("size_bytes", "duration_ms", "channels", "billed_seconds", "map_index")
 
 
 def is_operation_id(text: object) -> bool:
@@ -113,28 +106,6 @@ class Submission:
     run_id: str | None = None
     task_id: str | None = None
     map_index: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        data["settings"] = self.settings.to_json()
-        data["submitted_at"] = self.submitted_at.isoformat()
-        data["labels"] = dict(self.labels)
-        return data
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Submission:
-        """Rebuild what `to_json` gave, ignoring what a later version added.
-
-        :raises ValueError: it is something else; or `KeyError`
-        """
-        known: dict[str, Any] = {name: expect(data[name], str) for name in _TEXTS}
-        known |= {name: expect_or_none(data.get(name), str) for name in _TEXTS_OR_NONE}
-        known |= {name: expect_or_none(data.get(name), int) for name in _NUMBERS_OR_NONE}
-        known["labels"] = expect(data.get("labels") or {}, dict)
-        known["settings"] = RecognitionSettings.from_json(expect(data["settings"], dict))
-        known["submitted_at"] = parse_time(data["submitted_at"])
-        return cls(**known)
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,14 @@ def parse_json(raw: bytes | str, *, lenient: bool = False) -> Any:
     """Parse JSON: UTF-8, with or without a byte order mark.
 
     :param lenient: take bytes that aren't UTF-8 for U+FFFD, control characters in strings for themselves, and ``NaN``
-        and its like for numbers
+        and its like for numbers; without it a whole number has to fit into 64 bits
     :raises MalformedError: it isn't JSON, or it is nested more deeply than anything that is documented
     """
     try:
         text = _text(raw, lenient=lenient)
-        return json.loads(text, strict=not lenient, parse_constant=None if lenient else _refuse)
+        if lenient:
+            return json.loads(text, strict=False)
+        return json.loads(text, parse_int=_int64, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         why = _why(error)
     # Not from within `except`: the parser's error holds the whole text.
@@ -150,6 +152,13 @@ def _why(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "it isn't UTF-8"
     return "it isn't JSON, or is cut off"
+
+
+def _int64(digits: str) -> int:
+    number = int(digits)
+    if not -(2**63) <= number < 2**63:
+        raise MalformedError("a number is too large")
+    return number
 
 
 def _refuse(name: str) -> NoReturn:

@@ -12,7 +12,7 @@ from yarl import URL
 from airflow_speechkit.api.http import Fault, FaultKind, Outcome, Pause, Request, Response, Step
 from airflow_speechkit.api.network import ca_file, fault_of, proxy_for
 from airflow_speechkit.api.operation import LARGE_BODY
-from airflow_speechkit.compressed import Body, BrokenBodyError
+from airflow_speechkit.storage.compressed import Body, BrokenBodyError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator

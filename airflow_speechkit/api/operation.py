@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.compressed import Packed
 from airflow_speechkit.errors import AnswerUnreadableError, RecognitionFailedError
 from airflow_speechkit.models import is_operation_id, version_of
 from airflow_speechkit.parsing import MalformedError, decode, parse_each, parse_json, parse_time
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.status import ErrorStatus, read_status
+from airflow_speechkit.storage.compressed import Packed
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -60,6 +60,11 @@ class Operation:
     error_message: str | None = None
     # A transcript is inside, and a repr ends up in logs.
     raw: bytes = field(default=b"", repr=False)
+
+    @property
+    def is_fetched_apart(self) -> bool:
+        """Whether its result has to be fetched by a request of its own."""
+        return self.api_version is ApiVersion.V3 and self.state is OperationState.DONE
 
 
 def operation_of(response: Response, operation_id: str) -> Operation:

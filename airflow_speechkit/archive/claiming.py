@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.batch import How, SubmitOutcome
 from airflow_speechkit.archive.known_errors import answer_gone, failed_before, refused_before
-from airflow_speechkit.archive.ledger import Action, Failure, Stage, decide
+from airflow_speechkit.archive.ledger import Action, AttemptState, Failure, decide
 from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.errors import (
     ArchiveError,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.archive.batch import Origin, SubmitPolicy
     from airflow_speechkit.archive.budget import Budget
-    from airflow_speechkit.archive.labelling import SubmitLabels
+    from airflow_speechkit.archive.labels import SubmitLabels
     from airflow_speechkit.archive.ledger import Attempt, Decision, Request
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.models import Recording
@@ -225,7 +225,7 @@ class Claimant:
             claimed_at=claimed_at,
             lease_expires_at=claimed_at + self.policy.lease,
             planned=self.planned(case.item, case.fingerprint, claimed_at),
-            over=decision.over,
+            supersedes=decision.supersedes,
         )
         case.decision = None
         try:
@@ -238,27 +238,27 @@ class Claimant:
             return NotYet(until=self.now() + _LOOK_AGAIN)
         doubt = self._doubt(claim)
         if doubt is not None:
-            self._give_up(number, Stage.REFUSED, claim, doubt)
+            self._give_up(number, AttemptState.REFUSED, claim, doubt)
             return NotYet()
-        if claim.over:
+        if claim.supersedes:
             log.warning(
                 "%s may be paid for twice: it may have been taken as attempt %s, whose operation nobody knows. It is "
                 "sent again, as attempt %d",
                 case.item.audio_uri,
-                " and ".join(map(str, sorted(claim.over))),
+                " and ".join(map(str, sorted(claim.supersedes))),
                 number,
             )
         try:
             operation = self.send(case.item.link, case.item.settings)
         except InvalidRequestError as error:
             # It is about this recording alone, and nothing went out.
-            self._give_up(number, Stage.REFUSED, claim, error)
+            self._give_up(number, AttemptState.REFUSED, claim, error)
             case.conclude(How.REFUSED, error=error)
             return NotYet()
         except SpeechKitError as error:
             if error.may_have_been_accepted:
                 return self._ambiguous(case, number, claim, error)
-            self._give_up(number, Stage.REFUSED, claim, error)
+            self._give_up(number, AttemptState.REFUSED, claim, error)
             if isinstance(error, AuthenticationError):
                 raise
             if error.retry_can_help:
@@ -272,9 +272,9 @@ class Claimant:
 
     def _doubt(self, claim: Claim) -> str | None:
         """Say why nothing is to be sent although the claim is held."""
-        if claim.over:
+        if claim.supersedes:
             attempts = self.archive.attempts(claim.planned.fingerprint)
-            if not {one.number for one in attempts if one.is_lost(self.now())}.issuperset(claim.over):
+            if not {one.number for one in attempts if one.is_lost(self.now())}.issuperset(claim.supersedes):
                 # In the last moment a person has found the operation of one of them, perhaps.
                 return "what it was to be sent over was settled in the meantime"
         # Nothing may come between this and the sending.
@@ -288,27 +288,29 @@ class Claimant:
         with suppress(ArchiveError):
             there = self.archive.planned(claim.planned.fingerprint, number)
             if there is not None and there.id == claim.id:
-                self._give_up(number, Stage.REFUSED, claim, "its claim could not be written, and nothing was sent")
+                self._give_up(
+                    number, AttemptState.REFUSED, claim, "its claim could not be written, and nothing was sent"
+                )
 
     def _ambiguous(self, case: Case, number: int, claim: Claim, error: SpeechKitError) -> NotYet:
-        self._give_up(number, Stage.LOST, claim, error)
-        if self.request.resubmit_lost and not claim.over:
+        self._give_up(number, AttemptState.LOST, claim, error)
+        if self.request.resubmit_lost and not claim.supersedes:
             # The next look at the ledger finds it lost, and sends it over that.
             case.charged = False
             return NotYet(sent=True)
         case.conclude(How.LOST, error=self._lost(case, number, self.owner, error))
         return NotYet(sent=True)
 
-    def _give_up(self, number: int, stage: Stage, claim: Claim, why: SpeechKitError | str) -> None:
+    def _give_up(self, number: int, stage: AttemptState, claim: Claim, why: SpeechKitError | str) -> None:
         message = why.what if isinstance(why, SpeechKitError) else why
-        final = stage is Stage.REFUSED and isinstance(why, RefusedError) and not why.retry_can_help
+        final = stage is AttemptState.REFUSED and isinstance(why, RefusedError) and not why.retry_can_help
         failure = Failure(getattr(why, "grpc_code", None), message, final=final)
         self.archive.give_up(number, stage, claim, failure, self.now())
 
     def _record(self, number: int, claim: Claim, submission: Submission) -> None:
         for pause_s in (*RECORD_RETRY.pauses_s(), None):
             try:
-                self.archive.record_submission(number, claim.scope, submission, claim.over)
+                self.archive.record_submission(number, claim.scope, submission, claim.supersedes)
             except ArchiveError as error:
                 # Before anything else: killed while it waits, or one of many that fail, this line is all there is.
                 log.error(

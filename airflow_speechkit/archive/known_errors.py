@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.layout import OUTCOME_FILE, operation_file
 from airflow_speechkit.archive.ledger import Failure
-from airflow_speechkit.archive.reading import damage
+from airflow_speechkit.archive.records import damage
 from airflow_speechkit.errors import ArchiveError, RecognitionFailedError, RefusedError
 
 if TYPE_CHECKING:
-    from airflow_speechkit.archive.records import Entry
     from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.models import Submission
 
 
 def refused_before(failure: Failure | None) -> RefusedError:
@@ -63,24 +61,4 @@ def answer_gone(archive: Archive, operation_id: str, recording: str) -> ArchiveE
         f"{forget_command(archive, operation_id)}",
         operation_id=operation_id,
         recording=recording,
-    )
-
-
-def on_record_for_another(archive: Archive, name: str, there: Entry, ours: Submission) -> ArchiveError:
-    """Return the error of an operation that is to be put on record, and is there for something else.
-
-    :param name: of the file that says so
-    :param there: what it says
-    :param ours: what was submitted
-    """
-    return ArchiveError(
-        f"{archive.folder.url_of(name)} says something else than that operation {ours.operation_id} was submitted "
-        f"here: it says operation {there.submission.operation_id}, attempt {there.attempt}, of "
-        f"{there.submission.audio_uri}",
-        recording=ours.audio_uri,
-        operation_id=ours.operation_id,
-        hint=f"Check the operation id: `airflow-speechkit archive show {ours.operation_id} --archive {archive.url}` "
-        "says what it is on record for",
-        retry="ends in the same way",
-        retry_can_help=False,
     )

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 
-from airflow_speechkit.archive.ledger import Stage
+from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.models import is_operation_id
 
@@ -34,7 +34,7 @@ OUTCOME_FILE = "outcome.json"
 REFUSED_PREFIX = "refused-"
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_LEDGER_FILE = re.compile(rf"ledger/[0-9a-f]{{64}}/([0-9]{{4,}})\.({'|'.join(Stage)})\.json", re.ASCII)
+_LEDGER_FILE = re.compile(rf"ledger/[0-9a-f]{{64}}/([0-9]{{4,}})\.({'|'.join(AttemptState)})\.json", re.ASCII)
 
 
 def checked_operation_id(operation_id: str) -> str:
@@ -62,15 +62,15 @@ def checked_fingerprint(fingerprint: str) -> str:
     return fingerprint
 
 
-def ledger_file(fingerprint: str, number: int, stage: Stage) -> str:
+def ledger_file(fingerprint: str, number: int, stage: AttemptState) -> str:
     """Return the name of the file that puts a stage of an attempt on record."""
     return f"ledger/{fingerprint}/{number:04d}.{stage.value}.json"
 
 
-def place_in_ledger(name: str) -> tuple[int, Stage] | None:
+def place_in_ledger(name: str) -> tuple[int, AttemptState] | None:
     """Return the attempt and the stage that a file of the ledger is about; None for a file that isn't the ledger's."""
     found = _LEDGER_FILE.fullmatch(name)
-    return None if found is None else (int(found[1]), Stage(found[2]))
+    return None if found is None else (int(found[1]), AttemptState(found[2]))
 
 
 def operation_file(operation_id: str, file: str = "") -> str:

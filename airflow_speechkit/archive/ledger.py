@@ -1,7 +1,7 @@
 """What was submitted, and what that means for the next one who asks: the ledger, without any I/O.
 
 Each recording and settings have a *fingerprint*, and under it numbered *attempts*. An attempt begins with a claim
-and collects facts, each written once and never changed; the weightiest one is the attempt's *stage*. `decide` turns
+and collects facts, each written once and never changed; the weightiest one is the attempt's *state*. `decide` turns
 the attempts into what is to be done now.
 """
 
@@ -96,7 +96,7 @@ def _usual_case(code: str) -> str:
     return f"{language.lower()}-{country.upper()}" if country else language.lower()
 
 
-class Stage(StrEnum):
+class AttemptState(StrEnum):
     """How far an attempt, or an operation, has got. Of several that are on record the first one here counts."""
 
     FORGOTTEN = "forgotten"
@@ -110,7 +110,7 @@ class Stage(StrEnum):
 
 
 #: How operations end.
-ENDED = frozenset({Stage.FINISHED, Stage.FAILED, Stage.EXPIRED})
+ENDED = frozenset({AttemptState.FINISHED, AttemptState.FAILED, AttemptState.EXPIRED})
 
 
 @dataclass(frozen=True)
@@ -137,29 +137,29 @@ class Attempt:
     """One attempt to submit, as far as it is on record.
 
     :param number: from 1
-    :param stage: the weightiest fact on record
+    :param state: the weightiest fact on record
     :param scope: the task instance that made it
     :param owner: the process that made it
     :param lease_expires_at: until when its maker may still be at it
-    :param operation_id: from `Stage.IN_FLIGHT` on
-    :param submitted_at: from `Stage.IN_FLIGHT` on; and of one that the service refused for good
+    :param operation_id: from `AttemptState.IN_FLIGHT` on
+    :param submitted_at: from `AttemptState.IN_FLIGHT` on; and of one that the service refused for good
     :param failure: of one that failed, or was refused for good
-    :param over: the numbers of the lost attempts that it was sent over, on purpose
+    :param supersedes: the numbers of the lost attempts that it was sent over, on purpose
     """
 
     number: int
-    stage: Stage
+    state: AttemptState
     scope: str | None = None
     owner: str | None = None
     lease_expires_at: datetime | None = None
     operation_id: str | None = None
     submitted_at: datetime | None = None
     failure: Failure | None = None
-    over: tuple[int, ...] = ()
+    supersedes: tuple[int, ...] = ()
 
     def is_live(self, now: datetime) -> bool:
         """Whether somebody may be submitting it just now."""
-        return self.stage is Stage.CLAIMED and self.lease_expires_at is not None and now < self.lease_expires_at
+        return self.state is AttemptState.CLAIMED and self.lease_expires_at is not None and now < self.lease_expires_at
 
     def was_sent_by(self, request: Request) -> bool:
         """Whether whoever asks has sent it since it began, and the service answered."""
@@ -173,7 +173,7 @@ class Attempt:
 
     def is_lost(self, now: datetime) -> bool:
         """Whether it may have been taken, and nobody is left who could say under which operation id."""
-        return self.stage is Stage.LOST or (self.stage is Stage.CLAIMED and not self.is_live(now))
+        return self.state is AttemptState.LOST or (self.state is AttemptState.CLAIMED and not self.is_live(now))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +215,7 @@ class Decision:
     :param until: for `Action.WAIT`: when the lease ends; for `Action.LOST`: when it ended
     :param owner: for `Action.WAIT` and `Action.LOST`: whose claim it is
     :param failure: for `Action.FAIL`: why; the service has refused it if there is no operation
-    :param over: for `Action.SUBMIT`: the lost attempts that may be paid for a second time by it
+    :param supersedes: for `Action.SUBMIT`: the lost attempts that may be paid for a second time by it
     """
 
     action: Action
@@ -224,7 +224,7 @@ class Decision:
     until: datetime | None = None
     owner: str | None = None
     failure: Failure | None = None
-    over: tuple[int, ...] = ()
+    supersedes: tuple[int, ...] = ()
 
 
 def lost_attempts(attempts: Iterable[Attempt], now: datetime) -> list[Attempt]:
@@ -235,7 +235,7 @@ def lost_attempts(attempts: Iterable[Attempt], now: datetime) -> list[Attempt]:
     then forgotten does: the numbers it was sent over are all that is kept of it.)
     """
     known = sorted(attempts, key=lambda one: -one.number)
-    settled = {number for one in known if one.stage is not Stage.REFUSED for number in one.over}
+    settled = {number for one in known if one.state is not AttemptState.REFUSED for number in one.supersedes}
     return [one for one in known if one.is_lost(now) and one.number not in settled]
 
 
@@ -253,16 +253,16 @@ def decide(attempts: Sequence[Attempt], request: Request, now: datetime) -> Deci
     """
     anew = Decision(action=Action.SUBMIT, attempt=max((one.number for one in attempts), default=0) + 1)
     seen = [one for one in sorted(attempts, key=lambda one: -one.number) if request.reuse or one.scope == request.scope]
-    ours = [one for one in seen if one.stage not in (Stage.REFUSED, Stage.FORGOTTEN)]
+    ours = [one for one in seen if one.state not in (AttemptState.REFUSED, AttemptState.FORGOTTEN)]
     for one in seen:
-        if one.stage is not Stage.FORGOTTEN and one.was_sent_by(request):
+        if one.state is not AttemptState.FORGOTTEN and one.was_sent_by(request):
             action = Action.FAIL if one.operation_id is None else Action.SENT
             return Decision(action=action, attempt=one.number, operation_id=one.operation_id, failure=one.failure)
     for one in ours:
-        if one.stage is Stage.FINISHED:
+        if one.state is AttemptState.FINISHED:
             return Decision(action=Action.REUSE, attempt=one.number, operation_id=one.operation_id)
     for one in ours:
-        if one.stage is Stage.IN_FLIGHT:
+        if one.state is AttemptState.IN_FLIGHT:
             old = one.submitted_at is not None and now - one.submitted_at >= RESULTS_KEPT
             return Decision(
                 action=Action.ASK if old else Action.JOIN, attempt=one.number, operation_id=one.operation_id
@@ -274,12 +274,17 @@ def decide(attempts: Sequence[Attempt], request: Request, now: datetime) -> Deci
     if lost and not (request.resubmit_lost and _may_resubmit(ours, request, now)):
         return Decision(action=Action.LOST, attempt=lost[0].number, until=lost[0].lease_expires_at, owner=lost[0].owner)
     newest = next((one for one in ours if not one.is_lost(now)), None)
-    if newest is not None and newest.stage is Stage.FAILED and newest.failure is not None and newest.failure.hopeless:
+    if (
+        newest is not None
+        and newest.state is AttemptState.FAILED
+        and newest.failure is not None
+        and newest.failure.hopeless
+    ):
         return Decision(
             action=Action.FAIL, attempt=newest.number, operation_id=newest.operation_id, failure=newest.failure
         )
     # With those that were settled before: what settled them may turn out not to have been sent.
-    return replace(anew, over=tuple(one.number for one in seen if one.is_lost(now)) if lost else ())
+    return replace(anew, supersedes=tuple(one.number for one in seen if one.is_lost(now)) if lost else ())
 
 
 def _may_resubmit(attempts: Iterable[Attempt], request: Request, now: datetime) -> bool:
@@ -287,4 +292,4 @@ def _may_resubmit(attempts: Iterable[Attempt], request: Request, now: datetime) 
 
     A request that breaks each time may be paid for each time, and a task is tried again and again.
     """
-    return not any(one.scope == request.scope and one.over and one.is_lost(now) for one in attempts)
+    return not any(one.scope == request.scope and one.supersedes and one.is_lost(now) for one in attempts)

@@ -1,4 +1,4 @@
-"""Whether an archive can be relied on, seen before anything is submitted."""
+"""Whether an archive can be relied on, checked before anything is submitted."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.layout import PROBE_FILE, ROOT_FILE
-from airflow_speechkit.archive.reading import parsed, read
-from airflow_speechkit.archive.records import pack, unpack
+from airflow_speechkit.archive.records import load, pack, read
 from airflow_speechkit.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -20,33 +19,33 @@ log = logging.getLogger(__name__)
 
 
 def probe(folder: Folder, now: datetime) -> None:
-    """See that an archive can be read and written, and that of two who claim the same thing one loses.
+    """Check that an archive can be read and written, and that the second of two exclusive writers fails.
 
     :param folder: where it lies
     :param now: UTC
-    :raises ArchiveError: it can't be relied on; nothing may be submitted
+    :raises ArchiveError: it cannot be relied on; nothing may be submitted
     """
-    if read(folder, ROOT_FILE) is None and folder.create(ROOT_FILE, pack({"created_at": now.isoformat()})):
+    if read(folder, ROOT_FILE) is None and folder.create(ROOT_FILE, _root(now)):
         log.warning(
-            "A new archive begins at %s. If there should be one already, stop here: without it everything "
-            "is paid for again",
+            "A new archive is created at %s. If there should be one already, stop here: without it everything is paid "
+            "for again",
             folder.url,
         )
-    root = _root(folder)
-    # The root's own bytes, so that nothing is lost where this does overwrite. The file among the claims, where rules
-    # and disks may be others, stays: the role that may write objects (storage.uploader) may not delete any.
+    root = _checked_root(folder)
+    # The root's own bytes, so that nothing is lost if the store does overwrite. The file among the claims, where other
+    # rules and disks may apply, stays: the role that may write objects (storage.uploader) may not delete any.
     if root is None or not all(_excludes(folder, name, root) for name in (ROOT_FILE, PROBE_FILE)):
         raise _overwritable(folder)
 
 
 def try_out(folder: Folder, now: datetime) -> None:
-    """See the same without beginning an archive. What is written is removed again, where that is allowed.
+    """Check the same without creating an archive. What is written is removed again, where that is allowed.
 
-    :param folder: where it lies, or will lie
+    :param folder: where the archive lies, or will lie
     :param now: UTC
-    :raises ArchiveError: it can't be relied on
+    :raises ArchiveError: it cannot be relied on
     """
-    content = _root(folder) or pack({"created_at": now.isoformat()})
+    content = _checked_root(folder) or _root(now)
     kept = folder.exists(PROBE_FILE)
     try:
         if not _excludes(folder, PROBE_FILE, content):
@@ -59,16 +58,17 @@ def try_out(folder: Folder, now: datetime) -> None:
                     folder.prune(name)
 
 
-def _root(folder: Folder) -> bytes | None:
-    root = read(folder, ROOT_FILE)
-    if root is not None:
-        parsed(folder, ROOT_FILE, lambda: unpack(root, folder.url_of(ROOT_FILE)))
-    return root
+def _root(now: datetime) -> bytes:
+    return pack({"created_at": now})
+
+
+def _checked_root(folder: Folder) -> bytes | None:
+    return None if load(folder, ROOT_FILE, dict) is None else read(folder, ROOT_FILE)
 
 
 def _overwritable(folder: Folder) -> ArchiveError:
     return ArchiveError(
-        f"The store under {folder.url} lets a second writer overwrite the first: two runs would both pay",
+        f"The store at {folder.url} lets a second writer overwrite the first: two runs would both pay",
         hint="Keep the archive on a local disk, or in a bucket whose store honours `If-None-Match: *` "
         "(Object Storage and S3 do)",
         retry="ends in the same way",
@@ -77,5 +77,5 @@ def _overwritable(folder: Folder) -> ArchiveError:
 
 
 def _excludes(folder: Folder, name: str, content: bytes) -> bool:
-    """Tell whether a second create finds what the first has written."""
+    """Tell whether the second of two exclusive writes fails."""
     return not (folder.create(name, content) and folder.create(name, content))

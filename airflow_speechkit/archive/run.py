@@ -16,8 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.archive.batch import How, SubmitOutcome
-from airflow_speechkit.archive.reading import load
-from airflow_speechkit.archive.records import pack
+from airflow_speechkit.archive.records import load, pack
 from airflow_speechkit.errors import StorageError, error_from_json
 from airflow_speechkit.models import Recording
 from airflow_speechkit.parsing import expect, expect_or_none

@@ -1,8 +1,8 @@
 """The archive: what was submitted, and the raw answers, in a folder on a disk or in a bucket.
 
-`archive.layout` says which file lies where. Each file is written once, at once, by whoever comes first; only an
-expiry and refusals are ever replaced. So a process can be killed between any two writes, and two can write at the same
-moment.
+`archive.layout` says which file lies where. Each file is written once, as a whole, by whoever comes first; only an
+expiry and refusals are ever replaced. So a process can be killed between any two writes, and two processes can write
+at the same moment.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import gzip
 import hashlib
 import logging
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.archive.known_errors import on_record_for_another
-from airflow_speechkit.archive.labels import LabelRecord, with_labels
+from airflow_speechkit.api.operation import OperationState
 from airflow_speechkit.archive.layout import (
     OPERATION_FILE,
     OUTCOME_FILE,
@@ -31,41 +31,41 @@ from airflow_speechkit.archive.layout import (
     operation_file,
     place_in_ledger,
 )
-from airflow_speechkit.archive.ledger import RESULTS_KEPT, Attempt, Failure, Stage
+from airflow_speechkit.archive.ledger import RESULTS_KEPT, Attempt, AttemptState, Failure
 from airflow_speechkit.archive.probing import probe
-from airflow_speechkit.archive.reading import damage, load, parsed, read
 from airflow_speechkit.archive.records import (
+    AnswerFile,
+    AttemptEnd,
     Claim,
     Entry,
+    LabelRecord,
     Outcome,
-    attempt_from_json,
-    attempt_to_json,
-    claim_from_json,
-    claim_to_json,
-    entry_from_json,
-    entry_to_json,
-    given_up_to_json,
+    damage,
     is_tombstone,
-    outcome_from_json,
-    outcome_to_json,
+    load,
+    merged_labels,
     pack,
+    parsed,
+    read,
+    read_attempt,
 )
-from airflow_speechkit.compressed import LARGEST_ANSWER_BYTES, Packed, inflated
-from airflow_speechkit.disk import private_mode
 from airflow_speechkit.errors import ArchiveError
 from airflow_speechkit.models import Answer, is_operation_id
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage import Folder
+from airflow_speechkit.storage.compressed import LARGEST_ANSWER_BYTES, Packed, inflated
+from airflow_speechkit.storage.disk import private_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from datetime import datetime
+    from collections.abc import Iterator
 
+    from airflow_speechkit.api.operation import Operation
+    from airflow_speechkit.errors import RecognitionFailedError
     from airflow_speechkit.models import Submission
 
 log = logging.getLogger(__name__)
 
-_WEIGHT = {stage: place for place, stage in enumerate(Stage)}
+_WEIGHT = {state: place for place, state in enumerate(AttemptState)}
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ class Archive:
 
     @classmethod
     def at(cls, path: Any, mode: str | None = None) -> Archive:
-        """Take an ``ObjectStoragePath``, any other ``UPath``, a ``pathlib.Path`` or a local path as a string.
+        """Open the archive at an ``ObjectStoragePath``, any other ``UPath``, a ``pathlib.Path`` or a local path.
 
-        :param mode: of its files on a disk, in octal; 0640 without
-        :raises SettingsError: it is none
-        :raises ArchiveError: the path's filesystem can't be had
+        :param mode: of its files on a disk, in octal; 0640 by default
+        :raises SettingsError: the mode is invalid
+        :raises ArchiveError: the path's filesystem cannot be opened
         """
         return cls(replace(Folder.at(path), fault=ArchiveError, file_mode=private_mode(mode)))
 
@@ -92,181 +92,187 @@ class Archive:
         """Where it lies, for people."""
         return self.folder.url
 
-    # Can it be relied on?
-
     def probe(self, now: datetime) -> None:
-        """See that the archive can be read and written, and that of two who claim the same thing one loses.
+        """Check that the archive can be read and written, and that the second of two exclusive writers fails.
 
-        :raises ArchiveError: it can't be relied on; nothing may be submitted
+        :raises ArchiveError: it cannot be relied on; nothing may be submitted
         """
         probe(self.folder, now)
 
     # The ledger
 
     def attempts(self, fingerprint: str, *, refusals: bool = False) -> list[Attempt]:
-        """Give what is on record under a fingerprint, with what a killed process left half done made whole.
+        """Return what is on record under a fingerprint, and complete what a killed process left half done.
 
         One listing and one read for a recording that has its answer.
 
         :param refusals: whether to read why attempts were refused
-        :raises ArchiveError: it can't be read
+        :raises ArchiveError: the archive cannot be read
         """
-        newest = []
-        for number, stage in self._stages(fingerprint).items():
-            if stage is Stage.REFUSED and not refusals:
-                newest.append(Attempt(number=number, stage=stage))
+        found: list[Attempt] = []
+        for number, state in self._states(fingerprint).items():
+            if state is AttemptState.REFUSED and not refusals:
+                found.append(Attempt(number=number, state=state))
                 continue
-            name = ledger_file(fingerprint, number, stage)
+            name = ledger_file(fingerprint, number, state)
             data = load(self.folder, name, dict)
-            if data is None:  # forgotten between the listing and now
+            if data is None:  # deleted since the listing
                 continue
-            attempt = parsed(self.folder, name, partial(attempt_from_json, number, stage, data))
-            newest.append(self._completed(attempt, name, data) if stage is Stage.IN_FLIGHT else attempt)
-        return newest
+            attempt = parsed(self.folder, name, partial(read_attempt, number, state, data))
+            if attempt.state is AttemptState.IN_FLIGHT:
+                attempt = self._completed(attempt, name, Entry.read(data))
+            found.append(attempt)
+        return found
 
-    def _stages(self, fingerprint: str) -> dict[int, Stage]:
-        found: dict[int, Stage] = {}
+    def _states(self, fingerprint: str) -> dict[int, AttemptState]:
+        found: dict[int, AttemptState] = {}
         for name in self.folder.names(f"ledger/{checked_fingerprint(fingerprint)}"):
-            place = place_in_ledger(name)
-            if place is None:
-                # Something else's: .DS_Store, a conflicting copy of a sync tool.
-                continue
-            number, stage = place
-            before = found.get(number)
-            if before is None or _WEIGHT[stage] < _WEIGHT[before]:
-                found[number] = stage
+            # Other files may lie there too: .DS_Store, a conflicting copy of a sync tool.
+            if place := place_in_ledger(name):
+                number, state = place
+                found[number] = min(found.get(number, state), state, key=_WEIGHT.__getitem__)
         return dict(sorted(found.items()))
 
-    def _completed(self, attempt: Attempt, name: str, data: dict[str, Any]) -> Attempt:
-        entry = parsed(self.folder, name, partial(entry_from_json, data))
-        operation_id, mark = entry.submission.operation_id, entry.submission.fingerprint
+    def _completed(self, attempt: Attempt, name: str, entry: Entry) -> Attempt:
+        operation_id = entry.submission.operation_id
         place = operation_file(operation_id, SUBMISSION_FILE)
         known = self.entry(operation_id)
         if known is None:
             if self.is_forgotten(operation_id):
-                return replace(attempt, stage=Stage.FORGOTTEN)
-            self.folder.create(place, pack(entry_to_json(entry)))
-        elif known.submission.fingerprint != mark:
+                return replace(attempt, state=AttemptState.FORGOTTEN)
+            self.folder.create(place, pack(entry))
+        elif known.submission.fingerprint != entry.submission.fingerprint:
             raise damage(
-                f"{self.folder.url_of(name)} names an operation that {self.folder.url_of(place)} says was of "
-                f"{known.submission.audio_uri}: it isn't known which operation this recording has",
-                f"Remove {self.folder.url_of(name)} (a mistyped `archive adopt` wrote it); the submission is lost "
-                "again then, and can be adopted or released",
+                f"{self.folder.url_of(name)} names an operation that, according to {self.folder.url_of(place)}, is of "
+                f"{known.submission.audio_uri}: the operation of this recording is not known",
+                f"Remove {self.folder.url_of(name)} (a mistyped `archive adopt` wrote it). Then the submission is lost "
+                "again, and can be adopted or released",
                 operation_id=operation_id,
                 recording=entry.submission.audio_uri,
             )
         else:
-            # Of two who put it on record at once, each may have written one of the two files. How old it is must be
-            # the same for whoever decides by it and for `expire`.
+            # Two processes that put it on record at once may each have written one of the two files. `decide` and
+            # `expire` have to see the same age.
             attempt = replace(attempt, submitted_at=known.submission.submitted_at)
         outcome = self.outcome(operation_id)
         if outcome is None:
             return attempt
         self._settle(entry, outcome)
-        return replace(attempt, stage=outcome.stage, failure=outcome.failure)
+        return replace(attempt, state=outcome.state, failure=outcome.failure)
 
     def claim(self, number: int, claim: Claim) -> bool:
         """Claim an attempt; return whether this claim holds it.
 
-        :raises ArchiveError: the archive can't be written, or isn't there any more
+        :raises ArchiveError: the archive cannot be written, or is no longer there
         """
         if read(self.folder, ROOT_FILE) is None:
             raise ArchiveError(
-                f"{self.folder.url_of(ROOT_FILE)} has gone: this isn't the archive that it was",
-                hint="See whether the disk is still mounted, or the bucket still there",
-                retry="goes on once it is there again",
+                f"{self.folder.url_of(ROOT_FILE)} is gone: this is not the archive that it was",
+                hint="Check that the disk is mounted, or that the bucket exists",
+                retry="goes on once it is back",
             )
-        name = ledger_file(claim.planned.fingerprint, number, Stage.CLAIMED)
-        if self.folder.create(name, pack(claim_to_json(claim))):
+        name = ledger_file(claim.planned.fingerprint, number, AttemptState.CLAIMED)
+        if self.folder.create(name, pack(claim)):
             return True
-        # A client that retries a write of its own finds it there and reports a loss.
+        # A client that retries its own write finds its own claim.
         there = self.planned(claim.planned.fingerprint, number)
         return there is not None and there.id == claim.id
 
-    def give_up(self, number: int, stage: Stage, claim: Claim, failure: Failure, now: datetime) -> None:
+    def give_up(self, number: int, state: AttemptState, claim: Claim, failure: Failure, now: datetime) -> None:
         """Put on record that a claim has led to no operation.
 
-        :param stage: `Stage.REFUSED`: it was surely not taken, nobody has to wait for it; `Stage.LOST`: it may
-            have been
+        :param state: `AttemptState.REFUSED` if the service has certainly not accepted it, `AttemptState.LOST` if it
+            may have
         :param failure: what happened
         """
-        self.folder.create(
-            ledger_file(claim.planned.fingerprint, number, stage),
-            pack(given_up_to_json(claim, failure, now)),
-        )
+        end = AttemptEnd(scope=claim.scope, owner=claim.owner, supersedes=claim.supersedes, at=now, failure=failure)
+        self.folder.create(ledger_file(claim.planned.fingerprint, number, state), pack(end))
 
     def record_submission(
-        self, number: int, entry_scope: str, submission: Submission, over: Sequence[int] = ()
+        self, number: int, scope: str, submission: Submission, supersedes: tuple[int, ...] = ()
     ) -> None:
-        """Put on record that the service has taken a recording. Again, and it changes nothing.
+        """Put on record that the service has accepted a recording. A second call changes nothing.
 
         :param number: the attempt
-        :param entry_scope: the task instance that made it
+        :param scope: the task instance that made it
         :param submission: with its operation id
-        :param over: as in its `Claim`
-        :raises ArchiveError: it can't be written, or the operation is on record for something else
+        :param supersedes: as in its `Claim`
+        :raises ArchiveError: it cannot be written, or the operation is on record for something else
         """
-        entry = Entry(submission=submission, attempt=number, scope=entry_scope, over=tuple(over))
-        packed = pack(entry_to_json(entry))
+        entry = Entry(submission=submission, attempt=number, scope=scope, supersedes=supersedes)
+        packed = pack(entry)
         place = operation_file(submission.operation_id, SUBMISSION_FILE)
-        # Before anything is written: an id that belongs to another recording must not get into the ledger. Then the
-        # ledger first: from it the other file can be made, but not the other way round.
+        # Checked first: the id of another recording's operation must not get into the ledger. Then the ledger is
+        # written first: the other file can be made from it, but not the other way round.
         self._check_same(place, entry)
-        for name in (ledger_file(submission.fingerprint, number, Stage.IN_FLIGHT), place):
+        for name in (ledger_file(submission.fingerprint, number, AttemptState.IN_FLIGHT), place):
             if not self.folder.create(name, packed):
                 self._check_same(name, entry)
 
     def _check_same(self, name: str, entry: Entry) -> None:
-        there, ours = load(self.folder, name, entry_from_json), entry.submission
+        there, ours = load(self.folder, name, Entry.read), entry.submission
         if there is None:
             return
         on_record = (there.submission.operation_id, there.submission.fingerprint, there.attempt)
         if on_record != (ours.operation_id, ours.fingerprint, entry.attempt):
-            raise on_record_for_another(self, name, there, ours)
+            raise ArchiveError(
+                f"{self.folder.url_of(name)} has something else on record than operation {ours.operation_id} of this "
+                f"recording: operation {there.submission.operation_id}, attempt {there.attempt}, of "
+                f"{there.submission.audio_uri}",
+                recording=ours.audio_uri,
+                operation_id=ours.operation_id,
+                hint=f"Check the operation id: `airflow-speechkit archive show {ours.operation_id} --archive "
+                f"{self.url}` shows what is on record of it",
+                retry="ends in the same way",
+                retry_can_help=False,
+            )
 
     def planned(self, fingerprint: str, number: int) -> Claim | None:
-        """Return an attempt's claim, or None if there is none, or it was forgotten."""
+        """Return an attempt's claim, or None if there is none, or it was deleted."""
         return load(
             self.folder,
-            ledger_file(checked_fingerprint(fingerprint), number, Stage.CLAIMED),
-            lambda data: None if is_tombstone(data) else claim_from_json(data),
+            ledger_file(checked_fingerprint(fingerprint), number, AttemptState.CLAIMED),
+            lambda data: None if is_tombstone(data) else Claim.read(data),
         )
 
     def fingerprints(self) -> Iterator[str]:
-        """Give every fingerprint in the ledger."""
+        """Return every fingerprint in the ledger."""
         return filter(is_fingerprint, self.folder.folders("ledger"))
 
     # From an operation id to everything else
 
     def operations(self, prefix: str | tuple[str, ...] = "") -> Iterator[str]:
-        """Give the ids on record that begin with one of these, the synthetic ones of refused recordings too."""
+        """Return the ids on record that begin with one of these, the synthetic ones of refused recordings included."""
         return (one for one in self.folder.folders("operations") if is_operation_id(one) and one.startswith(prefix))
 
     def entry(self, operation_id: str) -> Entry | None:
         """Return the submission, with its first labels, and its place in the ledger, or None if it isn't on record."""
-        return load(self.folder, operation_file(operation_id, SUBMISSION_FILE), entry_from_json)
+        return load(self.folder, operation_file(operation_id, SUBMISSION_FILE), Entry.read)
 
     def submission(self, operation_id: str) -> Submission | None:
         """Return what was submitted, with its newest labels, or None if it isn't on record.
 
-        :raises ArchiveError: it can't be read
+        :raises ArchiveError: it cannot be read
         """
         entry = self.entry(operation_id)
-        return None if entry is None else with_labels(entry.submission, self.label_records(operation_id))
+        if entry is None:
+            return None
+        labels = merged_labels(entry.submission, self.label_records(operation_id))
+        return replace(entry.submission, labels={name: text for name, text in labels.items() if text is not None})
 
     def label_records(self, operation_id: str) -> list[LabelRecord]:
         """Return the labels that were given after the submission: one read, and one more for each record."""
         records: list[LabelRecord] = []
-        while one := load(self.folder, labels_file(operation_id, len(records) + 1), LabelRecord.from_json):
+        while one := load(self.folder, labels_file(operation_id, len(records) + 1), LabelRecord.read):
             records.append(one)
         return records
 
     def outcome(self, operation_id: str) -> Outcome | None:
         """Return how the operation ended, in one read, or None if that isn't on record.
 
-        :raises ArchiveError: it can't be read
+        :raises ArchiveError: it cannot be read
         """
-        return load(self.folder, operation_file(operation_id, OUTCOME_FILE), outcome_from_json)
+        return load(self.folder, operation_file(operation_id, OUTCOME_FILE), Outcome.read)
 
     def failure(self, operation_id: str) -> Failure | None:
         """Return why there is no answer, if that is on record."""
@@ -274,22 +280,24 @@ class Archive:
         return None if outcome is None else outcome.failure
 
     def is_forgotten(self, operation_id: str) -> bool:
-        """Tell whether it is on record that the operation was removed."""
+        """Tell whether it is on record that the operation was deleted."""
         return read(self.folder, forgotten_file(operation_id)) is not None
 
+    # Answers
+
     def answer(self, operation_id: str, most_bytes: int = LARGEST_ANSWER_BYTES) -> Answer | None:
-        """Return the service's answer byte for byte, or None if none is kept.
+        """Return the service's answer byte for byte, or None if none is archived.
 
         :param most_bytes: how large each of its files may be, inflated
         :raises AnswerUnreadableError: one is larger
-        :raises ArchiveError: it can't be read, or isn't what was written
+        :raises ArchiveError: it cannot be read, or is not what was written
         """
         outcome = self.outcome(operation_id)
         if outcome is None or OPERATION_FILE not in outcome.files:
             return None
         return Answer(
             operation_id=operation_id,
-            api_version=ApiVersion(outcome.api_version or "v2"),
+            api_version=outcome.api_version or ApiVersion.V2,
             operation=self._inflated(OPERATION_FILE, outcome, most_bytes),
             recognition=(
                 self._inflated(RECOGNITION_FILE, outcome, most_bytes) if RECOGNITION_FILE in outcome.files else None
@@ -299,92 +307,101 @@ class Archive:
     def _inflated(self, file: str, outcome: Outcome, most_bytes: int) -> bytes:
         name = operation_file(outcome.operation_id, file)
         raw = read(self.folder, name)
-        if raw is None or hashlib.sha256(raw).hexdigest() != outcome.files[file]["sha256"]:
+        if raw is None or hashlib.sha256(raw).hexdigest() != outcome.files[file].sha256:
             raise damage(
-                f"{self.folder.url_of(name)} {'has gone' if raw is None else 'is not what was written'}",
-                "Put it back from a backup if there is one; the service keeps answers for three days only",
+                f"{self.folder.url_of(name)} {'is gone' if raw is None else 'is not what was written'}",
+                "Restore it from a backup if there is one; the service keeps answers for three days only",
                 operation_id=outcome.operation_id,
             )
         return parsed(self.folder, name, lambda: inflated(raw, most_bytes))
 
-    # How operations end
+    def keep_operation(
+        self, operation: Operation, recognition: bytes | None, broken: RecognitionFailedError | None = None
+    ) -> Outcome:
+        """Archive an operation that is done or has failed; see `keep`.
+
+        :param recognition: v3: the result's stream
+        :param broken: v3: what the service sent in place of the result of an operation that is done
+        """
+        failure = None if broken is None else Failure(broken.code, broken.message or broken.what)
+        if operation.state is OperationState.FAILED:
+            failure = Failure(operation.error_code, operation.error_message or "")
+        answer = Answer(operation.id, operation.api_version, operation.raw, recognition)
+        return self.keep(answer, failure, now=datetime.now(UTC))
 
     def keep(self, answer: Answer, failure: Failure | None = None, *, now: datetime) -> Outcome:
-        """Keep an answer. Once this returns it is safe; again, or by two at once, changes nothing.
+        """Archive an answer. Once this returns it is safe; a second call, or two at once, change nothing.
 
         :param answer: of an operation that has ended
         :param failure: the operation's error, if it ended in one
         :param now: UTC
-        :return: what is on record now: the first one that was kept
-        :raises ArchiveError: it can't be written; nothing half-written counts
+        :return: what is on record now: the first answer that was archived
+        :raises ArchiveError: it cannot be written; half-written files do not count
         """
         if answer.api_version == ApiVersion.V3 and failure is None and answer.recognition is None:
             raise ValueError("an answer of API v3 without its recognition")
         entry = self.entry(answer.operation_id)
         if entry is None and self.is_forgotten(answer.operation_id):
-            return Outcome(operation_id=answer.operation_id, stage=Stage.FORGOTTEN, at=now)
+            return Outcome(operation_id=answer.operation_id, state=AttemptState.FORGOTTEN, at=now)
         files = {}
-        # The recognition first: where only one of the two gets there, it is the one that can't be had for longer.
+        # The recognition first: the service keeps it for a shorter time than the operation.
         for file, raw in ((RECOGNITION_FILE, answer.recognition), (OPERATION_FILE, answer.operation)):
             if raw is not None:
                 files[file] = self._kept(operation_file(answer.operation_id, file), raw)
         outcome = Outcome(
             operation_id=answer.operation_id,
-            stage=Stage.FINISHED if failure is None else Stage.FAILED,
+            state=AttemptState.FINISHED if failure is None else AttemptState.FAILED,
             at=now,
             failure=failure,
-            api_version=str(answer.api_version),
+            api_version=answer.api_version,
             files=files,
         )
         return self._conclude(entry, outcome)
 
-    def _kept(self, name: str, raw: bytes) -> dict[str, Any]:
-        packed: bytes = raw if isinstance(raw, Packed) else gzip.compress(raw, 6, mtime=0)
+    def _kept(self, name: str, raw: bytes) -> AnswerFile:
+        is_unread = isinstance(raw, Packed)
+        packed = raw if is_unread else gzip.compress(raw, 6, mtime=0)
         if not self.folder.create(name, packed):
-            # Somebody else's, or that of a process that was killed: whole in any case, and as good as ours.
-            there = read(self.folder, name)
-            packed = packed if there is None else there
-        about: dict[str, Any] = {"sha256": hashlib.sha256(packed).hexdigest(), "bytes": len(packed)}
-        if isinstance(raw, Packed):
+            # Another process's, possibly a killed one's: it is whole, and as good as ours.
+            packed = read(self.folder, name) or packed
+        if is_unread:
             log.warning("%s is larger than any answer should be, and is archived unread", self.folder.url_of(name))
-            about["unread"] = True
-        return about
+        return AnswerFile(sha256=hashlib.sha256(packed).hexdigest(), bytes=len(packed), unread=is_unread)
 
     def expire(self, operation_id: str, now: datetime) -> bool:
-        """Put on record that the service has forgotten an operation (404) of which no answer is kept.
+        """Put on record that the service no longer has an operation (404) of which no answer is archived.
 
-        An operation younger than the service keeps its results can't have been forgotten: its 404 means a wrong
-        connection or folder, and stays off the record, or the recording would be paid for again.
+        The service keeps results for three days. The 404 of a younger operation means a wrong connection or folder. It
+        stays off the record, or the recording would be paid for again.
 
         :return: whether it is on record as expired now
         """
         entry = self.entry(operation_id)
         if entry is None or now - entry.submission.submitted_at < RESULTS_KEPT:
             return False
-        failure = Failure(5, "the service has forgotten the result, and no answer was archived in its three days")
-        outcome = Outcome(operation_id=operation_id, stage=Stage.EXPIRED, at=now, failure=failure)
-        return self._conclude(entry, outcome).stage is Stage.EXPIRED
+        failure = Failure(5, "the service no longer has the result, and no answer was archived within three days")
+        outcome = Outcome(operation_id=operation_id, state=AttemptState.EXPIRED, at=now, failure=failure)
+        return self._conclude(entry, outcome).state is AttemptState.EXPIRED
 
     def refuse(self, planned: Submission, failure: Failure, now: datetime) -> str:
         """Put a recording on record that could not be submitted; its time and labels are those of its first refusal.
 
-        :return: an operation id that stands for it: it leads to the recording and to the reason, as a real one does
+        :return: a synthetic operation id, which leads to the recording and to the reason as a real one does
         """
         operation_id = f"{REFUSED_PREFIX}{planned.fingerprint}"
         first = known.submission if (known := self.entry(operation_id)) else planned
         ours = replace(planned, operation_id=operation_id, submitted_at=first.submitted_at, labels=first.labels)
-        outcome = Outcome(operation_id=operation_id, stage=Stage.REFUSED, at=now, failure=failure)
-        record = pack(entry_to_json(Entry(submission=ours, attempt=None, scope=None)))
-        self.folder.replace(operation_file(operation_id, SUBMISSION_FILE), record)
-        self.folder.replace(operation_file(operation_id, OUTCOME_FILE), pack(outcome_to_json(outcome)))
+        outcome = Outcome(operation_id=operation_id, state=AttemptState.REFUSED, at=now, failure=failure)
+        self.folder.replace(operation_file(operation_id, SUBMISSION_FILE), pack(Entry(submission=ours)))
+        self.folder.replace(operation_file(operation_id, OUTCOME_FILE), pack(outcome))
         return operation_id
 
     def _conclude(self, entry: Entry | None, outcome: Outcome) -> Outcome:
         name = operation_file(outcome.operation_id, OUTCOME_FILE)
-        if not self.folder.create(name, pack(outcome_to_json(outcome))):
+        if not self.folder.create(name, pack(outcome)):
             there = self.outcome(outcome.operation_id)
-            if there is not None and there.stage is Stage.EXPIRED and outcome.stage is not Stage.EXPIRED:
-                self.folder.replace(name, pack(outcome_to_json(outcome)))
+            if there is not None and there.state is AttemptState.EXPIRED and outcome.state is not AttemptState.EXPIRED:
+                self.folder.replace(name, pack(outcome))
             elif there is not None:
                 outcome = there
         if entry is not None:
@@ -393,7 +410,13 @@ class Archive:
 
     def _settle(self, entry: Entry, outcome: Outcome) -> None:
         if entry.attempt is not None:
-            self.folder.create(
-                ledger_file(entry.submission.fingerprint, entry.attempt, outcome.stage),
-                pack(attempt_to_json(entry, outcome)),
+            end = AttemptEnd(
+                attempt=entry.attempt,
+                scope=entry.scope,
+                supersedes=entry.supersedes,
+                operation_id=outcome.operation_id,
+                submitted_at=entry.submission.submitted_at,
+                at=outcome.at,
+                failure=outcome.failure,
             )
+            self.folder.create(ledger_file(entry.submission.fingerprint, entry.attempt, outcome.state), pack(end))

@@ -26,7 +26,7 @@ from airflow_speechkit.archive.batch import (
 )
 from airflow_speechkit.archive.budget import Budget, bill
 from airflow_speechkit.archive.claiming import Case, Claimant, NotYet
-from airflow_speechkit.archive.labelling import SubmitLabels
+from airflow_speechkit.archive.labels import SubmitLabels
 from airflow_speechkit.archive.ledger import Action, Failure, Request, fingerprint
 from airflow_speechkit.archive.pace import Pace
 from airflow_speechkit.archive.progress import Progress, found

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.label_file import read_label_file
-from airflow_speechkit.archive.labelling import LabelChange
+from airflow_speechkit.archive.labels import LabelChange, read_label_file
 from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.models import is_operation_id
 

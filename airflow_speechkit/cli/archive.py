@@ -13,7 +13,7 @@ from airflow_speechkit.cli._storage import ADDRESS, ENDPOINT, folder_at
 if TYPE_CHECKING:
     import argparse
 
-    from airflow_speechkit.archive.inspecting import Listed
+    from airflow_speechkit.archive.inspection import Listed
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.storage import Folder
 
@@ -104,7 +104,7 @@ def _command(commands: Any, name: str, run: Any, text: str) -> Any:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.inspecting import operations
+    from airflow_speechkit.archive.inspection import operations
 
     for one in operations(_archive(arguments)):
         if one.state == arguments.state or (arguments.state is None and not one.superseded):
@@ -113,7 +113,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.inspecting import look_up
+    from airflow_speechkit.archive.inspection import look_up
     from airflow_speechkit.errors import AnswerUnreadableError, ArchiveError
 
     archive = _archive(arguments)
@@ -139,16 +139,18 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _label_history(archive: Archive, operation_id: str) -> list[dict[str, Any]]:
     """Return who gave which labels, and when: the first ones came with the submission."""
+    from airflow_speechkit.archive.records import plain
+
     entry = archive.entry(operation_id)
     if entry is None:
         return []
     submission = entry.submission
-    first = {"labels": dict(submission.labels), "by": entry.scope, "at": submission.submitted_at.isoformat()}
-    return [first, *(record.to_json() for record in archive.label_records(operation_id))]
+    first = {"labels": dict(submission.labels), "by": entry.scope, "at": plain(submission.submitted_at)}
+    return [first, *map(plain, archive.label_records(operation_id))]
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.inspecting import verify
+    from airflow_speechkit.archive.inspection import verify
 
     verdict = verify(_archive(arguments), datetime.now(UTC))
     for finding in verdict.findings:
@@ -159,7 +161,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.exporting import copy_answers, copy_archive
+    from airflow_speechkit.archive.inspection import copy_answers, copy_archive
 
     archive, target = _archive(arguments), _private(arguments.to, arguments.endpoint_url)
     if not arguments.answers:
@@ -180,7 +182,7 @@ def _too_large(archive: Archive, operation_id: str) -> str:
 
 
 def _forget(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.forgetting import attempts_of, forget, forget_attempts, operations_of
+    from airflow_speechkit.archive.maintenance import attempts_of, delete_attempts, delete_operation, operations_of
     from airflow_speechkit.errors import ArchiveError, SettingsError
     from airflow_speechkit.warehouse.ddl import Dialect, Names
     from airflow_speechkit.warehouse.deletion import delete_rows_in_duckdb, delete_statements
@@ -215,10 +217,12 @@ def _forget(arguments: argparse.Namespace) -> int:
         rows = delete_rows_in_duckdb(arguments.duckdb, ids, schema=names.schema, table_prefix=names.prefix)
         _say(f"Removed {rows} rows from {arguments.duckdb}")
     for operation_id in ids:
-        done = forget(archive, operation_id, now=datetime.now(UTC), even_if_running=arguments.even_if_running)
-        _say(f"Forgot {operation_id}: {done.files} files of the archive")
+        files = delete_operation(
+            archive, operation_id, now=datetime.now(UTC), even_if_running=arguments.even_if_running
+        )
+        _say(f"Forgot {operation_id}: {files} files of the archive")
     if recording is not None:
-        _say(f"Forgot {forget_attempts(archive, recording, now=datetime.now(UTC))} attempts that led to no operation")
+        _say(f"Forgot {delete_attempts(archive, recording, now=datetime.now(UTC))} attempts that led to no operation")
     if ids and not arguments.duckdb:
         statements = delete_statements(ids, schema=names.schema, table_prefix=names.prefix)
         _say(f"If the rows were loaded into a database:\n{statements}")
@@ -246,19 +250,19 @@ def _recording(arguments: argparse.Namespace, address: str) -> str:
 
 
 def _label(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.labelling import current_user, label
+    from airflow_speechkit.archive.labels import current_user, label
     from airflow_speechkit.cli._labels import asked_for
 
     given = asked_for(arguments, folder_at, lambda address: _recording(arguments, address))
-    done = label(_archive(arguments), given, by=current_user(), now=datetime.now(UTC))
-    _say(f"{done.changed} operations have new labels, {done.unchanged} had these labels already")
-    if done.changed:
+    changed, unchanged = label(_archive(arguments), given, by=current_user(), now=datetime.now(UTC))
+    _say(f"{changed} operations have new labels, {unchanged} had these labels already")
+    if changed:
         _say("Transform them again, and load them: that brings the labels into the tables, and costs nothing.")
     return 0
 
 
 def _adopt(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.lost import adopt
+    from airflow_speechkit.archive.maintenance import adopt
 
     mark, operation_id, now = arguments.fingerprint, arguments.operation_id, datetime.now(UTC)
     number = adopt(_archive(arguments), mark, operation_id, now=now, attempt=arguments.attempt)
@@ -267,7 +271,7 @@ def _adopt(arguments: argparse.Namespace) -> int:
 
 
 def _release(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.lost import release
+    from airflow_speechkit.archive.maintenance import release
 
     now = datetime.now(UTC)
     number = release(_archive(arguments), arguments.fingerprint, now=now, attempt=arguments.attempt)
@@ -292,27 +296,28 @@ def _private(url: str, endpoint_url: str | None) -> Folder:
     """Return a folder whose files, on a disk, are for those that an archive's are for."""
     from dataclasses import replace
 
-    from airflow_speechkit.disk import private_mode
+    from airflow_speechkit.storage.disk import private_mode
 
     mode = private_mode(os.environ.get("AIRFLOW__SPEECHKIT__ARCHIVE_MODE"))
     return replace(folder_at(url, endpoint_url), file_mode=mode)
 
 
 def _facts(one: Listed, *, whole: bool = False) -> dict[str, Any]:
-    from airflow_speechkit.archive.records import failure_to_json
+    from airflow_speechkit.archive.records import plain
 
     submission, outcome = one.submission, one.outcome
     facts: dict[str, Any] = {"operation_id": one.operation_id, "state": one.state}
     if submission is not None:
-        facts |= submission.to_json()
+        facts |= plain(submission)
         if not whole:
             del facts["settings"], facts["fingerprint"]
     facts["operation_id"] = one.operation_id
     if outcome is not None:
-        facts["ended_at"] = outcome.at.isoformat()
-        facts["error"] = failure_to_json(outcome.failure)
+        facts["ended_at"] = plain(outcome.at)
+        failure = outcome.failure
+        facts["error"] = None if failure is None else {"code": failure.code, "message": failure.message}
         if whole:
-            facts["files"] = {name: dict(about) for name, about in outcome.files.items()}
+            facts["files"] = plain(outcome.files)
     return facts
 
 

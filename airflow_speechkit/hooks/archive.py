@@ -106,7 +106,7 @@ def open_archive(url: str) -> Archive:
 def correct_labels(archive: Archive, labels: Mapping[str, Mapping[str, Any]], storage_endpoint: str) -> int:
     """Correct labels, on behalf of the task that runs or of the user: see `SpeechKitHook.label`."""
     from airflow_speechkit.api.endpoints import Endpoints
-    from airflow_speechkit.archive.labelling import LabelChange, current_user, label
+    from airflow_speechkit.archive.labels import LabelChange, current_user, label
     from airflow_speechkit.models import is_operation_id
     from airflow_speechkit.recordings.address import uri_on_record
 
@@ -117,7 +117,7 @@ def correct_labels(archive: Archive, labels: Mapping[str, Mapping[str, Any]], st
         texts = {name: None if text is None else str(text) for name, text in wanted.items()}
         uri = about if is_operation_id(about) else uri_on_record(about, (Endpoints().storage, storage_endpoint))
         given.append(LabelChange(about=uri, labels=texts))
-    return label(archive, given, by=_task_instance() or current_user(), now=datetime.now(UTC)).changed
+    return label(archive, given, by=_task_instance() or current_user(), now=datetime.now(UTC))[0]
 
 
 def _is_name(name: object) -> bool:

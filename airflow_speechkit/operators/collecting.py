@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_speechkit.archive.answers import archive_answer, is_fetched_apart
 from airflow_speechkit.archive.batch import How
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
 from airflow_speechkit.errors import QuotaExceededError, SpeechKitError
@@ -101,9 +100,9 @@ def archive_if_ended(hook: SpeechKitHook, archive: Archive, operation_id: str) -
     if operation.state is OperationState.RUNNING:
         return False
     recognition = None
-    if is_fetched_apart(operation):
+    if operation.is_fetched_apart:
         recognition = hook.get_recognition(operation_id, seen_done=True)
-    archive_answer(archive, operation, recognition)
+    archive.keep_operation(operation, recognition)
     return True
 
 

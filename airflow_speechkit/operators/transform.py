@@ -221,7 +221,7 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
 
 
 def _archived(archive: Archive, operation_id: str, most_bytes: int) -> Loaded:
-    from airflow_speechkit.archive.ledger import Stage
+    from airflow_speechkit.archive.ledger import AttemptState
     from airflow_speechkit.results.flatten import failed_row
     from airflow_speechkit.results.manifest import Unread
     from airflow_speechkit.results.schema import Status
@@ -247,7 +247,7 @@ def _archived(archive: Archive, operation_id: str, most_bytes: int) -> Loaded:
     if submission is None:
         # Whoever removed it didn't get to the end.
         raise ResultExpiredError("The archive has neither its answer nor its submission", operation_id=operation_id)
-    status = Status.REFUSED if outcome.stage is Stage.REFUSED else Status.LOST
+    status = Status.REFUSED if outcome.state is AttemptState.REFUSED else Status.LOST
     if outcome.failure is None:
         return failed_row(submission, status)
     return failed_row(submission, status, outcome.failure.code, outcome.failure.message)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airflow_speechkit.compressed import Packed, check_size, inflated
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
     AuthenticationError,
@@ -27,6 +26,7 @@ from airflow_speechkit.results.manifest import Manifest, Unread, name_after, ste
 from airflow_speechkit.results.saved import read_saved
 from airflow_speechkit.results.schema import Tables
 from airflow_speechkit.results.write import Writing
+from airflow_speechkit.storage.compressed import Packed, check_size, inflated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow_speechkit.compressed import LARGEST_ANSWER_BYTES, check_size, inflated, is_gzip
 from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.models import Answer, is_operation_id, version_of
 from airflow_speechkit.parsing import decode, parse_each, writable
 from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.storage.compressed import LARGEST_ANSWER_BYTES, check_size, inflated, is_gzip
 
 #: What v3's messages have in them: the reader takes either spelling, and any of them alone.
 _OF_MESSAGES = frozenset(

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_speechkit.archive.batch import OnFailure, how_to_go_on
 from airflow_speechkit.archive.known_errors import would_fail_again
-from airflow_speechkit.archive.ledger import Failure, Stage
+from airflow_speechkit.archive.ledger import AttemptState, Failure
 from airflow_speechkit.errors import (
     ArchiveError,
     OperationNotFoundError,
@@ -62,7 +62,7 @@ def archived_failures(
     failed = [
         one
         for one, outcome in outcomes.items()
-        if outcome is None or (outcome.failure is not None and outcome.stage is not Stage.REFUSED)
+        if outcome is None or (outcome.failure is not None and outcome.state is not AttemptState.REFUSED)
     ]
     submissions = read_submissions(archive, failed)
     return {
@@ -89,7 +89,7 @@ def service_failures(hook: SpeechKitHook, failed: Collection[str], gone: Collect
 
 def _failure_of(archive: Archive, outcome: Outcome, submission: Submission | None) -> SpeechKitError:
     recording = None if submission is None else submission.audio_uri
-    if outcome.stage is Stage.EXPIRED:
+    if outcome.state is AttemptState.EXPIRED:
         return ResultExpiredError(
             "The service has forgotten the result: it keeps results for three days, and none was archived",
             recording=recording,

@@ -8,8 +8,6 @@ import math
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TypeVar
 
-from airflow_speechkit.archive.answers import archive_answer, is_fetched_apart
-from airflow_speechkit.compressed import Packed
 from airflow_speechkit.errors import (
     AuthenticationError,
     InvalidRequestError,
@@ -22,6 +20,7 @@ from airflow_speechkit.errors import (
 )
 from airflow_speechkit.polling.client import RenewedClient
 from airflow_speechkit.retry import FailureStreak, RetryPolicy, policy_for
+from airflow_speechkit.storage.compressed import Packed
 from airflow_speechkit.triggers.archive_access import archive_access
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ class ResultArchiver:
             keep the places of checks from everybody, and fill the memory
         :raises SpeechKitError: it can't be archived; the service keeps a result for three days, so a retry goes on
         """
-        if not is_fetched_apart(operation):
+        if not operation.is_fetched_apart:
             return await self._write(operation)
         refetch = REFETCH_RETRY.pauses_s()
         while True:
@@ -140,7 +139,7 @@ class ResultArchiver:
         from airflow_speechkit.api.operation import OperationState
 
         try:
-            await self._access.write(lambda archive: archive_answer(archive, operation, recognition, broken))
+            await self._access.write(lambda archive: archive.keep_operation(operation, recognition, broken))
         except StorageError as error:
             self._archive_pause_s = self._pause_after(operation.id, error, at_least_s=DROPPED_S)
             return None

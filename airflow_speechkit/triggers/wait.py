@@ -176,8 +176,6 @@ class OperationWait:
         *,
         again: bool = False,
     ) -> None:
-        from airflow_speechkit.archive.answers import is_fetched_apart
-
         poller = await self._poller(targets[0].api_version)
         # One whose answer is only fetched again has written all there is to write.
         async with poller.subscribed(targets, log=None if again else log) as results:
@@ -186,7 +184,7 @@ class OperationWait:
                 self.running.discard(operation_id)
                 if result.operation is None:
                     self._not_answered(result.outcome, operation_id, result.error)
-                elif archiver is not None and is_fetched_apart(result.operation):
+                elif archiver is not None and result.operation.is_fetched_apart:
                     tasks.create_task(self._archive_or_drop(result.operation, poller, archiver, tasks))
                 else:
                     # An answer of megabytes counts among the poller's until the next one is asked for.

@@ -248,7 +248,7 @@ class Job:
 
     def lost(self) -> list[str]:
         """The fingerprints of submissions of which the archive says that they are lost."""
-        from airflow_speechkit.archive.inspecting import Problem, verify
+        from airflow_speechkit.archive.inspection import Problem, verify
 
         findings = verify(self.archive, datetime.now(UTC)).findings
         assert {one.problem for one in findings} <= {Problem.LOST}, findings

@@ -8,9 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow_speechkit.archive.forgetting import forget
-from airflow_speechkit.archive.inspecting import look_up, operations, verify
+from airflow_speechkit.archive.inspection import look_up, operations, verify
 from airflow_speechkit.archive.ledger import Request, decide
+from airflow_speechkit.archive.maintenance import delete_operation
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import SpeechKitError
 from airflow_speechkit.results.flatten import failed_row
@@ -35,7 +35,7 @@ def one_of_each(path: Path) -> tuple[Archive, list[str], list[str]]:
     archive.keep(answer(ids[0]), now=T0)
     archive.keep(answer(ids[1]), failure(3), now=T0)
     archive.keep(answer(ids[3]), now=T0)
-    forget(archive, ids[3], now=T0)
+    delete_operation(archive, ids[3], now=T0)
     return archive, ids, [one.fingerprint for one in outcomes]
 
 
@@ -50,7 +50,7 @@ def ways_to_read(archive: Archive, ids: list[str], fingerprints: list[str]) -> I
     for one in fingerprints:
         yield lambda one=one: decide(archive.attempts(one), Request(scope="a"), later)
         yield lambda one=one: [archive.planned(one, number) for number in (1, 2)]
-    yield lambda: forget(archive, ids[3], now=later)
+    yield lambda: delete_operation(archive, ids[3], now=later)
 
 
 def failed(archive: Archive, operation_id: str) -> Any:

@@ -20,12 +20,12 @@ import pytest
 
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
-from airflow_speechkit.compressed import LARGEST_ANSWER_BYTES, Body, BrokenBodyError, Packed, inflated
 from airflow_speechkit.errors import AnswerUnreadableError, SpeechKitError
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.results.saved import read_saved
 from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
+from airflow_speechkit.storage.compressed import LARGEST_ANSWER_BYTES, Body, BrokenBodyError, Packed, inflated
 from tests.fixtures.direct import wait_for
 from tests.fixtures.manifests import paths_of
 from tests.unit.api.loopback import Carrier, Handler, Told, answer, service_at, told_server
@@ -210,8 +210,8 @@ class TestAnAnswerThatIsTooLarge:
         assert wait_for(sensor) == OPERATION_ID
         outcome = archive.outcome(OPERATION_ID)
         assert outcome is not None
-        assert outcome.stage == "finished"
-        assert outcome.files["operation.json.gz"]["unread"] is True
+        assert outcome.state == "finished"
+        assert outcome.files["operation.json.gz"].unread
         assert archive.folder.read(f"operations/{OPERATION_ID}/operation.json.gz") == packed
 
         def rows(**how: Any) -> dict[str, Any]:

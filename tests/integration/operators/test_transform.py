@@ -14,7 +14,7 @@ import duckdb
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_speechkit.archive.forgetting import forget
+from airflow_speechkit.archive.maintenance import delete_operation
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import (
@@ -244,7 +244,7 @@ def test_an_operation_that_was_forgotten_is_left_out_and_the_others_are_transfor
     (done,) = desk.emulator.stand_ins()
     gone = desk.on_record("e03gone")
     ended(desk, done)
-    forget(Archive.at(desk.archive_url), gone, now=datetime(2026, 11, 28, tzinfo=UTC), even_if_running=True)
+    delete_operation(Archive.at(desk.archive_url), gone, now=datetime(2026, 11, 28, tzinfo=UTC), even_if_running=True)
     manifest = transform(desk, operation_id=[done, gone])
     assert manifest["operations"] == 1
     assert "archive forget" in manifest["unread"]["operations"][gone]

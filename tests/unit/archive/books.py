@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_speechkit.api.operation import Operation
 from airflow_speechkit.archive.batch import How
-from airflow_speechkit.archive.ledger import Stage, fingerprint
+from airflow_speechkit.archive.ledger import AttemptState, fingerprint
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError, RecordingError, RefusedError, SpeechKitError
 from airflow_speechkit.settings import RecognitionSettings
@@ -22,7 +22,7 @@ from tests.unit.archive.world import Clock, Service, item, lost, origin
 #: The service keeps an operation this long after it was created; a little longer than it promises.
 KEPT = timedelta(days=3, hours=12)
 
-_WEIGHT = [stage.value for stage in Stage]
+_WEIGHT = [stage.value for stage in AttemptState]
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Books:
     paid: dict[str, Paid] = field(default_factory=dict)
     #: (recording, attempt) -> the attempts that were sent over it on purpose, and by whom
     sent_over: dict[tuple[str, int], set[tuple[int, str]]] = field(default_factory=dict)
-    reached: set[How | Stage] = field(default_factory=set)
+    reached: set[How | AttemptState] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.service = Service(self.clock)
@@ -242,7 +242,7 @@ class Books:
         lost = self.unsettled(name, asked)
         # Whoever was killed between its claim and its request has not sent anything, but nobody can know that.
         mine = [one for one, scope in self.open(name).items() if scope == asked.scope]
-        twice = self.has_lost_twice(name, asked) or any(self.claim(name, one)["over"] for one in mine)
+        twice = self.has_lost_twice(name, asked) or any(self.claim(name, one).get("over") for one in mine)
         if lost and (not asked.resubmit or twice):
             return How.LOST
         known = {one.number: one.status for one in self.of(name, asked) if self.counts(one)}

@@ -13,10 +13,9 @@ import pytest
 
 from airflow_speechkit.api.operation import Operation
 from airflow_speechkit.archive.batch import How, SubmitOutcome
-from airflow_speechkit.archive.forgetting import forget
 from airflow_speechkit.archive.layout import SUBMISSION_FILE, operation_file
-from airflow_speechkit.archive.ledger import Stage
-from airflow_speechkit.archive.lost import adopt
+from airflow_speechkit.archive.ledger import AttemptState
+from airflow_speechkit.archive.maintenance import adopt, delete_operation
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError, RecordingError
 from airflow_speechkit.settings import RecognitionSettings
@@ -40,7 +39,7 @@ class TestFoundOutWhileSending:
         assert len(service.script["1"]) == 8, "it was asked once"
         assert service.clock.slept_s == []
         [attempt] = archive.attempts(outcomes[0].fingerprint)
-        assert attempt.stage is Stage.REFUSED
+        assert attempt.state is AttemptState.REFUSED
         service.script.clear()
         assert ways(submitter(archive, service).submit([item("1")])) == [How.SUBMITTED]
         assert service.clock.slept_s == [], "nobody waits for a claim that was given up"
@@ -91,7 +90,7 @@ class TestInTheLastMoment:
         [first] = submitter(archive, service).submit([item("1")])
         operation_id = first.operation_id or ""
         archive.keep(answer(operation_id), now=T0)
-        held = mortal(tmp_path / "archive", Held(2, lambda: forget(archive, operation_id, now=T0)))
+        held = mortal(tmp_path / "archive", Held(2, lambda: delete_operation(archive, operation_id, now=T0)))
         [outcome] = submitter(held, service).submit([item("1")])
         assert outcome.how is How.SUBMITTED
         assert outcome.operation_id != operation_id

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_speechkit.archive.batch import How
-from airflow_speechkit.archive.forgetting import forget
 from airflow_speechkit.archive.ledger import Failure
+from airflow_speechkit.archive.maintenance import delete_operation
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import ArchiveError, StorageError
@@ -239,7 +239,7 @@ class TestForget:
         assert world.run("forget") == 1
         assert world.run("forget", "e03unknown") == 1
         with pytest.raises(ArchiveError, match="isn't in the archive"):
-            forget(world.archive, "e03unknown", now=T0)
+            delete_operation(world.archive, "e03unknown", now=T0)
 
     def test_a_dry_run_removes_nothing(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         assert world.run("forget", "--recording", "s3://calls/done.ogg", "--dry-run") == 0

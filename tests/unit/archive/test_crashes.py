@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from airflow_speechkit.archive.batch import How
-from airflow_speechkit.archive.ledger import Stage
+from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import SubmissionLostError
 from airflow_speechkit.settings import ApiVersion
@@ -117,7 +117,7 @@ def test_fault_archive_killed_while_it_keeps_an_answer(
 
         assert archive.answer(operation_id) == answer(operation_id, version)
         [attempt] = archive.attempts(outcome.fingerprint)
-        assert attempt.stage is (Stage.FAILED if failed else Stage.FINISHED)
+        assert attempt.state is (AttemptState.FAILED if failed else AttemptState.FINISHED)
         assert service.accepted.total() == 1
     assert step >= 4
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_speechkit.archive.inspecting import Problem, verify
+from airflow_speechkit.archive.inspection import Problem, verify
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError
 from tests.unit.archive.world import T0, Service, answer, failure, item, submitter

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from airflow_speechkit.archive.batch import How
-from airflow_speechkit.archive.forgetting import forget, forget_attempts
-from airflow_speechkit.archive.inspecting import operations, verify
-from airflow_speechkit.archive.ledger import Stage
+from airflow_speechkit.archive.inspection import operations, verify
+from airflow_speechkit.archive.ledger import AttemptState
+from airflow_speechkit.archive.maintenance import delete_attempts, delete_operation
 from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
@@ -57,10 +57,10 @@ class TestNumbers:
                 other.script["2"] = [RefusedError("no", http_status=400, grpc_code=3)]
             [outcome] = submitter(archive, other, run="other").submit([item("2")])
             if outcome.operation_id is None:
-                assert forget_attempts(archive, "s3://calls/2.ogg", now=T0) == 1
+                assert delete_attempts(archive, "s3://calls/2.ogg", now=T0) == 1
             else:
                 archive.keep(answer(outcome.operation_id), now=T0)
-                forget(archive, outcome.operation_id, now=T0)
+                delete_operation(archive, outcome.operation_id, now=T0)
 
         def send(link: str, settings: Any) -> Any:
             if link == "1" and not service.asked:
@@ -75,7 +75,7 @@ class TestNumbers:
         [again] = submitter(archive, service, run="next").submit([item("2")])
         assert (again.how, again.operation_id) == (How.JOINED, second.operation_id)
         assert service.accepted["2"] == paid
-        assert archive.attempts(second.fingerprint)[0].stage is Stage.FORGOTTEN
+        assert archive.attempts(second.fingerprint)[0].state is AttemptState.FORGOTTEN
 
     def test_what_is_left_in_place_of_a_claim_excludes_and_holds_nothing_of_the_recording(
         self, archive: Archive, service: Service
@@ -84,7 +84,7 @@ class TestNumbers:
         [mark] = archive.fingerprints()
         claim = archive.planned(mark, 1)
         assert isinstance(claim, Claim)
-        forget(archive, operation_id, now=T0)
+        delete_operation(archive, operation_id, now=T0)
         grave = archive.folder.read(f"ledger/{mark}/0001.claim.json")
         for secret in (b"s3://", b"1.ogg", b"call_id", b"etag", b"settings"):
             assert secret not in grave
@@ -93,12 +93,12 @@ class TestNumbers:
         # Should the other file be lost, this one says it too.
         archive.folder.delete(f"ledger/{mark}/0001.forgotten.json")
         [attempt] = archive.attempts(mark)
-        assert attempt.stage is Stage.FORGOTTEN
+        assert attempt.state is AttemptState.FORGOTTEN
         assert [one.how for one in submitter(archive, service).submit([item("1")])] == [How.SUBMITTED]
 
     def test_a_forgotten_failure_is_not_the_end_of_the_matter(self, archive: Archive, service: Service) -> None:
         first = ended(archive, service, code=3)
-        forget(archive, first, now=T0)
+        delete_operation(archive, first, now=T0)
         assert [one.how for one in submitter(archive, service).submit([item("1")])] == [How.SUBMITTED]
 
 
@@ -118,7 +118,7 @@ class TestNothingIsLeft:
 
     def test_an_empty_folder_that_was_left_before_is_neither(self, archive: Archive, service: Service) -> None:
         operation_id = ended(archive, service)
-        forget(archive, operation_id, now=T0)
+        delete_operation(archive, operation_id, now=T0)
         os.mkdir(archive.folder.path(f"operations/{operation_id}"))
         assert list(operations(archive)) == []
         assert verify(archive, LATER) == verify(archive, T0)
@@ -143,7 +143,7 @@ class TestNothingIsLeft:
         young.write_bytes(b"")
         # By the clock of this process, which need not be the one that the kernel dates files by.
         os.utime(young, (time.time(),) * 2)
-        forget(archive, operation_id, now=T0)
+        delete_operation(archive, operation_id, now=T0)
         assert left_of(archive, "1") == []
         assert not unfinished.parent.exists()
         assert young.exists(), "somebody may be about to claim the recording again"
@@ -162,17 +162,17 @@ class TestNothingIsLeft:
             submitter(archive, refused).submit([item("2")])
             try:
                 half = mortal(path, Life(step, dies_after=dies_after))
-                forget(half, operation_id, now=T0)
-                forget_attempts(half, "s3://calls/2.ogg", now=T0)
+                delete_operation(half, operation_id, now=T0)
+                delete_attempts(half, "s3://calls/2.ogg", now=T0)
                 done = True
             except Killed:
                 step += 1
             for name in ("1", "2"):
-                # Where nothing is left to forget, that is said.
+                # Where nothing is left to delete, that is said.
                 status = command(archive, "forget", "--recording", f"s3://calls/{name}.ogg")
                 assert status == 0 or left_of(archive, name) == []
             with suppress(ArchiveError):
-                forget(archive, operation_id, now=T0)
+                delete_operation(archive, operation_id, now=T0)
             assert left_of(archive, "1") == left_of(archive, "2") == []
             assert verify(archive, LATER).findings == []
             outcomes = submitter(archive, service).submit([item("1"), item("2")])
@@ -189,7 +189,7 @@ class TestGone:
             archive.folder.delete(name)
         with pytest.raises(ArchiveError, match=f"archive forget {operation_id}"):
             submitter(archive, service).submit([item("1")])
-        assert forget(archive, operation_id, now=T0).files > 0
+        assert delete_operation(archive, operation_id, now=T0) > 0
         assert [one.how for one in submitter(archive, service).submit([item("1")])] == [How.SUBMITTED]
         assert verify(archive, T0).findings == []
 
@@ -205,13 +205,13 @@ class TestGone:
         [outcome] = submitter(archive, service).submit([item("1")])
         archive.folder.delete(f"operations/{outcome.operation_id}/submission.json")
         with pytest.raises(ArchiveError, match="--even-if-running"):
-            forget(archive, outcome.operation_id or "", now=T0)
-        forget(archive, outcome.operation_id or "", now=T0, even_if_running=True)
+            delete_operation(archive, outcome.operation_id or "", now=T0)
+        delete_operation(archive, outcome.operation_id or "", now=T0, even_if_running=True)
         assert left_of(archive, "1") == []
 
     def test_an_operation_submitted_elsewhere_is_forgotten_too(self, archive: Archive) -> None:
         archive.keep(answer("e03byhand"), now=T0)
-        assert forget(archive, "e03byhand", now=T0).files == 2
+        assert delete_operation(archive, "e03byhand", now=T0) == 2
         assert archive.answer("e03byhand") is None
         assert list(operations(archive)) == []
 
@@ -265,15 +265,15 @@ class TestRecording:
         [gone] = submitter(archive, service).submit([item("1")])
         assert command(archive, "forget", "--recording", "s3://calls/1.ogg", "--dry-run") == 0
         assert f"attempt 1 under {gone.fingerprint}" in capsys.readouterr().out
-        assert [one.stage for one in archive.attempts(gone.fingerprint)] == [Stage.LOST]
+        assert [one.state for one in archive.attempts(gone.fingerprint)] == [AttemptState.LOST]
 
     def test_somebody_who_is_submitting_it_is_not_disturbed(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [Killed()]
         with suppress(Killed):
             submitter(archive, service).submit([item("1")])
         with pytest.raises(ArchiveError, match="12:10:00 UTC"):
-            forget_attempts(archive, "s3://calls/1.ogg", now=T0)
-        assert forget_attempts(archive, "s3://calls/1.ogg", now=T0 + timedelta(hours=1)) == 1
+            delete_attempts(archive, "s3://calls/1.ogg", now=T0)
+        assert delete_attempts(archive, "s3://calls/1.ogg", now=T0 + timedelta(hours=1)) == 1
 
 
 def test_a_folder_whose_files_cannot_be_removed_is_an_error_and_the_next_call_goes_on(
@@ -287,8 +287,8 @@ def test_a_folder_whose_files_cannot_be_removed_is_an_error_and_the_next_call_go
     with monkeypatch.context() as patched:
         patched.setattr(Folder, "delete", forbidden)
         with pytest.raises(StorageError):
-            forget(archive, operation_id, now=T0)
+            delete_operation(archive, operation_id, now=T0)
     record = json.loads(archive.folder.read(f"forgotten/{operation_id}.json"))
     assert "finished_at" not in record
-    forget(archive, operation_id, now=T0)
+    delete_operation(archive, operation_id, now=T0)
     assert left_of(archive, "1") == []

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_speechkit.archive.batch import How, OnFailure
-from airflow_speechkit.archive.forgetting import forget
-from airflow_speechkit.archive.inspecting import Problem, operations, verify
-from airflow_speechkit.archive.ledger import Stage
+from airflow_speechkit.archive.inspection import Problem, operations, verify
+from airflow_speechkit.archive.ledger import AttemptState
+from airflow_speechkit.archive.maintenance import delete_operation
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import RefusedError
@@ -90,7 +90,7 @@ class TestSuperseded:
         # Whoever was handed that id finds the reason as before.
         outcome = archive.outcome(stands_for_it)
         assert outcome is not None
-        assert outcome.stage is Stage.REFUSED
+        assert outcome.state is AttemptState.REFUSED
 
     def test_one_that_was_refused_after_it_was_submitted_is_not(self, archive: Archive, service: Service) -> None:
         archive.keep(answer(submitted(archive, service)), failure(13), now=T0)
@@ -103,7 +103,7 @@ class TestSuperseded:
         service.clock.advance(minutes=5)
         operation_id = submitted(archive, service)
         archive.keep(answer(operation_id), now=T0)
-        forget(archive, operation_id, now=T0)
+        delete_operation(archive, operation_id, now=T0)
         assert [one.state for one in operations(archive)] == ["refused"]
 
     def test_one_that_was_submitted_and_refused_again_is_not(self, archive: Archive, service: Service) -> None:

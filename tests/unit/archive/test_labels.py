@@ -15,11 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome
-from airflow_speechkit.archive.exporting import copy_archive
-from airflow_speechkit.archive.forgetting import forget
-from airflow_speechkit.archive.inspecting import Problem, verify
-from airflow_speechkit.archive.labelling import LabelChange, label, put_labels
-from airflow_speechkit.archive.labels import LabelRecord, changes, merged, with_labels
+from airflow_speechkit.archive.inspection import Problem, copy_archive, verify
+from airflow_speechkit.archive.labels import LabelChange, label, put_labels
+from airflow_speechkit.archive.maintenance import delete_operation
+from airflow_speechkit.archive.records import LabelRecord, label_changes, merged_labels, pack
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError, RefusedError, SettingsError
 from airflow_speechkit.models import Submission
@@ -74,16 +73,17 @@ class TestWhatCounts:
     def test_a_correction_sets_what_it_names_and_an_addition_what_is_missing(
         self, records: list[LabelRecord], labels: dict[str, str]
     ) -> None:
-        assert with_labels(SUBMISSION, records).labels == labels
+        known = merged_labels(SUBMISSION, records)
+        assert {name: text for name, text in known.items() if text is not None} == labels
 
     @given(records_of_two, given_labels, st.booleans())
     def test_what_changes_something_changes_nothing_a_second_time(
         self, records: list[LabelRecord], wanted: dict[str, str | None], update: bool
     ) -> None:
-        before = merged(SUBMISSION, records)
-        after = merged(SUBMISSION, [*records, record(update, **changes(before, wanted, update=update))])
-        assert after == before | changes(before, wanted, update=update)
-        assert changes(after, wanted, update=update) == {}
+        before = merged_labels(SUBMISSION, records)
+        after = merged_labels(SUBMISSION, [*records, record(update, **label_changes(before, wanted, update=update))])
+        assert after == before | label_changes(before, wanted, update=update)
+        assert label_changes(after, wanted, update=update) == {}
         if update:
             assert all(after.get(name) == text for name, text in wanted.items())
         else:
@@ -91,7 +91,7 @@ class TestWhatCounts:
 
     @given(records_of_two)
     def test_a_record_is_read_back_as_it_was_written(self, records: list[LabelRecord]) -> None:
-        assert [LabelRecord.from_json(json.loads(json.dumps(one.to_json()))) for one in records] == records
+        assert [LabelRecord.read(json.loads(pack(one))) for one in records] == records
 
 
 def submit(archive: Archive, service: Service, *names: str, update: bool = False, **labels: str) -> list[SubmitOutcome]:
@@ -127,7 +127,7 @@ class TestALaterSubmit:
         [again] = submit(archive, service, "1", call="17", agent="Boris", team="blue")
         assert again.operation_id == operation_id
         assert labels_of(archive, operation_id) == {"call": "17", "agent": "Anna", "site": "Perm", "team": "blue"}
-        [added, differs] = [one for one in caplog.records if one.name.endswith(".labelling")]
+        [added, differs] = [one for one in caplog.records if one.name.endswith("archive.labels")]
         assert added.getMessage() == (
             "Put labels on record of 1 recordings that had their operations already (team: 1): s3://calls/1.ogg"
         )
@@ -158,7 +158,7 @@ class TestALaterSubmit:
             submit(archive, service, "1", update=update)
         assert labels_of(archive, operation_id) == {"call": "17"}
         assert records_of(archive, operation_id) == []
-        assert not [one for one in caplog.records if one.name.endswith(".labelling")]
+        assert not [one for one in caplog.records if one.name.endswith("archive.labels")]
 
     def test_an_operation_whose_submission_is_not_on_record_gets_none(self, archive: Archive, service: Service) -> None:
         operation_id = submitted(archive, service, call="17")
@@ -243,7 +243,7 @@ class TestTwoAtOnce:
         operation_id = submitted(archive, service, call="17")
 
         def other() -> None:
-            forget(archive, operation_id, now=T0, even_if_running=True)
+            delete_operation(archive, operation_id, now=T0, even_if_running=True)
 
         slow = self.held(tmp_path, before, other)
         put_labels(slow, operation_id, {"phone": "+7999"}, update=True, by="slow", now=T0)
@@ -261,13 +261,12 @@ class TestTwoAtOnce:
             before,
             lambda: put_labels(archive, operation_id, {"phone": "+7999"}, update=True, by="other", now=T0),
         )
-        forget(slow, operation_id, now=T0, even_if_running=True)
+        delete_operation(slow, operation_id, now=T0, even_if_running=True)
         assert list(archive.folder.names(f"operations/{operation_id}")) == []
 
 
 def correct(archive: Archive, *wanted: LabelChange) -> tuple[int, int]:
-    done = label(archive, wanted, by="anna@desk", now=T0)
-    return done.changed, done.unchanged
+    return label(archive, wanted, by="anna@desk", now=T0)
 
 
 class TestCorrecting:
@@ -354,7 +353,7 @@ class TestCorrecting:
         correct(archive, LabelChange(about=operation_id, labels={"a": "2"}))
         copy_archive(archive, Folder.at(tmp_path / "copy"))
         assert labels_of(Archive.at(tmp_path / "copy"), operation_id) == {"a": "2"}
-        forget(archive, operation_id, now=T0, even_if_running=True)
+        delete_operation(archive, operation_id, now=T0, even_if_running=True)
         assert [one for one in archive.folder.names() if "labels" in one] == []
 
     def test_a_recording_that_was_refused_has_its_own(self, archive: Archive, service: Service) -> None:

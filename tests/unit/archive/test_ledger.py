@@ -15,9 +15,9 @@ from airflow_speechkit.archive.ledger import (
     RESULTS_KEPT,
     Action,
     Attempt,
+    AttemptState,
     Failure,
     Request,
-    Stage,
     decide,
     fingerprint,
 )
@@ -28,13 +28,13 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 MINE, THEIRS = "mine", "theirs"
 
 
-def attempt(number: int, stage: Stage, **about: Any) -> Attempt:
+def attempt(number: int, state: AttemptState, **about: Any) -> Attempt:
     defaults: dict[str, Any] = {"scope": THEIRS}
-    if stage in (Stage.IN_FLIGHT, Stage.FINISHED, Stage.FAILED, Stage.EXPIRED):
+    if state in (AttemptState.IN_FLIGHT, AttemptState.FINISHED, AttemptState.FAILED, AttemptState.EXPIRED):
         defaults |= {"operation_id": f"op{number}", "submitted_at": NOW - timedelta(minutes=5)}
-    if stage is Stage.CLAIMED:
+    if state is AttemptState.CLAIMED:
         defaults |= {"lease_expires_at": NOW + timedelta(minutes=5), "owner": "worker-7"}
-    return Attempt(number=number, stage=stage, **(defaults | about))
+    return Attempt(number=number, state=state, **(defaults | about))
 
 
 def decided(*attempts: Attempt, now: datetime = NOW, **request: Any) -> tuple[Action, int, str | None]:
@@ -43,7 +43,7 @@ def decided(*attempts: Attempt, now: datetime = NOW, **request: Any) -> tuple[Ac
 
 
 def failed(number: int, code: int | None, **about: Any) -> Attempt:
-    return attempt(number, Stage.FAILED, failure=Failure(code, "no"), **about)
+    return attempt(number, AttemptState.FAILED, failure=Failure(code, "no"), **about)
 
 
 class TestDecide:
@@ -51,19 +51,23 @@ class TestDecide:
         assert decided() == (Action.SUBMIT, 1, None)
 
     def test_an_operation_in_flight_is_joined(self) -> None:
-        assert decided(attempt(1, Stage.IN_FLIGHT)) == (Action.JOIN, 1, "op1")
+        assert decided(attempt(1, AttemptState.IN_FLIGHT)) == (Action.JOIN, 1, "op1")
 
     def test_an_archived_answer_is_used(self) -> None:
-        assert decided(attempt(1, Stage.FINISHED)) == (Action.REUSE, 1, "op1")
+        assert decided(attempt(1, AttemptState.FINISHED)) == (Action.REUSE, 1, "op1")
 
     def test_an_archived_answer_is_used_however_old_it_is(self) -> None:
-        assert decided(attempt(1, Stage.FINISHED, submitted_at=NOW - timedelta(days=900)))[0] is Action.REUSE
+        assert decided(attempt(1, AttemptState.FINISHED, submitted_at=NOW - timedelta(days=900)))[0] is Action.REUSE
 
     def test_the_newest_answer_is_used(self) -> None:
-        assert decided(attempt(1, Stage.FINISHED), attempt(2, Stage.FINISHED)) == (Action.REUSE, 2, "op2")
+        assert decided(attempt(1, AttemptState.FINISHED), attempt(2, AttemptState.FINISHED)) == (Action.REUSE, 2, "op2")
 
     def test_an_answer_that_is_there_is_better_than_one_to_come(self) -> None:
-        assert decided(attempt(1, Stage.FINISHED), attempt(2, Stage.IN_FLIGHT)) == (Action.REUSE, 1, "op1")
+        assert decided(attempt(1, AttemptState.FINISHED), attempt(2, AttemptState.IN_FLIGHT)) == (
+            Action.REUSE,
+            1,
+            "op1",
+        )
 
     @pytest.mark.parametrize("code", [3, 11, 12])
     def test_what_would_fail_again_ends_at_once(self, code: int) -> None:
@@ -77,14 +81,14 @@ class TestDecide:
     def test_the_service_is_asked_about_an_operation_older_than_it_keeps_results(
         self, age: timedelta, action: Action
     ) -> None:
-        assert decided(attempt(1, Stage.IN_FLIGHT, submitted_at=NOW - age)) == (action, 1, "op1")
+        assert decided(attempt(1, AttemptState.IN_FLIGHT, submitted_at=NOW - age)) == (action, 1, "op1")
 
-    @pytest.mark.parametrize("stage", [Stage.EXPIRED, Stage.FORGOTTEN, Stage.REFUSED])
-    def test_what_left_nothing_is_submitted_anew(self, stage: Stage) -> None:
-        assert decided(attempt(1, stage)) == (Action.SUBMIT, 2, None)
+    @pytest.mark.parametrize("state", [AttemptState.EXPIRED, AttemptState.FORGOTTEN, AttemptState.REFUSED])
+    def test_what_left_nothing_is_submitted_anew(self, state: AttemptState) -> None:
+        assert decided(attempt(1, state)) == (Action.SUBMIT, 2, None)
 
     def test_a_live_claim_is_waited_for(self) -> None:
-        decision = decide([attempt(1, Stage.CLAIMED)], Request(scope=MINE), NOW)
+        decision = decide([attempt(1, AttemptState.CLAIMED)], Request(scope=MINE), NOW)
         assert (decision.action, decision.until, decision.owner) == (
             Action.WAIT,
             NOW + timedelta(minutes=5),
@@ -92,35 +96,38 @@ class TestDecide:
         )
 
     def test_an_expired_claim_is_a_lost_submission(self) -> None:
-        assert decided(attempt(1, Stage.CLAIMED, lease_expires_at=NOW)) == (Action.LOST, 1, None)
+        assert decided(attempt(1, AttemptState.CLAIMED, lease_expires_at=NOW)) == (Action.LOST, 1, None)
 
     def test_what_its_owner_calls_lost_is_lost_before_the_lease_ends(self) -> None:
-        assert decided(attempt(1, Stage.LOST)) == (Action.LOST, 1, None)
+        assert decided(attempt(1, AttemptState.LOST)) == (Action.LOST, 1, None)
 
     @pytest.mark.parametrize(
-        "lost", [attempt(1, Stage.LOST), attempt(1, Stage.CLAIMED, lease_expires_at=NOW - timedelta(hours=1))]
+        "lost",
+        [attempt(1, AttemptState.LOST), attempt(1, AttemptState.CLAIMED, lease_expires_at=NOW - timedelta(hours=1))],
     )
     def test_a_lost_submission_is_sent_again_only_on_request(self, lost: Attempt) -> None:
         assert decided(lost, resubmit_lost=True) == (Action.SUBMIT, 2, None)
 
     def test_a_lost_submission_stays_lost_behind_one_that_was_refused(self) -> None:
-        assert decided(attempt(1, Stage.LOST), attempt(2, Stage.REFUSED)) == (Action.LOST, 1, None)
-        assert decided(attempt(1, Stage.LOST), attempt(2, Stage.REFUSED), resubmit_lost=True)[1] == 3
+        assert decided(attempt(1, AttemptState.LOST), attempt(2, AttemptState.REFUSED)) == (Action.LOST, 1, None)
+        assert decided(attempt(1, AttemptState.LOST), attempt(2, AttemptState.REFUSED), resubmit_lost=True)[1] == 3
 
     @pytest.mark.parametrize(
         "later",
         [
             failed(2, 13),
             failed(2, 3),
-            attempt(2, Stage.EXPIRED),
-            attempt(2, Stage.FORGOTTEN),
+            attempt(2, AttemptState.EXPIRED),
+            attempt(2, AttemptState.FORGOTTEN),
             # Sent over another one, or over this one but never really sent.
-            failed(3, 13, over=(2,)),
-            attempt(2, Stage.REFUSED, over=(1,)),
+            failed(3, 13, supersedes=(2,)),
+            attempt(2, AttemptState.REFUSED, supersedes=(1,)),
         ],
         ids=str,
     )
-    @pytest.mark.parametrize("lost", [attempt(1, Stage.LOST), attempt(1, Stage.CLAIMED, lease_expires_at=NOW)])
+    @pytest.mark.parametrize(
+        "lost", [attempt(1, AttemptState.LOST), attempt(1, AttemptState.CLAIMED, lease_expires_at=NOW)]
+    )
     def test_a_lost_submission_is_not_over_because_another_one_came_to_an_end(
         self, lost: Attempt, later: Attempt
     ) -> None:
@@ -128,77 +135,92 @@ class TestDecide:
 
     @pytest.mark.parametrize(
         "later",
-        [failed(2, 13, over=(1,)), attempt(2, Stage.EXPIRED, over=(1,)), attempt(2, Stage.FORGOTTEN, over=(1,))],
+        [
+            failed(2, 13, supersedes=(1,)),
+            attempt(2, AttemptState.EXPIRED, supersedes=(1,)),
+            attempt(2, AttemptState.FORGOTTEN, supersedes=(1,)),
+        ],
     )
     def test_a_lost_submission_is_over_once_it_was_sent_again_on_purpose(self, later: Attempt) -> None:
-        assert decided(attempt(1, Stage.LOST), later) == (Action.SUBMIT, 3, None)
+        assert decided(attempt(1, AttemptState.LOST), later) == (Action.SUBMIT, 3, None)
 
     def test_of_several_lost_submissions_each_has_to_be_settled(self) -> None:
-        both = (attempt(1, Stage.LOST), attempt(2, Stage.LOST))
+        both = (attempt(1, AttemptState.LOST), attempt(2, AttemptState.LOST))
         assert decided(*both) == (Action.LOST, 2, None)
-        assert decided(attempt(1, Stage.LOST), attempt(2, Stage.REFUSED)) == (Action.LOST, 1, None)
+        assert decided(attempt(1, AttemptState.LOST), attempt(2, AttemptState.REFUSED)) == (Action.LOST, 1, None)
         decision = decide(both, Request(scope=MINE, resubmit_lost=True), NOW)
-        assert (decision.action, decision.attempt, decision.over) == (Action.SUBMIT, 3, (2, 1))
-        assert decided(*both, failed(3, 13, over=(2, 1))) == (Action.SUBMIT, 4, None)
+        assert (decision.action, decision.attempt, decision.supersedes) == (Action.SUBMIT, 3, (2, 1))
+        assert decided(*both, failed(3, 13, supersedes=(2, 1))) == (Action.SUBMIT, 4, None)
 
     def test_what_is_sent_over_nothing_says_so(self) -> None:
-        assert decide([], Request(scope=MINE, resubmit_lost=True), NOW).over == ()
-        over = attempt(1, Stage.LOST), failed(2, 13, over=(1,))
-        assert decide(over, Request(scope=MINE, resubmit_lost=True), NOW).over == ()
+        assert decide([], Request(scope=MINE, resubmit_lost=True), NOW).supersedes == ()
+        over = attempt(1, AttemptState.LOST), failed(2, 13, supersedes=(1,))
+        assert decide(over, Request(scope=MINE, resubmit_lost=True), NOW).supersedes == ()
 
     @pytest.mark.parametrize(
         "again",
         [
-            attempt(2, Stage.LOST, scope=MINE, over=(1,)),
-            attempt(2, Stage.CLAIMED, scope=MINE, over=(1,), lease_expires_at=NOW),
+            attempt(2, AttemptState.LOST, scope=MINE, supersedes=(1,)),
+            attempt(2, AttemptState.CLAIMED, scope=MINE, supersedes=(1,), lease_expires_at=NOW),
         ],
         ids=["lost", "killed"],
     )
     def test_a_task_instance_sends_over_a_lost_submission_once(self, again: Attempt) -> None:
-        before = attempt(1, Stage.LOST)
+        before = attempt(1, AttemptState.LOST)
         assert decided(before, again, resubmit_lost=True) == (Action.LOST, 2, None)
         # Another one may, once; and then that one has settled them all, also if the second was never really sent.
         theirs = decide([before, again], Request(scope="another", resubmit_lost=True), NOW)
-        assert (theirs.action, theirs.over) == (Action.SUBMIT, (2, 1))
-        released = attempt(2, Stage.REFUSED, scope=MINE, over=(1,))
-        assert decided(before, released, failed(3, 13, over=theirs.over)) == (Action.SUBMIT, 4, None)
+        assert (theirs.action, theirs.supersedes) == (Action.SUBMIT, (2, 1))
+        released = attempt(2, AttemptState.REFUSED, scope=MINE, supersedes=(1,))
+        assert decided(before, released, failed(3, 13, supersedes=theirs.supersedes)) == (Action.SUBMIT, 4, None)
 
     def test_a_task_instance_whose_second_send_was_taken_may_send_over_a_lost_one_again(self) -> None:
-        story = (attempt(1, Stage.LOST), failed(2, 13, scope=MINE, over=(1,)), attempt(3, Stage.LOST, scope=MINE))
+        story = (
+            attempt(1, AttemptState.LOST),
+            failed(2, 13, scope=MINE, supersedes=(1,)),
+            attempt(3, AttemptState.LOST, scope=MINE),
+        )
         assert decided(*story, resubmit_lost=True) == (Action.SUBMIT, 4, None)
 
-    @pytest.mark.parametrize("story", [(attempt(1, Stage.LOST), failed(2, 3)), (failed(2, 3), attempt(3, Stage.LOST))])
+    @pytest.mark.parametrize(
+        "story", [(attempt(1, AttemptState.LOST), failed(2, 3)), (failed(2, 3), attempt(3, AttemptState.LOST))]
+    )
     def test_what_would_fail_again_is_not_sent_over_a_lost_submission(self, story: tuple[Attempt, Attempt]) -> None:
         assert decided(*story, resubmit_lost=True) == (Action.FAIL, 2, "op2")
 
     def test_a_forgotten_failure_counts_as_never_having_been(self) -> None:
-        assert decided(failed(1, 3), attempt(2, Stage.FORGOTTEN)) == (Action.FAIL, 1, "op1")
+        assert decided(failed(1, 3), attempt(2, AttemptState.FORGOTTEN)) == (Action.FAIL, 1, "op1")
 
     def test_the_order_of_the_records_does_not_matter(self) -> None:
-        assert decided(attempt(2, Stage.IN_FLIGHT), failed(1, 13)) == (Action.JOIN, 2, "op2")
+        assert decided(attempt(2, AttemptState.IN_FLIGHT), failed(1, 13)) == (Action.JOIN, 2, "op2")
 
 
 class TestPayAgainOnPurpose:
-    @pytest.mark.parametrize("stage", [Stage.FINISHED, Stage.IN_FLIGHT, Stage.CLAIMED, Stage.LOST, Stage.FAILED])
-    def test_what_others_have_does_not_count(self, stage: Stage) -> None:
-        assert decided(attempt(1, stage), reuse=False) == (Action.SUBMIT, 2, None)
+    @pytest.mark.parametrize(
+        "state",
+        [AttemptState.FINISHED, AttemptState.IN_FLIGHT, AttemptState.CLAIMED, AttemptState.LOST, AttemptState.FAILED],
+    )
+    def test_what_others_have_does_not_count(self, state: AttemptState) -> None:
+        assert decided(attempt(1, state), reuse=False) == (Action.SUBMIT, 2, None)
 
     @pytest.mark.parametrize(
-        ("stage", "action"),
+        ("state", "action"),
         [
-            (Stage.FINISHED, Action.REUSE),
-            (Stage.IN_FLIGHT, Action.JOIN),
-            (Stage.CLAIMED, Action.WAIT),
-            (Stage.LOST, Action.LOST),
+            (AttemptState.FINISHED, Action.REUSE),
+            (AttemptState.IN_FLIGHT, Action.JOIN),
+            (AttemptState.CLAIMED, Action.WAIT),
+            (AttemptState.LOST, Action.LOST),
         ],
     )
-    def test_a_retry_of_the_same_task_instance_does_not_pay_a_third_time(self, stage: Stage, action: Action) -> None:
-        found = decided(attempt(1, Stage.FINISHED), attempt(2, stage, scope=MINE), reuse=False)
+    def test_a_retry_of_the_same_task_instance_does_not_pay_a_third_time(
+        self, state: AttemptState, action: Action
+    ) -> None:
+        found = decided(attempt(1, AttemptState.FINISHED), attempt(2, state, scope=MINE), reuse=False)
         assert found[:2] == (action, 2)
 
     def test_what_others_settled_is_not_settled_for_it(self) -> None:
         # Its own may have been paid for; that somebody else paid for another one is no leave to pay a third time.
-        found = decided(attempt(1, Stage.LOST, scope=MINE), failed(2, 13, over=(1,)), reuse=False)
+        found = decided(attempt(1, AttemptState.LOST, scope=MINE), failed(2, 13, supersedes=(1,)), reuse=False)
         assert found == (Action.LOST, 1, None)
 
     def test_its_own_hopeless_failure_ends_at_once(self) -> None:

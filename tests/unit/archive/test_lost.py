@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from airflow_speechkit.archive.batch import How, SubmitOutcome
-from airflow_speechkit.archive.forgetting import forget
-from airflow_speechkit.archive.inspecting import Problem, verify
-from airflow_speechkit.archive.ledger import Stage
-from airflow_speechkit.archive.lost import adopt, release
+from airflow_speechkit.archive.inspection import Problem, verify
+from airflow_speechkit.archive.ledger import AttemptState
+from airflow_speechkit.archive.maintenance import adopt, delete_operation, release
+from airflow_speechkit.archive.records import plain
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import ArchiveError, SubmissionLostError
@@ -58,8 +58,8 @@ def finished(archive: Archive, service: Service, name: str = "1", run: str = "ru
     return operation_id
 
 
-def stages(archive: Archive, fingerprint: str) -> list[Stage]:
-    return [one.stage for one in archive.attempts(fingerprint)]
+def stages(archive: Archive, fingerprint: str) -> list[AttemptState]:
+    return [one.state for one in archive.attempts(fingerprint)]
 
 
 class TestAdopt:
@@ -125,18 +125,18 @@ class TestAdopt:
             "archive_version": 1,
             "attempt": 1,
             "scope": claim.scope,
-            "submission": {**claim.planned.to_json(), "operation_id": other},
+            "submission": {**plain(claim.planned), "operation_id": other},
         }
         poisoned = f"ledger/{gone.fingerprint}/0001.operation.json"
         archive.folder.create(poisoned, json.dumps(record).encode())
-        with pytest.raises(ArchiveError, match=r"was of s3://calls/other\.ogg") as raised:
+        with pytest.raises(ArchiveError, match=r"is of s3://calls/other\.ogg") as raised:
             submitter(archive, service).submit([item("1")])
         assert poisoned in str(raised.value)
         assert [(one.about, one.problem) for one in verify(archive, T0).findings] == [
             (gone.fingerprint, Problem.DAMAGED)
         ]
         archive.folder.delete(poisoned)
-        assert stages(archive, gone.fingerprint) == [Stage.LOST]
+        assert stages(archive, gone.fingerprint) == [AttemptState.LOST]
 
 
 class TestBehindOthers:
@@ -171,7 +171,7 @@ class TestBehindOthers:
             submitter(archive, service, run="again", reuse=False).submit([item("1")])
         [mark] = archive.fingerprints()
         assert verify(archive, T0).findings == []
-        with pytest.raises(ArchiveError, match=r"attempt 2 \(claim until 12:10:00 UTC\).*when its lease is over"):
+        with pytest.raises(ArchiveError, match=r"attempt 2 \(claim until 12:10:00 UTC\).*when its lease has expired"):
             release(archive, mark, now=T0)
         later = T0 + timedelta(minutes=10)
         assert [one.problem for one in verify(archive, later).findings] == [Problem.LOST]
@@ -188,10 +188,10 @@ class TestBehindOthers:
         assert main([*command, "--attempt", "2"]) == 1
         assert "no lost submission with the number 2" in capsys.readouterr().err
         assert main(command) == 0
-        assert stages(archive, gone.fingerprint) == [Stage.LOST, Stage.REFUSED, Stage.REFUSED]
+        assert stages(archive, gone.fingerprint) == [AttemptState.LOST, AttemptState.REFUSED, AttemptState.REFUSED]
         [first] = [one for one, at in service.created_at.items() if one.endswith("1")]
         assert main(["archive", "adopt", gone.fingerprint, first, "--archive", archive.url, "--attempt", "1"]) == 0
-        assert stages(archive, gone.fingerprint) == [Stage.IN_FLIGHT, Stage.REFUSED, Stage.REFUSED]
+        assert stages(archive, gone.fingerprint) == [AttemptState.IN_FLIGHT, AttemptState.REFUSED, AttemptState.REFUSED]
 
     def test_the_error_names_the_attempt_that_its_commands_are_about(self, archive: Archive, service: Service) -> None:
         finished(archive, service)
@@ -213,7 +213,7 @@ class TestUntilSomebodySettlesIt:
         else:
             archive.keep(answer(other), failure(13), now=T0)
         if end == "forgotten":
-            forget(archive, other, now=T0)
+            delete_operation(archive, other, now=T0)
         for _ in range(2):
             [again] = submitter(archive, service, run="third").submit([item("1")])
             assert again.how is How.LOST
@@ -228,9 +228,9 @@ class TestUntilSomebodySettlesIt:
         assert verify(archive, T0).findings == []
         archive.keep(answer(second), failure(13), now=T0)
         if forgotten:
-            forget(archive, second, now=T0)
+            delete_operation(archive, second, now=T0)
         [mark] = archive.fingerprints()
-        assert [one.over for one in archive.attempts(mark)] == [(), (1,)]
+        assert [one.supersedes for one in archive.attempts(mark)] == [(), (1,)]
         [third] = submitter(archive, service, run="third").submit([item("1")])
         assert third.how is How.SUBMITTED
 
@@ -251,10 +251,10 @@ class TestUntilSomebodySettlesIt:
             data = json.loads(raw)
             data.pop("over", None)
             archive.folder.replace(name, json.dumps(data).encode())
-        assert [one.over for one in archive.attempts(gone.fingerprint)] == [(), ()]
+        assert [one.supersedes for one in archive.attempts(gone.fingerprint)] == [(), ()]
         claim = archive.planned(gone.fingerprint, 2)
         assert claim is not None
-        assert claim.over == ()
+        assert claim.supersedes == ()
 
 
 class TestResubmit:

@@ -25,9 +25,8 @@ from hypothesis.stateful import (
 )
 
 from airflow_speechkit.archive.batch import How, SubmitOutcome
-from airflow_speechkit.archive.forgetting import forget, forget_attempts
-from airflow_speechkit.archive.ledger import Stage
-from airflow_speechkit.archive.lost import adopt, release
+from airflow_speechkit.archive.ledger import AttemptState
+from airflow_speechkit.archive.maintenance import adopt, delete_attempts, delete_operation, release
 from airflow_speechkit.archive.run import RunRecord
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError
@@ -76,7 +75,7 @@ class Payments(RuleBasedStateMachine):
     """The archive's processes and its people."""
 
     #: Over all examples.
-    reached: set[How | Stage] = set()  # noqa: RUF012
+    reached: set[How | AttemptState] = set()  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
@@ -259,7 +258,7 @@ class Payments(RuleBasedStateMachine):
 
     def remove(self, operation_id: str, archive: Archive | None = None) -> None:
         self.half_forgotten.add(operation_id)
-        forget(archive or self.archive, operation_id, now=self.clock.now())
+        delete_operation(archive or self.archive, operation_id, now=self.clock.now())
         self.books.paid[operation_id].status = "forgotten"
         self.half_forgotten.discard(operation_id)
 
@@ -276,7 +275,7 @@ class Payments(RuleBasedStateMachine):
         """A person forgets all attempts that led to no operation."""
         live = any(self.books.is_live(name, one) for one in self.books.open(name))
         try:
-            forget_attempts(self.archive, f"s3://calls/{name}.ogg", now=self.clock.now())
+            delete_attempts(self.archive, f"s3://calls/{name}.ogg", now=self.clock.now())
         except ArchiveError:
             assert live
         else:
@@ -333,7 +332,7 @@ class Payments(RuleBasedStateMachine):
     @invariant()
     def note_what_was_reached(self) -> None:
         for name in NAMES:
-            self.reached.update(map(Stage, self.books.stages(name).values()))
+            self.reached.update(map(AttemptState, self.books.stages(name).values()))
 
 
 def test_nobody_pays_twice_unless_they_said_so_and_everybody_gets_what_was_paid_for() -> None:
@@ -353,4 +352,4 @@ def test_nobody_pays_twice_unless_they_said_so_and_everybody_gets_what_was_paid_
         )
     finally:
         logging.disable(logging.NOTSET)
-    assert Payments.reached == {*How, *Stage}
+    assert Payments.reached == {*How, *AttemptState}

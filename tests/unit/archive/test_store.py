@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from airflow_speechkit.archive.ledger import Stage
+from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError, SettingsError
 from airflow_speechkit.models import Answer
@@ -48,7 +48,7 @@ class TestProbe:
 
     def test_a_new_archive_is_announced(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         Archive.at(tmp_path).probe(T0)
-        assert "A new archive begins" in caplog.text
+        assert "A new archive is created" in caplog.text
         caplog.clear()
         Archive.at(tmp_path).probe(T0)
         assert caplog.text == ""
@@ -116,7 +116,7 @@ class TestUnreadable:
         archive.probe(T0)
         submitted(archive, service)
         os.rename(tmp_path / "mounted", tmp_path / "elsewhere")
-        with pytest.raises(ArchiveError, match="has gone"):
+        with pytest.raises(ArchiveError, match="is gone"):
             submitter(archive, service).submit([item("2")])
         assert service.accepted.total() == 1
 
@@ -191,7 +191,7 @@ class TestAnswers:
         archive.keep(answer(operation_id), failure(3), now=T0)
         outcome = archive.outcome(operation_id)
         assert outcome is not None
-        assert (outcome.stage, archive.failure(operation_id)) == (Stage.FAILED, failure(3))
+        assert (outcome.state, archive.failure(operation_id)) == (AttemptState.FAILED, failure(3))
         assert archive.answer(operation_id) == answer(operation_id)
 
     def test_of_two_who_keep_it_at_once_both_succeed_and_one_is_kept(self, archive: Archive, service: Service) -> None:

@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome
-from airflow_speechkit.archive.ledger import Stage
-from airflow_speechkit.archive.lost import adopt, release
+from airflow_speechkit.archive.ledger import AttemptState
+from airflow_speechkit.archive.maintenance import adopt, release
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import (
     ArchiveError,
@@ -131,7 +131,9 @@ class TestThreeDays:
         [again] = submitter(archive, service, ask=ask).submit([item()])
         assert asked == [first.operation_id]
         assert again.how is (How.JOINED if still_there else How.SUBMITTED)
-        assert archive.attempts(first.fingerprint)[0].stage is (Stage.IN_FLIGHT if still_there else Stage.EXPIRED)
+        assert archive.attempts(first.fingerprint)[0].state is (
+            AttemptState.IN_FLIGHT if still_there else AttemptState.EXPIRED
+        )
 
     def test_a_404_of_a_young_operation_is_not_taken_for_an_expiry(self, archive: Archive, service: Service) -> None:
         [first] = submitter(archive, service).submit([item()])

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome
 from airflow_speechkit.archive.claiming import Case
-from airflow_speechkit.archive.ledger import Stage
+from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import (
     ArchiveError,
@@ -184,9 +184,9 @@ class TestTwoAtOnce:
 
         [outcome] = submitter(mortal(tmp_path, Suspended()), service).submit([item()])
         assert outcome.how is How.SUBMITTED
-        assert [one.stage for one in Archive.at(tmp_path).attempts(outcome.fingerprint)] == [
-            Stage.REFUSED,
-            Stage.IN_FLIGHT,
+        assert [one.state for one in Archive.at(tmp_path).attempts(outcome.fingerprint)] == [
+            AttemptState.REFUSED,
+            AttemptState.IN_FLIGHT,
         ]
         assert service.accepted.total() == 1
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from airflow_speechkit.api.operation import read_operation
-from airflow_speechkit.archive.answers import archive_answer
-from airflow_speechkit.archive.inspecting import verify
+from airflow_speechkit.archive.inspection import verify
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError
 from airflow_speechkit.results.flatten import failed_row, flatten
@@ -53,7 +52,7 @@ def test_an_error_and_a_label_with_one_become_rows_with_u_fffd(
 ) -> None:
     operation_id = submitted(archive, labels={"a": HALF})
     raw = b'{"id":"%s","done":true,"error":{"code":3,"message":"a\\ud83d"}}' % operation_id.encode()
-    archive_answer(archive, read_operation(raw), None)
+    archive.keep_operation(read_operation(raw), None)
     assert verify(archive, datetime.now(UTC)).operations == {"failed": 1}
     failure = archive.failure(operation_id)
     assert failure is not None

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from airflow_speechkit.archive.answers import archive_answer
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError
 from airflow_speechkit.settings import ApiVersion
@@ -28,7 +27,7 @@ def archiver_of(url: object, results: Results | None = None) -> ResultArchiver:
 
 
 async def write(access: ArchiveAccess, number: int) -> None:
-    await access.write(lambda archive: archive_answer(archive, ended(number), None))
+    await access.write(lambda archive: archive.keep_operation(ended(number), None))
 
 
 async def cancelled(*tasks: asyncio.Task[Any]) -> None:

@@ -11,7 +11,6 @@ import pytest
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.polling.target import PollTarget
-from airflow_speechkit.triggers import result_archiver
 from airflow_speechkit.triggers.wait import OperationWait
 from tests.unit.triggers.service import Service
 
@@ -20,15 +19,15 @@ async def test_an_error_that_nobody_has_thought_of_is_that_operations_own(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     error: Exception = UnicodeEncodeError("utf-8", "привет", 0, 1, "привет")
-    archive_answer = result_archiver.archive_answer
+    keep_operation = Archive.keep_operation
 
     # None is known any more that could be provoked with an answer.
     def archive(archive: Archive, operation: object, *more: object) -> object:
         if operation.id == "e03bad":  # type: ignore[attr-defined]
             raise error
-        return archive_answer(archive, operation, *more)  # type: ignore[arg-type]
+        return keep_operation(archive, operation, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(result_archiver, "archive_answer", archive)
+    monkeypatch.setattr(Archive, "keep_operation", archive)
     targets = [PollTarget(name, time.time() - 1000.0, 6.0, 1) for name in ("e03a", "e03bad", "e03b")]
     wait = OperationWait(targets, speechkit_conn_id=service.conn_id, archive=str(tmp_path))
     with caplog.at_level(logging.ERROR):

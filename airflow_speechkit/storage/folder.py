@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.disk import UNFINISHED, make_folders, move, sync, unlink, write_beside, written_at
 from airflow_speechkit.errors import StorageError
 from airflow_speechkit.retry import RetryPolicy
+from airflow_speechkit.storage.disk import UNFINISHED, make_folders, move, sync, unlink, write_beside, written_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,249 @@
+"""What a person does to an archive: delete an operation, delete attempts, settle a lost submission."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from airflow_speechkit.archive.layout import (
+    REFUSED_PREFIX,
+    SUBMISSION_FILE,
+    checked_operation_id,
+    forgotten_file,
+    ledger_file,
+    operation_file,
+)
+from airflow_speechkit.archive.ledger import Attempt, AttemptState, Failure, lost_attempts
+from airflow_speechkit.archive.records import AttemptEnd, Deletion, load, pack, read
+from airflow_speechkit.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from airflow_speechkit.archive.records import Claim
+    from airflow_speechkit.archive.store import Archive
+
+#: Younger unfinished files of the ledger may belong to a process that is writing now.
+UNFINISHED_FOR = timedelta(hours=1)
+
+
+def delete_operation(archive: Archive, operation_id: str, *, now: datetime, even_if_running: bool = False) -> int:
+    """Delete an operation's submission and answer, and leave a record of that.
+
+    The record holds the operation id, the fingerprint (a hash) and the times, nothing of the recording. The ledger
+    then ignores the attempt: the recording can be submitted again, and is paid for again. If the process is killed,
+    the next call continues.
+
+    :param operation_id: the operation
+    :param now: UTC
+    :param even_if_running: also one of which no end is on record
+    :return: how many files were removed
+    :raises ArchiveError: the operation is not on record, or has no end on record
+    """
+    deletion = _begun(archive, operation_id)
+    if deletion is None:
+        deletion = _begin(archive, operation_id, now, even_if_running)
+        archive.folder.replace(forgotten_file(operation_id), pack(deletion))
+    removed = 0
+    if deletion.attempt is not None and deletion.fingerprint is not None:
+        end = AttemptEnd(
+            attempt=deletion.attempt,
+            scope=deletion.scope,
+            supersedes=deletion.supersedes,
+            operation_id=operation_id,
+            submitted_at=deletion.submitted_at,
+            at=deletion.began_at,
+        )
+        removed += _clear(archive, deletion.fingerprint, deletion.attempt, end)
+    folder = operation_file(operation_id)
+    # Unfinished files too: one may be a whole answer. The submission last: it leads from the recording to the rest.
+    # Twice: a process that writes labels meanwhile removes them itself once the submission is gone.
+    for _ in range(2):
+        for name in [*archive.folder.unfinished(folder), *sorted(archive.folder.names(folder), key=_is_submission)]:
+            archive.folder.delete(name)
+            removed += 1
+    archive.folder.prune(folder)
+    archive.folder.replace(forgotten_file(operation_id), pack(msgspec.structs.replace(deletion, finished_at=now)))
+    return removed
+
+
+def _is_submission(name: str) -> bool:
+    return name.endswith(f"/{SUBMISSION_FILE}")
+
+
+def _begun(archive: Archive, operation_id: str) -> Deletion | None:
+    found = load(archive.folder, forgotten_file(operation_id), Deletion.read)
+    # A refused recording can be refused again after its deletion, under the same id.
+    is_over = found is not None and found.finished_at is not None and operation_id.startswith(REFUSED_PREFIX)
+    return None if is_over else found
+
+
+def _begin(archive: Archive, operation_id: str, now: datetime, even_if_running: bool) -> Deletion:
+    checked_operation_id(operation_id)
+    entry, outcome = archive.entry(operation_id), archive.outcome(operation_id)
+    ended = outcome is not None
+    if entry is not None:
+        deletion = Deletion(
+            operation_id=operation_id,
+            began_at=now,
+            fingerprint=entry.submission.fingerprint,
+            attempt=entry.attempt,
+            scope=entry.scope,
+            supersedes=entry.supersedes,
+            submitted_at=entry.submission.submitted_at,
+        )
+    else:
+        # Its files are gone, or it was submitted elsewhere. If the ledger knows it, it would be joined or reused.
+        fingerprint, attempt = _in_ledger(archive, operation_id)
+        if attempt is None and outcome is None:
+            raise ArchiveError("This operation isn't in the archive", operation_id=operation_id, retry_can_help=False)
+        ended = ended or (attempt is not None and attempt.state is not AttemptState.IN_FLIGHT)
+        deletion = Deletion(
+            operation_id=operation_id,
+            began_at=now,
+            fingerprint=fingerprint,
+            attempt=attempt.number if attempt else None,
+            scope=attempt.scope if attempt else None,
+            supersedes=attempt.supersedes if attempt else (),
+            submitted_at=attempt.submitted_at if attempt else None,
+        )
+    if not ended and not even_if_running:
+        raise ArchiveError(
+            "No end of this operation is on record: a task that waits for it would restore it",
+            operation_id=operation_id,
+            hint="Wait until it has ended, or pass --even-if-running",
+            retry_can_help=False,
+        )
+    return deletion
+
+
+def _in_ledger(archive: Archive, operation_id: str) -> tuple[str | None, Attempt | None]:
+    for fingerprint in archive.fingerprints():
+        for attempt in archive.attempts(fingerprint):
+            if attempt.operation_id == operation_id:
+                return fingerprint, attempt
+    return None, None
+
+
+def operations_of(archive: Archive, audio_uri: str) -> Iterator[str]:
+    """Return every operation of a recording that is on record, whatever its settings and version."""
+    for operation_id in archive.operations():
+        entry = archive.entry(operation_id)
+        if entry is not None and entry.submission.audio_uri == audio_uri:
+            yield operation_id
+
+
+def attempts_of(archive: Archive, audio_uri: str) -> Iterator[tuple[str, Attempt, Claim]]:
+    """Return every attempt to submit a recording that leads to no operation on record.
+
+    Refused ones, lost ones, those whose operation's files are gone, and those whose deletion was interrupted.
+
+    :return: the fingerprint, the attempt and its claim
+    """
+    for fingerprint in archive.fingerprints():
+        for attempt in archive.attempts(fingerprint):
+            claim = archive.planned(fingerprint, attempt.number)
+            if claim is None or claim.planned.audio_uri != audio_uri:
+                continue
+            if attempt.operation_id is None or archive.entry(attempt.operation_id) is None:
+                yield fingerprint, attempt, claim
+
+
+def delete_attempts(archive: Archive, audio_uri: str, *, now: datetime) -> int:
+    """Delete what is on record of attempts that led to no operation: see `attempts_of`.
+
+    :return: how many there were
+    :raises ArchiveError: another process may be submitting the recording
+    """
+    count = 0
+    for fingerprint, attempt, claim in attempts_of(archive, audio_uri):
+        if attempt.is_live(now):
+            raise ArchiveError(
+                "This recording is being submitted now",
+                recording=audio_uri,
+                hint=f"Wait until its operation is on record, or its claim expires at "
+                f"{claim.lease_expires_at:%H:%M:%S} UTC",
+                retry_can_help=True,
+            )
+        end = AttemptEnd(attempt=attempt.number, scope=claim.scope, supersedes=claim.supersedes, at=now)
+        _clear(archive, fingerprint, attempt.number, end)
+        count += 1
+    return count
+
+
+def _clear(archive: Archive, fingerprint: str, number: int, end: AttemptEnd) -> int:
+    """Leave of an attempt only its number, which nobody can claim again; return how many files were removed.
+
+    A run that found the number free hours ago, and waits for the quota, would otherwise claim it now, and what it is
+    billed for would be hidden.
+    """
+    folder = archive.folder
+    folder.create(ledger_file(fingerprint, number, AttemptState.FORGOTTEN), pack(end))
+    left = [ledger_file(fingerprint, number, one) for one in AttemptState]
+    left = [name for name in left if not name.endswith((".forgotten.json", ".claim.json")) and folder.exists(name)]
+    left += folder.unfinished(f"ledger/{fingerprint}", untouched_for=UNFINISHED_FOR)
+    for name in left:
+        folder.delete(name)
+    # The claim last: it names the recording, and so leads to what is left of the attempt.
+    claim = ledger_file(fingerprint, number, AttemptState.CLAIMED)
+    tombstone = pack(msgspec.structs.replace(end, forgotten_at=end.at))
+    there = read(folder, claim)
+    if there == tombstone:
+        return len(left)
+    folder.replace(claim, tombstone)
+    return len(left) + (there is not None)
+
+
+def adopt(archive: Archive, fingerprint: str, operation_id: str, *, now: datetime, attempt: int | None = None) -> int:
+    """Put the operation of a lost submission on record, as if its id had come back.
+
+    :param attempt: its number; by default the newest that is not settled
+    :return: the number of the attempt
+    :raises ArchiveError: no submission of this recording is lost, or the operation is on record for another one
+    """
+    number, claim = _lost_claim(archive, fingerprint, now, attempt)
+    archive.record_submission(number, claim.scope, replace(claim.planned, operation_id=operation_id), claim.supersedes)
+    return number
+
+
+def release(archive: Archive, fingerprint: str, *, now: datetime, attempt: int | None = None) -> int:
+    """Put on record that the service has not accepted a lost submission: the next run sends it again.
+
+    :param attempt: its number; by default the newest that is not settled
+    :return: the number of the attempt
+    :raises ArchiveError: no submission of this recording is lost
+    """
+    number, claim = _lost_claim(archive, fingerprint, now, attempt)
+    failure = Failure(None, "released by hand: the service had not accepted it")
+    archive.give_up(number, AttemptState.REFUSED, claim, failure, now)
+    return number
+
+
+def _lost_claim(archive: Archive, fingerprint: str, now: datetime, number: int | None) -> tuple[int, Claim]:
+    attempts = archive.attempts(fingerprint)
+    if number is None:
+        lost = lost_attempts(attempts, now)
+    else:
+        # Also one that the recording was sent again in place of.
+        lost = [one for one in attempts if one.number == number and one.is_lost(now)]
+    claim = archive.planned(fingerprint, lost[0].number) if lost else None
+    if claim is None:
+        which = "no lost submission" if number is None else f"no lost submission with the number {number}"
+        known = ", ".join(_described(one, now) for one in attempts) or "nothing"
+        raise ArchiveError(
+            f"There is {which} under {fingerprint}. On record: {known}",
+            hint="A claim counts as lost only when its lease has expired"
+            if any(one.is_live(now) for one in attempts)
+            else "`airflow-speechkit archive verify` lists lost submissions",
+            retry_can_help=False,
+        )
+    return lost[0].number, claim
+
+
+def _described(attempt: Attempt, now: datetime) -> str:
+    until = f" until {attempt.lease_expires_at:%H:%M:%S} UTC" if attempt.is_live(now) else ""
+    return f"attempt {attempt.number} ({attempt.state.value}{until})"
