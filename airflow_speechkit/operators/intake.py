@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
-    from airflow_speechkit.recordings.audio.facts import AudioFacts
+    from airflow_speechkit.recordings.audio import AudioFacts
     from airflow_speechkit.recordings.bucket import Bucket, Probe, Stat
     from airflow_speechkit.settings import RecognitionSettings
 

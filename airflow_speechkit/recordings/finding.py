@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError, RecordingNotFoundError
-from airflow_speechkit.recordings.audio.kind import HEAD_BYTES, is_audio, is_audio_name
+from airflow_speechkit.recordings.audio import AUDIO_HEAD_BYTES, is_audio, is_audio_name
 from airflow_speechkit.recordings.pattern import alternatives, glob_regex, has_magic
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def nothing_found(listing: Listing) -> RecordingNotFoundError:
 
 def _begins_like_audio(bucket: Bucket, one: Found) -> bool:
     try:
-        return is_audio(bucket.first_bytes(one.address, HEAD_BYTES))
+        return is_audio(bucket.first_bytes(one.address, AUDIO_HEAD_BYTES))
     except RecordingNotFoundError:
         return False
     except RecordingError:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.address import RecordingAddress, check_bucket, split_s3
-from airflow_speechkit.recordings.audio import AudioFacts, read_audio, settle
-from airflow_speechkit.recordings.audio.facts import samples_to_ms
+from airflow_speechkit.recordings.audio import AudioFacts, read_audio, samples_to_ms, settle
 from airflow_speechkit.recordings.bucket import Probe
 from airflow_speechkit.recordings.pattern import has_magic
 from airflow_speechkit.settings import SAMPLE_RATES_HERTZ, ApiVersion, AudioEncoding, RecognitionSettings

@@ -1,4 +1,4 @@
-"""What is read from a recording's own bytes."""
+"""What is read from a recording's own bytes, and how they are read: in few ranges, or from front to back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from airflow_speechkit.settings import AudioEncoding
+
+#: The service's limits. "File in bucket": 1 GB; "Duration": 4 hours, in which a multichannel file's channels add up.
+MAX_BYTES = 1024**3
+MAX_CHANNEL_MS = 4 * 60 * 60 * 1000
+
+#: A recording up to this size is always read through if its head and tail don't prove its length.
+SMALL_BYTES = 1024 * 1024
+_PIECE_BYTES = 2 * 1024 * 1024
+
+#: Hints of several errors.
+CONVERT = "Convert it: ffmpeg -i IN -c:a libopus OUT.ogg"
+UPLOAD_AGAIN = "Upload the recording again"
+WRITE_AGAIN = "Write or upload the recording again"
 
 
 class ProbeMode(StrEnum):
@@ -24,12 +37,12 @@ class AudioFacts:
     :param encoding: the format
     :param sample_rate_hertz: samples a second and channel (48,000 for Opus, which always decodes to that)
     :param channels: how many channels
-    :param duration_ms: how long it is, rounded up to a millisecond; None where that is unknown
-    :param longest_ms: where the length is unknown: what it can't exceed
+    :param duration_ms: its length, rounded up to a millisecond; None if unknown
+    :param longest_ms: what an unknown length can't exceed
     :param size_bytes: the whole file's size
-    :param data_offset: where the samples begin, behind any header (WAV, LPCM)
+    :param data_offset: where the samples begin, after any header (WAV, LPCM)
     :param data_bytes: how many bytes of samples there are (WAV, LPCM)
-    :param notes: what is odd about it, for the log
+    :param notes: what is unusual about it, for the log
     """
 
     encoding: AudioEncoding
@@ -44,10 +57,31 @@ class AudioFacts:
 
 
 class RangedReader(Protocol):
-    """Something that can be read in pieces, each of which may cost a request."""
+    """A recording that can be read in pieces, each of which may cost a request."""
 
     def read(self, start: int, length: int) -> bytes:
-        """Return the bytes from `start` on: `length` of them, or fewer where the end comes first."""
+        """Return the bytes from `start` on: `length` of them, or fewer at the end."""
+
+
+class Scan:
+    """A recording that is read from front to back, a piece at a time.
+
+    :param reader: the recording
+    :param size: its size in bytes
+    """
+
+    def __init__(self, reader: RangedReader, size: int) -> None:
+        self._reader = reader
+        self._size = size
+        self._start = 0
+        self._piece = b""
+
+    def at(self, place: int, length: int) -> tuple[bytes, int]:
+        """Return a piece that has `length` bytes from a place on, or all that remain, and the place within it."""
+        end = min(place + length, self._size)
+        if not self._start <= place <= end <= self._start + len(self._piece):
+            self._start, self._piece = place, self._reader.read(place, max(_PIECE_BYTES, length))
+        return self._piece, place - self._start
 
 
 def samples_to_ms(samples: int, rate_hertz: int) -> int:

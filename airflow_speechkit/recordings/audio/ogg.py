@@ -6,20 +6,36 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms
-from airflow_speechkit.recordings.audio.ogg_page import LONGEST_PAGE, NO_PACKET_ENDS, Page, find_page, read_page
-from airflow_speechkit.recordings.audio.opus import OPUS_RATE_HERTZ, OpusHead, codec_name, packet_samples, read_head
-from airflow_speechkit.recordings.audio.scanning import SMALL_BYTES, Scan
+from airflow_speechkit.recordings.audio.facts import (
+    CONVERT,
+    SMALL_BYTES,
+    UPLOAD_AGAIN,
+    WRITE_AGAIN,
+    AudioFacts,
+    Scan,
+    samples_to_ms,
+)
+from airflow_speechkit.recordings.audio.opus import (
+    LONGEST_PAGE,
+    NO_PACKET_ENDS,
+    OPUS_RATE_HERTZ,
+    OpusHead,
+    Page,
+    codec_name,
+    find_page,
+    packet_samples,
+    read_head,
+    read_page,
+)
 from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
     from airflow_speechkit.recordings.audio.facts import RangedReader
 
-#: So much behind the last page, of a stream that doesn't end there, is no tag any more.
+#: So much after the last page, of a stream that doesn't end there, is no tag any more.
 _MOST_BEHIND = 8 * LONGEST_PAGE
-#: How far the bytes a second of what isn't seen may lie from those of what is.
+#: How far the bytes a second of what isn't read may differ from those of what is.
 _USUAL_RATIO = 1.2
-_UPLOAD_AGAIN = "Upload the recording again"
 
 
 def read_ogg(reader: RangedReader, size: int, *, exact: bool) -> AudioFacts:
@@ -31,7 +47,7 @@ def read_ogg(reader: RangedReader, size: int, *, exact: bool) -> AudioFacts:
     """
     if size > SMALL_BYTES and not exact and (facts := _from_head_and_tail(reader, size)) is not None:
         return facts
-    return _counted(reader, size)
+    return _count(reader, size)
 
 
 @dataclass
@@ -82,22 +98,22 @@ class _Link:
 
     @property
     def declared(self) -> int:
-        """Return its length in samples by the writer's counts."""
+        """Its length in samples by the writer's counts."""
         return self.last_granule - (self.first_granule or 0)
 
     @property
     def agrees(self) -> bool:
-        """Tell whether the counts and the packets agree; the count of a stream's last page may cut its end off."""
+        """Whether the counts and the packets agree; the count of a stream's last page may cut its end off."""
         least = self.samples - self.on_last_page + 1 if self.ended else self.samples
         return least <= self.declared <= self.samples
 
     @property
     def length(self) -> int:
-        """Return its length in samples, as decoders play it."""
+        """Its length in samples, as decoders play it."""
         return max(0, (self.declared if self.agrees else self.samples) - self.head.pre_skip)
 
 
-def _counted(reader: RangedReader, size: int) -> AudioFacts:
+def _count(reader: RangedReader, size: int) -> AudioFacts:
     """Count the packets of all streams.
 
     :raises RecordingError: it holds another codec, is cut off, or has no sound
@@ -110,7 +126,7 @@ def _counted(reader: RangedReader, size: int) -> AudioFacts:
         data, at = scan.at(place, LONGEST_PAGE)
         begins = find_page(data, at)
         if begins != at:
-            # What may begin at the piece's end is looked at again in the next.
+            # What may begin at the piece's end is searched again in the next.
             last = place + len(data) - at >= size
             ahead = begins - at if begins > at else len(data) - at - (0 if last else 4)
             behind += ahead
@@ -119,7 +135,7 @@ def _counted(reader: RangedReader, size: int) -> AudioFacts:
         between, behind = between + behind, 0
         page = read_page(data, at)
         if page is None:
-            raise RecordingError("The Ogg is truncated: its last page is cut off", hint=_UPLOAD_AGAIN)
+            raise RecordingError("The Ogg is truncated: its last page is cut off", hint=UPLOAD_AGAIN)
         place += page.length
         if page.first:
             beginnings.append(page)
@@ -134,17 +150,13 @@ def _counted(reader: RangedReader, size: int) -> AudioFacts:
     if behind > _MOST_BEHIND and not (links and links[-1].ended):
         raise RecordingError(
             f"The Ogg's last {behind:,} bytes aren't Ogg: it is damaged, or was never written to its end",
-            hint=_UPLOAD_AGAIN,
+            hint=UPLOAD_AGAIN,
         )
     samples = sum(link.length for link in links)
     if not samples:
-        raise RecordingError("The Ogg Opus has no sound in it", hint="Write or upload the recording again")
-    return _facts(
-        max(link.head.channels for link in links),
-        samples,
-        size,
-        notes=(f"{between:,} bytes between its pages are no Ogg: it is damaged",) if between else (),
-    )
+        raise RecordingError("The Ogg Opus has no sound in it", hint=WRITE_AGAIN)
+    notes = (f"{between:,} bytes between its pages are no Ogg: it is damaged",) if between else ()
+    return _facts(max(link.head.channels for link in links), samples, size, notes)
 
 
 def _link(beginnings: list[Page]) -> _Link:
@@ -155,19 +167,16 @@ def _link(beginnings: list[Page]) -> _Link:
     if not beginnings:
         raise RecordingError(
             "The Ogg's beginning is missing: no stream begins with its first page",
-            hint="Upload the recording again, or find out what cuts it",
+            hint=f"{UPLOAD_AGAIN}, or find out what cuts it",
         )
     found = [_Link(head, page.serial) for page in beginnings if (head := read_head(page.body)) is not None]
     if not found:
         names = " and ".join(dict.fromkeys(codec_name(page.body) for page in beginnings))
-        raise RecordingError(
-            f"The Ogg holds {names}, and the service takes Opus only",
-            hint="Convert it: ffmpeg -i IN -c:a libopus OUT.ogg",
-        )
+        raise RecordingError(f"The Ogg holds {names}, and the service takes Opus only", hint=CONVERT)
     if len(found) > 1:
         raise RecordingError(
             f"The Ogg holds {len(found)} Opus streams side by side, and only one of them would be recognised",
-            hint="Take them apart (ffmpeg -i IN -map 0:a:0 -c copy OUT.ogg), or make channels of them",
+            hint="Separate them (ffmpeg -i IN -map 0:a:0 -c copy OUT.ogg), or make channels of them",
         )
     return found[0]
 
@@ -176,7 +185,7 @@ def _from_head_and_tail(reader: RangedReader, size: int) -> AudioFacts | None:
     """Read the facts from the first pages and the last, None where these leave a doubt.
 
     A file may be several streams, joined. So what lies between has to hold about as much sound, by its bytes, as the
-    counts before and behind it say.
+    counts before and after it say.
     """
     start = size - LONGEST_PAGE
     end_bytes = reader.read(start, LONGEST_PAGE)
@@ -184,17 +193,16 @@ def _from_head_and_tail(reader: RangedReader, size: int) -> AudioFacts | None:
     tail = _pages(end_bytes, max(0, find_page(end_bytes, 0)), start)
     if not head or not tail or not head[0][1].first or tail[-1][0] != size:
         return None
-    later = [page for _, page in [*head[1:], *tail]]
-    if any(page.first or page.serial != head[0][1].serial for page in later):
+    first = head[0][1]
+    if any(page.first or page.serial != first.serial for _, page in [*head[1:], *tail]):
         return None
-    link = _link([head[0][1]])
-    for _, page in head[1:]:
-        link.add(page)
+    link = _link([first])
+    behind = _Link(link.head, link.serial, tags_left=False)
+    for one, pages in ((link, head[1:]), (behind, tail)):
+        for _, page in pages:
+            one.add(page)
     if link.first_granule is None or tail[0][1].sequence <= head[-1][1].sequence:
         return None
-    behind = _Link(link.head, link.serial, tags_left=False)
-    for _, page in tail:
-        behind.add(page)
     if not (link.agrees and behind.agrees):
         return None
     marks = [(end, page.granule) for end, page in head if page.granule > 0]
@@ -224,7 +232,7 @@ def _bytes_a_sample(marks: list[tuple[int, int]]) -> float:
     return (end - start) / (last - first) if last > first else 0.0
 
 
-def _facts(channels: int, samples: int, size: int, *, notes: tuple[str, ...] = ()) -> AudioFacts:
+def _facts(channels: int, samples: int, size: int, notes: tuple[str, ...] = ()) -> AudioFacts:
     return AudioFacts(
         encoding=AudioEncoding.OGG_OPUS,
         sample_rate_hertz=OPUS_RATE_HERTZ,

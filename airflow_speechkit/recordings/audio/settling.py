@@ -6,14 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.recordings.audio.facts import MAX_BYTES, MAX_CHANNEL_MS
 from airflow_speechkit.settings import SAMPLE_RATES_HERTZ, ApiVersion, AudioEncoding, RecognitionSettings
 
 if TYPE_CHECKING:
     from airflow_speechkit.recordings.audio.facts import AudioFacts
-
-#: "File in bucket": 1 GB; "Duration": 4 hours, in which a multichannel file's channels add up.
-MAX_BYTES = 1024**3
-MAX_CHANNEL_MS = 4 * 60 * 60 * 1000
 
 #: Nobody says anything in less, and it would be billed as 15 seconds.
 MIN_MS = 100
@@ -58,7 +55,7 @@ def settle(settings: RecognitionSettings, facts: AudioFacts) -> RecognitionSetti
         return replace(settings, audio_encoding=facts.encoding)
     if facts.sample_rate_hertz not in SAMPLE_RATES_HERTZ:
         raise RecordingError(
-            f"LPCM at {facts.sample_rate_hertz} Hz isn't taken: 8000, 16000 or 48000 it must be",
+            f"LPCM at {facts.sample_rate_hertz} Hz isn't taken. Supported sample rates: 8000, 16000, 48000",
             hint="Resample it: ffmpeg -i IN -ar 16000 OUT.wav",
         )
     return replace(

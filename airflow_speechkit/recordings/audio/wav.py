@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms
+from airflow_speechkit.recordings.audio.facts import CONVERT, UPLOAD_AGAIN, WRITE_AGAIN, AudioFacts, samples_to_ms
 from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
@@ -18,24 +18,10 @@ _EXTENSIBLE = 0xFFFE
 #: What follows the format's number in the SubFormat GUID of WAVE_FORMAT_EXTENSIBLE.
 _SUBFORMAT_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 _FORMATS = {
-    0x0002: "Microsoft ADPCM",
-    0x0003: "floating-point PCM",
-    0x0006: "A-law",
-    0x0007: "mu-law",
-    0x0011: "IMA ADPCM",
-    0x0022: "TrueSpeech",
-    0x0031: "GSM 6.10",
-    0x0040: "G.721",
-    0x0042: "G.723.1",
-    0x0045: "G.726",
-    0x0050: "MPEG audio Layer II",
-    0x0055: "MP3",
-    0x0064: "G.726",
-    0x0065: "G.722",
-    0x0083: "G.729",
-    0x00FF: "AAC",
-    0x028F: "G.722",
-}
+    0x02: "Microsoft ADPCM", 0x03: "floating-point PCM", 0x06: "A-law", 0x07: "mu-law", 0x11: "IMA ADPCM",
+    0x22: "TrueSpeech", 0x31: "GSM 6.10", 0x40: "G.721", 0x42: "G.723.1", 0x45: "G.726", 0x50: "MPEG audio Layer II",
+    0x55: "MP3", 0x64: "G.726", 0x65: "G.722", 0x83: "G.729", 0xFF: "AAC", 0x28F: "G.722",
+}  # fmt: skip
 #: Recorders have rates between these; what declares another one is damaged.
 _RATES = range(1_000, 384_001)
 _MOST_CHANNELS = 64
@@ -65,18 +51,19 @@ class _Format:
 
     @property
     def contradiction(self) -> str | None:
-        """Say what about it can't be right: players go by rate and channels alone."""
+        """What about it can't be right: players go by rate and channels alone."""
         right = self.rate * self.frame
         if self.frame_bytes in (0, self.frame) and self.bytes_per_s in (0, right):
             return None
         return (
             f"its header contradicts itself: {self.rate} Hz and {self.channels} channels of 16 bits are {self.frame} "
-            f"bytes a sample and {right:,} a second, and it says {self.frame_bytes} and {self.bytes_per_s:,}"
+            f"bytes a sample and {right:,} a second, and it says {self.frame_bytes} and {self.bytes_per_s:,}; "
+            "its length is unknown"
         )
 
     @property
     def least_bytes_per_s(self) -> int:
-        """Return what a second takes at least, whichever of its statements is right."""
+        """What a second takes at least, whichever of its statements is right."""
         return min(self.rate * self.frame, self.bytes_per_s or self.rate * self.frame, 2 * self.rate)
 
 
@@ -104,9 +91,7 @@ def read_wav(reader: RangedReader, size: int) -> AudioFacts:
                 )
             return _facts(reader, shape, place, length, size)
         place = _next_chunk(reader, place + length)
-    raise RecordingError(
-        "The WAV has no samples in it: its header is cut off or damaged", hint="Write or upload the recording again"
-    )
+    raise RecordingError("The WAV has no samples in it: its header is cut off or damaged", hint=WRITE_AGAIN)
 
 
 def _next_chunk(reader: RangedReader, end: int) -> int:
@@ -135,20 +120,13 @@ def _chunks_end(reader: RangedReader, place: int, size: int) -> int:
 
 def _read_format(chunk: bytes) -> _Format:
     if len(chunk) < 16:
-        raise RecordingError("The WAV's description of its format is cut off", hint="Write the recording again")
+        raise RecordingError("The WAV's description of its format is cut off", hint=WRITE_AGAIN)
     form, channels, rate, bytes_per_s, frame_bytes, bits = struct.unpack_from("<HHIIHH", chunk)
     if form == _EXTENSIBLE and len(chunk) >= 40 and chunk[26:40] == _SUBFORMAT_TAIL:
         (form,) = struct.unpack_from("<H", chunk, 24)
-    if form != _PCM:
-        raise RecordingError(
-            f"The WAV holds {_FORMATS.get(form, f'format 0x{form:04x}')}, and the service takes 16-bit PCM only",
-            hint="Convert it: ffmpeg -i IN -c:a libopus OUT.ogg",
-        )
-    if bits != 16:
-        raise RecordingError(
-            f"The WAV has {bits}-bit samples, and the service takes 16-bit PCM only",
-            hint="Convert it: ffmpeg -i IN -c:a libopus OUT.ogg",
-        )
+    if form != _PCM or bits != 16:
+        found = f"{bits}-bit samples" if form == _PCM else _FORMATS.get(form, f"format 0x{form:04x}")
+        raise RecordingError(f"The WAV holds {found}, and the service takes 16-bit PCM only", hint=CONVERT)
     if not 1 <= channels <= _MOST_CHANNELS or rate not in _RATES:
         raise RecordingError(
             f"The WAV's header says {channels} channels at {rate} Hz: it is damaged",
@@ -160,29 +138,24 @@ def _read_format(chunk: bytes) -> _Format:
 
 def _facts(reader: RangedReader, shape: _Format, offset: int, declared: int, size: int) -> AudioFacts:
     there = max(0, size - offset)
-    notes = [] if shape.contradiction is None else [f"{shape.contradiction}; its length is unknown"]
-    length, behind = declared, 0
-    if declared >= _UNKNOWN_SIZE or (declared == 0 and _chunks_end(reader, offset, size) < size):
-        length = there
-    elif declared > there + _MISSING_BYTES:
+    notes = [shape.contradiction] if shape.contradiction else []
+    unknown = declared >= _UNKNOWN_SIZE or (declared == 0 and _chunks_end(reader, offset, size) < size)
+    if not unknown and declared > there + _MISSING_BYTES:
         raise RecordingError(
             f"The WAV is truncated: its header promises {declared:,} bytes of samples, {there:,} are there",
-            hint="Upload the recording again",
+            hint=UPLOAD_AGAIN,
         )
-    elif declared > there:
-        length = there
-    else:
-        end = _next_chunk(reader, offset + declared)
-        behind = max(0, size - _chunks_end(reader, end, size))
-    frames = length // shape.frame
+    frames = (there if unknown else min(declared, there)) // shape.frame
     if not frames:
-        raise RecordingError("The WAV has a header and not one sample", hint="Write or upload the recording again")
-    if behind > shape.frame:
-        notes.append(
-            f"{behind:,} bytes behind its samples are no part of a WAV ({behind / shape.frame / shape.rate:.1f} s, if "
-            f"they are samples: {declared:,} bytes are declared as such). They are left out where it is unwrapped, and "
-            "make its length unknown where it is sent as it is"
-        )
+        raise RecordingError("The WAV has a header and not one sample", hint=WRITE_AGAIN)
+    if not unknown and declared <= there:
+        behind = size - _chunks_end(reader, _next_chunk(reader, offset + declared), size)
+        if behind > shape.frame:
+            notes.append(
+                f"{behind:,} bytes behind its samples are no part of a WAV ({behind / shape.frame / shape.rate:.1f} s, "
+                f"if they are samples: {declared:,} bytes are declared as such). They are left out where it is "
+                "unwrapped, and make its length unknown where it is sent as it is"
+            )
     return AudioFacts(
         encoding=AudioEncoding.WAV,
         sample_rate_hertz=shape.rate,
