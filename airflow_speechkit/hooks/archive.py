@@ -1,4 +1,4 @@
-"""Which archive a task uses, and how it is read."""
+"""The archive that a task uses: which one it is, and reading it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
-#: How many small files of an archive are read side by side: a bucket answers each in its own good time.
+#: How many small files of an archive are read at the same time: each read from a bucket has to wait for it.
 READERS = 16
 
 
 class NamesArchive(Protocol):
-    """What a connection says about its archive: a hook, or the connection that it has read."""
+    """A hook, or its connection."""
 
     @property
     def archive(self) -> str | None:
-        """Where it lies."""
+        """Path or URL of the archive."""
 
     @property
     def aws_conn_id(self) -> str | None:
@@ -43,30 +43,30 @@ class NamesArchive(Protocol):
 
 
 def archive_url(given: str | bool | None, hook: NamesArchive) -> str | None:
-    """Say which archive a task uses: the operator's, else the connection's, else ``[speechkit] archive``.
+    """Return the archive that a task uses: the operator's, else the connection's, else ``[speechkit] archive``.
 
-    :param given: the operator's `archive`; ``False`` does without one
+    :param given: the operator's `archive`; ``False`` for none
     :param hook: of the task's connection
-    :return: a URL that names the storage connection it needs (never a secret), ``None`` for ``False``
-    :raises SettingsError: none of the three names one, or what they name can't be an archive
+    :return: a URL with the id of the storage connection (never a secret), ``None`` for ``False``
+    :raises SettingsError: there is none, or it isn't valid
     """
     if given is False:
         return None
     if given is True:
-        raise SettingsError("`archive` is True; it is a URL, or False")
+        raise SettingsError("`archive` must be a URL or False, not True")
     if given is not None and (not given.strip() or given.strip() == "None"):
-        # Not the connection's in its place: in another archive everything is new, and is paid for again.
+        # The connection's isn't used instead: in another archive everything is new, and is paid for again.
         raise SettingsError(
             f"`archive` is the text {given!r}: a template found nothing",
-            hint="Look at the template; leave `archive` out (None) to use the connection's or the configuration's",
+            hint="Correct the template, or remove `archive` to use the connection's or the configuration's",
         )
     url = given or hook.archive or conf.get("speechkit", "archive", fallback=None)
     if not url:
         raise SettingsError(
             "There is no archive to keep submissions and answers in",
-            hint="Name one as `archive` in the connection's extra, in [speechkit] of Airflow's configuration, or on "
-            "the operator, say 's3://my-bucket/speechkit-archive'. `archive=False` does without: then a retry or a "
-            "second run pays again, and results that are not loaded within three days are gone",
+            hint="Set `archive` in the connection's extra, in [speechkit] of Airflow's configuration, or on the "
+            "operator, for example 's3://my-bucket/speechkit-archive'. With `archive=False` there is none: a retry or "
+            "a second run pays again, and results that aren't loaded within three days are lost",
         )
     url = clean_address(str(url))
     _check_archive(url)
@@ -81,21 +81,21 @@ def _check_archive(url: str) -> None:
     check_no_credentials(url, "The archive's address")
     scheme, separator, rest = url.partition("://")
     local = not separator or scheme.lower() == "file"
-    # `file://folder` is relative too: Airflow takes the host's place for the first folder.
+    # `file://folder` is relative too: for Airflow the host is the first folder.
     if local and not (rest if separator else url).startswith("/"):
         raise SettingsError(
-            f"The archive's path {url!r} is relative: each worker would begin an archive of its own, wherever it was "
-            "started, and pay for everything again",
-            hint="Write it in full, as /folder or file:///folder (on a disk that all workers share), or as "
+            f"The archive's path {url!r} is relative: each worker would begin its own archive in its working "
+            "directory, and pay for everything again",
+            hint="Write an absolute path, as /folder or file:///folder (on a disk that all workers share), or "
             "s3://bucket/folder",
         )
 
 
 def open_archive(url: str) -> Archive:
-    """Open the archive at a URL that `archive_url` gave.
+    """Open the archive at a URL of `archive_url`.
 
     :raises ArchiveError: it can't be reached
-    :raises SettingsError: `[speechkit] archive_mode` is none
+    :raises SettingsError: `[speechkit] archive_mode` isn't valid
     """
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.storage import object_storage_path
@@ -104,7 +104,7 @@ def open_archive(url: str) -> Archive:
 
 
 def correct_labels(archive: Archive, labels: Mapping[str, Mapping[str, Any]], storage_endpoint: str) -> int:
-    """Correct labels, on behalf of the task that runs or of the user: see `SpeechKitHook.label`."""
+    """Correct labels as the running task or the user: see `SpeechKitHook.label`."""
     from airflow_speechkit.api.endpoints import Endpoints
     from airflow_speechkit.archive.labels import LabelChange, current_user, label
     from airflow_speechkit.models import is_operation_id
@@ -113,7 +113,7 @@ def correct_labels(archive: Archive, labels: Mapping[str, Mapping[str, Any]], st
     given = []
     for about, wanted in labels.items():
         if not isinstance(about, str) or not isinstance(wanted, Mapping) or not all(map(_is_name, wanted)):
-            raise SettingsError("`labels` holds something that isn't a mapping of names to texts")
+            raise SettingsError("`labels` must map operation ids or addresses to mappings of names to texts")
         texts = {name: None if text is None else str(text) for name, text in wanted.items()}
         uri = about if is_operation_id(about) else uri_on_record(about, (Endpoints().storage, storage_endpoint))
         given.append(LabelChange(about=uri, labels=texts))
@@ -125,7 +125,7 @@ def _is_name(name: object) -> bool:
 
 
 def _task_instance() -> str | None:
-    # On Airflow 2.11 it comes with all that PythonOperator needs: not when a DAG file is parsed.
+    # On Airflow 2.11 it imports all that PythonOperator needs: not when a DAG file is parsed.
     from airflow.providers.common.compat.sdk import get_current_context
 
     from airflow_speechkit.archive.batch import Origin
@@ -138,7 +138,7 @@ def _task_instance() -> str | None:
 
 
 def read_each(read: Callable[[str], _T], operation_ids: Iterable[str]) -> Mapping[str, _T]:
-    """Read something small about each operation, side by side.
+    """Read something small about each operation, several at the same time.
 
     :param read: such as ``archive.outcome``
     """
@@ -150,16 +150,16 @@ def read_each(read: Callable[[str], _T], operation_ids: Iterable[str]) -> Mappin
 
 
 def read_submissions(archive: Archive, operation_ids: Iterable[str]) -> Mapping[str, Submission | None]:
-    """Read what was submitted, side by side, as it was sent: whoever waits has no use for labels that came later."""
+    """Read the submissions of operations, without the labels that were added later."""
     entries = read_each(archive.entry, operation_ids)
     return {one: None if entry is None else entry.submission for one, entry in entries.items()}
 
 
 def when_reachable(do: Callable[[], _T]) -> _T:
-    """Do something with an archive that was there before; do it again while the archive is out of reach.
+    """Call a function that reads an archive, again while the archive can't be reached.
 
-    :param do: may be called again after a `ArchiveError`
-    :raises ArchiveError: it isn't out of reach, or has been for too long
+    :param do: may be called again after an `ArchiveError`
+    :raises ArchiveError: a retry can't help, or the archive could not be reached for too long
     """
     streak = FailureStreak()
     while True:

@@ -1,4 +1,4 @@
-"""Object Storage through the amazon provider's connection, as users of the cloud have it already."""
+"""Object Storage, through connections of the amazon provider."""
 
 from __future__ import annotations
 
@@ -23,28 +23,21 @@ DEFAULT_REGION = "ru-central1"
 
 _S3 = ("s3", "s3a", "s3n")
 
-_CONNECTION = (
-    "Set it up: type `aws`, a static key as login and password, "
-    'extra {"endpoint_url": "https://storage.yandexcloud.net", "region_name": "ru-central1"}'
-)
-_ADD = (
-    "Add it: airflow connections add {} --conn-type aws --conn-login KEY_ID --conn-password SECRET --conn-extra "
-    """'{{"endpoint_url": "https://storage.yandexcloud.net", "region_name": "ru-central1"}}'. Or name another one: """
-    "s3://conn_id@bucket/folder"
-)
+_EXTRA = '{"endpoint_url": "https://storage.yandexcloud.net", "region_name": "ru-central1"}'
+_CONNECTION = f"Set it up: type `aws`, a static key as login and password, extra {_EXTRA}"
 
 log = logging.getLogger(__name__)
 
 
 def storage_client(aws_conn_id: str = DEFAULT_AWS_CONN_ID, *, storage_endpoint: str, connections: int = 32) -> Any:
-    """Return a boto3 S3 client for the bucket that the service reads recordings from.
+    """Return a boto3 S3 client for the bucket of the recordings.
 
-    Everything comes from the connection, `config_kwargs` in its extra included. Where its extra names no
-    ``endpoint_url``, the storage that the service reads from is taken, not Amazon's own.
+    Everything comes from the connection, including `config_kwargs` in its extra. Without an ``endpoint_url`` the
+    storage that the service reads from is used, not Amazon's.
 
     :param aws_conn_id: connection of the amazon provider
     :param storage_endpoint: URL of the storage that the service reads from
-    :param connections: how many requests it can have under way
+    :param connections: how many requests it can make at the same time
     :raises ConnectionSettingsError: there is no such connection, or it can't be read
     """
     from botocore.config import Config
@@ -55,8 +48,8 @@ def storage_client(aws_conn_id: str = DEFAULT_AWS_CONN_ID, *, storage_endpoint: 
     endpoint = hook.conn_config.get_service_endpoint_url(service_name="s3")
     if endpoint and urlsplit(endpoint).netloc.lower() != urlsplit(storage_endpoint).netloc.lower():
         log.warning(
-            "Connection %r reads buckets at %s, and the service is sent links to %s: are both the same storage? "
-            "(`storage_host` in the speechkit connection sets the second.)",
+            "Connection `%s` reads buckets at %s, but links for the service lead to %s: if these aren't the same "
+            "storage, set `storage_host` in the speechkit connection",
             aws_conn_id,
             urlsplit(endpoint).hostname,
             urlsplit(storage_endpoint).hostname,
@@ -67,7 +60,7 @@ def storage_client(aws_conn_id: str = DEFAULT_AWS_CONN_ID, *, storage_endpoint: 
         connect_timeout=10,
         read_timeout=60,
         retries={"mode": "standard", "max_attempts": 5},
-        # The checksums that boto3 adds by itself are Amazon's: other storages refuse such uploads.
+        # boto3's default checksums are Amazon's: other storages refuse such uploads.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
@@ -87,7 +80,7 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
 
     :param url: ``s3://bucket/folder/``, ``s3://conn_id@bucket/folder/``, ``file:///folder/``, or a local path
     :param aws_conn_id: connection of the amazon provider for ``s3://`` addresses that name none
-    :raises SettingsError: it has credentials in it, or no filesystem is known for such addresses
+    :raises SettingsError: it has credentials in it, or Airflow has no filesystem for it
     :raises ConnectionSettingsError: there is no such connection, or it can't be read
     """
     url = clean_address(url)
@@ -99,32 +92,30 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
         if scheme in _S3:
             named = authority.rpartition("@")[0]
             conn_id = None if named else aws_conn_id
-            # Checked here: the path's own error for a missing connection comes late, and hides what it was.
-            # What the path makes of it can't be asked in Airflow 2.11.
+            # The path's own error for a missing connection comes late, and doesn't say what is missing.
             _s3_hook(named or aws_conn_id)
         path = _path(url, conn_id)
         if scheme in _S3 and path.fs.anon:
             raise ConnectionSettingsError(
-                f"The connection `{named or aws_conn_id}` has no keys, and none are found elsewhere: the bucket would "
-                "be asked anonymously",
+                f"The connection `{named or aws_conn_id}` has no keys, and there are none elsewhere: requests to the "
+                "bucket would be anonymous",
                 hint=_CONNECTION,
             )
-    # Airflow makes the filesystem, keeps it for the process, and passes on no option that would switch this off.
-    # With the switch thrown nothing more is kept; what was kept before is dropped.
+    # Airflow makes the filesystem, keeps it for the process, and has no option for this.
     listings = path.fs.dircache
     listings.use_listings_cache = False
     listings.clear()
     endpoint = getattr(path.fs, "endpoint_url", None)
     if endpoint and is_local(urlsplit(endpoint).hostname):
-        # Loopback is reached directly, whatever proxy the environment names.
+        # Never through a proxy of the environment.
         path.fs.config_kwargs = {"proxies": {}, **path.fs.config_kwargs}
     return path
 
 
 def check_s3fs(url: str) -> None:
-    """Check that an address, if it is in a bucket, can be read and written: what does it comes with the extra ``s3``.
+    """Check that s3fs is installed, if an address is in a bucket: it comes with the extra ``s3``.
 
-    :raises SettingsError: s3fs is needed, and isn't installed or doesn't fit
+    :raises SettingsError: it can't be imported
     """
     if _parts(url)[0] not in _S3:
         return
@@ -134,15 +125,15 @@ def check_s3fs(url: str) -> None:
         raise SettingsError(
             f"{clean_address(url)} needs the package s3fs, which can't be imported ({error})",
             hint="Install the extra s3: pip install 'airflow-speechkit[s3]'",
-            retry="ends in the same way until then",
+            retry="fails in the same way until then",
         ) from error
 
 
 def no_such_connection(conn_id: str, unread: Mapping[str, str] | None = None) -> ConnectionSettingsError:
-    """Return the error for a bucket's connection that isn't found.
+    """Return the error for a missing connection of a bucket.
 
     :param conn_id: of the connection
-    :param unread: which secrets backends could not be asked, by their class's name, and why
+    :param unread: the secrets backends that failed, by class name, and why
     """
     unread = dict(unread or {})
     database = unread.pop("MetastoreBackend", None)
@@ -154,14 +145,16 @@ def no_such_connection(conn_id: str, unread: Mapping[str, str] | None = None) ->
         else "nor does Airflow's metadata database",
     ]
     return ConnectionSettingsError(
-        f"There is no connection `{conn_id}` to reach the bucket with: {', '.join(places)}", hint=_ADD.format(conn_id)
+        f"There is no connection `{conn_id}` for the bucket: {', '.join(places)}",
+        hint=f"Add it: airflow connections add {conn_id} --conn-type aws --conn-login KEY_ID --conn-password SECRET "
+        f"--conn-extra '{_EXTRA}'. Or name another one: s3://conn_id@bucket/folder",
     )
 
 
 def check_no_credentials(url: str, what: str = "An address") -> None:
-    """Check that what stands before the ``@`` of a URL is a connection id, and not the keys themselves, or `CUT`.
+    """Check that before the ``@`` of a URL there is a connection id, not a key or what `clean_address` left of one.
 
-    Some tools write them like this. Here they would get into logs, messages and the triggerer's database.
+    A key would get into logs, messages and the triggerer's database.
 
     :param what: what the URL is, for the message
     :raises SettingsError: there are credentials in it
@@ -171,10 +164,10 @@ def check_no_credentials(url: str, what: str = "An address") -> None:
     user = authority.rpartition("@")[0]
     if user == CUT or ":" in (authority if scheme in _S3 else user):
         raise SettingsError(
-            f"{what} ({scheme}://…) has what looks like a key and its secret where a connection id or a bucket's name "
-            "belongs: they can't be given in an address, and are cut",
-            hint=f"Put them into an Airflow connection, as its login and password, and write {scheme}://conn_id@bucket/"
-            "folder. A secret that stood in a DAG, a template or a variable may have been seen: replace it",
+            f"{what} ({scheme}://…) has what looks like a key and its secret in place of a connection id or a bucket's "
+            "name. They are removed",
+            hint="Put them into an Airflow connection, as login and password, and write "
+            f"{scheme}://conn_id@bucket/folder. Replace a secret that was in a DAG, a template or a variable",
         )
 
 
@@ -189,18 +182,17 @@ def _path(url: str, conn_id: str | None) -> ObjectStoragePath:
 
     try:
         path = ObjectStoragePath(url, conn_id=conn_id) if conn_id else ObjectStoragePath(url)
-        # Asks for the filesystem, which Airflow 2.11 and old versions of its paths leave for later.
+        # Makes the filesystem now: Airflow 2.11 and older paths do so only later.
         path.fs  # noqa: B018
     except ValueError as error:
         scheme, _ = _parts(url)
         if scheme in ("", "file", *_S3):
             raise SettingsError(
-                f"{url!r} is no address that can be read", hint="Write s3://bucket/folder, or a path in full"
+                f"{url!r} isn't a valid address", hint="Write s3://bucket/folder, or an absolute path"
             ) from error
         raise SettingsError(
             f"This Airflow has no filesystem for addresses that begin with {scheme}://",
-            hint="Write s3://bucket/folder, file:///folder, or a local path; others need the provider that brings "
-            f"{scheme}:// along",
+            hint=f"Write s3://bucket/folder, file:///folder, or a local path, or install the provider for {scheme}://",
         ) from None
     return path
 
@@ -218,11 +210,11 @@ def _s3_hook(aws_conn_id: str) -> Any:
     # Not from within `except`: a parser's error holds the whole extra.
     if unreadable is not None:
         raise ConnectionSettingsError(
-            f"The extra of the connection {aws_conn_id!r} can't be read ({unreadable})", hint=_CONNECTION
+            f"The extra of the connection `{aws_conn_id}` can't be read ({unreadable})", hint=_CONNECTION
         )
     if "@" in endpoint:
         raise ConnectionSettingsError(
-            f"The `endpoint_url` of the connection {aws_conn_id!r} has a user name or password in it", hint=_CONNECTION
+            f"The `endpoint_url` of the connection `{aws_conn_id}` has a user name or password in it", hint=_CONNECTION
         )
     if not found:
         raise no_such_connection(aws_conn_id)

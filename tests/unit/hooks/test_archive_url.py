@@ -36,14 +36,14 @@ def test_the_operators_archive_comes_first_then_the_connections_then_the_configu
 def test_a_template_that_found_nothing_is_not_taken_for_the_connections_archive(
     monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
-    with pytest.raises(SettingsError, match=r"`archive` is the text.*a template found nothing.*leave `archive` out"):
+    with pytest.raises(SettingsError, match=r"`archive` is the text.*a template found nothing.*remove `archive`"):
         url_of(monkeypatch, given, archive="/second")
 
 
 @pytest.mark.parametrize("path", ["archive", "./archive", "~/archive", "file://archive", "FILE://archive/x", "s3:/b/x"])
 def test_a_relative_path_is_refused_wherever_it_stands(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     for given, extra in ((path, {}), (None, {"archive": path})):
-        with pytest.raises(SettingsError, match=r"is relative.*Write it in full"):
+        with pytest.raises(SettingsError, match=r"is relative.*Write an absolute path"):
             url_of(monkeypatch, given, **extra)
 
 
