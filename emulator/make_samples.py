@@ -1,8 +1,8 @@
-"""Makes the sample calls: sentences spoken by flite's voices, each speaker on a channel of their own.
+"""Makes the sample calls: sentences spoken by flite's voices, each speaker on a separate channel.
 
-Needed only to make them anew: flite (Debian: ``apt-get install flite``), and PyAV and numpy from the emulator's extra.
-``python make_samples.py`` writes the recordings and ``manifest.json`` into the package; ``--listen`` recognises them as
-well, and prints what was heard and the share of right words.
+It needs flite (Debian: ``apt-get install flite``), and PyAV and numpy, which the emulator installs.
+``python make_samples.py`` writes the recordings and ``manifest.json`` into the package. ``--listen`` recognises them
+too, and prints the recognised text and the share of right words.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ PAUSE_S = 0.7
 class Voice:
     """A voice of flite.
 
+    :param name: in flite
     :param stretch: 1.1 = a tenth slower
     """
 
@@ -134,7 +135,7 @@ CALLS = (
 
 
 def speak(voice: Voice, sentence: str) -> Any:
-    """A sentence as float samples at `RATE`."""
+    """Speak a sentence; return float samples at `RATE`."""
     import av
     import numpy
 
@@ -154,7 +155,7 @@ def speak(voice: Voice, sentence: str) -> Any:
 
 
 def lay_out(call: Call) -> tuple[Any, list[dict[str, Any]]]:
-    """The call's channels (channels x samples), and when each turn was spoken."""
+    """The call's samples (channels x samples), and the times of each turn."""
     import numpy
 
     pause = round(PAUSE_S * RATE)
@@ -178,7 +179,7 @@ def lay_out(call: Call) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def encode(track: Any, path: Path) -> None:
-    """Write the recording as OggOpus or MP3, by its name."""
+    """Write the recording as Ogg Opus or MP3, by its name."""
     import av
     import numpy
 
@@ -200,7 +201,7 @@ def encode(track: Any, path: Path) -> None:
 
 
 def word_errors(said: list[str], heard: list[str]) -> int:
-    """Words that must be put in, left out or changed to get from one to the other."""
+    """The number of words to insert, remove or change to turn one list into the other."""
     row = list(range(len(heard) + 1))
     for number, word in enumerate(said, 1):
         above, row[0] = row[:], number
@@ -210,7 +211,7 @@ def word_errors(said: list[str], heard: list[str]) -> int:
 
 
 def listen(manifest: list[dict[str, Any]]) -> None:
-    """Recognise the recordings as the emulator does, and print how well that went."""
+    """Recognise the recordings as the emulator does, and print the share of right words."""
     from speechkit_emulator.hearing import hear
 
     errors = words = 0

@@ -1,4 +1,4 @@
-"""Recordings: what their first bytes say, how long they are, and their channels at the recogniser's rate."""
+"""Recordings: check their first bytes, measure them, and decode their channels for the recogniser."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: The rate that the recogniser's acoustic model was trained at.
+#: The sample rate of the recogniser's acoustic model.
 MODEL_RATE = 16000
 
 _FORMATS = {"OGG_OPUS": "ogg", "MP3": "mp3", "WAV": "wav"}
 
 
 class UndecodableError(Exception):
-    """The bytes are not what they were said to be, past their first ones."""
+    """The recording can't be decoded, although its first bytes fit the encoding."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """How long a recording is, and how many channels it has."""
+    """Duration and number of channels of a recording."""
 
     duration_ms: int
     channels: int
 
 
 def wrong_container(head: bytes, encoding: str) -> str | None:
-    """What the service says about a recording whose first bytes are not of its encoding; None if they are.
+    """The service's error for a recording whose first bytes don't fit its encoding.
 
     :param head: the recording's first 64 bytes
+    :return: None if they fit
     """
     if encoding == "OGG_OPUS" and not (head.startswith(b"OggS") and b"OpusHead" in head):
         return "ogg header has not been found"
@@ -46,8 +47,10 @@ def wrong_container(head: bytes, encoding: str) -> str | None:
 
 
 def measure(content: bytes, encoding: str, sample_rate: int, channels: int | None) -> Facts:
-    """Duration and channels of a recording: all of it is decoded and its samples are counted, whatever headers say.
+    """Measure a recording: decode all of it and count its samples, whatever its headers say.
 
+    :param sample_rate: of LINEAR16_PCM, in hertz
+    :param channels: of LINEAR16_PCM
     :raises UndecodableError: if nothing in it can be decoded
     """
     if encoding == "LINEAR16_PCM":
@@ -62,9 +65,9 @@ def measure(content: bytes, encoding: str, sample_rate: int, channels: int | Non
 
 
 def _frames(content: bytes, encoding: str) -> Iterator[Any]:
-    """Every frame of decoded samples, as ``ffmpeg`` gives them: what is damaged is left out.
+    """All frames of decoded samples, as ``ffmpeg`` returns them; damaged packets are left out.
 
-    :raises UndecodableError: if there is none for all that is damaged
+    :raises UndecodableError: if all packets are damaged
     """
     import av
 
@@ -87,9 +90,9 @@ def _frames(content: bytes, encoding: str) -> Iterator[Any]:
 
 
 def _links(content: bytes) -> list[bytes]:
-    """The links of a chained Ogg file: one decoder stops where the number of channels changes.
+    """Split a chained Ogg file into its links, because a decoder stops where the number of channels changes.
 
-    A link begins at a page that begins a stream and follows one that doesn't.
+    A link begins at a page that begins a stream and follows a page that doesn't.
     """
     pages = [found.start() for found in re.finditer(rb"OggS\0", content)]
     begins = [bool(flags and flags[0] & 2) for flags in (content[page + 5 : page + 6] for page in pages)]
@@ -100,7 +103,7 @@ def _links(content: bytes) -> list[bytes]:
 
 
 def channels_of(content: bytes, encoding: str, sample_rate: int, channels: int | None) -> list[bytes]:
-    """Each channel as 16-bit PCM at the model's rate.
+    """Decode each channel to 16-bit PCM at the model's rate.
 
     :raises UndecodableError: if nothing in it can be decoded
     """
@@ -116,7 +119,7 @@ def channels_of(content: bytes, encoding: str, sample_rate: int, channels: int |
 
 
 def _resampled(frames: Iterator[Any]) -> Iterator[Any]:
-    """Frames at the model's rate, with as many channels as the first has: joined files change both in between."""
+    """Frames at the model's rate, with the channels of the first frame: both can change within joined files."""
     import av
 
     layout: Any = None
@@ -138,7 +141,7 @@ def _resampled_raw(content: bytes, sample_rate: int, channels: int) -> Any:
     if sample_rate == MODEL_RATE:
         return samples.T
     done = []
-    # One channel at a time: raw audio may have more channels than there are names for layouts.
+    # One channel at a time: raw audio can have more channels than any named layout.
     for channel in samples.T:
         resampler = av.AudioResampler(format="s16p", layout="mono", rate=MODEL_RATE)
         frame = av.AudioFrame.from_ndarray(

@@ -1,7 +1,6 @@
-"""What comes from outside, a control request or a transcript or an argument, is taken within bounds or not at all.
+"""Checks of values from outside: control requests, transcripts and arguments.
 
-Python's JSON has NaN and Infinity, and either, once it is in the clock or an operation's times, would spoil every
-answer after it.
+Python's JSON accepts NaN and Infinity; in the clock or in an operation's times, they would break all later answers.
 """
 
 from __future__ import annotations
@@ -9,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-#: The service's time never passes this (the year 8941): what is still to come then has to have a date too.
+#: The last service time (in the year 8941). Times after it, like the end of an operation, need a date too.
 LATEST_S = 2.2e11
 
-#: No span of time is longer, some 31 years: at the slowest clock it still ends before the year 9999.
+#: The longest duration, some 31 years: with the slowest clock it still ends before the year 9999.
 LONGEST_S = 1e9
 
-#: How many times as fast as a wall clock the service's may run.
+#: Lowest and highest speed of the service's clock.
 SPEEDS = (0.01, 100_000.0)
 
-#: As deep as protobuf's own readers follow a message.
+#: The depth to which protobuf's readers follow a message.
 _DEPTH = 100
 
 T = TypeVar("T")
@@ -26,7 +25,7 @@ Reader = Callable[[Any, str], T]
 
 
 class BadValueError(ValueError):
-    """A value that can't be taken, said in a way that helps whoever gave it."""
+    """A value is invalid; the message names it and the values that are allowed."""
 
 
 def number(low: float, high: float) -> Reader[float]:
@@ -52,7 +51,7 @@ def whole(low: int, high: int) -> Reader[int]:
 
 
 def text(value: Any, name: str) -> str:
-    """A text that can be sent: half a surrogate pair, which JSON can write, can't.
+    """A text without lone surrogates, which JSON can contain and UTF-8 can't.
 
     :raises BadValueError: if it is something else
     """
@@ -66,9 +65,9 @@ def text(value: Any, name: str) -> str:
 
 
 def line(value: Any, name: str) -> str:
-    """A text that can be a header's value.
+    """A text that can be the value of a header.
 
-    :raises BadValueError: if it can't
+    :raises BadValueError: if it can't be
     """
     if not text(value, name).isprintable():
         raise BadValueError(f"{name} must be one line")
@@ -76,7 +75,7 @@ def line(value: Any, name: str) -> str:
 
 
 def or_none(reader: Reader[T]) -> Reader[T | None]:
-    """A reader that also takes None."""
+    """A reader that also accepts None."""
 
     def read(value: Any, name: str) -> T | None:
         return None if value is None else reader(value, name)
@@ -87,18 +86,18 @@ def or_none(reader: Reader[T]) -> Reader[T | None]:
 def fields(value: Mapping[str, Any], readers: Mapping[str, Reader[Any]]) -> dict[str, Any]:
     """The fields of an object, each read by its reader.
 
-    :raises BadValueError: for a field that has none, or that its reader does not take
+    :raises BadValueError: for a field without a reader, or that its reader refuses
     """
     if unknown := set(value) - set(readers):
-        raise BadValueError(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(sorted(readers))}")
+        raise BadValueError(f"unknown field {', '.join(sorted(unknown))}; known fields: {', '.join(sorted(readers))}")
     return {name: readers[name](given, name) for name, given in value.items()}
 
 
 def check_sendable(value: Any) -> None:
-    """Refuse JSON that nobody could send on: nested without end, or with halves of surrogate pairs.
+    """Refuse JSON that is nested too deep, or that has lone surrogates in a text.
 
-    :param value: as Python's JSON has read it
-    :raises BadValueError: saying which of these
+    :param value: the parsed JSON
+    :raises BadValueError: if the value is one of these
     """
     level = [value]
     for _ in range(_DEPTH):

@@ -1,4 +1,4 @@
-"""Child processes that never outlive the one that started them, however it ended."""
+"""Child processes that end with their parent, however the parent ends."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def exit_when_closed(descriptor: int) -> None:
-    """End this process at once when the other end of a pipe is closed, as it is when its holder dies.
+    """End this process when the other end of a pipe is closed, which happens when the parent ends.
 
-    :param descriptor: the pipe's reading end; nobody ever writes to it
+    :param descriptor: the reading end of the pipe; nothing is ever written to it
     """
 
     def watch() -> None:
@@ -26,7 +26,7 @@ def exit_when_closed(descriptor: int) -> None:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment for a child that runs this same package, wherever it lies."""
+    """The environment for a child process that imports this package."""
     root = str(Path(__file__).resolve().parents[2])
     above = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([root, above] if above else [root])}

@@ -12,7 +12,7 @@ from speechkit_emulator.options import Options, add_arguments
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run an emulator until it is told to stop."""
+    """Run an emulator until a signal stops it."""
     options = Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
     # Arguments are checked before the server's libraries are loaded.
     from speechkit_emulator.server import serve
@@ -21,12 +21,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The emulator's own command line."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="speechkit-emulator",
-        description="A local SpeechKit (API v2 and v3) and an S3 bucket, on loopback. It really recognises English "
-        "speech. Once ready it prints one line of JSON that says where it is and what it accepts; a browser shows the "
-        "same, and connections for Airflow, at the address of the emulated SpeechKit.",
+        description="A local SpeechKit (API v2 and v3) and an S3 bucket, on loopback. It recognises English speech. "
+        "When ready, it prints one line of JSON with its addresses and keys. The page at the SpeechKit address shows "
+        "them too, and connections for Airflow.",
     )
     add_arguments(parser)
     parser.add_argument(
@@ -36,8 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         nargs="?",
         const=ConnectionForm.ENV,
         metavar="env|commands|json",
-        help="start nothing: print the connections by which Airflow reaches the emulator that runs on --port, as "
-        "environment variables, as `airflow connections add` commands, or as a file for `airflow connections import`",
+        help="print Airflow connections to the running emulator on --port, and exit: environment variables (env, the "
+        "default), `airflow connections add` commands, or a file for `airflow connections import` (json)",
     )
     arguments = parser.parse_args(argv)
     if arguments.airflow_connections is None:

@@ -1,4 +1,4 @@
-"""The service's clock: it runs `speed` times as fast as a wall clock, and can be put forward."""
+"""The service's clock: it runs `speed` times as fast as a wall clock, and can be advanced."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 @dataclass(frozen=True)
 class ScaledClock:
-    """A straight line from wall time to service time; both are seconds since 1970.
+    """A linear mapping of wall-clock time to service time; both are seconds since 1970.
 
-    :param speed: seconds of the service's time in a second of wall time
-    :param wall_s: wall time of the line's anchor
-    :param service_s: service time at the anchor
+    :param speed: service seconds per wall-clock second
+    :param wall_s: wall-clock time of the anchor
+    :param service_s: service time of the anchor
     """
 
     speed: float
@@ -20,15 +20,15 @@ class ScaledClock:
     service_s: float
 
     def at(self, wall_s: float) -> float:
-        """The service's time when a wall clock shows `wall_s`."""
+        """The service time at the wall-clock time `wall_s`."""
         return self.service_s + (wall_s - self.wall_s) * self.speed
 
     def wall_at(self, service_s: float) -> float:
-        """What a wall clock will show at the service's time `service_s`."""
+        """The wall-clock time at the service time `service_s`."""
         return self.wall_s + (service_s - self.service_s) / self.speed
 
     def advanced(self, seconds: float) -> ScaledClock:
-        """The same clock put forward by `seconds` of the service's time."""
+        """The same clock, advanced by `seconds` of service time."""
         return replace(self, service_s=self.service_s + seconds)
 
     def at_speed(self, speed: float, wall_s: float) -> ScaledClock:
@@ -37,5 +37,5 @@ class ScaledClock:
 
 
 def timestamp(service_s: float) -> str:
-    """RFC 3339 in UTC, whole seconds, as in all of the service's recognition answers."""
+    """RFC 3339 in UTC, in whole seconds, as in all recognition answers of the service."""
     return datetime.fromtimestamp(int(service_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""The connections by which an Airflow on this machine reaches a running emulator."""
+"""Airflow connections to a running emulator on this machine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-#: Where a running emulator answers with them.
+#: The path at which a running emulator returns them.
 PATH = "/emulator/airflow-connections"
 
 
 class ConnectionForm(StrEnum):
-    """How connections are written: for a shell, for Airflow's command line, for a file to import."""
+    """The form of connections: for a shell, for Airflow's command line, or as a file to import."""
 
     ENV = "env"
     COMMANDS = "commands"
@@ -26,10 +26,11 @@ class ConnectionForm(StrEnum):
 
 
 def connections(addresses: Mapping[str, str], database: Path) -> dict[str, dict[str, Any]]:
-    """The connections that the sample DAGs use: connection id -> connection.
+    """The connections that the example DAGs use.
 
-    :param addresses: where the emulator is and what it accepts, as its line of JSON says
+    :param addresses: the emulator's addresses and keys, as in its line of JSON
     :param database: the DuckDB file for the rows
+    :return: connection id -> connection
     """
     return {
         "speechkit_default": {
@@ -49,7 +50,7 @@ def connections(addresses: Mapping[str, str], database: Path) -> dict[str, dict[
 
 
 def written(known: Mapping[str, Mapping[str, Any]], form: ConnectionForm) -> str:
-    """Connections as text that can be pasted, evaluated or imported as it is."""
+    """Connections as text to paste, evaluate or import."""
     if form is ConnectionForm.JSON:
         return json.dumps(known, indent=2, ensure_ascii=False) + "\n"
     write = _variable if form is ConnectionForm.ENV else _command
@@ -70,13 +71,13 @@ def _argument(value: Any) -> str:
 
 
 class NoEmulatorError(Exception):
-    """No emulator answers where one was expected."""
+    """No emulator answers at an address."""
 
 
 def of_running(port: int, form: ConnectionForm) -> str:
-    """The connections of the emulator that runs on a port of this machine, as text.
+    """The connections to the emulator on a port of this machine, as text.
 
-    :raises NoEmulatorError: none answers there
+    :raises NoEmulatorError: if no emulator answers there
     """
     url = f"http://127.0.0.1:{port}"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -85,7 +86,7 @@ def of_running(port: int, form: ConnectionForm) -> str:
             text: str = answer.read().decode()
     except (OSError, ValueError) as error:
         raise NoEmulatorError(
-            f"No emulator answers at {url}: start `speechkit-emulator` in another terminal, or give the --port "
-            "that it was started with"
+            f"No emulator answers at {url}. Start `speechkit-emulator` in another terminal, or give the --port that "
+            "it listens on"
         ) from error
     return text

@@ -1,4 +1,4 @@
-"""The emulator's own endpoints, below ``/emulator/``: what a test or a demo tells it and asks it."""
+"""The control endpoints, below ``/emulator/``, for tests and demos."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Control:
-    """HTTP in front of the emulator's inside; no authorization, loopback only."""
+    """The control endpoints; no authorization, loopback only."""
 
     def __init__(self, service: Service, plan: FaultPlan, log: RequestLog) -> None:
         self._service = service
@@ -29,7 +29,7 @@ class Control:
         self._log = log
 
     def routes(self) -> list[web.RouteDef]:
-        """Every control endpoint."""
+        """All control endpoints."""
         return [
             web.get("/emulator/faults", self.faults),
             web.post("/emulator/faults", self.add_fault),
@@ -50,7 +50,7 @@ class Control:
         ]
 
     async def faults(self, request: web.Request) -> web.Response:
-        """The planned faults, and how often each was met."""
+        """The planned faults, with their counts."""
         return web.json_response({"faults": [fault.to_json() for fault in self._plan]})
 
     async def add_fault(self, request: web.Request) -> web.Response:
@@ -62,12 +62,12 @@ class Control:
         return web.json_response(self._plan.add(fault).to_json())
 
     async def clear_faults(self, request: web.Request) -> web.Response:
-        """Take back one fault, or all."""
+        """Remove one fault, or all."""
         fault_id = request.match_info.get("fault_id")
         return web.json_response({"cleared": self._plan.clear(None if fault_id is None else int(fault_id))})
 
     async def billing(self, request: web.Request) -> web.Response:
-        """Every recognition that was accepted, oldest first."""
+        """Every accepted recognition, oldest first."""
         now, retention_s = self._service.now(), self._service.options.retention_s
         lines = [
             operation.bill(now, retention_s)
@@ -79,14 +79,14 @@ class Control:
         )
 
     async def requests(self, request: web.Request) -> web.Response:
-        """Counts by kind and outcome; one by one too with ``?log=true``."""
+        """Counts by kind and outcome; with ``?log=true`` also each request."""
         answer: dict[str, Any] = {"counts": self._log.to_json()}
         if request.query.get("log") == "true":
             answer["log"] = list(self._log.entries)
         return web.json_response(answer)
 
     async def clear_requests(self, request: web.Request) -> web.Response:
-        """Begin to count anew."""
+        """Reset the counts."""
         self._log.clear()
         return web.json_response({})
 
@@ -95,7 +95,7 @@ class Control:
         return web.json_response(self._time())
 
     async def advance(self, request: web.Request) -> web.Response:
-        """Put the clock forward: ``{"advance_s": 3600}``, seconds of the service's time."""
+        """Advance the clock: ``{"advance_s": 3600}``, in service seconds."""
         try:
             self._service.advance(number(0, LONGEST_S)((await _object(request)).get("advance_s"), "advance_s"))
         except BadValueError as error:
@@ -107,15 +107,15 @@ class Control:
         return {"now": timestamp(now), "now_s": now, "speed": self._service.clock.speed}
 
     async def credentials(self, request: web.Request) -> web.Response:
-        """All that the emulator accepts, the authorized key included."""
+        """All credentials that the emulator accepts, the authorized key included."""
         return web.json_response(self._service.credentials.to_json())
 
     async def revoke_tokens(self, request: web.Request) -> web.Response:
-        """Make every IAM token that was given out invalid."""
+        """Revoke all IAM tokens."""
         return web.json_response({"revoked": self._service.store.revoke_tokens()})
 
     async def stand_ins(self, request: web.Request) -> web.Response:
-        """Have operations on record that nobody submitted, for benchmarks of polling and reading."""
+        """Register operations without recordings, for benchmarks of polling and reading."""
         try:
             asked = read_stand_ins(await _object(request))
         except BadValueError as error:
@@ -129,7 +129,7 @@ class Control:
         return web.json_response({"operation_ids": [operation.id for operation in operations]})
 
     async def transcripts(self, request: web.Request) -> web.Response:
-        """The seeded transcripts, and how often each was used."""
+        """The seeded transcripts, with their counts."""
         return web.json_response({"transcripts": [seed.to_json() for seed in self._service.seeds]})
 
     async def seed(self, request: web.Request) -> web.Response:
@@ -141,7 +141,7 @@ class Control:
         return web.json_response(self._service.seeds.add(seed).to_json())
 
     async def clear_transcripts(self, request: web.Request) -> web.Response:
-        """Take back one seeded transcript, or all."""
+        """Remove one seeded transcript, or all."""
         seed_id = request.match_info.get("seed_id")
         return web.json_response({"cleared": self._service.seeds.clear(None if seed_id is None else int(seed_id))})
 
@@ -152,7 +152,7 @@ async def _object(request: web.Request) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BadValueError("the body is not JSON") from error
     if not isinstance(value, dict):
-        raise BadValueError("an object is expected")
+        raise BadValueError("the body must be an object")
     check_sendable(value)
     return value
 

@@ -1,4 +1,4 @@
-"""Who may ask: API keys, a service account's authorized key, IAM tokens."""
+"""Credentials: API keys, the authorized key of a service account, IAM tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from speechkit_emulator.store import Store
 
-#: The audience that a JWT must name, whatever host it is sent to.
+#: The audience of a JWT, whatever host it is sent to.
 AUDIENCE = "https://iam.api.cloud.yandex.net/iam/v1/tokens"
 
 _BAD_TOKEN = "Token is invalid or has expired."  # noqa: S105 - a message
@@ -26,11 +26,15 @@ _BAD_TOKEN = "Token is invalid or has expired."  # noqa: S105 - a message
 
 @dataclass(frozen=True)
 class Credentials:
-    """All that the emulator accepts.
+    """All credentials that the emulator accepts.
 
     :param api_key: of the service account
-    :param api_key_without_role: known, but refused with 403
-    :param authorized_key: as in the file that the cloud hands out
+    :param api_key_without_role: refused with 403
+    :param access_key_id: of the bucket
+    :param secret_access_key: of the bucket
+    :param folder_id: of the service account
+    :param service_account_id: the account's id
+    :param authorized_key: as in the file that the cloud issues
     """
 
     api_key: str
@@ -47,7 +51,7 @@ class Credentials:
 
 
 class KeyFileError(ValueError):
-    """The file that should have an authorized key has none."""
+    """A file has no valid authorized key."""
 
 
 def _read_key(file: Path) -> dict[str, str]:
@@ -59,10 +63,10 @@ def _read_key(file: Path) -> dict[str, str]:
 
 
 def load_credentials(store: Store, key_file: Path | None) -> Credentials:
-    """The state's credentials, made at the first start.
+    """The credentials of the state; created at the first start.
 
-    :param key_file: authorized key to accept; written if it is not there
-    :raises KeyFileError: if something else is in it
+    :param key_file: authorized key to accept; written if missing
+    :raises KeyFileError: if the file has no valid authorized key
     """
     kept = store.fact("credentials")
     given = _read_key(key_file) if key_file is not None and key_file.exists() else None
@@ -91,7 +95,7 @@ def _id(length: int) -> str:
 
 
 def new_authorized_key(service_account_id: str) -> dict[str, str]:
-    """A new authorized key, in the form of the cloud's own file."""
+    """A new authorized key, in the form of the cloud's file."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -114,16 +118,16 @@ def new_authorized_key(service_account_id: str) -> dict[str, str]:
 
 
 def check_jwt(body: Mapping[str, Any], key: Mapping[str, str], wall_s: float) -> None:
-    """Check a JWT as IAM does: PS256, the key's id, issuer and audience, an hour at most, not run out.
+    """Check a JWT as IAM does: PS256, the key's id, issuer and audience, valid now and for an hour at most.
 
-    :param wall_s: a wall clock's time: the JWT was made by a client that has no other
-    :raises RefusedError: if it is not good
+    :param wall_s: wall-clock time, the only one that the client knows
+    :raises RefusedError: if the JWT is invalid
     """
     import jwt
 
     token = body.get("jwt")
     if token is None:
-        raise invalid("jwt is required: OAuth tokens are for user accounts, which can't recognise asynchronously")
+        raise invalid("jwt is required: OAuth tokens are for user accounts, which can't use asynchronous recognition")
     if len(token) > 8000:
         raise invalid("jwt is longer than 8000 characters")
     try:
@@ -148,16 +152,16 @@ def check_jwt(body: Mapping[str, Any], key: Mapping[str, str], wall_s: float) ->
 
 
 def new_token() -> str:
-    """An IAM token in the form of the real ones."""
+    """A new IAM token, in the form of real ones."""
     middle = base64.urlsafe_b64encode(secrets.token_bytes(90)).decode().rstrip("=")
     return f"t1.{middle}.{secrets.token_urlsafe(65)[:86]}"
 
 
 def check_authorization(header: str | None, credentials: Credentials, store: Store, now: float) -> None:
-    """Let a request pass if its ``Authorization`` is good.
+    """Check the ``Authorization`` header of a request.
 
     :param now: the service's time
-    :raises RefusedError: 401 if it is not, 403 if its account lacks the role
+    :raises RefusedError: 401 if it is invalid, 403 if its account does not have the role
     """
     scheme, _, value = (header or "").partition(" ")
     value = value.strip()

@@ -1,4 +1,4 @@
-"""The service's endpoints, at their real paths, all on one server."""
+"""The service's endpoints, at their real paths, on one server."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
 
 
 def _key(name: str, kind: Any) -> Any:
-    # aiohttp before 3.14 keeps a request's own facts under plain strings, later ones warn of these.
+    # Before 3.14, aiohttp stores values of a request under plain strings; later versions warn about these.
     return web.RequestKey(name, kind) if hasattr(web, "RequestKey") else name
 
 
-#: The faults that struck a request, put there by the server.
+#: The faults that fire for a request; set by the middleware.
 STRUCK = _key("struck", list[Fault])
 
-#: The id under which the service knows a request.
+#: The request's id.
 REQUEST_ID = _key("request_id", str)
 
-#: What was taken in a request although the documentation does not allow it.
+#: What was accepted in a request although the documentation does not allow it.
 TOLERATED = _key("tolerated", list[str])
 
 _TOKEN_REQUEST = Message(jwt=text)
 
 
 class Endpoints:
-    """HTTP in front of a :class:`Service`."""
+    """The HTTP endpoints of a :class:`Service`."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     def routes(self) -> list[web.RouteDef]:
-        """Every endpoint; a route's name says where a fault can strike it."""
+        """All endpoints; a route's name is the point where a fault can fire."""
         operation = "/operations/{operation_id:[^/:]+}"
         return [
             web.post("/speech/stt/v2/longRunningRecognize", self.submit_v2, name="submit"),
@@ -106,7 +106,7 @@ class Endpoints:
         }
 
     async def operation(self, request: web.Request) -> web.Response:
-        """``operations/{id}``: the state, and v2's result."""
+        """``operations/{id}``: the state, and the result of v2."""
         self._authorize(request)
         return self._operation_answer(self._service.check(request.match_info["operation_id"]))
 
@@ -134,7 +134,7 @@ class Endpoints:
         stream = self._service.recognition(operation_id)
         answer = _json(v3.pretty(stream) if "pretty" in kinds else stream)
         if request.version >= HttpVersion11:
-            # A gateway's stream has no length.
+            # The gateway streams without a Content-Length.
             answer.enable_chunked_encoding()
         return answer
 
@@ -145,11 +145,11 @@ class Endpoints:
         return _json({})
 
     async def token(self, request: web.Request) -> web.Response:
-        """IAM's exchange of a service account's JWT for a token."""
+        """IAM: exchange the JWT of a service account for a token."""
         service = self._service
         check_jwt(_TOKEN_REQUEST(await _body(request), "", Reading()), service.credentials.authorized_key, time.time())
         token, expires_s = self._new_token()
-        # What a client's wall clock will show when the token runs out on the service's own.
+        # In wall-clock time, for the client; the token expires in service time.
         return _json({"iamToken": token, "expiresAt": timestamp(service.clock.wall_at(expires_s))})
 
     def _new_token(self) -> tuple[str, float]:
@@ -159,7 +159,7 @@ class Endpoints:
         return token, expires_s
 
     async def metadata_token(self, request: web.Request) -> web.Response:
-        """The virtual machine's metadata service."""
+        """The metadata service of a virtual machine."""
         if request.headers.get("Metadata-Flavor") != "Google":
             return web.Response(status=403, text="Missing Metadata-Flavor: Google header.\n")
         token, _ = self._new_token()
@@ -168,7 +168,7 @@ class Endpoints:
 
 
 def refused(refusal: RefusedError, request: web.Request, form: str | None = None) -> web.Response:
-    """An error, in the form that the endpoint writes it."""
+    """The response for an error, by default in the form of its endpoint."""
     if form == "gateway" or (form is None and request.path.startswith("/stt/v3/")):
         body = refusal.gateway()
     else:

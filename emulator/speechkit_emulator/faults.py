@@ -1,4 +1,4 @@
-"""How the emulator can be told to misbehave, while it runs."""
+"""Faults: planned misbehaviour of the running emulator."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
     from speechkit_emulator.bounds import Reader
 
-#: Where a fault can strike.
+#: Where a fault can fire.
 POINTS = ("submit", "operation", "cancel", "recognition", "delete", "iam", "metadata")
 
-#: Faults of the connection or the answer.
+#: Faults of the connection or of the answer.
 TRANSPORT = ("drop_before", "drop_after", "slow", "cut", "garbage")
 
-#: Faults of what an operation ends with, decided when it is submitted.
+#: Faults of an operation's result, decided at its submit.
 OF_OPERATION = (
     *("operation_error", "error_before_done"),
     *("no_words", "nine_decimals", "missing_refinements", "stream_error"),
 )
 
-#: Faults of a v3 result while it is asked for.
+#: Faults of a request for a v3 result.
 OF_RECOGNITION = ("not_ready", "pretty")
 
-#: Faults after which the request itself is not looked at.
+#: Faults with which the request itself is not processed.
 _ENDING = frozenset({"drop_before", "garbage"})
 
 _KINDS = (*map(str, CODE_OF_HTTP), *TRANSPORT, *OF_OPERATION, *OF_RECOGNITION)
@@ -67,23 +67,27 @@ _READERS: dict[str, Reader[Any]] = {
 
 
 class UnknownFaultError(BadValueError):
-    """A fault that the emulator can't commit."""
+    """A fault that does not exist."""
 
 
 @dataclass(kw_only=True)
 class Fault:
-    """One kind of misbehaviour.
+    """A planned fault.
 
     :param kind: an HTTP status, or one of the names above
     :param on: one of POINTS, or "any"
-    :param times: how often; None (over HTTP 0, too) until it is taken back
-    :param after: so many requests pass unharmed before
-    :param match: only requests in whose path or body this text stands
-    :param seconds: of wall time that a slow answer takes
-    :param keep: share of the answer that is sent before it is cut
-    :param code: google.rpc.Code of an error; :param message: its text
+    :param times: how often it fires; None = until it is removed
+    :param after: number of matching requests to let pass first
+    :param match: fire only for requests whose path, query or body contains this text
+    :param seconds: wall-clock delay of a slow answer
+    :param keep: share of the answer that is sent before it breaks off, 0 to 1
+    :param code: google.rpc.Code of an error
+    :param message: text of an error
     :param retry_after: value of a ``Retry-After`` header
-    :param form: "bare" or "gateway" form of an error; None as the endpoint writes it
+    :param form: "bare" or "gateway" form of an error; None = the endpoint's form
+    :param id: number of the fault, given when it is planned
+    :param seen: number of matching requests
+    :param fired: how often it fired
     """
 
     kind: str
@@ -103,12 +107,12 @@ class Fault:
 
     @property
     def status(self) -> int | None:
-        """The HTTP status it answers with, if that is what it does."""
+        """The HTTP status that it returns, None if it does something else."""
         return int(self.kind) if self.kind.isdigit() else None
 
     @property
     def ending(self) -> bool:
-        """Whether the request itself is not looked at any more."""
+        """Whether the request itself is not processed."""
         return self.status is not None or self.kind in _ENDING
 
     def to_json(self) -> dict[str, Any]:
@@ -117,9 +121,9 @@ class Fault:
 
 
 def read_fault(value: Mapping[str, Any]) -> Fault:
-    """A fault as it was asked for over HTTP.
+    """Read a fault from a control request.
 
-    :raises UnknownFaultError: if there is no such fault, or it can't be committed so
+    :raises UnknownFaultError: if there is no such fault, or a field of it is invalid
     """
     try:
         given = fields({"kind": "", **value}, _READERS)
@@ -128,12 +132,12 @@ def read_fault(value: Mapping[str, Any]) -> Fault:
     kind = given["kind"]
     on = given.get("on") or ("submit" if kind in OF_OPERATION else "recognition" if kind in OF_RECOGNITION else "any")
     if kind in OF_OPERATION and on not in ("submit", "any"):
-        raise UnknownFaultError(f"{kind} is decided when an operation is submitted: on must be submit")
+        raise UnknownFaultError(f"{kind} is decided at the submit: on must be submit")
     return Fault(**{**given, "on": on, "times": given.get("times", 1) or None})
 
 
 class FaultPlan:
-    """The faults that are still to strike."""
+    """The planned faults."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
@@ -152,16 +156,16 @@ class FaultPlan:
         return fault
 
     def clear(self, fault_id: int | None = None) -> int:
-        """Take back one fault, or all; returns how many."""
+        """Remove one fault, or all; return their number."""
         before = len(self._faults)
         self._faults = [fault for fault in self._faults if fault_id is not None and fault.id != fault_id]
         return before - len(self._faults)
 
     def strike(self, point: str, text: str) -> list[Fault]:
-        """The faults that this request meets, in the order they were planned.
+        """The faults that fire for a request, in the order of planning.
 
         :param point: one of POINTS
-        :param text: the request's path and body
+        :param text: the request's path, query and body
         """
         struck = []
         for fault in self._faults:

@@ -1,4 +1,4 @@
-"""The recogniser itself, in a worker process: pocketsphinx with the English model it brings along."""
+"""Speech recognition in a worker process: pocketsphinx with its English model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FRAME_MS = 10
 
 
 def start_worker() -> None:
-    """Prepare a worker process: it ends when the emulator does, however that ended."""
+    """Prepare a worker process: it ends when the emulator ends, in whatever way."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None:
@@ -28,7 +28,7 @@ def start_worker() -> None:
         os._exit(0)
 
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()
-    # The emulator's own answers come first when the cores are few.
+    # On few cores, the emulator's answers take precedence over recognition.
     os.nice(5)
 
 
@@ -40,14 +40,16 @@ def _decoder() -> Any:
 
 
 def warm_up() -> int:
-    """Load the model; returns the worker's process id."""
+    """Load the model; return the worker's process id."""
     _decoder()
     return os.getpid()
 
 
 def hear(content: bytes, encoding: str, sample_rate: int, channels: int | None) -> list[Utterance]:
-    """What is said in a recording, channel by channel.
+    """Recognise a recording, channel by channel.
 
+    :param sample_rate: of LINEAR16_PCM, in hertz
+    :param channels: of LINEAR16_PCM
     :raises UndecodableError: if the recording can't be decoded
     """
     return [
@@ -59,9 +61,9 @@ def hear(content: bytes, encoding: str, sample_rate: int, channels: int | None) 
 
 def _channel(pcm: bytes, channel: int) -> list[Utterance]:
     decoder = _decoder()
-    heard = []
+    utterances = []
     for start_ms, speech in _speech(pcm):
-        # It adapts to the voice as it goes; without this the same recording would not be heard the same way twice.
+        # The decoder adapts to the voice. Without this reset, results would depend on earlier recordings.
         decoder.reinit_feat()
         decoder.start_utt()
         decoder.process_raw(speech, full_utt=True)
@@ -77,12 +79,12 @@ def _channel(pcm: bytes, channel: int) -> list[Utterance]:
         )
         if words:
             text = " ".join(word.word for word in words)
-            heard.append(Utterance(channel, words, text, capitalised(text), words[0].start_ms, words[-1].end_ms))
-    return heard
+            utterances.append(Utterance(channel, words, text, capitalised(text), words[0].start_ms, words[-1].end_ms))
+    return utterances
 
 
 def _speech(pcm: bytes) -> list[tuple[int, bytes]]:
-    """Stretches of speech between pauses, each with its start in milliseconds."""
+    """The speech between pauses, each part with its start in milliseconds."""
     from pocketsphinx import Endpointer
 
     endpointer = Endpointer(sample_rate=MODEL_RATE)

@@ -1,4 +1,4 @@
-"""The layer around the endpoints: faults strike here, and every request is counted."""
+"""The middleware around the endpoints: fires faults and counts requests."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _POINT_OF_ROUTE = {"submit_v3": "submit", "cancel_post": "cancel"}
 
 
 class RequestLog:
-    """Every request to the service: what it was, how it was answered, when.
+    """All requests to the service, with their outcomes and times.
 
-    :param kept: how many requests are kept one by one; all are counted
+    :param kept: number of requests to keep one by one; all are counted
     """
 
     def __init__(self, kept: int = 100_000) -> None:
@@ -42,15 +42,19 @@ class RequestLog:
     ) -> None:
         """Count a request.
 
+        :param kind: the route's point, or "unknown"
         :param outcome: HTTP status, or "dropped" or "cut"
-        :param tolerated: what was taken in it although the documentation does not allow it
+        :param path: without the query
+        :param wall_s: wall-clock time, seconds since 1970
+        :param service_s: service time, seconds since 1970
+        :param tolerated: what was accepted in it although the documentation does not allow it
         """
         self.counts[kind, outcome] += 1
         entry = {"kind": kind, "outcome": outcome, "path": path, "wall_s": wall_s, "at": timestamp(service_s)}
         self.entries.append({**entry, "tolerated": list(tolerated)} if tolerated else entry)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Reset the counts and remove all entries."""
         self.counts.clear()
         self.entries.clear()
 
@@ -63,9 +67,9 @@ class RequestLog:
 
 
 class Misbehaviour:
-    """aiohttp middleware.
+    """An aiohttp middleware.
 
-    :param now: the service's time
+    :param now: returns the service's time
     """
 
     def __init__(self, plan: FaultPlan, log: RequestLog, now: Callable[[], float]) -> None:
@@ -75,7 +79,7 @@ class Misbehaviour:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let the planned faults strike, answer with the service's errors and headers, count."""
+        """Fire planned faults, return the service's errors and headers, and count the request."""
         if request.path == "/" or request.path.startswith("/emulator/"):
             return await handler(request)
         request[REQUEST_ID] = str(uuid.uuid4())
@@ -104,7 +108,7 @@ class Misbehaviour:
         except RefusedError as refusal:
             response = refused(refusal, request)
         except ConnectionError:
-            # The client has gone: nobody is there to be answered.
+            # The client has closed the connection.
             raise
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
@@ -116,7 +120,7 @@ class Misbehaviour:
         return self._finish(request, point, response)
 
     def _finish(self, request: web.Request, point: str, response: web.StreamResponse) -> web.StreamResponse:
-        # Clients compare it with createdAt: both are the service's time.
+        # Service time, because clients compare it with createdAt.
         response.headers["Date"] = formatdate(self._now(), usegmt=True)
         response.headers["x-request-id"] = request[REQUEST_ID]
         response.headers["x-server-trace-id"] = f"{uuid.uuid4().hex[:16]}:{uuid.uuid4().hex[:16]}:0:1"
@@ -159,7 +163,7 @@ async def _text(request: web.Request) -> str:
 def _planned_refusal(fault: Fault, request: web.Request) -> web.Response:
     status = fault.status or 500
     code = fault.code or CODE_OF_HTTP[status]
-    message = fault.message or f"The emulator was told to answer {status}"
+    message = fault.message or f"A planned fault of the emulator returns {status}"
     response = refused(RefusedError(code, message, status=status), request, fault.form)
     if fault.retry_after is not None:
         response.headers["Retry-After"] = fault.retry_after

@@ -1,4 +1,4 @@
-"""One operation of the service, and what it was billed."""
+"""An operation of the service, and its bill."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PREFIX = {"v2": "e03", "v3": "f8d"}
 
 
 class State(StrEnum):
-    """How far an operation is."""
+    """The state of an operation."""
 
     RUNNING = "running"
     DONE = "done"
@@ -31,25 +31,26 @@ class State(StrEnum):
 
 
 def new_id(api: str) -> str:
-    """An operation id as the service makes them: 20 characters, v2's begin with e03 and v3's with f8d."""
+    """A new operation id: 20 characters that begin with e03 (v2) or f8d (v3)."""
     return _PREFIX[api] + "".join(secrets.choice(_LETTERS) for _ in range(17))
 
 
 def billed_seconds(duration_ms: int, channels: int) -> int:
-    """Seconds of two-channel audio that are charged: rounded up, 15 at least, for each pair of channels."""
+    """The billed seconds of two-channel audio: rounded up, at least 15, for each pair of channels."""
     return max(15, math.ceil(duration_ms / 1000)) * math.ceil(channels / 2)
 
 
 @dataclass(kw_only=True)
 class Operation:
-    """A recognition that was accepted. Times are the service's, in seconds since 1970.
+    """An accepted recognition. Times are in service time, seconds since 1970.
 
-    :param due_s: not done before this
-    :param settled_s: when the recogniser had a result, or the operation its failure; None = not yet
-    :param result_id: where the store keeps the result
-    :param cancelled: it was cancelled, whatever its failure's code: a recognition can fail with the same one
+    :param due_s: the earliest end
+    :param settled_s: when its result or failure was known; None = not yet
+    :param result_id: id of the result in the store
+    :param cancelled: it was cancelled; a recognition can fail with the same code without
     :param result_deleted: v3's deleteRecognition was called
-    :param stand_in: registered for a benchmark, not submitted by anyone
+    :param stand_in: registered for a benchmark, without a recording
+    :param result_flaws: kinds of faults in its result
     """
 
     id: str
@@ -70,7 +71,7 @@ class Operation:
     result_flaws: tuple[str, ...] = ()
 
     def finished_s(self) -> float | None:
-        """When it is, or was, over; None while the recogniser is at it."""
+        """When it ends or ended; None while it is being recognised."""
         if self.settled_s is None:
             return None
         if self.cancelled:
@@ -78,7 +79,7 @@ class Operation:
         return max(self.settled_s, self.due_s)
 
     def state(self, now: float) -> State:
-        """How far it is at the service's time `now`."""
+        """Its state at the service time `now`."""
         finished_s = self.finished_s()
         if finished_s is None or now < finished_s:
             return State.RUNNING
@@ -87,17 +88,17 @@ class Operation:
         return State.DONE if self.failure is None else State.FAILED
 
     def shown_failure(self, now: float) -> Failure | None:
-        """The error that stands in it at `now`: some are there before it is done."""
+        """Its error at `now`; with ``error_before_done`` it has one while it is running."""
         early = "error_before_done" in self.result_flaws and self.state(now) is State.RUNNING
         return self.failure if early or self.state(now) in (State.FAILED, State.CANCELLED) else None
 
-    def gone(self, now: float, retention_s: float) -> bool:
-        """Whether the service has forgotten it."""
+    def expired(self, now: float, retention_s: float) -> bool:
+        """Whether its retention has ended."""
         finished_s = self.finished_s()
         return finished_s is not None and now >= finished_s + retention_s
 
     def stamps(self, now: float) -> dict[str, str]:
-        """Id and times as they stand in every answer about it."""
+        """The id and times that every answer about it contains."""
         modified_s = self.created_s
         finished_s = self.finished_s()
         if finished_s is not None and now >= finished_s:
@@ -110,7 +111,7 @@ class Operation:
         }
 
     def bill(self, now: float, retention_s: float) -> dict[str, Any]:
-        """Its line of the billing record. What ends in the service's own internal error is not charged."""
+        """Its line in the billing record. An internal error of the service is not billed."""
         state = self.state(now)
         charged = not (state is State.FAILED and self.failure is not None and self.failure.code == INTERNAL)
         return {
@@ -123,7 +124,7 @@ class Operation:
             "billed_seconds": self.billed_seconds if charged else 0,
             "accepted_at": timestamp(self.created_s),
             "state": state.value,
-            "forgotten": self.gone(now, retention_s),
+            "forgotten": self.expired(now, retention_s),
             "client_request_id": self.client_request_id,
         }
 
@@ -133,7 +134,7 @@ class Operation:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Operation:
-        """What :meth:`to_json` gave."""
+        """An operation from the output of :meth:`to_json`."""
         failure = value["failure"]
         return cls(
             **{

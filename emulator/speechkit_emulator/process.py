@@ -1,4 +1,4 @@
-"""A running emulator in a process of its own, for tests, demo and benchmarks."""
+"""An emulator in a child process, for tests, the demo and benchmarks."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ if TYPE_CHECKING:
 
 
 class EmulatorProcess:
-    """Starts ``speechkit-emulator`` and speaks to its control endpoints.
+    """Starts ``speechkit-emulator`` and calls its control endpoints.
 
-    The bucket's server is a child of this process, not of the emulator: it outlives a killed emulator.
+    The bucket's server is a child of this process, not of the emulator: it keeps running when the emulator is killed.
 
-    :param speed: seconds of the service's time in a second
-    :param port: 0 = any; kept when the emulator is restarted
-    :param state: directory of its state; a temporary one if none is given
-    :param storage_url: an S3 server that already runs
-    :param recognisers: worker processes
-    :param warm: load the recogniser's model at once
-    :param arguments: more of the command line, like ``"--submits-per-hour", "5"``, or ``"--samples"``
+    :param arguments: more command-line arguments, like ``"--submits-per-hour", "5"``, or ``"--samples"``
+    :param speed: service seconds per second
+    :param port: 0 = any free port; kept when the emulator is restarted
+    :param state: directory of its state; None = a temporary directory
+    :param storage_url: a running S3 server; None = start one
+    :param bucket: name of the bucket; created if missing
+    :param recognisers: number of recogniser processes
+    :param warm: load the recognisers' models at the start
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class EmulatorProcess:
                 self._storage_url = self._kept.enter_context(StorageServer()).url
             self.start()
         except BaseException:
-            # At once: asked to stop it would first get to work without the state and the bucket it is losing.
+            # SIGKILL: after SIGTERM it would first run on without the state and the bucket that are being removed.
             self._end(signal.SIGKILL)
             self._kept.close()
             raise
@@ -87,11 +88,11 @@ class EmulatorProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id, None while it is not running."""
+        """Process id; None while the emulator is not running."""
         return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
-        """Start the emulator, again on the same port and with the same state, and wait until it is ready."""
+        """Start the emulator and wait until it is ready. A later start keeps the port and the state."""
         process = subprocess.Popen(  # noqa: S603 - our own module, no shell
             [
                 *(sys.executable, "-m", "speechkit_emulator", "--exit-with-stdin"),
@@ -100,9 +101,9 @@ class EmulatorProcess:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # After a kill -9 multiprocessing's tracker would complain on standard error while it cleans up.
+            # After a kill -9, multiprocessing's resource tracker would print warnings while it cleans up.
             env={**child_environment(), "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning"},
-            # Ctrl-C reaches all of a terminal's process group: this one ends when its holder has done with it.
+            # Ctrl-C reaches the whole process group of a terminal; this child stops when its parent stops it.
             start_new_session=True,
         )
         self._process = process
@@ -110,7 +111,7 @@ class EmulatorProcess:
         line = process.stdout.readline()
         if not line:
             self._end(signal.SIGKILL)
-            raise RuntimeError("The emulator did not start; its own words are above.")
+            raise RuntimeError("The emulator did not start. Its error is on standard error, above")
         ready = json.loads(line)
         self.url, self.storage_url, self.bucket = ready["speechkit"], ready["storage"], ready["bucket"]
         self.api_key = ready["api_key"]
@@ -118,15 +119,15 @@ class EmulatorProcess:
         self._port = int(self.url.rpartition(":")[2])
 
     def stop(self) -> int | None:
-        """End it in good order; returns its exit code, None if it was not running."""
+        """Stop it with SIGTERM; return its exit code, None if it was not running."""
         return self._end(signal.SIGTERM)
 
     def kill(self) -> int | None:
-        """Kill -9."""
+        """Stop it with SIGKILL; return its exit code, None if it was not running."""
         return self._end(signal.SIGKILL)
 
     def restart(self) -> None:
-        """Kill -9, and start again on the same port and state."""
+        """Kill it, and start it again with the same port and state."""
         self.kill()
         self.start()
 
@@ -146,9 +147,9 @@ class EmulatorProcess:
         return code
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Ask a control endpoint.
+        """Call a control endpoint.
 
-        :raises RuntimeError: with the emulator's own words if it refuses
+        :raises RuntimeError: with the emulator's error if it refuses
         """
         request = urllib.request.Request(  # noqa: S310 - loopback
             self.url + path, method=method, data=None if body is None else json.dumps(body).encode()
@@ -162,21 +163,21 @@ class EmulatorProcess:
                 raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode()}") from None
 
     def billing(self) -> list[dict[str, Any]]:
-        """Every recognition that was accepted, oldest first."""
+        """Every accepted recognition, oldest first."""
         recognitions: list[dict[str, Any]] = self.ask("GET", "/emulator/billing")["recognitions"]
         return recognitions
 
     def fault(self, kind: str | int, **more: Any) -> int:
-        """Plan a fault (docs/emulator.md has the kinds); returns its number."""
+        """Plan a fault (docs/emulator.md lists the kinds); return its id."""
         return int(self.ask("POST", "/emulator/faults", {"kind": str(kind), **more})["id"])
 
     def faults(self) -> list[dict[str, Any]]:
-        """The planned faults, with how often each was ``seen`` and ``fired``."""
+        """The planned faults, with the counts ``seen`` and ``fired``."""
         planned: list[dict[str, Any]] = self.ask("GET", "/emulator/faults")["faults"]
         return planned
 
     def clear_faults(self) -> None:
-        """Take back every fault."""
+        """Remove all faults."""
         self.ask("DELETE", "/emulator/faults")
 
     def requests(self) -> dict[str, dict[str, int]]:
@@ -190,7 +191,7 @@ class EmulatorProcess:
         return entries
 
     def clear_requests(self) -> None:
-        """Begin to count anew."""
+        """Reset the counts of requests."""
         self.ask("DELETE", "/emulator/requests")
 
     def clock(self) -> dict[str, Any]:
@@ -199,7 +200,7 @@ class EmulatorProcess:
         return time
 
     def advance(self, seconds: float) -> None:
-        """Put the service's clock forward by its own seconds."""
+        """Advance the service's clock by service seconds."""
         self.ask("POST", "/emulator/clock", {"advance_s": seconds})
 
     def credentials(self) -> dict[str, Any]:
@@ -208,16 +209,16 @@ class EmulatorProcess:
         return known
 
     def airflow_connections(self) -> dict[str, dict[str, Any]]:
-        """The connections by which an Airflow reaches it, by their ids: speechkit_default, aws_default, warehouse."""
+        """Airflow connections to it, by their ids: speechkit_default, aws_default, warehouse."""
         found: dict[str, dict[str, Any]] = self.ask("GET", f"{CONNECTIONS}?form={ConnectionForm.JSON}")
         return found
 
     def revoke_tokens(self) -> None:
-        """Make every IAM token that was given out invalid."""
+        """Revoke all IAM tokens."""
         self.ask("DELETE", "/emulator/tokens")
 
     def stand_ins(self, count: int = 1, **more: Any) -> list[str]:
-        """Register operations that nobody submitted; returns their ids.
+        """Register operations without submitting recordings; return their ids.
 
         :param more: api, processing_s, spread_s, result_bytes, duration_ms, channels, error
         """
@@ -227,32 +228,32 @@ class EmulatorProcess:
     def seed(
         self, transcript: Any, *, key: str | None = None, glob: str | None = None, sha256: str | None = None
     ) -> int:
-        """Seed a transcript for a key, a glob of keys, a content's hash, or without any for the next submit.
+        """Seed a transcript for a key, a glob of keys, a content's hash, or (without any of them) the next submit.
 
-        :returns: its number
+        :return: its id
         """
         given = {"key": key, "glob": glob, "sha256": sha256}
         named = {name: value for name, value in given.items() if value is not None}
         return int(self.ask("POST", "/emulator/transcripts", {"transcript": transcript, **named})["id"])
 
     def seeds(self) -> list[dict[str, Any]]:
-        """The seeded transcripts, with how often each was ``used``."""
+        """The seeded transcripts, with the count ``used``."""
         seeded: list[dict[str, Any]] = self.ask("GET", "/emulator/transcripts")["transcripts"]
         return seeded
 
     def clear_seeds(self) -> None:
-        """Take back every seeded transcript."""
+        """Remove all seeded transcripts."""
         self.ask("DELETE", "/emulator/transcripts")
 
     def put(self, key: str, content: bytes, transcript: Any = None) -> str:
-        """Put a recording, and a transcript beside it, into the bucket; returns its https link."""
+        """Put a recording and its transcript into the bucket; return the recording's https link."""
         if transcript is not None:
             self.put(key + ".transcript.json", json.dumps(transcript).encode())
         self.s3().put_object(Bucket=self.bucket, Key=key, Body=content)
         return f"https://storage.yandexcloud.net/{self.bucket}/{quote(key)}"
 
     def s3(self) -> Any:
-        """A boto3 client of the bucket's server; closed with the emulator."""
+        """A boto3 client for the bucket's server; closed with the emulator."""
         if self._s3 is None:
             self._s3 = s3_client(self.storage_url, self.access_key_id, self.secret_access_key)
             self._kept.callback(self._s3.close)

@@ -1,8 +1,8 @@
-"""proto3's JSON mapping: what the fields of a message may be written as.
+"""proto3's JSON mapping of messages.
 
-A field's name is taken as in the proto or in camelCase, an enum's value by name or by number, an integer as a number or
-a string, bytes in either base64 alphabet with or without padding. ``null`` and a type's zero are the same as nothing.
-Fields that the message does not have are ignored, as the service does.
+Field names are as in the proto or in camelCase, enums are names or numbers, integers are numbers or strings, and bytes
+are in either base64 alphabet, with or without padding. ``null`` and a type's zero mean that the field is not set.
+Unknown fields are ignored, as by the service.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from speechkit_emulator.request import invalid
 
 
 def written(value: Any) -> bytes:
-    """JSON as the service writes it, without blanks. Only what is Unicode: an error may repeat a header that isn't."""
+    """JSON as the service writes it, without blanks. Invalid Unicode, as from a header in an error, is replaced."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 @dataclass
 class Reading:
-    """How one request is read.
+    """The reading of one request.
 
-    :param strict: refuse what is only tolerated
-    :param tolerated: what was taken although neither the mapping nor the documentation allows it
+    :param strict: refuse what is otherwise tolerated
+    :param tolerated: what was accepted although neither the mapping nor the documentation allows it
     """
 
     strict: bool = False
     tolerated: list[str] = field(default_factory=list)
 
     def tolerate(self, what: str) -> None:
-        """Take something that clients send, and note it.
+        """Accept something that is not allowed, and record it.
 
         :raises RefusedError: if the reading is strict
         """
@@ -44,14 +44,14 @@ class Reading:
         self.tolerated.append(what)
 
 
-#: Reads a value that is not null; given the field's name for errors.
+#: Reads a value that is not null. The second argument is the field's path, for errors.
 FieldReader = Callable[[Any, str, Reading], Any]
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,9})?")
 
 
 class Message:
-    """A message, by its fields' readers under the names they have in the proto."""
+    """A message, defined by the readers of its fields, under their names in the proto."""
 
     def __init__(self, **fields: FieldReader) -> None:
         self._fields = fields
@@ -60,7 +60,7 @@ class Message:
     def __call__(self, value: Any, path: str, reading: Reading) -> dict[str, Any]:
         """The fields that are set, under their names in the proto.
 
-        :raises RefusedError: naming the first one that can't be read
+        :raises RefusedError: if a field is invalid; the error names it
         """
         if not isinstance(value, Mapping):
             raise invalid(f"{path or 'the body'}: must be an object")
@@ -75,7 +75,7 @@ class Message:
                 raise invalid(f"{place}: the field is given twice")
             given.add(name)
             read = None if item is None else self._fields[name](item, place, reading)
-            # An empty message is one all the same.
+            # An empty message counts as set.
             if read or isinstance(read, dict):
                 known[name] = read
         return known
@@ -86,7 +86,7 @@ def _camel_case(name: str) -> str:
 
 
 def repeated(reader: FieldReader) -> FieldReader:
-    """An array."""
+    """A reader of arrays."""
 
     def read(value: Any, path: str, reading: Reading) -> list[Any]:
         if not isinstance(value, list) or None in value:
@@ -97,7 +97,7 @@ def repeated(reader: FieldReader) -> FieldReader:
 
 
 def enum(*names: str) -> FieldReader:
-    """An enum, its names in the order of their numbers from 0. The first one is the same as nothing."""
+    """A reader of enums. Names are in the order of their numbers, from 0; the first one means that it is not set."""
 
     def read(value: Any, path: str, reading: Reading) -> str | None:
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
@@ -110,14 +110,14 @@ def enum(*names: str) -> FieldReader:
 
 
 def text(value: Any, path: str, reading: Reading) -> str:
-    """A string."""
+    """Read a string."""
     if not isinstance(value, str):
         raise invalid(f"{path}: must be a string")
     return value
 
 
 def boolean(value: Any, path: str, reading: Reading) -> bool:
-    """A boolean. Many clients write it as a string; the mapping has none, and what the service does is not known."""
+    """Read a boolean. A string, which many clients send, is tolerated: the service's behaviour is not known."""
     if value in ("true", "false"):
         reading.tolerate(f"{path}: must be a boolean, not a string")
         return bool(value == "true")
@@ -127,16 +127,16 @@ def boolean(value: Any, path: str, reading: Reading) -> bool:
 
 
 def integer(value: Any, path: str, reading: Reading) -> int:
-    """An int64: any number that is whole, or a string of one."""
+    """Read an int64: a whole number, or a string of one."""
     number = _decimal(value)
-    # Compared before it is written out: 1e999999999 is a short text.
+    # Compared before the conversion to int: 1e999999999 would take gigabytes.
     if number is None or not -(2**63) <= number < 2**63 or number != number.to_integral_value():
         raise invalid(f"{path}: must be an integer of 64 bits")
     return int(number)
 
 
 def double(value: Any, path: str, reading: Reading) -> float:
-    """A double, as a number or a string of one. Not NaN and the infinities: no field of the service's can be one."""
+    """Read a double: a number or a string of one. No field of the service can be NaN or infinite."""
     number = _decimal(value)
     if number is None:
         raise invalid(f"{path}: must be a number")
@@ -150,7 +150,7 @@ def _decimal(value: Any) -> Decimal | None:
 
 
 def content(value: Any, path: str, reading: Reading) -> bytes:
-    """Bytes, in base64."""
+    """Read bytes, in base64."""
     standard = text(value, path, reading).replace("-", "+").replace("_", "/").rstrip("=")
     try:
         return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
@@ -159,7 +159,7 @@ def content(value: Any, path: str, reading: Reading) -> bytes:
 
 
 def struct(value: Any, path: str, reading: Reading) -> dict[str, Any]:
-    """Any object."""
+    """Read any object."""
     if not isinstance(value, dict):
         raise invalid(f"{path}: must be an object")
     return value

@@ -1,4 +1,4 @@
-"""How many requests the service takes in a span of its time."""
+"""A quota of requests in a sliding window of service time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Quota:
         self._taken: deque[float] = deque()
 
     def take(self, now: float) -> bool:
-        """Count one request at `now`, if there is room for it."""
+        """Count one request at `now`; return False if the quota is used up."""
         while self._taken and self._taken[0] <= now - self.window_s:
             self._taken.popleft()
         if len(self._taken) >= self.limit:

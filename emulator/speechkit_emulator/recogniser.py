@@ -1,4 +1,4 @@
-"""The pool of recognisers: processes of their own, so that hearing never holds up an answer."""
+"""The pool of recogniser processes, which keep recognition out of the server's event loop."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class Recogniser:
-    """Hears recordings, `workers` of them side by side.
+    """Recognises recordings in worker processes.
 
-    :param workers: worker processes; each holds the model, about 100 MB
+    :param workers: number of processes, about 150 MB each
     """
 
     def __init__(self, workers: int) -> None:
@@ -25,7 +25,7 @@ class Recogniser:
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPoolExecutor:
-        # Not forked: the server's threads and sockets must not be in the workers.
+        # Spawned, not forked: workers must not inherit the server's threads and sockets.
         return ProcessPoolExecutor(self._workers, multiprocessing.get_context("spawn"), start_worker)
 
     async def warm_up(self) -> None:
@@ -34,7 +34,7 @@ class Recogniser:
         await asyncio.gather(*(loop.run_in_executor(self._pool, warm_up) for _ in range(self._workers)))
 
     async def hear(self, content: bytes, encoding: str, sample_rate: int, channels: int | None) -> list[Utterance]:
-        """What is said in a recording; a worker that dies of it is replaced and the recording tried once more.
+        """Recognise a recording. If a worker process ends, the pool is replaced and the recording is tried once more.
 
         :raises UndecodableError: if it can't be decoded
         """

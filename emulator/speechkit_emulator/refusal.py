@@ -1,4 +1,4 @@
-"""The service's errors, in the two forms it writes them."""
+"""The service's errors, in their two forms."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class RefusedError(Exception):
     """A request that is answered with an error.
 
     :param code: google.rpc.Code
-    :param message: what the service says
-    :param status: HTTP status, if it is not the code's own
+    :param message: the service's error message
+    :param status: HTTP status; None = the status of the code
     """
 
     def __init__(self, code: int, message: str, *, status: int | None = None) -> None:

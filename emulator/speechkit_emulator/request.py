@@ -1,4 +1,4 @@
-"""What a submit asks for, whichever API it came through."""
+"""A submit request, of either API."""
 
 from __future__ import annotations
 
@@ -42,17 +42,19 @@ SAMPLE_RATES = (8000, 16000, 48000)
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A recognition that was asked for.
+    """A requested recognition.
 
     :param api: "v2" or "v3"
     :param link: the recording's link, as given; None for an inline recording
-    :param languages: language codes in lower case; "auto" among them = whatever it is
+    :param model: name of the model
+    :param languages: language codes in lower case; "auto" = any language
     :param encoding: LINEAR16_PCM, OGG_OPUS, MP3 or WAV
-    :param sample_rate, channels: of LINEAR16_PCM
-    :param normalised: digits and capitals in the text
-    :param literature: stops and capitals too
-    :param speaker_labels: tell the speakers of a mono recording apart
-    :param analyses: kinds of v3 events asked for
+    :param sample_rate: of LINEAR16_PCM, in hertz
+    :param channels: of LINEAR16_PCM
+    :param normalised: with digits and capitals in the text
+    :param literature: with full stops and capitals too
+    :param speaker_labels: label the speakers of a mono recording
+    :param analyses: kinds of requested v3 events
     """
 
     api: str
@@ -69,12 +71,12 @@ class Request:
 
     @property
     def deferred(self) -> bool:
-        """Whether a deferred model is to do it."""
+        """Whether the model is a deferred one."""
         return self.model.startswith("deferred-")
 
     @property
     def english(self) -> bool:
-        """Whether the emulator's own recogniser can hear it."""
+        """Whether the emulator's recogniser knows the language."""
         return bool({"en-us", "auto"} & set(self.languages))
 
     def to_json(self) -> dict[str, Any]:
@@ -83,19 +85,19 @@ class Request:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Request:
-        """What :meth:`to_json` gave."""
+        """A request from the output of :meth:`to_json`."""
         return cls(**{**value, "languages": tuple(value["languages"]), "analyses": tuple(value["analyses"])})
 
 
 def invalid(message: str) -> RefusedError:
-    """A request that breaks the API's rules."""
+    """The error for an invalid request."""
     return RefusedError(INVALID_ARGUMENT, message)
 
 
 def parsed(content: bytes) -> Any:
-    """The JSON of a request's body, whatever its content type says: the documentation's own curl sends a form's.
+    """The JSON of a request's body. Its content type is ignored: the documentation's curl examples send that of a form.
 
-    :raises RefusedError: if it is none that protobuf would read
+    :raises RefusedError: if it is not JSON that protobuf would read
     """
     try:
         value = json.loads(content, parse_constant=_no_constant)
@@ -109,13 +111,13 @@ def parsed(content: bytes) -> Any:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is Python's, not JSON's")
+    raise ValueError(f"{name} is not JSON")
 
 
 def raw_audio(rate: int | None, channels: int | None) -> tuple[int, int]:
-    """Sample rate and channel count of LINEAR16_PCM.
+    """Check sample rate and channel count of LINEAR16_PCM.
 
-    :raises RefusedError: if the rate is none the service takes
+    :raises RefusedError: if the service does not support one of them
     """
     if rate is None:
         raise invalid("sampleRateHertz is required for LINEAR16_PCM")
@@ -129,7 +131,7 @@ def raw_audio(rate: int | None, channels: int | None) -> tuple[int, int]:
 def language(code: str) -> str:
     """A language code in lower case.
 
-    :raises RefusedError: if the service does not know it
+    :raises RefusedError: if the service does not support it
     """
     if code.lower() not in LANGUAGES:
         raise invalid(f"unsupported language code: {code}")

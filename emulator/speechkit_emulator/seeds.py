@@ -1,4 +1,4 @@
-"""Transcripts that a control request has seeded, and which of them a submitted recording gets."""
+"""Transcripts seeded by control requests, and their choice for a recording."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ def _transcript(value: Any, name: str) -> tuple[Any, Transcript]:
 
 @dataclass(kw_only=True)
 class Seed:
-    """A transcript, and the recordings that it is for.
+    """A seeded transcript. At most one of `key`, `glob` and `sha256` is set; none of them = it is for the next submit.
 
-    :param document: the transcript as it was given
-    :param transcript: the same, read
-    :param key: of the object with this key
-    :param glob: of all objects whose keys match; a ``*`` matches slashes too
-    :param sha256: of the recording with this content, also one that is sent inline
+    :param document: the transcript as it was sent
+    :param transcript: the parsed transcript
+    :param key: it is for the object with this key
+    :param glob: it is for objects whose keys match; a ``*`` matches slashes too
+    :param sha256: it is for a recording with this content, also one that is sent inline
+    :param id: number of the seed, given when it is added
+    :param used: number of recordings that used it
     """
 
     document: Any
@@ -79,21 +81,21 @@ class Seed:
 
 
 def read_seed(value: Mapping[str, Any]) -> Seed:
-    """A seed as it was asked for over HTTP.
+    """Read a seed from a control request.
 
-    :raises BadValueError: saying what is wrong with it
+    :raises BadValueError: if a field is invalid; the error names it
     """
     given = fields(value, {"transcript": _transcript, "key": text, "glob": text, "sha256": _sha256})
     if "transcript" not in given:
         raise BadValueError("transcript is required; {} is silence")
     document, transcript = given.pop("transcript")
     if len(given) > 1:
-        raise BadValueError(f"give one of {', '.join(sorted(given))}; none of them means the next submit")
+        raise BadValueError(f"give only one of {', '.join(sorted(given))}, or none of them for the next submit")
     return Seed(document=document, transcript=transcript, **given)
 
 
 class Seeds:
-    """All that was seeded. The next submit takes the oldest that waits for it; else the newest that fits counts."""
+    """All seeds. A submit takes the oldest one for the next submit; without one, the newest that matches."""
 
     def __init__(self) -> None:
         self._seeds: list[Seed] = []
@@ -109,21 +111,21 @@ class Seeds:
         return seed
 
     def clear(self, seed_id: int | None = None) -> int:
-        """Take back one, or all; returns how many."""
+        """Remove one seed, or all; return their number."""
         before = len(self._seeds)
         self._seeds = [seed for seed in self._seeds if seed_id is not None and seed.id != seed_id]
         return before - len(self._seeds)
 
     @property
     def need_content(self) -> bool:
-        """Whether a recording's content decides which one it gets."""
+        """Whether the choice needs the recording's content."""
         return any(seed.sha256 is not None for seed in self._seeds)
 
     def find(self, key: str | None, content: bytes | None) -> Seed | None:
-        """The one that is for a recording, None where there is none.
+        """The seed for a recording, None if no seed matches.
 
-        :param key: of the recording in its bucket; None if it was sent inline
-        :param content: the recording, where `need_content`
+        :param key: the recording's key; None for an inline recording
+        :param content: the recording; required if `need_content`
         """
         digest = hashlib.sha256(content).hexdigest() if content is not None and self.need_content else None
         once = [seed for seed in self._seeds if seed.once]

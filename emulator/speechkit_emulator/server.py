@@ -1,4 +1,4 @@
-"""The emulator as a process: bucket, recognisers and HTTP server, from the line of JSON to a clean end."""
+"""The emulator's process: starts and stops the bucket, the recognisers and the HTTP server."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """Say in a line that a client doesn't speak HTTP/1.1: where in aiohttp that was found helps nobody."""
+    """Log one line, without aiohttp's traceback, if a client does not use HTTP/1.1."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, HttpProcessingError):
-        # Its first line: the others show what was sent, which may be a key.
+        # The first line only: the others repeat what was sent, which can be a key.
         reason = str(error.message).partition("\n")[0].rstrip(":")
         record.msg, record.args, record.exc_info = f"A client does not speak HTTP/1.1: {reason}", (), None
     return True
@@ -50,7 +50,7 @@ def _in_one_line(record: logging.LogRecord) -> bool:
 async def serve(options: Options) -> int:
     """Run until SIGTERM or SIGINT.
 
-    :returns: the process's exit code
+    :return: the process's exit code
     """
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("aiohttp.server").addFilter(_in_one_line)
@@ -64,11 +64,13 @@ async def serve(options: Options) -> int:
         async with running(options) as addresses:
             print(json.dumps(addresses), flush=True)  # noqa: T201
             if not options.exit_with_stdin:
-                # A person has started it, not a program that waits for the line above.
-                sys.stderr.write(f"Open {addresses['speechkit']} in a browser: what runs where, and how to use it\n")
+                # A person started it, not a program that reads the line above.
+                sys.stderr.write(
+                    f"Open {addresses['speechkit']} in a browser for addresses, keys and connections for Airflow\n"
+                )
             await stop.wait()
     except (OSError, sqlite3.Error) as error:
-        log.error("The emulator can't listen or keep its state: %s", error)
+        log.error("The emulator can't listen or can't open its state: %s", error)
         return 1
     except (KeyFileError, StorageError) as error:
         log.error("The emulator can't start: %s", error)
@@ -78,7 +80,7 @@ async def serve(options: Options) -> int:
 
 @contextlib.asynccontextmanager
 async def running(options: Options) -> AsyncIterator[dict[str, str]]:
-    """A running emulator; gives what its line of JSON says."""
+    """Run an emulator; yield the content of its line of JSON."""
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", options.port), backlog=128))
         store = Store(options.state)
@@ -110,7 +112,7 @@ async def running(options: Options) -> AsyncIterator[dict[str, str]]:
 async def _storage(options: Options, credentials: Credentials, stack: contextlib.AsyncExitStack) -> Storage:
     url = options.storage_url
     if url is None:
-        # From the main thread, which lives as long as the process: the child ends with its parent.
+        # From the main thread, so that the child ends with the process.
         server = StorageServer(options.storage_port)
         stack.callback(server.close)
         url = server.url
@@ -126,7 +128,7 @@ def _make_bucket(storage: Storage, options: Options) -> None:
 
 
 def application(service: Service) -> web.Application:
-    """The HTTP application in front of a service."""
+    """The HTTP application of a service."""
     plan, requests = FaultPlan(), RequestLog()
     app = web.Application(
         client_max_size=service.options.body_limit + 1,

@@ -1,4 +1,4 @@
-"""The service behind the endpoints: what it accepts, when an operation is done, what it forgets."""
+"""The service behind the endpoints: accepts recognitions, completes them in time, and deletes them later."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ MAX_CHANNEL_MS = 4 * 3600 * 1000
 
 
 class Service:
-    """All that the emulated service knows and does.
+    """The emulated service.
 
-    :param store: what outlives the process; its operations are taken up again
+    :param store: the state that is kept across restarts
     """
 
     def __init__(
@@ -86,12 +86,13 @@ class Service:
         return clock
 
     def advance(self, seconds: float) -> None:
-        """Put the clock forward.
+        """Advance the clock.
 
-        :raises BadValueError: past the last date there is
+        :param seconds: of service time
+        :raises BadValueError: if the clock would pass its last date
         """
         if self.now() + seconds > LATEST_S:
-            raise BadValueError(f"the service's time ends at {timestamp(LATEST_S)}")
+            raise BadValueError(f"the service's time ends at {timestamp(LATEST_S)}: advance it by less")
         self._keep_clock(self.clock.advanced(seconds))
 
     def now(self) -> float:
@@ -99,13 +100,13 @@ class Service:
         return self.clock.at(time.time())
 
     def resume(self) -> None:
-        """Take up the recognitions that were in flight when the process before this one ended."""
+        """Resume the recognitions that the previous process did not finish."""
         for operation in self.operations.values():
             if operation.settled_s is None:
                 self._start(operation)
 
     async def close(self) -> None:
-        """Leave the recognitions in flight; the next process takes them up."""
+        """Stop the running recognitions; the next process resumes them."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -122,10 +123,11 @@ class Service:
     ) -> Operation:
         """Accept a recognition.
 
-        :param content: the recording, if it came inline
-        :param failure: what it is to end with, whatever the recording
-        :param flaws: kinds of faults that its result is to have
-        :raises RefusedError: as the service would
+        :param content: the recording, if it was sent inline
+        :param client_request_id: the request's ``x-client-request-id``
+        :param failure: the planned error of the operation, if any
+        :param flaws: kinds of faults in its result
+        :raises RefusedError: if the service would refuse the request
         """
         if not self.submits.take(self.now()):
             raise RefusedError(
@@ -165,7 +167,7 @@ class Service:
         return operation
 
     def add(self, operations: Iterable[Operation]) -> None:
-        """Have operations on record."""
+        """Store operations."""
         operations = list(operations)
         self.store.put_operations(operations)
         self.operations.update((operation.id, operation) for operation in operations)
@@ -178,9 +180,9 @@ class Service:
         try:
             found = await asyncio.to_thread(self._storage.look, bucket, key)
         except NoSuchObjectError as error:
-            raise invalid("audio uri: the object was not found, or there is no right to read it") from error
+            raise invalid("audio uri: the object was not found or can't be read") from error
         except Exception as error:
-            log.warning("The bucket could not be read: %s", type(error).__name__)
+            log.warning("The bucket can't be read: %s", type(error).__name__)
             raise RefusedError(INTERNAL, "failed to read the audio from Object Storage") from error
         if found.size > MAX_BYTES:
             raise invalid("audio is larger than 1 GB")
@@ -207,7 +209,7 @@ class Service:
     async def _facts(
         self, request: Request, transcript: Transcript | None, content: bytes | None
     ) -> tuple[Facts | None, Transcript | None]:
-        """What a recording is, and its transcript if it can be one of it."""
+        """The facts of a recording, and its transcript (or an error if it does not fit the recording)."""
         if transcript is not None and transcript.duration_ms is not None:
             facts = Facts(transcript.duration_ms, request.channels or max(1, transcript.channels))
         else:
@@ -233,7 +235,7 @@ class Service:
 
     def _check_length(self, request: Request, duration_ms: int | None, channels: int) -> None:
         if duration_ms is not None and duration_ms * channels > MAX_CHANNEL_MS:
-            raise invalid("audio is longer than 4 hours, the durations of its channels added up")
+            raise invalid("audio is longer than 4 hours (the sum of all channels)")
         if request.speaker_labels and channels > 1:
             raise invalid("speaker labeling is supported for one-channel audio only")
 
@@ -269,23 +271,25 @@ class Service:
             async with self._hearing:
                 if content is None:
                     content = await asyncio.to_thread(self._storage.read, bucket, key)
-                said = await self._recogniser.hear(content, request.encoding, request.sample_rate, request.channels)
-            said.sort(key=lambda utterance: (utterance.end_ms, utterance.channel))
-            return Transcript(tuple(said))
+                utterances = await self._recogniser.hear(
+                    content, request.encoding, request.sample_rate, request.channels
+                )
+            utterances.sort(key=lambda utterance: (utterance.end_ms, utterance.channel))
+            return Transcript(tuple(utterances))
         except NoSuchObjectError:
-            return Transcript(error=Failure(NOT_FOUND, "The recording is not in the bucket any more"))
+            return Transcript(error=Failure(NOT_FOUND, "The recording was removed from the bucket"))
         except UndecodableError:
             return Transcript(error=Failure(INTERNAL, "Internal server error"))
         except Exception:
-            log.exception("Recognising for %s failed", operation.id)
+            log.exception("Recognition of operation %s failed", operation.id)
             return Transcript(error=Failure(INTERNAL, "Internal server error"))
 
     def _of_unknown_language(self, request: Request) -> Transcript:
-        said = self.options.unknown_language
-        if said == "error":
+        answer = self.options.unknown_language
+        if answer == "error":
             found = find_object(request.link, self._storage.url) if request.link else None
             return Transcript(error=no_transcript(found, request.languages))
-        return transcript_from({} if said == "silence" else {"utterances": [{"text": said}]})
+        return transcript_from({} if answer == "silence" else {"utterances": [{"text": answer}]})
 
     def _settle(self, operation: Operation, transcript: Transcript) -> None:
         operation.settled_s = self.now()
@@ -301,14 +305,14 @@ class Service:
         return v3.render_recognition(transcript, request, operation.id, operation.duration_ms or 0, flaws)
 
     def find(self, operation_id: str) -> Operation:
-        """An operation that is still known.
+        """An operation.
 
-        :raises RefusedError: 404 if it never was, or was forgotten
+        :raises RefusedError: 404 if it does not exist or its retention has ended
         """
         operation = self.operations.get(operation_id)
         if operation is None:
             raise RefusedError(NOT_FOUND, f"Operation {operation_id} not found")
-        if operation.gone(self.now(), self.options.retention_s):
+        if operation.expired(self.now(), self.options.retention_s):
             if operation.result_id == operation.id:
                 self.store.delete_result(operation.id)
                 operation.result_id = None
@@ -317,9 +321,9 @@ class Service:
         return operation
 
     def check(self, operation_id: str) -> Operation:
-        """An operation whose state is asked for, within the quota.
+        """An operation; counts as a check.
 
-        :raises RefusedError: 404, or 429 past the quota
+        :raises RefusedError: 404, or 429 if the quota of checks is used up
         """
         quota = self.v3_checks if operation_id.startswith("f8d") else self.v2_checks
         if not quota.take(self.now()):
@@ -330,7 +334,7 @@ class Service:
         return self.find(operation_id)
 
     def cancel(self, operation_id: str) -> Operation:
-        """Cancel an operation, if it is not over."""
+        """Cancel an operation; a finished one is not changed."""
         operation = self.find(operation_id)
         now = self.now()
         if operation.state(now) is State.RUNNING:
@@ -345,7 +349,7 @@ class Service:
     def recognition(self, operation_id: str) -> bytes:
         """The result of a v3 operation.
 
-        :raises RefusedError: 404 if it is not there (yet, or any more)
+        :raises RefusedError: 404 if it is not ready or was deleted
         """
         operation = self.find(operation_id)
         if operation.request.api != "v3" or operation.result_deleted:
@@ -357,7 +361,7 @@ class Service:
     def delete_recognition(self, operation_id: str) -> None:
         """Delete the result of a v3 operation.
 
-        :raises RefusedError: 404 if there is none
+        :raises RefusedError: 404 if it has none
         """
         self.recognition(operation_id)
         operation = self.operations[operation_id]
@@ -367,7 +371,10 @@ class Service:
         self.add([operation])
 
     def stand_ins(self, model: Operation, count: int, result: bytes, spread_s: float) -> list[Operation]:
-        """Have `count` copies of an operation on record, that share one result and get done one after the other."""
+        """Store `count` copies of an operation, which share one result.
+
+        :param spread_s: the copies are done one after the other, over so much service time
+        """
         result_id = f"shared-{model.id}"
         self.store.put_result(result_id, result)
         copies = [
@@ -393,5 +400,5 @@ def _unfit(why: str) -> Transcript:
 
 
 def not_ready(operation_id: str) -> RefusedError:
-    """The answer to asking for a v3 result too early."""
+    """The error for a v3 result that is not ready."""
     return RefusedError(NOT_FOUND, f"operation data is not ready {operation_id}")

@@ -1,4 +1,4 @@
-"""Operations that nobody submitted: thousands in flight, or results of megabytes, at no cost."""
+"""Registered operations without recordings, for benchmarks: thousands of operations, or results of megabytes."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ _WORDS_AN_UTTERANCE = 12
 
 @dataclass(frozen=True, kw_only=True)
 class StandIns:
-    """What to register.
+    """The operations to register.
 
-    :param count: how many operations
+    :param count: number of operations
     :param api: "v2" or "v3"
-    :param processing_s: service seconds until they are done
-    :param spread_s: they get done one after the other over so many service seconds more
-    :param result_bytes: about how big each one's result is
-    :param duration_ms: of the recordings that never were
-    :param channels: of these
-    :param error: what they end with instead of a result
+    :param processing_s: service seconds until the first is done
+    :param spread_s: service seconds between the first and the last end
+    :param result_bytes: approximate size of each result
+    :param duration_ms: of the imaginary recordings
+    :param channels: of the imaginary recordings
+    :param error: their error; None = they have results
     """
 
     count: int = 1
@@ -67,7 +67,7 @@ class StandIns:
 
     @property
     def request(self) -> Request:
-        """The request that never was."""
+        """The imaginary request."""
         return Request(
             api=self.api,
             link="https://storage.yandexcloud.net/stand-in/recording.ogg",
@@ -77,7 +77,7 @@ class StandIns:
         )
 
     def operation(self, now: float, created_by: str) -> Operation:
-        """The operation that all are copies of."""
+        """The operation to copy."""
         return Operation(
             id=new_id(self.api),
             request=self.request,
@@ -93,7 +93,7 @@ class StandIns:
         )
 
     def result(self) -> bytes:
-        """A result of about `result_bytes`, as it is sent."""
+        """A result of about `result_bytes`, as it is sent to clients."""
         sample = self._render(8)
         return self._render(max(1, round(self.result_bytes / len(sample) * 8)))
 
@@ -125,7 +125,7 @@ def _api(value: Any, name: str) -> str:
 
 def _failure(value: Any, name: str) -> Failure:
     if not isinstance(value, dict) or set(value) != {"code", "message"}:
-        raise BadValueError(f"{name} must be an object of code and message")
+        raise BadValueError(f"{name} must be an object with code and message")
     return Failure(**fields(value, {"code": whole(1, 16), "message": text}))
 
 
@@ -142,8 +142,8 @@ _READERS: dict[str, Reader[Any]] = {
 
 
 def read_stand_ins(value: Mapping[str, Any]) -> StandIns:
-    """What to register, as it was asked for over HTTP.
+    """Read a control request to register operations.
 
-    :raises BadValueError: if it is not possible
+    :raises BadValueError: if a field is invalid
     """
     return StandIns(**fields(value, _READERS))

@@ -1,4 +1,4 @@
-"""The bucket beside the emulator: its server, the links that mean it, and reading from it."""
+"""The emulator's storage: its server, the links that refer to it, and a client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from speechkit_emulator.children import child_environment
 if TYPE_CHECKING:
     from types import TracebackType
 
-#: Hosts of the real Object Storage; links to them mean the emulator's own bucket.
+#: Hosts of the real Object Storage; links to them refer to the emulator's storage.
 REAL_HOSTS = ("storage.yandexcloud.net", "storage.yandexcloud.kz")
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
@@ -24,14 +24,14 @@ _MAX_KEY_BYTES = 1024
 
 
 class StorageError(Exception):
-    """The bucket's server did not start, or does not answer as one."""
+    """The storage server did not start, or does not answer."""
 
 
 class StorageServer:
-    """Moto's S3 server as a child process, which ends with this one.
+    """moto's S3 server as a child process, which ends with this one.
 
-    :param port: where it listens; 0 takes any free port
-    :raises StorageError: if it can't
+    :param port: the port to listen on; 0 = any free port
+    :raises StorageError: if it can't listen there
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -40,7 +40,7 @@ class StorageServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=child_environment(),
-            # Ctrl-C reaches all of a terminal's process group, and this one is not to end before its holder.
+            # Ctrl-C reaches the whole process group of a terminal; this child stops when its parent stops it.
             start_new_session=True,
         )
         try:
@@ -48,8 +48,8 @@ class StorageServer:
             line = self._process.stdout.readline().decode().strip()
             if not line.isdigit():
                 raise StorageError(
-                    f"The bucket's server can't listen on port {port}: {line or 'it ended'}. With --storage-port 0 it "
-                    "takes any free port"
+                    f"The bucket's server can't listen on port {port}: {line or 'it ended'}. Use --storage-port 0 for "
+                    "any free port"
                 )
         except BaseException:
             self.close()
@@ -57,7 +57,7 @@ class StorageServer:
         self.url = f"http://127.0.0.1:{line}"
 
     def close(self) -> None:
-        """Stop the server and wait until it is gone."""
+        """Stop the server and wait for its end."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
@@ -72,28 +72,29 @@ class StorageServer:
 
 
 class NoSuchObjectError(Exception):
-    """There is no such bucket or object."""
+    """The bucket or the object does not exist."""
 
 
 class NotALinkError(ValueError):
-    """The text is no link to an object of Object Storage."""
+    """A text is not a link to an object of Object Storage."""
 
 
 def find_object(link: str, storage_url: str) -> tuple[str, str]:
-    """The bucket and key that a link means, its query ignored.
+    """The bucket and key of a link; its query is ignored.
 
-    Path style and virtual-host style, at the real Object Storage's host or at the emulator's own.
+    Links are in path style or virtual-host style, to the real Object Storage's hosts or to the emulator's storage.
 
-    :raises NotALinkError: if it is something else
+    :param storage_url: of the emulator's storage
+    :raises NotALinkError: if it is another text
     """
     try:
         parts = urlsplit(link)
         port = parts.port
     except ValueError as error:
-        raise NotALinkError("this is no link") from error
+        raise NotALinkError("this is not a link") from error
     own = urlsplit(storage_url)
     host = (parts.hostname or "").lower()
-    # Only the slash after the host: a key may begin with one too.
+    # Only the slash after the host: a key can begin with a slash too.
     path = parts.path.removeprefix("/")
     if parts.scheme not in ("https", "http"):
         raise NotALinkError("only links to Object Storage are supported")
@@ -114,7 +115,7 @@ def find_object(link: str, storage_url: str) -> tuple[str, str]:
     if not bucket or not key:
         raise NotALinkError("the link names no object")
     if not _BUCKET.fullmatch(bucket):
-        raise NotALinkError("the link's bucket has a name that no bucket has")
+        raise NotALinkError("the link's bucket name is invalid")
     try:
         size = len(key.encode())
     except UnicodeEncodeError as error:
@@ -126,7 +127,7 @@ def find_object(link: str, storage_url: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """The beginning of an object, and its size in bytes."""
+    """The first bytes of an object, and its size in bytes."""
 
     head: bytes
     size: int
@@ -140,7 +141,7 @@ def _on_loopback(host: str) -> bool:
 
 
 def s3_client(url: str, access_key_id: str, secret_access_key: str) -> Any:
-    """A boto3 client of an S3 server; one on loopback is reached directly, whatever proxy the environment names."""
+    """A boto3 client for an S3 server; on loopback it ignores proxies from the environment."""
     import boto3
     from botocore.config import Config
 
@@ -160,16 +161,17 @@ def s3_client(url: str, access_key_id: str, secret_access_key: str) -> Any:
 
 
 class Storage:
-    """Reads from the bucket as the service's own account. Blocks; call it from a thread."""
+    """Reads objects as the service does. Its methods block; call them from a thread."""
 
     def __init__(self, url: str, access_key_id: str, secret_access_key: str) -> None:
         self.url = url.rstrip("/")
         self._client = s3_client(self.url, access_key_id, secret_access_key)
 
     def make_bucket(self, name: str) -> bool:
-        """Create the bucket, unless it is there; returns whether it was created.
+        """Create a bucket if it is missing.
 
-        :raises StorageError: if that is not possible
+        :return: whether it was created
+        :raises StorageError: if it can't be created
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -180,7 +182,7 @@ class Storage:
                 self._client.create_bucket(Bucket=name)
                 return True
         except (BotoCoreError, ClientError) as error:
-            raise StorageError(f"There is no bucket {name} at {self.url}, and it can't be made: {error}") from error
+            raise StorageError(f"The bucket {name} can't be found or created at {self.url}: {error}") from error
         return False
 
     def put(self, bucket: str, key: str, content: bytes) -> None:

@@ -1,7 +1,7 @@
-"""The bucket's server: moto's S3, as a process of its own.
+"""The storage server: moto's S3 in a separate process.
 
-``python -m speechkit_emulator.storage_server PORT`` prints the port it listens on, or why it can't, and serves
-until its standard input is closed.
+``python -m speechkit_emulator.storage_server PORT`` prints the port that it listens on, or an error, and serves until
+its standard input is closed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def with_plain_headers(serve: Wsgi) -> Wsgi:
-    """Leave out headers of moto's that the real storage does not send.
+    """Remove headers of moto that the real storage does not send.
 
-    The server says itself what it is, and some clients refuse an answer that says it twice. The version ``null`` is
-    none: where a bucket has no versions, asking for it by that name is an error.
+    The HTTP server adds its own ``Server`` header, and some clients refuse an answer with two. The version ``null`` is
+    not a version: in a bucket without versions, a request for it is an error.
     """
 
     def served(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -49,15 +49,15 @@ def with_plain_headers(serve: Wsgi) -> Wsgi:
 
 
 def in_path_style(serve: Wsgi) -> Wsgi:
-    """Put the bucket that a host names before the path; any other host names none.
+    """Turn virtual-host style into path style for the storage's hosts; all other hosts are path style.
 
-    moto takes the first label of a host that it doesn't know for a bucket's name.
+    moto takes the first label of an unknown host for the name of a bucket.
     """
 
     def served(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         bucket = _bucket_of_host(environ.get("HTTP_HOST", ""))
         if bucket:
-            # A proxy's client sends the whole address.
+            # A client of a proxy sends the whole URL.
             asked = re.sub(r"^https?://[^/?]*", "", environ["RAW_URI"])
             environ["RAW_URI"] = f"/{bucket}{asked}"
             environ["PATH_INFO"] = f"/{bucket}{environ['PATH_INFO']}"
@@ -76,7 +76,7 @@ def _bucket_of_host(host: str) -> str:
 
 
 def refusing_expired_links(serve: Wsgi) -> Wsgi:
-    """Refuse a presigned link after its time, by a wall clock: moto takes any."""
+    """Refuse expired presigned links, in wall-clock time: moto accepts them."""
 
     def served(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         query = {name: values[0] for name, values in parse_qs(environ.get("QUERY_STRING", "")).items()}
@@ -96,7 +96,7 @@ _EXPIRED = (
 
 
 def _expired(query: Mapping[str, str], now_s: float) -> bool:
-    """Whether a link says that it is not good at `now_s`, in the fourth or the second version of signatures."""
+    """Whether a link has expired at `now_s`; signatures of version 4 or 2."""
     try:
         if "X-Amz-Signature" in query:
             signed = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
@@ -107,9 +107,9 @@ def _expired(query: Mapping[str, str], now_s: float) -> bool:
 
 
 def one_write_at_a_time(serve: Wsgi) -> Wsgi:
-    """Make conditional writes exclusive, as the real storage's are.
+    """Make conditional writes exclusive, as in the real storage.
 
-    moto looks whether the key is there, then writes, in threads: of two with ``If-None-Match: *`` both would win.
+    moto checks whether the key exists, then writes, in threads: two writes with ``If-None-Match: *`` can both succeed.
     """
     writing = threading.Lock()
 
@@ -124,7 +124,7 @@ def one_write_at_a_time(serve: Wsgi) -> Wsgi:
 
 def main(port: int) -> None:
     """Serve S3 on loopback."""
-    # Ctrl-C reaches the whole process group; the emulator ends this process itself, when it is done with it.
+    # Ctrl-C reaches the whole process group; the emulator stops this process itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     exit_when_closed(sys.stdin.fileno())
     try:
@@ -133,7 +133,7 @@ def main(port: int) -> None:
         print(error.strerror, flush=True)  # noqa: T201
         sys.exit(1)
     port = listener.getsockname()[1]
-    # moto looks for temporary credentials and its own address here; nothing of the caller's must leak in.
+    # moto reads its own address here, to find temporary credentials; it must not use the caller's.
     os.environ["MOTO_PORT"] = str(port)
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server

@@ -1,4 +1,4 @@
-"""What outlives the emulator's process: operations, results, credentials and the clock, in one SQLite file."""
+"""The emulator's state: operations, results, credentials and the clock, in one SQLite file."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ _PUT_OPERATION = "INSERT INTO operations VALUES (?, ?) ON CONFLICT (id) DO UPDAT
 
 
 def _private_file(directory: Path) -> Path:
-    """The file, which only its owner can read: there are transcripts and keys in it."""
+    """Create the file, readable by its owner only: it contains transcripts and keys."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = directory / "emulator.sqlite"
     file.touch(mode=0o600)
-    # SQLite gives those that it makes beside it the same mode.
+    # SQLite creates its other files with the same mode.
     for kept in directory.glob(file.name + "*"):
         kept.chmod(0o600)
     return file
 
 
 class Store:
-    """A SQLite file that is written before anything is answered.
+    """A SQLite file that is written before a request is answered.
 
-    :param directory: where the file lies; None keeps everything in memory
+    :param directory: of the file; None = in memory
     """
 
     def __init__(self, directory: Path | None) -> None:
         self._db = sqlite3.connect(":memory:" if directory is None else _private_file(directory), isolation_level=None)
-        # What is committed lies in the kernel's hands and so survives a kill -9; only a crash of the whole machine
-        # could lose it, and nothing here is worth an fsync for each answer.
+        # Committed data is in the kernel and is kept after a kill -9. Only a crash of the machine can lose it, which is
+        # not worth an fsync per answer.
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=OFF")
         self._db.executescript(_TABLES)
@@ -53,12 +53,12 @@ class Store:
         self._db.close()
 
     def fact(self, name: str) -> Any:
-        """A fact about the emulator itself, None if it was never put."""
+        """A fact about the emulator; None if it was never stored."""
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])
 
     def put_fact(self, name: str, value: Any) -> None:
-        """Remember a fact."""
+        """Store a fact."""
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
 
     def put_operations(self, operations: Iterable[Operation]) -> None:
@@ -73,45 +73,45 @@ class Store:
         self._db.execute("COMMIT")
 
     def operations(self) -> Iterator[Operation]:
-        """All operations there ever were, oldest first."""
+        """All operations, oldest first."""
         for (value,) in self._db.execute("SELECT value FROM operations ORDER BY rowid"):
             yield Operation.from_json(json.loads(value))
 
     def put_result(self, result_id: str, value: bytes) -> None:
-        """Keep a result, as it will be sent."""
+        """Store a result, as it is sent to clients."""
         self._put_bytes("results", result_id, value)
 
     def result(self, result_id: str) -> bytes | None:
-        """A result, None if there is none."""
+        """A result; None if it does not exist."""
         return self._bytes("results", result_id)
 
     def delete_result(self, result_id: str) -> None:
-        """Forget a result."""
+        """Delete a result."""
         self._db.execute("DELETE FROM results WHERE id = ?", (result_id,))
 
     def put_recording(self, operation_id: str, value: bytes) -> None:
-        """Keep the recording that was sent inline, until it is recognised."""
+        """Store an inline recording until it is recognised."""
         self._put_bytes("recordings", operation_id, value)
 
     def recording(self, operation_id: str) -> bytes | None:
-        """A recording that was sent inline."""
+        """An inline recording; None if it does not exist."""
         return self._bytes("recordings", operation_id)
 
     def delete_recording(self, operation_id: str) -> None:
-        """Forget a recording that was sent inline."""
+        """Delete an inline recording."""
         self._db.execute("DELETE FROM recordings WHERE id = ?", (operation_id,))
 
     def put_token(self, token: str, expires_s: float) -> None:
-        """Remember an IAM token."""
+        """Store an IAM token."""
         self._db.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?)", (token, expires_s))
 
     def token_expiry(self, token: str) -> float | None:
-        """When a token runs out, None if it was never given out."""
+        """The service time at which a token expires; None if it was never issued."""
         row = self._db.execute("SELECT expires_s FROM tokens WHERE token = ?", (token,)).fetchone()
         return None if row is None else float(row[0])
 
     def revoke_tokens(self) -> int:
-        """Make every token invalid; returns how many there were."""
+        """Revoke all tokens; return their number."""
         return self._db.execute("DELETE FROM tokens").rowcount
 
     def _put_bytes(self, table: str, name: str, value: bytes) -> None:

@@ -1,6 +1,6 @@
-"""What was said in a recording: heard by the recogniser, or written beside the recording by a person.
+"""Transcripts of recordings: prepared by a person, or made by the recogniser.
 
-``KEY.transcript.json`` is described in docs/emulator.md; :func:`read_transcript` is its definition.
+docs/emulator.md describes ``KEY.transcript.json``; :func:`read_transcript` defines it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 SUFFIX = ".transcript.json"
 
-#: Events of API v3 that a transcript may bring along, under the names they have on the wire.
+#: The v3 events that a transcript can have, under their names in the API.
 ANALYSES = ("classifierUpdate", "speakerAnalysis", "conversationAnalysis", "summarization")
 
 
 class TranscriptError(ValueError):
-    """A transcript that says something nobody can answer with."""
+    """A transcript is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word, spelled out, in lower case."""
+    """A word, spelled out, in lower case."""
 
     word: str
     start_ms: int
@@ -38,11 +38,14 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What one channel said between two pauses.
+    """The speech of one channel between two pauses.
 
     :param channel: counted from 0
-    :param words: None where the answer is to have no words
-    :param text: as spoken; :param normalized_text: with digits, capitals and stops
+    :param words: None = the answer has no words
+    :param text: as spoken
+    :param normalized_text: with digits, capitals and full stops
+    :param start_ms: from the start of the recording
+    :param end_ms: from the start of the recording
     :param speaker: label for speaker labelling, "0" or "1"
     :param refined: whether v3 sends a refinement
     :param languages: (language code, probability)
@@ -61,7 +64,7 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The error an operation, or a v3 stream, ends with."""
+    """The error of an operation or of a v3 stream."""
 
     code: int
     message: str
@@ -69,15 +72,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Transcript:
-    """A whole recording.
+    """The transcript of a recording.
 
-    :param utterances: in the order they are answered in
-    :param channels: how many there are, the silent ones included
-    :param duration_ms: of the recording; None = read from it
-    :param processing_s: service seconds until the operation is done; None = by the duration
-    :param error: the operation fails with this
-    :param stream_error: the v3 result breaks off with this
-    :param stream_error_after: after so many events
+    :param utterances: in the order of the answer
+    :param channels: number of channels, silent ones included
+    :param duration_ms: of the recording; None = measure the recording
+    :param processing_s: service seconds until the operation is done; None = computed from the duration
+    :param error: the operation fails with it
+    :param stream_error: the v3 result ends with it
+    :param stream_error_after: number of events before the stream error
     :param analyses: v3 events as (kind, channel, payload)
     """
 
@@ -92,12 +95,11 @@ class Transcript:
 
 
 def no_transcript(found: tuple[str, str] | None, languages: Iterable[str]) -> Failure:
-    """What an operation ends with that needs a transcript and has none.
+    """The error of an operation without the transcript that it needs.
 
-    Its code is not one that depends on the request alone: the same recording may be submitted again, once there is a
-    transcript.
+    The code means that the same recording can be submitted again, once it has a transcript.
 
-    :param found: the recording's bucket and key; None if it was sent inline
+    :param found: the recording's bucket and key; None for an inline recording
     """
     if found is None:
         recording, ways = "the recording in this request", 'POST {"sha256": "…", "transcript": {…}}'
@@ -109,7 +111,7 @@ def no_transcript(found: tuple[str, str] | None, languages: Iterable[str]) -> Fa
     return Failure(
         FAILED_PRECONDITION,
         f"no transcript for {recording}: the emulator recognises en-US only, not {', '.join(languages)}. Add a "
-        f"transcript ({ways} to /emulator/transcripts), then submit the recording again; or start the emulator with "
+        f"transcript ({ways} to /emulator/transcripts) and submit the recording again, or start the emulator with "
         "--unknown-language",
     )
 
@@ -120,14 +122,14 @@ def capitalised(text: str) -> str:
 
 
 def by_end(utterances: list[Utterance]) -> tuple[Utterance, ...]:
-    """The order in which a recogniser gets done with utterances: by their end, the channels interleaved."""
+    """Utterances in the order of a recogniser: by their end, channels interleaved."""
     return tuple(sorted(utterances, key=lambda utterance: (utterance.end_ms, utterance.channel)))
 
 
 def read_transcript(content: bytes) -> Transcript:
     """Read a transcript file.
 
-    :raises TranscriptError: naming what is wrong in it
+    :raises TranscriptError: if it is invalid; the error names the field
     """
     try:
         document = json.loads(content)
@@ -137,9 +139,9 @@ def read_transcript(content: bytes) -> Transcript:
 
 
 def transcript_from(document: Any) -> Transcript:
-    """Make a transcript of what its JSON says.
+    """Read a transcript from its JSON.
 
-    :raises TranscriptError: naming the field that is wrong, and what may stand there
+    :raises TranscriptError: if it is invalid; the error names the field and the values that are allowed
     """
     try:
         check_sendable(document)
@@ -148,12 +150,14 @@ def transcript_from(document: Any) -> Transcript:
         raise TranscriptError(str(error)) from error
     ordered, by_channel = given.get("utterances", []), given.get("channels", [])
     if ordered and by_channel:
-        raise TranscriptError("it has both `channels` and `utterances` (in the order of the answer); keep one of them")
+        raise TranscriptError("it has both `channels` and `utterances`; keep one of them")
     if ordered:
         utterances = _utterances((value.get("channel", 0), value) for value in ordered)
     else:
-        said = ((number, value) for number, channel in enumerate(by_channel) for value in channel.get("utterances", []))
-        utterances = by_end(list(_utterances(said)))
+        values = (
+            (number, value) for number, channel in enumerate(by_channel) for value in channel.get("utterances", [])
+        )
+        utterances = by_end(list(_utterances(values)))
     stream_error = given.get("stream_error")
     return Transcript(
         utterances=utterances,
@@ -176,11 +180,11 @@ def _failure(value: Mapping[str, Any] | None) -> Failure | None:
     return None if value is None else Failure(value.get("code", INTERNAL), value.get("message", ""))
 
 
-def _utterances(said: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[Utterance, ...]:
-    """Give each utterance its times: one that has none begins where the one before it in its channel ends."""
+def _utterances(values: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[Utterance, ...]:
+    """Give each utterance its times: without a start, it begins at the end of the previous one in its channel."""
     ends: dict[int, int] = {}
     utterances = []
-    for channel, value in said:
+    for channel, value in values:
         utterance = _utterance(value, channel, ends.get(channel, 0))
         ends[channel] = utterance.end_ms
         utterances.append(utterance)
@@ -189,7 +193,7 @@ def _utterances(said: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[Utteranc
 
 def _utterance(value: Mapping[str, Any], channel: int, begins_ms: int) -> Utterance:
     words = _words(value, begins_ms)
-    said = value.get("text") or " ".join(word.word for word in words or ())
+    text = value.get("text") or " ".join(word.word for word in words or ())
     start_ms = value.get("start_ms", words[0].start_ms if words else begins_ms)
     end_ms = value.get("end_ms", words[-1].end_ms if words else start_ms)
     if end_ms < start_ms:
@@ -197,8 +201,8 @@ def _utterance(value: Mapping[str, Any], channel: int, begins_ms: int) -> Uttera
     return Utterance(
         channel=channel,
         words=words,
-        text=said,
-        normalized_text=value.get("normalized_text") or capitalised(said),
+        text=text,
+        normalized_text=value.get("normalized_text") or capitalised(text),
         start_ms=start_ms,
         end_ms=end_ms,
         speaker=value.get("speaker"),
@@ -219,9 +223,9 @@ def _words(value: Mapping[str, Any], begins_ms: int) -> tuple[Word, ...] | None:
 
 
 def spread(text: str, start_ms: int, end_ms: int | None = None) -> tuple[Word, ...]:
-    """Words of a text at even distances, a fifth of each being a pause.
+    """Spread the words of a text evenly; a fifth of each word's time is a pause.
 
-    :param end_ms: 400 ms a word where it is not given
+    :param end_ms: None = 400 ms a word
     """
     words = text.split()
     span_ms = 400 * len(words) if end_ms is None else end_ms - start_ms
@@ -236,7 +240,7 @@ def spread(text: str, start_ms: int, end_ms: int | None = None) -> tuple[Word, .
     )
 
 
-# The fields of a transcript, and what may stand in each.
+# The readers of a transcript's fields.
 
 
 def _fields(value: Any, name: str, readers: Mapping[str, Reader[Any]]) -> dict[str, Any]:
@@ -245,7 +249,7 @@ def _fields(value: Any, name: str, readers: Mapping[str, Reader[Any]]) -> dict[s
     try:
         return fields(value, {key: _below(name, reader) for key, reader in readers.items()})
     except BadValueError as error:
-        raise BadValueError(f"{name}: {error}" if str(error).startswith("there is no") else str(error)) from error
+        raise BadValueError(f"{name}: {error}" if str(error).startswith("unknown field") else str(error)) from error
 
 
 def _below(parent: str, reader: Reader[T]) -> Reader[T]:
@@ -273,7 +277,7 @@ def _boolean(value: Any, name: str) -> bool:
 
 def _languages(value: Any, name: str) -> dict[str, float]:
     if not isinstance(value, dict):
-        raise BadValueError(f"{name} must be an object of codes and probabilities, not {value!r:.60}")
+        raise BadValueError(f"{name} must be an object of language codes and probabilities, not {value!r:.60}")
     return {code: number(0, 1)(share, f"{name}.{code}") for code, share in value.items()}
 
 

@@ -1,4 +1,4 @@
-"""API v2 as it is on the wire: the submit's body, the operation and its chunks."""
+"""The messages of API v2: the submit request, the operation and its chunks."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _MESSAGE = Message(config=Message(specification=_SPECIFICATION, folder_id=text),
 
 
 def read_request(body: Any, folder_id: str, reading: Reading) -> Request:
-    """What a ``longRunningRecognize`` asks for.
+    """Read a ``longRunningRecognize`` request.
 
-    :param body: as JSON
-    :param folder_id: the service account's own folder
-    :raises RefusedError: as the service would
+    :param body: its parsed JSON
+    :param folder_id: the folder of the service account
+    :raises RefusedError: if the service would refuse the request
     """
     message = _MESSAGE(body, "", reading)
     config = message.get("config", {})
@@ -67,9 +67,9 @@ def read_request(body: Any, folder_id: str, reading: Reading) -> Request:
 
 
 def check_folder(given: Any, folder_id: str) -> None:
-    """A folder, if one is named, must be the service account's.
+    """Check that the folder, if one is named, is that of the service account.
 
-    :raises RefusedError: if it is another
+    :raises RefusedError: if it is another folder
     """
     if given and given != folder_id:
         raise invalid(
@@ -78,9 +78,9 @@ def check_folder(given: Any, folder_id: str) -> None:
 
 
 def duration(ms: int, nine_decimals: bool = False) -> str:
-    """Protobuf's Duration in JSON: no decimals, or three.
+    """Protobuf's Duration in JSON, without decimals or with three.
 
-    :param nine_decimals: nine, and a nanosecond short, as the documentation's examples have them
+    :param nine_decimals: with nine decimals and a nanosecond less, as in the documentation's examples
     """
     if nine_decimals and ms:
         seconds, ns = divmod(ms * 1_000_000 - 1, 1_000_000_000)
@@ -89,7 +89,7 @@ def duration(ms: int, nine_decimals: bool = False) -> str:
 
 
 def spoken_text(utterance: Utterance, request: Request) -> str:
-    """The text of an utterance as the settings want it written."""
+    """The text of an utterance, according to the request's settings."""
     text = utterance.normalized_text if request.normalised else utterance.text
     if request.literature and text and text[-1] not in ".?!":
         return text + "."
@@ -99,7 +99,7 @@ def spoken_text(utterance: Utterance, request: Request) -> str:
 def render_response(transcript: Transcript, request: Request, flaws: tuple[str, ...] = ()) -> bytes:
     """The operation's ``response``; silence has no ``chunks``.
 
-    :param flaws: kinds of faults that the result is to have
+    :param flaws: kinds of faults in the result
     """
     response: dict[str, Any] = {"@type": RESPONSE_TYPE}
     chunks = [_chunk(utterance, request, flaws) for utterance in transcript.utterances]
@@ -135,5 +135,5 @@ def render_operation(operation: Operation, now: float, response: bytes | None) -
     tail = operation.stamps(now)
     if state is not State.DONE or response is None:
         return written({**head, **tail})
-    # A result of megabytes is spliced in as it lies there, not parsed and written again.
+    # A result can have megabytes; it is inserted as it is, not parsed and written again.
     return b'{"done":true,"response":' + response + b"," + written(tail)[1:]

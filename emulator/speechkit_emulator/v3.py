@@ -1,4 +1,4 @@
-"""API v3 as it is on the wire: the submit's body, the operation, and the stream of events that is the result."""
+"""The messages of API v3: the submit request, the operation, and the result as a stream of events."""
 
 from __future__ import annotations
 
@@ -90,10 +90,11 @@ _MESSAGE = Message(
 
 
 def read_request(body: Any, reading: Reading) -> tuple[Request, bytes | None]:
-    """What a ``recognizeFileAsync`` asks for, and the recording if it came along.
+    """Read a ``recognizeFileAsync`` request.
 
-    :param body: as JSON
-    :raises RefusedError: as the service would
+    :param body: its parsed JSON
+    :return: the request, and the recording if it was sent inline
+    :raises RefusedError: if the service would refuse the request
     """
     message = _MESSAGE(body, "", reading)
     if ("uri" in message) == ("content" in message):
@@ -165,7 +166,7 @@ def _check_summarization(summarization: Mapping[str, Any]) -> None:
 
 
 def render_operation(operation: Operation, now: float) -> dict[str, Any]:
-    """A v3 operation: when done it has neither ``response`` nor, unless it failed, ``error``."""
+    """A v3 operation: it has no ``response``, and an ``error`` only if it failed."""
     state = operation.state(now)
     answer: dict[str, Any] = {"done": state is not State.RUNNING}
     if failure := operation.shown_failure(now):
@@ -183,9 +184,9 @@ def render_accepted(operation: Operation) -> dict[str, Any]:
 def render_recognition(
     transcript: Transcript, request: Request, operation_id: str, duration_ms: int, flaws: tuple[str, ...] = ()
 ) -> bytes:
-    """The stream that ``getRecognition`` answers with: an object a line.
+    """The stream that ``getRecognition`` returns, one object a line.
 
-    :param flaws: kinds of faults that the result is to have
+    :param flaws: kinds of faults in the result
     """
     frame = _Frame(operation_id, duration_ms)
     events = list(_events(transcript, request, frame, "missing_refinements" in flaws, "no_words" in flaws))
@@ -200,14 +201,14 @@ def render_recognition(
 
 
 def pretty(stream: bytes) -> bytes:
-    """The same stream as the documentation prints it: indented objects, one after the other."""
+    """The stream in the form of the documentation: indented objects, one after the other."""
     return b"\n".join(
         json.dumps(json.loads(line), ensure_ascii=False, indent=3).encode() for line in stream.splitlines()
     )
 
 
 class _Frame:
-    """What stands around every event."""
+    """The common fields of all events."""
 
     def __init__(self, operation_id: str, duration_ms: int) -> None:
         parts = uuid.uuid5(uuid.NAMESPACE_OID, operation_id).hex

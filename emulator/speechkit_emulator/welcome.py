@@ -1,4 +1,4 @@
-"""What a newcomer sees: the page at ``/``, and the connections for Airflow as text."""
+"""The page at ``/``, and the connections for Airflow as text."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Welcome:
-    """Two pages about a running emulator; no authorization, loopback only.
+    """Endpoints that describe a running emulator; no authorization, loopback only.
 
-    :param addresses: where it is and what it accepts
+    :param addresses: its addresses and keys
     :param database: the DuckDB file that the connection `warehouse` names
     """
 
@@ -30,11 +30,11 @@ class Welcome:
         self._connections = connections(addresses, database)
 
     def routes(self) -> list[web.RouteDef]:
-        """Both."""
+        """The two routes."""
         return [web.get("/", self.page), web.get(PATH, self.connections)]
 
     async def connections(self, request: web.Request) -> web.Response:
-        """The connections for Airflow, in the ``form`` that is asked for."""
+        """The connections for Airflow, in the requested ``form``."""
         try:
             form = ConnectionForm(request.query.get("form", ConnectionForm.ENV))
         except ValueError:

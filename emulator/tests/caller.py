@@ -1,4 +1,4 @@
-"""A client of the emulated service, and recordings to send it."""
+"""A client of the emulated service, and recordings to send."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from speechkit_emulator.process import EmulatorProcess
 
 SAMPLES = Path(__file__).resolve().parents[1] / "speechkit_emulator/samples"
 
-#: An Ogg Opus recording as far as its first bytes go; the transcript beside it says the rest.
+#: The first bytes of an Ogg Opus recording; its duration comes from its transcript.
 OGG_HEAD = b"OggS\x00\x02" + bytes(20) + b"\x01\x13" + b"OpusHead\x01\x01\x38\x01" + bytes(64)
 
 
 class Caller:
-    """Speaks to the emulated service as any HTTP client would."""
+    """An HTTP client of the emulated service."""
 
     def __init__(self, emulator: EmulatorProcess) -> None:
         self.emulator = emulator
@@ -61,20 +61,20 @@ class Caller:
         return [json.loads(line) for line in answer.text.splitlines()]
 
 
-def said(*texts: str, **more: Any) -> dict[str, Any]:
+def transcript_of(*texts: str, **more: Any) -> dict[str, Any]:
     """A transcript with one utterance for each channel."""
     channels = [{"utterances": [{"text": text, "start_ms": 1000, "end_ms": 3000}]} for text in texts]
     return {"duration_ms": 4000, "channels": channels, **more}
 
 
 def quick(*arguments: str, **options: Any) -> EmulatorProcess:
-    """An emulator on whose clock everything is done at once, with quotas that no test meets by chance."""
+    """An emulator with a fast clock, and quotas that no test uses up by chance."""
     quotas = ("--submits-per-hour=100000", "--v2-checks-per-hour=1000000")
     return EmulatorProcess(*quotas, *arguments, speed=600, **options)
 
 
 def first_sentence(rate: int = 16000) -> bytes:
-    """The first sentence of message.ogg as headerless PCM: short, for it costs seconds to hear."""
+    """The first sentence of message.ogg as PCM without a header: short, because recognition takes seconds."""
     import av
 
     resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)

@@ -1,4 +1,4 @@
-"""The sample calls that come with the emulator: a few sentences each, in English, spoken by synthetic voices."""
+"""The sample calls: a few English sentences each, spoken by synthetic voices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Where they are in the bucket.
+#: Their prefix in the bucket.
 PREFIX = "samples/"
 
 
@@ -14,10 +14,10 @@ PREFIX = "samples/"
 class Sample:
     """A sample call.
 
-    :param path: its file
-    :param call_id: how a CRM would name it
-    :param duration_ms: its length
-    :param text: what is said in it, turn by turn
+    :param path: of its file
+    :param call_id: its id in an imaginary CRM
+    :param duration_ms: its duration
+    :param text: its sentences, one for each turn
     """
 
     path: Path
@@ -32,7 +32,7 @@ class Sample:
 
 
 def samples() -> list[Sample]:
-    """All sample calls, by the manifest beside this file."""
+    """All sample calls, from ``manifest.json``."""
     folder = Path(__file__).parent
     return [
         Sample(

@@ -1,4 +1,4 @@
-"""The control endpoints take only what the emulator can live with afterwards."""
+"""The control endpoints refuse invalid values, and the emulator keeps working."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from typing import Any
 import pytest
 
 from speechkit_emulator.process import EmulatorProcess
-from tests.caller import OGG_HEAD, Caller, quick, said
+from tests.caller import OGG_HEAD, Caller, quick, transcript_of
 
 NAN, INFINITY = float("nan"), float("inf")
 
 
 def still_works(speechkit: EmulatorProcess, caller: Caller) -> None:
     assert speechkit.faults() == []
-    operation_id = caller.submit(speechkit.put("a.ogg", OGG_HEAD, said("hello"))).json()["id"]
+    operation_id = caller.submit(speechkit.put("a.ogg", OGG_HEAD, transcript_of("hello"))).json()["id"]
     assert "response" in caller.finished(operation_id)
 
 
 @pytest.mark.parametrize(
     "seconds", [NAN, INFINITY, -INFINITY, 1e300, 10**400, 1e9 + 1, -1, "NaN", "inf", "60", True, None, [60]]
 )
-def test_the_clock_is_put_forward_by_a_number_it_can_show(
-    speechkit: EmulatorProcess, caller: Caller, seconds: Any
-) -> None:
+def test_the_clock_advances_by_valid_numbers_only(speechkit: EmulatorProcess, caller: Caller, seconds: Any) -> None:
     before = speechkit.clock()["now_s"]
     with pytest.raises(RuntimeError, match=r"400 .*advance_s must be a number from 0 to 1000000000"):
         speechkit.ask("POST", "/emulator/clock", {"advance_s": seconds})
@@ -31,7 +29,7 @@ def test_the_clock_is_put_forward_by_a_number_it_can_show(
     still_works(speechkit, caller)
 
 
-def test_the_clock_ends_where_dates_do_and_a_restart_still_knows_it() -> None:
+def test_the_clock_has_a_last_date_and_keeps_its_time_across_a_restart() -> None:
     with quick() as emulator:
         caller = Caller(emulator)
         for _ in range(218):
@@ -76,7 +74,7 @@ def test_the_clock_ends_where_dates_do_and_a_restart_still_knows_it() -> None:
         {"kind": ["500"]},
     ],
 )
-def test_a_fault_that_could_not_be_committed_is_not_planned(
+def test_a_fault_with_an_invalid_field_is_refused(
     speechkit: EmulatorProcess, caller: Caller, fault: dict[str, Any]
 ) -> None:
     with pytest.raises(RuntimeError, match=r"400 .*(must be|is not Unicode)"):
@@ -85,7 +83,7 @@ def test_a_fault_that_could_not_be_committed_is_not_planned(
 
 
 @pytest.mark.parametrize("times", [0, None])
-def test_a_fault_without_a_number_of_times_strikes_until_it_is_taken_back(
+def test_a_fault_without_a_limit_fires_until_it_is_removed(
     speechkit: EmulatorProcess, caller: Caller, times: int | None
 ) -> None:
     speechkit.fault(503, on="operation", times=times)
@@ -115,7 +113,7 @@ def test_a_fault_without_a_number_of_times_strikes_until_it_is_taken_back(
         {"mood": "good"},
     ],
 )
-def test_stand_ins_that_could_not_be_answered_with_are_not_registered(
+def test_stand_ins_with_an_invalid_field_are_refused(
     speechkit: EmulatorProcess, caller: Caller, asked: dict[str, Any]
 ) -> None:
     with pytest.raises(RuntimeError, match="400 "):
@@ -127,7 +125,7 @@ def test_stand_ins_that_could_not_be_answered_with_are_not_registered(
 @pytest.mark.parametrize(
     "body", [b"", b"nonsense", b"[]", b"\xff", b"[" * 100_000, b'{"a": ' * 200 + b"1" + b"}" * 200]
 )
-def test_a_body_that_is_no_object_is_told(caller: Caller, path: str, body: bytes) -> None:
+def test_a_control_request_without_an_object_is_refused(caller: Caller, path: str, body: bytes) -> None:
     answer = caller.ask("POST", f"/emulator/{path}", body)
     assert answer.status_code == 400
     assert answer.json()["error"]

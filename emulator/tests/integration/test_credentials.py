@@ -1,4 +1,4 @@
-"""Who may ask: API keys, IAM tokens by a signed JWT or from the metadata service."""
+"""Credentials: API keys, and IAM tokens from a signed JWT or the metadata service."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ def check(caller: Caller, authorization: str | None) -> tuple[int, dict[str, Any
     return answer.status_code, answer.json()
 
 
-def test_a_known_api_key_passes_and_its_scheme_may_be_written_in_any_case(caller: Caller) -> None:
+def test_a_valid_api_key_is_accepted_with_its_scheme_in_any_case(caller: Caller) -> None:
     key = caller.emulator.api_key
     assert check(caller, f"Api-Key {key}")[0] == 404
     assert check(caller, f"Api-key {key}")[0] == 404
 
 
-def test_an_unknown_key_is_401_and_is_not_repeated_whole(caller: Caller) -> None:
+def test_an_unknown_key_is_401_and_is_masked_in_the_error(caller: Caller) -> None:
     status, body = check(caller, "Api-Key AQVNsomethingverysecret98iI")
     assert (status, body["code"]) == (401, 16)
     assert body["message"] == "Unknown api key 'AQVN****98iI'"
     assert body["details"][0]["@type"] == "type.googleapis.com/google.rpc.RequestInfo"
 
 
-def test_no_authorization_is_401_and_a_missing_role_403(caller: Caller) -> None:
+def test_a_missing_key_is_401_and_a_missing_role_is_403(caller: Caller) -> None:
     assert check(caller, None)[0] == 401
     without = caller.emulator.credentials()["api_key_without_role"]
     status, body = check(caller, f"Api-Key {without}")
     assert (status, body["code"]) == (403, 7)
 
 
-def test_a_signed_jwt_is_exchanged_for_a_token_that_passes(caller: Caller, key: dict[str, str]) -> None:
+def test_a_signed_jwt_is_exchanged_for_a_valid_token(caller: Caller, key: dict[str, str]) -> None:
     answer = caller.ask("POST", "/iam/v1/tokens", token_request(key))
     assert answer.status_code == 200, answer.text
     assert list(answer.json()) == ["iamToken", "expiresAt"]
@@ -68,7 +68,7 @@ def test_a_signed_jwt_is_exchanged_for_a_token_that_passes(caller: Caller, key: 
     assert check(caller, f"Bearer {token}")[0] == 404
 
 
-def test_the_key_looks_like_the_clouds_own_file(key: dict[str, str]) -> None:
+def test_the_authorized_key_has_the_form_of_the_clouds_file(key: dict[str, str]) -> None:
     assert set(key) == {"id", "service_account_id", "created_at", "key_algorithm", "public_key", "private_key"}
     assert key["private_key"].startswith("PLEASE DO NOT REMOVE THIS LINE! Yandex.Cloud SA Key ID <")
 
@@ -85,24 +85,24 @@ def test_the_key_looks_like_the_clouds_own_file(key: dict[str, str]) -> None:
         {"exp": None},
     ],
 )
-def test_a_jwt_that_is_not_good_is_401(caller: Caller, key: dict[str, str], wrong: dict[str, Any]) -> None:
+def test_an_invalid_jwt_is_401(caller: Caller, key: dict[str, str], wrong: dict[str, Any]) -> None:
     answer = caller.ask("POST", "/iam/v1/tokens", token_request(key, **wrong))
     assert answer.status_code == 401
     assert answer.json()["code"] == 16
 
 
-def test_a_jwt_signed_by_somebody_else_is_401(caller: Caller, key: dict[str, str]) -> None:
+def test_a_jwt_with_another_signature_is_401(caller: Caller, key: dict[str, str]) -> None:
     stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     assert caller.ask("POST", "/iam/v1/tokens", token_request(key, signer=stranger)).status_code == 401
     assert caller.ask("POST", "/iam/v1/tokens", {"jwt": "nonsense"}).status_code == 401
 
 
-def test_users_tokens_are_refused(caller: Caller) -> None:
+def test_oauth_tokens_of_users_are_refused(caller: Caller) -> None:
     answer = caller.ask("POST", "/iam/v1/tokens", {"yandexPassportOauthToken": "y0_x"})
     assert answer.status_code == 400
 
 
-def test_the_metadata_service_demands_its_header(caller: Caller) -> None:
+def test_the_metadata_service_requires_its_header(caller: Caller) -> None:
     assert caller.ask("GET", METADATA).status_code == 403
     answer = caller.ask("GET", METADATA, **{"Metadata-Flavor": "Google"})
     assert list(answer.json()) == ["access_token", "expires_in", "token_type"]
@@ -110,7 +110,7 @@ def test_the_metadata_service_demands_its_header(caller: Caller) -> None:
     assert check(caller, f"Bearer {answer.json()['access_token']}")[0] == 404
 
 
-def test_a_token_runs_out_on_the_services_clock_and_can_be_revoked(caller: Caller) -> None:
+def test_a_token_expires_in_service_time_and_can_be_revoked(caller: Caller) -> None:
     emulator = caller.emulator
 
     def token() -> str:
@@ -127,7 +127,7 @@ def test_a_token_runs_out_on_the_services_clock_and_can_be_revoked(caller: Calle
     assert check(caller, second)[0] == 401
 
 
-def test_a_keys_file_is_written_and_taken_again(tmp_path: Path) -> None:
+def test_the_key_file_is_written_and_used_again(tmp_path: Path) -> None:
     file = tmp_path / "key.json"
     with EmulatorProcess(f"--authorized-key={file}") as emulator:
         key = json.loads(file.read_text())

@@ -9,31 +9,31 @@ import pytest
 import requests
 
 from speechkit_emulator.process import EmulatorProcess
-from tests.caller import OGG_HEAD, Caller, quick, said
+from tests.caller import OGG_HEAD, Caller, quick, transcript_of
 
 
 @pytest.fixture
 def link(speechkit: EmulatorProcess) -> str:
     speechkit.clear_requests()
-    return speechkit.put("a.ogg", OGG_HEAD, said("hello"))
+    return speechkit.put("a.ogg", OGG_HEAD, transcript_of("hello"))
 
 
 @pytest.mark.parametrize(("status", "code"), [(400, 3), (401, 16), (403, 7), (404, 5), (429, 8), (500, 13), (503, 14)])
-def test_any_status_can_be_had_and_nothing_is_accepted_then(
+def test_a_planned_status_is_returned_and_nothing_is_accepted(
     speechkit: EmulatorProcess, caller: Caller, link: str, status: int, code: int
 ) -> None:
     before = len(speechkit.billing())
-    speechkit.fault(status, on="submit", times=2, message="as told", retry_after="7")
+    speechkit.fault(status, on="submit", times=2, message="planned", retry_after="7")
     answers = [caller.submit(link) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [status, status, 200]
     assert answers[0].json()["code"] == code
-    assert answers[0].json()["message"] == "as told"
+    assert answers[0].json()["message"] == "planned"
     assert answers[0].headers["Retry-After"] == "7"
     assert answers[0].headers["x-request-id"]
     assert len(speechkit.billing()) == before + 1
 
 
-def test_errors_of_v3_have_the_gateways_form_unless_told(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_v3_errors_have_the_gateways_form_by_default(speechkit: EmulatorProcess, caller: Caller) -> None:
     speechkit.fault(503, on="recognition")
     speechkit.fault(503, on="recognition", form="bare")
     path = "/stt/v3/getRecognition?operation_id=f8d"
@@ -41,7 +41,7 @@ def test_errors_of_v3_have_the_gateways_form_unless_told(speechkit: EmulatorProc
     assert caller.ask("GET", path).json()["code"] == 14
 
 
-def test_dropped_before_accepting_leaves_no_operation(speechkit: EmulatorProcess, caller: Caller, link: str) -> None:
+def test_a_drop_before_the_request_leaves_no_operation(speechkit: EmulatorProcess, caller: Caller, link: str) -> None:
     before = len(speechkit.billing())
     speechkit.fault("drop_before", on="submit")
     with pytest.raises(requests.ConnectionError):
@@ -50,7 +50,7 @@ def test_dropped_before_accepting_leaves_no_operation(speechkit: EmulatorProcess
     assert speechkit.requests() == {"submit": {"dropped": 1}}
 
 
-def test_dropped_after_accepting_leaves_an_operation_that_is_billed(
+def test_a_drop_after_the_request_leaves_a_billed_operation(
     speechkit: EmulatorProcess, caller: Caller, link: str
 ) -> None:
     before = len(speechkit.billing())
@@ -79,19 +79,17 @@ def test_an_answer_can_be_cut_slow_or_garbage(speechkit: EmulatorProcess, caller
     assert time.monotonic() - before >= 0.3
 
 
-def test_an_operation_can_be_told_to_fail(speechkit: EmulatorProcess, caller: Caller, link: str) -> None:
-    speechkit.fault("operation_error", code=3, message="told so")
+def test_a_fault_can_fail_an_operation(speechkit: EmulatorProcess, caller: Caller, link: str) -> None:
+    speechkit.fault("operation_error", code=3, message="planned")
     operation = caller.finished(caller.submit(link).json()["id"])
-    assert operation["error"] == {"code": 3, "message": "told so"}
+    assert operation["error"] == {"code": 3, "message": "planned"}
     assert speechkit.billing()[-1]["state"] == "failed"
 
 
 @pytest.mark.parametrize("api", ["v2", "v3"])
-def test_an_error_can_be_there_before_the_operation_is_done(
-    speechkit: EmulatorProcess, caller: Caller, api: str
-) -> None:
-    failure = {"code": 13, "message": "told so"}
-    link = speechkit.put("early.ogg", OGG_HEAD, said("hello", processing_s=100_000))
+def test_an_operation_can_have_an_error_before_it_is_done(speechkit: EmulatorProcess, caller: Caller, api: str) -> None:
+    failure = {"code": 13, "message": "planned"}
+    link = speechkit.put("early.ogg", OGG_HEAD, transcript_of("hello", processing_s=100_000))
     speechkit.fault("error_before_done", **failure)
     operation_id = (caller.submit if api == "v2" else caller.submit_v3)(link).json()["id"]
     early = caller.ask("GET", f"/operations/{operation_id}").json()
@@ -113,12 +111,12 @@ def test_times_can_have_nine_decimals(speechkit: EmulatorProcess, caller: Caller
 
 
 @pytest.mark.parametrize("planned", [True, False])
-def test_an_operation_can_fail_with_the_code_of_a_cancelled_one(
+def test_an_operation_can_fail_with_the_code_of_a_cancellation(
     speechkit: EmulatorProcess, caller: Caller, planned: bool
 ) -> None:
-    failure = {"code": 1, "message": "told so"}
+    failure = {"code": 1, "message": "planned"}
     link = speechkit.put(
-        "one.ogg", OGG_HEAD, said("hello", processing_s=100_000, **({} if planned else {"error": failure}))
+        "one.ogg", OGG_HEAD, transcript_of("hello", processing_s=100_000, **({} if planned else {"error": failure}))
     )
     if planned:
         speechkit.fault("operation_error", **failure)
@@ -130,8 +128,8 @@ def test_an_operation_can_fail_with_the_code_of_a_cancelled_one(
     assert speechkit.billing()[-1]["state"] == "failed"
 
 
-def test_a_fault_can_be_meant_for_one_recording(speechkit: EmulatorProcess, caller: Caller, link: str) -> None:
-    other = speechkit.put("other.ogg", OGG_HEAD, said("hello"))
+def test_a_fault_can_match_one_recording(speechkit: EmulatorProcess, caller: Caller, link: str) -> None:
+    other = speechkit.put("other.ogg", OGG_HEAD, transcript_of("hello"))
     speechkit.fault(500, match="other.ogg", times=None)
     assert [caller.submit(one).status_code for one in (link, other, link, other)] == [200, 500, 200, 500]
     (fault,) = speechkit.faults()
@@ -141,19 +139,21 @@ def test_a_fault_can_be_meant_for_one_recording(speechkit: EmulatorProcess, call
     assert speechkit.faults() == []
 
 
-def test_iam_and_metadata_can_fail_too(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_faults_can_fire_for_iam_and_the_metadata_service(speechkit: EmulatorProcess, caller: Caller) -> None:
     speechkit.fault(503, on="iam")
     speechkit.fault(500, on="metadata")
     assert caller.ask("POST", "/iam/v1/tokens", {}).status_code == 503
     assert caller.ask("GET", "/computeMetadata/v1/instance/service-accounts/default/token").status_code == 500
 
 
-def test_a_fault_that_does_not_exist_is_told(speechkit: EmulatorProcess) -> None:
+def test_an_unknown_fault_is_an_error_that_lists_the_kinds(speechkit: EmulatorProcess) -> None:
     with pytest.raises(RuntimeError, match="kind must be one of"):
         speechkit.fault("earthquake")
 
 
-def test_requests_are_counted_and_kept_with_their_times(speechkit: EmulatorProcess, caller: Caller, link: str) -> None:
+def test_requests_are_counted_and_logged_with_their_times(
+    speechkit: EmulatorProcess, caller: Caller, link: str
+) -> None:
     operation_id = caller.submit(link).json()["id"]
     caller.ask("GET", "/operations/e03nothing")
     assert speechkit.requests() == {"operation": {"404": 1}, "submit": {"200": 1}}
@@ -165,10 +165,10 @@ def test_requests_are_counted_and_kept_with_their_times(speechkit: EmulatorProce
 
 
 @pytest.mark.parametrize(("option", "window_s"), [("--submits-per-hour=3", 3600), ("--v2-checks-per-hour=3", 3600)])
-def test_a_quota_is_429_until_its_window_has_moved_on(option: str, window_s: float) -> None:
+def test_a_used_up_quota_returns_429_until_the_window_moves_on(option: str, window_s: float) -> None:
     with EmulatorProcess(option, speed=1) as emulator:
         caller = Caller(emulator)
-        link = emulator.put("a.ogg", OGG_HEAD, said("hello"))
+        link = emulator.put("a.ogg", OGG_HEAD, transcript_of("hello"))
         operation_id = emulator.stand_ins(1)[0]
 
         def ask() -> requests.Response:
@@ -185,17 +185,17 @@ def test_a_quota_is_429_until_its_window_has_moved_on(option: str, window_s: flo
 
 
 @pytest.mark.parametrize("api", ["v2", "v3"])
-def test_stand_ins_are_polled_and_read_like_any_operation(api: str) -> None:
+def test_stand_ins_can_be_polled_and_read_like_other_operations(api: str) -> None:
     with quick() as emulator:
         caller = Caller(emulator)
         ids = emulator.stand_ins(500, api=api, processing_s=100_000)
         big = emulator.stand_ins(2, api=api, result_bytes=1_000_000)
-        failed = emulator.stand_ins(1, api=api, error={"code": 13, "message": "told so"})
+        failed = emulator.stand_ins(1, api=api, error={"code": 13, "message": "planned"})
         assert len(set(ids)) == 500
         assert caller.ask("GET", f"/operations/{ids[0]}").json()["done"] is False
         path = f"/operations/{big[0]}" if api == "v2" else f"/stt/v3/getRecognition?operation_id={big[0]}"
         assert 800_000 < len(caller.ask("GET", path).content) < 1_300_000
-        assert caller.finished(failed[0])["error"]["message"] == "told so"
+        assert caller.finished(failed[0])["error"]["message"] == "planned"
         assert emulator.billing() == []
         emulator.advance(100_000)
         assert _done(caller, ids[-1])

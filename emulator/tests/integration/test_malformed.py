@@ -1,4 +1,4 @@
-"""Requests that make no sense are refused in the service's own form, counted and named, and never break a handler."""
+"""Invalid requests are refused in the service's form and counted, and never raise in a handler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from speechkit_emulator.faults import FaultPlan
 from speechkit_emulator.misbehaving import Misbehaviour, RequestLog
 from speechkit_emulator.process import EmulatorProcess
-from tests.caller import OGG_HEAD, Caller, said
+from tests.caller import OGG_HEAD, Caller, transcript_of
 
 V2 = "/speech/stt/v2/longRunningRecognize"
 V3 = "/stt/v3/recognizeFileAsync"
@@ -35,13 +35,13 @@ def refused(answer: Any, words: str = "") -> None:
 @pytest.mark.parametrize(
     ("link", "words"),
     [
-        ("https://[bad", "no link"),
-        (f"{STORAGE}:99999999/recordings/k.ogg", "no link"),
-        (f"{STORAGE}:port/recordings/k.ogg", "no link"),
-        (f"{STORAGE}/a%20b/k.ogg", "no bucket has"),
-        (f"{STORAGE}/UPPER/k.ogg", "no bucket has"),
-        (f"{STORAGE}/../k.ogg", "no bucket has"),
-        (f"{STORAGE}/arn%3Aaws%3As3%3A%3A1%3Aaccesspoint%2Fx/k.ogg", "no bucket has"),
+        ("https://[bad", "not a link"),
+        (f"{STORAGE}:99999999/recordings/k.ogg", "not a link"),
+        (f"{STORAGE}:port/recordings/k.ogg", "not a link"),
+        (f"{STORAGE}/a%20b/k.ogg", "bucket name is invalid"),
+        (f"{STORAGE}/UPPER/k.ogg", "bucket name is invalid"),
+        (f"{STORAGE}/../k.ogg", "bucket name is invalid"),
+        (f"{STORAGE}/arn%3Aaws%3As3%3A%3A1%3Aaccesspoint%2Fx/k.ogg", "bucket name is invalid"),
         (f"{STORAGE}/recordings/\ud800.ogg", "not Unicode"),
         (f"{STORAGE}/recordings/%ED%A0%80.ogg", "not found"),
         (f"{STORAGE}/recordings/%00.ogg", "not found"),
@@ -49,9 +49,7 @@ def refused(answer: Any, words: str = "") -> None:
         (f"{STORAGE}/recordings/{'я' * 513}", "longer than 1024 bytes"),
     ],
 )
-def test_a_link_that_can_lead_to_no_object_is_refused(
-    speechkit: EmulatorProcess, caller: Caller, link: str, words: str
-) -> None:
+def test_a_link_without_an_object_is_refused(speechkit: EmulatorProcess, caller: Caller, link: str, words: str) -> None:
     refused(caller.submit(link), words)
     refused(caller.submit_v3(link), words)
     assert speechkit.requests() == {"submit": {"400": 2}}
@@ -73,10 +71,10 @@ def test_a_link_that_can_lead_to_no_object_is_refused(
         ({"audioEncoding": "LINEAR16_PCM", "sampleRateHertz": 10**300}, "sampleRateHertz"),
     ],
 )
-def test_a_field_of_another_type_is_refused(
+def test_a_field_of_the_wrong_type_is_refused(
     speechkit: EmulatorProcess, caller: Caller, specification: dict[str, Any], words: str
 ) -> None:
-    refused(caller.submit(speechkit.put("a.ogg", OGG_HEAD, said("hello")), **specification), words)
+    refused(caller.submit(speechkit.put("a.ogg", OGG_HEAD, transcript_of("hello")), **specification), words)
     assert speechkit.requests() == {"submit": {"400": 1}}
 
 
@@ -93,12 +91,12 @@ def test_a_field_of_another_type_is_refused(
         b'{"config": "\xed\xa0\x80"}',
     ],
 )
-def test_a_body_that_protobuf_would_not_read_is_refused(caller: Caller, path: str, body: bytes) -> None:
+def test_a_body_that_protobuf_does_not_read_is_refused(caller: Caller, path: str, body: bytes) -> None:
     refused(caller.ask("POST", path, body), "the body")
 
 
 @pytest.mark.parametrize("planned", [False, True])
-def test_a_body_that_is_not_compressed_as_it_says_is_refused(
+def test_a_body_that_does_not_match_its_content_encoding_is_refused(
     speechkit: EmulatorProcess, caller: Caller, planned: bool
 ) -> None:
     if planned:
@@ -113,7 +111,7 @@ def test_a_recording_that_is_not_base64_is_refused(caller: Caller) -> None:
         refused(caller.ask("POST", V3, body), "not base64")
 
 
-def test_headers_that_are_not_unicode_are_refused_like_any_wrong_one(caller: Caller) -> None:
+def test_headers_that_are_not_unicode_are_refused(caller: Caller) -> None:
     url, good = caller.emulator.url, caller.authorization
     bad = {"Authorization": b"Bearer \xff\xfe"}
     assert caller.session.post(url + V2, data=b"{}", headers=bad, timeout=60).status_code == 401
@@ -132,7 +130,7 @@ def test_headers_that_are_not_unicode_are_refused_like_any_wrong_one(caller: Cal
         {"channels": [{"utterances": [{"text": "a", "start_ms": float("inf"), "end_ms": float("inf")}]}]},
     ],
 )
-def test_a_transcript_that_nobody_could_answer_with_fails_its_operation(
+def test_an_invalid_transcript_fails_the_operation(
     speechkit: EmulatorProcess, caller: Caller, transcript: dict[str, Any]
 ) -> None:
     link = speechkit.put("a.ogg", OGG_HEAD, {"duration_ms": 1000, **transcript})
@@ -140,11 +138,11 @@ def test_a_transcript_that_nobody_could_answer_with_fails_its_operation(
     assert "can't use the recording's transcript" in operation["error"]["message"]
 
 
-async def test_what_no_handler_foresaw_is_the_services_own_error_and_is_counted(
+async def test_an_unexpected_exception_is_an_internal_error_and_is_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def broken(request: web.Request) -> web.Response:
-        raise LookupError("nobody foresaw this")
+        raise LookupError("unexpected")
 
     log = RequestLog()
     app = web.Application(middlewares=[Misbehaviour(FaultPlan(), log, lambda: 0.0).middleware])
@@ -156,4 +154,4 @@ async def test_what_no_handler_foresaw_is_the_services_own_error_and_is_counted(
         body = await answer.json()
     assert (body["code"], body["message"]) == (13, "Internal server error")
     assert log.to_json() == {"operation": {"500": 1}}
-    assert "nobody foresaw this" in caplog.text
+    assert "unexpected" in caplog.text

@@ -1,4 +1,4 @@
-"""Arguments that can't be taken are told in a line, before anything is started."""
+"""Invalid arguments are errors in one line, before anything is started."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ COMMAND = [sys.executable, "-m", "speechkit_emulator", "--no-warm", "--port=0", 
         ("--storage-url=ftp://127.0.0.1", "not the URL of a server"),
         ("--storage-url=http://127.0.0.1:99999", "not the URL of a server"),
         ("--storage-url=http://[bad", "not the URL of a server"),
-        ("--bucket=B_", "can't be a bucket's name"),
-        ("--bucket=ab", "can't be a bucket's name"),
-        ("--bucket=-abc", "can't be a bucket's name"),
+        ("--bucket=B_", "is not a bucket name"),
+        ("--bucket=ab", "is not a bucket name"),
+        ("--bucket=-abc", "is not a bucket name"),
         ("--speed=nan", "from 0.01 to 100000"),
         ("--speed=inf", "from 0.01 to 100000"),
         ("--speed=0", "from 0.01 to 100000"),
@@ -45,18 +45,20 @@ COMMAND = [sys.executable, "-m", "speechkit_emulator", "--no-warm", "--port=0", 
         ("--recognisers=1000000", "from 1 to 64"),
     ],
 )
-def test_an_argument_out_of_its_range_is_told(argument: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_argument_out_of_range_is_an_error_that_names_it(
+    argument: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        # The help would end it, too, with 0: an argument that is taken after all starts nothing.
+        # --help ends it with exit code 0 if the argument is accepted by mistake.
         main([argument, "--help"])
     assert ended.value.code == 2
-    told = capsys.readouterr().err
-    assert words in told
-    assert argument.partition("=")[0] in told.splitlines()[-1]
+    error = capsys.readouterr().err
+    assert words in error
+    assert argument.partition("=")[0] in error.splitlines()[-1]
 
 
-def ends_in_a_word(*arguments: str) -> str:
-    """What the command says of arguments with which it can't start."""
+def error_line(*arguments: str) -> str:
+    """The command's error for arguments with which it can't start."""
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -64,29 +66,29 @@ def ends_in_a_word(*arguments: str) -> str:
     return done.stderr
 
 
-def test_a_port_that_is_taken_is_told() -> None:
+def test_a_port_in_use_is_an_error_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        told = ends_in_a_word(f"--storage-port={port}")
-        assert f"can't listen on port {port}" in told
-        assert "in use" in told
-        assert "can't listen" in ends_in_a_word(f"--port={port}")
+        error = error_line(f"--storage-port={port}")
+        assert f"can't listen on port {port}" in error
+        assert "in use" in error
+        assert "can't listen" in error_line(f"--port={port}")
 
 
-def test_a_storage_that_is_not_there_is_told() -> None:
-    told = ends_in_a_word("--storage-url=http://127.0.0.1:1", "--bucket=calls")
-    assert "There is no bucket calls at http://127.0.0.1:1" in told
+def test_an_unreachable_storage_is_an_error_in_one_line() -> None:
+    error = error_line("--storage-url=http://127.0.0.1:1", "--bucket=calls")
+    assert "The bucket calls can't be found or created at http://127.0.0.1:1" in error
 
 
 @pytest.mark.parametrize("content", ["nonsense", "[]", "{}", '"key"', json.dumps({"id": "a", "public_key": "b"})])
-def test_a_file_without_an_authorized_key_is_told(tmp_path: Path, content: str) -> None:
+def test_a_file_without_an_authorized_key_is_an_error_in_one_line(tmp_path: Path, content: str) -> None:
     file = tmp_path / "key.json"
     file.write_text(content)
-    assert "has no authorized key" in ends_in_a_word(f"--authorized-key={file}")
+    assert "has no authorized key" in error_line(f"--authorized-key={file}")
 
 
-def test_a_state_that_is_none_is_told(tmp_path: Path) -> None:
+def test_an_invalid_state_is_an_error_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "can't" in ends_in_a_word(f"--state={tmp_path / 'file'}")
+    assert "can't" in error_line(f"--state={tmp_path / 'file'}")
     (tmp_path / "emulator.sqlite").write_bytes(b"nonsense" * 1000)
-    assert "file is not a database" in ends_in_a_word(f"--state={tmp_path}")
+    assert "file is not a database" in error_line(f"--state={tmp_path}")

@@ -1,4 +1,4 @@
-"""The emulator as a process: its line of JSON, what survives a kill -9, and that nothing outlives it."""
+"""The emulator as a process: its line of JSON, its state after a kill -9, and its children."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from speechkit_emulator.process import EmulatorProcess
-from tests.caller import OGG_HEAD, Caller, first_sentence, quick, said
+from tests.caller import OGG_HEAD, Caller, first_sentence, quick, transcript_of
 
 COMMAND = [sys.executable, "-m", "speechkit_emulator", "--port=0", "--storage-port=0", "--recognisers=1"]
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
@@ -37,7 +37,7 @@ def wait_until(condition: object, *, tries: int = 600) -> None:
         if condition():
             return
         time.sleep(0.05)
-    raise AssertionError("it did not come to that")
+    raise AssertionError("the condition did not become true")
 
 
 @pytest.fixture
@@ -59,9 +59,7 @@ def command() -> object:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_the_command_says_where_it_is_in_one_line_and_ends_with_all_its_children(
-    command: object, number: signal.Signals
-) -> None:
+def test_the_command_prints_one_line_and_its_children_end_with_it(command: object, number: signal.Signals) -> None:
     assert callable(command)
     process, ready = command("--warm")
     assert list(ready) == ["speechkit", "storage", "bucket", "api_key", "access_key_id", "secret_access_key"]
@@ -71,12 +69,12 @@ def test_the_command_says_where_it_is_in_one_line_and_ends_with_all_its_children
     process.send_signal(number)
     code = process.wait(timeout=30)
     assert code == (-signal.SIGKILL if number is signal.SIGKILL else 0)
-    wait_until(lambda: all(gone(pid) for pid in family))
+    wait_until(lambda: all(has_ended(pid) for pid in family))
     assert process.stdout is not None
     assert process.stdout.read() == b""
 
 
-def test_a_port_that_is_taken_ends_in_a_word_and_not_in_a_trace(running: EmulatorProcess) -> None:
+def test_a_port_in_use_is_an_error_without_a_traceback(running: EmulatorProcess) -> None:
     port = running.url.rpartition(":")[2]
     done = subprocess.run(
         [*COMMAND, f"--port={port}", "--no-warm", f"--storage-url={running.storage_url}"],
@@ -89,11 +87,11 @@ def test_a_port_that_is_taken_ends_in_a_word_and_not_in_a_trace(running: Emulato
     assert b"Traceback" not in done.stderr
 
 
-def test_operations_bill_tokens_and_clock_survive_a_kill(tmp_path: Path) -> None:
+def test_operations_billing_tokens_and_clock_are_kept_after_a_kill(tmp_path: Path) -> None:
     with quick(state=tmp_path) as emulator:
         caller = Caller(emulator)
-        done = caller.submit(emulator.put("a.ogg", OGG_HEAD, said("hello"))).json()["id"]
-        waits = caller.submit(emulator.put("b.ogg", OGG_HEAD, said("hello", processing_s=1e6))).json()["id"]
+        done = caller.submit(emulator.put("a.ogg", OGG_HEAD, transcript_of("hello"))).json()["id"]
+        waits = caller.submit(emulator.put("b.ogg", OGG_HEAD, transcript_of("hello", processing_s=1e6))).json()["id"]
         token = caller.ask(
             "GET", "/computeMetadata/v1/instance/service-accounts/default/token", **{"Metadata-Flavor": "Google"}
         ).json()["access_token"]
@@ -114,7 +112,7 @@ def test_operations_bill_tokens_and_clock_survive_a_kill(tmp_path: Path) -> None
         caller.session.close()
 
 
-def test_a_recording_that_was_being_heard_at_the_kill_is_heard_after_it() -> None:
+def test_recognition_continues_after_a_kill() -> None:
     with quick() as emulator:
         caller = Caller(emulator)
         link = emulator.put("message.pcm", first_sentence())
@@ -126,7 +124,7 @@ def test_a_recording_that_was_being_heard_at_the_kill_is_heard_after_it() -> Non
         caller.session.close()
 
 
-def test_a_recogniser_that_dies_is_replaced() -> None:
+def test_a_killed_recogniser_is_replaced() -> None:
     with quick(warm=True) as emulator:
         caller = Caller(emulator)
         link = emulator.put("message.pcm", first_sentence())
@@ -139,14 +137,14 @@ def test_a_recogniser_that_dies_is_replaced() -> None:
         caller.session.close()
 
 
-def test_a_bucket_that_is_away_is_an_error_of_the_services_own(tmp_path: Path) -> None:
+def test_an_unreachable_bucket_is_an_internal_error(tmp_path: Path) -> None:
     from speechkit_emulator.storage import StorageServer
 
     storage = StorageServer()
     try:
         with EmulatorProcess(storage_url=storage.url) as emulator:
             caller = Caller(emulator)
-            link = emulator.put("a.ogg", OGG_HEAD, said("hello"))
+            link = emulator.put("a.ogg", OGG_HEAD, transcript_of("hello"))
             storage.close()
             assert caller.submit(link).status_code == 500
             assert emulator.billing() == []
@@ -156,22 +154,22 @@ def test_a_bucket_that_is_away_is_an_error_of_the_services_own(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("proxy", ["HTTP_PROXY", "http_proxy"])
-def test_the_bucket_on_loopback_is_reached_directly_behind_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+def test_requests_to_a_bucket_on_loopback_ignore_proxies(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    # Nobody listens there.
+    # Nothing listens on this port.
     monkeypatch.setenv(proxy, "http://127.0.0.1:9")
     with quick() as emulator:
         caller = Caller(emulator)
-        assert caller.submit(emulator.put("a.ogg", OGG_HEAD, said("hello"))).status_code == 200
+        assert caller.submit(emulator.put("a.ogg", OGG_HEAD, transcript_of("hello"))).status_code == 200
         caller.session.close()
 
 
-def test_only_its_owner_can_read_what_the_emulator_keeps(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_state(tmp_path: Path) -> None:
     state, key = tmp_path / "new" / "state", tmp_path / "key.json"
     with quick(f"--authorized-key={key}", state=state) as emulator:
         emulator.kill()
-        # As an emulator before this one may have left them.
+        # An older emulator could have left files with this mode.
         for file in state.iterdir():
             file.chmod(0o644)
         emulator.start()

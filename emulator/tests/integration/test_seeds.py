@@ -1,4 +1,4 @@
-"""Transcripts that a test seeds for recordings whose key, or whose language, leaves no other way."""
+"""Transcripts that are seeded by control request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from speechkit_emulator.process import EmulatorProcess
-from tests.caller import OGG_HEAD, Caller, said, wav
+from tests.caller import OGG_HEAD, Caller, transcript_of, wav
 
 RUSSIAN = {"utterances": [{"text": "добрый день"}]}
 
@@ -41,14 +41,14 @@ def submit_inline(caller: Caller, content: bytes, language: str = "ru-RU") -> st
     return operation_id
 
 
-def test_russian_is_answered_under_a_key_that_the_client_chooses(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_a_seed_for_a_glob_gives_a_russian_answer(speechkit: EmulatorProcess, caller: Caller) -> None:
     speechkit.seed(RUSSIAN, glob="uploads/*")
     link = speechkit.put(f"uploads/{uuid.uuid4()}", OGG_HEAD)
     assert texts(caller.finished(caller.submit(link, languageCode="ru-RU").json()["id"])) == ["Добрый день"]
     assert [seed["used"] for seed in speechkit.seeds()] == [1]
 
 
-def test_a_recording_s_content_can_choose_its_transcript(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_a_seed_for_a_hash_matches_the_recordings_content(speechkit: EmulatorProcess, caller: Caller) -> None:
     content = wav(bytes(32000))
     speechkit.seed(RUSSIAN, sha256=sha256(content).hexdigest())
     assert "добрый день" in str(caller.stream(submit_inline(caller, content)))
@@ -58,7 +58,7 @@ def test_a_recording_s_content_can_choose_its_transcript(speechkit: EmulatorProc
     assert "добрый день" in str(caller.stream(answer.json()["id"]))
 
 
-def test_the_next_submit_and_only_that_one_gets_it(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_a_seed_without_a_selector_is_for_the_next_submit_only(speechkit: EmulatorProcess, caller: Caller) -> None:
     speechkit.seed({})
     assert caller.stream(submit_inline(caller, wav(bytes(32000)))) == []
     failed = submit_inline(caller, wav(bytes(32000)))
@@ -67,19 +67,21 @@ def test_the_next_submit_and_only_that_one_gets_it(speechkit: EmulatorProcess, c
     assert '{"sha256": "…", "transcript": {…}} to /emulator/transcripts' in error["message"]
 
 
-def test_a_seed_counts_before_the_transcript_beside_the_recording(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("both.ogg", OGG_HEAD, said("beside"))
+def test_a_seed_takes_precedence_over_the_transcript_beside_the_recording(
+    speechkit: EmulatorProcess, caller: Caller
+) -> None:
+    link = speechkit.put("both.ogg", OGG_HEAD, transcript_of("beside"))
     speechkit.seed({"duration_ms": 1000, **RUSSIAN}, key="both.ogg")
     assert texts(caller.finished(caller.submit(link).json()["id"])) == ["Добрый день"]
 
 
-def test_what_is_wrong_with_a_seed_is_said(speechkit: EmulatorProcess) -> None:
-    with pytest.raises(RuntimeError, match=r"400 .*there is no utterance; there are"):
+def test_the_error_for_an_invalid_seed_names_the_field(speechkit: EmulatorProcess) -> None:
+    with pytest.raises(RuntimeError, match=r"400 .*unknown field utterance; known fields: "):
         speechkit.seed({"utterance": []})
 
 
 @pytest.mark.parametrize("beside", [True, False])
-def test_a_transcript_of_more_channels_than_the_recording_has_fails_its_operation(
+def test_a_transcript_with_more_channels_than_the_recording_fails_the_operation(
     speechkit: EmulatorProcess, caller: Caller, beside: bool
 ) -> None:
     transcript = {"channels": [{"utterances": [{"text": "a"}]}, {"utterances": [{"text": "b"}]}]}
@@ -91,7 +93,7 @@ def test_a_transcript_of_more_channels_than_the_recording_has_fails_its_operatio
 
 
 @pytest.mark.parametrize(("unknown", "expected"), [("silence", []), ("так точно", ["Так точно"])])
-def test_what_is_said_in_an_unknown_language_can_be_set_for_all(unknown: str, expected: list[str]) -> None:
+def test_the_answer_for_unknown_languages_can_be_set(unknown: str, expected: list[str]) -> None:
     with EmulatorProcess(f"--unknown-language={unknown}", speed=600) as emulator:
         caller = Caller(emulator)
         try:
@@ -101,9 +103,9 @@ def test_what_is_said_in_an_unknown_language_can_be_set_for_all(unknown: str, ex
             caller.session.close()
 
 
-def test_date_is_on_the_clock_of_created_at(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_the_date_header_is_in_service_time(speechkit: EmulatorProcess, caller: Caller) -> None:
     speechkit.advance(30 * 24 * 3600)
-    answer = caller.submit(speechkit.put("date.ogg", OGG_HEAD, said("hello")))
+    answer = caller.submit(speechkit.put("date.ogg", OGG_HEAD, transcript_of("hello")))
     created = datetime.fromisoformat(answer.json()["createdAt"])
     # On this clock an answer that takes a second of the machine takes ten minutes.
     assert timedelta(0) <= parsedate_to_datetime(answer.headers["Date"]) - created < timedelta(days=1)

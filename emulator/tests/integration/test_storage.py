@@ -1,4 +1,4 @@
-"""The bucket's server, where moto's S3 alone would not do as the real Object Storage does."""
+"""The storage server, where moto's S3 differs from the real Object Storage."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def session() -> Iterator[requests.Session]:
         "[::1]:80",
     ],
 )
-def test_a_host_that_names_no_bucket_is_path_style(
+def test_requests_to_other_hosts_are_path_style(
     server: StorageServer, s3: Any, session: requests.Session, host: str, key: str
 ) -> None:
     s3.put_object(Bucket=BUCKET, Key=key, Body=key.encode())
@@ -70,7 +70,7 @@ def test_a_host_that_names_no_bucket_is_path_style(
 @pytest.mark.parametrize(
     "host", [f"{BUCKET}.storage.yandexcloud.net", f"{BUCKET}.storage.yandexcloud.kz:443", f"{BUCKET}.localhost:9000"]
 )
-def test_a_host_that_names_a_bucket_means_it(
+def test_requests_to_a_buckets_host_are_virtual_host_style(
     server: StorageServer, s3: Any, session: requests.Session, host: str, key: str
 ) -> None:
     s3.put_object(Bucket=BUCKET, Key=key, Body=key.encode())
@@ -82,7 +82,7 @@ def test_a_host_that_names_a_bucket_means_it(
 
 
 @pytest.mark.parametrize("versioned", [False, True])
-def test_what_completing_an_upload_says_of_the_version_leads_to_the_object(s3: Any, versioned: bool) -> None:
+def test_the_version_of_a_completed_upload_can_be_read(s3: Any, versioned: bool) -> None:
     bucket = "versioned" if versioned else BUCKET
     s3.create_bucket(Bucket=bucket)
     if versioned:
@@ -98,7 +98,7 @@ def test_what_completing_an_upload_says_of_the_version_leads_to_the_object(s3: A
 
 @pytest.mark.parametrize("signature", ["s3v4", "s3"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
-def test_a_presigned_link_is_good_until_it_expires(
+def test_a_presigned_link_is_valid_until_it_expires(
     server: StorageServer, s3: Any, session: requests.Session, signature: str, method: str
 ) -> None:
     s3.put_object(Bucket=BUCKET, Key="a.ogg", Body=b"old")
@@ -115,7 +115,7 @@ def test_a_presigned_link_is_good_until_it_expires(
     link = signer.generate_presigned_url(operation, Params={"Bucket": BUCKET, "Key": "a.ogg"}, ExpiresIn=3600)
     signer.close()
     body = b"new" if method == "PUT" else None
-    # As it was made long ago, or with a time that is none.
+    # Links that were made long ago, or that have an invalid time.
     for before, after in (
         (r"X-Amz-Date=\d{8}", "X-Amz-Date=20260101"),
         (r"X-Amz-Expires=\d+", "X-Amz-Expires=soon"),

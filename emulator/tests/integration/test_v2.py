@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from speechkit_emulator.process import EmulatorProcess
-from tests.caller import OGG_HEAD, SAMPLES, Caller, first_sentence, quick, said
+from tests.caller import OGG_HEAD, SAMPLES, Caller, first_sentence, quick, transcript_of
 
 RESPONSE_TYPE = "type.googleapis.com/yandex.cloud.ai.stt.v2.LongRunningRecognitionResponse"
 
 
-def test_a_submit_is_answered_as_the_service_does(speechkit: EmulatorProcess, caller: Caller) -> None:
-    answer = caller.submit(speechkit.put("a.ogg", OGG_HEAD, said("hello")))
+def test_a_submit_answer_has_the_services_shape(speechkit: EmulatorProcess, caller: Caller) -> None:
+    answer = caller.submit(speechkit.put("a.ogg", OGG_HEAD, transcript_of("hello")))
     assert answer.status_code == 200
     assert list(answer.json()) == ["done", "id", "createdAt", "createdBy", "modifiedAt"]
     operation = answer.json()
@@ -28,7 +28,7 @@ def test_a_submit_is_answered_as_the_service_does(speechkit: EmulatorProcess, ca
     assert answer.headers["x-server-trace-id"]
 
 
-def test_a_finished_operation_has_its_chunks_in_the_services_shape(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_a_finished_operation_has_the_services_shape(speechkit: EmulatorProcess, caller: Caller) -> None:
     utterance = {
         "text": "twenty one",
         "normalized_text": "21",
@@ -47,7 +47,7 @@ def test_a_finished_operation_has_its_chunks_in_the_services_shape(speechkit: Em
     assert json.dumps(operation["response"]) == json.dumps(expected)
 
 
-def test_raw_results_spell_numbers_out(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_raw_results_spell_out_numbers(speechkit: EmulatorProcess, caller: Caller) -> None:
     utterance = {"text": "twenty one", "normalized_text": "21", "end_ms": 900}
     link = speechkit.put("c.ogg", OGG_HEAD, {"duration_ms": 900, "channels": [{"utterances": [utterance]}]})
     operation = caller.finished(caller.submit(link, rawResults=True).json()["id"])
@@ -60,15 +60,15 @@ def test_silence_has_no_chunks(speechkit: EmulatorProcess, caller: Caller) -> No
     assert operation["response"] == {"@type": RESPONSE_TYPE}
 
 
-def test_an_utterance_may_come_without_words(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_an_utterance_can_have_no_words(speechkit: EmulatorProcess, caller: Caller) -> None:
     utterance = {"text": "hello", "words": None, "end_ms": 900}
     link = speechkit.put("d.ogg", OGG_HEAD, {"duration_ms": 900, "channels": [{"utterances": [utterance]}]})
     operation = caller.finished(caller.submit(link).json()["id"])
     assert list(operation["response"]["chunks"][0]["alternatives"][0]) == ["text", "confidence"]
 
 
-def test_an_operation_is_not_done_before_the_service_would_be(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("long.ogg", OGG_HEAD, said("hello", duration_ms=3_600_000))
+def test_an_operation_is_not_done_before_the_service_would_be_done(speechkit: EmulatorProcess, caller: Caller) -> None:
+    link = speechkit.put("long.ogg", OGG_HEAD, transcript_of("hello", duration_ms=3_600_000))
     operation_id = caller.submit(link).json()["id"]
     running = caller.ask("GET", f"/operations/{operation_id}").json()
     assert list(running) == ["done", "id", "createdAt", "createdBy", "modifiedAt"]
@@ -79,15 +79,15 @@ def test_an_operation_is_not_done_before_the_service_would_be(speechkit: Emulato
 
 
 def test_a_deferred_model_takes_longer(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("deferred.ogg", OGG_HEAD, said("hello", processing_s=5000))
+    link = speechkit.put("deferred.ogg", OGG_HEAD, transcript_of("hello", processing_s=5000))
     operation_id = caller.submit(link, model="deferred-general").json()["id"]
     assert not caller.ask("GET", f"/operations/{operation_id}").json()["done"]
     speechkit.advance(5000)
     assert caller.finished(operation_id)["done"]
 
 
-def test_an_operation_ends_with_the_error_of_its_transcript(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("e.ogg", OGG_HEAD, said(error={"code": 3, "message": "too noisy"}))
+def test_an_operation_fails_with_the_error_of_its_transcript(speechkit: EmulatorProcess, caller: Caller) -> None:
+    link = speechkit.put("e.ogg", OGG_HEAD, transcript_of(error={"code": 3, "message": "too noisy"}))
     operation = caller.finished(caller.submit(link).json()["id"])
     assert operation["error"] == {"code": 3, "message": "too noisy"}
     assert "response" not in operation
@@ -100,7 +100,7 @@ def test_other_languages_need_a_transcript(speechkit: EmulatorProcess, caller: C
     assert 'no transcript for s3://recordings/ru/"1".ogg: the emulator recognises en-US only' in error["message"]
     assert 's3://recordings/ru/"1".ogg.transcript.json' in error["message"]
     assert r'{"key": "ru/\"1\".ogg", "transcript": {…}} to /emulator/transcripts' in error["message"]
-    link = speechkit.put('ru/"1".ogg', (SAMPLES / "message.ogg").read_bytes(), said("добрый день"))
+    link = speechkit.put('ru/"1".ogg', (SAMPLES / "message.ogg").read_bytes(), transcript_of("добрый день"))
     operation = caller.finished(caller.submit(link, languageCode="ru-RU").json()["id"])
     assert operation["response"]["chunks"][0]["alternatives"][0]["text"] == "Добрый день"
 
@@ -119,25 +119,25 @@ def test_other_languages_need_a_transcript(speechkit: EmulatorProcess, caller: C
         ({"audioEncoding": "MP3"}, "mp3 header"),
     ],
 )
-def test_a_submit_that_breaks_the_rules_is_refused(
+def test_an_invalid_submit_is_refused(
     speechkit: EmulatorProcess, caller: Caller, specification: dict[str, Any], words: str
 ) -> None:
-    answer = caller.submit(speechkit.put("rules.ogg", OGG_HEAD, said("hello")), **specification)
+    answer = caller.submit(speechkit.put("rules.ogg", OGG_HEAD, transcript_of("hello")), **specification)
     assert answer.status_code == 400
     assert answer.json()["code"] == 3
     assert words in answer.json()["message"]
 
 
-def test_unknown_fields_are_ignored_and_numbers_may_be_strings(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("f.ogg", OGG_HEAD, said("hello"))
+def test_unknown_fields_are_ignored_and_numbers_can_be_strings(speechkit: EmulatorProcess, caller: Caller) -> None:
+    link = speechkit.put("f.ogg", OGG_HEAD, transcript_of("hello"))
     specification = {"languageCode": "EN-us", "sampleRateHertz": "48000", "mood": "good"}
     body = {"folderId": "whatever", "config": {"specification": specification}, "audio": {"uri": link}}
     answer = caller.ask("POST", "/speech/stt/v2/longRunningRecognize", body)
     assert answer.status_code == 200, answer.text
 
 
-def test_what_many_clients_send_is_taken_and_noted(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("noted.mp3", b"ID3", said("hello"))
+def test_requests_of_many_clients_are_tolerated_and_logged(speechkit: EmulatorProcess, caller: Caller) -> None:
+    link = speechkit.put("noted.mp3", b"ID3", transcript_of("hello"))
     speechkit.clear_requests()
     answer = caller.submit(link, audioEncoding="MP3", audioChannelCount="1", literature_text="true")
     assert answer.status_code == 200, answer.text
@@ -154,10 +154,10 @@ def test_what_many_clients_send_is_taken_and_noted(speechkit: EmulatorProcess, c
     ]
 
 
-def test_a_strict_emulator_refuses_what_many_clients_send() -> None:
+def test_a_strict_emulator_refuses_what_is_otherwise_tolerated() -> None:
     with quick("--strict") as strict:
         caller = Caller(strict)
-        link = strict.put("a.ogg", OGG_HEAD, said("hello"))
+        link = strict.put("a.ogg", OGG_HEAD, transcript_of("hello"))
         for specification in ({"audioChannelCount": 1}, {"rawResults": "false"}):
             assert caller.submit(link, **specification).status_code == 400
         assert caller.submit_v3(link, speech_analysis={"enable_speaker_analysis": "true"}).status_code == 400
@@ -166,8 +166,8 @@ def test_a_strict_emulator_refuses_what_many_clients_send() -> None:
         caller.session.close()
 
 
-def test_another_folder_is_refused_and_ones_own_is_not(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("g.ogg", OGG_HEAD, said("hello"))
+def test_only_the_folder_of_the_service_account_is_accepted(speechkit: EmulatorProcess, caller: Caller) -> None:
+    link = speechkit.put("g.ogg", OGG_HEAD, transcript_of("hello"))
     own = speechkit.credentials()["folder_id"]
     for folder, status in ((own, 200), ("b1gother", 400)):
         body = {"config": {"specification": {}, "folderId": folder}, "audio": {"uri": link}}
@@ -177,13 +177,13 @@ def test_another_folder_is_refused_and_ones_own_is_not(speechkit: EmulatorProces
 
 
 @pytest.mark.parametrize("body", [b"nonsense", b"[]", b'{"audio": {}}', b'{"audio": []}', b'{"config": 5}'])
-def test_a_body_that_is_no_request_is_refused(caller: Caller, body: bytes) -> None:
+def test_a_body_that_is_not_a_request_is_refused(caller: Caller, body: bytes) -> None:
     answer = caller.ask("POST", "/speech/stt/v2/longRunningRecognize", body)
     assert answer.status_code == 400
     assert answer.json()["code"] == 3
 
 
-def test_a_missing_recording_another_host_and_a_wrong_container_are_refused(
+def test_a_missing_recording_another_host_or_a_wrong_container_is_refused(
     speechkit: EmulatorProcess, caller: Caller
 ) -> None:
     here = f"https://storage.yandexcloud.net/{speechkit.bucket}"
@@ -201,33 +201,35 @@ def test_a_missing_recording_another_host_and_a_wrong_container_are_refused(
         assert words in answer.json()["message"]
 
 
-def test_a_recording_longer_than_four_hours_of_channels_is_refused(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_a_recording_is_refused_if_its_channels_exceed_four_hours(speechkit: EmulatorProcess, caller: Caller) -> None:
     two_and_a_half_hours = 9_000_000
-    mono = speechkit.put("h1.ogg", OGG_HEAD, said("a", duration_ms=two_and_a_half_hours, processing_s=0))
-    stereo = speechkit.put("h2.ogg", OGG_HEAD, said("a", "b", duration_ms=two_and_a_half_hours, processing_s=0))
-    silent = {**said("a", duration_ms=two_and_a_half_hours, processing_s=0)}
+    mono = speechkit.put("h1.ogg", OGG_HEAD, transcript_of("a", duration_ms=two_and_a_half_hours, processing_s=0))
+    stereo = speechkit.put(
+        "h2.ogg", OGG_HEAD, transcript_of("a", "b", duration_ms=two_and_a_half_hours, processing_s=0)
+    )
+    silent = {**transcript_of("a", duration_ms=two_and_a_half_hours, processing_s=0)}
     silent["channels"].append({"utterances": []})
     assert caller.submit(mono).status_code == 200
     assert caller.submit(stereo).status_code == 400
     assert caller.submit(speechkit.put("h3.ogg", OGG_HEAD, silent)).status_code == 400
 
 
-def test_a_silent_channel_takes_time_and_is_charged_like_any(speechkit: EmulatorProcess, caller: Caller) -> None:
-    transcript = said("hello", duration_ms=600_000)
+def test_a_silent_channel_takes_time_and_is_billed(speechkit: EmulatorProcess, caller: Caller) -> None:
+    transcript = transcript_of("hello", duration_ms=600_000)
     transcript["channels"] += [{"utterances": []}, {"utterances": []}]
     operation_id = caller.submit(speechkit.put("silent.ogg", OGG_HEAD, transcript)).json()["id"]
     speechkit.advance(300)
     operation = caller.finished(operation_id)
-    # Ten minutes are heard in a hundred seconds, three channels of them in three hundred.
+    # Ten minutes of one channel take a hundred seconds, of three channels three hundred.
     created, ended = (datetime.fromisoformat(operation[name]) for name in ("createdAt", "modifiedAt"))
     assert (ended - created).total_seconds() == 300
     (line,) = [line for line in speechkit.billing() if line["operation_id"] == operation_id]
     assert (line["channels"], line["billed_seconds"]) == (3, 1200)
 
 
-def test_links_may_be_of_either_style_with_any_query(speechkit: EmulatorProcess, caller: Caller) -> None:
-    speechkit.put("dir/a b+c.ogg", OGG_HEAD, said("hello"))
-    speechkit.put("/slash.ogg", OGG_HEAD, said("hello"))
+def test_links_can_have_either_style_and_any_query(speechkit: EmulatorProcess, caller: Caller) -> None:
+    speechkit.put("dir/a b+c.ogg", OGG_HEAD, transcript_of("hello"))
+    speechkit.put("/slash.ogg", OGG_HEAD, transcript_of("hello"))
     for link in (
         f"https://storage.yandexcloud.net/{speechkit.bucket}/dir/a%20b%2Bc.ogg?X-Amz-Signature=secret",
         f"https://{speechkit.bucket}.storage.yandexcloud.net/dir/a%20b+c.ogg",
@@ -239,7 +241,7 @@ def test_links_may_be_of_either_style_with_any_query(speechkit: EmulatorProcess,
     assert "secret" not in json.dumps(speechkit.billing())
 
 
-def test_a_recording_that_breaks_after_its_header_fails_and_is_not_billed(
+def test_a_recording_damaged_after_its_header_fails_and_is_not_billed(
     speechkit: EmulatorProcess, caller: Caller
 ) -> None:
     link = speechkit.put("broken.ogg", OGG_HEAD)
@@ -249,13 +251,13 @@ def test_a_recording_that_breaks_after_its_header_fails_and_is_not_billed(
     assert (line["state"], line["billed_seconds"]) == ("failed", 0)
 
 
-def test_every_channel_of_a_call_is_really_heard(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_each_channel_of_a_call_is_recognised(speechkit: EmulatorProcess, caller: Caller) -> None:
     link = speechkit.put("doctor.ogg", (SAMPLES / "doctor.ogg").read_bytes())
     operation_id = caller.submit(link).json()["id"]
     chunks = caller.finished(operation_id)["response"]["chunks"]
-    heard = {tag: " ".join(_texts(chunks, tag)).lower() for tag in ("1", "2")}
-    assert "what time would you like to come" in heard["1"]
-    assert "i can come on thursday after work" in heard["2"]
+    texts = {tag: " ".join(_texts(chunks, tag)).lower() for tag in ("1", "2")}
+    assert "what time would you like to come" in texts["1"]
+    assert "i can come on thursday after work" in texts["2"]
     for chunk in chunks:
         (alternative,) = chunk["alternatives"]
         assert len(alternative["words"]) == len(alternative["text"].split())
@@ -269,7 +271,7 @@ def _texts(chunks: list[dict[str, Any]], tag: str) -> list[str]:
     return [chunk["alternatives"][0]["text"] for chunk in chunks if chunk["channelTag"] == tag]
 
 
-def test_mp3_and_raw_pcm_are_heard_too(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_mp3_and_raw_pcm_are_recognised(speechkit: EmulatorProcess, caller: Caller) -> None:
     mp3 = speechkit.put("station.mp3", (SAMPLES / "station.mp3").read_bytes())
     operation = caller.finished(caller.submit(mp3, audioEncoding="MP3").json()["id"])
     assert "we are coming by train" in " ".join(_texts(operation["response"]["chunks"], "2")).lower()
@@ -281,8 +283,10 @@ def test_mp3_and_raw_pcm_are_heard_too(speechkit: EmulatorProcess, caller: Calle
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_an_operation_is_cancelled_by_get_and_by_post(speechkit: EmulatorProcess, caller: Caller, method: str) -> None:
-    link = speechkit.put("cancel.ogg", OGG_HEAD, said("hello", processing_s=100_000))
+def test_an_operation_can_be_cancelled_by_get_and_by_post(
+    speechkit: EmulatorProcess, caller: Caller, method: str
+) -> None:
+    link = speechkit.put("cancel.ogg", OGG_HEAD, transcript_of("hello", processing_s=100_000))
     operation_id = caller.submit(link).json()["id"]
     answer = caller.ask(method, f"/operations/{operation_id}:cancel")
     assert answer.status_code == 200
@@ -291,21 +295,21 @@ def test_an_operation_is_cancelled_by_get_and_by_post(speechkit: EmulatorProcess
     assert speechkit.billing()[-1]["state"] == "cancelled"
 
 
-def test_a_finished_operation_is_not_cancelled(speechkit: EmulatorProcess, caller: Caller) -> None:
-    operation_id = caller.submit(speechkit.put("a.ogg", OGG_HEAD, said("hello"))).json()["id"]
+def test_cancelling_a_finished_operation_changes_nothing(speechkit: EmulatorProcess, caller: Caller) -> None:
+    operation_id = caller.submit(speechkit.put("a.ogg", OGG_HEAD, transcript_of("hello"))).json()["id"]
     caller.finished(operation_id)
     assert "response" in caller.ask("POST", f"/operations/{operation_id}:cancel").json()
 
 
-def test_an_operation_that_never_was_is_not_found(caller: Caller) -> None:
+def test_an_unknown_operation_is_not_found(caller: Caller) -> None:
     for method, path in (("GET", "/operations/e03nothing"), ("POST", "/operations/e03nothing:cancel")):
         answer = caller.ask(method, path)
         assert answer.status_code == 404
         assert answer.json()["code"] == 5
 
 
-def test_an_operation_is_forgotten_after_three_days(speechkit: EmulatorProcess, caller: Caller) -> None:
-    operation_id = caller.submit(speechkit.put("a.ogg", OGG_HEAD, said("hello"))).json()["id"]
+def test_an_operation_is_not_found_after_three_days(speechkit: EmulatorProcess, caller: Caller) -> None:
+    operation_id = caller.submit(speechkit.put("a.ogg", OGG_HEAD, transcript_of("hello"))).json()["id"]
     caller.finished(operation_id)
     speechkit.advance(3 * 24 * 3600 - 3600)
     assert caller.ask("GET", f"/operations/{operation_id}").status_code == 200
@@ -315,5 +319,5 @@ def test_an_operation_is_forgotten_after_three_days(speechkit: EmulatorProcess, 
     assert (line["state"], line["forgotten"]) == ("done", True)
 
 
-def test_paths_and_methods_that_do_not_exist_are_not_found(caller: Caller) -> None:
+def test_unknown_paths_and_methods_are_not_found(caller: Caller) -> None:
     assert caller.ask("GET", "/nothing").status_code == 404

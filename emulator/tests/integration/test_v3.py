@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from speechkit_emulator.process import EmulatorProcess
-from tests.caller import OGG_HEAD, Caller, first_sentence, said, wav
+from tests.caller import OGG_HEAD, Caller, first_sentence, transcript_of, wav
 
 ENABLED = {"text_normalization": "TEXT_NORMALIZATION_ENABLED"}
 
@@ -25,8 +25,8 @@ def recognised(caller: Caller, link: str, **message: Any) -> tuple[str, list[dic
     return operation_id, caller.stream(operation_id)
 
 
-def test_submit_and_operation_have_the_services_shape(speechkit: EmulatorProcess, caller: Caller) -> None:
-    answer = caller.submit_v3(speechkit.put("a.ogg", OGG_HEAD, said("hello")))
+def test_submit_and_operation_answers_have_the_services_shape(speechkit: EmulatorProcess, caller: Caller) -> None:
+    answer = caller.submit_v3(speechkit.put("a.ogg", OGG_HEAD, transcript_of("hello")))
     assert answer.status_code == 200, answer.text
     accepted = answer.json()
     assert list(accepted) == ["id", "description", "createdAt", "createdBy", "modifiedAt", "done", "metadata"]
@@ -36,7 +36,7 @@ def test_submit_and_operation_have_the_services_shape(speechkit: EmulatorProcess
     assert list(operation) == ["done", "id", "description", "createdAt", "createdBy", "modifiedAt"]
 
 
-def test_each_utterance_comes_as_final_refinement_and_end(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_each_utterance_has_a_final_a_refinement_and_an_end_event(speechkit: EmulatorProcess, caller: Caller) -> None:
     utterance = {"text": "twenty one", "normalized_text": "21", "start_ms": 3460, "end_ms": 7400}
     link = speechkit.put("b.ogg", OGG_HEAD, {"duration_ms": 7400, "channels": [{"utterances": [utterance]}]})
     operation_id, events = recognised(caller, link, recognition_model=model(text_normalization=ENABLED))
@@ -65,7 +65,7 @@ def test_each_utterance_comes_as_final_refinement_and_end(speechkit: EmulatorPro
     assert results[2]["eouUpdate"] == {"timeMs": "7400"}
 
 
-def test_without_normalisation_a_refinement_only_begins_with_a_capital(
+def test_without_normalisation_a_refinement_only_has_a_capital_letter(
     speechkit: EmulatorProcess, caller: Caller
 ) -> None:
     utterance = {"text": "twenty one", "normalized_text": "21", "end_ms": 900}
@@ -75,7 +75,7 @@ def test_without_normalisation_a_refinement_only_begins_with_a_capital(
     assert refinement["alternatives"][0]["text"] == "Twenty one"
 
 
-def test_a_refinement_may_be_missing(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_a_transcript_can_leave_out_a_refinement(speechkit: EmulatorProcess, caller: Caller) -> None:
     first = {"text": "one", "end_ms": 900, "refined": False}
     second = {"text": "two", "start_ms": 1000, "end_ms": 1900}
     link = speechkit.put("d.ogg", OGG_HEAD, {"duration_ms": 2000, "channels": [{"utterances": [first, second]}]})
@@ -89,8 +89,10 @@ def test_silence_is_an_empty_stream(speechkit: EmulatorProcess, caller: Caller) 
     assert recognised(caller, link)[1] == []
 
 
-def test_a_result_is_not_ready_before_its_time_nor_when_told(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("e.ogg", OGG_HEAD, said("hello", processing_s=5000))
+def test_a_result_is_not_ready_before_the_operation_is_done_or_with_a_fault(
+    speechkit: EmulatorProcess, caller: Caller
+) -> None:
+    link = speechkit.put("e.ogg", OGG_HEAD, transcript_of("hello", processing_s=5000))
     operation_id = caller.submit_v3(link).json()["id"]
     path = f"/stt/v3/getRecognition?operationId={operation_id}"
     early = caller.ask("GET", path)
@@ -102,8 +104,8 @@ def test_a_result_is_not_ready_before_its_time_nor_when_told(speechkit: Emulator
     assert [caller.ask("GET", path).status_code for _ in range(3)] == [404, 404, 200]
 
 
-def test_a_result_may_be_pretty(speechkit: EmulatorProcess, caller: Caller) -> None:
-    operation_id, compact = recognised(caller, speechkit.put("f.ogg", OGG_HEAD, said("hello")))
+def test_a_result_can_be_indented(speechkit: EmulatorProcess, caller: Caller) -> None:
+    operation_id, compact = recognised(caller, speechkit.put("f.ogg", OGG_HEAD, transcript_of("hello")))
     speechkit.fault("pretty")
     text = caller.ask("GET", f"/stt/v3/getRecognition?operation_id={operation_id}").text
     assert text.startswith('{\n   "result": {\n')
@@ -115,18 +117,20 @@ def test_a_result_may_be_pretty(speechkit: EmulatorProcess, caller: Caller) -> N
     assert objects == compact
 
 
-def test_a_stream_may_end_in_an_error(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("g.ogg", OGG_HEAD, said("hello", stream_error={"code": 13, "message": "lost", "after": 2}))
+def test_a_stream_can_end_with_an_error(speechkit: EmulatorProcess, caller: Caller) -> None:
+    link = speechkit.put(
+        "g.ogg", OGG_HEAD, transcript_of("hello", stream_error={"code": 13, "message": "lost", "after": 2})
+    )
     _, events = recognised(caller, link)
     assert [next(iter(event)) for event in events] == ["result", "result", "error"]
     assert (events[-1]["error"]["grpcCode"], events[-1]["error"]["message"]) == (13, "lost")
     speechkit.fault("stream_error")
-    _, events = recognised(caller, speechkit.put("h.ogg", OGG_HEAD, said("hello")))
+    _, events = recognised(caller, speechkit.put("h.ogg", OGG_HEAD, transcript_of("hello")))
     assert "error" in events[-1]
 
 
-def test_faults_leave_out_refinements_and_words(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("i.ogg", OGG_HEAD, said("hello"))
+def test_faults_can_leave_out_refinements_and_words(speechkit: EmulatorProcess, caller: Caller) -> None:
+    link = speechkit.put("i.ogg", OGG_HEAD, transcript_of("hello"))
     speechkit.fault("missing_refinements")
     speechkit.fault("no_words")
     _, events = recognised(caller, link)
@@ -134,9 +138,7 @@ def test_faults_leave_out_refinements_and_words(speechkit: EmulatorProcess, call
     assert events[0]["result"]["final"]["alternatives"][0]["words"] == []
 
 
-def test_speakers_and_analyses_come_from_the_transcript_when_asked_for(
-    speechkit: EmulatorProcess, caller: Caller
-) -> None:
+def test_requested_speakers_and_analyses_come_from_the_transcript(speechkit: EmulatorProcess, caller: Caller) -> None:
     utterances = [
         {"text": "hello", "end_ms": 900, "speaker": "0"},
         {"text": "hi", "start_ms": 1000, "end_ms": 1900, "speaker": "1"},
@@ -166,15 +168,15 @@ def test_speakers_and_analyses_come_from_the_transcript_when_asked_for(
     assert events[-2]["result"]["summarization"] == {"results": [{"response": "a greeting"}]}
 
 
-def test_a_result_is_deleted(speechkit: EmulatorProcess, caller: Caller) -> None:
-    operation_id, _ = recognised(caller, speechkit.put("k.ogg", OGG_HEAD, said("hello")))
+def test_a_result_can_be_deleted(speechkit: EmulatorProcess, caller: Caller) -> None:
+    operation_id, _ = recognised(caller, speechkit.put("k.ogg", OGG_HEAD, transcript_of("hello")))
     delete = f"/stt/v3/deleteRecognition?operationId={operation_id}"
     assert caller.ask("DELETE", delete).json() == {}
     assert caller.ask("GET", f"/stt/v3/getRecognition?operation_id={operation_id}").status_code == 404
     assert caller.ask("DELETE", delete).status_code == 404
 
 
-def test_a_wav_is_heard_by_link_and_inline(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_a_wav_is_recognised_by_link_and_inline(speechkit: EmulatorProcess, caller: Caller) -> None:
     content = wav(first_sentence())
     link = speechkit.put("message.wav", content)
     english = {"restriction_type": "WHITELIST", "language_code": ["en-US"]}
@@ -190,13 +192,13 @@ def test_a_wav_is_heard_by_link_and_inline(speechkit: EmulatorProcess, caller: C
     assert "message for" in json.dumps(texts[0])
 
 
-def test_both_apis_say_the_same_words(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("both.ogg", OGG_HEAD, said("hello big world", "what can i do for you"))
+def test_both_apis_answer_the_same_words_of_a_transcript(speechkit: EmulatorProcess, caller: Caller) -> None:
+    link = speechkit.put("both.ogg", OGG_HEAD, transcript_of("hello big world", "what can i do for you"))
     _, events = recognised(caller, link)
     assert len(same_words(caller.finished(caller.submit(link).json()["id"]), events)) == 9
 
 
-def test_both_apis_hear_the_same_words(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_both_apis_recognise_the_same_words(speechkit: EmulatorProcess, caller: Caller) -> None:
     link = speechkit.put("both.pcm", first_sentence())
     raw = {"audio_encoding": "LINEAR16_PCM", "sample_rate_hertz": "16000", "audio_channel_count": "1"}
     _, events = recognised(caller, link, recognition_model={"audio_format": {"raw_audio": raw}})
@@ -254,24 +256,24 @@ def same_words(operation: dict[str, Any], events: list[dict[str, Any]]) -> list[
         ({"recognition_classifier": {"classifiers": {"insult": ["ON_FINAL"]}}}, "classifiers"),
     ],
 )
-def test_a_message_that_breaks_the_rules_is_refused(
+def test_an_invalid_v3_submit_is_refused(
     speechkit: EmulatorProcess, caller: Caller, message: dict[str, Any], words: str | None
 ) -> None:
-    answer = caller.submit_v3(speechkit.put("l.ogg", OGG_HEAD, said("hello")), **message)
+    answer = caller.submit_v3(speechkit.put("l.ogg", OGG_HEAD, transcript_of("hello")), **message)
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert (error["grpcCode"], error["httpCode"], error["httpStatus"], error["details"]) == (3, 400, "Bad Request", [])
     assert words is None or words in error["message"]
 
 
-def test_speaker_labels_are_for_one_channel_only(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("m.ogg", OGG_HEAD, said("a", "b"))
+def test_speaker_labels_are_refused_for_two_channels(speechkit: EmulatorProcess, caller: Caller) -> None:
+    link = speechkit.put("m.ogg", OGG_HEAD, transcript_of("a", "b"))
     answer = caller.submit_v3(link, speaker_labeling={"speaker_labeling": "SPEAKER_LABELING_ENABLED"})
     assert answer.status_code == 400
 
 
-def test_another_folder_is_refused(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("n.ogg", OGG_HEAD, said("a"))
+def test_another_folder_is_refused_by_v3(speechkit: EmulatorProcess, caller: Caller) -> None:
+    link = speechkit.put("n.ogg", OGG_HEAD, transcript_of("a"))
     body = {"uri": link, "recognition_model": model()}
     answer = caller.ask("POST", "/stt/v3/recognizeFileAsync", body, **{"x-folder-id": "b1gother"})
     assert answer.status_code == 400
@@ -289,7 +291,7 @@ def test_a_body_over_the_limit_is_413() -> None:
         caller.session.close()
 
 
-def test_five_checks_a_second_pass_and_the_sixth_does_not() -> None:
+def test_the_sixth_v3_check_in_a_second_is_refused() -> None:
     with EmulatorProcess(speed=0.1) as slow:
         caller = Caller(slow)
         operation_id = slow.stand_ins(1, api="v3")[0]
@@ -300,7 +302,7 @@ def test_five_checks_a_second_pass_and_the_sixth_does_not() -> None:
         caller.session.close()
 
 
-def test_a_v2_operation_has_no_recognition(speechkit: EmulatorProcess, caller: Caller) -> None:
+def test_a_v2_operation_has_no_v3_result(speechkit: EmulatorProcess, caller: Caller) -> None:
     operation_id = speechkit.stand_ins(1)[0]
     time.sleep(0.01)
     assert caller.ask("GET", f"/stt/v3/getRecognition?operation_id={operation_id}").status_code == 404

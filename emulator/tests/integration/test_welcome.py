@@ -1,4 +1,4 @@
-"""What a newcomer meets: the page, the sample calls, and connections that can be used as they are printed."""
+"""The page at ``/``, the sample calls, and the printed connections."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def printed(emulator: EmulatorProcess, *form: str) -> str:
     port = emulator.url.rpartition(":")[2]
     done = subprocess.run(
         [sys.executable, "-m", "speechkit_emulator", "--port", port, f"--airflow-connections{''.join(form)}"],
-        # A proxy that leads nowhere: this machine is reached directly.
+        # An unreachable proxy: requests on loopback must ignore it.
         env={"http_proxy": "http://127.0.0.1:9", "PYTHONPATH": ":".join(sys.path), "PYTHONUTF8": "1"},
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
@@ -67,11 +67,11 @@ def expected(emulator: EmulatorProcess) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_the_printed_file_has_the_connections(newcomer: EmulatorProcess) -> None:
+def test_the_json_form_contains_the_connections(newcomer: EmulatorProcess) -> None:
     assert json.loads(printed(newcomer, "=json")) == expected(newcomer)
 
 
-def test_a_shell_takes_the_printed_variables(newcomer: EmulatorProcess) -> None:
+def test_a_shell_can_evaluate_the_printed_variables(newcomer: EmulatorProcess) -> None:
     script = f'eval "$1"; exec {shlex.quote(sys.executable)} -c "import json, os; print(json.dumps(dict(os.environ)))"'
     done = subprocess.run(
         ["sh", "-c", script, "sh", printed(newcomer)],
@@ -85,7 +85,7 @@ def test_a_shell_takes_the_printed_variables(newcomer: EmulatorProcess) -> None:
     }
 
 
-def test_a_shell_takes_the_printed_commands(newcomer: EmulatorProcess) -> None:
+def test_a_shell_can_run_the_printed_commands(newcomer: EmulatorProcess) -> None:
     script = (
         f'airflow() {{ {shlex.quote(sys.executable)} -c "import json, sys; print(json.dumps(sys.argv[1:]))" "$@"; }}'
     )
@@ -106,7 +106,7 @@ def test_a_shell_takes_the_printed_commands(newcomer: EmulatorProcess) -> None:
     assert added == expected(newcomer)
 
 
-def test_the_page_shows_the_same_connections_and_where_everything_is(newcomer: EmulatorProcess) -> None:
+def test_the_page_shows_the_connections_and_all_addresses(newcomer: EmulatorProcess) -> None:
     answer = get(newcomer, "/")
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -122,13 +122,13 @@ def test_the_page_shows_the_same_connections_and_where_everything_is(newcomer: E
     assert get(newcomer, url.removeprefix(newcomer.url)).json() == expected(newcomer)
 
 
-def test_a_form_that_is_none_is_refused(newcomer: EmulatorProcess) -> None:
+def test_an_unknown_form_is_refused(newcomer: EmulatorProcess) -> None:
     answer = get(newcomer, "/emulator/airflow-connections?form=yaml")
     assert answer.status_code == 400
     assert "env, commands, json" in answer.json()["error"]
 
 
-def test_the_page_is_no_request_to_the_service(speechkit: EmulatorProcess) -> None:
+def test_the_page_is_not_counted_as_a_request(speechkit: EmulatorProcess) -> None:
     speechkit.clear_requests()
     speechkit.fault(500, on="any", times=0)
     assert get(speechkit, "/").status_code == 200
@@ -142,7 +142,7 @@ def test_the_sample_calls_are_in_a_new_bucket(newcomer: EmulatorProcess, running
     assert running.s3().list_objects_v2(Bucket=running.bucket, Prefix="samples/")["KeyCount"] == 0
 
 
-def test_a_bucket_that_was_there_is_left_as_it_is(newcomer: EmulatorProcess) -> None:
+def test_an_existing_bucket_is_not_changed(newcomer: EmulatorProcess) -> None:
     with EmulatorProcess("--samples", storage_url=newcomer.storage_url, bucket="samples-of-mine") as emulator:
         for sample in samples():
             emulator.s3().delete_object(Bucket=emulator.bucket, Key=sample.key)
@@ -160,7 +160,7 @@ def test_a_sample_is_recognised(newcomer: EmulatorProcess) -> None:
     assert "message" in str(operation["response"]["chunks"])
 
 
-def test_a_person_who_starts_it_is_led_to_the_page() -> None:
+def test_the_command_prints_a_link_to_the_page() -> None:
     command = [sys.executable, "-m", "speechkit_emulator", "--no-warm", "--port=0", "--storage-port=0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -169,7 +169,7 @@ def test_a_person_who_starts_it_is_led_to_the_page() -> None:
         assert f"Open {url} in a browser" in process.communicate(timeout=60)[1]
 
 
-def test_connections_of_an_emulator_that_does_not_run_are_none() -> None:
+def test_without_a_running_emulator_printing_connections_is_an_error() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "speechkit_emulator", "--port=1", "--airflow-connections"],
         capture_output=True, text=True, timeout=120, check=False,

@@ -1,4 +1,4 @@
-"""What stands around the answers: their JSON, length, ids, and what speaks another HTTP."""
+"""Answers on the wire: JSON form, length, request ids, and clients of other HTTP versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from speechkit_emulator.process import EmulatorProcess
-from tests.caller import OGG_HEAD, Caller, said
+from tests.caller import OGG_HEAD, Caller, transcript_of
 
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
 UPGRADE = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
@@ -25,8 +25,8 @@ def is_compact(text: str) -> bool:
     return text == json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
 
 
-def test_every_body_is_compact(speechkit: EmulatorProcess, caller: Caller) -> None:
-    link = speechkit.put("a.ogg", OGG_HEAD, said("добрый день", processing_s=5000))
+def test_response_bodies_are_compact_json(speechkit: EmulatorProcess, caller: Caller) -> None:
+    link = speechkit.put("a.ogg", OGG_HEAD, transcript_of("добрый день", processing_s=5000))
     v2, v3 = caller.submit(link), caller.submit_v3(link)
     running = caller.ask("GET", f"/operations/{v2.json()['id']}")
     speechkit.advance(5000)
@@ -43,9 +43,9 @@ def test_every_body_is_compact(speechkit: EmulatorProcess, caller: Caller) -> No
     assert all(is_compact(line) for line in stream.text.splitlines())
 
 
-@pytest.mark.parametrize("transcript", [said("hello"), said("hello") | {"channels": []}])
+@pytest.mark.parametrize("transcript", [transcript_of("hello"), transcript_of("hello") | {"channels": []}])
 @pytest.mark.parametrize("fault", [None, "pretty"])
-def test_a_result_of_v3_comes_without_its_length(
+def test_a_v3_result_has_no_content_length(
     speechkit: EmulatorProcess, caller: Caller, transcript: dict[str, Any], fault: str | None
 ) -> None:
     operation_id = caller.submit_v3(speechkit.put("a.ogg", OGG_HEAD, transcript)).json()["id"]
@@ -59,8 +59,10 @@ def test_a_result_of_v3_comes_without_its_length(
     assert bool(answer.content) == bool(transcript["channels"])
 
 
-def test_a_result_of_v3_can_be_cut_and_asked_for_by_an_old_client(speechkit: EmulatorProcess, caller: Caller) -> None:
-    operation_id = caller.submit_v3(speechkit.put("a.ogg", OGG_HEAD, said("hello"))).json()["id"]
+def test_a_v3_result_can_be_cut_and_can_be_read_by_an_http_1_0_client(
+    speechkit: EmulatorProcess, caller: Caller
+) -> None:
+    operation_id = caller.submit_v3(speechkit.put("a.ogg", OGG_HEAD, transcript_of("hello"))).json()["id"]
     caller.finished(operation_id)
     path = f"/stt/v3/getRecognition?operation_id={operation_id}"
     speechkit.fault("cut", on="recognition", keep=0.5)
@@ -75,7 +77,7 @@ def test_a_result_of_v3_can_be_cut_and_asked_for_by_an_old_client(speechkit: Emu
 
 
 @pytest.mark.parametrize("planned", [True, False])
-def test_an_error_names_the_id_of_its_request(speechkit: EmulatorProcess, caller: Caller, planned: bool) -> None:
+def test_an_error_contains_the_id_of_its_request(speechkit: EmulatorProcess, caller: Caller, planned: bool) -> None:
     if planned:
         speechkit.fault(503, on="operation", times=2)
     ids = set()
@@ -88,7 +90,7 @@ def test_an_error_names_the_id_of_its_request(speechkit: EmulatorProcess, caller
 
 
 def talk(url: str, sent: bytes) -> bytes:
-    """What is answered until the connection is closed."""
+    """The answer until the connection is closed."""
     parts = urlsplit(url)
     assert parts.hostname
     with socket.create_connection((parts.hostname, parts.port or 0), timeout=60) as connection:
@@ -99,9 +101,7 @@ def talk(url: str, sent: bytes) -> bytes:
     return answer
 
 
-def test_a_client_that_would_rather_speak_http_2_is_answered_in_http_1(
-    speechkit: EmulatorProcess, caller: Caller
-) -> None:
+def test_a_client_that_offers_http_2_gets_an_http_1_1_answer(speechkit: EmulatorProcess, caller: Caller) -> None:
     connection = http.client.HTTPConnection(urlsplit(speechkit.url).netloc, timeout=60)
     authorization = {"Authorization": caller.authorization}
     for headers in ({**authorization, **UPGRADE}, authorization):
@@ -112,7 +112,7 @@ def test_a_client_that_would_rather_speak_http_2_is_answered_in_http_1(
     connection.close()
 
 
-def test_what_speaks_no_http_1_is_refused_in_a_line() -> None:
+def test_a_request_that_is_not_http_1_is_refused_and_logged_in_one_line() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "speechkit_emulator", "--port=0", "--storage-port=0", "--recognisers=1", "--no-warm"],
         stdout=subprocess.PIPE,

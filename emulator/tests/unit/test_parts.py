@@ -1,4 +1,4 @@
-"""The emulator's pure parts: clock, quota, bill, links, first bytes, transcripts."""
+"""The emulator's pure parts: clock, quota, billing, links, first bytes, transcripts, faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from speechkit_emulator.transcript import TranscriptError, read_transcript, spre
 from speechkit_emulator.v2 import duration
 
 
-def test_the_clock_runs_at_its_speed_and_is_put_forward() -> None:
+def test_the_clock_runs_at_its_speed_and_can_be_advanced() -> None:
     clock = ScaledClock(speed=60, wall_s=1000, service_s=5000)
     assert clock.at(1002) == 5120
     assert clock.advanced(3600).at(1002) == 8720
@@ -34,7 +34,7 @@ def test_times_are_written_in_whole_seconds_of_utc() -> None:
     assert timestamp(1754772533.9) == "2025-08-09T20:48:53Z"
 
 
-def test_a_quota_has_room_again_when_its_window_has_moved_on() -> None:
+def test_a_quota_accepts_requests_again_when_its_window_has_moved_on() -> None:
     quota = Quota(2, 3600)
     assert [quota.take(0), quota.take(1), quota.take(2)] == [True, True, False]
     assert [quota.take(3599.9), quota.take(3600), quota.take(3600.5)] == [False, True, False]
@@ -43,7 +43,7 @@ def test_a_quota_has_room_again_when_its_window_has_moved_on() -> None:
 @pytest.mark.parametrize(
     ("ms", "channels", "charged"), [(1000, 1, 15), (1000, 2, 15), (1000, 3, 30), (15500, 2, 16), (15500, 4, 32)]
 )
-def test_billed_seconds_are_those_of_the_price_list(ms: int, channels: int, charged: int) -> None:
+def test_billed_seconds_follow_the_price_list(ms: int, channels: int, charged: int) -> None:
     assert billed_seconds(ms, channels) == charged
 
 
@@ -61,7 +61,7 @@ def test_billed_seconds_are_those_of_the_price_list(ms: int, channels: int, char
         ("http://localhost:9000/b/%D1%8F", ("b", "я")),
     ],
 )
-def test_links_lead_to_their_object(link: str, place: tuple[str, str]) -> None:
+def test_a_link_gives_its_bucket_and_key(link: str, place: tuple[str, str]) -> None:
     assert find_object(link, "http://127.0.0.1:9000") == place
 
 
@@ -100,7 +100,7 @@ def test_other_links_are_refused(link: str) -> None:
         (b"RIFF\x00\x00\x00\x00AVI LIST", "WAV", "wav header has not been found"),
     ],
 )
-def test_first_bytes_tell_a_wrong_container(head: bytes, encoding: str, words: str | None) -> None:
+def test_a_wrong_container_is_recognised_by_its_first_bytes(head: bytes, encoding: str, words: str | None) -> None:
     assert wrong_container(head, encoding) == words
 
 
@@ -109,14 +109,14 @@ def test_durations_have_no_decimals_or_three(ms: int, text: str) -> None:
     assert duration(ms) == text
 
 
-def test_words_of_a_bare_text_are_spread_over_its_time() -> None:
+def test_words_of_a_text_without_times_are_spread_evenly() -> None:
     words = spread("Hello, big world", 1000, 4000)
     assert [word.word for word in words] == ["hello", "big", "world"]
     assert [word.start_ms for word in words] == [1000, 2000, 3000]
     assert all(word.start_ms < word.end_ms <= 4000 for word in words)
 
 
-def test_utterances_come_by_their_end_with_the_channels_interleaved() -> None:
+def test_utterances_are_ordered_by_their_end_with_channels_interleaved() -> None:
     document = {
         "channels": [
             {"utterances": [{"text": "one", "start_ms": 0, "end_ms": 5000}]},
@@ -126,12 +126,12 @@ def test_utterances_come_by_their_end_with_the_channels_interleaved() -> None:
     assert [one.text for one in read_transcript(json.dumps(document).encode()).utterances] == ["two", "one"]
 
 
-def test_a_silent_channel_is_a_channel() -> None:
+def test_silent_channels_are_counted() -> None:
     document = {"channels": [{"utterances": [{"text": "a"}]}, {"utterances": []}, {"utterances": []}]}
     assert read_transcript(json.dumps(document).encode()).channels == 3
 
 
-def test_utterances_can_be_given_in_the_order_of_the_answer() -> None:
+def test_utterances_with_a_channel_each_keep_their_order() -> None:
     document = {"utterances": [{"channel": 1, "text": "b", "start_ms": 9000}, {"channel": 0, "text": "a"}]}
     assert [one.channel for one in read_transcript(json.dumps(document).encode()).utterances] == [1, 0]
 
@@ -144,12 +144,12 @@ def test_utterances_can_be_given_in_the_order_of_the_answer() -> None:
         b'{"channels": [{"utterances": [{"text": "a", "start_ms": 5, "end_ms": 1}]}]}',
     ],
 )
-def test_a_transcript_that_makes_no_sense_says_so(content: bytes) -> None:
+def test_an_invalid_transcript_is_refused(content: bytes) -> None:
     with pytest.raises(TranscriptError):
         read_transcript(content)
 
 
-def test_a_fault_strikes_as_often_as_told_after_as_many_as_told() -> None:
+def test_a_fault_fires_for_times_requests_after_the_first_ones() -> None:
     plan = FaultPlan()
     plan.add(read_fault({"kind": 503, "on": "operation", "times": 2, "after": 1, "match": "e03a"}))
     met = [bool(plan.strike("operation", path)) for path in ("e03a", "e03b", "e03a", "e03a", "e03a")]
@@ -157,7 +157,7 @@ def test_a_fault_strikes_as_often_as_told_after_as_many_as_told() -> None:
     assert not plan.strike("submit", "e03a")
 
 
-def test_after_a_fault_that_ends_the_request_the_next_one_is_kept() -> None:
+def test_a_fault_that_ends_the_request_leaves_later_faults_planned() -> None:
     plan = FaultPlan()
     plan.add(read_fault({"kind": "500"}))
     plan.add(read_fault({"kind": "drop_before"}))
@@ -169,6 +169,6 @@ def test_after_a_fault_that_ends_the_request_the_next_one_is_kept() -> None:
     "value",
     [{}, {"kind": "302"}, {"kind": "500", "on": "lunch"}, {"kind": "500", "oftem": 1}, {"kind": "500", "form": "odd"}],
 )
-def test_a_fault_that_does_not_exist_is_refused(value: dict[str, object]) -> None:
+def test_an_unknown_fault_is_refused(value: dict[str, object]) -> None:
     with pytest.raises(UnknownFaultError):
         read_fault(value)

@@ -1,4 +1,4 @@
-"""Requests may be written in every way that proto3's JSON mapping allows, and in no other."""
+"""Requests are read by proto3's JSON mapping."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def containers(kind: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("number", "name"), [(1, "WAV"), (2, "OGG_OPUS"), (3, "MP3")])
-def test_enums_are_taken_by_name_and_by_number(number: int, name: str) -> None:
+def test_enums_are_accepted_by_name_and_by_number(number: int, name: str) -> None:
     by_number, _ = read_v3({"uri": URI, "recognition_model": containers(number)})
     by_name, _ = read_v3({"uri": URI, "recognition_model": containers(name)})
     assert by_number == by_name
     assert by_name.encoding == name
 
 
-def test_every_enum_has_its_numbers() -> None:
+def test_every_enum_accepts_its_numbers() -> None:
     pcm = {"audioEncoding": 1, "sampleRateHertz": 8000}
     assert read_v2(pcm).encoding == "LINEAR16_PCM"
     assert [read_v2({"audioEncoding": number}).encoding for number in (0, 2, 3)] == ["OGG_OPUS", "OGG_OPUS", "MP3"]
@@ -62,13 +62,13 @@ def test_every_enum_has_its_numbers() -> None:
 
 
 @pytest.mark.parametrize("value", [4, -1, "2", "ogg_opus", 2.5, True, [], {}, "CONTAINER_AUDIO_TYPE_UNSPECIFIED", 0])
-def test_an_enum_has_no_other_values(value: Any) -> None:
+def test_an_enum_refuses_other_values(value: Any) -> None:
     with pytest.raises(RefusedError, match="container_audio_type"):
         read_v3({"uri": URI, "recognition_model": containers(value)})
 
 
 @pytest.mark.parametrize("value", [8000, "8000", 8000.0, "8e3", "8000.0"])
-def test_integers_are_taken_as_numbers_and_as_strings(value: Any) -> None:
+def test_integers_are_accepted_as_numbers_and_as_strings(value: Any) -> None:
     assert read_v2({"audioEncoding": "LINEAR16_PCM", "sampleRateHertz": value}).sample_rate == 8000
 
 
@@ -79,14 +79,14 @@ def test_integers_are_taken_as_numbers_and_as_strings(value: Any) -> None:
         *(2**63, str(2**63), -(2**63) - 1, "1e999999999", "1e99999999999999999999", "9" * 100_000),
     ],
 )
-def test_an_integer_is_nothing_else(value: Any) -> None:
+def test_an_integer_refuses_other_values(value: Any) -> None:
     with pytest.raises(RefusedError, match="sampleRateHertz"):
         read_v2({"audioEncoding": "LINEAR16_PCM", "sampleRateHertz": value})
 
 
 @pytest.mark.parametrize("content", [b"\xfb\xff\xfe", b"\xfb\xff\xfe\xff", b"\xfb\xff", bytes(range(256))])
 @pytest.mark.parametrize("padded", [True, False])
-def test_bytes_are_taken_in_either_alphabet_padded_or_not(content: bytes, padded: bool) -> None:
+def test_bytes_are_accepted_in_either_alphabet_with_or_without_padding(content: bytes, padded: bool) -> None:
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         text = encode(content).decode()
         _, read = read_v3(
@@ -96,12 +96,12 @@ def test_bytes_are_taken_in_either_alphabet_padded_or_not(content: bytes, padded
 
 
 @pytest.mark.parametrize("text", ["a", "AAAAA", "AA AA", "AAAA\n", "я", "A=AA", 5, [], {}, True])
-def test_bytes_are_nothing_else(text: Any) -> None:
+def test_bytes_refuse_other_values(text: Any) -> None:
     with pytest.raises(RefusedError, match="content"):
         read_v3({"content": text, "recognition_model": containers("WAV")})
 
 
-def test_fields_have_two_spellings_and_no_third() -> None:
+def test_fields_are_accepted_in_snake_case_and_camel_case_only() -> None:
     camel = {"audioEncoding": "LINEAR16_PCM", "sampleRateHertz": 8000, "audioChannelCount": 2, "rawResults": True}
     snake = {"audio_encoding": 1, "sample_rate_hertz": "8000", "audio_channel_count": "2", "raw_results": True}
     assert read_v2({**camel, "literatureText": True}) == read_v2({**snake, "literature_text": True})
@@ -117,7 +117,7 @@ def test_fields_have_two_spellings_and_no_third() -> None:
         read_v2({"rawResults": True, "raw_results": False})
 
 
-def test_null_and_a_types_zero_are_the_same_as_nothing() -> None:
+def test_null_and_a_types_zero_mean_not_set() -> None:
     names = ("languageCode", "model", "audioEncoding", "sampleRateHertz", "audioChannelCount", "rawResults")
     plain = read_v2({})
     assert read_v2(dict.fromkeys(names)) == plain
@@ -140,26 +140,26 @@ def test_null_and_a_types_zero_are_the_same_as_nothing() -> None:
         {"recognition_model": {**containers(2), "language_restriction": {"language_code": ["ru-RU", None]}}},
     ],
 )
-def test_null_is_no_element_of_an_array(message: dict[str, Any]) -> None:
+def test_an_array_refuses_null(message: dict[str, Any]) -> None:
     with pytest.raises(RefusedError, match="null"):
         read_v3({"uri": URI, "recognition_model": containers(2), **message})
 
 
 @pytest.mark.parametrize("level", [0.5, 1, "0.5", "5e-1"])
-def test_doubles_are_taken_as_numbers_and_as_strings(level: Any) -> None:
+def test_doubles_are_accepted_as_numbers_and_as_strings(level: Any) -> None:
     analysis = {"descriptive_statistics_quantiles": [level, 0]}
     read_v3({"uri": URI, "recognition_model": containers(2), "speech_analysis": analysis})
 
 
 @pytest.mark.parametrize("level", ["NaN", "Infinity", "", "half", True, None, [0.5], "1e400"])
-def test_a_double_is_nothing_else(level: Any) -> None:
+def test_a_double_refuses_other_values(level: Any) -> None:
     analysis = {"descriptive_statistics_quantiles": [level]}
     with pytest.raises(RefusedError, match="descriptive_statistics_quantiles"):
         read_v3({"uri": URI, "recognition_model": containers(2), "speech_analysis": analysis})
 
 
 @pytest.mark.parametrize("name", ["NaN", "Infinity", "-Infinity"])
-def test_pythons_constants_are_not_json(name: str) -> None:
+def test_nan_and_infinity_are_not_json(name: str) -> None:
     with pytest.raises(RefusedError, match="not JSON"):
         parsed(b'{"mood": ' + name.encode() + b"}")
 
@@ -177,14 +177,14 @@ def test_booleans_as_strings_are_tolerated_unless_strict() -> None:
 
 
 @pytest.mark.parametrize("value", ["True", "TRUE", "yes", "1", "", 1, 0, [], {}])
-def test_a_boolean_is_nothing_else(value: Any) -> None:
+def test_a_boolean_refuses_other_values(value: Any) -> None:
     with pytest.raises(RefusedError, match="literature_text: must be a boolean"):
         read_v2({"literature_text": value}, Reading())
 
 
 @pytest.mark.parametrize("encoding", ["OGG_OPUS", "MP3"])
 @pytest.mark.parametrize("count", [1, "1", 2])
-def test_a_number_of_channels_beside_a_container_is_tolerated_unless_strict(encoding: str, count: Any) -> None:
+def test_a_channel_count_for_a_container_is_tolerated_unless_strict(encoding: str, count: Any) -> None:
     reading = Reading()
     request = read_v2({"audioEncoding": encoding, "audioChannelCount": count}, reading)
     assert request.channels is None

@@ -9,25 +9,25 @@ from speechkit_emulator.storage_server import one_write_at_a_time
 
 
 class Store:
-    """Looks whether a key is there, and writes it only then, as moto does.
+    """Checks whether a key exists, then writes it, as moto does.
 
-    Between the two it waits for another write to get as far: where two can be under way at once, both win.
+    Between the two it waits for another write at the same point, so that concurrent writes would both succeed.
     """
 
     def __init__(self) -> None:
         self.keys: set[str] = set()
-        self.two_looked = Barrier(2, timeout=0.5)
+        self.both_checked = Barrier(2, timeout=0.5)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
         if environ["PATH_INFO"] in self.keys:
             return [b"412"]
         with contextlib.suppress(BrokenBarrierError):
-            self.two_looked.wait()
+            self.both_checked.wait()
         self.keys.add(environ["PATH_INFO"])
         return [b"200"]
 
 
-def test_of_many_conditional_writes_at_the_same_moment_one_wins() -> None:
+def test_of_concurrent_conditional_writes_one_succeeds() -> None:
     serve = one_write_at_a_time(Store())
     asked = {"REQUEST_METHOD": "PUT", "PATH_INFO": "/claim"}
     with ThreadPoolExecutor(8) as pool:

@@ -1,4 +1,4 @@
-"""What a transcript may say, what is said of one that can't be used, and which recordings a seeded one is for."""
+"""Transcripts and seeds: their fields, the errors for invalid ones, and the choice of a seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read(document: Any) -> Any:
     return read_transcript(json.dumps(document).encode())
 
 
-def test_a_text_alone_is_an_utterance_of_the_first_channel() -> None:
+def test_an_utterance_with_a_text_only_is_on_the_first_channel() -> None:
     transcript = read({"utterances": [{"text": "Привет, мир"}]})
     (utterance,) = transcript.utterances
     assert (utterance.channel, utterance.start_ms, utterance.end_ms) == (0, 0, 720)
@@ -30,28 +30,28 @@ def test_a_text_alone_is_an_utterance_of_the_first_channel() -> None:
 
 @pytest.mark.parametrize("key", ["utterances", "channels"])
 def test_utterances_without_times_follow_each_other(key: str) -> None:
-    said = [{"text": "one two"}, {"text": "three"}, {"text": "four", "start_ms": 9000}, {"text": "five"}]
-    transcript = read({key: said if key == "utterances" else [{"utterances": said}]})
+    utterances = [{"text": "one two"}, {"text": "three"}, {"text": "four", "start_ms": 9000}, {"text": "five"}]
+    transcript = read({key: utterances if key == "utterances" else [{"utterances": utterances}]})
     assert [one.start_ms for one in transcript.utterances] == [0, 720, 9000, 9320]
     assert all(one.start_ms < one.end_ms for one in transcript.utterances)
 
 
 @pytest.mark.parametrize("document", [{}, {"channels": []}, {"channels": [{}]}, {"utterances": []}])
-def test_everything_is_optional(document: dict[str, Any]) -> None:
+def test_all_fields_are_optional(document: dict[str, Any]) -> None:
     assert read(document).utterances == ()
 
 
-def test_an_empty_error_is_an_internal_one() -> None:
+def test_an_empty_error_is_an_internal_error() -> None:
     assert read({"error": {}}).error.code == 13
 
 
 @pytest.mark.parametrize(
-    ("document", "says"),
+    ("document", "message"),
     [
-        ({"chanels": []}, "there is no chanels; there are analyses, channels"),
+        ({"chanels": []}, "unknown field chanels; known fields: analyses, channels"),
         ({"channels": {}}, "the transcript.channels must be a list"),
         ({"channels": ["hello"]}, "the transcript.channels[0] must be an object"),
-        ({"channels": [{"utterances": [{"txt": "a"}]}]}, "the transcript.channels[0].utterances[0]: there is no txt"),
+        ({"channels": [{"utterances": [{"txt": "a"}]}]}, "the transcript.channels[0].utterances[0]: unknown field txt"),
         ({"channels": [{}, {"utterances": [{"start_ms": "5"}]}]}, "channels[1].utterances[0].start_ms must be a whole"),
         ({"utterances": [{"text": "a", "channel": -1}]}, "the transcript.utterances[0].channel must be"),
         ({"utterances": [{"words": [{"word": 7}]}]}, "the transcript.utterances[0].words[0].word must be a text"),
@@ -64,10 +64,10 @@ def test_an_empty_error_is_an_internal_one() -> None:
         (None, "the transcript must be an object"),
     ],
 )
-def test_what_is_wrong_in_a_transcript_is_named(document: Any, says: str) -> None:
+def test_the_error_for_an_invalid_transcript_names_the_field(document: Any, message: str) -> None:
     with pytest.raises(TranscriptError) as raised:
         read(document)
-    assert says in str(raised.value)
+    assert message in str(raised.value)
 
 
 def seed(text: str, **selector: str) -> Seed:
@@ -82,7 +82,7 @@ def found(seeds: Seeds, key: str | None, content: bytes | None = None) -> str | 
     return str(one.transcript.utterances[0].text)
 
 
-def test_a_seed_is_for_a_key_a_glob_or_a_content() -> None:
+def test_a_seed_matches_a_key_a_glob_or_a_hash() -> None:
     seeds = Seeds()
     assert not seeds.need_content
     seeds.add(seed("key", key="calls/[1].ogg"))
@@ -98,7 +98,7 @@ def test_a_seed_is_for_a_key_a_glob_or_a_content() -> None:
     assert found(seeds, "other/1.ogg") is None
 
 
-def test_the_newest_counts_and_the_next_submits_take_theirs_in_order() -> None:
+def test_seeds_for_the_next_submit_are_used_in_order_then_the_newest_match() -> None:
     seeds = Seeds()
     seeds.add(seed("old", key="1.ogg"))
     seeds.add(seed("new", key="1.ogg"))
@@ -112,16 +112,16 @@ def test_the_newest_counts_and_the_next_submits_take_theirs_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         ({}, "transcript is required"),
-        ({"transcript": {"chanels": []}}, "transcript: the transcript: there is no chanels"),
-        ({"transcript": {}, "key": "a", "glob": "*"}, "give one of glob, key"),
+        ({"transcript": {"chanels": []}}, "transcript: the transcript: unknown field chanels"),
+        ({"transcript": {}, "key": "a", "glob": "*"}, "give only one of glob, key"),
         ({"transcript": {}, "sha256": "abc"}, "64 hexadecimal digits"),
-        ({"transcript": {}, "kye": "a"}, "there is no kye"),
+        ({"transcript": {}, "kye": "a"}, "unknown field kye"),
     ],
 )
-def test_a_seed_that_can_t_be_used_is_refused(value: dict[str, Any], says: str) -> None:
+def test_an_invalid_seed_is_refused(value: dict[str, Any], message: str) -> None:
     with pytest.raises(BadValueError) as raised:
         read_seed(value)
-    assert says in str(raised.value)
+    assert message in str(raised.value)
