@@ -7,7 +7,9 @@ from collections.abc import Mapping  # noqa: TC003 - the archive's codec resolve
 from dataclasses import dataclass, field
 from datetime import datetime  # noqa: TC003
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 
 if TYPE_CHECKING:
@@ -40,35 +42,82 @@ def version_of(operation: Mapping[str, Any], *, finished: bool) -> ApiVersion:
     return ApiVersion.V2
 
 
+@dataclass(frozen=True)
+class RecordingAddress:
+    """Where an object is in Object Storage. `recordings.address` checks that such an object can exist.
+
+    :param bucket: the bucket's name
+    :param key: the object's key as it is, not percent-encoded
+    :param conn_id: the Airflow connection to read the bucket with, where the address names one
+    """
+
+    bucket: str
+    key: str
+    conn_id: str | None = None
+
+    @property
+    def uri(self) -> str:
+        """``s3://bucket/key`` with the key as it is: for messages, the archive and tables."""
+        return f"s3://{self.bucket}/{self.key}"
+
+    @property
+    def text(self) -> str:
+        """``s3://bucket/key`` or ``s3://conn_id@bucket/key``: `parse_address` reads it back."""
+        return f"s3://{self.conn_id + '@' if self.conn_id else ''}{self.bucket}/{self.key}"
+
+    @property
+    def name(self) -> str:
+        """The last part of the key."""
+        return self.key.rstrip("/").rpartition("/")[2]
+
+    def link(self, storage_endpoint: str) -> str:
+        """Return the https link that the service takes: path-style, the key percent-encoded.
+
+        Path-style, because a bucket whose name has dots breaks TLS in the virtual-host form. Without any query: the
+        service ignores it, and a presigned link's query is a credential.
+
+        :param storage_endpoint: URL of the storage that the service reads from
+        :raises RecordingError: the key has ``.`` or ``..`` as a part, which HTTP clients resolve as in a path
+        """
+        if {".", ".."} & set(self.key.split("/")):
+            raise RecordingError(
+                "A key with '.' or '..' between slashes can't be written as a link: HTTP clients would resolve it",
+                recording=self.uri,
+                hint="Copy the object to another key",
+            )
+        return f"{storage_endpoint.rstrip('/')}/{quote(self.bucket)}/{quote(self.key, safe='/')}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """One recording that somebody wants to have recognised.
+    """One recording, as it was found.
 
-    :param audio_uri: ``s3://bucket/key``, without a connection id
-    :param version: its ETag or version id
-    :param settings: what is asked for. What has to be read from the recording may still be open: see
-        `Submitter`'s `prepare`
+    :param audio_uri: ``s3://bucket/key`` without a connection id, or the ``file://`` URL of a local file
+    :param version: its ETag or version id; of a local file a hash of its bytes
+    :param settings: what is asked for. Probing fills in what is read from the recording
+    :param address: the object to read; None for a local file, which is sent along with the request
     :param link: the https link that the service gets
+    :param checked_at: when `version` was last read, UTC
     :param size_bytes: its size
-    :param duration_ms: its length, where it can be told
-    :param channels: its channels, where they can be told
-    :param billed_seconds: what the service will charge for, where it can be told
+    :param duration_ms: its length, where it is known
+    :param channels: its channels; None until it is probed
+    :param billed_seconds: what the service will charge for, where the length is known
     :param labels: the user's own
     :param error: why it can't be submitted, where that is known already
-    :param address: where a later visit finds it again: its address with the storage's connection
     """
 
     audio_uri: str
     version: str | None
     settings: RecognitionSettings
+    address: RecordingAddress | None = None
     link: str = ""
+    checked_at: datetime | None = None
     size_bytes: int | None = None
     duration_ms: int | None = None
     channels: int | None = None
     billed_seconds: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     error: SpeechKitError | None = None
-    address: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

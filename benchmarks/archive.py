@@ -17,9 +17,9 @@ import boto3
 import s3fs
 
 from airflow_speechkit.api.operation import Operation, OperationState
-from airflow_speechkit.archive.batch import Origin, SubmitPolicy
 from airflow_speechkit.archive.store import Archive
-from airflow_speechkit.archive.submitting import Submitter
+from airflow_speechkit.archive.submit import Submitter
+from airflow_speechkit.archive.submit_rules import Origin, SubmitPolicy
 from airflow_speechkit.errors import ArchiveError
 from airflow_speechkit.models import Answer, Recording
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
@@ -28,18 +28,37 @@ from airflow_speechkit.storage import Folder
 SETTINGS = RecognitionSettings()
 
 
-def accept(link: str, settings: RecognitionSettings) -> Operation:
-    now = datetime.now(UTC)
-    return Operation(
-        id=f"e03{link}",
-        state=OperationState.RUNNING,
-        api_version=settings.api_version,
-        created_at=now,
-        modified_at=now,
-        error_code=None,
-        error_message=None,
-        raw=b"{}",
-    )
+class Service:
+    """Accepts everything at once."""
+
+    def submit(self, audio_uri: str, settings: RecognitionSettings) -> Operation:
+        return self.get_operation(f"e03{audio_uri}")
+
+    def submit_inline(self, content: bytes, settings: RecognitionSettings) -> Operation:
+        raise NotImplementedError
+
+    def get_operation(self, operation_id: str) -> Operation:
+        now = datetime.now(UTC)
+        return Operation(
+            id=operation_id,
+            state=OperationState.RUNNING,
+            api_version=SETTINGS.api_version,
+            created_at=now,
+            modified_at=now,
+            error_code=None,
+            error_message=None,
+            raw=b"{}",
+        )
+
+
+class Source:
+    """Recordings of which everything is known."""
+
+    def probe(self, recording: Recording) -> Recording:
+        return recording
+
+    def check_unchanged(self, recording: Recording) -> bytes | None:
+        return None
 
 
 def main(recordings: int) -> None:
@@ -77,8 +96,8 @@ def main(recordings: int) -> None:
             if what == "answered":
                 for one in items:
                     archive.keep(Answer(f"e03{one.link}", ApiVersion.V2, b"{}"), now=datetime.now(UTC))
-            policy = SubmitPolicy(submits_per_hour=10**6, side_by_side=1 if "1 by 1" in what else 16)
-            run = Submitter(archive, accept, origin=Origin(dag_id="d", run_id=what, task_id="t"), policy=policy)
+            policy = SubmitPolicy(submits_per_hour=10**6, concurrency=1 if "1 by 1" in what else 16)
+            run = Submitter(archive, Source(), Service(), Origin(dag_id="d", run_id=what, task_id="t"), policy)
             requests.clear()
             began = time.perf_counter()
             run.submit(items if "1 by 1" not in what else items[: recordings // 10])

@@ -1,11 +1,13 @@
 """What became of a task's recordings so far, for its next visit.
 
-A visit goes on with what the first one found: what came meanwhile is not its business, and what was sent is handed on
-although its recording was deleted or replaced. Beside what `archive.layout` describes, an archive has ::
+A task that frees its worker while the quota is used up works in visits, each perhaps in another process. A later visit
+goes on with the recordings that the first one found. What came in the meantime is left to the next run, and what was
+sent is returned although its recording was deleted or replaced. Beside what `archive.layout` describes, an archive
+has ::
 
     runs/<task instance>.json    what the last visit has come to; removed when no other one follows
 
-The task instance stands in the file's name as a hash. The ledger, not this file, says what is paid for.
+The file's name is a hash of the task instance. The ledger, not this file, says what is paid for.
 """
 
 from __future__ import annotations
@@ -15,16 +17,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.archive.batch import How, SubmitOutcome
 from airflow_speechkit.archive.records import load, pack
+from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import StorageError, error_from_json
 from airflow_speechkit.models import Recording
 from airflow_speechkit.parsing import expect, expect_or_none
+from airflow_speechkit.recordings.address import parse_s3
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_speechkit.archive.batch import Visit
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.settings import RecognitionSettings
 
@@ -32,48 +34,60 @@ _FACTS = ("size_bytes", "duration_ms", "channels", "billed_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRecord:
-    """What the visits of one try have come to.
+class SubmitRun:
+    """What one try of a task has come to.
 
-    :param began_at: when the first one began
-    :param many: whether a list is handed on, of whatever length
-    :param items: the recordings that the first one found
-    :param by_place: what became of each; None where nothing has yet
-    :param refused_since: since when the service has taken nothing, if it didn't take the last one
-    :param sent: when something went out within the last hour
+    :param began_at: when its first visit began, UTC
+    :param returns_list: whether it returns a list, of whatever length
+    :param outcomes: of each recording, in their order
+    :param is_resumed: whether there was a visit before
+    :param refused_since: since when the service has refused all submits, if it refused the last one
+    :param sent_at: when each submit of the last hour went out
+    :param next_at: when the next visit goes on; None where nothing is left
     """
 
     began_at: datetime
-    many: bool
-    items: Sequence[Recording] = ()
-    by_place: Sequence[SubmitOutcome | None] = ()
+    outcomes: Sequence[SubmitOutcome] = ()
+    returns_list: bool = True
+    is_resumed: bool = False
     refused_since: datetime | None = None
-    sent: Sequence[datetime] = ()
+    sent_at: Sequence[datetime] = ()
+    next_at: datetime | None = None
+
+    @property
+    def done(self) -> list[SubmitOutcome]:
+        """The outcomes that there are, in the order of the recordings."""
+        return [one for one in self.outcomes if one.status is not None]
+
+    @property
+    def left(self) -> list[Recording]:
+        """The recordings that have no outcome yet."""
+        return [one.recording for one in self.outcomes if one.status is None]
 
     @property
     def billed_seconds(self) -> int:
-        """What the visits may have been billed."""
-        paid = {one.fingerprint: one for one in self.by_place if one and one.how in (How.SUBMITTED, How.LOST)}
-        return sum(one.item.billed_seconds or 0 for one in paid.values())
+        """What the visits before may have been billed."""
+        paid = {one.fingerprint: one for one in self.done if one.status in (SubmitStatus.SUBMITTED, SubmitStatus.LOST)}
+        return sum(one.recording.billed_seconds or 0 for one in paid.values())
 
 
-def write_run(archive: Archive, scope: str, began_at: datetime, visit: Visit, *, many: bool) -> None:
-    """Put on record what a visit has come to.
+def write_run(archive: Archive, scope: str, run: SubmitRun) -> None:
+    """Put a run on record.
 
     :param scope: the task instance
     :raises ArchiveError: the archive can't be written
     """
     record = {
-        "began_at": began_at.isoformat(),
-        "many": many,
-        "refused_since": visit.refused_since and visit.refused_since.isoformat(),
-        "sent": [at.isoformat() for at in visit.sent],
-        "recordings": [_to_json(item, outcome) for item, outcome in zip(visit.items, visit.by_place, strict=True)],
+        "began_at": run.began_at.isoformat(),
+        "many": run.returns_list,
+        "refused_since": run.refused_since and run.refused_since.isoformat(),
+        "sent": [at.isoformat() for at in run.sent_at],
+        "recordings": [_to_json(one) for one in run.outcomes],
     }
     archive.folder.replace(_file(scope), pack(record))
 
 
-def read_run(archive: Archive, scope: str, settings: RecognitionSettings) -> RunRecord | None:
+def read_run(archive: Archive, scope: str, settings: RecognitionSettings) -> SubmitRun | None:
     """Return what the last visit has come to; None where there is no such record.
 
     :param scope: the task instance
@@ -81,26 +95,25 @@ def read_run(archive: Archive, scope: str, settings: RecognitionSettings) -> Run
     :raises ArchiveError: the archive can't be read, or the record is damaged
     """
 
-    def build(data: dict[str, Any]) -> RunRecord | None:
+    def build(data: dict[str, Any]) -> SubmitRun | None:
         if "recordings" not in data:
             # Emptied at the end of an earlier try.
             return None
-        recordings = [_from_json(expect(one, dict), settings) for one in expect(data["recordings"], list)]
         refused_since = data.get("refused_since")
-        return RunRecord(
+        return SubmitRun(
             began_at=datetime.fromisoformat(data["began_at"]),
-            many=expect(data["many"], bool),
-            items=[item for item, _ in recordings],
-            by_place=[outcome for _, outcome in recordings],
+            returns_list=expect(data["many"], bool),
+            outcomes=[_from_json(expect(one, dict), settings) for one in expect(data["recordings"], list)],
+            is_resumed=True,
             refused_since=None if refused_since is None else datetime.fromisoformat(refused_since),
-            sent=[datetime.fromisoformat(at) for at in expect(data["sent"], list)],
+            sent_at=[datetime.fromisoformat(at) for at in expect(data["sent"], list)],
         )
 
     return load(archive.folder, _file(scope), build)
 
 
 def remove_run(archive: Archive, scope: str) -> None:
-    """Remove the record, in which addresses and labels stand; empty it where nothing may be deleted.
+    """Remove the record, which has addresses and labels; empty it where nothing may be deleted.
 
     :param scope: the task instance
     """
@@ -110,38 +123,43 @@ def remove_run(archive: Archive, scope: str) -> None:
         archive.folder.replace(_file(scope), pack({}))
 
 
-def _to_json(item: Recording, outcome: SubmitOutcome | None) -> dict[str, Any]:
-    known = item if outcome is None else outcome.item
+def _to_json(outcome: SubmitOutcome) -> dict[str, Any]:
+    recording = outcome.recording
     data: dict[str, Any] = {
-        "address": item.address or item.audio_uri,
-        "audio_uri": item.audio_uri,
-        "version": item.version,
-        "labels": dict(item.labels),
-        **{name: getattr(known, name) for name in _FACTS if getattr(known, name) is not None},
+        "address": recording.address.text if recording.address else recording.audio_uri,
+        "audio_uri": recording.audio_uri,
+        "version": recording.version,
+        "labels": dict(recording.labels),
+        **{name: getattr(recording, name) for name in _FACTS if getattr(recording, name) is not None},
     }
-    if outcome is not None:
-        data |= {"fingerprint": outcome.fingerprint, "how": outcome.how, "operation_id": outcome.operation_id}
-        data["error"] = outcome.error and outcome.error.to_json()
+    if outcome.status is not None:
+        data |= {
+            "fingerprint": outcome.fingerprint,
+            "how": outcome.status,
+            "operation_id": outcome.operation_id,
+            "error": outcome.error and outcome.error.to_json(),
+        }
     return data
 
 
-def _from_json(data: dict[str, Any], settings: RecognitionSettings) -> tuple[Recording, SubmitOutcome | None]:
+def _from_json(data: dict[str, Any], settings: RecognitionSettings) -> SubmitOutcome:
     facts: dict[str, Any] = {name: expect(data[name], int) for name in _FACTS if name in data}
-    item = Recording(
+    address = expect(data["address"], str)
+    recording = Recording(
         audio_uri=expect(data["audio_uri"], str),
         version=expect_or_none(data["version"], str),
         settings=settings,
         labels=expect(data["labels"], dict),
-        address=expect(data["address"], str),
+        address=parse_s3(address) if address.startswith("s3://") else None,
         **facts,
     )
     if "how" not in data:
-        return item, None
+        return SubmitOutcome(recording=recording)
     error = data["error"]
-    return item, SubmitOutcome(
-        item=item,
+    return SubmitOutcome(
+        recording=recording,
         fingerprint=expect(data["fingerprint"], str),
-        how=How(data["how"]),
+        status=SubmitStatus(data["how"]),
         operation_id=expect_or_none(data["operation_id"], str),
         error=None if error is None else error_from_json(expect(error, dict)),
     )

@@ -128,7 +128,7 @@ def _task_instance() -> str | None:
     # On Airflow 2.11 it imports all that PythonOperator needs: not when a DAG file is parsed.
     from airflow.providers.common.compat.sdk import get_current_context
 
-    from airflow_speechkit.archive.batch import Origin
+    from airflow_speechkit.archive.submit_rules import Origin
 
     try:
         ti = get_current_context()["ti"]

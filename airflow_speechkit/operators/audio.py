@@ -1,4 +1,4 @@
-"""What a user may write as `audio`, `bucket` and `labels`, checked and made into lists."""
+"""What a user may write as `audio`, `bucket` and `labels`, checked and made into lists; and how long a list may be."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import MappedOperator, XComArg, conf
 
 from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.recordings.finding import Choice
 from airflow_speechkit.redaction import clean_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow.providers.common.compat.sdk import BaseOperator
+
+    from airflow_speechkit.recordings.source import Findings
 
 log = logging.getLogger(__name__)
 
@@ -98,29 +107,69 @@ def text_list(given: Any, name: str) -> list[str]:
     return found
 
 
-def labels_for(labels: Any, count: int) -> list[dict[str, str]]:
+def labels_for(labels: Any, findings: Findings) -> list[dict[str, str]]:
     """Give each recording its labels.
 
     :param labels: one mapping for all, or a list with one for each
-    :param count: how many recordings there are
+    :param findings: the recordings
     :raises SettingsError: the list has another length, or a label has no value
     """
+    number = len(findings.places)
     if isinstance(labels, str):
         raise SettingsError(
             "`labels` is a text, and has to be a mapping of names to texts, or a list of them",
             hint="A template makes a text of everything, unless the DAG has render_template_as_native_obj=True: write "
             "a mapping with templates for values, or give it an upstream's `.output`",
         )
-    each = [labels or {}] * count if labels is None or isinstance(labels, Mapping) else list(labels)
-    if len(each) != count:
-        raise SettingsError(f"`labels` is a list of {len(each)}, for {count} recordings")
+    if labels is None or isinstance(labels, Mapping):
+        each = [labels or {}] * number
+    elif findings.by_pattern:
+        raise SettingsError("`labels` is a list, and a prefix or glob stands for any number of recordings")
+    else:
+        each = list(labels)
+    if len(each) != number:
+        raise SettingsError(f"`labels` is a list of {len(each)}, for {number} recordings")
     for one in each:
         if not isinstance(one, Mapping) or not all(isinstance(name, str) for name in one):
             raise SettingsError("`labels` holds something that isn't a mapping of names to texts")
         for name, value in one.items():
             if value is None:
                 raise SettingsError(
-                    f"The label {name!r} is None: it would stand beside the rows as the text 'None'",
-                    hint="Leave it out where there is nothing to say",
+                    f"The label {name!r} is None: the tables would have it as the text 'None'",
+                    hint="Leave out labels that have no value",
                 )
     return [{name: str(value) for name, value in one.items()} for one in each]
+
+
+def check_length(operator: BaseOperator, length: int) -> None:
+    """Refuse a list of operation ids that Airflow would refuse after it was paid for.
+
+    :param operator: the one that returns them
+    :param length: how many they will be
+    :raises SettingsError: a task is mapped over them, and `[core] max_map_length` is less
+    """
+    limit = conf.getint("core", "max_map_length", fallback=1024)
+    if length <= limit or not operator.has_dag():  # type: ignore[no-untyped-call]
+        return
+    # What is mapped over a mapped task has as many instances as that one has, however long each one's list is.
+    if isinstance(operator.dag.get_task(operator.task_id), MappedOperator):
+        return
+    mapped = next(_mapped_over_ids_of(operator), None)
+    if mapped is not None:
+        raise SettingsError(
+            f"{length} operation ids would be handed to {mapped.node_id!r}, which is mapped over them, and "
+            f"`[core] max_map_length` is {limit}",
+            hint=f"Give {mapped.node_id!r} the whole list (`operation_id=`, without expand), or raise the limit; "
+            "nothing has been uploaded or sent",
+        )
+
+
+def _mapped_over_ids_of(operator: BaseOperator) -> Iterator[Any]:
+    """Give what is mapped over the operation ids: as they are returned, or as a sensor hands them on."""
+    yield from operator.iter_mapped_dependants()
+    for task in operator.downstream_list:
+        # By its name: operators and sensors know nothing of each other.
+        if any(kind.__name__ == "SpeechKitRecognitionSensor" for kind in type(task).__mro__):
+            given = XComArg.iter_xcom_references(getattr(task, "operation_id", None))
+            if any(upstream.node_id == operator.node_id for upstream, _ in given):
+                yield from task.iter_mapped_dependants()

@@ -1,4 +1,4 @@
-"""What a submit that is about to fail leaves behind: operations that no sensor will wait for."""
+"""Operations of a submit task that fails: no sensor will wait for them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_speechkit.archive.batch import How
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
+from airflow_speechkit.archive.submit_rules import SubmitStatus
 from airflow_speechkit.errors import QuotaExceededError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_each, read_submissions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from datetime import datetime
 
-    from airflow_speechkit.archive.batch import SubmitOutcome
     from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.archive.submit_rules import SubmitOutcome
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
 
 log = logging.getLogger(__name__)
@@ -31,27 +31,25 @@ OLD = timedelta(hours=1)
 MOST = 1000
 
 #: An answer of v2 has megabytes.
-_SIDE_BY_SIDE = 4
+_CONCURRENCY = 4
 
 
-def collect(
-    archive: Archive, outcomes: Iterable[SubmitOutcome], collected: Callable[[str], bool], now: datetime
-) -> None:
-    """Archive what has ended of the operations that run for long, and say until when the others can be had.
+def collect(archive: Archive, hook: SpeechKitHook, outcomes: Iterable[SubmitOutcome], now: datetime) -> None:
+    """Archive the answers of older operations that have ended, and log until when the others are kept.
 
     With one bad recording among them a nightly run fails each night, before anything waits: after three days all the
     others would have to be paid for again. This way the next run finds their answers.
 
     :param outcomes: what became of the recordings
-    :param collected: asks for an operation, archives it if it has ended, and returns whether it has
+    :param now: UTC
     """
     awaited = [one for one, ended in read_each(archive.outcome, _awaited(outcomes)).items() if ended is None]
     submissions = read_submissions(archive, awaited)
     submitted_at = {one: known.submitted_at for one, known in submissions.items() if known is not None}
     old = [one for one, at in submitted_at.items() if now - at >= OLD]
     asked = sorted(old, key=submitted_at.__getitem__)[:MOST]
-    with ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="speechkit-collect") as pool:
-        kept = {one for one, ended in zip(asked, pool.map(_Asking(collected), asked), strict=True) if ended}
+    with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="speechkit-collect") as pool:
+        kept = {one for one, ended in zip(asked, pool.map(_Collector(archive, hook), asked), strict=True) if ended}
     if kept:
         log.info("%d operations that were submitted before have ended; their answers are archived now", len(kept))
     left = [at for one, at in submitted_at.items() if one not in kept]
@@ -65,60 +63,55 @@ def collect(
 
 
 def fail_without_archive(error: SpeechKitError, outcomes: Iterable[SubmitOutcome]) -> None:
-    """Log the operation ids of a failing task that has no archive, and see that it isn't tried again for nothing.
+    """Log the operation ids of a failing task that has no archive, and prevent a retry that could pay twice.
 
     :param error: what it fails with
     :param outcomes: what became of its recordings until then
     :raises AirflowFailException: a submission was lost. With an archive the retry would find it there, and send nothing
     """
     known = list(outcomes)
-    # Nothing else would know them.
     if ids := _awaited(known):
         log.warning(
-            "Without an archive nothing remembers the accepted operations. A sensor can be given their ids: %s",
+            "Without an archive the accepted operations are on record nowhere. A sensor can be given their ids: %s",
             ", ".join(ids),
         )
-    if lost := [one.item.audio_uri for one in known if one.how is How.LOST]:
+    if lost := [one.recording.audio_uri for one in known if one.status is SubmitStatus.LOST]:
         raise AirflowFailException(
             f"{error} The task is not tried again: that could pay twice for {lost[0]}"
-            f"{'' if len(lost) == 1 else f' and {len(lost) - 1} more'}, which may have been taken."
+            f"{'' if len(lost) == 1 else f' and {len(lost) - 1} more'}, which may have been accepted."
         ) from error
 
 
 def _awaited(outcomes: Iterable[SubmitOutcome]) -> list[str]:
-    return list(dict.fromkeys(one.operation_id for one in outcomes if one.operation_id and one.is_awaited))
+    return list(dict.fromkeys(one.operation_id for one in outcomes if one.is_awaited and one.operation_id))
 
 
-def archive_if_ended(hook: SpeechKitHook, archive: Archive, operation_id: str) -> bool:
-    """Ask for an operation, in one status check; archive it if it has ended, and return whether it has.
+class _Collector:
+    """Archives what has ended, as long as the quota lasts. Its errors must not hide the task's own."""
 
-    :raises SpeechKitError: it can't be asked for, or not be archived
-    """
-    from airflow_speechkit.api.operation import OperationState
-
-    operation = hook.get_operation(operation_id, attempts=1)
-    if operation.state is OperationState.RUNNING:
-        return False
-    recognition = None
-    if operation.is_fetched_apart:
-        recognition = hook.get_recognition(operation_id, seen_done=True)
-    archive.keep_operation(operation, recognition)
-    return True
-
-
-class _Asking:
-    """Asks, as long as the quota lasts. The task has an error to report: none of these may take its place."""
-
-    def __init__(self, collected: Callable[[str], bool]) -> None:
-        self._collected = collected
+    def __init__(self, archive: Archive, hook: SpeechKitHook) -> None:
+        self._archive = archive
+        self._hook = hook
         self._used_up = False
 
     def __call__(self, operation_id: str) -> bool:
         if self._used_up:
             return False
         try:
-            return self._collected(operation_id)
+            return self._archive_if_ended(operation_id)
         except SpeechKitError as error:
             self._used_up = self._used_up or isinstance(error, QuotaExceededError)
             log.warning("Operation %s is not archived: %s", operation_id, error)
             return False
+
+    def _archive_if_ended(self, operation_id: str) -> bool:
+        from airflow_speechkit.api.operation import OperationState
+
+        operation = self._hook.get_operation(operation_id, attempts=1)
+        if operation.state is OperationState.RUNNING:
+            return False
+        recognition = None
+        if operation.is_fetched_apart:
+            recognition = self._hook.get_recognition(operation_id, seen_done=True)
+        self._archive.keep_operation(operation, recognition)
+        return True

@@ -107,7 +107,7 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
             return
         if self._waiting is None and self._submitter is not None:
             # In the middle of a visit.
-            archive, sent = self._submitter.archive, self._submitter.concluded
+            archive, sent = self._submitter.archive, self._submitter.done
             ended = read_each(
                 archive.outcome, {one.operation_id for one in sent if one.operation_id and one.is_awaited}
             )
@@ -154,7 +154,7 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
 
     def _targets(self, visit: SubmitVisit, gone: Collection[str], *, is_first: bool) -> list[PollTarget]:
         """Return what has to be waited for, and log how far the task is."""
-        from airflow_speechkit.archive.batch import How
+        from airflow_speechkit.archive.submit_rules import SubmitStatus
         from airflow_speechkit.triggers.progress import ended_so_far
 
         ids = list(dict.fromkeys(one.operation_id for one in visit.outcomes if one.operation_id and one.error is None))
@@ -163,8 +163,9 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
             delete_archived(visit.archive, ended, visit.hook)
         running = [one for one in ids if ended[one] is None and one not in gone]
         failed = sum(found is not None and found.failure is not None for found in ended.values())
-        before = {one.operation_id: one.how for one in visit.outcomes if one.how in (How.REUSED, How.FAILED)}
-        failed_before = sum(how is How.FAILED for how in before.values())
+        ended_before = (SubmitStatus.REUSED, SubmitStatus.FAILED)
+        before = {one.operation_id: one.status for one in visit.outcomes if one.status in ended_before}
+        failed_before = sum(status is SubmitStatus.FAILED for status in before.values())
         progress = ended_so_far(
             len(ids) - len(running) + failed_before, failed=failed + failed_before, archived_before=len(before)
         )
@@ -188,7 +189,7 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
         )
 
     def _hand_on(self, visit: SubmitVisit, gone: Collection[str]) -> Any:
-        from airflow_speechkit.archive.batch import OnFailure
+        from airflow_speechkit.archive.submit_rules import OnFailure
         from airflow_speechkit.triggers.failures import archived_failures, is_sent_again, raise_failed, without_failed
 
         ids = [one.operation_id for one in visit.outcomes if one.operation_id and one.error is None]

@@ -6,6 +6,7 @@ import logging
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
@@ -16,7 +17,6 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_speechkit.errors import RecordingNotFoundError, SettingsError
 from airflow_speechkit.keywords import count, optional, switch
-from airflow_speechkit.operators.mapping import check_length
 from airflow_speechkit.rendering import CheckedFields, cleaned
 from airflow_speechkit.settings import RecognitionSettings, member_of
 
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_speechkit.archive.batch import SubmitPolicy
-    from airflow_speechkit.archive.submitting import Submitter
+    from airflow_speechkit.archive.run import SubmitRun
+    from airflow_speechkit.archive.submit import Submitter
+    from airflow_speechkit.archive.submit_rules import SubmitPolicy
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.keywords import Checks
-    from airflow_speechkit.operators.intake import Finding, Intake
     from airflow_speechkit.operators.visit import SubmitVisit
+    from airflow_speechkit.recordings.source import RecordingSource
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +224,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         self.probe = probe
         self.submits_per_hour = self.typed("submits_per_hour", submits_per_hour)
         self.only_new = self.typed("only_new", only_new)
-        # Who hasn't asked for it in so many words gets it where it can be had.
+        # By default only where it is possible.
         by_default = archive is not False and conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = by_default if deferrable is None else deferrable
         #: What submits, or has submitted last.
@@ -281,89 +282,78 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         :raises SpeechKitError: nothing more can be sent
         :raises AirflowFailException: the archive lacks what the visit before put there
         """
-        from airflow_speechkit.archive.batch import OnFailure
         from airflow_speechkit.archive.run import write_run
-        from airflow_speechkit.archive.submitting import Submitter
+        from airflow_speechkit.archive.submit import Submitter
+        from airflow_speechkit.archive.submit_rules import OnFailure
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
-        from airflow_speechkit.operators.intake import Intake
         from airflow_speechkit.operators.visit import (
             SubmitVisit,
-            check_time,
-            known_run,
+            delivery_to,
             opened_archive,
             origin_of,
-            receiver_of,
-            still_known,
+            resumed_run,
             submit,
         )
-        from airflow_speechkit.recordings.audio import ProbeMode
-        from airflow_speechkit.recordings.cost import price_note
 
         began_at, origin = datetime.now(UTC), origin_of(context, self.speechkit_conn_id)
         self._check_keywords()
+        on_failure = member_of(OnFailure, self.on_failure, "on_failure")
         with SpeechKitHook(self.speechkit_conn_id) as hook:
-            policy = self._policy(hook)
-            on_failure = member_of(OnFailure, self.on_failure, "on_failure")
-            probe = member_of(ProbeMode, self.probe, "probe")
-            intake = Intake(
-                hook,
-                self._settings(hook),
-                self.aws_conn_id or hook.aws_conn_id,
-                self.upload_to,
-                exact=probe is ProbeMode.FULL or self.max_billed_seconds is not None,
-            )
+            policy, source = self._policy(hook), self._source(hook)
             with opened_archive(self.archive, hook, is_first=is_first) as archive:
-                before = None if is_first else known_run(archive, origin.scope, intake.settings)
-                if before is None:
-                    finding = self._find(intake)
-                    many = finding.by_pattern or not isinstance(self.audio, str)
-                    if many:
-                        check_length(self, len(finding.looks))
-                    items = intake.recordings(finding, self.labels)
+                if is_first:
+                    run = self._find(source, began_at)
                 else:
-                    began_at, many, items = before.began_at, before.many, list(before.items)
-                    left = [place for place, outcome in enumerate(before.by_place) if outcome is None]
-                    if left:
-                        check_time(began_at, timeout_s, f"{len(left)} recordings are not submitted")
-                    for place, item in zip(left, intake.again([items[one] for one in left]), strict=True):
-                        items[place] = item
-                submitter = self._submitter = Submitter(
-                    archive=archive,
-                    send=intake.send,
-                    origin=origin,
-                    policy=policy,
-                    prepare=intake.prepare,
-                    ask=lambda operation_id: still_known(hook, operation_id),
-                    price_note=lambda settings: price_note(settings.model),
-                    before=before,
-                )
-                done = submit(submitter, items, waits=waits)
+                    run = resumed_run(archive, origin.scope, source, timeout_s)
+                submitter = self._submitter = Submitter(archive, source, hook, origin, policy)
+                run = submit(submitter, run, waits=waits)
                 record_scope = None if waits else origin.scope
                 if record_scope is not None:
-                    write_run(archive, record_scope, began_at, done, many=many)
+                    write_run(archive, record_scope, run)
                 yield SubmitVisit(
                     hook=hook,
                     submitter=submitter,
-                    done=done,
-                    began_at=began_at,
-                    many=many,
+                    run=run,
                     on_failure=on_failure,
                     record_scope=record_scope,
-                    receiver=receiver_of(context) if self.only_new else None,
+                    delivery=delivery_to(context) if self.only_new else None,
                 )
 
-    def _find(self, intake: Intake) -> Finding:
-        from airflow_speechkit.operators.audio import OnEmpty, addresses, choice
+    def _find(self, source: RecordingSource, began_at: datetime) -> SubmitRun:
+        from airflow_speechkit.archive.run import SubmitRun
+        from airflow_speechkit.archive.submit_rules import SubmitOutcome
+        from airflow_speechkit.operators.audio import OnEmpty, addresses, check_length, choice, labels_for
 
         on_empty = member_of(OnEmpty, self.on_empty, "on_empty")
         try:
-            return intake.find(addresses(self.audio, self.bucket), choice(self.include, self.exclude))
+            findings = source.find(addresses(self.audio, self.bucket), choice(self.include, self.exclude))
         except RecordingNotFoundError as error:
             if on_empty is OnEmpty.FAIL:
                 raise
             log.warning("Skipped (on_empty='skip'): %s", error)
-            what = error.what
-        raise AirflowSkipException(what)
+            raise AirflowSkipException(error.what) from None
+        returns_list = findings.by_pattern or not isinstance(self.audio, str)
+        if returns_list:
+            check_length(self, len(findings.places))
+        recordings = source.resolve(findings, labels_for(self.labels, findings))
+        outcomes = [SubmitOutcome(recording=one) for one in recordings]
+        return SubmitRun(began_at=began_at, returns_list=returns_list, outcomes=outcomes)
+
+    def _source(self, hook: SpeechKitHook) -> RecordingSource:
+        from airflow_speechkit.hooks.storage import storage_client
+        from airflow_speechkit.recordings.audio import ProbeMode
+        from airflow_speechkit.recordings.source import CONCURRENCY, RecordingSource
+
+        probe = member_of(ProbeMode, self.probe, "probe")
+        endpoint = hook.endpoints.storage
+        return RecordingSource(
+            settings=self._settings(hook),
+            storage_endpoint=endpoint,
+            aws_conn_id=self.aws_conn_id or hook.aws_conn_id,
+            connect=partial(storage_client, storage_endpoint=endpoint, connections=CONCURRENCY),
+            upload_to=self.upload_to,
+            read_whole=probe is ProbeMode.FULL or self.max_billed_seconds is not None,
+        )
 
     def _settings(self, hook: SpeechKitHook) -> RecognitionSettings:
         given = {field.name: getattr(self, field.name) for field in fields(RecognitionSettings)}
@@ -371,7 +361,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         return RecognitionSettings(**given)
 
     def _policy(self, hook: SpeechKitHook) -> SubmitPolicy:
-        from airflow_speechkit.archive.batch import OnLostSubmission, SubmitPolicy
+        from airflow_speechkit.archive.submit_rules import OnLostSubmission, SubmitPolicy
 
         return SubmitPolicy(
             reuse=self.reuse,
@@ -388,9 +378,9 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
             return
         if self.deferrable:
             raise SettingsError(
-                "`deferrable` needs an archive, and `archive` is False: each visit would pay for all of it again",
+                "`deferrable` needs an archive, and `archive` is False: each visit would pay for all recordings again",
                 hint="Name an archive, or set deferrable=False",
             )
         for name, asked in (("on_failure='record'", self.on_failure == "record"), ("only_new", self.only_new)):
             if asked:
-                raise SettingsError(f"`{name}` lives by what an archive remembers, and `archive` is False")
+                raise SettingsError(f"`{name}` needs an archive, and `archive` is False")

@@ -1,68 +1,57 @@
-"""One visit of a task to its recordings: what has been sent, what is left, and what is handed on in the end."""
+"""One visit of a submit task: it opens the archive, submits what the quota allows, and returns ids in the end."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_speechkit.archive.batch import How, Origin
-from airflow_speechkit.archive.handing_on import Receiver, old_ones, put_on_record
+from airflow_speechkit.archive.deliveries import Delivery, delivered_before, record_delivery
 from airflow_speechkit.archive.layout import ROOT_FILE
 from airflow_speechkit.archive.run import read_run, remove_run
 from airflow_speechkit.archive.store import Archive
-from airflow_speechkit.errors import (
-    ArchiveError,
-    NotFinishedError,
-    OperationNotFoundError,
-    SpeechKitError,
-    StorageError,
-)
+from airflow_speechkit.archive.submit_rules import Origin, SubmitOutcome, SubmitStatus
+from airflow_speechkit.errors import ArchiveError, NotFinishedError, SpeechKitError, StorageError
 from airflow_speechkit.hooks.archive import archive_url, open_archive
-from airflow_speechkit.operators.collecting import archive_if_ended, collect, fail_without_archive
+from airflow_speechkit.operators.collecting import collect, fail_without_archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_speechkit.archive.batch import OnFailure, SubmitOutcome, Visit
-    from airflow_speechkit.archive.run import RunRecord
-    from airflow_speechkit.archive.submitting import Submitter
+    from airflow_speechkit.archive.run import SubmitRun
+    from airflow_speechkit.archive.submit import Submitter
+    from airflow_speechkit.archive.submit_rules import OnFailure
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
-    from airflow_speechkit.models import Recording
-    from airflow_speechkit.settings import RecognitionSettings
+    from airflow_speechkit.recordings.source import RecordingSource
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubmitVisit:
-    """What a task has done about its recordings so far. Their archive and the service's connection are open.
+    """What a task has done about its recordings so far. The archive and the service's connection are open.
 
     :param hook: the service's connection
     :param submitter: what has submitted them, with their archive
-    :param done: what became of them
-    :param began_at: when the first visit of this try began
-    :param many: whether a list is handed on, of whatever length
-    :param on_failure: what becomes of the task when a recording can't be submitted
-    :param record_scope: the task instance, if another visit may follow and finds what this one has put on record
-    :param receiver: the run that is to be handed only what no other one was
+    :param run: what became of them
+    :param on_failure: what a recording that can't be submitted does to the task
+    :param record_scope: the task instance, if another visit may follow
+    :param delivery: the run to deliver to, if it gets only what no other one got
     """
 
     hook: SpeechKitHook
     submitter: Submitter
-    done: Visit
-    began_at: datetime
-    many: bool
+    run: SubmitRun
     on_failure: OnFailure
     record_scope: str | None = None
-    receiver: Receiver | None = None
+    delivery: Delivery | None = None
 
     @property
     def archive(self) -> Archive:
@@ -70,19 +59,24 @@ class SubmitVisit:
         return self.submitter.archive
 
     @property
+    def began_at(self) -> datetime:
+        """When the first visit of this try began."""
+        return self.run.began_at
+
+    @property
     def outcomes(self) -> Sequence[SubmitOutcome]:
-        """What became of each, with its operation id, in the order of the recordings, but for those that are left."""
-        return self.done.outcomes
+        """What became of the recordings, in their order, except for those that are left."""
+        return self.run.done
 
     @property
     def left(self) -> int:
-        """How many are left to send."""
-        return self.done.left
+        """How many recordings are left to send; one that is listed twice counts once."""
+        return len({(one.audio_uri, one.version) for one in self.run.left})
 
     @property
     def next_at(self) -> datetime | None:
-        """When to send the next, in another visit; None where none is left."""
-        return self.done.next_at
+        """When the next visit goes on; None where nothing is left."""
+        return self.run.next_at
 
     def progress(self, ended: str = "") -> str:
         """Return how far the task is, in words.
@@ -100,12 +94,14 @@ class SubmitVisit:
         """Return the operation ids: one for one recording, a list for a list or a pattern.
 
         :raises SpeechKitError: what went wrong, and with which recording
-        :raises AirflowFailException: without an archive, a request may have been taken: a retry could pay again
-        :raises AirflowSkipException: there is nothing to hand on
+        :raises AirflowFailException: without an archive, a request may have been accepted: a retry could pay again
+        :raises AirflowSkipException: there is nothing to return
         """
         outcomes = self.outcomes
-        if self.receiver is not None:
-            outcomes = _new(self.archive, outcomes, self.receiver)
+        if self.delivery is not None:
+            reused = [one.operation_id for one in outcomes if one.status is SubmitStatus.REUSED and one.operation_id]
+            old = delivered_before(self.archive, self.delivery, reused)
+            outcomes = [one for one in outcomes if one.operation_id not in old]
         try:
             ids = self.submitter.hand_on(outcomes, self.on_failure)
         except ArchiveError:
@@ -113,14 +109,14 @@ class SubmitVisit:
             raise
         except SpeechKitError as error:
             self.close()
-            self._look_after(outcomes, error)
+            self._collect(outcomes, error)
             raise
-        if self.receiver is not None:
-            put_on_record(self.archive, self.receiver, ids, datetime.now(UTC))
+        if self.delivery is not None:
+            record_delivery(self.archive, self.delivery, ids, datetime.now(UTC))
         self.close()
         if not ids:
-            raise AirflowSkipException("There is nothing new" if self.receiver else "Every recording was skipped")
-        return ids if self.many else ids[0]
+            raise AirflowSkipException("There is nothing new" if self.delivery else "Every recording was skipped")
+        return ids if self.run.returns_list else ids[0]
 
     def close(self) -> None:
         """Remove the record of the visits: no other one follows."""
@@ -132,62 +128,65 @@ class SubmitVisit:
             # The task's next try replaces it.
             log.warning("The record of this task's visits stays in the archive: %s", error)
 
-    def _look_after(self, outcomes: Sequence[SubmitOutcome], error: SpeechKitError) -> None:
-        """Archive what has ended of operations that nobody waits for while the task fails."""
+    def _collect(self, outcomes: Sequence[SubmitOutcome], error: SpeechKitError) -> None:
+        """Archive the answers of ended operations that nobody waits for while the task fails."""
         if self.submitter.policy.without_archive:
             fail_without_archive(error, outcomes)
             return
         try:
-            collect(
-                self.archive, outcomes, lambda one: archive_if_ended(self.hook, self.archive, one), datetime.now(UTC)
-            )
+            collect(self.archive, self.hook, outcomes, datetime.now(UTC))
         except SpeechKitError as trouble:
-            log.warning("What was submitted before can't be looked after: %s", trouble)
+            log.warning("Ended operations of this task can't be archived: %s", trouble)
 
 
-def submit(submitter: Submitter, items: Sequence[Recording], *, waits: bool) -> Visit:
+def submit(submitter: Submitter, run: SubmitRun, *, waits: bool) -> SubmitRun:
     """Submit recordings: all of them, or those for which the quota needn't be waited for.
 
-    :param waits: whether to wait for it
+    :param waits: wait for it
     :raises SpeechKitError: nothing more could be sent
-    :raises AirflowFailException: without an archive, a request may have been taken: a retry could pay again
+    :raises AirflowFailException: without an archive, a request may have been accepted: a retry could pay again
     """
     try:
-        return submitter.visit(items, waits=waits)
+        return submitter.visit(run, waits=waits)
     except SpeechKitError as error:
         if submitter.policy.without_archive:
-            fail_without_archive(error, submitter.concluded)
+            fail_without_archive(error, submitter.done)
         raise
 
 
-def known_run(archive: Archive, scope: str | None, settings: RecognitionSettings) -> RunRecord:
-    """Return what the visits before this one have come to.
+def resumed_run(archive: Archive, scope: str | None, source: RecordingSource, timeout_s: float | None) -> SubmitRun:
+    """Return what the visits before this one have come to, with the recordings that are left looked up again.
 
     :param scope: the task instance
-    :param settings: those of its recordings
-    :raises AirflowFailException: it isn't there: this may be another archive, in which nothing is paid for yet
+    :param timeout_s: how long after the first visit began nothing more is sent, in seconds
+    :raises NotFinishedError: that time is over
+    :raises AirflowFailException: the record isn't there: this may be another archive, in which nothing is paid for yet
     """
-    run = None if scope is None else read_run(archive, scope, settings)
+    run = None if scope is None else read_run(archive, scope, source.settings)
     if run is None:
         raise AirflowFailException(
-            f"The archive at {archive.url} does not have what this task put there before it was deferred, so nothing "
-            "more is submitted. Is the disk mounted, and is it the same archive? Clear the task when it is back"
+            f"The archive at {archive.url} does not have the record that this task wrote before it was deferred, so "
+            "nothing more is submitted. Is the disk mounted, and is it the same archive? Clear the task when it is back"
         )
-    return run
+    if run.left:
+        check_time(run.began_at, timeout_s, f"{len(run.left)} recordings are not submitted")
+    again = iter(source.resolve_again(run.left))
+    outcomes = [SubmitOutcome(recording=next(again)) if one.status is None else one for one in run.outcomes]
+    return replace(run, outcomes=outcomes)
 
 
 @contextmanager
 def opened_archive(setting: str | bool | None, hook: SpeechKitHook, *, is_first: bool = True) -> Iterator[Archive]:
-    """Open the archive, and see that it can be relied on.
+    """Open the archive, and check that it excludes a second writer.
 
-    :param setting: the operator's `archive`; with ``False`` it is one that is thrown away afterwards
+    :param setting: the operator's `archive`; with ``False`` it is temporary
     :param is_first: whether the task has not used it before
     """
     url = archive_url(setting, hook)
     if url is None:
         log.warning("Without an archive this pays for every recording, and so does every retry")
-        with tempfile.TemporaryDirectory(prefix="speechkit-") as forgotten:
-            archive = Archive.at(forgotten)
+        with tempfile.TemporaryDirectory(prefix="speechkit-") as temporary:
+            archive = Archive.at(temporary)
             archive.folder.create(ROOT_FILE, b"{}")
             yield archive
         return
@@ -211,14 +210,14 @@ def origin_of(context: Context, speechkit_conn_id: str) -> Origin:
     )
 
 
-def receiver_of(context: Context) -> Receiver | None:
-    """Return the run that operations are handed to, where there is one."""
+def delivery_to(context: Context) -> Delivery | None:
+    """Return the run that operations are delivered to, where there is one."""
     ti = context.get("ti")
-    return None if ti is None else Receiver(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
+    return None if ti is None else Delivery(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
 
 
 def check_time(began_at: datetime, timeout_s: float | None, left: str) -> None:
-    """Fail where the task's own time is over.
+    """Fail if the task's own time is over.
 
     :param began_at: when the first visit began
     :param timeout_s: the task's time in seconds, if it is limited
@@ -229,19 +228,3 @@ def check_time(began_at: datetime, timeout_s: float | None, left: str) -> None:
         raise NotFinishedError(
             f"Not all recordings are through within {timeout_s:g} s: {left}", retry="goes on where this one stopped"
         )
-
-
-def still_known(hook: SpeechKitHook, operation_id: str) -> bool:
-    """Ask whether the service still has an operation."""
-    try:
-        hook.get_operation(operation_id)
-    except OperationNotFoundError:
-        return False
-    return True
-
-
-def _new(archive: Archive, outcomes: Sequence[SubmitOutcome], receiver: Receiver) -> list[SubmitOutcome]:
-    """Leave out what another run was handed, and whose answer is archived."""
-    reused = [one.operation_id for one in outcomes if one.how is How.REUSED and one.operation_id]
-    old = old_ones(archive, receiver, reused)
-    return [one for one in outcomes if one.operation_id not in old]

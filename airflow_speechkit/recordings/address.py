@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.redaction import CUT, clean_address
 
 if TYPE_CHECKING:
@@ -22,68 +22,40 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
-@dataclass(frozen=True)
-class RecordingAddress:
-    """One object in Object Storage.
+def object_address(bucket: str, key: str, conn_id: str | None = None) -> RecordingAddress:
+    """Return the address of an object.
 
     :param bucket: the bucket's name
     :param key: the object's key as it is, not percent-encoded
-    :param conn_id: the Airflow connection to read the bucket with, where the address names one
+    :param conn_id: the Airflow connection to read the bucket with
     :raises RecordingError: no such object can exist
     """
+    address = RecordingAddress(bucket, key, conn_id)
+    check_bucket(bucket, address.uri)
+    check_no_nul(key, address.uri)
+    if not key:
+        raise RecordingError("There is no key in this address", recording=address.uri, hint=_FORMS)
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise RecordingError(
+            "The key has characters that UTF-8 can't hold", recording=f"s3://{bucket}/{key!a}"
+        ) from None
+    if size > MAX_KEY_BYTES:
+        raise RecordingError(
+            f"The key has {size} bytes, more than the {MAX_KEY_BYTES} that Object Storage allows",
+            recording=address.uri,
+        )
+    return address
 
-    bucket: str
-    key: str
-    conn_id: str | None = None
 
-    def __post_init__(self) -> None:
-        check_bucket(self.bucket, f"s3://{self.bucket}/{self.key}")
-        check_no_nul(self.key, self.uri)
-        if not self.key:
-            raise RecordingError("There is no key in this address", recording=self.uri, hint=_FORMS)
-        try:
-            size = len(self.key.encode())
-        except UnicodeEncodeError:
-            raise RecordingError(
-                "The key has characters that UTF-8 can't hold", recording=f"s3://{self.bucket}/{self.key!a}"
-            ) from None
-        if size > MAX_KEY_BYTES:
-            raise RecordingError(
-                f"The key has {size} bytes, more than the {MAX_KEY_BYTES} that Object Storage allows",
-                recording=self.uri,
-            )
+def parse_s3(text: str) -> RecordingAddress:
+    """Read ``s3://bucket/key`` or ``s3://conn_id@bucket/key``.
 
-    @property
-    def uri(self) -> str:
-        """Return ``s3://bucket/key`` with the key as it is: what messages, archives and tables say."""
-        return f"s3://{self.bucket}/{self.key}"
-
-    @property
-    def text(self) -> str:
-        """Return ``s3://bucket/key`` or ``s3://conn_id@bucket/key``: what `parse_address` makes the same of."""
-        return f"s3://{self.conn_id + '@' if self.conn_id else ''}{self.bucket}/{self.key}"
-
-    @property
-    def name(self) -> str:
-        """Return the last part of the key."""
-        return self.key.rstrip("/").rpartition("/")[2]
-
-    def link(self, storage_endpoint: str) -> str:
-        """Return the https link that the service takes: path-style, the key percent-encoded.
-
-        Path-style, because a bucket whose name has dots breaks TLS in the virtual-host form. Without any query: the
-        service ignores it, and a presigned link's query is a credential.
-
-        :param storage_endpoint: URL of the storage that the service reads from
-        :raises RecordingError: the key has ``.`` or ``..`` as a part, which HTTP clients resolve as in a path
-        """
-        if {".", ".."} & set(self.key.split("/")):
-            raise RecordingError(
-                "A key with '.' or '..' between slashes can't be written as a link: HTTP clients would resolve it",
-                recording=self.uri,
-                hint="Copy the object to another key",
-            )
-        return f"{storage_endpoint.rstrip('/')}/{quote(self.bucket)}/{quote(self.key, safe='/')}"
+    :raises RecordingError: no such object can exist
+    """
+    conn_id, bucket, key = split_s3(text.partition("://")[2], text)
+    return object_address(bucket, key, conn_id)
 
 
 def parse_address(text: str, storage_endpoints: Iterable[str]) -> RecordingAddress:
@@ -97,10 +69,9 @@ def parse_address(text: str, storage_endpoints: Iterable[str]) -> RecordingAddre
     :raises RecordingError: it is none of these
     """
     text = clean_address(text)
-    scheme, separator, rest = text.partition("://")
+    scheme, separator, _ = text.partition("://")
     if separator and scheme.lower() == "s3":
-        conn_id, bucket, key = split_s3(rest, text)
-        return RecordingAddress(bucket, key, conn_id)
+        return parse_s3(text)
     if separator and scheme.lower() in _DEFAULT_PORTS:
         return _parse_link(text, storage_endpoints)
     raise RecordingError(
@@ -195,9 +166,9 @@ def _parse_link(text: str, storage_endpoints: Iterable[str]) -> RecordingAddress
             continue
         if place[0] == host:
             bucket, _, key = path.partition("/")
-            return RecordingAddress(bucket, key)
+            return object_address(bucket, key)
         if place[0].endswith(f".{host}"):
-            return RecordingAddress(place[0].removesuffix(f".{host}"), path)
+            return object_address(place[0].removesuffix(f".{host}"), path)
     hosts = ", ".join(sorted({_host_and_port(endpoint)[0] for endpoint in endpoints}))
     raise RecordingError(
         f"The service reads recordings from its Object Storage only ({hosts}), and this link leads elsewhere",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, StorageError
-from airflow_speechkit.recordings.address import RecordingAddress
+from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.recordings.audio import AudioFacts, read_audio, settle
 from airflow_speechkit.recordings.refusals import told
 

@@ -1,4 +1,4 @@
-"""What the service will charge for, as its pricing page has it.
+"""What the service will charge for, as its pricing page has it, and the limit that a task sets.
 
 The unit is a second of two-channel audio: seconds are rounded up, channels are rounded up to pairs, and each pair
 costs 15 seconds at least (`yandex-cloud/docs`, ``en/speechkit/pricing.md``).
@@ -6,7 +6,17 @@ costs 15 seconds at least (`yandex-cloud/docs`, ``en/speechkit/pricing.md``).
 
 from __future__ import annotations
 
+from collections import Counter
 from fractions import Fraction
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.errors import CostLimitExceededError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_speechkit.models import Recording
 
 MINIMUM_SECONDS = 15
 CHANNELS_IN_A_UNIT = 2
@@ -27,10 +37,74 @@ def billed_seconds(duration_ms: int, channels: int) -> int:
 
 
 def price_factor(model: str) -> Fraction:
-    """Return what a unit costs with a model, against the price of a unit with `general`."""
+    """Return what a unit costs with a model, as a multiple of the price of a unit with `general`."""
     return DEFERRED_PRICE_FACTOR if model.startswith("deferred-") else Fraction(1)
 
 
-def price_note(model: str) -> str:
-    """Say in words what a unit costs with a model, where that isn't the price of a unit with `general`."""
-    return "" if price_factor(model) == 1 else " at a quarter of the price (deferred model)"
+def describe_cost(recordings: Sequence[Recording]) -> str:
+    """Return what sending recordings will be billed, in words."""
+    seconds: Counter[str] = Counter()
+    for recording in recordings:
+        is_usual = price_factor(recording.settings.model) == 1
+        price = "" if is_usual else " at a quarter of the price (deferred model)"
+        seconds[price] += recording.billed_seconds or 0
+    text = " and ".join(f"{total:,} seconds{price}" for price, total in sorted(seconds.items())) or "0 seconds"
+    unknown = sum(recording.billed_seconds is None for recording in recordings)
+    return f"{text} and {unknown:,} of unknown length" if unknown else text
+
+
+class CostLimit:
+    """The billed seconds that a task may still spend. Safe to share between threads.
+
+    :param max_billed_seconds: for everything that a run of the task sends; None for no limit
+    :param billed_seconds: what the run was billed for before
+    """
+
+    def __init__(self, max_billed_seconds: int | None, billed_seconds: int = 0) -> None:
+        self._limit = max_billed_seconds
+        self._left = None if max_billed_seconds is None else max_billed_seconds - billed_seconds
+        self._lock = Lock()
+
+    def spend_all(self, recordings: Sequence[Recording]) -> None:
+        """Set aside what sending recordings will be billed.
+
+        :raises CostLimitExceededError: it is more than what is left, or unknown
+        """
+        if self._left is None:
+            return
+        unknown = [one for one in recordings if one.billed_seconds is None]
+        if unknown:
+            raise CostLimitExceededError(
+                f"The length of {len(unknown)} of {len(recordings)} recordings is unknown, and so is their cost; "
+                f"`max_billed_seconds` is {self._limit}",
+                recording=unknown[0].audio_uri,
+                hint="Leave them out, or remove the limit; nothing has been sent",
+            )
+        total = sum(one.billed_seconds or 0 for one in recordings)
+        if total > self._left:
+            raise CostLimitExceededError(
+                f"Submitting {len(recordings)} recordings would be billed {total} seconds, and `max_billed_seconds` is "
+                f"{self._limit}",
+                hint="Submit fewer, or raise the limit; nothing has been sent",
+            )
+        self._left -= total
+
+    def spend(self, recording: Recording) -> None:
+        """Set aside what sending one more recording will be billed.
+
+        :raises CostLimitExceededError: it is more than what is left, or unknown
+        """
+        if self._left is None:
+            return
+        seconds = recording.billed_seconds
+        with self._lock:
+            if seconds is not None and seconds <= self._left:
+                self._left -= seconds
+                return
+        raise CostLimitExceededError(
+            "The length of this recording is unknown, and so is its cost"
+            if seconds is None
+            else f"Submitting this recording too would be more than `max_billed_seconds` ({self._limit})",
+            recording=recording.audio_uri,
+            hint="Leave it out, or raise the limit; it has not been sent",
+        )

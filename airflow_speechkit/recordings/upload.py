@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.address import RecordingAddress, check_bucket, split_s3
+from airflow_speechkit.recordings.address import check_bucket, object_address, split_s3
 from airflow_speechkit.recordings.audio import AudioFacts, read_audio, samples_to_ms, settle
 from airflow_speechkit.recordings.bucket import Probe
 from airflow_speechkit.recordings.pattern import has_magic
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from airflow_speechkit.models import RecordingAddress
     from airflow_speechkit.recordings.bucket import Bucket
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def upload_local(bucket: Bucket, path: Path, folder: UploadFolder, settings: Rec
             raise
         piece = Piece(file, offset, facts.size_bytes)
         before = _identity(file)
-        address = RecordingAddress(folder.bucket, _key(folder, path, facts, _digest(piece)), folder.conn_id)
+        address = object_address(folder.bucket, _key(folder, path, facts, _digest(piece)), folder.conn_id)
         stat = bucket.stat_if_there(address)
         if stat is None or stat.size != facts.size_bytes:
             stat = bucket.put(piece, address)

@@ -15,8 +15,8 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_speechkit.archive.batch import OnFailure
 from airflow_speechkit.archive.layout import REFUSED_PREFIX
+from airflow_speechkit.archive.submit_rules import OnFailure
 from airflow_speechkit.errors import SettingsError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_each, read_submissions, when_reachable
 from airflow_speechkit.keywords import optional, seconds

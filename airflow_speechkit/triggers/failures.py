@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_speechkit.archive.batch import OnFailure, how_to_go_on
-from airflow_speechkit.archive.known_errors import would_fail_again
 from airflow_speechkit.archive.ledger import AttemptState, Failure
+from airflow_speechkit.archive.submit_errors import other_recordings, would_fail_again
+from airflow_speechkit.archive.submit_rules import OnFailure
 from airflow_speechkit.errors import (
     ArchiveError,
     OperationNotFoundError,
@@ -112,7 +112,7 @@ def _failed(
         if failure.code == _INTERNAL:
             hint = f"'Internal' often means a recording that isn't in the format that was declared. {hint}"
     elif archive is not None:
-        hint = would_fail_again(archive, operation_id)
+        hint = would_fail_again(archive.url, operation_id)
     else:
         hint = "It would fail again: correct the recording or the settings"
     return RecognitionFailedError(
@@ -188,5 +188,5 @@ def raise_failed(errors: Sequence[SpeechKitError], *, of: int) -> NoReturn:
             f"{len(errors)} of {of} operations have no result; the others are archived:\n{quoted(errors)}"
         )
     if others:
-        error.add_hint(how_to_go_on(others))
+        error.add_hint(other_recordings(others))
     raise error

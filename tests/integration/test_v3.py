@@ -22,8 +22,6 @@ from airflow_speechkit.errors import (
     RecordingError,
     SettingsError,
 )
-from airflow_speechkit.hooks.speechkit import SpeechKitHook
-from airflow_speechkit.operators.intake import Intake
 from airflow_speechkit.settings import V3_ONLY, ApiVersion, AudioEncoding, RecognitionSettings
 from tests.fixtures.direct import Desk
 from tests.integration.v3 import ASKED, submit, transform, wait
@@ -160,22 +158,6 @@ def test_a_local_file_too_large_for_a_request_is_refused_before_anything_is_sent
         file.truncate(44 + samples)
     with overheard(desk) as bodies, pytest.raises(RecordingError, match=r"too large.*large\.wav.*upload_to"):
         submit(str(large))
-    assert bodies == []
-
-
-def test_a_local_file_that_changes_or_goes_while_it_waits_to_be_sent_is_not_sent(desk: Desk) -> None:
-    call = desk.place / "call.wav"
-    call.write_bytes(wav())
-    settings = RecognitionSettings(api_version=ApiVersion.V3)
-    with SpeechKitHook() as hook, overheard(desk) as bodies:
-        intake = Intake(hook, settings, "aws_default")
-        (item,) = intake.recordings(intake.find([str(call)]), None)
-        call.write_bytes(wav(2))
-        with pytest.raises(RecordingError, match="changed"):
-            intake.send(item.link, item.settings)
-        call.unlink()
-        with pytest.raises(RecordingError, match="can't be read"):
-            intake.send(item.link, item.settings)
     assert bodies == []
 
 

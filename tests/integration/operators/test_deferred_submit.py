@@ -12,7 +12,7 @@ import pytest
 import time_machine
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_speechkit.archive.batch import How
+from airflow_speechkit.archive.submit_rules import SubmitStatus
 from airflow_speechkit.errors import QuotaExceededError, SettingsError, SubmissionsFailedError
 from airflow_speechkit.models import Answer
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
@@ -248,7 +248,7 @@ def test_local_files_are_uploaded_once(desk: Desk, clock: Any, tmp_path: Path) -
 
 def test_without_an_archive_nothing_is_deferred(desk: Desk, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     recordings = put(desk, 1)
-    with pytest.raises(SettingsError, match=r"`deferrable` needs an archive.*pay for all of it again"):
+    with pytest.raises(SettingsError, match=r"`deferrable` needs an archive.*pay for all recordings again"):
         task(desk, clock, recordings, archive=False).start()
     assert desk.billed() == 0
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
@@ -289,7 +289,7 @@ def test_an_operator_built_on_it_decides_itself_what_to_do_between_visits(desk: 
     with operator.visit(context) as visit:
         assert visit.left == 5
         assert visit.next_at is not None
-        assert [one.how for one in visit.outcomes] == [How.SUBMITTED] * 10
+        assert [one.status for one in visit.outcomes] == [SubmitStatus.SUBMITTED] * 10
         assert all(visit.archive.submission(one.operation_id or "") for one in visit.outcomes)
     clock.shift(HOUR_S)
     with operator.visit(context, is_first=False) as visit:

@@ -24,7 +24,7 @@ from airflow_speechkit.errors import (
     SubmissionLostError,
     SubmissionsFailedError,
 )
-from airflow_speechkit.operators.intake import Intake
+from airflow_speechkit.hooks.speechkit import SpeechKitHook
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.settings import RecognitionSettings
 from tests.fixtures.direct import OGG, Desk
@@ -309,19 +309,19 @@ def test_without_an_archive_a_request_that_may_have_been_taken_is_not_tried_agai
 def test_without_an_archive_nothing_is_tried_again_after_a_lost_one_whatever_ended_the_task(
     desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sends, sent = Intake.send, Semaphore(0)
+    submits, sent = SpeechKitHook.submit, Semaphore(0)
 
-    def send(self: Intake, link: str, settings: RecognitionSettings) -> Any:
+    def send(self: SpeechKitHook, link: str, settings: RecognitionSettings) -> Any:
         if link.endswith("/3.ogg"):
             assert sent.acquire(timeout=600)
             assert sent.acquire(timeout=600)
             raise AuthenticationError("The key was refused", http_status=401)
         try:
-            return sends(self, link, settings)
+            return submits(self, link, settings)
         finally:
             sent.release()
 
-    monkeypatch.setattr(Intake, "send", send)
+    monkeypatch.setattr(SpeechKitHook, "submit", send)
     for name in "123":
         desk.put(f"{name}.ogg")
     desk.emulator.fault("garbage", on="submit", times=1)

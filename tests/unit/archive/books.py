@@ -11,13 +11,13 @@ from threading import Lock
 from typing import Any
 
 from airflow_speechkit.api.operation import Operation
-from airflow_speechkit.archive.batch import How
 from airflow_speechkit.archive.ledger import AttemptState, fingerprint
 from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.archive.submit_rules import SubmitStatus
 from airflow_speechkit.errors import ArchiveError, RecordingError, RefusedError, SpeechKitError
 from airflow_speechkit.settings import RecognitionSettings
 from airflow_speechkit.storage import Folder
-from tests.unit.archive.world import Clock, Service, item, lost, origin
+from tests.unit.archive.world import Clock, Service, lost, origin, recording
 
 #: The service keeps an operation this long after it was created; a little longer than it promises.
 KEPT = timedelta(days=3, hours=12)
@@ -124,7 +124,7 @@ class Paid:
 
 @cache
 def mark_of(name: str) -> str:
-    asked = item(name)
+    asked = recording(name)
     return fingerprint(asked.audio_uri, asked.version, asked.settings)
 
 
@@ -137,7 +137,7 @@ class Books:
     paid: dict[str, Paid] = field(default_factory=dict)
     #: (recording, attempt) -> the attempts that were sent over it on purpose, and by whom
     sent_over: dict[tuple[str, int], set[tuple[int, str]]] = field(default_factory=dict)
-    reached: set[How | AttemptState] = field(default_factory=set)
+    reached: set[SubmitStatus | AttemptState] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.service = Service(self.clock)
@@ -233,26 +233,28 @@ class Books:
         for one in others:
             self.sent_over.setdefault((name, one), set()).add((number, asked.scope))
 
-    def expected(self, name: str, asked: Asked, events: list[str]) -> How:
+    def expected(self, name: str, asked: Asked, events: list[str]) -> SubmitStatus:
         """What has to become of a recording if nobody else is at work."""
         events = list(events)
         of_value = self.of_value(name, asked)
         if of_value:
-            return How.REUSED if any(one.status == "finished" for one in of_value) else How.JOINED
+            return SubmitStatus.REUSED if any(one.status == "finished" for one in of_value) else SubmitStatus.JOINED
         lost = self.unsettled(name, asked)
         # Whoever was killed between its claim and its request has not sent anything, but nobody can know that.
         mine = [one for one, scope in self.open(name).items() if scope == asked.scope]
         twice = self.has_lost_twice(name, asked) or any(self.claim(name, one).get("over") for one in mine)
         if lost and (not asked.resubmit or twice):
-            return How.LOST
+            return SubmitStatus.LOST
         known = {one.number: one.status for one in self.of(name, asked) if self.counts(one)}
         if known and known[max(known)] == "failed 3":
-            return How.FAILED
+            return SubmitStatus.FAILED
         first, second = [*events, "ok", "ok"][:2]
         over = bool(lost)
         if first.startswith("lost") and asked.resubmit and not over:
             first, over = second, True
-        return {"ok": How.SUBMITTED, "no": How.REFUSED, "changed": How.REFUSED}.get(first, How.LOST)
+        return {"ok": SubmitStatus.SUBMITTED, "no": SubmitStatus.REFUSED, "changed": SubmitStatus.REFUSED}.get(
+            first, SubmitStatus.LOST
+        )
 
     # What happens
 

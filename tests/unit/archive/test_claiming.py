@@ -12,19 +12,19 @@ from threading import Barrier
 import pytest
 
 from airflow_speechkit.api.operation import Operation
-from airflow_speechkit.archive.batch import How, SubmitOutcome
 from airflow_speechkit.archive.layout import SUBMISSION_FILE, operation_file
 from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.maintenance import adopt, delete_operation
 from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import ArchiveError, RecordingError
 from airflow_speechkit.settings import RecognitionSettings
 from airflow_speechkit.storage import Folder
-from tests.unit.archive.world import T0, Life, Service, answer, item, lost, mortal, submitter
+from tests.unit.archive.world import T0, Life, Service, answer, lost, mortal, recording, submitter
 
 
-def ways(outcomes: list[SubmitOutcome]) -> list[How]:
-    return [one.how for one in outcomes]
+def ways(outcomes: list[SubmitOutcome]) -> list[SubmitStatus]:
+    return [one.status for one in outcomes]
 
 
 class TestFoundOutWhileSending:
@@ -33,15 +33,15 @@ class TestFoundOutWhileSending:
     ) -> None:
         changed = RecordingError("The file was changed after it was looked at", retry_can_help=True)
         service.script["1"] = [changed for _ in range(9)]
-        outcomes = submitter(archive, service).submit([item("1"), item("2")])
-        assert ways(outcomes) == [How.REFUSED, How.SUBMITTED]
+        outcomes = submitter(archive, service).submit([recording("1"), recording("2")])
+        assert ways(outcomes) == [SubmitStatus.REFUSED, SubmitStatus.SUBMITTED]
         assert outcomes[0].error is changed
         assert len(service.script["1"]) == 8, "it was asked once"
         assert service.clock.slept_s == []
         [attempt] = archive.attempts(outcomes[0].fingerprint)
         assert attempt.state is AttemptState.REFUSED
         service.script.clear()
-        assert ways(submitter(archive, service).submit([item("1")])) == [How.SUBMITTED]
+        assert ways(submitter(archive, service).submit([recording("1")])) == [SubmitStatus.SUBMITTED]
         assert service.clock.slept_s == [], "nobody waits for a claim that was given up"
 
 
@@ -69,7 +69,7 @@ class TestInTheLastMoment:
         for moment in range(16):
             name = f"r{moment}"
             service.script[name] = [lost()]
-            [gone] = submitter(archive, service).submit([item(name)])
+            [gone] = submitter(archive, service).submit([recording(name)])
             [operation_id] = [one for one, link in service.operations.items() if link == name]
 
             def find(mark: str = gone.fingerprint, operation_id: str = operation_id) -> None:
@@ -78,21 +78,21 @@ class TestInTheLastMoment:
             process = submitter(
                 mortal(tmp_path / "archive", Held(moment, find)), service, run="b", on_lost_submission="resubmit"
             )
-            [outcome] = process.submit([item(name)])
+            [outcome] = process.submit([recording(name)])
             # Sent again it was only if it was lost at the last look, after the claim and right before the request.
             taken = [one for one, link in service.operations.items() if link == name]
-            assert (outcome.how is How.SUBMITTED) is (len(taken) == 2)
-            assert (outcome.how is How.SUBMITTED) is (moment > 6), f"{outcome.how} at {moment}"
+            assert (outcome.status is SubmitStatus.SUBMITTED) is (len(taken) == 2)
+            assert (outcome.status is SubmitStatus.SUBMITTED) is (moment > 6), f"{outcome.status} at {moment}"
 
     def test_an_answer_that_is_forgotten_while_it_is_looked_at_is_no_error(
         self, tmp_path: Path, archive: Archive, service: Service
     ) -> None:
-        [first] = submitter(archive, service).submit([item("1")])
+        [first] = submitter(archive, service).submit([recording("1")])
         operation_id = first.operation_id or ""
         archive.keep(answer(operation_id), now=T0)
         held = mortal(tmp_path / "archive", Held(2, lambda: delete_operation(archive, operation_id, now=T0)))
-        [outcome] = submitter(held, service).submit([item("1")])
-        assert outcome.how is How.SUBMITTED
+        [outcome] = submitter(held, service).submit([recording("1")])
+        assert outcome.status is SubmitStatus.SUBMITTED
         assert outcome.operation_id != operation_id
 
 
@@ -101,14 +101,14 @@ class TestAnswersThatHaveGone:
     def test_the_ledger_is_not_believed_without_the_answer_s_record(
         self, archive: Archive, service: Service, file: str
     ) -> None:
-        [first] = submitter(archive, service).submit([item("1")])
+        [first] = submitter(archive, service).submit([recording("1")])
         operation_id = first.operation_id or ""
         archive.keep(answer(operation_id), now=T0)
         for name in list(archive.folder.names(f"operations/{operation_id}")):
             if name.endswith(file):
                 archive.folder.delete(name)
         with pytest.raises(ArchiveError, match="has gone") as raised:
-            submitter(archive, service).submit([item("1")])
+            submitter(archive, service).submit([recording("1")])
         assert raised.value.operation_id == operation_id
         assert raised.value.recording == "s3://calls/1.ogg"
         assert f"archive forget {operation_id} --archive {archive.url}" in str(raised.value)
@@ -138,12 +138,12 @@ class TestOnRecord:
 
         full = replace(archive, folder=Full(**vars(archive.folder)))
         with pytest.raises(ArchiveError, match="no space left"):
-            submitter(full, service, send=send, side_by_side=4).submit([item(name) for name in "1234"])
+            submitter(full, service, send=send, concurrency=4).submit([recording(name) for name in "1234"])
         assert len(service.operations) == 4
         assert all(operation_id in caplog.text for operation_id in service.operations)
 
     def test_an_age_that_two_writers_put_down_differently_is_one_age(self, archive: Archive, service: Service) -> None:
-        [outcome] = submitter(archive, service).submit([item("1")])
+        [outcome] = submitter(archive, service).submit([recording("1")])
         operation_id = outcome.operation_id or ""
         place = operation_file(operation_id, SUBMISSION_FILE)
         record = json.loads(archive.folder.read(place))
@@ -157,7 +157,11 @@ class TestOnRecord:
             assert len(asked) < 5, "it is asked for without end"
             return False
 
-        assert ways(submitter(archive, service, ask=gone, run="later").submit([item("1")])) == [How.JOINED]
+        assert ways(submitter(archive, service, has=gone, run="later").submit([recording("1")])) == [
+            SubmitStatus.JOINED
+        ]
         service.clock.time += timedelta(minutes=20)
-        assert ways(submitter(archive, service, ask=gone, run="later").submit([item("1")])) == [How.SUBMITTED]
+        assert ways(submitter(archive, service, has=gone, run="later").submit([recording("1")])) == [
+            SubmitStatus.SUBMITTED
+        ]
         assert asked == [operation_id]

@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from airflow_speechkit.archive.batch import How
 from airflow_speechkit.archive.ledger import Failure
 from airflow_speechkit.archive.maintenance import delete_operation
 from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.archive.submit_rules import SubmitStatus
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import ArchiveError, StorageError
 from airflow_speechkit.models import Answer
@@ -27,7 +27,7 @@ from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage import Folder
 from airflow_speechkit.warehouse.deletion import delete_rows_in_duckdb, delete_rows_in_files
 from tests.fixtures.manifests import write_rows
-from tests.unit.archive.world import T0, Clock, Service, answer, archive_at, failure, item, lost, submitter
+from tests.unit.archive.world import T0, Clock, Service, answer, archive_at, failure, lost, recording, submitter
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,9 @@ class World:
         self.service = Service(self.clock)
         archive.probe(T0)
         self.service.script["lost"] = [lost()]
-        outcomes = submitter(archive, self.service).submit([item(name) for name in ("done", "failed", "runs", "lost")])
+        outcomes = submitter(archive, self.service).submit(
+            [recording(name) for name in ("done", "failed", "runs", "lost")]
+        )
         self.done, self.failed, self.runs = (one.operation_id or "" for one in outcomes[:3])
         self.lost = outcomes[3].fingerprint
         archive.keep(spoken(self.done), now=self.clock.now())
@@ -127,7 +129,7 @@ def test_verify_finds_what_the_service_has_forgotten_by_now(tmp_path: Path, caps
     archive.probe(T0)
     service = Service(Clock())
     service.clock.time = datetime.now(UTC) - timedelta(days=4)
-    [outcome] = submitter(archive, service).submit([item()])
+    [outcome] = submitter(archive, service).submit([recording()])
     assert main(["archive", "verify", "--archive", str(tmp_path)]) == 1
     assert f"overdue  {outcome.operation_id}" in capsys.readouterr().out
     archive.expire(outcome.operation_id or "", datetime.now(UTC))
@@ -137,8 +139,8 @@ def test_verify_finds_what_the_service_has_forgotten_by_now(tmp_path: Path, caps
 def test_a_lost_submission_is_adopted(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     [operation_id] = [one for one, name in world.service.operations.items() if name == "lost"]
     assert world.run("adopt", world.lost, operation_id) == 0
-    [again] = submitter(world.archive, world.service).submit([item("lost")])
-    assert (again.how, again.operation_id) == (How.JOINED, operation_id)
+    [again] = submitter(world.archive, world.service).submit([recording("lost")])
+    assert (again.status, again.operation_id) == (SubmitStatus.JOINED, operation_id)
     assert world.run("adopt", world.lost, operation_id) == 1
     assert "no lost submission" in capsys.readouterr().err
 
@@ -149,8 +151,8 @@ def test_an_exported_archive_is_an_archive(world: World, tmp_path: Path) -> None
     assert world.run("export", "--to", str(target)) == 0
     copy = Archive.at(target)
     assert copy.answer(world.done) == spoken(world.done)
-    [outcome] = submitter(copy, world.service).submit([item("done")])
-    assert outcome.how is How.REUSED
+    [outcome] = submitter(copy, world.service).submit([recording("done")])
+    assert outcome.status is SubmitStatus.REUSED
     assert sorted(copy.folder.names()) == sorted(world.archive.folder.names())
 
 
@@ -215,8 +217,8 @@ class TestForget:
 
     def test_it_is_paid_for_again_when_it_is_submitted_again(self, world: World) -> None:
         assert world.run("forget", world.done) == 0
-        [again] = submitter(world.archive, world.service).submit([item("done")])
-        assert again.how is How.SUBMITTED
+        [again] = submitter(world.archive, world.service).submit([recording("done")])
+        assert again.status is SubmitStatus.SUBMITTED
         assert again.operation_id != world.done
 
     def test_one_that_runs_is_forgotten_only_on_request(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,7 +229,7 @@ class TestForget:
         assert world.archive.submission(world.runs) is None
 
     def test_every_operation_and_attempt_of_a_recording_is_forgotten(self, world: World) -> None:
-        submitter(world.archive, world.service, run="again", reuse=False).submit([item("done")])
+        submitter(world.archive, world.service, run="again", reuse=False).submit([recording("done")])
         assert world.run("forget", "--recording", "s3://calls/done.ogg", "--even-if-running") == 0
         assert world.run("forget", "--recording", "s3://calls/lost.ogg") == 0
         left = b"".join(world.archive.folder.read(name) for name in world.archive.folder.names("ledger"))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from airflow_speechkit.archive.batch import How
 from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.archive.submit_rules import SubmitStatus
 from airflow_speechkit.errors import SubmissionLostError
 from airflow_speechkit.settings import ApiVersion
-from tests.unit.archive.world import T0, Clock, Killed, Life, Service, answer, failure, item, mortal, submitter
+from tests.unit.archive.world import T0, Clock, Killed, Life, Service, answer, failure, mortal, recording, submitter
 
 NAMES = ("1", "2", "3")
 
@@ -26,7 +26,7 @@ def new_archive(path: Path) -> Archive:
 def operations_used_by_a_whole_submit(path: Path) -> int:
     new_archive(path)
     life = Life()
-    submitter(mortal(path, life), Service(Clock())).submit([item(name) for name in NAMES])
+    submitter(mortal(path, life), Service(Clock())).submit([recording(name) for name in NAMES])
     return life.used
 
 
@@ -42,27 +42,29 @@ def test_fault_submit_killed_at_every_write_pays_once_or_says_that_it_cannot_kno
         clock = Clock()
         service = Service(clock)
         with pytest.raises(Killed):
-            submitter(mortal(path, Life(step, dies_after=dies_after)), service).submit([item(name) for name in NAMES])
+            submitter(mortal(path, Life(step, dies_after=dies_after)), service).submit(
+                [recording(name) for name in NAMES]
+            )
         sent = dict(service.accepted)
         clock.advance(minutes=1)
 
-        outcomes = submitter(Archive.at(path), service).submit([item(name) for name in NAMES])
+        outcomes = submitter(Archive.at(path), service).submit([recording(name) for name in NAMES])
 
         assert max(service.accepted.values()) == 1, f"paid twice when killed at step {step}"
         for outcome in outcomes:
-            name = outcome.item.link
-            if outcome.how is How.LOST:
+            name = outcome.recording.link
+            if outcome.status is SubmitStatus.LOST:
                 # The one window: the request may have gone out, and its answer was never put on record.
                 lost += 1
                 assert isinstance(outcome.error, SubmissionLostError)
             else:
-                assert outcome.how is (How.JOINED if name in sent else How.SUBMITTED)
+                assert outcome.status is (SubmitStatus.JOINED if name in sent else SubmitStatus.SUBMITTED)
                 assert outcome.operation_id is not None
                 assert service.operations[outcome.operation_id] == name
                 submission = Archive.at(path).submission(outcome.operation_id)
                 assert submission is not None
                 assert submission.audio_uri == f"s3://calls/{name}.ogg"
-        assert sum(outcome.how is How.LOST for outcome in outcomes) <= 1
+        assert sum(outcome.status is SubmitStatus.LOST for outcome in outcomes) <= 1
     # Between a claim and the operation's record there are one gap for `before`, and two moments for `after`.
     assert 0 < lost <= 3 * len(NAMES)
 
@@ -77,11 +79,13 @@ def test_fault_submit_killed_with_resubmit_has_exactly_one_operation_on_record_e
         new_archive(path)
         service = Service(Clock())
         with pytest.raises(Killed):
-            submitter(mortal(path, Life(step, dies_after=dies_after)), service).submit([item(name) for name in NAMES])
+            submitter(mortal(path, Life(step, dies_after=dies_after)), service).submit(
+                [recording(name) for name in NAMES]
+            )
         again = submitter(Archive.at(path), service, on_lost_submission="resubmit")
-        ids = [one.operation_id for one in again.submit([item(name) for name in NAMES])]
+        ids = [one.operation_id for one in again.submit([recording(name) for name in NAMES])]
         assert all(ids)
-        assert ids == [one.operation_id for one in again.submit([item(name) for name in NAMES])]
+        assert ids == [one.operation_id for one in again.submit([recording(name) for name in NAMES])]
         assert service.accepted.total() <= len(NAMES) + 1
 
 
@@ -97,7 +101,7 @@ def test_fault_archive_killed_while_it_keeps_an_answer(
         path = tmp_path / f"{step}"
         archive = new_archive(path)
         service = Service(Clock())
-        [outcome] = submitter(archive, service).submit([item()])
+        [outcome] = submitter(archive, service).submit([recording()])
         operation_id = outcome.operation_id
         assert operation_id is not None
         life = Life(step, dies_after=dies_after)
@@ -125,13 +129,13 @@ def test_fault_archive_killed_while_it_keeps_an_answer(
 def test_fault_archive_killed_between_answer_and_ledger_is_made_whole_by_whoever_asks_next(tmp_path: Path) -> None:
     archive = new_archive(tmp_path)
     service = Service(Clock())
-    [outcome] = submitter(archive, service).submit([item()])
+    [outcome] = submitter(archive, service).submit([recording()])
     assert outcome.operation_id is not None
     archive.keep(answer(outcome.operation_id), now=T0)
     archive.folder.delete(f"ledger/{outcome.fingerprint}/0001.finished.json")
     service.clock.advance(days=30)
-    [again] = submitter(archive, service, run="a year later").submit([item()])
-    assert (again.how, again.operation_id) == (How.REUSED, outcome.operation_id)
+    [again] = submitter(archive, service, run="a year later").submit([recording()])
+    assert (again.status, again.operation_id) == (SubmitStatus.REUSED, outcome.operation_id)
     assert archive.folder.exists(f"ledger/{outcome.fingerprint}/0001.finished.json")
 
 

@@ -10,11 +10,11 @@ import pytest
 from airflow_speechkit.archive.inspection import Problem, verify
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError
-from tests.unit.archive.world import T0, Service, answer, failure, item, submitter
+from tests.unit.archive.world import T0, Service, answer, failure, recording, submitter
 
 
 def ended(archive: Archive, service: Service, *, failed: bool) -> str:
-    [outcome] = submitter(archive, service).submit([item("1")])
+    [outcome] = submitter(archive, service).submit([recording("1")])
     operation_id = outcome.operation_id or ""
     archive.keep(answer(operation_id), failure(3) if failed else None, now=T0)
     return operation_id
@@ -38,7 +38,7 @@ def ledger(archive: Archive, stage: str) -> str:
 def is_not_sent_again(archive: Archive, service: Service) -> None:
     asked = service.asked
     with pytest.raises(ArchiveError, match="damaged"):
-        submitter(archive, service).submit([item("1")])
+        submitter(archive, service).submit([recording("1")])
     assert service.asked == asked
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
-from tests.unit.archive.world import T0, Clock, Service, answer, item, submitter
+from tests.unit.archive.world import T0, Clock, Service, answer, recording, submitter
 
 
 @pytest.fixture
 def operation_id(archive: Archive) -> str:
     """An operation that has ended."""
-    [outcome] = submitter(archive, Service(Clock())).submit([item("1")])
+    [outcome] = submitter(archive, Service(Clock())).submit([recording("1")])
     assert outcome.operation_id is not None
     archive.keep(answer(outcome.operation_id), now=T0)
     return outcome.operation_id

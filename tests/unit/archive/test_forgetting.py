@@ -12,23 +12,35 @@ from typing import Any
 
 import pytest
 
-from airflow_speechkit.archive.batch import How
 from airflow_speechkit.archive.inspection import operations, verify
 from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.maintenance import delete_attempts, delete_operation
 from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.archive.submit_rules import SubmitStatus
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import ArchiveError, QuotaExceededError, RefusedError, StorageError
 from airflow_speechkit.storage import Folder
-from tests.unit.archive.world import T0, Clock, Killed, Life, Service, answer, failure, item, lost, mortal, submitter
+from tests.unit.archive.world import (
+    T0,
+    Clock,
+    Killed,
+    Life,
+    Service,
+    answer,
+    failure,
+    lost,
+    mortal,
+    recording,
+    submitter,
+)
 
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def ended(archive: Archive, service: Service, name: str = "1", code: int | None = None) -> str:
-    [outcome] = submitter(archive, service).submit([item(name)])
-    assert outcome.how is How.SUBMITTED
+    [outcome] = submitter(archive, service).submit([recording(name)])
+    assert outcome.status is SubmitStatus.SUBMITTED
     assert outcome.operation_id is not None
     archive.keep(answer(outcome.operation_id), None if code is None else failure(code), now=T0)
     return outcome.operation_id
@@ -55,7 +67,7 @@ class TestNumbers:
             other = Service(service.clock, operations=service.operations, accepted=service.accepted, _ids=service._ids)
             if what == "refusal":
                 other.script["2"] = [RefusedError("no", http_status=400, grpc_code=3)]
-            [outcome] = submitter(archive, other, run="other").submit([item("2")])
+            [outcome] = submitter(archive, other, run="other").submit([recording("2")])
             if outcome.operation_id is None:
                 assert delete_attempts(archive, "s3://calls/2.ogg", now=T0) == 1
             else:
@@ -68,12 +80,12 @@ class TestNumbers:
             return service.send(link, settings)
 
         service.script["1"] = [QuotaExceededError("quota", http_status=429)]
-        outcomes = submitter(archive, service, send=send, side_by_side=1).submit([item("1"), item("2")])
+        outcomes = submitter(archive, service, send=send, concurrency=1).submit([recording("1"), recording("2")])
         second = outcomes[1]
-        assert second.how is How.SUBMITTED
+        assert second.status is SubmitStatus.SUBMITTED
         paid = service.accepted["2"]
-        [again] = submitter(archive, service, run="next").submit([item("2")])
-        assert (again.how, again.operation_id) == (How.JOINED, second.operation_id)
+        [again] = submitter(archive, service, run="next").submit([recording("2")])
+        assert (again.status, again.operation_id) == (SubmitStatus.JOINED, second.operation_id)
         assert service.accepted["2"] == paid
         assert archive.attempts(second.fingerprint)[0].state is AttemptState.FORGOTTEN
 
@@ -94,12 +106,12 @@ class TestNumbers:
         archive.folder.delete(f"ledger/{mark}/0001.forgotten.json")
         [attempt] = archive.attempts(mark)
         assert attempt.state is AttemptState.FORGOTTEN
-        assert [one.how for one in submitter(archive, service).submit([item("1")])] == [How.SUBMITTED]
+        assert [one.status for one in submitter(archive, service).submit([recording("1")])] == [SubmitStatus.SUBMITTED]
 
     def test_a_forgotten_failure_is_not_the_end_of_the_matter(self, archive: Archive, service: Service) -> None:
         first = ended(archive, service, code=3)
         delete_operation(archive, first, now=T0)
-        assert [one.how for one in submitter(archive, service).submit([item("1")])] == [How.SUBMITTED]
+        assert [one.status for one in submitter(archive, service).submit([recording("1")])] == [SubmitStatus.SUBMITTED]
 
 
 class TestNothingIsLeft:
@@ -159,7 +171,7 @@ class TestNothingIsLeft:
             archive.probe(T0)
             operation_id = ended(archive, service)
             refused = Service(service.clock, script={"2": [lost()]})
-            submitter(archive, refused).submit([item("2")])
+            submitter(archive, refused).submit([recording("2")])
             try:
                 half = mortal(path, Life(step, dies_after=dies_after))
                 delete_operation(half, operation_id, now=T0)
@@ -175,8 +187,8 @@ class TestNothingIsLeft:
                 delete_operation(archive, operation_id, now=T0)
             assert left_of(archive, "1") == left_of(archive, "2") == []
             assert verify(archive, LATER).findings == []
-            outcomes = submitter(archive, service).submit([item("1"), item("2")])
-            assert [one.how for one in outcomes] == [How.SUBMITTED, How.SUBMITTED]
+            outcomes = submitter(archive, service).submit([recording("1"), recording("2")])
+            assert [one.status for one in outcomes] == [SubmitStatus.SUBMITTED, SubmitStatus.SUBMITTED]
         assert step >= 15
 
 
@@ -188,9 +200,9 @@ class TestGone:
         for name in list(archive.folder.names(f"operations/{operation_id}")):
             archive.folder.delete(name)
         with pytest.raises(ArchiveError, match=f"archive forget {operation_id}"):
-            submitter(archive, service).submit([item("1")])
+            submitter(archive, service).submit([recording("1")])
         assert delete_operation(archive, operation_id, now=T0) > 0
-        assert [one.how for one in submitter(archive, service).submit([item("1")])] == [How.SUBMITTED]
+        assert [one.status for one in submitter(archive, service).submit([recording("1")])] == [SubmitStatus.SUBMITTED]
         assert verify(archive, T0).findings == []
 
     def test_it_is_forgotten_with_the_recording(self, archive: Archive, service: Service) -> None:
@@ -199,10 +211,10 @@ class TestGone:
             archive.folder.delete(name)
         assert command(archive, "forget", "--recording", "s3://calls/1.ogg") == 0
         assert left_of(archive, "1") == []
-        assert [one.how for one in submitter(archive, service).submit([item("1")])] == [How.SUBMITTED]
+        assert [one.status for one in submitter(archive, service).submit([recording("1")])] == [SubmitStatus.SUBMITTED]
 
     def test_one_that_runs_is_still_forgotten_only_on_request(self, archive: Archive, service: Service) -> None:
-        [outcome] = submitter(archive, service).submit([item("1")])
+        [outcome] = submitter(archive, service).submit([recording("1")])
         archive.folder.delete(f"operations/{outcome.operation_id}/submission.json")
         with pytest.raises(ArchiveError, match="--even-if-running"):
             delete_operation(archive, outcome.operation_id or "", now=T0)
@@ -241,7 +253,7 @@ class TestRecording:
         self, archive: Archive, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        [outcome] = submitter(archive, service).submit([item("1", audio_uri=(tmp_path / "1.ogg").as_uri())])
+        [outcome] = submitter(archive, service).submit([recording("1", audio_uri=(tmp_path / "1.ogg").as_uri())])
         assert command(archive, "forget", "--recording", "1.ogg", "--even-if-running") == 0
         assert archive.submission(outcome.operation_id or "") is None
 
@@ -262,7 +274,7 @@ class TestRecording:
         self, archive: Archive, service: Service, capsys: pytest.CaptureFixture[str]
     ) -> None:
         service.script["1"] = [lost()]
-        [gone] = submitter(archive, service).submit([item("1")])
+        [gone] = submitter(archive, service).submit([recording("1")])
         assert command(archive, "forget", "--recording", "s3://calls/1.ogg", "--dry-run") == 0
         assert f"attempt 1 under {gone.fingerprint}" in capsys.readouterr().out
         assert [one.state for one in archive.attempts(gone.fingerprint)] == [AttemptState.LOST]
@@ -270,7 +282,7 @@ class TestRecording:
     def test_somebody_who_is_submitting_it_is_not_disturbed(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [Killed()]
         with suppress(Killed):
-            submitter(archive, service).submit([item("1")])
+            submitter(archive, service).submit([recording("1")])
         with pytest.raises(ArchiveError, match="12:10:00 UTC"):
             delete_attempts(archive, "s3://calls/1.ogg", now=T0)
         assert delete_attempts(archive, "s3://calls/1.ogg", now=T0 + timedelta(hours=1)) == 1

@@ -6,19 +6,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_speechkit.archive.batch import How, OnFailure
 from airflow_speechkit.archive.inspection import Problem, operations, verify
 from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.maintenance import delete_operation
 from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.archive.submit_rules import OnFailure, SubmitStatus
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import RefusedError
-from tests.unit.archive.world import T0, Service, answer, failure, item, submitter
+from tests.unit.archive.world import T0, Service, answer, failure, recording, submitter
 
 
 def submitted(archive: Archive, service: Service, name: str = "1") -> str:
-    [outcome] = submitter(archive, service).submit([item(name)])
-    assert outcome.how is How.SUBMITTED
+    [outcome] = submitter(archive, service).submit([recording(name)])
+    assert outcome.status is SubmitStatus.SUBMITTED
     return outcome.operation_id or ""
 
 
@@ -26,7 +26,7 @@ def refused(archive: Archive, service: Service, name: str = "1") -> str:
     """Have a recording refused, and that handed on."""
     service.script[name] = [RefusedError("no", http_status=400, grpc_code=3)]
     process = submitter(archive, service)
-    [operation_id] = process.hand_on(process.submit([item(name)]), OnFailure.RECORD)
+    [operation_id] = process.hand_on(process.submit([recording(name)]), OnFailure.RECORD)
     return operation_id
 
 
@@ -137,8 +137,8 @@ class TestStrayFiles:
         [mark] = archive.fingerprints()
         for name in self.STRAY:
             archive.folder.create(name.format(mark=mark), b"stray")
-        [again] = submitter(archive, service).submit([item("1")])
-        assert (again.how, again.operation_id) == (How.JOINED, operation_id)
+        [again] = submitter(archive, service).submit([recording("1")])
+        assert (again.status, again.operation_id) == (SubmitStatus.JOINED, operation_id)
         for command in ("list", "verify"):
             assert main(["archive", command, "--archive", archive.url]) == 0
         assert list(archive.fingerprints()) == [mark]

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
-from tests.unit.archive.world import Service, item, submitter
+from tests.unit.archive.world import Service, recording, submitter
 
 PHONE = "+79990001122"
 
@@ -24,7 +24,7 @@ class Desk:
         self.archive = archive
         self.place = place
         self.output = output
-        outcomes = submitter(archive, service).submit([item("1"), item("2")])
+        outcomes = submitter(archive, service).submit([recording("1"), recording("2")])
         self.first, self.second = (one.operation_id or "" for one in outcomes)
 
     def label(self, *arguments: str, status: int = 0) -> str:

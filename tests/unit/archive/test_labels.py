@@ -14,17 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome
 from airflow_speechkit.archive.inspection import Problem, copy_archive, verify
 from airflow_speechkit.archive.labels import LabelChange, label, put_labels
 from airflow_speechkit.archive.maintenance import delete_operation
 from airflow_speechkit.archive.records import LabelRecord, label_changes, merged_labels, pack
 from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.archive.submit_rules import OnFailure, SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import ArchiveError, RefusedError, SettingsError
 from airflow_speechkit.models import Submission
 from airflow_speechkit.settings import RecognitionSettings
 from airflow_speechkit.storage import Folder
-from tests.unit.archive.world import T0, Life, Service, answer, archive_at, failure, item, mortal, submitter
+from tests.unit.archive.world import T0, Life, Service, answer, archive_at, failure, mortal, recording, submitter
 
 SUBMISSION = Submission(
     operation_id="e03x",
@@ -95,7 +95,7 @@ class TestWhatCounts:
 
 
 def submit(archive: Archive, service: Service, *names: str, update: bool = False, **labels: str) -> list[SubmitOutcome]:
-    items = [item(name, labels=labels) for name in names]
+    items = [recording(name, labels=labels) for name in names]
     return submitter(archive, service, labels_update=update).submit(items)
 
 
@@ -164,14 +164,17 @@ class TestALaterSubmit:
         operation_id = submitted(archive, service, call="17")
         archive.keep(answer(operation_id), now=T0)
         archive.folder.delete(f"operations/{operation_id}/submission.json")
-        assert [one.how for one in submit(archive, service, "1", call="18")] == [How.REUSED]
+        assert [one.status for one in submit(archive, service, "1", call="18")] == [SubmitStatus.REUSED]
         assert records_of(archive, operation_id) == []
 
     @pytest.mark.parametrize(("update", "role"), [(False, "agent"), (True, "customer")])
     def test_a_recording_that_is_listed_twice_has_the_labels_of_both(
         self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture, update: bool, role: str
     ) -> None:
-        twice = [item("1", labels={"call": "17", "role": "agent"}), item("1", labels={"role": "customer", "site": "P"})]
+        twice = [
+            recording("1", labels={"call": "17", "role": "agent"}),
+            recording("1", labels={"role": "customer", "site": "P"}),
+        ]
         one, _ = submitter(archive, service, labels_update=update).submit(twice)
         assert labels_of(archive, one.operation_id or "") == {"call": "17", "role": role, "site": "P"}
         assert ("(role: 1): s3://calls/1.ogg" in caplog.text) is not update
@@ -182,7 +185,7 @@ class TestALaterSubmit:
         first, second = submitted(archive, service, "1", a="1"), submitted(archive, service, "2", a="1")
         archive.folder.replace(f"operations/{first}/labels-0001.json", b'{"archive_version": 1, "labels": "hunter2"}')
         outcomes = submit(archive, service, "1", "2", "3", b="2")
-        assert [one.how for one in outcomes] == [How.JOINED, How.JOINED, How.SUBMITTED]
+        assert [one.status for one in outcomes] == [SubmitStatus.JOINED, SubmitStatus.JOINED, SubmitStatus.SUBMITTED]
         assert labels_of(archive, second) == {"a": "1", "b": "2"}
         assert "The labels of s3://calls/1.ogg can't be put on record" in caplog.text
         assert "hunter2" not in caplog.text
@@ -289,8 +292,8 @@ class TestCorrecting:
 
     def test_an_address_means_all_operations_of_the_recording(self, archive: Archive, service: Service) -> None:
         first = submitted(archive, service, "1", a="1")
-        english = item("1", settings=RecognitionSettings(language="en-US"), labels={})
-        [other] = submitter(archive, service).submit([english, item("2")])[:1]
+        english = recording("1", settings=RecognitionSettings(language="en-US"), labels={})
+        [other] = submitter(archive, service).submit([english, recording("2")])[:1]
         ids = [first, other.operation_id or ""]
         assert len(set(ids)) == 2
         assert correct(archive, LabelChange(about="s3://calls/1.ogg", labels={"b": "2"})) == (2, 0)
@@ -357,7 +360,7 @@ class TestCorrecting:
         assert [one for one in archive.folder.names() if "labels" in one] == []
 
     def test_a_recording_that_was_refused_has_its_own(self, archive: Archive, service: Service) -> None:
-        [refused] = submitter(archive, service).submit([item("1", version=None)])
+        [refused] = submitter(archive, service).submit([recording("1", version=None)])
         planned = replace(SUBMISSION, fingerprint=refused.fingerprint)
         operation_id = archive.refuse(planned, failure(3), T0)
         assert correct(archive, LabelChange(about=operation_id, labels={"a": "2"})) == (1, 0)
@@ -369,7 +372,7 @@ class TestCorrecting:
         def refuse(labels: dict[str, str], **policy: Any) -> dict[str, str]:
             service.script["1"] = [RefusedError("no header", http_status=400, grpc_code=3)]
             again = submitter(archive, service, **policy)
-            [operation_id] = again.hand_on(again.submit([item("1", labels=labels)]), OnFailure.RECORD)
+            [operation_id] = again.hand_on(again.submit([recording("1", labels=labels)]), OnFailure.RECORD)
             return labels_of(archive, operation_id)
 
         assert refuse({"call_id": "1", "channel_0": "agent"}) == {"call_id": "1", "channel_0": "agent"}

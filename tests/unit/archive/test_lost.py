@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from airflow_speechkit.archive.batch import How, SubmitOutcome
 from airflow_speechkit.archive.inspection import Problem, verify
 from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.maintenance import adopt, delete_operation, release
 from airflow_speechkit.archive.records import plain
 from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import ArchiveError, SubmissionLostError
 from airflow_speechkit.models import Submission
@@ -26,10 +26,10 @@ from tests.unit.archive.world import (
     Service,
     answer,
     failure,
-    item,
     lost,
     mortal,
     origin,
+    recording,
     submitter,
 )
 
@@ -40,14 +40,14 @@ def contents(archive: Archive) -> dict[str, bytes]:
 
 def lose(archive: Archive, service: Service, name: str = "1", run: str = "run-1", **policy: object) -> SubmitOutcome:
     service.script.setdefault(name, []).append(lost())
-    [outcome] = submitter(archive, service, run=run, **policy).submit([item(name)])
-    assert outcome.how is How.LOST
+    [outcome] = submitter(archive, service, run=run, **policy).submit([recording(name)])
+    assert outcome.status is SubmitStatus.LOST
     return outcome
 
 
 def submitted(archive: Archive, service: Service, name: str = "1", run: str = "run-1", **policy: object) -> str:
-    [outcome] = submitter(archive, service, run=run, **policy).submit([item(name)])
-    assert outcome.how is How.SUBMITTED
+    [outcome] = submitter(archive, service, run=run, **policy).submit([recording(name)])
+    assert outcome.status is SubmitStatus.SUBMITTED
     assert outcome.operation_id is not None
     return outcome.operation_id
 
@@ -71,12 +71,12 @@ class TestAdopt:
             adopt(archive, gone.fingerprint, other, now=T0)
         assert not raised.value.retry_can_help
         assert contents(archive) == before
-        [again] = submitter(archive, service).submit([item("1")])
-        assert again.how is How.LOST
+        [again] = submitter(archive, service).submit([recording("1")])
+        assert again.status is SubmitStatus.LOST
         [real] = [one for one, link in service.operations.items() if link == "1"]
         adopt(archive, gone.fingerprint, real, now=T0)
-        [again] = submitter(archive, service).submit([item("1")])
-        assert (again.how, again.operation_id) == (How.JOINED, real)
+        [again] = submitter(archive, service).submit([recording("1")])
+        assert (again.status, again.operation_id) == (SubmitStatus.JOINED, real)
 
     def test_the_id_of_another_attempt_at_the_same_recording_changes_nothing(
         self, archive: Archive, service: Service
@@ -104,11 +104,11 @@ class TestAdopt:
                 done = True
             except Killed:
                 step += 1
-            [again] = submitter(archive, service).submit([item("1")])
-            if again.how is How.LOST:
+            [again] = submitter(archive, service).submit([recording("1")])
+            if again.status is SubmitStatus.LOST:
                 adopt(archive, gone.fingerprint, operation_id, now=T0)
-                [again] = submitter(archive, service).submit([item("1")])
-            assert (again.how, again.operation_id) == (How.JOINED, operation_id)
+                [again] = submitter(archive, service).submit([recording("1")])
+            assert (again.status, again.operation_id) == (SubmitStatus.JOINED, operation_id)
             assert archive.submission(operation_id) is not None
             assert service.accepted.total() == 1
         assert step >= 5
@@ -130,7 +130,7 @@ class TestAdopt:
         poisoned = f"ledger/{gone.fingerprint}/0001.operation.json"
         archive.folder.create(poisoned, json.dumps(record).encode())
         with pytest.raises(ArchiveError, match=r"is of s3://calls/other\.ogg") as raised:
-            submitter(archive, service).submit([item("1")])
+            submitter(archive, service).submit([recording("1")])
         assert poisoned in str(raised.value)
         assert [(one.about, one.problem) for one in verify(archive, T0).findings] == [
             (gone.fingerprint, Problem.DAMAGED)
@@ -159,8 +159,8 @@ class TestBehindOthers:
         gone = lose(archive, service, run="again", reuse=False)
         [second] = set(service.operations) - {first}
         assert adopt(archive, gone.fingerprint, second, now=T0) == 2
-        [retry] = submitter(archive, service, run="again", reuse=False).submit([item("1")])
-        assert (retry.how, retry.operation_id) == (How.JOINED, second)
+        [retry] = submitter(archive, service, run="again", reuse=False).submit([recording("1")])
+        assert (retry.status, retry.operation_id) == (SubmitStatus.JOINED, second)
 
     def test_one_whose_process_was_killed_is_found_once_its_lease_is_over(
         self, archive: Archive, service: Service
@@ -168,7 +168,7 @@ class TestBehindOthers:
         finished(archive, service)
         service.script["1"] = [Killed()]
         with suppress(Killed):
-            submitter(archive, service, run="again", reuse=False).submit([item("1")])
+            submitter(archive, service, run="again", reuse=False).submit([recording("1")])
         [mark] = archive.fingerprints()
         assert verify(archive, T0).findings == []
         with pytest.raises(ArchiveError, match=r"attempt 2 \(claim until 12:10:00 UTC\).*when its lease has expired"):
@@ -215,8 +215,8 @@ class TestUntilSomebodySettlesIt:
         if end == "forgotten":
             delete_operation(archive, other, now=T0)
         for _ in range(2):
-            [again] = submitter(archive, service, run="third").submit([item("1")])
-            assert again.how is How.LOST
+            [again] = submitter(archive, service, run="third").submit([recording("1")])
+            assert again.status is SubmitStatus.LOST
         assert service.accepted["1"] == 2
 
     @pytest.mark.parametrize("forgotten", [False, True])
@@ -231,8 +231,8 @@ class TestUntilSomebodySettlesIt:
             delete_operation(archive, second, now=T0)
         [mark] = archive.fingerprints()
         assert [one.supersedes for one in archive.attempts(mark)] == [(), (1,)]
-        [third] = submitter(archive, service, run="third").submit([item("1")])
-        assert third.how is How.SUBMITTED
+        [third] = submitter(archive, service, run="third").submit([recording("1")])
+        assert third.status is SubmitStatus.SUBMITTED
 
     def test_one_that_was_sent_again_on_purpose_can_still_be_adopted_by_its_number(
         self, archive: Archive, service: Service
@@ -258,7 +258,7 @@ class TestUntilSomebodySettlesIt:
 
 
 class TestResubmit:
-    WARNING = "s3://calls/1.ogg may be paid for twice: it may have been taken as attempt 1"
+    WARNING = "s3://calls/1.ogg may be paid for twice: attempt 1 may have been accepted"
 
     def test_it_says_so_also_when_another_process_lost_it(
         self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
@@ -280,7 +280,7 @@ class TestResubmit:
     ) -> None:
         service.script["1"] = [Killed()]
         with suppress(Killed):
-            submitter(archive, service, on_lost_submission="resubmit").submit([item("1")])
+            submitter(archive, service, on_lost_submission="resubmit").submit([recording("1")])
         submitted(archive, service, on_lost_submission="resubmit")
         assert caplog.text.count(self.WARNING) == 1
         assert sum(service.clock.slept_s) == pytest.approx(600)
@@ -298,8 +298,8 @@ class TestResubmit:
         service.script["1"] = [lost(), lost() if how == "lost" else Killed(), *(lost() for _ in range(9))]
         for _ in range(3):
             with suppress(Killed):
-                [outcome] = submitter(archive, service, on_lost_submission="resubmit").submit([item("1")])
-                assert outcome.how is How.LOST
+                [outcome] = submitter(archive, service, on_lost_submission="resubmit").submit([recording("1")])
+                assert outcome.status is SubmitStatus.LOST
         assert isinstance(outcome.error, SubmissionLostError)
         assert "sent it again once already" in str(outcome.error)
         assert service.accepted["1"] == 2
@@ -325,7 +325,7 @@ class TestWithoutAnArchive:
 
         monkeypatch.setattr(Archive, "record_submission", full)
         with pytest.raises(ArchiveError) as raised:
-            submitter(archive, service, without_archive=True).submit([item("1")])
+            submitter(archive, service, without_archive=True).submit([recording("1")])
         [operation_id] = service.operations
         assert operation_id in str(raised.value)
         assert "pays again" in str(raised.value)

@@ -13,7 +13,7 @@ from airflow_speechkit import disk
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.hooks.archive import open_archive
-from tests.unit.archive.world import T0, Clock, Service, answer, item, submitter
+from tests.unit.archive.world import T0, Clock, Service, answer, recording, submitter
 
 
 def modes(root: Path) -> tuple[set[int], set[int]]:
@@ -25,7 +25,7 @@ def modes(root: Path) -> tuple[set[int], set[int]]:
 
 def filled(archive: Archive) -> None:
     archive.probe(T0)
-    (outcome,) = submitter(archive, Service(Clock())).submit([item("1")])
+    (outcome,) = submitter(archive, Service(Clock())).submit([recording("1")])
     archive.keep(answer(outcome.operation_id or ""), now=T0)
 
 

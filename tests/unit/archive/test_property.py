@@ -24,16 +24,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from airflow_speechkit.archive.batch import How, SubmitOutcome
 from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.maintenance import adopt, delete_attempts, delete_operation, release
-from airflow_speechkit.archive.run import RunRecord
+from airflow_speechkit.archive.run import SubmitRun
 from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import ArchiveError
 from tests.unit.archive.books import Asked, Books, Paid, mark_of
-from tests.unit.archive.world import T0, Clock, Killed, Life, answer, failure, item, submitter
+from tests.unit.archive.world import T0, Clock, Killed, Life, answer, failure, recording, submitter
 
 NAMES = ("a", "b", "c", "d")
+FINE = (SubmitStatus.SUBMITTED, SubmitStatus.JOINED, SubmitStatus.REUSED)
 RUNS = ("run-1", "run-2", "run-3")
 
 #: Most of it happens to one recording: what goes wrong takes a long story.
@@ -75,7 +76,7 @@ class Payments(RuleBasedStateMachine):
     """The archive's processes and its people."""
 
     #: Over all examples.
-    reached: set[How | AttemptState] = set()  # noqa: RUF012
+    reached: set[SubmitStatus | AttemptState] = set()  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,31 +121,34 @@ class Payments(RuleBasedStateMachine):
             self.books.service,
             run=asked.run,
             send=self.books.send(asked, {name: list(several) for name, several in script.items()}),
-            ask=self.books.still_there,
+            has=self.books.still_there,
             reuse=asked.reuse,
             on_lost_submission="resubmit" if asked.resubmit else "fail",
         )
-        before = None if since is None else RunRecord(began_at=since, many=True)
-        outcomes = replace(process, before=before).submit([item(name) for name in recordings])
+        pending = [SubmitOutcome(recording=recording(name)) for name in recordings]
+        began_at, is_resumed = since or self.clock.now(), since is not None
+        outcomes = process.visit(SubmitRun(began_at=began_at, outcomes=pending, is_resumed=is_resumed), waits=True).done
         for outcome in outcomes:
-            self.reached.add(outcome.how)
+            assert outcome.status is not None
+            self.reached.add(outcome.status)
             if outcome.operation_id is not None:
-                assert self.books.paid[outcome.operation_id].name == outcome.item.link
-            assert (outcome.error is None) is (outcome.how in (How.SUBMITTED, How.JOINED, How.REUSED))
+                assert self.books.paid[outcome.operation_id].name == outcome.recording.link
+            assert (outcome.error is None) is (outcome.status in FINE)
         return outcomes
 
     @rule(recordings=st.lists(names, min_size=1, max_size=3), asked=asks, script=happenings)
     def submit(self, recordings: list[str], asked: Asked, script: dict[str, list[str]]) -> None:
         expected = [self.books.expected(name, asked, script.get(name, [])) for name in recordings]
         outcomes = self.process(self.archive, recordings, asked, script)
-        assert [one.how for one in outcomes] == expected
+        assert [one.status for one in outcomes] == expected
         for outcome in outcomes:
-            if outcome.how in (How.SUBMITTED, How.JOINED, How.REUSED):
+            if outcome.status in FINE:
                 assert outcome.operation_id is not None
-                assert (self.books.paid[outcome.operation_id].status == "finished") is (outcome.how is How.REUSED)
+                is_finished = self.books.paid[outcome.operation_id].status == "finished"
+                assert is_finished is (outcome.status is SubmitStatus.REUSED)
                 submission = self.archive.submission(outcome.operation_id)
                 assert submission is not None
-                assert submission.audio_uri == outcome.item.audio_uri
+                assert submission.audio_uri == outcome.recording.audio_uri
 
     @rule(
         recordings=st.lists(names, min_size=1, max_size=3),
@@ -352,4 +356,4 @@ def test_nobody_pays_twice_unless_they_said_so_and_everybody_gets_what_was_paid_
         )
     finally:
         logging.disable(logging.NOTSET)
-    assert Payments.reached == {*How, *AttemptState}
+    assert Payments.reached == {*SubmitStatus, *AttemptState}

@@ -20,7 +20,7 @@ from airflow_speechkit.errors import ArchiveError, SettingsError
 from airflow_speechkit.models import Answer
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage import Folder
-from tests.unit.archive.world import T0, Service, answer, archive_at, failure, item, submitter
+from tests.unit.archive.world import T0, Service, answer, archive_at, failure, recording, submitter
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -34,7 +34,7 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Archive:
 
 
 def submitted(archive: Archive, service: Service, name: str = "1") -> str:
-    [outcome] = submitter(archive, service).submit([item(name)])
+    [outcome] = submitter(archive, service).submit([recording(name)])
     assert outcome.operation_id is not None
     return outcome.operation_id
 
@@ -105,10 +105,10 @@ class TestUnreadable:
         [name] = [name for name in archive.folder.names("ledger") if "operation" in name]
         archive.folder.replace(name, b"{")
         with pytest.raises(ArchiveError, match="damaged"):
-            submitter(archive, service).submit([item()])
+            submitter(archive, service).submit([recording()])
         archive.folder.replace(name, b'{"archive_version": 1, "submission": {}}')
         with pytest.raises(ArchiveError, match="damaged"):
-            submitter(archive, service).submit([item()])
+            submitter(archive, service).submit([recording()])
         assert service.accepted.total() == 1
 
     def test_an_archive_that_has_gone_stops_the_submit(self, tmp_path: Path, service: Service) -> None:
@@ -117,7 +117,7 @@ class TestUnreadable:
         submitted(archive, service)
         os.rename(tmp_path / "mounted", tmp_path / "elsewhere")
         with pytest.raises(ArchiveError, match="is gone"):
-            submitter(archive, service).submit([item("2")])
+            submitter(archive, service).submit([recording("2")])
         assert service.accepted.total() == 1
 
     def test_a_store_that_is_down_stops_the_submit(self, service: Service) -> None:
@@ -132,7 +132,7 @@ class TestUnreadable:
         )
         archive = Archive(Folder(fs, "lake/archive", "s3://lake/archive", ArchiveError))
         with pytest.raises(ArchiveError):
-            submitter(archive, service).submit([item()])
+            submitter(archive, service).submit([recording()])
         assert service.asked == 0
 
     def test_a_full_disk_keeps_nothing_by_halves(
@@ -240,7 +240,7 @@ class TestClaims:
         monkeypatch.setattr(Folder, "create", twice)
         operation_id = submitted(archive, service)
         archive.keep(answer(operation_id), now=T0)
-        [again] = submitter(archive, service).submit([item()])
+        [again] = submitter(archive, service).submit([recording()])
         assert again.operation_id == operation_id
         assert service.accepted.total() == 1
         assert service.clock.slept_s == []

@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome
 from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.maintenance import adopt, release
 from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.archive.submit_rules import OnFailure, SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import (
     ArchiveError,
     AuthenticationError,
@@ -23,34 +23,34 @@ from airflow_speechkit.errors import (
     SubmissionsFailedError,
 )
 from airflow_speechkit.models import Recording
-from airflow_speechkit.settings import RecognitionSettings
-from tests.unit.archive.world import T0, Service, answer, failure, item, lost, submitter
+from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
+from tests.unit.archive.world import T0, Service, answer, failure, lost, recording, submitter
 
 
-def ways(outcomes: list[SubmitOutcome]) -> list[How]:
-    return [one.how for one in outcomes]
+def ways(outcomes: list[SubmitOutcome]) -> list[SubmitStatus]:
+    return [one.status for one in outcomes]
 
 
 class TestOnce:
     def test_a_second_run_joins_and_a_third_reuses(self, archive: Archive, service: Service) -> None:
-        [first] = submitter(archive, service, run="one").submit([item()])
-        [second] = submitter(archive, service, run="two").submit([item()])
+        [first] = submitter(archive, service, run="one").submit([recording()])
+        [second] = submitter(archive, service, run="two").submit([recording()])
         assert first.operation_id is not None
         archive.keep(answer(first.operation_id), now=service.clock.now())
         service.clock.advance(days=400)
-        [third] = submitter(archive, service, run="three").submit([item()])
-        assert ways([first, second, third]) == [How.SUBMITTED, How.JOINED, How.REUSED]
+        [third] = submitter(archive, service, run="three").submit([recording()])
+        assert ways([first, second, third]) == [SubmitStatus.SUBMITTED, SubmitStatus.JOINED, SubmitStatus.REUSED]
         assert first.operation_id == second.operation_id == third.operation_id
         assert service.accepted.total() == 1
 
     def test_a_recording_given_twice_is_paid_for_once(self, archive: Archive, service: Service) -> None:
-        outcomes = submitter(archive, service).submit([item("1"), item("2"), item("1")])
-        assert [one.item.link for one in outcomes] == ["1", "2", "1"]
+        outcomes = submitter(archive, service).submit([recording("1"), recording("2"), recording("1")])
+        assert [one.recording.link for one in outcomes] == ["1", "2", "1"]
         assert outcomes[0].operation_id == outcomes[2].operation_id
         assert service.accepted == {"1": 1, "2": 1}
 
     def test_the_submission_on_record_leads_back_to_the_recording(self, archive: Archive, service: Service) -> None:
-        [outcome] = submitter(archive, service).submit([item()])
+        [outcome] = submitter(archive, service).submit([recording()])
         submission = archive.submission(outcome.operation_id or "")
         assert submission is not None
         assert (submission.audio_uri, submission.etag, submission.labels) == (
@@ -64,25 +64,26 @@ class TestOnce:
     def test_a_recording_without_an_etag_is_refused_unless_it_is_allowed(
         self, archive: Archive, service: Service
     ) -> None:
-        unversioned = item(version=None)
+        unversioned = recording(version=None)
         [refused] = submitter(archive, service).submit([unversioned])
         assert isinstance(refused.error, RecordingError)
         assert "allow_unversioned" in str(refused.error)
-        assert ways(submitter(archive, service, allow_unversioned=True).submit([unversioned])) == [How.SUBMITTED]
+        outcomes = submitter(archive, service, allow_unversioned=True).submit([unversioned])
+        assert ways(outcomes) == [SubmitStatus.SUBMITTED]
 
     def test_paying_again_on_purpose_happens_once_for_each_task_instance(
         self, archive: Archive, service: Service
     ) -> None:
-        submitter(archive, service, run="one").submit([item()])
+        submitter(archive, service, run="one").submit([recording()])
         for _ in range(3):
-            submitter(archive, service, run="two", reuse=False).submit([item()])
+            submitter(archive, service, run="two", reuse=False).submit([recording()])
         assert service.accepted.total() == 2
 
     def test_a_hopeless_failure_ends_at_once_and_costs_nothing(self, archive: Archive, service: Service) -> None:
-        [first] = submitter(archive, service).submit([item()])
+        [first] = submitter(archive, service).submit([recording()])
         archive.keep(answer(first.operation_id or ""), failure(3), now=T0)
-        [again] = submitter(archive, service).submit([item()])
-        assert again.how is How.FAILED
+        [again] = submitter(archive, service).submit([recording()])
+        assert again.status is SubmitStatus.FAILED
         assert again.operation_id == first.operation_id
         assert isinstance(again.error, RecognitionFailedError)
         assert service.asked == 1
@@ -91,24 +92,25 @@ class TestOnce:
     def test_a_failure_that_a_retry_can_mend_is_submitted_anew(
         self, archive: Archive, service: Service, code: int
     ) -> None:
-        [first] = submitter(archive, service).submit([item()])
+        [first] = submitter(archive, service).submit([recording()])
         archive.keep(answer(first.operation_id or ""), failure(code), now=T0)
-        [again] = submitter(archive, service).submit([item()])
-        assert again.how is How.SUBMITTED
+        [again] = submitter(archive, service).submit([recording()])
+        assert again.status is SubmitStatus.SUBMITTED
         assert again.operation_id != first.operation_id
 
     def test_what_has_to_be_read_of_a_recording_is_read_only_for_those_that_are_sent(
         self, archive: Archive, service: Service
     ) -> None:
-        submitter(archive, service).submit([item("1")])
+        submitter(archive, service).submit([recording("1")])
         read: list[str] = []
 
-        def prepare(given: Recording) -> Recording:
+        def probe(given: Recording) -> Recording:
             read.append(given.link)
-            return replace(given, settings=RecognitionSettings(audio_encoding="OGG_OPUS"), billed_seconds=77)  # type: ignore[arg-type]
+            settings = RecognitionSettings(audio_encoding=AudioEncoding.OGG_OPUS)
+            return replace(given, settings=settings, billed_seconds=77, channels=1)
 
-        outcomes = submitter(archive, service, prepare=prepare).submit([item("1"), item("2")])
-        assert ways(outcomes) == [How.JOINED, How.SUBMITTED]
+        outcomes = submitter(archive, service, probe=probe).submit([recording("1"), recording("2", channels=None)])
+        assert ways(outcomes) == [SubmitStatus.JOINED, SubmitStatus.SUBMITTED]
         assert read == ["2"]
         submission = archive.submission(outcomes[1].operation_id or "")
         assert submission is not None
@@ -120,43 +122,43 @@ class TestThreeDays:
     def test_the_service_is_asked_before_an_old_operation_is_paid_for_again(
         self, archive: Archive, service: Service, still_there: bool
     ) -> None:
-        [first] = submitter(archive, service).submit([item()])
+        [first] = submitter(archive, service).submit([recording()])
         service.clock.advance(days=3, minutes=1)
         asked: list[str] = []
 
-        def ask(operation_id: str) -> bool:
+        def has(operation_id: str) -> bool:
             asked.append(operation_id)
             return still_there
 
-        [again] = submitter(archive, service, ask=ask).submit([item()])
+        [again] = submitter(archive, service, has=has).submit([recording()])
         assert asked == [first.operation_id]
-        assert again.how is (How.JOINED if still_there else How.SUBMITTED)
+        assert again.status is (SubmitStatus.JOINED if still_there else SubmitStatus.SUBMITTED)
         assert archive.attempts(first.fingerprint)[0].state is (
             AttemptState.IN_FLIGHT if still_there else AttemptState.EXPIRED
         )
 
     def test_a_404_of_a_young_operation_is_not_taken_for_an_expiry(self, archive: Archive, service: Service) -> None:
-        [first] = submitter(archive, service).submit([item()])
+        [first] = submitter(archive, service).submit([recording()])
         assert archive.expire(first.operation_id or "", service.clock.now() + timedelta(days=2)) is False
-        assert ways(submitter(archive, service).submit([item()])) == [How.JOINED]
+        assert ways(submitter(archive, service).submit([recording()])) == [SubmitStatus.JOINED]
 
     def test_an_answer_that_turns_up_after_all_counts_more_than_the_expiry(
         self, archive: Archive, service: Service
     ) -> None:
-        [first] = submitter(archive, service).submit([item()])
+        [first] = submitter(archive, service).submit([recording()])
         operation_id = first.operation_id or ""
         service.clock.advance(days=4)
         assert archive.expire(operation_id, service.clock.now())
         assert archive.expire(operation_id, service.clock.now())
         archive.keep(answer(operation_id), now=service.clock.now())
-        assert ways(submitter(archive, service).submit([item()])) == [How.REUSED]
+        assert ways(submitter(archive, service).submit([recording()])) == [SubmitStatus.REUSED]
 
 
 class TestLost:
     def test_it_is_said_at_once_what_to_check_and_how_to_go_on(self, archive: Archive, service: Service) -> None:
         service.script["2"] = [lost()]
-        outcomes = submitter(archive, service).submit([item(name) for name in "123"])
-        assert ways(outcomes) == [How.SUBMITTED, How.LOST, How.SUBMITTED]
+        outcomes = submitter(archive, service).submit([recording(name) for name in "123"])
+        assert ways(outcomes) == [SubmitStatus.SUBMITTED, SubmitStatus.LOST, SubmitStatus.SUBMITTED]
         text = str(outcomes[1].error)
         assert isinstance(outcomes[1].error, SubmissionLostError)
         for word in ("adopt", "release", outcomes[1].fingerprint, archive.url, "on_lost_submission", "billing"):
@@ -165,42 +167,42 @@ class TestLost:
     def test_it_stays_lost_until_somebody_decides(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [lost()]
         for _ in range(3):
-            assert ways(submitter(archive, service).submit([item("1"), item("2")]))[0] is How.LOST
+            assert ways(submitter(archive, service).submit([recording("1"), recording("2")]))[0] is SubmitStatus.LOST
         assert service.accepted == {"1": 1, "2": 1}
 
     def test_resubmit_sends_it_again_once(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [lost()]
-        [outcome] = submitter(archive, service, on_lost_submission="resubmit").submit([item("1")])
-        assert outcome.how is How.SUBMITTED
+        [outcome] = submitter(archive, service, on_lost_submission="resubmit").submit([recording("1")])
+        assert outcome.status is SubmitStatus.SUBMITTED
         assert service.accepted["1"] == 2
 
     def test_resubmit_does_not_pay_again_and_again_in_one_run(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [lost() for _ in range(9)]
-        [outcome] = submitter(archive, service, on_lost_submission="resubmit").submit([item("1")])
-        assert outcome.how is How.LOST
+        [outcome] = submitter(archive, service, on_lost_submission="resubmit").submit([recording("1")])
+        assert outcome.status is SubmitStatus.LOST
         assert service.accepted["1"] == 2
 
     def test_a_known_operation_id_can_be_adopted(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [lost()]
-        [outcome] = submitter(archive, service).submit([item("1")])
+        [outcome] = submitter(archive, service).submit([recording("1")])
         [operation_id] = service.operations
         adopt(archive, outcome.fingerprint, operation_id, now=T0)
-        [again] = submitter(archive, service).submit([item("1")])
-        assert (again.how, again.operation_id) == (How.JOINED, operation_id)
+        [again] = submitter(archive, service).submit([recording("1")])
+        assert (again.status, again.operation_id) == (SubmitStatus.JOINED, operation_id)
         submission = archive.submission(operation_id)
         assert submission is not None
         assert submission.labels == {"call_id": "1"}
 
     def test_one_that_surely_was_not_taken_can_be_released(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [lost()]
-        [outcome] = submitter(archive, service).submit([item("1")])
+        [outcome] = submitter(archive, service).submit([recording("1")])
         release(archive, outcome.fingerprint, now=T0)
-        assert ways(submitter(archive, service).submit([item("1")])) == [How.SUBMITTED]
+        assert ways(submitter(archive, service).submit([recording("1")])) == [SubmitStatus.SUBMITTED]
 
     def test_there_is_nothing_to_adopt_or_release_for_a_recording_with_its_operation(
         self, archive: Archive, service: Service
     ) -> None:
-        [outcome] = submitter(archive, service).submit([item("1")])
+        [outcome] = submitter(archive, service).submit([recording("1")])
         with pytest.raises(ArchiveError, match="no lost submission"):
             adopt(archive, outcome.fingerprint, "e03other", now=T0)
         with pytest.raises(ArchiveError, match="no lost submission"):
@@ -210,30 +212,35 @@ class TestLost:
 class TestRefused:
     def test_one_bad_recording_does_not_fail_the_others(self, archive: Archive, service: Service) -> None:
         service.script["2"] = [RefusedError("ogg header has not been found", http_status=400, grpc_code=3)]
-        missing = item("3", error=RecordingError("It isn't there"))
-        outcomes = submitter(archive, service).submit([item("1"), item("2"), missing, item("4")])
-        assert ways(outcomes) == [How.SUBMITTED, How.REFUSED, How.REFUSED, How.SUBMITTED]
+        missing = recording("3", error=RecordingError("It isn't there"))
+        outcomes = submitter(archive, service).submit([recording("1"), recording("2"), missing, recording("4")])
+        assert ways(outcomes) == [
+            SubmitStatus.SUBMITTED,
+            SubmitStatus.REFUSED,
+            SubmitStatus.REFUSED,
+            SubmitStatus.SUBMITTED,
+        ]
         assert "s3://calls/2.ogg" in str(outcomes[1].error)
 
     def test_nobody_waits_for_a_claim_that_was_refused(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [RefusedError("no", http_status=400, grpc_code=3)]
-        submitter(archive, service).submit([item("1")])
-        [again] = submitter(archive, service).submit([item("1")])
-        assert again.how is How.SUBMITTED
+        submitter(archive, service).submit([recording("1")])
+        [again] = submitter(archive, service).submit([recording("1")])
+        assert again.status is SubmitStatus.SUBMITTED
         assert service.clock.slept_s == []
 
     def test_a_wrong_key_stops_everything_after_one_request(self, archive: Archive, service: Service) -> None:
         for name in "123":
             service.script[name] = [AuthenticationError("The key was refused", http_status=401)]
         with pytest.raises(AuthenticationError):
-            submitter(archive, service).submit([item(name) for name in "123"])
+            submitter(archive, service).submit([recording(name) for name in "123"])
         assert service.asked == 1
 
     @pytest.mark.parametrize("on_failure", list(OnFailure))
     def test_on_failure(self, archive: Archive, service: Service, on_failure: OnFailure) -> None:
         service.script["2"] = [RefusedError("ogg header has not been found", http_status=400, grpc_code=3)]
         process = submitter(archive, service)
-        outcomes = process.submit([item(name) for name in "123"])
+        outcomes = process.submit([recording(name) for name in "123"])
         assert service.accepted == {"1": 1, "3": 1}
         if on_failure is OnFailure.FAIL:
             with pytest.raises(RefusedError, match="ogg header"):
@@ -260,15 +267,15 @@ class TestRefused:
             service.script[name] = [RefusedError("no", http_status=400, grpc_code=3)]
         process = submitter(archive, service)
         with pytest.raises(SubmissionsFailedError, match="2 of 3 recordings") as raised:
-            process.hand_on(process.submit([item(name) for name in "123"]), OnFailure.FAIL)
+            process.hand_on(process.submit([recording(name) for name in "123"]), OnFailure.FAIL)
         assert len(raised.value.errors) == 2
         assert raised.value.retry_can_help is False
 
     def test_skip_does_not_hide_what_a_retry_may_mend(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [ServiceFaultError("Unavailable", http_status=503) for _ in range(9)]
         process = submitter(archive, service)
-        outcomes = process.submit([item("1"), item("2")])
-        assert ways(outcomes) == [How.REFUSED, How.SUBMITTED]
+        outcomes = process.submit([recording("1"), recording("2")])
+        assert ways(outcomes) == [SubmitStatus.REFUSED, SubmitStatus.SUBMITTED]
         with pytest.raises(ServiceFaultError):
             process.hand_on(outcomes, OnFailure.SKIP)
 

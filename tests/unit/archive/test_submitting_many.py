@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Barrier, Thread
@@ -11,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome
-from airflow_speechkit.archive.claiming import Case
 from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.archive.submit_rules import OnFailure, SubmitOutcome, SubmitStatus
+from airflow_speechkit.archive.submit_worker import SubmitJob
 from airflow_speechkit.errors import (
     ArchiveError,
     CostLimitExceededError,
@@ -25,27 +24,26 @@ from airflow_speechkit.errors import (
     SubmissionsFailedError,
     UnreachableError,
 )
-from airflow_speechkit.recordings.cost import price_note
 from airflow_speechkit.settings import RecognitionSettings
-from tests.unit.archive.world import T0, Life, Service, item, lost, mortal, submitter
+from tests.unit.archive.world import T0, Life, Service, lost, mortal, recording, submitter
 
 
-def ways(outcomes: list[SubmitOutcome]) -> list[How]:
-    return [one.how for one in outcomes]
+def ways(outcomes: list[SubmitOutcome]) -> list[SubmitStatus]:
+    return [one.status for one in outcomes]
 
 
 class TestQuota:
     def test_a_429_stops_all_for_as_long_as_the_service_asks(self, archive: Archive, service: Service) -> None:
         service.script["2"] = [QuotaExceededError("quota", http_status=429, retry_after_s=95.0)]
-        outcomes = submitter(archive, service).submit([item(name) for name in "123"])
-        assert ways(outcomes) == [How.SUBMITTED] * 3
+        outcomes = submitter(archive, service).submit([recording(name) for name in "123"])
+        assert ways(outcomes) == [SubmitStatus.SUBMITTED] * 3
         assert sum(service.clock.slept_s) >= 95
         assert service.accepted == {"1": 1, "2": 1, "3": 1}
 
     def test_a_429_storm_is_waited_out_with_growing_pauses(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [QuotaExceededError("quota", http_status=429) for _ in range(5)]
-        outcomes = submitter(archive, service).submit([item("1"), item("2")])
-        assert ways(outcomes) == [How.SUBMITTED] * 2
+        outcomes = submitter(archive, service).submit([recording("1"), recording("2")])
+        assert ways(outcomes) == [SubmitStatus.SUBMITTED] * 2
         assert sum(service.clock.slept_s) >= 10 + 20 + 40 + 80
 
     def test_a_quota_that_stays_used_up_ends_the_task_and_a_retry_goes_on(
@@ -53,9 +51,12 @@ class TestQuota:
     ) -> None:
         service.script["2"] = [QuotaExceededError("quota", http_status=429) for _ in range(99)]
         with pytest.raises(QuotaExceededError):
-            submitter(archive, service, patience=timedelta(hours=1)).submit([item("1"), item("2")])
+            submitter(archive, service, patience=timedelta(hours=1)).submit([recording("1"), recording("2")])
         service.script.clear()
-        assert ways(submitter(archive, service).submit([item("1"), item("2")])) == [How.JOINED, How.SUBMITTED]
+        assert ways(submitter(archive, service).submit([recording("1"), recording("2")])) == [
+            SubmitStatus.JOINED,
+            SubmitStatus.SUBMITTED,
+        ]
 
     @pytest.mark.parametrize("asked_for_s", [None, 3500.0, 3600.0, 86400.0])
     def test_two_hours_without_any_acceptance_end_the_task_whatever_pauses_the_service_asks_for(
@@ -63,7 +64,7 @@ class TestQuota:
     ) -> None:
         service.script["2"] = [QuotaExceededError("quota", http_status=429, retry_after_s=asked_for_s)] * 999
         with pytest.raises(QuotaExceededError):
-            submitter(archive, service).submit([item("1"), item("2")])
+            submitter(archive, service).submit([recording("1"), recording("2")])
         assert service.clock.now() - T0 == timedelta(hours=2)
 
     def test_so_does_trouble_of_which_each_recording_has_only_a_little(
@@ -72,11 +73,11 @@ class TestQuota:
         names = [str(number) for number in range(50)]
         service.script |= {name: [UnreachableError("connection refused")] * 99 for name in names}
         with pytest.raises(UnreachableError):
-            submitter(archive, service).submit([item(name) for name in names])
+            submitter(archive, service).submit([recording(name) for name in names])
         assert service.clock.now() - T0 == timedelta(hours=2)
 
     def test_no_more_go_out_in_any_hour_than_allowed(self, archive: Archive, service: Service) -> None:
-        submitter(archive, service, submits_per_hour=5, side_by_side=3).submit([item(str(n)) for n in range(17)])
+        submitter(archive, service, submits_per_hour=5, concurrency=3).submit([recording(str(n)) for n in range(17)])
         sent = sorted(service.created_at.values())
         assert len(sent) == 17
         for earlier, later in zip(sent, sent[5:], strict=False):
@@ -87,58 +88,60 @@ class TestQuota:
     ) -> None:
         service.script["3"] = [KeyboardInterrupt()]
         with pytest.raises(KeyboardInterrupt):
-            submitter(archive, service, run="killed").submit([item("3")])
+            submitter(archive, service, run="killed").submit([recording("3")])
         concluded: dict[str, float] = {}
-        conclude = Case.conclude
+        end = SubmitJob.end
 
-        def noted(case: Case, *args: Any, **kwargs: Any) -> None:
-            concluded[case.item.link] = (service.clock.now() - T0).total_seconds()
-            conclude(case, *args, **kwargs)
+        def noted(job: SubmitJob, *args: Any, **kwargs: Any) -> None:
+            concluded[job.recording.link] = (service.clock.now() - T0).total_seconds()
+            end(job, *args, **kwargs)
 
-        monkeypatch.setattr(Case, "conclude", noted)
-        outcomes = submitter(archive, service, submits_per_hour=1).submit([item(name) for name in "123"])
-        assert ways(outcomes) == [How.SUBMITTED, How.SUBMITTED, How.LOST]
+        monkeypatch.setattr(SubmitJob, "end", noted)
+        outcomes = submitter(archive, service, submits_per_hour=1).submit([recording(name) for name in "123"])
+        assert ways(outcomes) == [SubmitStatus.SUBMITTED, SubmitStatus.SUBMITTED, SubmitStatus.LOST]
         assert concluded["3"] == pytest.approx(600, abs=10), "when the other's lease ends"
         assert (concluded["1"], concluded["2"]) == (0, pytest.approx(3600))
 
     def test_looking_at_what_others_submit_uses_up_no_quota(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [KeyboardInterrupt()]
         with pytest.raises(KeyboardInterrupt):
-            submitter(archive, service, run="killed").submit([item("1")])
-        outcomes = submitter(archive, service, submits_per_hour=2).submit([item(name) for name in "123"])
-        assert ways(outcomes) == [How.LOST, How.SUBMITTED, How.SUBMITTED]
+            submitter(archive, service, run="killed").submit([recording("1")])
+        outcomes = submitter(archive, service, submits_per_hour=2).submit([recording(name) for name in "123"])
+        assert ways(outcomes) == [SubmitStatus.LOST, SubmitStatus.SUBMITTED, SubmitStatus.SUBMITTED]
         assert sum(service.clock.slept_s) < 700
 
     def test_trouble_is_retried_after_a_pause_and_then_raised(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [UnreachableError("connection refused") for _ in range(3)]
-        assert ways(submitter(archive, service).submit([item("1")])) == [How.SUBMITTED]
+        assert ways(submitter(archive, service).submit([recording("1")])) == [SubmitStatus.SUBMITTED]
         service.script["2"] = [UnreachableError("connection refused") for _ in range(9)]
         with pytest.raises(UnreachableError):
-            submitter(archive, service).submit([item("2")])
+            submitter(archive, service).submit([recording("2")])
         assert service.accepted == {"1": 1}
 
 
 class TestBudget:
     def test_nothing_is_sent_past_the_budget(self, archive: Archive, service: Service) -> None:
         with pytest.raises(CostLimitExceededError, match="180 seconds"):
-            submitter(archive, service, max_billed_seconds=179).submit([item(name) for name in "123"])
+            submitter(archive, service, max_billed_seconds=179).submit([recording(name) for name in "123"])
         assert service.asked == 0
 
     def test_what_costs_nothing_does_not_count(self, archive: Archive, service: Service) -> None:
-        submitter(archive, service).submit([item("1"), item("2")])
-        outcomes = submitter(archive, service, max_billed_seconds=60).submit([item(name) for name in "1231"])
-        assert ways(outcomes) == [How.JOINED, How.JOINED, How.SUBMITTED, How.JOINED]
+        submitter(archive, service).submit([recording("1"), recording("2")])
+        outcomes = submitter(archive, service, max_billed_seconds=60).submit([recording(name) for name in "1231"])
+        assert ways(outcomes) == [SubmitStatus.JOINED, SubmitStatus.JOINED, SubmitStatus.SUBMITTED, SubmitStatus.JOINED]
 
     def test_an_unknown_length_with_a_budget_is_an_error_not_a_guess(self, archive: Archive, service: Service) -> None:
-        unknown = item("2", billed_seconds=None, duration_ms=None)
-        with pytest.raises(CostLimitExceededError, match="can't be told"):
-            submitter(archive, service, max_billed_seconds=10_000).submit([item("1"), unknown])
+        unknown = recording("2", billed_seconds=None, duration_ms=None)
+        with pytest.raises(CostLimitExceededError, match="unknown"):
+            submitter(archive, service, max_billed_seconds=10_000).submit([recording("1"), unknown])
         assert service.asked == 0
-        assert ways(submitter(archive, service).submit([unknown])) == [How.SUBMITTED]
+        assert ways(submitter(archive, service).submit([unknown])) == [SubmitStatus.SUBMITTED]
 
     def test_a_resubmission_counts_too(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [lost()]
-        [outcome] = submitter(archive, service, max_billed_seconds=60, on_lost_submission="resubmit").submit([item()])
+        [outcome] = submitter(archive, service, max_billed_seconds=60, on_lost_submission="resubmit").submit(
+            [recording()]
+        )
         assert isinstance(outcome.error, CostLimitExceededError)
         assert service.accepted["1"] == 1
 
@@ -151,7 +154,7 @@ class TestTwoAtOnce:
         def slowly(link: str, settings: RecognitionSettings) -> Any:
             waiting = submitter(archive, service, run="other")
             waiting.sleep = service.clock.sleep
-            thread = Thread(target=lambda: other.extend(waiting.submit([item()])))
+            thread = Thread(target=lambda: other.extend(waiting.submit([recording()])))
             thread.start()
             while not service.clock.slept_s:
                 thread.join(0.01)
@@ -160,17 +163,17 @@ class TestTwoAtOnce:
             return operation
 
         threads: list[Thread] = []
-        [first] = submitter(archive, service, send=slowly, lease=timedelta(days=1000)).submit([item()])
+        [first] = submitter(archive, service, send=slowly, lease=timedelta(days=1000)).submit([recording()])
         threads[0].join()
-        assert (other[0].how, other[0].operation_id) == (How.JOINED, first.operation_id)
+        assert (other[0].status, other[0].operation_id) == (SubmitStatus.JOINED, first.operation_id)
         assert service.accepted.total() == 1
 
     def test_a_claim_whose_owner_is_gone_is_lost_when_its_lease_ends(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [KeyboardInterrupt()]
         with pytest.raises(KeyboardInterrupt):
-            submitter(archive, service, run="killed").submit([item()])
-        [outcome] = submitter(archive, service, run="other").submit([item()])
-        assert outcome.how is How.LOST
+            submitter(archive, service, run="killed").submit([recording()])
+        [outcome] = submitter(archive, service, run="other").submit([recording()])
+        assert outcome.status is SubmitStatus.LOST
         assert sum(service.clock.slept_s) == pytest.approx(600)
 
     def test_a_process_that_was_held_up_after_its_claim_sends_nothing(self, tmp_path: Path, service: Service) -> None:
@@ -182,8 +185,8 @@ class TestTwoAtOnce:
                 if self.used == 3:
                     service.clock.advance(minutes=9)
 
-        [outcome] = submitter(mortal(tmp_path, Suspended()), service).submit([item()])
-        assert outcome.how is How.SUBMITTED
+        [outcome] = submitter(mortal(tmp_path, Suspended()), service).submit([recording()])
+        assert outcome.status is SubmitStatus.SUBMITTED
         assert [one.state for one in Archive.at(tmp_path).attempts(outcome.fingerprint)] == [
             AttemptState.REFUSED,
             AttemptState.IN_FLIGHT,
@@ -192,12 +195,12 @@ class TestTwoAtOnce:
 
     def test_many_threads_over_the_same_list_pay_once_each(self, tmp_path: Path, service: Service) -> None:
         Archive.at(tmp_path).probe(T0)
-        items = [item(str(n)) for n in range(40)]
+        items = [recording(str(n)) for n in range(40)]
         barrier = Barrier(3)
         found: list[list[str | None]] = []
 
         def run(name: str) -> None:
-            process = submitter(Archive.at(tmp_path), service, run=name, side_by_side=4, lease=timedelta(days=9999))
+            process = submitter(Archive.at(tmp_path), service, run=name, concurrency=4, lease=timedelta(days=9999))
             barrier.wait()
             found.append([one.operation_id for one in process.submit(items)])
 
@@ -221,7 +224,7 @@ class TestArchiveInTrouble:
         with monkeypatch.context() as patched:
             patched.setattr(Archive, "record_submission", full)
             with pytest.raises(ArchiveError) as raised:
-                submitter(archive, service).submit([item("1"), item("2")])
+                submitter(archive, service).submit([recording("1"), recording("2")])
         [operation_id] = service.operations
         assert raised.value.operation_id == operation_id
         assert f"{operation_id} --archive {archive.url}" in str(raised.value)
@@ -239,7 +242,9 @@ class TestArchiveInTrouble:
             record(self, *args)
 
         monkeypatch.setattr(Archive, "record_submission", shaky)
-        assert ways(submitter(archive, service).submit([item("1"), item("2")])) == [How.SUBMITTED] * 2
+        assert (
+            ways(submitter(archive, service).submit([recording("1"), recording("2")])) == [SubmitStatus.SUBMITTED] * 2
+        )
 
 
 class TestHandingOn:
@@ -251,8 +256,8 @@ class TestHandingOn:
         service.script["1"] = [lost(), lost()]
         service.script["2"] = [RefusedError("ogg header has not been found", http_status=400, grpc_code=3)]
         process = submitter(archive, service, on_lost_submission=on_lost_submission)
-        outcomes = process.submit([item(name) for name in "123"])
-        assert ways(outcomes) == [How.LOST, How.REFUSED, How.SUBMITTED]
+        outcomes = process.submit([recording(name) for name in "123"])
+        assert ways(outcomes) == [SubmitStatus.LOST, SubmitStatus.REFUSED, SubmitStatus.SUBMITTED]
         with pytest.raises((SubmissionLostError, SubmissionsFailedError), match=r"s3://calls/1\.ogg"):
             process.hand_on(outcomes, on_failure)
 
@@ -261,7 +266,7 @@ class TestHandingOn:
         service.script["2"] = [lost()]
         process = submitter(archive, service, **policy)
         with pytest.raises(SpeechKitError) as raised:
-            process.hand_on(process.submit([item(name) for name in names]), on_failure)
+            process.hand_on(process.submit([recording(name) for name in names]), on_failure)
         return str(raised.value)
 
     def test_a_failed_task_says_that_nobody_waits_for_what_was_accepted(
@@ -285,7 +290,7 @@ class TestHandingOn:
     def test_a_retry_without_an_archive_is_not_said_to_be_free(self, archive: Archive, service: Service) -> None:
         said = self.failed(archive, service, "13", OnFailure.FAIL, without_archive=True)
         assert "1 accepted operation" in said
-        assert "A retry sends everything again, and pays again for what was taken" in said
+        assert "A retry sends everything again, and pays again for what was accepted" in said
         said = self.failed(archive, service, "12", OnFailure.FAIL, without_archive=True)
         assert "pays for nothing twice" not in said
 
@@ -299,7 +304,7 @@ class TestProgress:
     ) -> None:
         caplog.set_level(logging.INFO)
         service.script["3"] = [RefusedError("no", http_status=400)]
-        submitter(archive, service, submits_per_hour=4).submit([item(str(n)) for n in range(10)])
+        submitter(archive, service, submits_per_hour=4).submit([recording(str(n)) for n in range(10)])
         lines = [record.getMessage() for record in caplog.records if "recordings done" in record.getMessage()]
         assert "4 of 10 recordings done (3 submitted, 1 refused), 6 waiting; expected end 2026-11-22 14:00 UTC" in lines
         assert lines[-1] == "10 of 10 recordings done (9 submitted, 1 refused), 0 waiting"
@@ -308,15 +313,15 @@ class TestProgress:
         self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
-        submitter(archive, service).submit([item(str(n)) for n in range(30)])
+        submitter(archive, service).submit([recording(str(n)) for n in range(30)])
         assert sum("recordings done" in record.getMessage() for record in caplog.records) == 1
 
     def test_the_cost_is_logged_before_anything_is_sent(
         self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
-        unknown = item("3", billed_seconds=None)
-        submitter(archive, service).submit([item("1"), item("2"), unknown])
+        unknown = recording("3", billed_seconds=None)
+        submitter(archive, service).submit([recording("1"), recording("2"), unknown])
         assert "3 recordings: 3 new, which will be billed 120 seconds and 1 of unknown length\n" in caplog.text
 
     def test_the_cost_is_logged_at_its_price(
@@ -325,12 +330,9 @@ class TestProgress:
         caplog.set_level(logging.INFO)
         deferred = RecognitionSettings(model="deferred-general")
 
-        def process() -> Any:
-            return replace(submitter(archive, service), price_note=lambda settings: price_note(settings.model))
-
-        process().submit([item("1", settings=deferred, billed_seconds=3600)])
+        submitter(archive, service).submit([recording("1", settings=deferred, billed_seconds=3600)])
         assert "will be billed 3,600 seconds at a quarter of the price (deferred model)\n" in caplog.text
-        process().submit([item("2", settings=deferred, billed_seconds=3600), item("3")])
+        submitter(archive, service).submit([recording("2", settings=deferred, billed_seconds=3600), recording("3")])
         assert "60 seconds and 3,600 seconds at a quarter of the price (deferred model)\n" in caplog.text
-        process().submit([item("3")])
+        submitter(archive, service).submit([recording("3")])
         assert "1 recordings: 1 joined, 0 new\n" in caplog.text

@@ -16,7 +16,7 @@ from airflow_speechkit.results.many import write_many
 from airflow_speechkit.results.schema import Status
 from airflow_speechkit.results.view import recognitions
 from airflow_speechkit.storage import Folder
-from tests.unit.archive.world import Clock, Service, item, submitter
+from tests.unit.archive.world import Clock, Service, recording, submitter
 
 HALF = "a\ud83d"
 REPLACED = "a\N{REPLACEMENT CHARACTER}"
@@ -30,7 +30,7 @@ def archive(tmp_path: Path) -> Archive:
 
 
 def submitted(archive: Archive, **about: object) -> str:
-    [outcome] = submitter(archive, Service(Clock())).submit([item(**about)])
+    [outcome] = submitter(archive, Service(Clock())).submit([recording(**about)])
     assert outcome.error is None
     assert outcome.operation_id is not None
     return outcome.operation_id

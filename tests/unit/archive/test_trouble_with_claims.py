@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError
 from airflow_speechkit.storage import Folder
-from tests.unit.archive.world import T0, Clock, Service, item, submitter
+from tests.unit.archive.world import T0, Clock, Service, recording, submitter
 
 
 def test_a_claim_whose_folder_could_not_be_synced_is_no_lost_submission(
@@ -31,12 +31,12 @@ def test_a_claim_whose_folder_could_not_be_synced_is_no_lost_submission(
 
     monkeypatch.setattr(os, "fsync", failing)
     with pytest.raises(ArchiveError):
-        submitter(archive, service).submit([item("1")])
+        submitter(archive, service).submit([recording("1")])
     assert service.asked == 0
     monkeypatch.undo()
     service.clock.advance(hours=1)
-    (outcome,) = submitter(archive, service).submit([item("1")])
-    assert outcome.how == "submitted"
+    (outcome,) = submitter(archive, service).submit([recording("1")])
+    assert outcome.status == "submitted"
     assert service.accepted == {"1": 1}
 
 
@@ -76,7 +76,7 @@ def test_who_waits_for_a_claim_that_no_listing_shows_yet_pauses_between_looks(
 ) -> None:
     archive, service = Archive.at(tmp_path), Service(Clock())
     archive.probe(T0)
-    submitter(archive, service, run="other").submit([item("1")])
+    submitter(archive, service, run="other").submit([recording("1")])
     names, looks = Folder.names, 0
 
     def lagging(self: Folder, below: str = "") -> Iterator[str]:
@@ -87,6 +87,6 @@ def test_who_waits_for_a_claim_that_no_listing_shows_yet_pauses_between_looks(
         return names(self, below)
 
     monkeypatch.setattr(Folder, "names", lagging)
-    (outcome,) = submitter(archive, service).submit([item("1")])
-    assert outcome.how == "joined"
+    (outcome,) = submitter(archive, service).submit([recording("1")])
+    assert outcome.status == "joined"
     assert looks < 3600 / 5 * 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from unittest import mock
 
 import pytest
 
-from airflow_speechkit.archive.batch import How, OnFailure, SubmitOutcome, Visit
-from airflow_speechkit.archive.run import read_run, write_run
+from airflow_speechkit.archive.run import SubmitRun, read_run, write_run
 from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.archive.submit_rules import OnFailure, SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import (
     ArchiveError,
     CostLimitExceededError,
@@ -23,7 +23,7 @@ from airflow_speechkit.errors import (
     UnreachableError,
 )
 from airflow_speechkit.models import Recording
-from tests.unit.archive.world import Killed, Life, Service, answer, failure, item, lost, mortal, submitter
+from tests.unit.archive.world import Killed, Life, Service, answer, failure, lost, mortal, recording, submitter
 
 
 @dataclass
@@ -32,55 +32,60 @@ class Run:
 
     archive: Archive
     service: Service
-    items: list[Recording]
+    found: list[Recording]
     policy: dict[str, Any] = field(default_factory=dict)
     name: str = "run-1"
-    last: Visit | None = None
+    last: SubmitRun | None = None
 
-    def start(self) -> Visit:
+    def start(self) -> SubmitRun:
         self.last = None
         return self.go_on()
 
-    def go_on(self) -> Visit:
+    def go_on(self) -> SubmitRun:
         """Wait until the last visit's `next_at`, and make the next."""
         clock = self.service.clock
         if self.last is not None and self.last.next_at is not None:
             clock.time = max(clock.time, self.last.next_at)
         process = submitter(self.archive, self.service, run=self.name, **{"submits_per_hour": 5, **self.policy})
-        process.before = before = None if self.last is None else read_run(self.archive, self.name, item("00").settings)
-        process.__post_init__()
-        began_at = clock.now() if before is None else before.began_at
-        self.last = process.visit(self.items)
-        write_run(self.archive, self.name, began_at, self.last, many=True)
+        pending = [SubmitOutcome(recording=one) for one in self.found]
+        run = SubmitRun(began_at=clock.now(), outcomes=pending)
+        if self.last is not None:
+            record = read_run(self.archive, self.name, recording("00").settings)
+            assert record is not None
+            # What is left has been looked up again.
+            outcomes = [new if old.status is None else old for old, new in zip(record.outcomes, pending, strict=True)]
+            run = replace(record, outcomes=outcomes)
+        self.last = process.visit(run)
+        write_run(self.archive, self.name, self.last)
         return self.last
 
-    def finish(self, visit: Visit | None = None) -> list[SubmitOutcome]:
+    def finish(self, visit: SubmitRun | None = None) -> list[SubmitOutcome]:
         visit = visit or self.last or self.start()
         while visit.left:
             visit = self.go_on()
-        return visit.outcomes
+        return visit.done
 
 
-def items(count: int, **about: Any) -> list[Recording]:
-    return [item(f"{number:02}", **about) for number in range(count)]
+def recordings(count: int, **about: Any) -> list[Recording]:
+    return [recording(f"{number:02}", **about) for number in range(count)]
 
 
 @pytest.fixture
 def run(archive: Archive, service: Service) -> Run:
-    return Run(archive, service, items(12))
+    return Run(archive, service, recordings(12))
 
 
-def ways(outcomes: list[SubmitOutcome]) -> set[How]:
-    return {one.how for one in outcomes}
+def ways(outcomes: list[SubmitOutcome]) -> set[SubmitStatus]:
+    return {one.status for one in outcomes}
 
 
 def test_each_visit_sends_what_the_quota_allows_and_no_hour_sees_more(run: Run, service: Service) -> None:
-    sent = [len(run.start().outcomes)]
+    sent = [len(run.start().done)]
     while run.last is not None and run.last.left:
-        sent.append(len(run.go_on().outcomes))
+        sent.append(len(run.go_on().done))
     assert sent == [5, 10, 12]
     assert not service.clock.slept_s
-    assert ways(run.finish()) == {How.SUBMITTED}
+    assert ways(run.finish()) == {SubmitStatus.SUBMITTED}
     times = sorted(service.created_at.values())
     assert all(later - earlier >= timedelta(hours=1) for earlier, later in zip(times, times[5:], strict=False))
     assert set(service.accepted.values()) == {1}
@@ -91,17 +96,17 @@ def test_a_new_try_knows_what_has_used_up_the_quota(run: Run, service: Service, 
     run.policy = {"reuse": reuse}
     run.start()
     for _ in range(3):
-        assert run.start().left == 7
+        assert len(run.start().left) == 7
     assert len(run.finish()) == 12
     assert set(service.accepted.values()) == {1}
     assert len(service.accepted) == 12
 
 
 def test_so_does_another_run(run: Run, archive: Archive, service: Service) -> None:
-    other = Run(archive, service, run.items, name="run-2")
+    other = Run(archive, service, run.found, name="run-2")
     run.start()
-    assert other.start().left == 7
-    assert ways(other.last.outcomes if other.last else []) == {How.JOINED}
+    assert len(other.start().left) == 7
+    assert ways(other.last.done if other.last else []) == {SubmitStatus.JOINED}
     ids = [one.operation_id for one in run.finish()]
     assert [one.operation_id for one in other.finish()] == ids
     assert set(service.accepted.values()) == {1}
@@ -110,7 +115,7 @@ def test_so_does_another_run(run: Run, archive: Archive, service: Service) -> No
 def test_what_is_paid_again_on_purpose_is_so_once_for_each_run(run: Run, archive: Archive, service: Service) -> None:
     run.finish()
     service.clock.advance(hours=1)
-    other = Run(archive, service, run.items, {"reuse": False}, name="run-2")
+    other = Run(archive, service, run.found, {"reuse": False}, name="run-2")
     other.start()
     other.start()
     other.finish()
@@ -120,10 +125,10 @@ def test_what_is_paid_again_on_purpose_is_so_once_for_each_run(run: Run, archive
 def test_others_recordings_are_waited_for_only_while_nothing_else_can_be_sent(run: Run, service: Service) -> None:
     service.script["00"] = [KeyboardInterrupt()]
     with pytest.raises(KeyboardInterrupt):
-        Run(run.archive, service, [item("00")], name="killed").start()
-    assert run.start().left == 7
+        Run(run.archive, service, [recording("00")], name="killed").start()
+    assert len(run.start().left) == 7
     assert not service.clock.slept_s
-    assert [one.how for one in run.finish()] == [How.LOST] + [How.SUBMITTED] * 11
+    assert [one.status for one in run.finish()] == [SubmitStatus.LOST] + [SubmitStatus.SUBMITTED] * 11
 
 
 @pytest.mark.parametrize("moment", range(0, 60, 3))
@@ -132,7 +137,7 @@ def test_a_process_that_is_killed_at_any_moment_of_a_later_visit_pays_nothing_tw
 ) -> None:
     archive = Archive.at(tmp_path)
     archive.probe(service.clock.now())
-    run = Run(archive, service, items(8))
+    run = Run(archive, service, recordings(8))
     run.start()
     run.archive = mortal(tmp_path, Life(moment))
     with suppress(Killed):
@@ -143,7 +148,7 @@ def test_a_process_that_is_killed_at_any_moment_of_a_later_visit_pays_nothing_tw
     outcomes = run.finish()
     assert len(outcomes) == 8
     assert set(service.accepted.values()) == {1}
-    assert ways(outcomes) <= {How.JOINED, How.SUBMITTED, How.LOST}
+    assert ways(outcomes) <= {SubmitStatus.JOINED, SubmitStatus.SUBMITTED, SubmitStatus.LOST}
 
 
 class TestWhatBecameOfItMeanwhile:
@@ -151,23 +156,23 @@ class TestWhatBecameOfItMeanwhile:
     def test_what_has_ended_is_not_paid_again_by_a_later_visit(
         self, run: Run, archive: Archive, service: Service, code: int | None
     ) -> None:
-        [first, *_] = run.start().outcomes
+        [first, *_] = run.start().done
         assert first.operation_id is not None
         why = None if code is None else failure(code)
         archive.keep(answer(first.operation_id), why, now=service.clock.now())
         outcomes = run.finish()
-        assert (outcomes[0].how, outcomes[0].operation_id) == (How.SUBMITTED, first.operation_id)
+        assert (outcomes[0].status, outcomes[0].operation_id) == (SubmitStatus.SUBMITTED, first.operation_id)
         assert service.accepted.total() == 12
         service.clock.advance(hours=1)
-        again = {None: How.REUSED, 3: How.FAILED, 13: How.SUBMITTED}[code]
+        again = {None: SubmitStatus.REUSED, 3: SubmitStatus.FAILED, 13: SubmitStatus.SUBMITTED}[code]
         run.start()
-        assert run.finish()[0].how is again, "a new try does as ever"
+        assert run.finish()[0].status is again, "a new try does as ever"
 
     def test_who_fails_in_the_end_names_what_is_still_to_be_waited_for(
         self, run: Run, archive: Archive, service: Service
     ) -> None:
         service.script["11"] = [RefusedError("no", http_status=400, grpc_code=3)]
-        for one in run.start().outcomes:
+        for one in run.start().done:
             archive.keep(answer(one.operation_id or ""), now=service.clock.now())
         outcomes = run.finish()
         with pytest.raises(RefusedError, match="6 accepted operations will be waited for by nobody"):
@@ -176,15 +181,15 @@ class TestWhatBecameOfItMeanwhile:
     def test_what_runs_for_days_is_still_its_own(self, run: Run, service: Service) -> None:
         run.start()
         service.clock.advance(days=4)
-        assert ways(run.finish()) == {How.SUBMITTED}
+        assert ways(run.finish()) == {SubmitStatus.SUBMITTED}
         assert service.accepted.total() == 12
 
     def test_what_the_service_refused_is_not_sent_again(self, run: Run, service: Service) -> None:
-        names = [one.link for one in run.items[:7]]
+        names = [one.link for one in run.found[:7]]
         service.script |= {name: [RefusedError("no sound", http_status=400, grpc_code=3)] * 9 for name in names}
         outcomes = run.finish()
         assert service.asked == 12
-        assert [one.how for one in outcomes] == [How.REFUSED] * 7 + [How.SUBMITTED] * 5
+        assert [one.status for one in outcomes] == [SubmitStatus.REFUSED] * 7 + [SubmitStatus.SUBMITTED] * 5
         assert "no sound" in str(outcomes[0].error)
         assert "s3://calls/00.ogg" in str(outcomes[0].error)
         assert outcomes[0].error is not None
@@ -195,7 +200,7 @@ class TestWhatBecameOfItMeanwhile:
 
     def test_what_was_not_taken_for_other_reasons_is_sent_again(self, run: Run, service: Service) -> None:
         service.script["00"] = [QuotaExceededError("quota", http_status=429), UnreachableError("refused")]
-        assert ways(run.finish()) == {How.SUBMITTED}
+        assert ways(run.finish()) == {SubmitStatus.SUBMITTED}
         assert set(service.accepted.values()) == {1}
 
     @pytest.mark.parametrize("again", [False, True])
@@ -203,17 +208,17 @@ class TestWhatBecameOfItMeanwhile:
         run.policy = {"on_lost_submission": "resubmit" if again else "fail"}
         service.script["00"] = [lost(), lost()]
         outcomes = run.finish()
-        assert outcomes[0].how is How.LOST
+        assert outcomes[0].status is SubmitStatus.LOST
         assert service.accepted["00"] == (2 if again else 1)
-        assert ways(outcomes[1:]) == {How.SUBMITTED}
+        assert ways(outcomes[1:]) == {SubmitStatus.SUBMITTED}
 
     def test_what_is_deleted_or_replaced_meanwhile_is_handed_on(self, run: Run, service: Service) -> None:
-        ids = [one.operation_id for one in run.start().outcomes]
-        missing = item("01", version=None, error=RecordingError("There is no such object"))
-        run.items = [item("00", version="another"), missing, *run.items[2:]]
+        ids = [one.operation_id for one in run.start().done]
+        missing = recording("01", version=None, error=RecordingError("There is no such object"))
+        run.found = [recording("00", version="another"), missing, *run.found[2:]]
         outcomes = run.finish()
         assert [one.operation_id for one in outcomes[:5]] == ids
-        assert ways(outcomes) == {How.SUBMITTED}
+        assert ways(outcomes) == {SubmitStatus.SUBMITTED}
         assert service.accepted.total() == 12
 
     def test_a_later_visit_asks_the_archive_only_for_what_is_left(self, run: Run) -> None:
@@ -224,10 +229,10 @@ class TestWhatBecameOfItMeanwhile:
 
     def test_a_new_try_forgets_the_record_of_the_last_one(self, run: Run, service: Service) -> None:
         run.start()
-        run.items = [item("00", version="another"), *run.items[1:]]
+        run.found = [recording("00", version="another"), *run.found[1:]]
         outcomes = run.finish(run.start())
         assert service.accepted.total() == 13
-        assert outcomes[0].item.version == "another"
+        assert outcomes[0].recording.version == "another"
 
     def test_a_damaged_record_of_the_run_is_an_error(self, run: Run, archive: Archive) -> None:
         run.start()
@@ -242,15 +247,15 @@ class TestRefusals:
         run.policy = {"submits_per_hour": 500}
         service.script["02"] = [QuotaExceededError("quota", http_status=429, retry_after_s=900.0)]
         visit = run.start()
-        assert len(visit.outcomes) == 2
+        assert len(visit.done) == 2
         assert visit.next_at is not None
         assert visit.next_at - service.clock.now() == timedelta(seconds=900)
         assert visit.refused_since == service.clock.now()
-        assert ways(run.finish()) == {How.SUBMITTED}
+        assert ways(run.finish()) == {SubmitStatus.SUBMITTED}
 
     def test_after_a_429_one_request_finds_out_whether_it_is_over(self, run: Run, service: Service) -> None:
-        run.policy = {"side_by_side": 8, "submits_per_hour": 500}
-        for one in run.items:
+        run.policy = {"concurrency": 8, "submits_per_hour": 500}
+        for one in run.found:
             service.script[one.link] = [QuotaExceededError("quota", http_status=429)] * 20
         run.start()
         asked = service.asked
@@ -260,7 +265,7 @@ class TestRefusals:
 
     def test_a_quota_that_stays_used_up_is_raised_after_two_hours_of_visits(self, run: Run, service: Service) -> None:
         run.policy = {"submits_per_hour": 500}
-        for one in run.items[5:]:
+        for one in run.found[5:]:
             service.script[one.link] = [QuotaExceededError("quota", http_status=429)] * 999
         began = service.clock.now()
         with pytest.raises(QuotaExceededError):
@@ -270,12 +275,12 @@ class TestRefusals:
     def test_waiting_for_the_own_quota_is_no_refusal(self, run: Run, service: Service) -> None:
         run.policy = {"submits_per_hour": 1}
         service.script["02"] = [QuotaExceededError("quota", http_status=429)]
-        run.items, began_at = run.items[:3], service.clock.now()
-        assert ways(run.finish()) == {How.SUBMITTED}
+        run.found, began_at = run.found[:3], service.clock.now()
+        assert ways(run.finish()) == {SubmitStatus.SUBMITTED}
         assert service.clock.now() - began_at < timedelta(hours=2, minutes=2)
 
     def test_trouble_is_sat_out_in_place(self, run: Run, service: Service) -> None:
-        run.items = run.items[:1]
+        run.found = run.found[:1]
         service.script["00"] = [UnreachableError("connection refused")] * 9
         with pytest.raises(UnreachableError):
             run.start()
@@ -283,18 +288,19 @@ class TestRefusals:
 
 
 class TestBudget:
-    def test_only_the_first_visit_looks_at_all_of_them(self, run: Run) -> None:
-        looked_at: list[str] = []
+    def test_only_the_first_visit_reads_all_of_them(self, run: Run) -> None:
+        read: list[str] = []
 
-        def prepare(one: Recording) -> Recording:
-            looked_at.append(one.link)
-            return one
+        def probe(one: Recording) -> Recording:
+            read.append(one.link)
+            return replace(one, channels=2)
 
-        run.policy = {"prepare": prepare}
+        run.found = recordings(12, channels=None)
+        run.policy = {"probe": probe}
         run.start()
-        assert len(looked_at) == 12
+        assert len(read) == 12
         run.go_on()
-        assert sorted(looked_at[12:]) == ["05", "06", "07", "08", "09"]
+        assert sorted(read[12:]) == ["05", "06", "07", "08", "09"]
 
     def test_more_than_the_limit_is_refused_before_anything_is_sent(self, run: Run, service: Service) -> None:
         run.policy = {"max_billed_seconds": 12 * 60 - 1}
@@ -305,10 +311,10 @@ class TestBudget:
     def test_what_comes_meanwhile_is_sent_within_the_limit_only(self, run: Run, service: Service) -> None:
         run.policy = {"max_billed_seconds": 13 * 60}
         run.start()
-        longer = [item(f"{number:02}", version="another", billed_seconds=120) for number in (10, 11)]
-        run.items = [*run.items[:10], *longer]
+        longer = [recording(f"{number:02}", version="another", billed_seconds=120) for number in (10, 11)]
+        run.found = [*run.found[:10], *longer]
         outcomes = run.finish()
-        assert [one.how for one in outcomes] == [How.SUBMITTED] * 11 + [How.REFUSED]
+        assert [one.status for one in outcomes] == [SubmitStatus.SUBMITTED] * 11 + [SubmitStatus.REFUSED]
         assert isinstance(outcomes[-1].error, CostLimitExceededError)
         assert service.accepted.total() == 11
 
@@ -316,7 +322,7 @@ class TestBudget:
         run.policy = {"max_billed_seconds": 12 * 60}
         service.script["00"] = [lost()]
         run.start()
-        run.items = [*run.items[:11], item("11", version="another", billed_seconds=61)]
+        run.found = [*run.found[:11], recording("11", version="another", billed_seconds=61)]
         outcomes = run.finish()
         assert isinstance(outcomes[-1].error, CostLimitExceededError)
         assert service.accepted.total() == 11
@@ -325,6 +331,6 @@ class TestBudget:
         run.policy = {"max_billed_seconds": 12 * 60}
         run.start()
         service.clock.advance(hours=1)
-        run.items = items(17)
+        run.found = recordings(17)
         run.start()
         assert len(run.finish()) == 17

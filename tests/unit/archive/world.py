@@ -12,11 +12,11 @@ from threading import Lock
 from typing import Any
 
 from airflow_speechkit.api.operation import Operation, OperationState
-from airflow_speechkit.archive.batch import Origin, SubmitPolicy
 from airflow_speechkit.archive.ledger import Failure
 from airflow_speechkit.archive.store import Archive
-from airflow_speechkit.archive.submitting import Submitter
-from airflow_speechkit.errors import ArchiveError, UnreachableError
+from airflow_speechkit.archive.submit import Submitter
+from airflow_speechkit.archive.submit_rules import Origin, SubmitPolicy
+from airflow_speechkit.errors import ArchiveError, OperationNotFoundError, UnreachableError
 from airflow_speechkit.models import Answer, Recording
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 from airflow_speechkit.storage import Folder
@@ -78,16 +78,7 @@ class Service:
             self.created_at[operation_id] = self.clock.now()
             if event is not None:
                 raise event
-        return Operation(
-            id=operation_id,
-            state=OperationState.RUNNING,
-            api_version=settings.api_version,
-            created_at=self.clock.now(),
-            modified_at=self.clock.now(),
-            error_code=None,
-            error_message=None,
-            raw=b"{}",
-        )
+        return replace(running(operation_id, self.clock.now()), api_version=settings.api_version)
 
 
 @dataclass(frozen=True)
@@ -154,7 +145,7 @@ def mortal(path: Path, life: Life) -> Archive:
     return Archive(MortalFolder(folder.fs, folder.root, folder.url, ArchiveError, life=life))
 
 
-def item(name: str = "1", **about: Any) -> Recording:
+def recording(name: str = "1", **about: Any) -> Recording:
     """A recording."""
     return replace(
         Recording(
@@ -177,17 +168,78 @@ def origin(run: str = "run-1") -> Origin:
     return Origin(speechkit_conn_id="speechkit_default", dag_id="calls", run_id=run, task_id="submit", map_index=-1)
 
 
-def submitter(archive: Archive, service: Service, *, run: str = "run-1", **policy: Any) -> Submitter:
+@dataclass(frozen=True)
+class Source:
+    """Recordings that are what they were found as.
+
+    :ivar read: what probing makes of one
+    """
+
+    read: Callable[[Recording], Recording] = lambda recording: recording
+
+    def probe(self, recording: Recording) -> Recording:
+        return self.read(recording)
+
+    def check_unchanged(self, recording: Recording) -> bytes | None:
+        return None
+
+
+@dataclass(frozen=True)
+class Client:
+    """The service, as one process reaches it.
+
+    :ivar send: takes a recording
+    :ivar has: whether it still has an operation
+    """
+
+    send: Callable[[str, RecognitionSettings], Operation]
+    has: Callable[[str], bool] = lambda _: False
+
+    def submit(self, audio_uri: str, settings: RecognitionSettings) -> Operation:
+        return self.send(audio_uri, settings)
+
+    def submit_inline(self, content: bytes, settings: RecognitionSettings) -> Operation:
+        raise NotImplementedError
+
+    def get_operation(self, operation_id: str) -> Operation:
+        if not self.has(operation_id):
+            raise OperationNotFoundError("There is no such operation", http_status=404)
+        return running(operation_id)
+
+
+def running(operation_id: str, now: datetime = T0) -> Operation:
+    """An operation that has just begun."""
+    return Operation(
+        id=operation_id,
+        state=OperationState.RUNNING,
+        api_version=ApiVersion.V2,
+        created_at=now,
+        modified_at=now,
+        error_code=None,
+        error_message=None,
+        raw=b"{}",
+    )
+
+
+def submitter(
+    archive: Archive,
+    service: Service,
+    *,
+    run: str = "run-1",
+    send: Callable[[str, RecognitionSettings], Operation] | None = None,
+    has: Callable[[str], bool] = lambda _: False,
+    probe: Callable[[Recording], Recording] = lambda recording: recording,
+    **policy: Any,
+) -> Submitter:
     """A process of a run."""
-    about = {name: policy.pop(name) for name in ("send", "prepare", "ask") if name in policy}
     return Submitter(
         archive,
-        about.pop("send", service.send),
+        Source(probe),
+        Client(send or service.send, has),
         origin=origin(run),
-        policy=SubmitPolicy(**{"side_by_side": 1, **policy}),
+        policy=SubmitPolicy(**{"concurrency": 1, **policy}),
         now=service.clock.now,
         sleep=service.clock.sleep,
-        **about,
     )
 
 

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_speechkit.recordings.cost import billed_seconds, price_factor, price_note
+from airflow_speechkit.errors import CostLimitExceededError
+from airflow_speechkit.models import Recording
+from airflow_speechkit.recordings.cost import CostLimit, billed_seconds, describe_cost, price_factor
+from airflow_speechkit.settings import RecognitionSettings
 
 
 @pytest.mark.parametrize(
@@ -37,8 +40,33 @@ def test_no_recording_costs_less_when_it_is_longer_or_has_more_channels(duration
     assert billed_seconds(duration_ms, channels + 1) >= billed
 
 
+def recording(model: str, billed: int | None) -> Recording:
+    return Recording(
+        audio_uri="s3://calls/1.ogg", version="1", settings=RecognitionSettings(model=model), billed_seconds=billed
+    )
+
+
 def test_a_deferred_model_costs_a_quarter() -> None:
     assert price_factor("general") == price_factor("general:rc") == 1
     assert price_factor("deferred-general") == price_factor("deferred-general:rc") == 0.25
-    assert price_note("general") == ""
-    assert price_note("deferred-general") == " at a quarter of the price (deferred model)"
+    assert describe_cost([]) == "0 seconds"
+    assert describe_cost([recording("general", 3600), recording("general", None)]) == (
+        "3,600 seconds and 1 of unknown length"
+    )
+    assert describe_cost([recording("deferred-general", 3600), recording("general", 60)]) == (
+        "60 seconds and 3,600 seconds at a quarter of the price (deferred model)"
+    )
+
+
+def test_a_limit_is_kept_for_all_and_for_each() -> None:
+    limit = CostLimit(100, billed_seconds=30)
+    with pytest.raises(CostLimitExceededError, match="billed 71 seconds"):
+        limit.spend_all([recording("general", 60), recording("general", 11)])
+    limit.spend_all([recording("general", 60)])
+    limit.spend(recording("general", 10))
+    with pytest.raises(CostLimitExceededError, match=r"more than `max_billed_seconds` \(100\)"):
+        limit.spend(recording("general", 1))
+    for spend in (limit.spend, lambda one: limit.spend_all([one])):
+        with pytest.raises(CostLimitExceededError, match="unknown"):
+            spend(recording("general", None))
+    CostLimit(None).spend_all([recording("general", None)])

@@ -9,12 +9,12 @@ from threading import Barrier, Thread
 
 import pytest
 
-from airflow_speechkit.archive.handing_on import Receiver, old_ones, put_on_record
+from airflow_speechkit.archive.deliveries import Delivery, delivered_before, record_delivery
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import SettingsError
 from tests.unit.archive.world import T0, Killed, Life, mortal
 
-MONDAY = Receiver(dag_id="calls", task_id="submit", run_id="scheduled__2026-11-23T00:00:00+00:00")
+MONDAY = Delivery(dag_id="calls", task_id="submit", run_id="scheduled__2026-11-23T00:00:00+00:00")
 TUESDAY = replace(MONDAY, run_id="scheduled__2026-11-24T00:00:00+00:00")
 IDS = [f"e03{number:017d}" for number in range(5)]
 
@@ -29,49 +29,49 @@ def test_old_is_what_another_run_was_handed_and_this_one_was_not() -> None:
 @pytest.mark.parametrize(
     "other", [replace(MONDAY, dag_id="quality"), replace(MONDAY, task_id="submit_others")], ids=["dag", "task"]
 )
-def test_each_task_of_each_dag_is_handed_everything(tmp_path: Path, other: Receiver) -> None:
+def test_each_task_of_each_dag_is_handed_everything(tmp_path: Path, other: Delivery) -> None:
     archive = Archive.at(tmp_path)
-    put_on_record(archive, MONDAY, IDS, T0)
-    assert old_ones(archive, replace(other, run_id=TUESDAY.run_id), IDS) == set()
-    assert old_ones(archive, TUESDAY, IDS) == set(IDS)
+    record_delivery(archive, MONDAY, IDS, T0)
+    assert delivered_before(archive, replace(other, run_id=TUESDAY.run_id), IDS) == set()
+    assert delivered_before(archive, TUESDAY, IDS) == set(IDS)
 
 
 def test_a_run_that_was_handed_something_is_handed_it_again(tmp_path: Path) -> None:
     archive = Archive.at(tmp_path)
     for _ in range(2):
-        put_on_record(archive, MONDAY, [*IDS[:3], IDS[0]], T0)
-        put_on_record(archive, TUESDAY, IDS[2:], T0)
-    assert old_ones(archive, MONDAY, IDS) == set(IDS[3:])
-    assert old_ones(archive, TUESDAY, IDS) == set(IDS[:2])
+        record_delivery(archive, MONDAY, [*IDS[:3], IDS[0]], T0)
+        record_delivery(archive, TUESDAY, IDS[2:], T0)
+    assert delivered_before(archive, MONDAY, IDS) == set(IDS[3:])
+    assert delivered_before(archive, TUESDAY, IDS) == set(IDS[:2])
     assert len(list(archive.folder.names("handed_on"))) == 6
 
 
 def test_what_people_call_a_run_is_in_the_file_and_does_no_harm_in_its_name(tmp_path: Path) -> None:
     archive = Archive.at(tmp_path)
-    odd = Receiver(dag_id="звонки/../x", task_id="group.submit", run_id="manual__../../etc")
-    put_on_record(archive, odd, IDS[:1], T0)
+    odd = Delivery(dag_id="звонки/../x", task_id="group.submit", run_id="manual__../../etc")
+    record_delivery(archive, odd, IDS[:1], T0)
     [name] = archive.folder.names()
     assert name.startswith("handed_on/")
     assert ".." not in name
     assert "group.submit" in archive.folder.read(name).decode()
     with pytest.raises(SettingsError):
-        put_on_record(archive, odd, ["../../etc"], T0)
+        record_delivery(archive, odd, ["../../etc"], T0)
 
 
 def test_a_process_that_is_killed_at_any_point_hands_its_retry_all_of_it(tmp_path: Path) -> None:
     for number in range(5):
         place = tmp_path / str(number)
         with pytest.raises(Killed):
-            put_on_record(mortal(place, Life(number)), MONDAY, IDS, T0)
+            record_delivery(mortal(place, Life(number)), MONDAY, IDS, T0)
         archive = Archive.at(place)
-        assert old_ones(archive, MONDAY, IDS) == set()
-        put_on_record(archive, MONDAY, IDS, T0)
-        assert old_ones(archive, TUESDAY, IDS) == set(IDS)
+        assert delivered_before(archive, MONDAY, IDS) == set()
+        record_delivery(archive, MONDAY, IDS, T0)
+        assert delivered_before(archive, TUESDAY, IDS) == set(IDS)
 
 
 def test_two_at_once_do_no_harm(tmp_path: Path) -> None:
     archive = Archive.at(tmp_path)
-    threads = [Thread(target=put_on_record, args=(archive, MONDAY, IDS, T0)) for _ in range(4)]
+    threads = [Thread(target=record_delivery, args=(archive, MONDAY, IDS, T0)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -79,7 +79,7 @@ def test_two_at_once_do_no_harm(tmp_path: Path) -> None:
     assert len(list(archive.folder.names())) == len(IDS)
 
 
-def test_thousands_are_asked_for_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thousands_are_asked_for_concurrency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = Archive.at(tmp_path)
     names = type(archive.folder).names
     first_eight, calls = Barrier(8), count()
@@ -90,4 +90,4 @@ def test_thousands_are_asked_for_side_by_side(tmp_path: Path, monkeypatch: pytes
         return names(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(archive.folder), "names", together)
-    assert old_ones(archive, MONDAY, [f"e03{number:017d}" for number in range(800)]) == set()
+    assert delivered_before(archive, MONDAY, [f"e03{number:017d}" for number in range(800)]) == set()

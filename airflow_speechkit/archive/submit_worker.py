@@ -1,0 +1,390 @@
+"""One recording, paid for once: decide, claim, send, put on record."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from airflow_speechkit.archive.layout import OUTCOME_FILE, operation_file
+from airflow_speechkit.archive.ledger import Action, AttemptState, Failure, decide
+from airflow_speechkit.archive.records import Claim
+from airflow_speechkit.archive.submit_errors import (
+    answer_missing,
+    failed_before,
+    lost_submission,
+    not_on_record,
+    refused_before,
+)
+from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
+from airflow_speechkit.errors import (
+    ArchiveError,
+    AuthenticationError,
+    InvalidRequestError,
+    OperationNotFoundError,
+    RefusedError,
+    SpeechKitError,
+)
+from airflow_speechkit.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from airflow_speechkit.api.operation import Operation
+    from airflow_speechkit.archive.labels import SubmitLabels
+    from airflow_speechkit.archive.ledger import Attempt, Decision, Request
+    from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.archive.submit_rules import Origin, SubmitPolicy
+    from airflow_speechkit.models import Recording, Submission
+    from airflow_speechkit.recordings.cost import CostLimit
+    from airflow_speechkit.settings import RecognitionSettings
+
+log = logging.getLogger(__name__)
+
+#: How often somebody else's claim is checked.
+_CHECK_CLAIM_EVERY = timedelta(seconds=5)
+
+#: Pauses between attempts to put an accepted submission on record: it is worth more than a quick failure.
+RECORD_RETRY = RetryPolicy(1.0, 20.0, give_up_failures=5)
+
+_REUSED = {
+    Action.JOIN: SubmitStatus.JOINED,
+    Action.REUSE: SubmitStatus.REUSED,
+    Action.SENT: SubmitStatus.SUBMITTED,
+}
+
+
+class Source(Protocol):
+    """Reads recordings: `recordings.source.RecordingSource`."""
+
+    def probe(self, recording: Recording) -> Recording:
+        """Return the recording with what has to be read from it before it is sent."""
+
+    def check_unchanged(self, recording: Recording) -> bytes | None:
+        """Check that it is still the same version; return the bytes of a local file."""
+
+
+class Service(Protocol):
+    """Recognises recordings: `hooks.speechkit.SpeechKitHook`. It never repeats a submit that may have been accepted."""
+
+    def submit(self, audio_uri: str, settings: RecognitionSettings) -> Operation:
+        """Have a recording recognised, by its link."""
+
+    def submit_inline(self, content: bytes, settings: RecognitionSettings) -> Operation:
+        """Have a recording recognised, by its bytes."""
+
+    def get_operation(self, operation_id: str) -> Operation:
+        """Ask for an operation."""
+
+
+@dataclass
+class SubmitJob:
+    """A recording that is being submitted.
+
+    :param fingerprint: its place in the ledger
+    :param places: where it stands among the recordings of the task
+    :param recording: the recording
+    :param attempts: what is on record of it
+    :param decision: what has to be done about it
+    :param is_paid: whether its cost was set aside
+    :param faults: how often it was surely not accepted because the service was in trouble
+    :param outcome: what became of it, in the end
+    """
+
+    fingerprint: str
+    places: list[int]
+    recording: Recording
+    attempts: Sequence[Attempt] = ()
+    decision: Decision | None = None
+    is_paid: bool = False
+    faults: int = 0
+    outcome: SubmitOutcome | None = None
+
+    @property
+    def has_to_be_sent(self) -> bool:
+        """Whether the ledger leaves nothing else to do."""
+        return self.decision is not None and self.decision.action is Action.SUBMIT
+
+    def end(
+        self, status: SubmitStatus, operation_id: str | None = None, *, error: SpeechKitError | None = None
+    ) -> None:
+        """Give it its outcome."""
+        if error is not None:
+            error.about_recording(self.recording.audio_uri)
+        self.decision = None
+        self.outcome = SubmitOutcome(
+            recording=self.recording,
+            fingerprint=self.fingerprint,
+            status=status,
+            operation_id=operation_id,
+            error=error,
+        )
+
+
+@dataclass(frozen=True)
+class Requeue:
+    """A job has no operation yet, or needed no sending.
+
+    :param until: when to try again; at once without
+    :param error: what the service answered, where the recording is to be sent again
+    :param sent: whether a request went out
+    """
+
+    until: datetime | None = None
+    error: SpeechKitError | None = None
+    sent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitWorker:
+    """Takes jobs one step on at a time. Safe to share between threads, except for a job.
+
+    :param archive: was probed
+    :param source: reads recordings
+    :param service: recognises them
+    :param origin: who submits
+    :param policy: how
+    :param request: who asks, as the ledger wants it
+    :param owner: this process, for people
+    :param cost_limit: what may still be spent
+    :param labels: puts labels on record of recordings that have their operations already
+    :param now: the time, UTC
+    :param sleep: waits, in seconds
+    """
+
+    archive: Archive
+    source: Source
+    service: Service
+    origin: Origin
+    policy: SubmitPolicy
+    request: Request
+    owner: str
+    cost_limit: CostLimit
+    labels: SubmitLabels
+    now: Callable[[], datetime]
+    sleep: Callable[[float], None]
+
+    def decide(self, job: SubmitJob, *, probe: bool = False) -> None:
+        """Decide what has to be done about a job, and end it if it needs no sending.
+
+        :param probe: read the recording if it has to be sent
+        :raises ArchiveError: the archive can't be read
+        """
+        try:
+            job.decision = decision = self._decision(job)
+            if decision.operation_id is not None:
+                self.labels.put(self.archive, job.recording, decision.operation_id)
+            if decision.action in _REUSED:
+                job.end(_REUSED[decision.action], decision.operation_id)
+            elif decision.action is Action.FAIL and decision.operation_id is None:
+                job.end(SubmitStatus.REFUSED, error=refused_before(decision.failure))
+            elif decision.action is Action.FAIL:
+                operation_id = decision.operation_id or ""
+                error = failed_before(self.archive.url, decision.failure, operation_id)
+                job.end(SubmitStatus.FAILED, operation_id, error=error)
+            elif decision.action is Action.LOST:
+                self._end_lost(job, decision.attempt, decision.owner)
+            elif decision.action is Action.SUBMIT and probe:
+                self._probe(job)
+        except ArchiveError:
+            raise
+        except SpeechKitError as error:
+            job.end(SubmitStatus.REFUSED, error=error)
+
+    def check_claim(self, job: SubmitJob) -> Requeue:
+        """Check what became of somebody else's claim; nothing is sent."""
+        self.decide(job)
+        return Requeue(until=self._claim_checked_at(job.decision))
+
+    def advance(self, job: SubmitJob) -> Requeue | None:
+        """Take a job one step on; None where it was sent and accepted.
+
+        :raises ArchiveError: the archive can't be read or written
+        :raises AuthenticationError: the service refuses the credentials
+        """
+        # Nobody can have come in between as long as the first attempt is free to claim: what was claimed once stays
+        # so, even if it is forgotten.
+        if not job.has_to_be_sent or (job.decision is not None and job.decision.attempt > 1):
+            self.decide(job)
+        decision = job.decision
+        if decision is None or decision.action is not Action.SUBMIT:
+            return Requeue(until=self._claim_checked_at(decision))
+        try:
+            self._probe(job)
+            if not job.is_paid:
+                self.cost_limit.spend(job.recording)
+                job.is_paid = True
+        except ArchiveError:
+            raise
+        except SpeechKitError as error:
+            job.end(SubmitStatus.REFUSED, error=error)
+            return Requeue()
+        return self._claim_and_send(job, decision)
+
+    def _probe(self, job: SubmitJob) -> None:
+        if job.recording.channels is None:
+            job.recording = self.source.probe(job.recording)
+
+    def _claim_checked_at(self, decision: Decision | None) -> datetime | None:
+        if decision is None or decision.action is not Action.WAIT:
+            return None
+        return min(decision.until or self.now(), self.now() + _CHECK_CLAIM_EVERY)
+
+    def _decision(self, job: SubmitJob) -> Decision:
+        missing = None
+        while True:
+            now = self.now()
+            job.attempts = self.archive.attempts(job.fingerprint, refusals=self.request.since is not None)
+            decision = decide(job.attempts, self.request, now)
+            operation_id = decision.operation_id
+            if operation_id is None:
+                return decision
+            if decision.action is Action.REUSE and self.archive.outcome(operation_id) is None:
+                if missing == operation_id:
+                    place = self.archive.folder.url_of(operation_file(operation_id, OUTCOME_FILE))
+                    raise answer_missing(self.archive.url, place, operation_id, job.recording.audio_uri)
+                # It may just have been forgotten: the ledger knows.
+                missing = operation_id
+                continue
+            if decision.action is not Action.ASK:
+                return decision
+            try:
+                self.service.get_operation(operation_id)
+            except OperationNotFoundError:
+                self.archive.expire(operation_id, now)
+            else:
+                return replace(decision, action=Action.JOIN)
+
+    def _claim_and_send(self, job: SubmitJob, decision: Decision) -> Requeue | None:
+        number, recording, claimed_at = decision.attempt, job.recording, self.now()
+        claim = Claim(
+            id=uuid.uuid4().hex,
+            owner=self.owner,
+            scope=self.request.scope,
+            claimed_at=claimed_at,
+            lease_expires_at=claimed_at + self.policy.lease,
+            planned=self.origin.submission(recording, job.fingerprint, claimed_at),
+            supersedes=decision.supersedes,
+        )
+        job.decision = None
+        try:
+            is_ours = self.archive.claim(number, claim)
+        except ArchiveError:
+            self._withdraw(number, claim)
+            raise
+        if not is_ours:
+            # Somebody else's, which a listing that lags behind doesn't have yet.
+            return Requeue(until=self.now() + _CHECK_CLAIM_EVERY)
+        doubt = self._doubt(claim)
+        if doubt is not None:
+            self._give_up(number, AttemptState.REFUSED, claim, doubt)
+            return Requeue()
+        if claim.supersedes:
+            log.warning(
+                "%s may be paid for twice: attempt %s may have been accepted, with an unknown operation id. It is sent "
+                "again, as attempt %d",
+                recording.audio_uri,
+                " and ".join(map(str, sorted(claim.supersedes))),
+                number,
+            )
+        try:
+            operation = self._send(recording)
+        except SpeechKitError as error:
+            return self._not_accepted(job, number, claim, error)
+        submission = replace(claim.planned, operation_id=operation.id, submitted_at=self.now())
+        self._record(number, claim, submission)
+        job.end(SubmitStatus.SUBMITTED, operation.id)
+        return None
+
+    def _send(self, recording: Recording) -> Operation:
+        content = self.source.check_unchanged(recording)
+        if content is None:
+            return self.service.submit(recording.link, recording.settings)
+        return self.service.submit_inline(content, recording.settings)
+
+    def _not_accepted(self, job: SubmitJob, number: int, claim: Claim, error: SpeechKitError) -> Requeue:
+        if error.may_have_been_accepted:
+            self._give_up(number, AttemptState.LOST, claim, error)
+            if self.request.resubmit_lost and not claim.supersedes:
+                # The ledger has it as lost now, and the next step sends it over that.
+                job.is_paid = False
+            else:
+                self._end_lost(job, number, self.owner, error)
+            return Requeue(sent=True)
+        self._give_up(number, AttemptState.REFUSED, claim, error)
+        if isinstance(error, InvalidRequestError):
+            # It is about this recording alone, and nothing went out.
+            job.end(SubmitStatus.REFUSED, error=error)
+            return Requeue()
+        if isinstance(error, AuthenticationError):
+            raise error
+        if error.retry_can_help:
+            return Requeue(error=error, sent=True)
+        job.end(SubmitStatus.REFUSED, error=error)
+        return Requeue(sent=True)
+
+    def _doubt(self, claim: Claim) -> str | None:
+        """Return why nothing is to be sent although the claim is held."""
+        if claim.supersedes:
+            attempts = self.archive.attempts(claim.planned.fingerprint)
+            if not {one.number for one in attempts if one.is_lost(self.now())}.issuperset(claim.supersedes):
+                # Perhaps a person has just found the operation of one of them.
+                return "what it was to be sent over was settled in the meantime"
+        # Nothing may come between this and the sending.
+        if self.now() - claim.claimed_at > self.policy.lease / 2:
+            # A suspended machine: whoever waits for this claim would soon take it for lost.
+            return "its claim was held up before anything was sent"
+        return None
+
+    def _withdraw(self, number: int, claim: Claim) -> None:
+        """Put on record that nothing was sent, where a claim is there although writing it ended in an error."""
+        with suppress(ArchiveError):
+            there = self.archive.planned(claim.planned.fingerprint, number)
+            if there is not None and there.id == claim.id:
+                self._give_up(
+                    number, AttemptState.REFUSED, claim, "its claim could not be written, and nothing was sent"
+                )
+
+    def _give_up(self, number: int, state: AttemptState, claim: Claim, why: SpeechKitError | str) -> None:
+        message = why.what if isinstance(why, SpeechKitError) else why
+        final = state is AttemptState.REFUSED and isinstance(why, RefusedError) and not why.retry_can_help
+        failure = Failure(getattr(why, "grpc_code", None), message, final=final)
+        self.archive.give_up(number, state, claim, failure, self.now())
+
+    def _record(self, number: int, claim: Claim, submission: Submission) -> None:
+        for pause_s in (*RECORD_RETRY.pauses_s(), None):
+            try:
+                return self.archive.record_submission(number, claim.scope, submission, claim.supersedes)
+            except ArchiveError as error:
+                # First of all: if the process is killed while it waits, this line is the only trace.
+                log.error(
+                    "%s was accepted as operation %s (fingerprint %s, attempt %d), and that can't be put on record: %s",
+                    submission.audio_uri,
+                    submission.operation_id,
+                    submission.fingerprint,
+                    number,
+                    error.what,
+                )
+                if pause_s is None:
+                    raise not_on_record(submission, number, error, archive_url=self._archive_url) from error
+                self.sleep(pause_s)
+
+    def _end_lost(self, job: SubmitJob, number: int, owner: str | None, error: SpeechKitError | None = None) -> None:
+        submission = self.origin.submission(job.recording, job.fingerprint, self.now())
+        lost = lost_submission(
+            submission,
+            number,
+            owner,
+            error,
+            archive_url=self._archive_url,
+            is_resent=self.request.resubmit_lost,
+        )
+        job.end(SubmitStatus.LOST, error=lost)
+
+    @property
+    def _archive_url(self) -> str | None:
+        return None if self.policy.without_archive else self.archive.url

@@ -1,0 +1,285 @@
+"""From what a user writes as `audio` to recordings that can be submitted: found, looked up, probed."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from airflow_speechkit.api.endpoints import Endpoints
+from airflow_speechkit.api.submission import check_inline
+from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError
+from airflow_speechkit.models import Recording, RecordingAddress
+from airflow_speechkit.recordings.address import local_path, parse_address
+from airflow_speechkit.recordings.audio import settle
+from airflow_speechkit.recordings.bucket import Bucket, Found, Stat
+from airflow_speechkit.recordings.cost import billed_seconds
+from airflow_speechkit.recordings.finding import Choice, find_recordings, nothing_found
+from airflow_speechkit.recordings.pattern import is_pattern, parse_pattern
+from airflow_speechkit.recordings.upload import parse_upload_to, read_local, read_whole, upload_local
+from airflow_speechkit.redaction import clean_address
+from airflow_speechkit.settings import ApiVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from airflow_speechkit.recordings.audio import AudioFacts
+    from airflow_speechkit.settings import RecognitionSettings
+
+#: How many recordings are looked up side by side.
+CONCURRENCY = 16
+
+#: How long a version is taken for the current one. That of a recording which waits for the quota is read again.
+VERSION_HOLDS = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What `audio` stands for.
+
+    :param places: of each recording: its address, with what a listing says about it, or a local file; or the recording
+        itself, with an error
+    :param by_pattern: whether there is a prefix or a glob
+    """
+
+    places: Sequence[RecordingAddress | Found | Path | Recording]
+    by_pattern: bool = False
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class RecordingSource:
+    """Finds recordings and reads them. Safe to share between threads.
+
+    :param settings: what the user asks for
+    :param storage_endpoint: URL of the storage that the service reads from
+    :param aws_conn_id: the storage's connection for addresses that name none
+    :param connect: makes a boto3 S3 client of a connection id; called once for each
+    :param upload_to: where local files are uploaded; API v3 takes small ones without
+    :param read_whole: whether recordings are read to the end whose head and tail don't prove their length
+    :param now: the time, UTC
+    """
+
+    settings: RecognitionSettings
+    storage_endpoint: str
+    aws_conn_id: str
+    connect: Callable[[str], Any]
+    upload_to: str | None = None
+    read_whole: bool = False
+    now: Callable[[], datetime] = _utc_now
+    _buckets: dict[str, Bucket] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def find(self, audio: str | Sequence[str], choice: Choice | None = None) -> Findings:
+        """Find what addresses, prefixes and globs stand for. Only the last two are looked up, and nothing is uploaded.
+
+        An object whose key is the glob itself comes first. An item of a list that can't be found brings its error
+        along: it doesn't hold up the others.
+
+        :param audio: one address, prefix or glob, or several
+        :param choice: which objects of prefixes and globs are meant
+        :raises SettingsError: there is a `choice`, and neither a prefix nor a glob to choose from
+        :raises RecordingNotFoundError: the only prefix or glob matches nothing
+        :raises RecordingError: its bucket can't be listed
+        """
+        chosen = choice or Choice()
+        if isinstance(audio, str):
+            found = [self._find(audio, chosen)]
+        else:
+            with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="speechkit-find") as pool:
+                found = list(pool.map(lambda text: self._find_if_there(text, chosen), audio))
+        by_pattern = any(one.by_pattern for one in found)
+        if choice is not None and not by_pattern:
+            raise SettingsError(
+                "`include` and `exclude` choose from what a prefix or a glob stands for, and `audio` has neither",
+                hint="Remove them, or give the prefix in place of the keys that are listed there",
+            )
+        return Findings([place for one in found for place in one.places], by_pattern)
+
+    def _find_if_there(self, text: str, choice: Choice) -> Findings:
+        try:
+            return self._find(text, choice)
+        except SpeechKitError as error:
+            return Findings([self._failed(text, error)], by_pattern=True)
+
+    def _find(self, text: str, choice: Choice) -> Findings:
+        if not is_pattern(text):
+            return Findings([self._place(text)])
+        pattern = parse_pattern(text)
+        bucket = self._bucket(pattern.conn_id)
+        if not pattern.is_prefix:
+            literal = RecordingAddress(pattern.bucket, pattern.glob, pattern.conn_id)
+            stat = bucket.stat_if_there(literal)
+            if stat is not None:
+                return Findings([Found(literal, stat)])
+        listing = find_recordings(bucket, pattern, choice)
+        if not listing.found:
+            raise nothing_found(listing)
+        return Findings(listing.found, by_pattern=True)
+
+    def _place(self, text: str) -> RecordingAddress | Path | Recording:
+        try:
+            # The service's own storage is known by its real name also where another one takes its place.
+            return local_path(text) or parse_address(text, (Endpoints().storage, self.storage_endpoint))
+        except SpeechKitError as error:
+            return self._failed(text, error)
+
+    def resolve(self, findings: Findings, labels: Sequence[Mapping[str, str]]) -> list[Recording]:
+        """Look up the versions of what was found; local files are uploaded.
+
+        A recording that can't be read brings its error along: it doesn't hold up the others.
+
+        :param findings: what `find` gave
+        :param labels: those of each recording
+        """
+        with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="speechkit-resolve") as pool:
+            found = list(pool.map(self._resolve, findings.places))
+        return [replace(recording, labels=own) for recording, own in zip(found, labels, strict=True)]
+
+    def resolve_again(self, recordings: Sequence[Recording]) -> list[Recording]:
+        """Look up the versions of recordings that an earlier visit of the task found."""
+        places = [one.address or self._place(one.audio_uri) for one in recordings]
+        return self.resolve(Findings(places), [one.labels for one in recordings])
+
+    def _resolve(self, place: RecordingAddress | Found | Path | Recording) -> Recording:
+        if isinstance(place, Recording):
+            return place
+        try:
+            if isinstance(place, Path):
+                return self._local(place)
+            if isinstance(place, Found):
+                return self._stored(place.address, place.stat)
+            return self._stored(place, self._bucket(place.conn_id).stat(place))
+        except SpeechKitError as error:
+            if isinstance(place, Found):
+                return replace(self._failed(place.address.uri, error), version=_version(place.stat))
+            return self._failed(place.uri if isinstance(place, RecordingAddress) else str(place), error)
+
+    def _failed(self, text: str, error: SpeechKitError) -> Recording:
+        uri = error.recording or clean_address(text)
+        return Recording(audio_uri=uri, version=None, settings=self.settings, error=error)
+
+    def _stored(self, address: RecordingAddress, stat: Stat) -> Recording:
+        return Recording(
+            audio_uri=address.uri,
+            version=_version(stat),
+            settings=self.settings,
+            address=address,
+            link=address.link(self.storage_endpoint),
+            checked_at=self.now(),
+            size_bytes=stat.size,
+        )
+
+    def _local(self, path: Path) -> Recording:
+        if not path.is_absolute() and not path.exists():
+            raise RecordingError(
+                "This is neither an address nor a file on this worker",
+                recording=str(path),
+                hint="Of a key in a bucket name the bucket too: `bucket='my-bucket'`, or s3://my-bucket/key",
+            )
+        if self.upload_to is not None:
+            folder = parse_upload_to(self.upload_to)
+            probe = upload_local(self._bucket(folder.conn_id), path, folder, self.settings)
+            return _probed(self._stored(probe.address, probe.stat), probe.settings, probe.facts)
+        if self.settings.api_version is not ApiVersion.V3:
+            raise RecordingError(
+                "A local file has to be uploaded first: API v2 takes links to Object Storage only",
+                recording=str(path),
+                hint="Set `upload_to='s3://bucket/prefix/'`",
+            )
+        facts = read_local(path, self.settings)
+        check_inline(facts.size_bytes)
+        recording = Recording(
+            audio_uri=path.absolute().as_uri(),
+            version=_hash(read_whole(path)),
+            settings=self.settings,
+            size_bytes=facts.size_bytes,
+        )
+        return _probed(recording, settle(self.settings, facts), facts)
+
+    def probe(self, recording: Recording) -> Recording:
+        """Read what a recording in a bucket is, and settle its settings and its cost.
+
+        :raises RecordingError: it can't be read, isn't what the settings say, or has just been replaced
+        :raises StorageError: the storage can't be reached
+        """
+        address = recording.address
+        if address is None:
+            return recording
+        probe = self._bucket(address.conn_id).probe(address, self.settings, exact=self.read_whole)
+        found = self._stored(address, probe.stat)
+        if found.version != recording.version:
+            raise _replaced("while it was read", recording)
+        return _probed(replace(found, labels=recording.labels), probe.settings, probe.facts)
+
+    def check_unchanged(self, recording: Recording) -> bytes | None:
+        """Check that a recording is still the version that was resolved, right before it is sent.
+
+        Thousands wait for the quota for hours. If one were replaced meanwhile, the service would read the new version,
+        and it would be on record as the old one.
+
+        :return: the bytes of a local file, which are sent along with the request; None for an object in a bucket
+        :raises RecordingError: it was changed or removed
+        :raises StorageError: the storage can't be reached
+        """
+        if recording.address is None:
+            return self._unchanged_file(recording)
+        if recording.version is None or (recording.checked_at and self.now() - recording.checked_at < VERSION_HOLDS):
+            return None
+        stat = self._bucket(recording.address.conn_id).stat(recording.address)
+        if _version(stat) != recording.version:
+            raise _replaced("while it waited to be sent", recording)
+        return None
+
+    def _unchanged_file(self, recording: Recording) -> bytes:
+        path = local_path(recording.audio_uri)
+        content = b"" if path is None else read_whole(path)
+        if _hash(content) != recording.version:
+            raise RecordingError(
+                "The file was changed after it was resolved",
+                recording=recording.audio_uri,
+                retry="takes the file as it is then",
+                retry_can_help=True,
+            )
+        return content
+
+    def _bucket(self, conn_id: str | None) -> Bucket:
+        name = conn_id or self.aws_conn_id
+        with self._lock:
+            if name not in self._buckets:
+                self._buckets[name] = Bucket(self.connect(name))
+            return self._buckets[name]
+
+
+def _version(stat: Stat) -> str | None:
+    return stat.etag or stat.version
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _replaced(when: str, recording: Recording) -> RecordingError:
+    return RecordingError(
+        f"The recording was replaced {when}",
+        recording=recording.audio_uri,
+        retry="takes the new one",
+        retry_can_help=True,
+    )
+
+
+def _probed(recording: Recording, settings: RecognitionSettings, facts: AudioFacts) -> Recording:
+    return replace(
+        recording,
+        settings=settings,
+        duration_ms=facts.duration_ms,
+        channels=facts.channels,
+        billed_seconds=None if facts.duration_ms is None else billed_seconds(facts.duration_ms, facts.channels),
+    )
