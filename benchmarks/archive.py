@@ -1,6 +1,8 @@
-"""How long the ledger takes to decide about many recordings whose archive lies in a bucket, and how many requests.
+"""Time and requests of the ledger's decisions about many recordings, with an archive in a bucket.
 
-``python benchmarks/archive.py [RECORDINGS]``: against a real S3 server on loopback (moto, one process, one core).
+    python benchmarks/archive.py [RECORDINGS]
+
+The bucket is a real S3 server on loopback (moto, one process, one core).
 """
 
 from __future__ import annotations

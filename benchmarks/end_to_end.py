@@ -1,14 +1,15 @@
-"""A thousand short recordings from the bucket to rows in DuckDB, with a clock that runs faster.
+"""A thousand short recordings from the bucket to rows in DuckDB, with an accelerated clock.
 
     python benchmarks/end_to_end.py [--recordings 1000] [--speed 12] [--json FILE]
 
 `SpeechKitRecognizeOperator(deferrable=True)`, its triggers, `SpeechKitTransformOperator` and `SpeechKitToSqlOperator`
-run one after the other against the emulator, with what Airflow would hand on between them. The service takes 500
-submits and 2,500 checks an hour, and works 10 s for a minute of audio. Its hour is 3,600 s / speed long, and the
-provider's too: the constants that say how long an hour of the quotas is, and how fast the service should be, are
-divided by the speed.
+run one after the other against the emulator, with the values that Airflow would pass between them. The service
+accepts 500 submits and 2,500 checks an hour, and takes 10 s for a minute of audio. An hour is 3,600 s / speed long,
+for the emulator and for the provider: the provider's constants for an hour of the quotas and for the service's speed
+are divided by the speed.
 
-The same run with a service that is done at once is what the submit quota alone takes. Both run side by side.
+For comparison, the same run with a service that is done at once takes as long as the submit quota alone. Both run in
+parallel.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ MP3_FRAME, MP3_FRAME_S = b"\xff\xf3\x18\xc4" + bytes(32), 0.036
 
 
 class TaskInstance:
-    """As much of a task instance as the operators ask for."""
+    """The attributes of a task instance that the operators read."""
 
     dag_id, task_id, run_id, map_index, try_number = "calls", "recognize", "tonight", -1, 1
 
 
 def speed_up(speed: float) -> None:
-    """Have the provider's hour end sooner."""
+    """Shorten the provider's hour."""
     from airflow_speechkit.archive import pace
     from airflow_speechkit.polling import rate_limit, schedule
     from airflow_speechkit.settings import ApiVersion
@@ -53,7 +54,7 @@ def speed_up(speed: float) -> None:
 
 
 def recognized(audio: str) -> list[str]:
-    """Run the operator and its triggers until it hands on the ids."""
+    """Run the operator and its triggers until it returns the ids."""
     from airflow.providers.common.compat.sdk import TaskDeferred
 
     from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
@@ -96,8 +97,8 @@ def one_run(speed: float, recordings: int, *, instant: bool) -> dict[str, Any]:
     ):
         os.environ |= airflow_connections(emulator, Path(folder) / "archive")
         os.environ["AIRFLOW_CONN_WAREHOUSE"] = json.dumps({"conn_type": "duckdb", "host": f"{folder}/rows.duckdb"})
-        said: dict[str, Any] = {"channels": [{"utterances": [{"text": "two words"}]}]}
-        emulator.seed(said | ({"processing_s": 0} if instant else {}), glob="calls/*.mp3")
+        transcript: dict[str, Any] = {"channels": [{"utterances": [{"text": "two words"}]}]}
+        emulator.seed(transcript | ({"processing_s": 0} if instant else {}), glob="calls/*.mp3")
         chance = random.Random(1)
         for number in range(recordings):
             emulator.put(f"calls/{number:04}.mp3", MP3_FRAME * round(chance.uniform(15.0, 60.0) / MP3_FRAME_S))
@@ -135,7 +136,7 @@ def one_run(speed: float, recordings: int, *, instant: bool) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="A thousand short recordings from the bucket to rows in DuckDB.")
     parser.add_argument("--recordings", type=int, default=1000)
-    parser.add_argument("--speed", type=float, default=12.0, help="so many times faster runs the clock")
+    parser.add_argument("--speed", type=float, default=12.0, help="speed of the clock (default: 12)")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--run", choices=["instant", "real"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()

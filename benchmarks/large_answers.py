@@ -1,7 +1,7 @@
-"""How long a triggerer's event loop is away while large answers arrive: ten of 10 MB, all at once.
+"""The lag of a triggerer's event loop while large answers arrive: ten of 10 MB at once.
 
-Beside each lag stands the time that the loop's own thread worked between two beats: on a busy machine the lag is
-the neighbours' too.
+The table also has the CPU time of the loop's thread between two beats, because other processes of a busy machine add
+to the lag.
 """
 
 from __future__ import annotations

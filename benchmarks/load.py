@@ -1,12 +1,11 @@
-"""A million words into DuckDB and PostgreSQL: ours against pandas' `to_sql` and Airflow's `insert_rows`.
+"""Load a million words into DuckDB and PostgreSQL: ours, pandas' `to_sql` and Airflow's `insert_rows`.
 
     python benchmarks/load.py [--json FILE] [--rows 1000000] [--slow-rows 100000]
 
-Everybody starts from a Parquet file and an empty database. Ours makes its four tables with their keys and indexes in it
-and fills them, as its operator does; `to_sql` makes its own table, without an index; `insert_rows` finds one, without
-an index either. "ours, again" replaces all that it has just loaded. The others get fewer rows, the slowest of them
-fewest, so compare rows a second. PostgreSQL is the one that the tests use, started for this run with the same settings
-for all.
+All start from a Parquet file and an empty database. Ours creates and loads its four tables with keys and indexes, as
+its operator does. `to_sql` creates its own table without an index; `insert_rows` gets one without an index. "ours,
+again" replaces all rows of the load before. The others load fewer rows, the slowest the fewest, so compare rows per
+second. PostgreSQL is the tests' server, started for this run with the same settings for all.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ Result = dict[str, Any]
 
 
 def write_words(folder: Path, rows: int) -> dict[str, Any]:
-    """Write the files of `rows` words and all that belongs to them, and return their manifest."""
+    """Write the files of `rows` words and their recognitions; return the manifest."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -131,7 +130,7 @@ def to_sql(method: str | None) -> Callable[[dict[str, Any]], None]:
 
         hook: Any = BaseHook.get_connection("warehouse").get_hook()
         engine = hook.get_sqlalchemy_engine()
-        # PostgreSQL takes 65,535 values in a statement.
+        # PostgreSQL accepts at most 65,535 values in a statement.
         chunk = 65_535 // 10 if method else 10_000
         frame_of(manifest).to_sql("words", engine, index=False, method=method, chunksize=chunk)
         engine.dispose()
@@ -147,7 +146,7 @@ def measure(
     run(manifest)
     seconds = time.perf_counter() - started
     if count() != rows:
-        raise RuntimeError(f"{name} left {count()} rows in {target} in place of {rows}")
+        raise RuntimeError(f"{name} loaded {count()} rows into {target} instead of {rows}")
     return {"name": name, "target": target, "seconds": seconds, "rows": rows, "rows_per_second": rows / seconds}
 
 
@@ -216,7 +215,7 @@ def into_postgresql(folder: Path, rows: int, slow_rows: int) -> list[Result]:
 
 
 def run_load(rows: int = ROWS, slow_rows: int = SLOW_ROWS) -> list[Result]:
-    """Measure everything in this run, and return ``name, target, seconds, rows, rows_per_second`` of each."""
+    """Measure all loads; return ``name, target, seconds, rows, rows_per_second`` of each."""
     home = Path(tempfile.mkdtemp(prefix="speechkit-bench-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     os.environ.setdefault("AIRFLOW_HOME", str(home / "airflow"))
@@ -248,8 +247,8 @@ def print_table(results: list[Result]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures into this file")
-    parser.add_argument("--rows", type=int, default=ROWS, help="how many words ours loads")
-    parser.add_argument("--slow-rows", type=int, default=SLOW_ROWS, help="how many words the others load")
+    parser.add_argument("--rows", type=int, default=ROWS, help="number of words for ours")
+    parser.add_argument("--slow-rows", type=int, default=SLOW_ROWS, help="number of words for the others")
     arguments = parser.parse_args()
     results = run_load(arguments.rows, arguments.slow_rows)
     print_table(results)

@@ -1,10 +1,10 @@
-"""Waiting schedules compared in virtual time: checks spent against the delay until an end is noticed.
+"""Compare waiting schedules in virtual time: the number of checks, and the delay until an end is noticed.
 
     python benchmarks/polling.py [--json FILE] [--seeds 20] [--scenario NAME ...] [--schedule NAME ...]
 
-Every schedule runs on the same seeded traces against the same quota (2,500 checks in every 3,600 s; what is over it is
-answered by 429 and says nothing). "ours" is the provider's own `Scheduler`: the object that its poller drives, with
-virtual time in place of the clock. What the traces are made of is in docs/waiting.md.
+All schedules run on the same seeded traces with the same quota (2,500 checks in every 3,600 s; further checks return
+429 and no state). "ours" is the provider's `Scheduler`, the object that its poller uses, with virtual time instead of
+the clock. docs/waiting.md describes the traces.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ OURS, OURS_UNSTAMPED, DOCUMENTED = "ours", "ours, no modifiedAt", "30 s + 1.3 x 
 SCHEDULES = [OURS, OURS_UNSTAMPED, *FIXED, DOCUMENTED]
 
 Row = dict[str, float | int | str]
-#: So many figures have all rows.
+#: The number of figures that all rows have.
 COMMON = 10
-#: Figures of which less is worse.
+#: Figures whose lowest value is the worst.
 LEAST = ("least_of_fair_share", "quota_used")
 
 
@@ -37,7 +37,7 @@ LEAST = ("least_of_fair_share", "quota_used")
 class Scenario:
     """Recordings that are submitted at random moments of one hour, or all at one moment.
 
-    :param title: what the table calls it, where its name isn't enough
+    :param title: its name in the table, if it differs from its name
     """
 
     name: str
@@ -94,7 +94,7 @@ def outcome_of(triggerers: list[Triggerer]) -> Outcome:
 
 
 def row(name: str, label: str, schedule: str, recordings: int, results: list[tuple[Outcome, Quota]]) -> Row:
-    """Return the means over the seeds, but for the 429s: their sum."""
+    """The means over the seeds, and the sum of the 429s."""
     outcomes = [outcome for outcome, _ in results]
     return {
         "schedule": schedule,
@@ -118,7 +118,7 @@ def compare(scenario: Scenario, schedule: str, seeds: int) -> Row:
 
 
 def measure(number: int, seeds: int) -> Row:
-    """Run a situation; of its own figures the mean and the worst."""
+    """Run a situation; return its figures, with the mean and the worst of its own ones."""
     situation = SITUATIONS[number]
     measured = [situation.measure(seed) for seed in range(seeds)]
     results = [(outcome_of(one.triggerers), one.quota) for one in measured]
@@ -151,8 +151,8 @@ def table(rows: list[Row]) -> str:
 def main() -> int:
     cases: list[Scenario | Situation] = [*SCENARIOS, *SITUATIONS]
     labels = [case.label if isinstance(case, Scenario) else case.name for case in cases]
-    parser = argparse.ArgumentParser(description="Waiting schedules compared in virtual time.")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser = argparse.ArgumentParser(description="Compare waiting schedules in virtual time.")
+    parser.add_argument("--json", type=Path, help="write the figures into this file")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--scenario", action="append", choices=labels)
     parser.add_argument("--schedule", action="append", choices=SCHEDULES)

@@ -1,15 +1,14 @@
-"""Ten thousand operations waited for in one event loop, in real time, over HTTP, against the emulator.
+"""Wait for ten thousand operations in one event loop, in real time, over HTTP, against the emulator.
 
     python benchmarks/polling_live.py [--operations 10000] [--json FILE]
 
-Two ways, each in a process of its own, one after the other, on the same work: the provider's shared poller, and what a
-trigger for each operation would do: a coroutine and a session of its own, asking every 60 s. Then an event loop that
-does nothing, to tell what is the machine's doing. While they wait, ten operations end with a result of 10 MB each, that
-is archived at once. Measured: the process's peak memory, its processor time, and how late the event loop comes round (a
-timer of 10 ms).
+Two ways, one after the other in separate processes, on the same operations: the provider's shared poller, and a
+coroutine with a separate session for each operation, as in a naive trigger, which checks every 60 s. An idle event
+loop shows the lag of the machine itself. During the wait, ten operations end with a result of 10 MB each, which is
+archived at once. Measured: the process's peak memory, its CPU time, and the lag of the event loop (a timer of 10 ms).
 
-The emulator's quota is lifted and the poller's limit set to 100 checks a second, 180 times v2's default: within the
-real quota ten thousand ends can't be seen in less than four hours.
+The emulator's quota is lifted, and the poller's limit is 100 checks a second, 180 times v2's default. Within the real
+quota, ten thousand ends take four hours at least.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 CHECKS_PER_SECOND = 100
 NAIVE_INTERVAL_S = 60.0
 LARGE_RESULTS, LARGE_BYTES = 10, 10_000_000
-#: The documented speed: so long a recording is done in the 20 s that the first of the operations take.
+#: By the documented speed, a recording of this length takes the 20 s of the first operations.
 AUDIO_S, FIRST_DONE_S = 120.0, 20.0
 LAG_EVERY_S = 0.01
 IDLE_S = 20.0
@@ -54,7 +53,7 @@ WAYS = {"shared": "one shared poller", "naive": "a naive trigger each", "idle": 
 
 
 class Lag:
-    """How late a timer of 10 ms fires."""
+    """The delays of a timer of 10 ms."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -72,7 +71,7 @@ class Lag:
 
 
 class Run:
-    """One way of waiting, and what it cost."""
+    """One way of waiting, and its figures."""
 
     def __init__(self, ids: list[str], submitted_at: float, archive: Archive) -> None:
         self.ids = ids
@@ -97,7 +96,7 @@ class Run:
 
     async def shared(self, url: str, key: str) -> None:
         limiter = RateLimiter(CHECKS_PER_SECOND, 1.0)
-        # What the trigger asks through, with a connection that is in no database.
+        # The client of the trigger, with a connection from the environment.
         os.environ["AIRFLOW_CONN_SPEECHKIT_DEFAULT"] = json.dumps(
             {"conn_type": "speechkit", "host": url, "password": key}
         )
@@ -126,7 +125,7 @@ class Run:
 
     async def naive(self, url: str, key: str) -> None:
         async def task(number: int, operation_id: str) -> None:
-            # Triggers start one after the other, too.
+            # Triggers start one after the other.
             await asyncio.sleep(NAIVE_INTERVAL_S * number / len(self.ids))
             about = f"{url}/operations/{operation_id}"
             async with aiohttp.ClientSession(headers={"Authorization": f"Api-Key {key}"}) as session:
@@ -144,7 +143,7 @@ class Run:
                 tasks.create_task(task(number, operation_id))
 
     async def idle(self, url: str, key: str) -> None:
-        """Do nothing at all: how late the machine itself makes an event loop."""
+        """Do nothing, to measure the lag of the machine itself."""
         await asyncio.sleep(IDLE_S)
 
     async def figures(self, way: str, url: str, key: str) -> dict[str, float | str | int]:
@@ -170,7 +169,7 @@ class Run:
 
 
 def one_way(way: str) -> int:
-    """The process of one way: reads what to do, prints what it cost."""
+    """Run one way in its process: read the operations from standard input, print the figures."""
     asked = json.load(sys.stdin)
     with tempfile.TemporaryDirectory(prefix="speechkit-archive-") as folder:
         run = Run(asked["ids"], asked["submitted_at"], Archive.at(folder))
@@ -179,9 +178,9 @@ def one_way(way: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Ten thousand operations waited for in real time.")
+    parser = argparse.ArgumentParser(description="Wait for ten thousand operations in real time.")
     parser.add_argument("--operations", type=int, default=10_000)
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the figures into this file")
     parser.add_argument("--way", choices=list(WAYS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.way:

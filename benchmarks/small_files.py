@@ -1,9 +1,9 @@
-"""A night's 2,000 recordings: a file for each and table, against one file for all with the same rows, in one run.
+"""Load a night's 2,000 recordings from a file for each recording, and from one file with the same rows.
 
     python benchmarks/small_files.py [--operations 2000] [--words 150]
 
-The transform writes small files; `compact` makes the large ones of them, which are loaded as a manifest of one file for
-each table. Everything is loaded from a disk and from moto's S3, which answers from one process.
+The transform writes the small files, and `compact` merges them; the large ones are loaded with a manifest of one file
+for each table. Both are loaded from a disk and from moto's S3 in one process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def timed(name: str, do: Callable[[], Any]) -> Any:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--operations", type=int, default=2_000)
-    parser.add_argument("--words", type=int, default=150, help="of a recording; a tenth of it are utterances")
+    parser.add_argument(
+        "--words", type=int, default=150, help="words of a recording; it has a tenth as many utterances"
+    )
     arguments = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="speechkit-bench-"))
     home.chmod(0o755)
@@ -57,11 +59,11 @@ def main() -> int:
     from tests.fixtures.postgres import start_postgres
     from tests.unit.results.saying import chunk, submission, v2, word
 
-    said = [
+    chunks = [
         chunk("1", *(word("слово", f"{first + n}s", f"{first + n}.5s") for n in range(10)))
         for first in range(0, arguments.words, 10)
     ]
-    answer = v2(*said, day="2026-11-22")
+    answer = v2(*chunks, day="2026-11-22")
     ids = [f"e03{number:017}" for number in range(arguments.operations)]
 
     def load_one(operation_id: str) -> Any:

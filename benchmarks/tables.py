@@ -1,15 +1,14 @@
-"""From answers to tables, and from tables into warehouses: ours against what else one would use.
+"""From answers to tables, and from tables into warehouses: ours and the alternatives.
 
     python benchmarks/tables.py [--json FILE] [--only flatten_large flatten_many load] [--rounds 7]
 
-One v2 answer of 72,000 words, and 500 of 900, made from a seed. Everybody starts from the same bytes and ends with
-the same columns in memory, in the same order (start, channel, place in the answer): that all rows are equal is
-checked before anything is measured. `orjson.loads` is the yardstick: it only parses. Ours makes all four tables of
-docs/tables.md, the others make nothing but the words. DuckDB and polars are given the schema, DuckDB a file in place
-of bytes.
+One v2 answer of 72,000 words, and 500 answers of 900, made from a seed. All start from the same bytes and end with
+the same columns in memory, in the same order (start, channel, place in the answer). Before the measurement, all rows
+are checked to be equal. `orjson.loads`, which only parses, is the baseline. Ours makes all four tables of
+docs/tables.md, the others only the words. DuckDB and polars get the schema, DuckDB a file instead of bytes.
 
-The contenders take turns, round by round, and each one's best round counts: the machine may be busy. Peak memory is
-that of a process of its own: how much it grew while it worked, and the input.
+The contenders run in turns, and the best round of each counts, because the machine may be busy. Peak memory is
+measured in a separate process: its growth during the work, plus the input.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ Answers = list[bytes]
 
 
 def answer(words: int, seed: int) -> bytes:
-    """One finished v2 operation: a stereo call, cut into utterances that overlap and come out of order."""
+    """A finished v2 operation: a stereo call with utterances that overlap and are not sorted."""
     chance = random.Random(seed)
     lexicon = [
         "".join(chance.choices(LETTERS, k=chance.choice((1, 3, 5, 6, 7, 8, 9, 10, 11, 13)))) for _ in range(4000)
@@ -190,7 +189,7 @@ def ours(answers: Answers, _: list[str]) -> Any:
     from airflow_speechkit.results.flatten import flatten_many
     from airflow_speechkit.settings import ApiVersion
 
-    # What the ids are is known to whoever fetched the answers.
+    # The ids are known from fetching the answers.
     named = [(Answer(f"e03{SEED + number:017d}", ApiVersion.V2, raw), None) for number, raw in enumerate(answers)]
     return flatten_many(named)
 
@@ -228,7 +227,7 @@ def save(answers: Answers, folder: Path) -> list[str]:
 
 
 def measure(answers: Answers, folder: Path, rounds: int) -> list[dict[str, Any]]:
-    """Check that all agree, then time them in turns."""
+    """Check that all results are equal, then time them in turns."""
     files = save(answers, folder)
     expected = as_arrow(ours(answers, files))
     for name, contender in CONTENDERS.items():
@@ -256,7 +255,7 @@ def measure(answers: Answers, folder: Path, rounds: int) -> list[dict[str, Any]]
 
 
 def peak(name: str, folder: Path) -> int:
-    """Return how many bytes a process of its own grows by while it does the work once."""
+    """The growth in bytes of a separate process that does the work once."""
     run = subprocess.run(
         [sys.executable, __file__, "--peak", name, str(folder)], check=True, capture_output=True, text=True
     )
@@ -267,7 +266,7 @@ def print_peak(name: str, folder: Path) -> None:
     contender = CONTENDERS[name]
     warm = [answer(50, SEED)]
     with tempfile.TemporaryDirectory() as small:
-        # Libraries are loaded, and pools of threads started, before the measuring begins.
+        # Load libraries and start thread pools before the measurement.
         contender(warm, save(warm, Path(small)))
     files = sorted(str(file) for file in folder.iterdir())
     answers = [Path(file).read_bytes() for file in files]
@@ -301,7 +300,7 @@ def print_table(title: str, results: list[dict[str, Any]]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures into this file")
-    parser.add_argument("--rounds", type=int, default=7, help="how often each contender runs (default: 7)")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds (default: 7)")
     sections = ("flatten_large", "flatten_many", "load")
     parser.add_argument("--only", nargs="+", choices=sections, default=sections, help="run these sections only")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)

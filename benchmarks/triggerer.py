@@ -2,17 +2,18 @@
 
     python benchmarks/triggerer.py [--tasks 2000] [--json FILE]
 
-Two ways, one after the other in the same Airflow (PostgreSQL, API server, a freshly started triggerer, the connection
-through the execution API), on the same work: `SpeechKitRecognitionSensor`, and a trigger for each task that asks every
-10 s with a session of its own, and archives nothing. Measured: the time until all triggers run, memory (each shared
-page once) and processor time of the triggerer with all its processes, checks, how long after an operation's end the
-answer came that told of it and its task was set to go on, and Airflow's warnings of a blocked event loop.
+Two ways, one after the other in the same Airflow (PostgreSQL, API server, a new triggerer, the connection through the
+execution API), on the same operations: `SpeechKitRecognitionSensor`, and a naive trigger for each task, which checks
+every 10 s with a separate session and archives nothing. Measured: the time until all triggers run, memory (each
+shared page once) and CPU time of the triggerer with all its processes, the number of checks, the delays from an
+operation's end to the check that shows it and to the resumption of its task, and Airflow's warnings of a blocked
+event loop.
 
-Starting 2,000 workers only to have them defer would take the better part of an hour on two processors. So the deferral
-is written into the metadata database by Airflow's own ORM, as the execution API does when a worker asks for it: the
-trigger is the one that the sensor's own `execute` defers with. No scheduler runs: a task that is set to go on stays
-`scheduled`. The emulator's quota is lifted and the connection's limit set to 50 checks a second, 90 times v2's
-default: within the real quota 2,000 ends can't be seen in less than an hour.
+To start 2,000 workers that only defer would take most of an hour on two cores. Instead, the deferrals are written
+into the metadata database with Airflow's ORM, as the execution API does for a worker; the triggers are those that the
+sensor's `execute` defers with. No scheduler runs, so a resumed task stays `scheduled`. The emulator's quota is
+lifted, and the connection's limit is 50 checks a second, 90 times v2's default. Within the real quota, 2,000 ends
+take an hour at least.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 CHECKS_PER_SECOND = 50
 NAIVE_INTERVAL_S = 10.0
-#: All recordings have the length that by the documentation takes the middle of these times.
+#: The length of all recordings: by the documented speed it takes the middle of these times.
 FIRST_DONE_S, SPREAD_S = 150.0, 100.0
 AUDIO_S = (FIRST_DONE_S + SPREAD_S / 2) * 6
 PATIENCE_S = 600.0
@@ -72,7 +73,7 @@ with DAG("naive", schedule=None):
 
 
 class NaiveTrigger(BaseTrigger):
-    """Ask for one operation every 10 s."""
+    """Checks one operation every 10 s."""
 
     def __init__(self, *, operation_id: str, speechkit_conn_id: str) -> None:
         super().__init__()
@@ -101,7 +102,7 @@ class NaiveTrigger(BaseTrigger):
 
 
 class NaiveWait(BaseOperator):
-    """Defer to a trigger of one's own."""
+    """Defers to a :class:`NaiveTrigger`."""
 
     def __init__(self, *, operation_id: str, speechkit_conn_id: str = "speechkit_default", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -117,7 +118,7 @@ class NaiveWait(BaseOperator):
 
 
 def write_deferrals() -> int:
-    """In a process with the Airflow's environment: a run whose mapped tasks are deferred, in one transaction."""
+    """Write a run with deferred mapped tasks in one transaction; runs in a process with that Airflow's environment."""
     from airflow.models.dagbag import DBDagBag
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import Trigger
@@ -145,7 +146,7 @@ def write_deferrals() -> int:
             task.execute({})
         except TaskDeferred as deferred:
             return deferred
-        raise AssertionError(f"{operation_id} was not waited for")
+        raise AssertionError(f"the task for {operation_id} did not defer")
 
     deferrals = [deferral(one) for one in ids]
     now = datetime.now(UTC)
@@ -186,7 +187,7 @@ def write_deferrals() -> int:
 
 
 def record_submissions(archive_url: str, ids: list[str], submitted_at: float) -> None:
-    """Have the archive know what was submitted, so that the sensor knows each recording's length."""
+    """Record the submissions in the archive, so that the sensor knows the recordings' lengths."""
     from airflow_speechkit.archive.ledger import fingerprint
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.models import Submission
@@ -208,9 +209,9 @@ def record_submissions(archive_url: str, ids: list[str], submitted_at: float) ->
 
 
 class Usage:
-    """What processes use, looked at once a second.
+    """The CPU time and memory of processes, sampled once a second.
 
-    :param processes: the triggerer's own, which talks to the database, then the one with the triggers' event loop
+    :param processes: the triggerer's main process, which uses the database, and the one with the event loop
     """
 
     def __init__(self, processes: list[psutil.Process]) -> None:
@@ -238,7 +239,7 @@ class Usage:
 
 
 def states(airflow: RealAirflow, way: str) -> list[tuple[int, str, str, datetime | None]]:
-    """The deferred tasks: map index, state, what they go on with and since when they may."""
+    """The tasks: map index, state, the method to resume with, and the time at which they were scheduled."""
     import psycopg2
 
     url = airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
@@ -256,7 +257,7 @@ def states(airflow: RealAirflow, way: str) -> list[tuple[int, str, str, datetime
 
 
 def started(airflow: RealAirflow, way: str) -> list[float]:
-    """When each trigger began to run, by the log of its task."""
+    """The time at which each trigger began to run, from its task's log."""
     times = []
     for path in (airflow.logs / f"dag_id={way}").rglob("*.trigger.*.log"):
         lines = (json.loads(line) for line in path.read_text().splitlines())
@@ -299,7 +300,7 @@ def one_way(airflow: RealAirflow, emulator: EmulatorProcess, way: str, tasks: in
     checks = [one for one in emulator.request_log() if one["kind"] == "operation"]
     last = {one["path"].rpartition("/")[2]: one["wall_s"] for one in checks}
     ends = {one: submitted_at + FIRST_DONE_S + SPREAD_S * number / tasks for number, one in enumerate(ids)}
-    told = [last[one] - ends[one] for one in ids if one in last]
+    seen = [last[one] - ends[one] for one in ids if one in last]
     resumed = [at.timestamp() - ends[ids[index]] for index, _, _, at in found if at is not None]
     log = airflow.component_log(Component.TRIGGERER)[log_from:]
     blocked = [float(seconds) for seconds in re.findall(r"async thread was blocked for ([\d.]+) seconds", log)]
@@ -314,8 +315,8 @@ def one_way(airflow: RealAirflow, emulator: EmulatorProcess, way: str, tasks: in
         "events": sum(state == "scheduled" and method == "execute_complete" for _, state, method, _ in found),
         "archived": sum(kept.outcome(one) is not None for one in ids),
         "checks": sum(emulator.requests().get("operation", {}).values()),
-        "told_median_s": round(median(told), 1),
-        "told_p95_s": round(quantile(told, 0.95), 1),
+        "seen_median_s": round(median(seen), 1),
+        "seen_p95_s": round(quantile(seen, 0.95), 1),
         "resumed_median_s": round(median(resumed), 1),
         "resumed_p95_s": round(quantile(resumed, 0.95), 1),
         "processor_s": round(sum(usage.processor_s), 1),
@@ -337,7 +338,7 @@ def measure(tasks: int, home: Path) -> list[dict[str, Any]]:
     server, database = start_postgres(cluster)
     settings = {
         "AIRFLOW__TRIGGERER__CAPACITY": str(2 * tasks),
-        # Airflow's own defaults: the harness's are for tests that kill.
+        # Airflow's defaults; those of the test harness are for tests that kill processes.
         "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "5",
         "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "30",
         "PYTHONPATH": str(ROOT),
@@ -369,7 +370,7 @@ def measure(tasks: int, home: Path) -> list[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Two thousand deferred tasks in one real triggerer.")
     parser.add_argument("--tasks", type=int, default=2000)
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the figures into this file")
     parser.add_argument("--write-deferrals", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.write_deferrals:

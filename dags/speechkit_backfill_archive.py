@@ -1,8 +1,7 @@
-"""Make the tables anew from the archive, for nothing: the service is not asked.
+"""Rebuild the tables from the archive, at no cost. The service is not called.
 
-The archive's operations are divided by the first letters of their ids, so that each mapped task has about a minute's
-work. Which there are is looked up when it runs. Each operation has files of its own, so a later run replaces them,
-however it divides.
+The run lists the archive's operations and divides them by the first letters of their ids into mapped tasks of about a
+minute's work. Each operation has separate files, so another run replaces them, however it divides the operations.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Three letters are the same in all ids of an API; two more divide the operations into a thousand groups.
+#: The first three letters are the same for all ids of an API; two more divide them into about a thousand groups.
 LETTERS = 5
 
 
 def shards(operation_ids: Iterable[str], per_task: int, most: int) -> list[list[str]]:
-    """Divide operations by what their ids begin with.
+    """Divide operations by the prefixes of their ids.
 
-    :param operation_ids: all operations
-    :param per_task: how many operations a task should have, about
-    :param most: how many tasks there may be
-    :return: of each task the prefixes of its operations
+    :param operation_ids: ids of all operations
+    :param per_task: approximate number of operations of a task
+    :param most: largest number of tasks
+    :return: for each task, the prefixes of its operations
     """
     counts = Counter(operation_id[:LETTERS] for operation_id in operation_ids)
     size = max(per_task, math.ceil(counts.total() / most))
@@ -51,8 +50,10 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     params={
-        "per_task": Param(3000, type="integer", minimum=1, description="operations: about a minute's work"),
-        "most_tasks": Param(256, type="integer", minimum=1, description="of [core] max_map_length at most"),
+        "per_task": Param(
+            3000, type="integer", minimum=1, description="operations per task: 3,000 take about a minute"
+        ),
+        "most_tasks": Param(256, type="integer", minimum=1, description="at most [core] max_map_length"),
         "target": Param("s3://recordings/tables-backfill/", type="string"),
     },
     tags=["speechkit"],
@@ -60,7 +61,7 @@ with DAG(
 
     @dag.task
     def prefixes(params: dict) -> list[list[str]]:
-        """Look up the shards in the archive of the connection."""
+        """List the operations in the connection's archive and divide them."""
         with SpeechKitHook() as hook:
             archive = open_archive(archive_url(None, hook))
         return shards(archive.operations(), params["per_task"], params["most_tasks"])
@@ -68,7 +69,7 @@ with DAG(
     rows = SpeechKitTransformOperator.partial(task_id="rows", target="{{ params.target }}").expand(
         operation_prefix=prefixes()
     )
-    # A shard whose operations all still run is skipped, and must not take the others along.
+    # A task is skipped if all of its operations are still running. This must not skip the load.
     load = SpeechKitToSqlOperator(
         task_id="load", conn_id="warehouse", tables=rows.output, trigger_rule="none_failed_min_one_success"
     )

@@ -1,4 +1,4 @@
-"""Every night: yesterday's calls as a CRM knows them, with its call ids and roles beside their rows."""
+"""Every night, load yesterday's calls from a CRM's list, with its call ids and roles as labels."""
 
 from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, BaseHook, Param
 from airflow.timetables.interval import CronDataIntervalTimetable
@@ -22,19 +22,19 @@ with DAG(
 
     @dag.task(multiple_outputs=True)
     def calls(data_interval_start=None) -> dict[str, list]:
-        """Ask the CRM for the day's calls: their recordings, and in the same order their labels."""
+        """Read the day's calls from the CRM: recordings, and labels in the same order."""
         day = data_interval_start.in_timezone("Europe/Moscow").to_date_string()
         found = BaseHook.get_hook("crm").get_records(
             f"SELECT recording, call_id, direction FROM calls WHERE call_date = DATE '{day}' ORDER BY call_id"
         )
         if not found:
-            raise AirflowSkipException(f"The CRM has no calls of {day}")
+            raise AirflowSkipException(f"The CRM has no calls on {day}")
         return {
             "audio": [recording for recording, _, _ in found],
             "labels": [
                 {
                     "call_id": str(call_id),
-                    # In this exchange the customer is on the left channel of an incoming call.
+                    # In this telephone exchange, the left channel of an incoming call is the customer.
                     "channel_0": "customer" if direction == "in" else "agent",
                     "channel_1": "agent" if direction == "in" else "customer",
                 }
@@ -48,7 +48,7 @@ with DAG(
         audio=of_the_day["audio"],
         labels=of_the_day["labels"],
         language="{{ params.language }}",
-        # A call whose recording is missing gets a row that says so, and holds up no other.
+        # A missing recording becomes a row with its error, and does not stop the other calls.
         on_failure="record",
         deferrable=True,
     )

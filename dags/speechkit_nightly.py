@@ -1,7 +1,7 @@
-"""Every night: yesterday's recordings become rows in the warehouse. This is the README's DAG.
+"""Every night, load yesterday's recordings into the warehouse. This is the README's DAG.
 
-At 02:00 in Moscow the run for yesterday begins. Its data interval began at 02:00 yesterday, so the interval's date in
-Moscow's time zone is yesterday, on Airflow 2.11 as on Airflow 3. (`{{ ds }}` is another day: docs/nightly.md.)
+The run starts at 02:00 in Moscow. Its data interval began at 02:00 yesterday, so the interval's date in Moscow is
+yesterday, on Airflow 2.11 and on Airflow 3. (`{{ ds }}` is another day, see docs/nightly.md.)
 """
 
 from airflow.providers.common.compat.sdk import DAG

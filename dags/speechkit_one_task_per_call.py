@@ -1,6 +1,6 @@
-"""One mapped task for each call, with labels of its own that end up beside its rows.
+"""Run one mapped task for each call, with labels for its rows.
 
-The parameters' defaults are the emulator's sample calls.
+By default it takes two of the emulator's sample calls.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ with DAG(
 
     @dag.task
     def calls(params: dict) -> list[dict]:
-        """Say which calls there are, each with its labels: from a CRM, a table, an API."""
+        """List the calls with their labels. Replace this by your CRM, table or API."""
         return params["calls"]
 
     submit = SpeechKitSubmitOperator.partial(

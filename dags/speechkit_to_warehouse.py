@@ -1,8 +1,8 @@
-"""The recordings that the run's configuration names become rows in the warehouse.
+"""Load the recordings of the run's configuration into the warehouse.
 
-Connections: `speechkit_default` (its `archive` names where submissions and answers are kept), `aws_default`
-(Object Storage), `warehouse` (any SQL connection). Running it again, or clearing any of its tasks, pays for
-nothing twice and doubles no row. The parameters' defaults are the emulator's sample calls.
+Connections: `speechkit_default` (its `archive` is the place for submissions and answers), `aws_default` (Object
+Storage), `warehouse` (any SQL connection). Another run, or a cleared task, pays for nothing twice and duplicates no
+rows. By default it takes the emulator's sample calls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ with DAG(
     params={
         "audio": Param("s3://recordings/samples/", type="string", description="a recording, a prefix or a glob"),
         "language": Param("en-US", type="string"),
-        "target": Param("s3://recordings/tables/", type="string", description="where the Parquet files go"),
+        "target": Param("s3://recordings/tables/", type="string", description="folder for the Parquet files"),
     },
     tags=["speechkit"],
 ):

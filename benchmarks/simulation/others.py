@@ -1,4 +1,4 @@
-"""The schedules to compare with: fixed pauses between checks, and one documented guess."""
+"""The schedules to compare with: fixed pauses between checks, and the documented processing time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """What a schedule did with one trace."""
+    """The result of a schedule on one trace."""
 
     checks: int
     refused: int
@@ -49,9 +49,9 @@ def exponential(first_s: float, ratio: float, longest_s: float) -> Callable[[int
 def airflow_exponential_backoff(poke_interval: float) -> Callable[[int], Iterator[float]]:
     """`exponential_backoff=True` in poke mode.
 
-    The formula of `BaseSensorOperator._get_next_poke_interval`, airflow/sdk/bases/sensor.py of task-sdk 1.3.2: between
-    one and two times max(int(poke_interval * 2**(poke_count - 2)), 1) seconds, by a hash of the task; no `max_wait`,
-    as is the default. `execute` pokes at once, then counts from 1.
+    The formula of `BaseSensorOperator._get_next_poke_interval` in task-sdk 1.3.2 (airflow/sdk/bases/sensor.py): one to
+    two times max(int(poke_interval * 2**(poke_count - 2)), 1) seconds, by a hash of the task, without `max_wait`, as by
+    default. `execute` pokes at once, then counts from 1.
     """
 
     def pauses(number: int) -> Iterator[float]:
@@ -77,7 +77,7 @@ FIXED: dict[str, Callable[[int], Iterator[float]]] = {
 
 
 def run_fixed(recordings: Sequence[Recording], quota: Quota, pauses: Callable[[int], Iterator[float]]) -> Outcome:
-    """Ask for each recording with these pauses, whatever the quota."""
+    """Check each recording with these pauses, whatever the quota."""
     outcome = Outcome(0, 0, [])
     own = [pauses(number) for number in range(len(recordings))]
     events = [(recording.submitted_s + next(own[n]), n) for n, recording in enumerate(recordings)]
@@ -90,9 +90,9 @@ def run_fixed(recordings: Sequence[Recording], quota: Quota, pauses: Callable[[i
 
 
 def run_documented(recordings: Sequence[Recording], quota: Quota) -> Outcome:
-    """Ask 30 s + 1.3 times the documented time after the submission, and then at half as much again of the age.
+    """Check 30 s + 1.3 times the documented time after the submission, then after each further half of the age.
 
-    In that order, within the same limit as ours.
+    The checks are in that order, within the same limit as ours.
     """
     limiter, outcome = RateLimiter.for_checks("v2"), Outcome(0, 0, [])
     events = [(one.submitted_s + 30.0 + 1.3 * _documented_work_s(one), n) for n, one in enumerate(recordings)]
@@ -110,7 +110,7 @@ def run_documented(recordings: Sequence[Recording], quota: Quota) -> Outcome:
 
 
 def _sees_end(recording: Recording, at_s: float, quota: Quota, outcome: Outcome) -> bool:
-    """Check once; return whether the answer says that the recording has ended."""
+    """Check once; return whether the answer shows that the operation has ended."""
     outcome.checks += 1
     if not quota.takes(at_s + LATENCY_S / 2):
         outcome.refused += 1

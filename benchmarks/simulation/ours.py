@@ -1,4 +1,4 @@
-"""Triggerers that wait with the provider's own `Scheduler`, in virtual time."""
+"""Triggerers that wait with the provider's `Scheduler`, in virtual time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Triggerer:
-    """Drives a scheduler as the poller does.
+    """Uses a scheduler as the poller does.
 
-    :param recordings: what it waits for
-    :param stamped: whether answers carry when the operation ended (`modifiedAt`, in whole seconds)
+    :param recordings: the recordings to wait for
+    :param stamped: whether answers have the time of the end (`modifiedAt`, in whole seconds)
     :param checks_per_hour: the connection's setting
     """
 
@@ -41,18 +41,18 @@ class Triggerer:
         self._waiting: dict[str, Recording] = {}
         self._under_way: deque[tuple[float, str]] = deque()
         self.start_s = self._coming[0].waited_from_s
-        #: When checks were answered and refused; and each recording whose end was seen, with when that was.
+        #: The times of answered and of refused checks; the recordings whose end was seen, with the time.
         self.answered_s: list[float] = []
         self.refused_s: list[float] = []
         self.seen: list[tuple[Recording, float]] = []
 
     @property
     def delays_s(self) -> list[float]:
-        """How long after its end each recording was seen to have ended."""
+        """The delay of each recording: from its end to the answer that shows it."""
         return [seen_s - recording.ended_s for recording, seen_s in self.seen]
 
     def step(self, now_s: float) -> float:
-        """Do what there is to do now; return when to go on."""
+        """Process everything that is due; return the time of the next step."""
         while self._coming and self._coming[0].waited_from_s <= now_s:
             recording = self._coming.popleft()
             self._waiting[recording.target.operation_id] = recording
@@ -88,7 +88,7 @@ class Triggerer:
 
 
 def run(triggerers: Sequence[Triggerer], *, until_s: float = math.inf) -> None:
-    """Have the triggerers wait side by side, until all have seen all ends or the time is over."""
+    """Run the triggerers in parallel, until all ends are seen or the time is over."""
     events = [(triggerer.start_s, number) for number, triggerer in enumerate(triggerers)]
     heapq.heapify(events)
     while events:

@@ -1,6 +1,6 @@
-"""The service in virtual time: recordings, how long each takes, and the quota of checks.
+"""The service in virtual time: recordings, their processing times, and the quota of checks.
 
-docs/waiting.md says what the traces are made of, and why.
+docs/waiting.md describes the traces and their reasons.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from airflow_speechkit.polling.target import PollTarget
 
 QUOTA, QUOTA_WINDOW_S = 2500, 3600.0
-#: The way there and back; the service looks at the operation half-way.
+#: The round trip; the service reads the operation's state half-way.
 LATENCY_S = 0.2
-#: The time of day when virtual time is 0.
+#: The wall-clock time at virtual time 0.
 EPOCH_S = 1_795_000_000.0
 
 MEDIAN_AUDIO_S, AUDIO_SIGMA, LONGEST_AUDIO_S = 300.0, 0.9, 4 * 3600.0
@@ -28,7 +28,7 @@ DEFERRED_MEDIAN_S, DEFERRED_SIGMA, DEFERRED_LONGEST_S = 2 * 3600.0, 1.0, 24 * 36
 class Recording:
     """One recording at the service.
 
-    :param target: what the one who waits knows of it
+    :param target: what the waiting side knows about it
     :param waited_from_s: when the wait for it begins
     """
 
@@ -39,7 +39,7 @@ class Recording:
     task: str = "batch"
 
     def ended_before(self, start_s: float, by_s: float) -> Recording:
-        """Return the same recording, waited for from `start_s` on, when it had ended `by_s` before."""
+        """The same recording, with a wait that begins at `start_s`, `by_s` after its end."""
         shift_s = start_s - by_s - self.ended_s
         submitted_s = self.submitted_s + shift_s
         return replace(
@@ -54,10 +54,10 @@ class Recording:
 class Service:
     """Makes recordings, from a seed.
 
-    :param factor: the time that the work takes, against the documented one
-    :param noise: sigma of the work's lognormal noise
-    :param lengths_known: whether the one who waits knows lengths and numbers of channels
-    :param deferred: whether a deferred model recognises
+    :param factor: processing time, relative to the documented one
+    :param noise: sigma of the lognormal noise of the processing time
+    :param lengths_known: whether the waiting side knows lengths and numbers of channels
+    :param deferred: whether the model is a deferred one
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class Service:
         self._made = 0
 
     def moments(self, number: int, from_s: float, until_s: float) -> list[float]:
-        """Return so many moments, in order."""
+        """Random times, in order."""
         return sorted(self._chance.uniform(from_s, until_s) for _ in range(number))
 
     def recording(self, submitted_s: float, *, short: bool = False, task: str = "batch") -> Recording:
-        """Submit one more recording; every other one is stereo.
+        """Submit one more recording; every second one is stereo.
 
-        :param short: 15 to 60 s and mono, in place of a call's lengths
+        :param short: 15 to 60 s and mono, instead of the length of a call
         """
         chance = self._chance
         if short:
@@ -108,17 +108,17 @@ class Service:
 
 
 class Quota:
-    """The service's side: how many checks it answers in every 3,600 s."""
+    """The service's quota of checks in every 3,600 s."""
 
     def __init__(self, checks_per_hour: float = QUOTA) -> None:
         self._checks_per_hour = checks_per_hour
         self._answered: deque[float] = deque()
         self._asked: deque[float] = deque()
-        #: The most that was asked in 3,600 s, as a part of the quota.
+        #: The largest number of checks in 3,600 s, as a share of the quota.
         self.busiest_share = 0.0
 
     def takes(self, at_s: float) -> bool:
-        """Whether a check at this time is answered, rather than refused by 429."""
+        """Count a check; return False if it is refused with 429."""
         for times in (self._asked, self._answered):
             while times and times[0] <= at_s - QUOTA_WINDOW_S:
                 times.popleft()

@@ -20,7 +20,7 @@ HOUR_S = 3600.0
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of one situation with one seed.
+    """The result of one situation with one seed.
 
     :param own: the figures that only this situation has
     """
@@ -38,7 +38,7 @@ def restart(
     ended_within_s: float = HOUR_S,
     checks_per_hour: float = QUOTA * DEFAULT_SHARE,
 ) -> Measured:
-    """All have ended when a triggerer starts, which takes 90 % of the last hour's checks as spent."""
+    """All have ended when a triggerer starts, which counts 90 % of the last hour's checks as spent."""
     service = Service(f"restart {seed}", lengths_known=lengths_known)
     recordings = [
         service.recording(0.0).ended_before(0.0, by_s) for by_s in service.moments(operations, 0.0, ended_within_s)
@@ -57,7 +57,7 @@ def restart(
 
 
 def fair(seed: int, *, batch: int) -> Measured:
-    """One short recording of another task, beside a batch of short ones that had all ended when the wait began."""
+    """One short recording of another task, with a batch of short ones that ended before the wait."""
     service, chance = Service(f"fair {seed}"), random.Random(seed)
     waited = [service.recording(0.0, short=True).ended_before(0.0, chance.uniform(0.0, 600.0)) for _ in range(batch)]
     one = service.recording(chance.uniform(0.0, HOUR_S), short=True, task="one")
@@ -74,9 +74,9 @@ def fair(seed: int, *, batch: int) -> Measured:
 
 
 def shared_quota(seed: int, *, triggerers: int, hours: int = 4) -> Measured:
-    """Triggerers that don't know of each other, each with more to ask for than the whole quota takes.
+    """Triggerers that share a quota without knowing it, each with more operations than the whole quota allows.
 
-    The first hour doesn't count: they have to find out about each other.
+    The first hour is not counted, because they adapt to each other in it.
     """
     quota, chance = Quota(), random.Random(f"start {seed}")
     sharers = []
@@ -100,7 +100,7 @@ def shared_quota(seed: int, *, triggerers: int, hours: int = 4) -> Measured:
 class Situation:
     """One row of the table.
 
-    :param recordings: how many are waited for, or come in an hour
+    :param recordings: number of recordings to wait for, or per hour
     :param measure: runs it with a seed
     """
 
