@@ -1,19 +1,22 @@
-"""``airflow-speechkit archive``: what was submitted and answered, and how to put right what can't put itself right."""
+"""``airflow-speechkit archive``: what was submitted and answered, and commands that correct or delete it."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.cli._storage import ADDRESS, ENDPOINT, folder_at
+from airflow_speechkit.cli.storage import ADDRESS, ENDPOINT, folder_at
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Sequence
 
     from airflow_speechkit.archive.inspection import Listed
+    from airflow_speechkit.archive.labels import LabelChange
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.storage import Folder
 
@@ -25,263 +28,63 @@ def add(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "archive",
         help="list, show, verify or export an archive, correct labels, forget recordings, settle lost submissions",
-        description="An archive holds what was submitted, and the service's answers as they came. It lies where "
-        "`archive=` of the operators, `archive` of the connection or [speechkit] archive says.",
+        description="An archive holds what was submitted, and the service's answers as they came. Its address is in "
+        "`archive=` of the operators, `archive` of the connection or [speechkit] archive.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    command = _command(commands, "list", _list, "list the operations")
-    command.add_argument("--state", choices=STATES, help="only these; superseded ones are listed only if asked for")
-    command.add_argument("--json", action="store_true", help="one JSON object for each")
+    def command(name: str, run: Callable[[argparse.Namespace, Archive], int], text: str) -> Callable[..., Any]:
+        """Add a command with an archive, and return what adds an argument to it."""
+        parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        parser.add_argument("--archive", required=True, metavar="URL", help=ADDRESS)
+        parser.add_argument("--endpoint-url", metavar="URL", help=ENDPOINT)
+        parser.set_defaults(run=lambda arguments: run(arguments, _archive(arguments)))
+        add_argument: Callable[..., Any] = parser.add_argument
+        return add_argument
 
-    command = _command(commands, "show", _show, "show all that is on record about an operation")
-    command.add_argument("operation_id", metavar="OPERATION_ID")
-    command.add_argument("--answer", action="store_true", help="print the service's answer instead, as it came")
+    option = command("list", _list, "list the operations")
+    option("--state", choices=STATES, help="only these; superseded ones are listed only if asked for")
+    option("--json", action="store_true", help="one JSON object for each")
 
-    _command(commands, "verify", _verify, "see whether every submission has an answer or a reason (1 if not)")
+    option = command("show", _show, "show all that is on record about an operation")
+    option("operation_id", metavar="OPERATION_ID")
+    option("--answer", action="store_true", help="print the service's answer instead, as it came")
 
-    command = _command(commands, "export", _export, "copy the archive to another place, where it is one again")
-    command.add_argument("--to", required=True, metavar="URL", help="a folder")
-    command.add_argument("--answers", action="store_true", help="only the answers, as files that `transform` takes")
+    command("verify", _verify, "check that every submission has an answer or a reason (exit status 1 if not)")
 
-    command = _command(commands, "forget", _forget, "remove an operation, or a recording, and leave a record of that")
-    command.add_argument("operation_ids", nargs="*", metavar="OPERATION_ID")
-    command.add_argument(
-        "--recording", metavar="ADDRESS", help="everything of this recording, as s3://bucket/key or as an https link"
-    )
-    command.add_argument(
-        "--tables",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="remove its rows from the files that the transform wrote here, or `compact`; may be given several times",
-    )
-    command.add_argument("--duckdb", metavar="FILE", help="remove its rows from the tables of this DuckDB database")
-    command.add_argument("--table-prefix", default="", metavar="PREFIX", help="as SpeechKitToSqlOperator was given it")
-    command.add_argument("--schema", help="of the database's tables (default for DuckDB: all of them)")
-    command.add_argument("--even-if-running", action="store_true", help="also one of which no end is on record")
-    command.add_argument("--dry-run", action="store_true", help="only say which operations it would be")
+    option = command("export", _export, "copy the archive to another folder, which is an archive then")
+    option("--to", required=True, metavar="URL", help="a folder")
+    option("--answers", action="store_true", help="only the answers, as files that `transform` takes")
 
-    command = _command(commands, "label", _label, "correct labels of operations that are on record")
-    command.add_argument(
-        "what", nargs="*", metavar="OPERATION_ID KEY=VALUE", help="an operation, and the labels that it is to have"
-    )
-    command.add_argument("--remove", action="append", default=[], metavar="KEY", help="remove a label")
-    command.add_argument(
-        "--from",
-        dest="source",
-        metavar="FILE",
-        help="CSV or JSON Lines, `-` for standard input: `operation_id` (or `audio_uri`) and labels in each line",
-    )
+    option = command("forget", _forget, "delete an operation, or a recording, and keep a record of the deletion")
+    option("operation_ids", nargs="*", metavar="OPERATION_ID")
+    option("--recording", metavar="ADDRESS", help="all of this recording, as s3://bucket/key or as an https link")
+    tables = "delete its rows from the files that the transform or `compact` wrote here; may be given several times"
+    option("--tables", action="append", default=[], metavar="URL", help=tables)
+    option("--duckdb", metavar="FILE", help="delete its rows from the tables of this DuckDB database")
+    option("--table-prefix", default="", metavar="PREFIX", help="the `table_prefix` of SpeechKitToSqlOperator")
+    option("--schema", help="the schema of the database's tables (default for DuckDB: all schemas)")
+    option("--even-if-running", action="store_true", help="also an operation without an end on record")
+    option("--dry-run", action="store_true", help="only print the operations that would be forgotten")
 
-    command = _command(commands, "adopt", _adopt, "put the operation of a lost submission on record")
-    command.add_argument("fingerprint", metavar="FINGERPRINT", help="as the error and `verify` say it")
-    command.add_argument("operation_id", metavar="OPERATION_ID")
-    _add_attempt(command)
+    option = command("label", _label, "correct labels of operations that are on record")
+    option("what", nargs="*", metavar="OPERATION_ID KEY=VALUE", help="an operation, and labels to set")
+    option("--remove", action="append", default=[], metavar="KEY", help="remove a label")
+    source = "CSV or JSON Lines, `-` for standard input: `operation_id` (or `audio_uri`) and labels in each line"
+    option("--from", dest="source", metavar="FILE", help=source)
 
-    command = _command(commands, "release", _release, "say that a lost submission was not taken: it is sent again")
-    command.add_argument("fingerprint", metavar="FINGERPRINT", help="as the error and `verify` say it")
-    _add_attempt(command)
+    fingerprint, attempt = "from the error or `verify`", "the attempt's number there (default: the newest)"
+    option = command("adopt", _adopt, "put the operation of a lost submission on record")
+    option("fingerprint", metavar="FINGERPRINT", help=fingerprint)
+    option("operation_id", metavar="OPERATION_ID")
+    option("--attempt", type=int, metavar="N", help=attempt)
 
-
-def _add_attempt(command: Any) -> None:
-    command.add_argument(
-        "--attempt", type=int, metavar="N", help="which one, as the error and `verify` say it (default: the newest)"
-    )
-
-
-def _command(commands: Any, name: str, run: Any, text: str) -> Any:
-    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.add_argument(
-        "--archive",
-        required=True,
-        metavar="URL",
-        help=ADDRESS,
-    )
-    parser.add_argument("--endpoint-url", metavar="URL", help=ENDPOINT)
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _list(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.inspection import operations
-
-    for one in operations(_archive(arguments)):
-        if one.state == arguments.state or (arguments.state is None and not one.superseded):
-            _say(json.dumps(_facts(one), ensure_ascii=False) if arguments.json else _line(one))
-    return 0
-
-
-def _show(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.inspection import look_up
-    from airflow_speechkit.errors import AnswerUnreadableError, ArchiveError
-
-    archive = _archive(arguments)
-    operation_id = arguments.operation_id
-    found = look_up(archive, operation_id)
-    if found is None:
-        what = "was forgotten" if archive.is_forgotten(operation_id) else "isn't in the archive"
-        raise ArchiveError(f"This operation {what}", operation_id=operation_id, retry_can_help=False)
-    if not arguments.answer:
-        facts = {**_facts(found, whole=True), "label_history": _label_history(archive, operation_id)}
-        _say(json.dumps(facts, ensure_ascii=False, indent=2))
-        return 0
-    try:
-        answer = archive.answer(operation_id)
-    except AnswerUnreadableError:
-        raise ArchiveError(_too_large(archive, operation_id), retry_can_help=False) from None
-    if answer is None:
-        raise ArchiveError(f"No answer is kept: this operation is {found.state}", operation_id=operation_id)
-    sys.stdout.buffer.write(answer.operation + (b"\n" + answer.recognition if answer.recognition is not None else b""))
-    sys.stdout.buffer.flush()
-    return 0
-
-
-def _label_history(archive: Archive, operation_id: str) -> list[dict[str, Any]]:
-    """Return who gave which labels, and when: the first ones came with the submission."""
-    from airflow_speechkit.archive.records import plain
-
-    entry = archive.entry(operation_id)
-    if entry is None:
-        return []
-    submission = entry.submission
-    first = {"labels": dict(submission.labels), "by": entry.scope, "at": plain(submission.submitted_at)}
-    return [first, *map(plain, archive.label_records(operation_id))]
-
-
-def _verify(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.inspection import verify
-
-    verdict = verify(_archive(arguments), datetime.now(UTC))
-    for finding in verdict.findings:
-        _say(f"{finding.problem.value:8} {finding.about}  {finding.text}")
-    counts = ", ".join(f"{count} {state}" for state, count in verdict.operations.items()) or "none"
-    _say(f"{sum(verdict.operations.values())} operations ({counts}); {len(verdict.findings)} problems")
-    return 1 if verdict.findings else 0
-
-
-def _export(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.inspection import copy_answers, copy_archive
-
-    archive, target = _archive(arguments), _private(arguments.to, arguments.endpoint_url)
-    if not arguments.answers:
-        _say(f"{copy_archive(archive, target)} files to {target.url}")
-        return 0
-    copied, too_large = copy_answers(archive, target)
-    _say(f"{copied} answers to {target.url}")
-    for operation_id in too_large:
-        _say(_too_large(archive, operation_id))
-    return 0
-
-
-def _too_large(archive: Archive, operation_id: str) -> str:
-    from airflow_speechkit.archive.layout import operation_file
-
-    place = archive.folder.url_of(operation_file(operation_id))
-    return f"The answer is too large to be inflated here: it is {place}/operation.json.gz (v3: recognition.json.gz)"
-
-
-def _forget(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.maintenance import attempts_of, delete_attempts, delete_operation, operations_of
-    from airflow_speechkit.errors import ArchiveError, SettingsError
-    from airflow_speechkit.warehouse.ddl import Dialect, Names
-    from airflow_speechkit.warehouse.deletion import delete_rows_in_duckdb, delete_statements
-
-    names = Names(Dialect.DUCKDB, arguments.schema, arguments.table_prefix)
-    archive = _archive(arguments)
-    ids = list(dict.fromkeys(arguments.operation_ids))
-    recording, attempts = None, []
-    if arguments.recording:
-        recording = _recording(arguments, arguments.recording)
-        found = list(operations_of(archive, recording))
-        attempts = [(mark, attempt.number) for mark, attempt, _ in attempts_of(archive, recording)]
-        if not found and not attempts:
-            raise ArchiveError(
-                "Nothing of this recording is on record, and nothing was removed",
-                recording=recording,
-                hint="`airflow-speechkit archive list` names the recordings that are",
-                retry_can_help=False,
-            )
-        ids += [one for one in found if one not in ids]
-    if not ids and not attempts:
-        raise SettingsError(
-            "There is nothing to forget", hint="Give an OPERATION_ID, or a --recording that is on record"
-        )
-    if arguments.dry_run:
-        _say("\n".join([*ids, *(f"attempt {number} under {mark}" for mark, number in attempts)]))
-        return 0
-    # The archive last: as long as it knows the operation, a command that was interrupted can be given again.
-    for tables in arguments.tables:
-        _forget_in_files(folder_at(tables, arguments.endpoint_url), ids)
-    if arguments.duckdb:
-        rows = delete_rows_in_duckdb(arguments.duckdb, ids, schema=names.schema, table_prefix=names.prefix)
-        _say(f"Removed {rows} rows from {arguments.duckdb}")
-    for operation_id in ids:
-        files = delete_operation(
-            archive, operation_id, now=datetime.now(UTC), even_if_running=arguments.even_if_running
-        )
-        _say(f"Forgot {operation_id}: {files} files of the archive")
-    if recording is not None:
-        _say(f"Forgot {delete_attempts(archive, recording, now=datetime.now(UTC))} attempts that led to no operation")
-    if ids and not arguments.duckdb:
-        statements = delete_statements(ids, schema=names.schema, table_prefix=names.prefix)
-        _say(f"If the rows were loaded into a database:\n{statements}")
-    _say("If it is submitted again it is paid for again. The service itself keeps results for three days.")
-    return 0
-
-
-def _forget_in_files(target: Folder, ids: list[str]) -> None:
-    from airflow_speechkit.warehouse.deletion import delete_rows_in_files, delete_unfinished_files
-
-    _say(f"Removed their rows from {len(delete_rows_in_files(target, ids))} files below {target.url}")
-    deleted, unfinished = delete_unfinished_files(target)
-    if deleted:
-        _say(f"Removed {len(deleted)} unfinished files there, left by processes that were killed")
-    for name in unfinished:
-        _say(f"{target.url_of(name)} may still be written to, and may get their rows: forget them again later")
-
-
-def _recording(arguments: argparse.Namespace, address: str) -> str:
-    """Return the address as it is on record, however it was written."""
-    from airflow_speechkit.api.endpoints import Endpoints
-    from airflow_speechkit.recordings.address import uri_on_record
-
-    return uri_on_record(address, (Endpoints().storage, *filter(None, [arguments.endpoint_url])))
-
-
-def _label(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.labels import current_user, label
-    from airflow_speechkit.cli._labels import asked_for
-
-    given = asked_for(arguments, folder_at, lambda address: _recording(arguments, address))
-    changed, unchanged = label(_archive(arguments), given, by=current_user(), now=datetime.now(UTC))
-    _say(f"{changed} operations have new labels, {unchanged} had these labels already")
-    if changed:
-        _say("Transform them again, and load them: that brings the labels into the tables, and costs nothing.")
-    return 0
-
-
-def _adopt(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.maintenance import adopt
-
-    mark, operation_id, now = arguments.fingerprint, arguments.operation_id, datetime.now(UTC)
-    number = adopt(_archive(arguments), mark, operation_id, now=now, attempt=arguments.attempt)
-    _say(f"{operation_id} is on record, as attempt {number}: the next run joins it")
-    return 0
-
-
-def _release(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.archive.maintenance import release
-
-    now = datetime.now(UTC)
-    number = release(_archive(arguments), arguments.fingerprint, now=now, attempt=arguments.attempt)
-    _say(f"Attempt {number} is released: whoever asks for the recording next may send it again")
-    return 0
+    option = command("release", _release, "state that the service did not accept a lost submission: it is sent again")
+    option("fingerprint", metavar="FINGERPRINT", help=fingerprint)
+    option("--attempt", type=int, metavar="N", help=attempt)
 
 
 def _archive(arguments: argparse.Namespace) -> Archive:
-    from dataclasses import replace
-
     from airflow_speechkit.archive.layout import ROOT_FILE
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.errors import ArchiveError
@@ -293,32 +96,28 @@ def _archive(arguments: argparse.Namespace) -> Archive:
 
 
 def _private(url: str, endpoint_url: str | None) -> Folder:
-    """Return a folder whose files, on a disk, are for those that an archive's are for."""
-    from dataclasses import replace
-
+    """Return a folder whose files, on a disk, have the mode of an archive's files."""
     from airflow_speechkit.storage.disk import private_mode
 
     mode = private_mode(os.environ.get("AIRFLOW__SPEECHKIT__ARCHIVE_MODE"))
     return replace(folder_at(url, endpoint_url), file_mode=mode)
 
 
-def _facts(one: Listed, *, whole: bool = False) -> dict[str, Any]:
-    from airflow_speechkit.archive.records import plain
+def _recording(arguments: argparse.Namespace, address: str) -> str:
+    """Return the address as it is on record, however it was written."""
+    from airflow_speechkit.api.endpoints import Endpoints
+    from airflow_speechkit.recordings.address import uri_on_record
 
-    submission, outcome = one.submission, one.outcome
-    facts: dict[str, Any] = {"operation_id": one.operation_id, "state": one.state}
-    if submission is not None:
-        facts |= plain(submission)
-        if not whole:
-            del facts["settings"], facts["fingerprint"]
-    facts["operation_id"] = one.operation_id
-    if outcome is not None:
-        facts["ended_at"] = plain(outcome.at)
-        failure = outcome.failure
-        facts["error"] = None if failure is None else {"code": failure.code, "message": failure.message}
-        if whole:
-            facts["files"] = plain(outcome.files)
-    return facts
+    return uri_on_record(address, (Endpoints().storage, *filter(None, [arguments.endpoint_url])))
+
+
+def _list(arguments: argparse.Namespace, archive: Archive) -> int:
+    from airflow_speechkit.archive.inspection import operations
+
+    for one in operations(archive):
+        if one.state == arguments.state or (arguments.state is None and not one.superseded):
+            print(json.dumps(_facts(one), ensure_ascii=False) if arguments.json else _line(one))
+    return 0
 
 
 def _line(one: Listed) -> str:
@@ -331,5 +130,202 @@ def _line(one: Listed) -> str:
     return f"{one.operation_id:22} {one.state:9} {at:16} {seconds:>7} s  {recording}{why}"
 
 
-def _say(text: str) -> None:
-    print(text)  # noqa: T201
+def _facts(one: Listed, *, whole: bool = False) -> dict[str, Any]:
+    from airflow_speechkit.archive.records import plain
+
+    facts: dict[str, Any] = {"operation_id": one.operation_id, "state": one.state}
+    if one.submission is not None:
+        facts |= {**plain(one.submission), "operation_id": one.operation_id}
+        if not whole:
+            del facts["settings"], facts["fingerprint"]
+    if one.outcome is not None:
+        failure = one.outcome.failure
+        facts["ended_at"] = plain(one.outcome.at)
+        facts["error"] = None if failure is None else {"code": failure.code, "message": failure.message}
+        if whole:
+            facts["files"] = plain(one.outcome.files)
+    return facts
+
+
+def _show(arguments: argparse.Namespace, archive: Archive) -> int:
+    from airflow_speechkit.archive.inspection import look_up
+    from airflow_speechkit.errors import AnswerUnreadableError, ArchiveError
+
+    operation_id = arguments.operation_id
+    found = look_up(archive, operation_id)
+    if found is None:
+        what = "was forgotten" if archive.is_forgotten(operation_id) else "isn't in the archive"
+        raise ArchiveError(f"This operation {what}", operation_id=operation_id, retry_can_help=False)
+    if not arguments.answer:
+        facts = {**_facts(found, whole=True), "label_history": _label_history(archive, operation_id)}
+        print(json.dumps(facts, ensure_ascii=False, indent=2))
+        return 0
+    try:
+        answer = archive.answer(operation_id)
+    except AnswerUnreadableError:
+        raise ArchiveError(_too_large(archive, operation_id), retry_can_help=False) from None
+    if answer is None:
+        raise ArchiveError(f"No answer is archived: this operation is {found.state}", operation_id=operation_id)
+    sys.stdout.buffer.write(answer.operation + (b"\n" + answer.recognition if answer.recognition is not None else b""))
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def _label_history(archive: Archive, operation_id: str) -> list[dict[str, Any]]:
+    """Return who set which labels, and when: the first ones came with the submission."""
+    from airflow_speechkit.archive.records import plain
+
+    entry = archive.entry(operation_id)
+    if entry is None:
+        return []
+    first = {"labels": dict(entry.submission.labels), "by": entry.scope, "at": plain(entry.submission.submitted_at)}
+    return [first, *map(plain, archive.label_records(operation_id))]
+
+
+def _too_large(archive: Archive, operation_id: str) -> str:
+    from airflow_speechkit.archive.layout import operation_file
+
+    place = archive.folder.url_of(operation_file(operation_id))
+    return f"The answer is too large to be inflated here: it is {place}/operation.json.gz (v3: recognition.json.gz)"
+
+
+def _verify(arguments: argparse.Namespace, archive: Archive) -> int:
+    from airflow_speechkit.archive.inspection import verify
+
+    verdict = verify(archive, datetime.now(UTC))
+    for finding in verdict.findings:
+        print(f"{finding.problem.value:8} {finding.about}  {finding.text}")
+    counts = ", ".join(f"{count} {state}" for state, count in verdict.operations.items()) or "none"
+    print(f"{sum(verdict.operations.values())} operations ({counts}); {len(verdict.findings)} problems")
+    return 1 if verdict.findings else 0
+
+
+def _export(arguments: argparse.Namespace, archive: Archive) -> int:
+    from airflow_speechkit.archive.inspection import copy_answers, copy_archive
+
+    target = _private(arguments.to, arguments.endpoint_url)
+    if not arguments.answers:
+        print(f"{copy_archive(archive, target)} files to {target.url}")
+        return 0
+    copied, too_large = copy_answers(archive, target)
+    print(f"{copied} answers to {target.url}")
+    for operation_id in too_large:
+        print(_too_large(archive, operation_id))
+    return 0
+
+
+def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
+    from airflow_speechkit.archive.maintenance import attempts_of, delete_attempts, delete_operation, operations_of
+    from airflow_speechkit.errors import ArchiveError, SettingsError
+
+    now, recording, attempts = datetime.now(UTC), None, []
+    ids = list(dict.fromkeys(arguments.operation_ids))
+    if arguments.recording:
+        recording = _recording(arguments, arguments.recording)
+        found = list(operations_of(archive, recording))
+        attempts = [(fingerprint, attempt.number) for fingerprint, attempt, _ in attempts_of(archive, recording)]
+        if not found and not attempts:
+            raise ArchiveError(
+                "Nothing of this recording is on record, and nothing was deleted",
+                recording=recording,
+                hint="`airflow-speechkit archive list` names the recordings that are",
+                retry_can_help=False,
+            )
+        ids = list(dict.fromkeys([*ids, *found]))
+    if not ids and not attempts:
+        raise SettingsError("There is nothing to forget", hint="Give an OPERATION_ID, or a --recording")
+    if arguments.dry_run:
+        print("\n".join([*ids, *(f"attempt {number} under {fingerprint}" for fingerprint, number in attempts)]))
+        return 0
+    # The archive last: while it knows the operation, a command that was interrupted can be repeated.
+    _delete_rows(arguments, ids)
+    for operation_id in ids:
+        files = delete_operation(archive, operation_id, now=now, even_if_running=arguments.even_if_running)
+        print(f"Forgot {operation_id}: {files} files of the archive")
+    if recording is not None:
+        print(f"Forgot {delete_attempts(archive, recording, now=now)} attempts that led to no operation")
+    print("If it is submitted again it is paid for again. The service itself keeps results for three days.")
+    return 0
+
+
+def _delete_rows(arguments: argparse.Namespace, ids: Sequence[str]) -> None:
+    from airflow_speechkit.warehouse import deletion
+    from airflow_speechkit.warehouse.ddl import Dialect, Names
+
+    names = Names(Dialect.DUCKDB, arguments.schema, arguments.table_prefix)
+    for url in arguments.tables:
+        target = folder_at(url, arguments.endpoint_url)
+        print(f"Deleted their rows from {len(deletion.delete_rows_in_files(target, ids))} files below {target.url}")
+        deleted, unfinished = deletion.delete_unfinished_files(target)
+        if deleted:
+            print(f"Deleted {len(deleted)} unfinished files there, left by processes that were killed")
+        for name in unfinished:
+            print(f"{target.url_of(name)} may still be written to, and may get their rows: forget them again later")
+    if arguments.duckdb:
+        rows = deletion.delete_rows_in_duckdb(arguments.duckdb, ids, schema=names.schema, table_prefix=names.prefix)
+        print(f"Deleted {rows} rows from {arguments.duckdb}")
+    elif ids:
+        statements = deletion.delete_statements(ids, schema=names.schema, table_prefix=names.prefix)
+        print(f"If the rows were loaded into a database:\n{statements}")
+
+
+def _label(arguments: argparse.Namespace, archive: Archive) -> int:
+    from airflow_speechkit.archive.labels import current_user, label
+
+    changes = _label_changes(arguments)
+    changed, unchanged = label(archive, changes, by=current_user(), now=datetime.now(UTC))
+    print(f"{changed} operations have new labels, {unchanged} had these labels already")
+    if changed:
+        print("Transform and load them again: that brings the labels into the tables, and costs nothing.")
+    return 0
+
+
+def _label_changes(arguments: argparse.Namespace) -> list[LabelChange]:
+    """Return the corrections that the arguments ask for. No message quotes a label's text.
+
+    :raises SettingsError: the arguments, or a line of the file, are invalid
+    """
+    from airflow_speechkit.archive.labels import LabelChange, read_label_file
+    from airflow_speechkit.errors import SettingsError
+    from airflow_speechkit.models import is_operation_id
+
+    operation_id, *pairs = arguments.what or [None]
+    if (operation_id is None) == (arguments.source is None) or (arguments.source and arguments.remove):
+        raise SettingsError("Either an OPERATION_ID with its labels, or --from FILE, says what to correct")
+    if arguments.source is not None:
+        try:
+            raw = sys.stdin.buffer.read() if arguments.source == "-" else folder_at(arguments.source).read("")
+        except FileNotFoundError:
+            raise SettingsError(f"There is no file {arguments.source}") from None
+        return read_label_file(raw, lambda address: _recording(arguments, address))
+    if not is_operation_id(operation_id):
+        # Not quoted: it may be a label, with a customer's number.
+        raise SettingsError("The first argument can't be an operation id")
+    labels: dict[str, str | None] = dict.fromkeys(arguments.remove)
+    for number, pair in enumerate(pairs, start=1):
+        name, equals, text = pair.partition("=")
+        if not name or not equals:
+            raise SettingsError(f"Label {number} isn't written as KEY=VALUE")
+        if name in labels:
+            raise SettingsError(f"The label {name!r} is given twice")
+        labels[name] = text
+    if not labels:
+        raise SettingsError("There is no label to correct", hint="Give KEY=VALUE, or --remove KEY")
+    return [LabelChange(about=operation_id, labels=labels)]
+
+
+def _adopt(arguments: argparse.Namespace, archive: Archive) -> int:
+    from airflow_speechkit.archive.maintenance import adopt
+
+    fingerprint, operation_id, now = arguments.fingerprint, arguments.operation_id, datetime.now(UTC)
+    number = adopt(archive, fingerprint, operation_id, now=now, attempt=arguments.attempt)
+    print(f"{operation_id} is on record, as attempt {number}: the next run joins it")
+    return 0
+
+
+def _release(arguments: argparse.Namespace, archive: Archive) -> int:
+    from airflow_speechkit.archive.maintenance import release
+
+    number = release(archive, arguments.fingerprint, now=datetime.now(UTC), attempt=arguments.attempt)
+    print(f"Attempt {number} is released: the next run that needs the recording may send it again")
+    return 0

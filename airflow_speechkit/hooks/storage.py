@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_speechkit.api.endpoints import is_local
-from airflow_speechkit.compat import lookup_lock
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError
 from airflow_speechkit.redaction import CUT, clean_address
 
@@ -41,6 +40,8 @@ def storage_client(aws_conn_id: str = DEFAULT_AWS_CONN_ID, *, storage_endpoint: 
     :raises ConnectionSettingsError: there is no such connection, or it can't be read
     """
     from botocore.config import Config
+
+    from airflow_speechkit.compat import lookup_lock
 
     with lookup_lock():
         hook = _s3_hook(aws_conn_id)
@@ -83,6 +84,9 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
     :raises SettingsError: it has credentials in it, or Airflow has no filesystem for it
     :raises ConnectionSettingsError: there is no such connection, or it can't be read
     """
+    # Not at the top: the command line checks addresses without Airflow.
+    from airflow_speechkit.compat import lookup_lock
+
     url = clean_address(url)
     check_no_credentials(url)
     scheme, authority = _parts(url)

@@ -64,7 +64,7 @@ class TestTables:
         assert command(archive, "forget", operation_id, "--tables", str(tables)) == 0
         assert (old.exists(), young.exists(), elsewhere.exists()) == (False, True, True)
         out = capsys.readouterr().out
-        assert "Removed 1 unfinished files there" in out
+        assert "Deleted 1 unfinished files there" in out
         assert f"{young} may still be written to" in out
 
     def test_tables_with_a_prefix_in_a_schema_are_found(
@@ -74,7 +74,7 @@ class TestTables:
         database = database_at(tmp_path / "a.duckdb", *tables, operation_id=operation_id)
         where = ["--duckdb", database, "--table-prefix", "sk_", "--schema", "calls"]
         assert command(archive, "forget", operation_id, *where) == 0
-        assert "Removed 1 rows" in capsys.readouterr().out
+        assert "Deleted 1 rows" in capsys.readouterr().out
         assert [rows_in(database, table) for table in tables] == [1, 2, 2]
 
     @pytest.mark.parametrize("more", [[], ["--table-prefix", "x_"], ["--schema", "other"]])

@@ -29,16 +29,6 @@ def test_an_answer_of_v2_becomes_files_named_after_its_operation(tmp_path, capsy
     assert pa_csv.read_csv(tmp_path / "out/words/day=2026-11-22/e03one.csv")["word"].to_pylist() == ["да", "нет"]
 
 
-@pytest.mark.parametrize("gone", [["--name", "mine"], ["--partition-by-date"]], ids=" ".join)
-def test_options_that_are_no_more_say_what_there_is_in_place_of_them(tmp_path, capsys, gone):
-    saved = save(tmp_path / "result.json", SAID.operation)
-    assert main(["transform", saved, "--to", str(tmp_path / "out"), *gone]) == 1
-    err = capsys.readouterr().err
-    assert f"{gone[0]} is no option any more: each operation has its own files under day=" in err
-    assert "airflow-speechkit compact" in err
-    assert not (tmp_path / "out").exists()
-
-
 def test_answers_of_both_apis_become_one_batch(tmp_path):
     with_operation = v3(final("0", 0, ("раз", 1, 2)), final("0", 1, ("два", 3, 4)), id="f8first")
     alone = v3(final("0", 0, ("три", 1, 2)))
@@ -171,7 +161,7 @@ def test_a_path_that_is_wrong_leaves_no_files(tmp_path, capsys):
 def test_channels_that_say_the_same_are_a_warning(tmp_path, capsys):
     said = v2(chunk("1", word("да", "1s", "2s")), chunk("2", word("да", "1s", "2s")))
     assert main(["transform", save(tmp_path / "a.json", said.operation), "--to", str(tmp_path)]) == 0
-    assert "1 of 1 recordings say the same in all their channels" in capsys.readouterr().err
+    assert "1 of 1 recordings have the same words in all channels" in capsys.readouterr().err
 
 
 def test_a_target_that_cannot_be_written_is_one_sentence(tmp_path, capsys):

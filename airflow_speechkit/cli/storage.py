@@ -29,18 +29,13 @@ def folder_at(url: str, endpoint_url: str | None = None) -> Folder:
     :param url: see `ADDRESS`
     :param endpoint_url: see `ENDPOINT`
     :raises SettingsError: it has credentials in it, or no filesystem is known for such addresses
-    :raises ConnectionSettingsError: its connection isn't there, or can't be used
+    :raises ConnectionSettingsError: its connection does not exist, or can't be used
     """
-    from airflow_speechkit.hooks.storage import (
-        DEFAULT_AWS_CONN_ID,
-        check_no_credentials,
-        check_s3fs,
-        object_storage_path,
-    )
+    from airflow_speechkit.hooks import storage
     from airflow_speechkit.storage import Folder
 
-    check_no_credentials(url)
-    check_s3fs(url)
+    storage.check_no_credentials(url)
+    storage.check_s3fs(url)
     scheme, _, rest = url.partition("://")
     if not rest:
         return Folder.at(url)
@@ -50,11 +45,11 @@ def folder_at(url: str, endpoint_url: str | None = None) -> Folder:
     if endpoint_url and not conn_id:
         return _with_keys_of_the_environment(url, endpoint_url)
     _keep_output_clean()
-    if scheme.lower().startswith("s3"):
-        _find_connection(conn_id or DEFAULT_AWS_CONN_ID)
-    elif conn_id:
+    if not conn_id and scheme.lower().startswith("s3"):
+        conn_id = storage.DEFAULT_AWS_CONN_ID
+    if conn_id:
         _find_connection(conn_id)
-    return Folder.at(object_storage_path(url))
+    return Folder.at(storage.object_storage_path(url))
 
 
 def _with_keys_of_the_environment(url: str, endpoint_url: str) -> Folder:
@@ -63,19 +58,17 @@ def _with_keys_of_the_environment(url: str, endpoint_url: str) -> Folder:
     from airflow_speechkit.api.endpoints import is_local
     from airflow_speechkit.storage import Folder
 
-    options: dict[str, Any] = {"endpoint_url": endpoint_url}
-    if is_local(urlsplit(endpoint_url).hostname):
-        # Loopback is reached directly, whatever proxy the environment names.
-        options["config_kwargs"] = {"proxies": {}}
-    fs, root = fsspec.core.url_to_fs(url, **options)
+    # Loopback is reached directly, whatever proxy the environment names.
+    direct: dict[str, Any] = {"config_kwargs": {"proxies": {}}} if is_local(urlsplit(endpoint_url).hostname) else {}
+    fs, root = fsspec.core.url_to_fs(url, endpoint_url=endpoint_url, **direct)
     return Folder(fs, root.rstrip("/"), url.rstrip("/"))
 
 
 def _find_connection(conn_id: str) -> None:
     """Look a connection up where Airflow's own commands do, and put it where this process's hooks find it.
 
-    Outside of tasks the hooks of Airflow 3 don't look into the metadata database, and say nothing of a database that
-    can't be read. The variable has the secret in this process only: nothing is started from here.
+    Outside of tasks the hooks of Airflow 3 don't read the metadata database, and don't report one that can't be read.
+    The environment variable has the secret in this process only: no process is started from here.
     """
     from airflow.configuration import ensure_secrets_loaded
 
@@ -88,7 +81,7 @@ def _find_connection(conn_id: str) -> None:
         except Exception as error:  # noqa: BLE001 - whatever a backend raises
             unread[type(backend).__name__] = type(error).__name__
             if type(error).__name__ == "AirflowSecretsBackendAccessDenied":
-                # As Airflow does: what one backend refuses isn't taken from the next.
+                # As in Airflow: what one backend denies isn't taken from the next.
                 break
             continue
         if found:
@@ -98,10 +91,10 @@ def _find_connection(conn_id: str) -> None:
 
 
 def _keep_output_clean() -> None:
-    """Print our own warnings on standard error, and nothing of Airflow's log: some of it goes to standard output."""
+    """Print this package's warnings to standard error, and nothing of Airflow's log, which uses standard output too."""
     os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "CRITICAL"
     if not sys.warnoptions:
-        # What `python -W ignore` does; Airflow 2.11 shows its deprecations otherwise.
+        # As `python -W ignore`; Airflow 2.11 shows its deprecations otherwise.
         sys.warnoptions.append("ignore")
         warnings.simplefilter("ignore")
     import airflow.configuration  # noqa: F401 - sets logging up
