@@ -111,7 +111,10 @@ class AsyncTransport:
                     content = Body(headers.get("content-encoding"))
                     async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
                         content.feed(chunk)
-                    return Response(answer.status, headers, content.whole())
+                    if content.received_bytes <= _CHUNK_BYTES:
+                        return Response(answer.status, headers, content.whole())
+                    # Inflating a large one takes long.
+                    return Response(answer.status, headers, await asyncio.to_thread(content.whole))
                 except BrokenBodyError as error:
                     return Fault(FaultKind.CUT_ANSWER, str(error))
                 except (aiohttp.ClientError, OSError) as error:

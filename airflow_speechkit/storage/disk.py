@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import SettingsError
 
-#: What the name of a file ends in that somebody is writing, or was killed while writing.
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: The end of an unfinished file's name: a process is writing it, or was killed while it did.
 UNFINISHED = ".part"
 
 
@@ -19,81 +26,83 @@ def _current_umask() -> int:
     return mask
 
 
-#: Read once, while the process has one thread: there is no way to read it without setting it.
+#: Read once, while the process has one thread: it can't be read without setting it.
 _UMASK = _current_umask()
 
 
-def private_mode(named: str | None) -> int:
-    """Return the mode of files that hold what was said: 0640, or less where the umask says so.
+def private_mode(given: str | None) -> int:
+    """Return the mode of files that hold transcripts: 0640, or less if the umask says so.
 
-    :param named: another one, in octal; it holds whatever the umask is
-    :raises SettingsError: it is none, or shuts out the owner
+    :param given: another mode, in octal; it holds whatever the umask is
+    :raises SettingsError: it is not a file's mode, or shuts out the owner
     """
-    if not named:
+    if not given:
         return 0o640 & ~_UMASK
-    try:
-        mode = int(named, 8)
-    except ValueError:
-        mode = -1
+    mode = -1
+    with suppress(ValueError):
+        mode = int(given, 8)
     if not 0 <= mode <= 0o666 or mode & 0o600 != 0o600 or mode & 0o111:
         raise SettingsError(
-            f"`archive_mode` is {named!r}, which can't be a file's mode",
-            hint="Write one in octal, such as 0640 or 0660",
+            f"`archive_mode` is {given!r}, which is not a file's mode", hint="Write it in octal, such as 0640 or 0660"
         )
     return mode
 
 
-def make_folders(folder: str, file_mode: int | None) -> None:
-    """Make a folder and those above it; those that are there stay as they are.
+def write_file(target: str, data: bytes | Path, file_mode: int | None, *, exclusive: bool = False) -> bool:
+    """Write a file, all at once.
 
-    :param file_mode: of the files that come into it: whoever may read those may enter; None leaves it to the umask
+    :param data: its bytes, or a file to copy
+    :param file_mode: of the file, and by it of new folders; None leaves them to the umask
+    :param exclusive: only if there is no such file yet
+    :return: whether it was written
     """
+    folder = os.path.dirname(target)
+    _make_folders(folder, file_mode)
+    handle, temporary = tempfile.mkstemp(dir=folder, suffix=UNFINISHED)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if isinstance(data, Path):
+                with data.open("rb") as source:
+                    shutil.copyfileobj(source, file)
+            else:
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_UMASK if file_mode is None else file_mode)
+        if not exclusive:
+            os.replace(temporary, target)
+        else:
+            # Of many processes that link at the same moment one succeeds.
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+    _sync(folder)
+    return True
+
+
+def _make_folders(folder: str, file_mode: int | None) -> None:
     if file_mode is None:
         os.makedirs(folder, exist_ok=True)
         return
     if not folder or os.path.isdir(folder):
         return
-    make_folders(os.path.dirname(folder), file_mode)
+    _make_folders(os.path.dirname(folder), file_mode)
+    # Whoever may read the files may enter the folder.
     mode = file_mode | (file_mode & 0o444) >> 2
     try:
         os.mkdir(folder, mode)
     except FileExistsError:
         return
-    # The umask may have taken some of it; what a folder has from the one above, its group, stays.
+    # The umask may have taken some of it. The group that a folder inherits is kept.
     os.chmod(folder, mode | stat.S_IMODE(os.stat(folder).st_mode) & stat.S_ISGID)
 
 
-def write_beside(target: str, data: bytes, file_mode: int | None) -> str:
-    """Write a finished file beside the place that it is for; return its path.
-
-    :param file_mode: None leaves it to the umask
-    """
-    make_folders(os.path.dirname(target), file_mode)
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), suffix=UNFINISHED)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_UMASK if file_mode is None else file_mode)
-    except BaseException:
-        unlink(temporary)
-        raise
-    return temporary
-
-
-def move(temporary: str, target: str) -> None:
-    """Put a finished file in place of whatever is there."""
-    try:
-        os.replace(temporary, target)
-    except BaseException:
-        unlink(temporary)
-        raise
-    sync(os.path.dirname(target))
-
-
-def sync(folder: str) -> None:
-    """Have a folder's entries survive a crash of the machine."""
+def _sync(folder: str) -> None:
+    """Make a folder's entries durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -105,18 +114,22 @@ def sync(folder: str) -> None:
         os.close(handle)
 
 
-def written_at(path: str) -> float:
-    """Return when a file was last written to, in seconds since the epoch; one that is gone never ages."""
-    try:
-        return os.stat(path).st_mtime
-    except FileNotFoundError:
-        # It was finished, or given up, since it was listed.
-        return float("inf")
+def files_below(folder: str) -> Iterator[str]:
+    """Return the paths of all files below a folder; none if there is no folder. What can't be listed is an error."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for path, _, names in os.walk(folder, onerror=refuse, followlinks=True):
+        for name in names:
+            yield os.path.join(path, name)
 
 
-def unlink(path: str) -> None:
-    """Remove a file if it is there."""
+def remove_empty(folder: str) -> None:
+    """Remove a folder, if it is there and empty."""
     try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
+        os.rmdir(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+            raise

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
-import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import StorageError
 from airflow_speechkit.retry import RetryPolicy
-from airflow_speechkit.storage.disk import UNFINISHED, make_folders, move, sync, unlink, write_beside, written_at
+from airflow_speechkit.storage.disk import UNFINISHED, files_below, remove_empty, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
     from fsspec import AbstractFileSystem
 
-#: A store says 409 while another conditional write of the same key is under way: who won is known a moment later.
+#: A store answers 409 while another conditional write of the same key is under way.
 CONFLICT_RETRY = RetryPolicy(0.05, 1.6, give_up_failures=6)
 
 
@@ -29,13 +27,13 @@ CONFLICT_RETRY = RetryPolicy(0.05, 1.6, give_up_failures=6)
 class Folder:
     """A root on an fsspec filesystem. Names below it are relative, with ``/`` between their parts.
 
-    Nothing here believes a cached listing (s3fs would go on saying that a file is missing which another process has
-    written since), and what can't be read is an error, never an absence.
+    Cached listings are never used: s3fs would go on reporting a file as missing that another process has written
+    since. What can't be read is an error, never an absence.
 
     :param fs: the filesystem
     :param root: the folder's path on it
     :param url: how people write it, for messages and manifests (never with credentials)
-    :param fault: what is raised where the store can't be read or written
+    :param fault: the error to raise if the store can't be read or written
     :param file_mode: of files on a disk, and by it of new folders; None leaves them to the umask
     """
 
@@ -47,9 +45,9 @@ class Folder:
 
     @classmethod
     def at(cls, path: Any) -> Folder:
-        """Take an ``ObjectStoragePath``, any other ``UPath``, a ``pathlib.Path`` or a local path as a string.
+        """Open an ``ObjectStoragePath``, any other ``UPath``, a ``pathlib.Path`` or a local path as a string.
 
-        :raises StorageError: the path's filesystem can't be had: an unknown protocol, a missing connection
+        :raises StorageError: the path's filesystem can't be opened: an unknown protocol, a missing connection
         """
         try:
             fs = getattr(path, "fs", None)
@@ -62,18 +60,13 @@ class Folder:
         local = os.path.abspath(os.fspath(path))
         return cls(LocalFileSystem(), local, local)
 
-    @property
-    def _local(self) -> bool:
-        return "file" in self._protocols
+    def _is(self, protocol: str) -> bool:
+        known = self.fs.protocol
+        return protocol == known if isinstance(known, str) else protocol in known
 
     @property
-    def _s3(self) -> bool:
-        return "s3" in self._protocols
-
-    @property
-    def _protocols(self) -> tuple[str, ...]:
-        protocol = self.fs.protocol
-        return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+    def _is_local(self) -> bool:
+        return self._is("file")
 
     def path(self, name: str) -> str:
         """Return the file's path on the filesystem."""
@@ -86,25 +79,36 @@ class Folder:
     def read(self, name: str, *, most_bytes: int | None = None) -> bytes:
         """Return a file's bytes, in one request.
 
-        :param most_bytes: leave out what comes behind so many
+        :param most_bytes: leave out what follows
         :raises FileNotFoundError: there is no such file
-        :raises StorageError: it can't be told, or can't be read
+        :raises StorageError: the store can't be read
         """
         with self._faults("read", name, missing_is_an_answer=True):
-            if not self._s3:
-                data: bytes = self.fs.cat_file(self.path(name), end=most_bytes)
-                return data
             try:
                 # Without a range s3fs first asks for the size, and believes a cached listing for it.
-                data = self.fs.cat_file(self.path(name), start=0, end=most_bytes)
+                data: bytes = self.fs.cat_file(self.path(name), start=0, end=most_bytes)
+            except IsADirectoryError as error:
+                raise FileNotFoundError(name) from error
             except OSError as error:
+                # An empty file has no range.
                 if _http_status(error) != 416:
                     raise
                 return b""
             return data
 
+    def exists(self, name: str) -> bool:
+        """Tell whether there is such a file now.
+
+        :raises StorageError: the store can't be read
+        """
+        try:
+            self.read(name, most_bytes=1)
+        except FileNotFoundError:
+            return False
+        return True
+
     def fetch(self, name: str, copy: str) -> str:
-        """Return a file's path on this machine: where it lies on a disk, or that of a copy.
+        """Return a file's path on this machine: its own on a disk, that of a copy otherwise.
 
         :param copy: where a copy may be made
         :raises FileNotFoundError: there is no such file
@@ -112,33 +116,25 @@ class Folder:
         """
         with self._faults("read", name, missing_is_an_answer=True):
             path = self.path(name)
-            if self._local:
+            if self._is_local:
                 os.stat(path)
                 return path
             self.fs.get_file(path, copy)
             return copy
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a file only where none is; return whether this call wrote it.
+        """Write a file only if there is none; return whether this call wrote it.
 
-        On a disk by a hard link to a finished file, in a bucket by ``If-None-Match: *``: of many at the same
-        moment at most one gets True. (At most: where a client's own retry finds what its first try wrote, it gets
-        False. Whoever has to know compares what is there with what it wrote.)
+        On a disk by a hard link to a finished file, in a bucket by ``If-None-Match: *``: of many calls at the same
+        moment at most one returns True. (At most: if a client's own retry finds what its first try wrote, the call
+        returns False. Compare the contents where that matters.)
 
         :raises StorageError: the store can't be written
         """
         target = self.path(name)
         with self._faults("write", name, exclusive=True):
-            if self._local:
-                temporary = write_beside(target, data, self.file_mode)
-                try:
-                    os.link(temporary, target)
-                except FileExistsError:
-                    return False
-                finally:
-                    os.unlink(temporary)
-                sync(os.path.dirname(target))
-                return True
+            if self._is_local:
+                return write_file(target, data, self.file_mode, exclusive=True)
             for pause_s in (*CONFLICT_RETRY.pauses_s(), None):
                 try:
                     self.fs.pipe_file(target, data, mode="create")
@@ -156,115 +152,95 @@ class Folder:
             raise AssertionError
 
     def replace(self, name: str, data: bytes) -> None:
-        """Write a file, in place of any that is there, all at once.
+        """Write a file, in place of an existing one, all at once.
 
         :raises StorageError: the store can't be written
         """
-        target = self.path(name)
         with self._faults("write", name):
-            if self._local:
-                temporary = write_beside(target, data, self.file_mode)
-                move(temporary, target)
+            if self._is_local:
+                write_file(self.path(name), data, self.file_mode)
             else:
-                self.fs.pipe_file(target, data)
+                self.fs.pipe_file(self.path(name), data)
 
     def put(self, name: str, finished: Path) -> None:
-        """Put a finished local file in place, all at once.
+        """Copy a finished local file to its place, all at once.
 
         :raises StorageError: the store can't be written
         """
-        target = self.path(name)
         with self._faults("write", name):
-            if self._local:
-                import shutil
-
-                make_folders(os.path.dirname(target), self.file_mode)
-                temporary = f"{target}.{uuid.uuid4().hex}{UNFINISHED}"
-                try:
-                    shutil.copyfile(finished, temporary)
-                except BaseException:
-                    unlink(temporary)
-                    raise
-                move(temporary, target)
+            if self._is_local:
+                write_file(self.path(name), finished, self.file_mode)
             else:
-                self.fs.put_file(str(finished), target)
+                self.fs.put_file(str(finished), self.path(name))
 
     def names(self, below: str = "") -> Iterator[str]:
-        """Give the names of all files below a sub-folder, as they are now, sorted; none where there is no folder.
+        """Return the names of all files below a sub-folder, as they are now, sorted; none if there is no folder.
 
-        :raises StorageError: the listing can't be had
+        :raises StorageError: the listing fails
         """
-        with self._faults("list", below):
-            found = sorted(self._found(below))
-        skip = len(self.root) + 1
-        for path in found:
-            if not path.endswith(UNFINISHED):
-                yield path[skip:]
-
-    def versions(self, below: str) -> list[tuple[str, str, datetime]]:
-        """Return of each file below a sub-folder its name, what changes when it is written again, and when it was.
-
-        :raises StorageError: the listing can't be had
-        """
-        skip = len(self.root) + 1
-        with self._faults("list", below):
-            if self._s3:
-                found = self.fs.find(self.root, prefix=f"{below}/", detail=True)
-                about = [(path, f"{one['size']} {one['ETag']}", one["LastModified"]) for path, one in found.items()]
-            else:
-                about = []
-                for path in self._found(below):
-                    at = self.fs.modified(path)
-                    about.append((path, f"{self.fs.size(path)} {at.timestamp()}", at))
-        return sorted((path[skip:], version, at) for path, version, at in about if not path.endswith(UNFINISHED))
+        yield from (name for name in self._listed(below) if not name.endswith(UNFINISHED))
 
     def unfinished(self, below: str = "", *, untouched_for: timedelta = timedelta()) -> Iterator[str]:
-        """Give the names of all files below a sub-folder that somebody is writing, or was killed while writing.
+        """Return the names of unfinished files below a sub-folder: somebody writes them, or was killed meanwhile.
 
-        `names` leaves them out. Only a disk has them: in a bucket nothing is seen of an object before it is whole.
+        `names` leaves them out. Only a disk has them: an object of a bucket is not visible before it is complete.
 
         :param untouched_for: leave out those that were written to since
-        :raises StorageError: the listing can't be had
+        :raises StorageError: the listing fails
         """
-        if not self._local:
+        if not self._is_local:
             return
-        skip = len(self.root) + 1
         latest = time.time() - untouched_for.total_seconds()
-        with self._faults("list", below):
-            found = sorted(path for path in self._found(below) if path.endswith(UNFINISHED))
-            old = [path for path in found if not untouched_for or written_at(path) <= latest]
-        yield from (path[skip:] for path in old)
+        for name in self._listed(below):
+            if name.endswith(UNFINISHED):
+                # One that is finished meanwhile is not unfinished.
+                at = self._written_at(name) if untouched_for else 0.0
+                if at is not None and at <= latest:
+                    yield name
+
+    def _written_at(self, name: str) -> float | None:
+        try:
+            return os.stat(self.path(name)).st_mtime
+        except FileNotFoundError:
+            return None
+
+    def versions(self, below: str) -> list[tuple[str, str, datetime]]:
+        """Return of each file below a sub-folder its name, its version (a text), and when it was written.
+
+        :raises StorageError: the listing fails
+        """
+        found = []
+        for name, about in self._listed(below, detail=True).items():
+            if name.endswith(UNFINISHED):
+                continue
+            with self._faults("list", name):
+                if self._is_local:
+                    about = self.fs.info(self.path(name))
+                at = about.get("LastModified") or about.get("mtime") or about["created"]
+                at = at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)
+                found.append((name, f"{about['size']} {about.get('ETag') or at.timestamp()}", at))
+        return found
 
     def folders(self, below: str = "") -> Iterator[str]:
-        """Give the names of the folders right below a sub-folder, as they are now, sorted.
+        """Return the names of the folders right below a sub-folder, as they are now, sorted.
 
-        :raises StorageError: the listing can't be had
+        :raises StorageError: the listing fails
         """
+        path = self.path(below)
         with self._faults("list", below):
-            found = sorted(path for path, is_folder in self._entries(self.path(below)) if is_folder)
-        for path in found:
-            yield path.rstrip("/").rsplit("/", 1)[-1]
-
-    def exists(self, name: str) -> bool:
-        """Tell whether there is such a file now.
-
-        :raises StorageError: it can't be told
-        """
-        path = self.path(name)
-        try:
-            with self._faults("read", name, missing_is_an_answer=True):
-                if self._s3:
-                    try:
-                        self.fs.cat_file(path, start=0, end=1)
-                    except OSError as error:
-                        if _http_status(error) != 416:
-                            raise
+            try:
+                if self._is_local:
+                    with os.scandir(path) as entries:
+                        found = [one.name for one in entries if one.is_dir()]
                 else:
                     self.fs.invalidate_cache(path)
-                    return bool(self.fs.info(path)["type"] != "directory")
-        except FileNotFoundError:
-            return False
-        return True
+                    entries_there = self.fs.ls(path, detail=True, refresh=True)
+                    found = [one["name"].rstrip("/") for one in entries_there if one["type"] == "directory"]
+            except FileNotFoundError as error:
+                if _is_no_bucket(error):
+                    raise
+                found = []
+        yield from sorted(one.rsplit("/", 1)[-1] for one in found)
 
     def delete(self, name: str) -> None:
         """Remove a file if it is there.
@@ -278,46 +254,29 @@ class Folder:
             return
 
     def prune(self, name: str) -> None:
-        """Remove a folder if nothing is in it; a bucket has no empty ones.
+        """Remove a folder if it is empty; a bucket has no empty ones.
 
         :raises StorageError: it can't be removed
         """
-        if not self._local:
-            return
-        with self._faults("remove", name):
-            try:
-                os.rmdir(self.path(name))
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
-                    raise
+        if self._is_local:
+            with self._faults("remove", name):
+                remove_empty(self.path(name))
 
-    def _found(self, below: str) -> Iterator[str]:
-        if self._s3:
-            # One listing, however deep; with a prefix s3fs neither caches it nor looks for a file of that name.
-            prefix = {"prefix": f"{below}/"} if below else {}
-            yield from self.fs.find(self.root, **prefix)
-            return
-        folders = [self.path(below)]
-        while folders:
-            for path, is_folder in self._entries(folders.pop()):
-                if is_folder:
-                    folders.append(path)
-                else:
-                    yield path
-
-    def _entries(self, folder: str) -> Iterator[tuple[str, bool]]:
-        # Not fsspec's own walk: it leaves out what it isn't allowed to read.
-        try:
-            if self._local:
-                with os.scandir(folder) as entries:
-                    yield from [(entry.path, entry.is_dir(follow_symlinks=True)) for entry in entries]
+    def _listed(self, below: str, *, detail: bool = False) -> dict[str, dict[str, Any]]:
+        """Return all files below a sub-folder, by their names, and what the store's listing says about each."""
+        found: Any
+        with self._faults("list", below):
+            if self._is_local:
+                found = list(files_below(self.path(below)))
+            elif self._is("s3"):
+                # One listing, however deep; with a prefix s3fs neither caches it nor looks for a file of that name.
+                found = self.fs.find(self.root, detail=detail, **({"prefix": f"{below}/"} if below else {}))
             else:
-                self.fs.invalidate_cache(folder)
-                for entry in self.fs.ls(folder, detail=True, refresh=True):
-                    yield entry["name"], entry["type"] == "directory"
-        except FileNotFoundError as error:
-            if _no_bucket(error):
-                raise
+                self.fs.invalidate_cache(self.path(below))
+                found = self.fs.find(self.path(below), detail=detail)
+            found = found if isinstance(found, dict) else {path: {} for path in found}
+        skip = len(self.root) + 1
+        return {path[skip:]: found[path] for path in sorted(found)}
 
     @contextmanager
     def _faults(
@@ -326,23 +285,24 @@ class Folder:
         try:
             yield
         except Exception as error:
-            if missing_is_an_answer and isinstance(error, FileNotFoundError) and not _no_bucket(error):
+            if missing_is_an_answer and isinstance(error, FileNotFoundError) and not _is_no_bucket(error):
                 raise
             what = f"Can't {verb} {self.url_of(name)}: {_reason(error)}"
-            if isinstance(error, PermissionError) or _http_status(error) in (401, 403):
+            status = _http_status(error)
+            if isinstance(error, PermissionError) or status in (401, 403):
+                hint = "Give the user that the task runs as the right to read and write there"
+                if self._is("s3"):
+                    hint = (
+                        "Give the account of the storage's connection the right to read, list and write there (in "
+                        "Object Storage the role `storage.uploader` on the bucket, to remove files `storage.editor`)"
+                    )
                 raise self.fault(
-                    what,
-                    hint="Give the account that the storage's connection names the right to read, list and write there "
-                    "(in Object Storage the role `storage.uploader` on the bucket, to remove files `storage.editor`)"
-                    if self._s3
-                    else "Give the user that the task runs as the right to read and write there",
-                    retry="ends in the same way until then",
-                    retry_can_help=False,
+                    what, hint=hint, retry="ends in the same way until then", retry_can_help=False
                 ) from error
-            if exclusive and _http_status(error) in (400, 405, 501):
+            if exclusive and status in (400, 405, 501):
                 raise self.fault(
-                    f"{what} (HTTP {_http_status(error)} to a write with `If-None-Match: *`)",
-                    hint="Use a bucket whose store knows conditional writes (Object Storage and S3 do), or a disk",
+                    f"{what} (HTTP {status} to a write with `If-None-Match: *`)",
+                    hint="Use a bucket whose store supports conditional writes (Object Storage and S3 do), or a disk",
                     retry="ends in the same way",
                     retry_can_help=False,
                 ) from error
@@ -350,7 +310,7 @@ class Folder:
 
 
 def _response(error: BaseException) -> dict[str, Any]:
-    """Return what the store answered, where the error, or what it was made from, is botocore's."""
+    """Return the store's answer, if the error, or the one it was made from, is botocore's."""
     seen: BaseException | None = error
     while seen is not None:
         response = getattr(seen, "response", None)
@@ -365,7 +325,7 @@ def _http_status(error: BaseException) -> int | None:
     return status
 
 
-def _no_bucket(error: BaseException) -> bool:
+def _is_no_bucket(error: BaseException) -> bool:
     return bool(_response(error).get("Error", {}).get("Code") == "NoSuchBucket")
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from airflow_speechkit import disk
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.hooks.archive import open_archive
+from airflow_speechkit.storage import disk
 from tests.unit.archive.world import T0, Clock, Service, answer, recording, submitter
 
 
