@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.unit.test_compressed import AT, CHUNK, MIB, OPERATION_ID, WORD, packed_operation
 
 PEAK = """
