@@ -1,4 +1,4 @@
-"""A real PostgreSQL as the warehouse of a load."""
+"""A real PostgreSQL as the warehouse."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def ask(url: str) -> Iterator[Ask]:
 
 @pytest.fixture
 def load() -> Load:
-    """Run the operator as Airflow would and return what goes into XCom."""
+    """Run the operator as Airflow does and return its XCom."""
 
     def run(tables: Any, **keywords: Any) -> dict[str, int]:
         return SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables=tables, **keywords).execute({})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The command line reaches buckets through Airflow's connections, wherever Airflow keeps them."""
+"""The command line opens buckets through Airflow's connections, from all places where Airflow stores them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def listed(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [json.loads(line)["operation_id"] for line in done.stdout.splitlines()]
 
 
-def test_connections_are_found_where_airflow_keeps_them(
+def test_connections_are_found_where_airflow_stores_them(
     airflow: LocalAirflow, archive: str, s3: str, tmp_path: Path
 ) -> None:
     secrets = tmp_path / "connections.json"
@@ -94,7 +94,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return message
 
 
-def test_a_connection_that_is_not_there_is_an_error(airflow: LocalAirflow) -> None:
+def test_a_missing_connection_is_an_error(airflow: LocalAirflow) -> None:
     message = refused(run(airflow.environment, "archive", "list", "--archive", "s3://nowhere@lake/archive"))
 
     assert "There is no connection `nowhere`" in message
@@ -103,14 +103,14 @@ def test_a_connection_that_is_not_there_is_an_error(airflow: LocalAirflow) -> No
     assert "airflow connections add nowhere --conn-type aws" in message
 
 
-def test_nothing_is_asked_anonymously(airflow: LocalAirflow) -> None:
+def test_no_bucket_is_accessed_anonymously(airflow: LocalAirflow) -> None:
     message = refused(run(airflow.environment, "archive", "list", "--archive", "s3://empty@lake/archive"))
 
     assert "The connection `empty` has no keys" in message
 
 
 @pytest.mark.parametrize("database", ["sqlite:///{}/new.db", "postgresql+psycopg2://airflow:hunter2@127.0.0.1:1/a"])
-def test_a_database_that_can_not_be_asked_is_said_to_be_so(
+def test_an_unreachable_metadata_database_is_an_error_that_says_so(
     airflow: LocalAirflow, tmp_path: Path, database: str
 ) -> None:
     environment = {**airflow.environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.format(tmp_path)}
@@ -121,7 +121,7 @@ def test_a_database_that_can_not_be_asked_is_said_to_be_so(
     assert "hunter2" not in message
 
 
-def test_who_needs_nothing_of_the_database_needs_no_database(
+def test_commands_without_a_connection_need_no_metadata_database(
     airflow: LocalAirflow, archive: str, s3: str, tmp_path: Path
 ) -> None:
     environment = {

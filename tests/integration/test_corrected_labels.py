@@ -1,4 +1,4 @@
-"""Labels that come late, or were wrong, get into the warehouse: transformed and loaded again, and paid for once."""
+"""Labels that are added or corrected later are in the warehouse after another transform and load, at no cost."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def ask(request: pytest.FixtureRequest, desk: Desk) -> Ask:
 
 
 def submit(audio: Any, map_index: int = -1, **keywords: Any) -> Any:
-    """Run a submit as a mapped task instance or another is run."""
+    """Run a submit as a task instance, mapped or not."""
     ti = TaskInstance()
     ti.map_index = map_index  # type: ignore[misc]
     context: Any = {"ti": ti}
@@ -67,10 +67,10 @@ def transform_and_load(desk: Desk, ids: Any) -> None:
     SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables=rows.execute({}), views=True).execute({})
 
 
-def test_they_come_into_the_rows_and_the_views_whoever_gives_them(desk: Desk, ask: Ask) -> None:
+def test_corrected_labels_are_in_rows_and_views_whoever_corrected_them(desk: Desk, ask: Ask) -> None:
     said = [{"utterances": [{"text": "good morning"}]}, {"utterances": [{"text": "hello"}]}]
     audio = [desk.put("1.ogg", TWO_CHANNELS, channels=said), desk.put("2.ogg", TWO_CHANNELS, channels=said)]
-    # A mapped submit: a task instance for each.
+    # A mapped submit has a task instance for each recording.
     ids = [submit(audio[0], 0, labels={"channel_0": "agent", "channel_1": "customer"}), submit(audio[1], 1)]
     wait_for(SpeechKitRecognitionSensor(task_id="wait", operation_id=ids, poke_interval=0.1))
     transform_and_load(desk, ids)
@@ -113,7 +113,7 @@ def test_they_come_into_the_rows_and_the_views_whoever_gives_them(desk: Desk, as
     assert desk.billed() == paid == 2
 
 
-def test_the_recognize_operator_corrects_them_too(desk: Desk) -> None:
+def test_the_recognize_operator_corrects_labels_too(desk: Desk) -> None:
     audio = desk.put()
     ids = []
     for labels_update, role in ((False, "agent"), ("{{ params.correct }}", "customer")):
@@ -130,7 +130,7 @@ def test_the_recognize_operator_corrects_them_too(desk: Desk) -> None:
     assert desk.billed() == 1
 
 
-def test_a_damaged_record_holds_up_no_wait_and_no_other_operations_rows(desk: Desk) -> None:
+def test_a_damaged_label_record_stops_no_wait_and_no_other_rows(desk: Desk) -> None:
     ids = submit([desk.put("1.ogg"), desk.put("2.ogg")], labels={"role": "agent"})
     desk.archive.folder.replace(f"operations/{ids[0]}/labels-0001.json", b'{"labels": "hunter2"')
     assert wait_for(SpeechKitRecognitionSensor(task_id="wait", operation_id=ids, poke_interval=0.1)) == ids
@@ -142,7 +142,7 @@ def test_a_damaged_record_holds_up_no_wait_and_no_other_operations_rows(desk: De
     assert "hunter2" not in json.dumps(rows)
 
 
-def test_a_task_is_on_record_as_the_one_that_corrected_labels(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_label_correction_records_its_task(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     operation_id = desk.on_record("e03known")
     monkeypatch.setattr("airflow.providers.common.compat.sdk.get_current_context", lambda: {"ti": TaskInstance()})
     with SpeechKitHook() as hook:
@@ -151,7 +151,7 @@ def test_a_task_is_on_record_as_the_one_that_corrected_labels(desk: Desk, monkey
     assert json.loads(record.by) == ["calls", "monday", "wait", -1]
 
 
-def test_what_a_hook_cannot_take_is_refused_and_changes_nothing(desk: Desk) -> None:
+def test_invalid_labels_are_refused_by_the_hook_and_change_nothing(desk: Desk) -> None:
     operation_id = desk.on_record("e03known")
     with SpeechKitHook() as hook:
         for wrong in ({operation_id: "a=b"}, {operation_id: {"": "b"}}, {operation_id: {1: "b"}}, {7: {"a": "b"}}):

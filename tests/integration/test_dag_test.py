@@ -1,4 +1,4 @@
-"""`dag.test()`, `airflow dags test` and `airflow tasks test` run deferrable operators, wherever connections are."""
+"""`dag.test()`, `airflow dags test` and `airflow tasks test` run deferrable operators, with any connections."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def command_for(emulator: EmulatorProcess, source: str, way: str, archive: str) 
     return conf if way == "dag.test()" else ["dags", "test", "recognize", "--conf", json.dumps(conf)]
 
 
-def test_deferred_waits_archive_their_answers(
+def test_dag_test_archives_the_answers_of_deferred_waits(
     local_airflow: LocalAirflow, emulator: EmulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connections = {source: connections_of(emulator, source) for source in SOURCES}
@@ -162,5 +162,5 @@ def test_deferred_waits_archive_their_answers(
         answers[run] = [opened.outcome(one) is not None for one in opened.operations()]
     assert answers == {key: [True] for key in archives}, log[-20_000:]
     assert "Traceback" not in log, log[-20_000:]
-    # The task that goes on after its wait knows what it has sent.
+    # The task that resumes after its wait knows the recordings that it has sent.
     assert sum(failing.removeprefix("s3:/") in str(one) for one in emulator.billing()) == 1

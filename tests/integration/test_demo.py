@@ -1,4 +1,4 @@
-"""The demo as a person runs it: what it makes, what it shows, and that nothing is left of it, also when interrupted."""
+"""The demo as a user runs it: its files, its output, and that nothing else is left, also after an interrupt."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Demo:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "airflow_speechkit.cli", "demo", "--to", str(self.output)],
                 cwd=ROOT, env={**os.environ, **environment}, stdout=log, stderr=log, start_new_session=True,
-                # A shell has what it runs in the background ignore SIGINT, and children would inherit that.
+                # Background processes of a shell ignore SIGINT, and their children inherit that.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )  # fmt: skip
 
@@ -119,7 +119,7 @@ def test_the_demo_leaves_tables_and_files_and_nothing_else(demo: Demo) -> None:
         assert sum(pq.read_metadata(file).num_rows for file in files) == rows[table]
     assert {one.name for one in demo.output.iterdir()} == {"speech.duckdb", *TABLES, "_manifests"}
     assert [one.name for one in demo.output.parent.iterdir() if one.is_dir() and one != demo.temporary] == ["a b й"]
-    # What it shows of the tasks it has from Airflow's log.
+    # The output about tasks comes from Airflow's log.
     done = dict(re.findall(r"^✓ (\w+) +(.*?) +\d:\d\d:\d\d$", demo.told, re.MULTILINE))
     assert list(done) == ["emulator", "airflow", "recognize", "rows", "load"], demo.told
     assert done["recognize"] == "5 calls: submitted 5"
@@ -128,7 +128,7 @@ def test_the_demo_leaves_tables_and_files_and_nothing_else(demo: Demo) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupt_while_airflow_is_at_work_leaves_nothing(demo: Demo, number: signal.Signals) -> None:
+def test_an_interrupt_while_airflow_runs_leaves_nothing(demo: Demo, number: signal.Signals) -> None:
     demo.until_it_runs("dags", "test")
     demo.process.send_signal(number)
     assert demo.end() == 130, demo.told
@@ -136,7 +136,7 @@ def test_an_interrupt_while_airflow_is_at_work_leaves_nothing(demo: Demo, number
     demo.leaves_nothing()
 
 
-def test_an_interrupt_while_the_emulator_starts_leaves_nothing_and_tells_no_trace(demo: Demo) -> None:
+def test_an_interrupt_while_the_emulator_starts_leaves_nothing_and_prints_no_traceback(demo: Demo) -> None:
     demo.until_it_runs("speechkit_emulator", "--exit-with-stdin")
     # As Ctrl-C does: to all of the terminal's process group.
     os.killpg(demo.process.pid, signal.SIGINT)
@@ -145,7 +145,7 @@ def test_an_interrupt_while_the_emulator_starts_leaves_nothing_and_tells_no_trac
     demo.leaves_nothing()
 
 
-def test_files_that_are_missing_or_empty_or_fall_short_are_told(tmp_path: Path) -> None:
+def test_missing_empty_or_incomplete_files_are_reported(tmp_path: Path) -> None:
     for table, rows in {"recognitions": 0, "utterances": 3}.items():
         (tmp_path / table).mkdir()
         pq.write_table(pa.table({"n": list(range(rows))}), tmp_path / table / "batch.parquet")

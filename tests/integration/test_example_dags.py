@@ -1,4 +1,4 @@
-"""Airflow runs each example DAG to its end, and nothing but ids, paths and counts is left behind in it."""
+"""Airflow runs each example DAG to its end, and stores nothing but ids, paths and counts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class World:
             return connection.execute(query).fetchall()
 
     def nothing_told(self, run: FinishedRun) -> None:
-        """Look for what was said, and for credentials, wherever Airflow keeps something."""
+        """Search everything that Airflow stores for transcripts and credentials."""
         kept = {"log": run.log}
         kept |= {str(file): file.read_text() for file in (self.airflow.home / "logs").rglob("*") if file.is_file()}
         for table in ("xcom", "rendered_task_instance_fields", "trigger", "task_instance", "dag_run"):
@@ -82,7 +82,7 @@ def world(local_airflow: LocalAirflow, emulator: EmulatorProcess, tmp_path: Path
     return World(local_airflow, emulator, tmp_path, uuid4().hex)
 
 
-def test_a_prefix_becomes_rows_and_again_costs_nothing(world: World) -> None:
+def test_a_prefix_becomes_rows_and_a_second_run_costs_nothing(world: World) -> None:
     world.record("1.ogg")
     world.record("2.ogg", "nothing else")
     billed = len(world.emulator.billing())
@@ -105,7 +105,7 @@ def test_a_prefix_becomes_rows_and_again_costs_nothing(world: World) -> None:
     assert len(kept) == 3, kept
 
 
-def test_one_mapped_task_for_each_call_brings_its_labels_along_and_a_backfill_reads_them_from_the_archive(
+def test_mapped_calls_have_their_labels_and_a_backfill_reads_them_from_the_archive(
     world: World,
 ) -> None:
     calls = [
@@ -152,7 +152,7 @@ def put_on_record(archive: Archive) -> dict[str, str | None]:
     return {answer.operation_id: "finished", refused: "refused", "e04running0000000000": None}
 
 
-def test_a_backfill_divides_the_operations_so_that_tasks_have_about_as_many_as_they_should() -> None:
+def test_a_backfill_divides_the_operations_into_tasks_of_about_the_requested_size() -> None:
     shards = runpy.run_path(str(ROOT / "dags/speechkit_backfill_archive.py"))["shards"]
     letters = "0123456789abcdefghijklmnopqrstuv"
     ids = [f"e03{a}{b}{number:04d}" for a in letters for b in letters for number in range(10)]

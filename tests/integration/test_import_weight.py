@@ -1,4 +1,4 @@
-"""A DAG file is parsed every few seconds: what it imports of ours must load nothing heavy."""
+"""A DAG file is parsed every few seconds: the modules that it imports must load no heavy library."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def loaded() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("module", airflow_side_modules())
-def test_importing_it_loads_nothing_heavy(module: str, loaded: dict[str, list[str]]) -> None:
+def test_importing_a_module_loads_no_heavy_library(module: str, loaded: dict[str, list[str]]) -> None:
     assert loaded[module] == []

@@ -1,4 +1,4 @@
-"""The example DAG that asks a CRM brings its call ids and roles to the rows of the day's calls."""
+"""The example DAG with a CRM adds its call ids and roles to the rows of the day's calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SAMPLE = (ROOT / "emulator/speechkit_emulator/samples/delivery.ogg").read_bytes()
 
 
-def test_a_crm_s_labels_are_beside_the_rows_of_its_calls(
+def test_the_labels_of_a_crm_are_in_the_rows_of_its_calls(
     local_airflow: LocalAirflow, emulator: EmulatorProcess, tmp_path: Path
 ) -> None:
     prefix = uuid4().hex

@@ -40,7 +40,7 @@ def old(url, ask):
         ask(statement)
 
 
-def test_tables_have_keys_what_may_not_be_empty_and_comments(tmp_path, ask, load) -> None:
+def test_tables_have_keys_not_null_columns_and_comments(tmp_path, ask, load) -> None:
     load(write_manifest(tmp_path, the_call() | {"analyses": [analysis("op-new")]}))
     assert ask(CONSTRAINTS) == KEYS
     nullable = dict(ask(NULLABLE))
@@ -97,7 +97,7 @@ def test_old_tables_are_upgraded_once_and_keep_their_rows(driver, tmp_path, old,
     assert ask(SHAPE) == before
 
 
-def test_a_key_of_the_users_own_stays(tmp_path, old, ask, load) -> None:
+def test_a_users_own_key_is_kept(tmp_path, old, ask, load) -> None:
     ask("ALTER TABLE utterances ADD CONSTRAINT mine PRIMARY KEY (operation_id, utterance)")
     load(write_manifest(tmp_path, version_0_1.NEW_ROWS))
     assert ("utterances", "PRIMARY KEY (operation_id, utterance)") in ask(CONSTRAINTS)
@@ -119,7 +119,7 @@ SPOILS = {
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
-def test_what_postgresql_refuses_leaves_everything_as_it_was(spoil, tmp_path, old, ask, load) -> None:
+def test_an_upgrade_that_postgresql_refuses_changes_nothing(spoil, tmp_path, old, ask, load) -> None:
     statement, repair, sqlstate = SPOILS[spoil]
     ask(statement)
     before = ask(SHAPE)
@@ -133,6 +133,6 @@ def test_what_postgresql_refuses_leaves_everything_as_it_was(spoil, tmp_path, ol
     assert ask(version_0_1.RECOGNITIONS) == version_0_1.UPGRADED
 
 
-def test_without_create_old_tables_are_named(tmp_path, old, load) -> None:
+def test_without_create_the_error_names_old_tables(tmp_path, old, load) -> None:
     with pytest.raises(SettingsError, match=r'"recognitions" was made by version 0.1.*`create=True`'):
         load(write_manifest(tmp_path, version_0_1.NEW_ROWS), create=False)

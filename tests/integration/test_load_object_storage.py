@@ -1,4 +1,4 @@
-"""Loading files that lie in a bucket."""
+"""Load files from a bucket."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_files_in_a_bucket_are_loaded(manifest, tmp_path) -> None:
         assert connection.execute("SELECT count(*) FROM words").fetchall() == [(16,)]
 
 
-def test_a_file_that_is_gone_from_the_bucket_is_named(manifest, s3_client) -> None:
+def test_a_file_missing_from_the_bucket_is_named(manifest, s3_client) -> None:
     s3_client.delete_object(Bucket="tables", Key="speech/words-batch.parquet")
     with pytest.raises(StorageError, match=r"s3://lake@tables/speech/words-batch.parquet does not exist"):
         load(manifest)
 
 
-def test_a_bucket_that_cannot_be_reached_is_told(manifest, monkeypatch) -> None:
+def test_an_unreachable_bucket_is_an_error(manifest, monkeypatch) -> None:
     nowhere = {"conn_type": "aws", "login": "a", "password": "b", "extra": {"endpoint_url": "http://127.0.0.1:1"}}
     monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", json.dumps(nowhere))
     with pytest.raises(StorageError, match=r"Can't read s3://nowhere@tables/speech/_manifests/batch.json"):

@@ -1,4 +1,4 @@
-"""Loading into a real PostgreSQL, through both drivers that Airflow's hook may give."""
+"""Load into a real PostgreSQL, through both drivers that Airflow's hook can return."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def the_call_with_an_analysis() -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
-def test_a_rerun_doubles_nothing_and_types_are_postgresqls(file_format, driver, tmp_path, ask, load) -> None:
+def test_a_rerun_duplicates_nothing_and_columns_have_postgresql_types(file_format, driver, tmp_path, ask, load) -> None:
     manifest = write_manifest(tmp_path, the_call_with_an_analysis(), file_format=file_format)
     assert load(manifest) == load(manifest) == EVERYTHING
     assert ask("SELECT count(*), count(DISTINCT operation_id) FROM recognitions") == [(7, 7)]
@@ -50,7 +50,7 @@ def test_a_rerun_doubles_nothing_and_types_are_postgresqls(file_format, driver, 
     assert ask("SELECT payload ->> 'a' FROM analyses") == [("б",)]
 
 
-def test_texts_arrive_as_they_are(driver, tmp_path, ask, load) -> None:
+def test_texts_are_loaded_unchanged(driver, tmp_path, ask, load) -> None:
     texts = ["", '"', "a,b", "line\nbreak", "\\.", "\\N", "NULL", "\t", "é́🎤", "'); DROP TABLE words; --", "a\0b"]
     said = [utterance("op-1", i, 1, i, i + 1, text) for i, text in enumerate(texts)]
     load(write_manifest(tmp_path, {"recognitions": [recognition("op-1", None)], "utterances": said}))
@@ -61,7 +61,7 @@ def test_texts_arrive_as_they_are(driver, tmp_path, ask, load) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_view_gives_what_was_worked_out_by_hand(view, tmp_path, url, ask, load) -> None:
+def test_views_give_the_figures_computed_by_hand(view, tmp_path, url, ask, load) -> None:
     load(write_manifest(tmp_path, the_call()))
     query, expected = FIGURES[view]
     assert ask(query) == expected
@@ -110,7 +110,7 @@ def test_a_second_load_changes_no_table_view_or_index(driver, tmp_path, ask, loa
     assert [row[1:] for row in ask(shape)] == [row[1:] for row in before]
 
 
-def test_a_person_who_may_only_write_rows_can_load(tmp_path, url, ask, monkeypatch, load) -> None:
+def test_a_user_who_can_only_write_rows_can_load(tmp_path, url, ask, monkeypatch, load) -> None:
     manifest = write_manifest(tmp_path, the_call())
     load(manifest)
     role = f"loader_{url.rsplit('_', 1)[1]}"
@@ -122,7 +122,7 @@ def test_a_person_who_may_only_write_rows_can_load(tmp_path, url, ask, monkeypat
     assert load(manifest, create=False)["words"] == 16
 
 
-def test_two_loads_at_once_double_nothing(driver, tmp_path, ask, load) -> None:
+def test_concurrent_loads_duplicate_nothing(driver, tmp_path, ask, load) -> None:
     manifest = write_manifest(tmp_path, the_call())
     barrier = threading.Barrier(4)
     failures: list[Exception] = []
@@ -144,7 +144,7 @@ def test_two_loads_at_once_double_nothing(driver, tmp_path, ask, load) -> None:
     assert ask("SELECT count(*) FROM words") == [(16,)]
 
 
-def test_a_reader_never_sees_a_load_half_done(driver, tmp_path, ask, load) -> None:
+def test_a_reader_never_sees_a_partial_load(driver, tmp_path, ask, load) -> None:
     first = write_manifest(tmp_path, the_call())
     load(first)
     ask("ALTER TABLE words ADD CONSTRAINT no_more CHECK (word <> 'новое')")
@@ -156,7 +156,7 @@ def test_a_reader_never_sees_a_load_half_done(driver, tmp_path, ask, load) -> No
     assert ask("SELECT count(*) FROM utterances WHERE operation_id = 'op-new'") == [(5,)]
 
 
-def test_a_lock_that_stays_is_told(driver, tmp_path, ask, load) -> None:
+def test_a_lock_that_stays_is_an_error(driver, tmp_path, ask, load) -> None:
     manifest = write_manifest(tmp_path, the_call())
     load(manifest)
     ask("BEGIN")
@@ -193,7 +193,7 @@ SPOILS = {
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
-def test_no_row_is_told_when_a_load_fails(spoil, driver, tmp_path, ask, capfd, caplog, load) -> None:
+def test_the_error_of_a_failed_load_contains_no_row(spoil, driver, tmp_path, ask, capfd, caplog, load) -> None:
     before, told_of_it = SPOILS[spoil]
     ask(before)
     said = [utterance("op-1", 0, 1, 0, 100, SECRET)]
@@ -213,7 +213,7 @@ def test_no_row_is_told_when_a_load_fails(spoil, driver, tmp_path, ask, capfd, c
     assert caught.value.retry_can_help is (spoil == "a trigger that quotes it")
 
 
-def test_a_server_that_is_not_there_is_told(tmp_path, url, monkeypatch, load) -> None:
+def test_an_unreachable_server_is_an_error(tmp_path, url, monkeypatch, load) -> None:
     connection = json.loads(os.environ["AIRFLOW_CONN_WAREHOUSE"]) | {"password": "wrong-password"}
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(connection))
     with pytest.raises(

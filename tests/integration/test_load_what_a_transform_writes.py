@@ -1,4 +1,4 @@
-"""From the service's answers to the warehouse: read, written as files and loaded by the code that users run."""
+"""From the service's answers to the warehouse: read, written to files and loaded by the code that users run."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def file_format(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["duckdb", "postgres"])
 def warehouse(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A database behind the connection `warehouse`; gives what asks it."""
+    """A database with the connection `warehouse`; yields a function that queries it."""
     if request.param == "duckdb":
         path = str(tmp_path / "speech.duckdb")
         connection: dict[str, Any] = {"conn_type": "duckdb", "host": path}
@@ -103,7 +103,7 @@ def load(manifests: Any) -> dict[str, int]:
     return SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables=manifests).execute({})  # type: ignore[arg-type]
 
 
-def test_rows_arrive_as_they_were_read_and_views_give_the_figures(file_format, warehouse, tmp_path) -> None:
+def test_rows_are_loaded_unchanged_and_views_give_the_figures(file_format, warehouse, tmp_path) -> None:
     tables = tables_of_the_call()
     manifest = write_rows(Folder.at(tmp_path / "lake"), tables, file_format=file_format).summary()
     manifest = json.loads(json.dumps(manifest))

@@ -46,7 +46,7 @@ def load(tables: str, **more: Any) -> dict[str, int]:
     return SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables=tables, **more).execute({})
 
 
-def test_a_locked_file_is_waited_for(tmp_path: Path, let_go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_load_waits_for_a_locked_file(tmp_path: Path, let_go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses = []
 
     def sleep(seconds: float) -> None:
@@ -60,7 +60,7 @@ def test_a_locked_file_is_waited_for(tmp_path: Path, let_go: Any, monkeypatch: p
 
 
 @pytest.mark.usefixtures("let_go")
-def test_a_file_that_stays_locked_ends_in_an_error_that_says_so(tmp_path: Path) -> None:
+def test_a_file_that_stays_locked_is_an_error(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path, the_call())
     with pytest.raises(StorageError, match=r"locked for 0.3 s.*Close") as caught:
         load(manifest, lock_timeout_s=0.3)

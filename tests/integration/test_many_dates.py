@@ -1,4 +1,4 @@
-"""Tables of hundreds of dates, written by a process that may open few files."""
+"""Tables of hundreds of dates, written by a process that can open only a few files."""
 
 from __future__ import annotations
 

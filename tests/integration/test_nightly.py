@@ -1,4 +1,4 @@
-"""A run that the scheduler makes of the README's DAG takes yesterday's recordings, on whichever Airflow is there."""
+"""A scheduled run of the README's DAG takes yesterday's recordings, on the installed Airflow."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The example DAGs with the emulator's samples and connections, unedited, on whichever Airflow is installed.
+"""The example DAGs, unedited, with the emulator's samples and connections, on the installed Airflow.
 
-`make test-airflow-2.11` runs it on the oldest one.
+`make test-airflow-2.11` runs it on the oldest supported one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One bad recording of ten: what the failed task says, and what `on_failure='record'` hands on."""
+"""One invalid recording of ten: the error of the failed task, and `on_failure='record'`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ for how in ("fail", "record"):
 
 
 @pytest.mark.parametrize("way", ["submit", "recognize"])
-def test_the_good_ones_go_on_where_that_is_asked_for_and_the_message_says_how(
+def test_accepted_recordings_are_passed_on_with_on_failure_record_and_the_error_says_so(
     local_airflow: LocalAirflow, emulator: EmulatorProcess, tmp_path: Path, way: str
 ) -> None:
     prefix = uuid4().hex

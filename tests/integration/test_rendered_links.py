@@ -1,4 +1,4 @@
-"""Airflow keeps what templates were rendered to, and the DAG: a credential in an address is in neither."""
+"""Airflow stores rendered templates and DAGs: credentials of an address are in neither."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ with DAG("passwords", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)
 """
 
 
-def test_nothing_that_airflow_keeps_or_logs_has_a_password(
+def test_airflow_stores_and_logs_no_password(
     local_airflow: LocalAirflow, emulator: EmulatorProcess, tmp_path: Path
 ) -> None:
     (tmp_path / "passwords.py").write_text(
@@ -101,7 +101,7 @@ def test_nothing_that_airflow_keeps_or_logs_has_a_password(
     assert sum(line.startswith('INSERT INTO "rendered_task_instance_fields"') for line in kept) >= len(run.tasks)
 
 
-def test_no_rendered_field_and_no_literal_has_a_links_query(
+def test_no_rendered_field_or_literal_has_a_links_query(
     local_airflow: LocalAirflow, emulator: EmulatorProcess, tmp_path: Path
 ) -> None:
     link = f"https://storage.yandexcloud.net/{emulator.bucket}/links"

@@ -1,4 +1,4 @@
-"""The hook against the emulator: every way to say who asks, and a recognition from its submission to its answer."""
+"""The hook with the emulator: all kinds of credentials, and a recognition from its submission to its answer."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ WAYS = ["api_key", "password", "iam_token", "authorized_key", "authorized_key_pa
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_to_say_who_asks_is_accepted(
+def test_all_kinds_of_credentials_are_accepted(
     emulator: EmulatorProcess, connect: Connect, iam_token: str, tmp_path: Any, way: str
 ) -> None:
     key = json.dumps(emulator.credentials()["authorized_key"])
@@ -100,7 +100,7 @@ def test_every_way_to_say_who_asks_is_accepted(
     asyncio.run(ask())
 
 
-def test_a_wrong_key_a_missing_role_and_another_account_are_told_apart(
+def test_a_wrong_key_a_missing_role_and_another_account_have_different_errors(
     emulator: EmulatorProcess, connect: Connect
 ) -> None:
     well, message = connect(password="AQVNnosuchkeynosuchkeynosuchkey").test_connection()
@@ -115,7 +115,7 @@ def test_a_wrong_key_a_missing_role_and_another_account_are_told_apart(
         connect(extra={"authorized_key": other}).get_operation("e0312345678901234567")
 
 
-def test_a_revoked_token_is_renewed_without_anyone_noticing(emulator: EmulatorProcess, connect: Connect) -> None:
+def test_a_revoked_token_is_renewed(emulator: EmulatorProcess, connect: Connect) -> None:
     hook = connect(extra={"authorized_key": emulator.credentials()["authorized_key"]})
     (operation_id,) = emulator.stand_ins(1)
     hook.get_operation(operation_id)
@@ -158,7 +158,7 @@ def test_v2_from_submission_to_answer(emulator: EmulatorProcess, connect: Connec
     assert json.loads(answer.operation)["id"] == operation.id
 
 
-def test_v3_from_submission_to_answer_and_out_of_mind(emulator: EmulatorProcess, connect: Connect) -> None:
+def test_v3_from_submission_to_answer_and_deletion(emulator: EmulatorProcess, connect: Connect) -> None:
     hook = connect(password=emulator.api_key, extra={"api_version": "v3"})
     assert hook.test_connection()[0]
     settings = RecognitionSettings(api_version="v3", audio_encoding="WAV", language="en-US")
@@ -185,7 +185,7 @@ def test_a_refused_submission_is_billed_at_most_once(emulator: EmulatorProcess, 
 
 
 @pytest.mark.parametrize(("kind", "accepted"), [("drop_before", 0), ("drop_after", 1), ("cut", 1), ("garbage", 0)])
-def test_a_submission_whose_answer_is_lost_is_not_sent_again_and_may_have_been_accepted(
+def test_a_submission_whose_answer_is_lost_is_not_sent_again(
     emulator: EmulatorProcess, connect: Connect, kind: str, accepted: int
 ) -> None:
     link = emulator.put(f"access/{kind}.raw", recording()[44:])
@@ -198,7 +198,7 @@ def test_a_submission_whose_answer_is_lost_is_not_sent_again_and_may_have_been_a
     assert len(emulator.billing()) - before == accepted
 
 
-def test_a_result_that_is_not_ready_pretty_cut_off_and_gone(emulator: EmulatorProcess, connect: Connect) -> None:
+def test_a_result_can_be_not_ready_indented_cut_off_or_expired(emulator: EmulatorProcess, connect: Connect) -> None:
     hook = connect(password=emulator.api_key)
     (operation_id,) = emulator.stand_ins(1, api="v3", result_bytes=300_000)
     assert finished(hook, emulator, operation_id) is OperationState.DONE

@@ -1,4 +1,4 @@
-"""What the page on testing a DAG tells people to write is a test that passes."""
+"""The files of the page on testing a DAG are a passing test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import airflow
 from tests.fixtures.environment import ROOT, airflow_environment
 
 
-def test_the_files_of_the_page_are_a_test_that_passes(tmp_path: Path) -> None:
+def test_the_pages_files_are_a_passing_test(tmp_path: Path) -> None:
     page = (ROOT / "docs/testing.md").read_text()
     conftest, test = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     if airflow.__version__.startswith("2."):

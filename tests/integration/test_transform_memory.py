@@ -1,4 +1,4 @@
-"""What `airflow-speechkit transform` takes for one saved answer stays below its bound, measured from outside."""
+"""The memory of `airflow-speechkit transform` for one saved answer stays below its limit, measured from outside."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ print(status, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["json.gz", "json"])
-def test_one_that_is_too_large_takes_no_more_memory_than_it_may(tmp_path: Path, packed: bool) -> None:
+def test_an_answer_that_is_too_large_stays_within_the_memory_limit(tmp_path: Path, packed: bool) -> None:
     saved = tmp_path / "saved.json"
     saved.write_bytes(packed_operation(600) if packed else gzip.decompress(packed_operation(600)))
     done = subprocess.run(
@@ -36,7 +36,7 @@ def test_one_that_is_too_large_takes_no_more_memory_than_it_may(tmp_path: Path, 
     assert "memory_mib" in done.stderr
 
 
-def test_the_largest_that_is_read_takes_no_more_than_it_may(tmp_path: Path) -> None:
+def test_the_largest_readable_answer_stays_within_the_memory_limit(tmp_path: Path) -> None:
     said = json.dumps({"chunks": [{**CHUNK, "alternatives": [{"words": [WORD] * 40, "text": "да " * 40}]}] * 4000})
     operation = f'{{"done":true,"response":{said},"id":"{OPERATION_ID}","createdAt":"{AT["createdAt"]}"}}'
     assert 12 * MIB < len(operation) < 16 * MIB

@@ -1,4 +1,4 @@
-"""What is sent to API v3: every setting, local files, and what is refused before anything is sent."""
+"""Requests of API v3: settings, local files, and what is refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def wav(seconds: float = 1.0, rate: int = 8000) -> bytes:
 
 @contextmanager
 def overheard(desk: Desk) -> Iterator[list[dict[str, Any]]]:
-    """Stand between the connection and the emulator; give the bodies of what is posted."""
+    """A proxy between the connection and the emulator; yields the bodies of POST requests."""
     bodies: list[dict[str, Any]] = []
 
     class Between(BaseHTTPRequestHandler):
@@ -73,7 +73,7 @@ def overheard(desk: Desk) -> Iterator[list[dict[str, Any]]]:
         server.server_close()
 
 
-def test_every_setting_reaches_the_service_by_the_name_it_has_there(desk: Desk) -> None:
+def test_all_settings_are_sent_under_the_services_names(desk: Desk) -> None:
     audio = desk.put("call.ogg")
     assert set(ASKED) == V3_ONLY
     with overheard(desk) as bodies:
@@ -118,7 +118,7 @@ def test_every_setting_reaches_the_service_by_the_name_it_has_there(desk: Desk) 
     ]
 
 
-def test_raw_samples_and_a_pbx_wav_go_as_they_are(desk: Desk) -> None:
+def test_raw_samples_and_a_pbx_wav_are_sent_unchanged(desk: Desk) -> None:
     raw = desk.put("call.raw", bytes(16000), duration_ms=1000)
     boxed = desk.put("call.wav", wav(rate=11025))
     with overheard(desk) as bodies:
@@ -134,7 +134,7 @@ def test_raw_samples_and_a_pbx_wav_go_as_they_are(desk: Desk) -> None:
     assert normalised == ["TEXT_NORMALIZATION_DISABLED", "TEXT_NORMALIZATION_ENABLED"]
 
 
-def test_a_small_local_file_goes_along_and_is_paid_for_once(desk: Desk) -> None:
+def test_a_small_local_file_is_sent_inline_and_paid_for_once(desk: Desk) -> None:
     call = desk.place / "звонок 1.wav"
     call.write_bytes(wav())
     with overheard(desk) as bodies:
@@ -169,7 +169,7 @@ def test_a_keyword_of_the_other_api_is_refused_by_name_before_anything_is_sent(d
     assert desk.billed() == 0
 
 
-def test_the_connection_says_which_api_is_used_and_downstream_nobody_asks(desk: Desk) -> None:
+def test_the_connections_api_version_is_used_and_downstream_tasks_need_none(desk: Desk) -> None:
     audio = desk.put()
     plain = submit(audio, api_version=None)
     extra = {"archive": desk.archive_url, "storage_host": desk.emulator.storage_url, "api_version": "v3"}
@@ -181,7 +181,7 @@ def test_the_connection_says_which_api_is_used_and_downstream_nobody_asks(desk: 
     assert [row["text"] for row in tables["utterances"]] == ["Two words", "Two words"]
 
 
-def test_the_ledger_tells_every_setting_apart() -> None:
+def test_the_ledger_distinguishes_all_settings() -> None:
     base = {
         "api_version": ApiVersion.V3,
         "languages": ("ru-RU", "kk-KZ"),
@@ -210,7 +210,7 @@ def test_the_ledger_tells_every_setting_apart() -> None:
             del changed["languages"]
         settings = RecognitionSettings(**({"api_version": "v2"} if field.name == "api_version" else changed))
         marks[field.name] = fingerprint("s3://calls/1", "etag", settings)
-    # A container says these itself, and the ETag stands for it.
+    # A container declares these, and its ETag identifies it.
     pcm = {**base, "audio_encoding": AudioEncoding.LINEAR16_PCM}
     for name, more in (
         ("audio_encoding", {"sample_rate_hertz": 8000}),

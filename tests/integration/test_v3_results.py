@@ -23,9 +23,7 @@ from tests.integration.v3 import ASKED, MODES, SPOKEN, pick, submit, transform, 
 
 
 @pytest.mark.parametrize(("mode", "framing"), [("deferred", "pretty"), ("poke", "pretty"), ("reschedule", "compact")])
-def test_a_result_is_read_archived_and_deleted_whichever_way_the_task_waits(
-    desk: Desk, mode: str, framing: str
-) -> None:
+def test_a_result_is_read_archived_and_deleted_in_all_modes(desk: Desk, mode: str, framing: str) -> None:
     if framing == "pretty":
         desk.emulator.fault("pretty", on="recognition", times=None)
     desk.emulator.fault("not_ready", on="recognition", times=1)
@@ -70,7 +68,7 @@ def test_an_error_in_mid_stream_fails_and_becomes_a_row(desk: Desk, mode: str, m
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_page_in_place_of_a_result_is_neither_archived_nor_a_reason_to_delete(
+def test_an_html_page_instead_of_a_result_is_not_archived_and_deletes_nothing(
     desk: Desk, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_speechkit.triggers.result_archiver.REFETCH_RETRY", RetryPolicy(0.01, 0.01, 1))
@@ -80,7 +78,7 @@ def test_a_page_in_place_of_a_result_is_neither_archived_nor_a_reason_to_delete(
     assert [row["word"] for row in transform(desk, operation_id)["words"]] == ["two", "words"]
 
 
-def test_a_result_that_is_over_is_told_from_one_that_never_was(desk: Desk) -> None:
+def test_an_expired_result_and_an_unknown_result_have_different_errors(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins(1, api="v3")
     desk.on_record(operation_id, age=timedelta(days=3, minutes=5))
     desk.emulator.fault("404", on="recognition", times=None, message="operation not found", code=5)
@@ -90,14 +88,14 @@ def test_a_result_that_is_over_is_told_from_one_that_never_was(desk: Desk) -> No
         hook.get_recognition("f8dneverthere0000000")
 
 
-def test_nothing_is_deleted_that_is_not_archived(desk: Desk) -> None:
+def test_a_result_is_never_deleted_before_it_is_archived(desk: Desk) -> None:
     with pytest.raises(SettingsError, match="`delete_after_archiving` needs an archive"):
         wait("f8dsomething", archive=False, delete_after_archiving=True)
 
 
-def test_an_operation_itself_says_which_api_it_came_from(desk: Desk) -> None:
+def test_the_api_version_comes_from_the_operation(desk: Desk) -> None:
     operation_id = submit(desk.put(), language="en-US")
-    # As of an operation whose id looks like one of v2, and that no archive knows.
+    # Like an operation with an id of v2 that is not in an archive.
     taken_for_v2 = {"operation_id": operation_id, "submitted_at": time.time(), "interval_s": 0.2}
     trigger = SpeechKitRecognitionTrigger(
         waiting=[taken_for_v2],

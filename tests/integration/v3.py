@@ -1,4 +1,4 @@
-"""What the tests of API v3 do: submit, wait, transform."""
+"""Helpers of the tests of API v3: submit, wait, transform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A submit on a real Airflow frees its worker when the service refuses, and goes on when another triggerer wakes it."""
+"""A submit on a real Airflow frees its worker when the service refuses, and continues in another triggerer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DAG_ID = "deferred_submit"
 
 
-def test_a_submit_goes_on_in_another_process_and_pays_once(
+def test_a_submit_continues_in_another_process_and_pays_once(
     real_airflow: RealAirflow, emulator: EmulatorProcess
 ) -> None:
     own = uuid4().hex

@@ -1,4 +1,4 @@
-"""The Airflow that the system tests run on is a real one: tasks defer, and resume after its parts were killed."""
+"""The Airflow of the system tests is a real one: tasks defer, and resume after its processes were killed."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def test_deferred_tasks_resume(real_airflow: RealAirflow, deferred_run: str, tmp
     assert "triggerer_job_runner" in real_airflow.task_log(DAG_ID, deferred_run, "mapped", map_index=1)
 
 
-def test_deferred_tasks_resume_in_another_triggerer_when_theirs_was_killed(
+def test_deferred_tasks_resume_in_another_triggerer_after_a_kill(
     real_airflow: RealAirflow, deferred_run: str, tmp_path: Path
 ) -> None:
     processes = real_airflow.process(Component.TRIGGERER).processes()
     assert len(processes) > 1
     real_airflow.kill(Component.TRIGGERER)
     real_airflow.launch(Component.TRIGGERER)
-    # What was killed stays a zombie until its parent has looked: that takes a moment.
+    # A killed process stays a zombie until its parent reaps it, which takes a moment.
     _, alive = psutil.wait_procs(processes, timeout=600)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
     let_go(tmp_path)
     assert real_airflow.wait_for_run(DAG_ID, deferred_run) == "success"
 
 
-def test_deferred_tasks_resume_when_the_scheduler_was_killed(
+def test_deferred_tasks_resume_after_a_kill_of_the_scheduler(
     real_airflow: RealAirflow, deferred_run: str, tmp_path: Path
 ) -> None:
     real_airflow.kill(Component.SCHEDULER)

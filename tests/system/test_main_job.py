@@ -1,4 +1,4 @@
-"""The main job on a real Airflow: its sensors defer, and resume in a triggerer that archives what it waited for."""
+"""The main job on a real Airflow: its tasks defer, and resume after the triggerer has archived the answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting on a real Airflow: through a killed triggerer, a user's clicks and recognitions that fail."""
+"""Waits on a real Airflow: with a killed triggerer, a user's actions and failed recognitions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def wait_until(so: Any, what: str, timeout_s: float = 600) -> None:
         time.sleep(0.5)
 
 
-def test_mapped_waits_go_on_in_another_triggerer_when_theirs_was_killed(
+def test_mapped_waits_continue_in_another_triggerer_after_a_kill(
     airflow: RealAirflow, emulator: EmulatorProcess, archive: Archive
 ) -> None:
     first, second = emulator.stand_ins(2, processing_s=LONG_S, result_bytes=300_000)
@@ -65,7 +65,7 @@ def test_mapped_waits_go_on_in_another_triggerer_when_theirs_was_killed(
         assert len(answer.operation) > 100_000
 
 
-def test_waits_in_workers_end_as_those_in_the_triggerer(
+def test_waits_in_workers_end_like_waits_in_the_triggerer(
     airflow: RealAirflow, emulator: EmulatorProcess, archive: Archive
 ) -> None:
     poke, reschedule = emulator.stand_ins(2, processing_s=600)
@@ -76,7 +76,7 @@ def test_waits_in_workers_end_as_those_in_the_triggerer(
     assert all(archive.answer(one) for one in (poke, reschedule))
 
 
-def test_only_a_task_that_is_over_cancels_and_only_where_that_was_asked_for(
+def test_only_a_task_that_is_over_cancels_and_only_if_requested(
     airflow: RealAirflow, emulator: EmulatorProcess
 ) -> None:
     dag_id = "operations_of_tasks_that_are_ended"
@@ -103,7 +103,7 @@ def test_only_a_task_that_is_over_cancels_and_only_where_that_was_asked_for(
     assert cancelled(emulator, *ids.values()) == [ids["cancels"]]
 
 
-def test_a_failed_recognition_is_not_skipped_and_no_retry_asks_for_it_again(
+def test_a_failed_recognition_is_not_skipped_and_no_retry_checks_it_again(
     airflow: RealAirflow, emulator: EmulatorProcess
 ) -> None:
     failures = emulator.stand_ins(2, error={"code": 3, "message": "Unsupported audio"})

@@ -1,4 +1,4 @@
-"""A process that claims a range of recordings as fast as it can, and prints which claims it holds.
+"""A process that claims a range of recordings as fast as it can, and prints the claims that it holds.
 
 ``python -m tests.integration.archive.racer NAME ROOT ENDPOINT COUNT`` waits for a line on its standard input first.
 """

@@ -1,4 +1,4 @@
-"""Two processes that want the same recordings at once."""
+"""Two processes that claim the same recordings at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fixtures.environment import ROOT
 
 
 @pytest.mark.parametrize("where", ["disk", "s3"])
-def test_of_two_processes_that_race_for_fifty_claims_each_claim_has_one_holder(
+def test_two_racing_processes_never_hold_the_same_claim(
     where: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     root, endpoint = str(tmp_path), ""

@@ -1,4 +1,4 @@
-"""A task instance that defers and goes on, as Airflow has it do, with hours that pass in no time."""
+"""A task instance that is deferred and resumed as by Airflow, with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fixtures.direct import Desk, again
 
 
 class TaskInstance:
-    """As much of a task instance as a submit asks for."""
+    """The attributes of a task instance that a submit reads."""
 
     def __init__(self, run_id: str) -> None:
         self.dag_id, self.task_id, self.run_id, self.map_index = "calls", "submit", run_id, -1
@@ -22,7 +22,7 @@ class TaskInstance:
 
 @dataclass
 class Deferral:
-    """What a task has deferred with: until when, and what it wants to be told then."""
+    """A deferral: its time, and the arguments to resume with."""
 
     moment: datetime
     method: str
@@ -32,7 +32,7 @@ class Deferral:
 
 @dataclass
 class Task:
-    """A task instance. Each of its visits is made by an operator, and so by a process, of its own.
+    """A task instance. A new operator makes each of its visits, as a new process would.
 
     :param operator: what it runs
     :param clock: a traveller of `time_machine`
@@ -48,7 +48,7 @@ class Task:
     context: dict[str, Any] = field(default_factory=dict)
 
     def start(self) -> Any:
-        """Run ``execute``: a first try, a retry, or what a user has cleared."""
+        """Run ``execute``: a first try, a retry, or a cleared task."""
         return self._run(lambda operator, context: operator.execute(context))
 
     def go_on(self) -> Any:

@@ -1,4 +1,4 @@
-"""A task that submits, waits and archives, run as Airflow runs it: deferred, and resumed in processes of its own."""
+"""A recognize task run as Airflow runs it: deferred, and resumed in separate processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def recognize(desk: Desk, audio: Any, *, deferrable: bool = True, **kwargs: Any)
 
 
 class Runs:
-    """A task instance that is deferred and goes on, each time in a process of its own."""
+    """A task instance that is deferred and resumed, each time in a separate process."""
 
     def __init__(self, operator: SpeechKitRecognizeOperator) -> None:
         self.operator = operator

@@ -1,4 +1,4 @@
-"""Any key in the bucket can be submitted, and nothing else in its place."""
+"""Any key in the bucket can be submitted, and is taken literally."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def submitted(desk: Desk, ids: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_an_address_that_exists_is_that_object_alone(desk: Desk, name: str) -> None:
+def test_an_existing_address_means_that_object_only(desk: Desk, name: str) -> None:
     odd = desk.put(name)
     for neighbour in ("call i 1.ogg", "whyX.ogg", "aXb.ogg", "x.ogg", "b.ogg", "trailing.ogg"):
         desk.put(neighbour)
@@ -55,7 +55,7 @@ def test_an_address_that_exists_is_that_object_alone(desk: Desk, name: str) -> N
     assert desk.billed() == 1
 
 
-def test_all_of_a_list_of_odd_keys_are_taken_each_with_its_labels(desk: Desk) -> None:
+def test_unusual_keys_in_a_list_are_taken_literally_with_their_labels(desk: Desk) -> None:
     audio = [desk.put(name) for name in ODD_NAMES]
     desk.put("whyX.ogg")
     ids = submit(audio, labels=[{"place": str(place)} for place in range(len(audio))])
@@ -65,14 +65,14 @@ def test_all_of_a_list_of_odd_keys_are_taken_each_with_its_labels(desk: Desk) ->
     assert desk.billed() == len(audio)
 
 
-def test_the_service_gets_a_link_to_the_very_key(desk: Desk) -> None:
+def test_the_service_gets_a_link_to_the_exact_key(desk: Desk) -> None:
     ids = submit([desk.put(name) for name in ODD_NAMES])
     uris = {one["operation_id"]: one["recording"] for one in desk.emulator.billing()}
     assert uris[ids[ODD_NAMES.index("trailing.ogg ")]].endswith("/trailing.ogg%20")
     assert uris[ids[ODD_NAMES.index("why?.ogg")]].endswith("/why%3F.ogg")
 
 
-def test_what_is_no_key_is_a_glob(desk: Desk) -> None:
+def test_an_address_that_is_not_a_key_is_a_glob(desk: Desk) -> None:
     desk.put("whyX.ogg")
     desk.put("whyY.ogg")
     assert len(submit(f"s3://{desk.bucket}/{desk.prefix}/why?.ogg")) == 2
@@ -82,7 +82,7 @@ def test_what_is_no_key_is_a_glob(desk: Desk) -> None:
     assert len(submit(f"s3://{desk.bucket}/{desk.prefix}/wh[y]?.ogg")) == 3
 
 
-def test_whatever_of_a_list_matches_nothing_is_named_and_holds_up_nothing_else(desk: Desk) -> None:
+def test_list_items_that_match_nothing_are_named_and_do_not_stop_the_others(desk: Desk) -> None:
     root = f"s3://{desk.bucket}/{desk.prefix}"
     good = desk.put("good.ogg")
     with pytest.raises(RecordingNotFoundError, match=re.escape(f"{root}/call [in] 1.ogg")):
@@ -96,7 +96,7 @@ def test_whatever_of_a_list_matches_nothing_is_named_and_holds_up_nothing_else(d
     assert submit([*missing, good], on_failure="skip") == [submit(good)]
 
 
-def test_every_missing_one_of_a_long_list_is_named(desk: Desk) -> None:
+def test_all_missing_items_of_a_long_list_are_named(desk: Desk) -> None:
     missing = [f"s3://{desk.bucket}/{desk.prefix}/{number}.ogg" for number in range(40)]
     with pytest.raises(SubmissionsFailedError) as raised:
         submit(missing)
@@ -121,12 +121,12 @@ def test_a_prefix_or_a_glob_that_matches_nothing_skips_with_one_warning_or_fails
         submit(audio, on_empty="ignore")
 
 
-def test_a_literal_that_is_missing_fails_whatever_on_empty_says(desk: Desk) -> None:
+def test_a_missing_key_fails_whatever_on_empty_is(desk: Desk) -> None:
     with pytest.raises(RecordingNotFoundError, match=r"none\.ogg"):
         submit(f"s3://{desk.bucket}/{desk.prefix}/none.ogg", on_empty="skip")
 
 
-def test_a_listing_s_keys_are_taken_together_with_their_bucket(desk: Desk) -> None:
+def test_bare_keys_are_combined_with_the_bucket(desk: Desk) -> None:
     names = ["1.ogg", "2.ogg "]
     for name in names:
         desk.put(name)
@@ -139,7 +139,7 @@ def test_a_listing_s_keys_are_taken_together_with_their_bucket(desk: Desk) -> No
     assert desk.billed() == 2
 
 
-def test_a_key_without_its_bucket_is_told_what_to_write(desk: Desk, tmp_path: Path) -> None:
+def test_the_error_for_a_key_without_a_bucket_says_what_to_write(desk: Desk, tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match=r"calls/1\.ogg.*bucket=.*s3://"):
         submit("calls/1.ogg")
     with pytest.raises(RecordingError, match=r"calls/1\.ogg.*bucket=.*s3://"):
@@ -154,7 +154,7 @@ def test_a_key_without_its_bucket_is_told_what_to_write(desk: Desk, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", [" call [1] .ogg", "call.ogg ", "a\tb.ogg", "a#b?c%20d.ogg"])
-def test_a_local_file_is_found_and_uploaded_by_its_very_name(desk: Desk, tmp_path: Path, name: str) -> None:
+def test_a_local_file_is_found_and_uploaded_by_its_exact_name(desk: Desk, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(OGG)
     upload_to = f"s3://{desk.bucket}/{desk.prefix}/up /"
     one = submit(str(tmp_path / name), upload_to=upload_to)
@@ -164,7 +164,7 @@ def test_a_local_file_is_found_and_uploaded_by_its_very_name(desk: Desk, tmp_pat
     assert submit((tmp_path / name).as_uri(), upload_to=upload_to) == one
 
 
-def test_labels_for_each_recording_do_not_go_with_a_glob(desk: Desk) -> None:
+def test_a_list_of_labels_is_refused_with_a_glob(desk: Desk) -> None:
     desk.put("1.ogg")
     with pytest.raises(SettingsError, match="any number of recordings"):
         submit([f"s3://{desk.bucket}/{desk.prefix}/*.ogg"], labels=[{"call_id": "1"}])

@@ -1,4 +1,4 @@
-"""A submit that fails night after night for one bad recording doesn't have the others paid for again."""
+"""A submit that fails each night for one invalid recording does not pay for the others again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fail(desk: Desk, *good: str, **kwargs: Any) -> str:
 
 
 @pytest.mark.parametrize("api_version", ["v2", "v3"])
-def test_what_has_ended_since_is_archived_before_the_task_fails(
+def test_ended_operations_are_archived_before_the_task_fails(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, api_version: str
 ) -> None:
     monkeypatch.setattr(collecting, "OLD", timedelta(0))
@@ -45,7 +45,7 @@ def test_what_has_ended_since_is_archived_before_the_task_fails(
     assert desk.billed() == 1
 
 
-def test_what_runs_is_left_running_and_its_last_day_is_named(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+def test_running_operations_continue_and_their_last_day_is_logged(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     good = desk.put()
     operation_id = submit(good)
     submission = desk.archive.submission(operation_id)
@@ -59,7 +59,7 @@ def test_what_runs_is_left_running_and_its_last_day_is_named(desk: Desk, caplog:
     assert f"before {last}" in caplog.text
 
 
-def test_trouble_with_it_does_not_hide_why_the_task_fails(
+def test_an_error_of_the_collection_does_not_hide_why_the_task_fails(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(collecting, "OLD", timedelta(0))
@@ -75,7 +75,7 @@ def test_trouble_with_it_does_not_hide_why_the_task_fails(
     assert all(f"Operation {one} is not archived" in caplog.text for one in ids)
 
 
-def test_not_more_is_asked_for_than_leaves_checks_for_others(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_collection_leaves_checks_for_others(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collecting, "OLD", timedelta(0))
     monkeypatch.setattr(collecting, "MOST", 1)
     good = [desk.put("1.ogg", processing_s=9999), desk.put("2.ogg", processing_s=9999)]
@@ -85,7 +85,7 @@ def test_not_more_is_asked_for_than_leaves_checks_for_others(desk: Desk, monkeyp
     assert desk.checks() == checks + 1
 
 
-def test_an_archive_that_fails_meanwhile_does_not_hide_what_the_task_is_about(
+def test_an_archive_error_during_the_collection_does_not_hide_the_tasks_error(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> None:

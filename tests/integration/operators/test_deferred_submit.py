@@ -1,4 +1,4 @@
-"""A submit that frees its worker while the quota is used up: all is sent in the end, once, and at no time too much."""
+"""A submit that frees its worker while the quota is used up: it sends each recording once, within the quota."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HOUR_S = 3600
 
-#: What the service takes in an hour, and what an operator takes to be the quota unless a test says otherwise.
+#: The service's submits per hour, and the operator's default.
 QUOTA, OWN_QUOTA = 50, 10
 
 
@@ -64,7 +64,7 @@ def answers(desk: Desk) -> Counter[str]:
     return Counter(desk.emulator.requests().get("submit", {}))
 
 
-def test_120_recordings_are_sent_in_three_visits_of_what_the_quota_allows(desk: Desk, clock: Any) -> None:
+def test_120_recordings_are_sent_in_three_visits_within_the_quota(desk: Desk, clock: Any) -> None:
     submit = task(desk, clock, put(desk, 120), submits_per_hour=QUOTA)
     assert submit.start() is None
     assert desk.billed() == 50
@@ -78,7 +78,7 @@ def test_120_recordings_are_sent_in_three_visits_of_what_the_quota_allows(desk: 
 
 
 @pytest.mark.parametrize("reuse", [True, False])
-def test_who_is_cleared_between_visits_goes_on_where_it_was(desk: Desk, clock: Any, reuse: bool) -> None:
+def test_a_task_cleared_between_visits_continues_where_it_was(desk: Desk, clock: Any, reuse: bool) -> None:
     submit = task(desk, clock, put(desk, 25), reuse=reuse)
     assert submit.start() is None
     assert submit.start() is None, "the quota is used up as before"
@@ -91,7 +91,7 @@ def test_who_is_cleared_between_visits_goes_on_where_it_was(desk: Desk, clock: A
     assert answers(desk) == {"200": 25}
 
 
-def test_what_comes_meanwhile_is_left_to_the_next_run(desk: Desk, clock: Any) -> None:
+def test_recordings_that_arrive_between_visits_are_left_to_the_next_run(desk: Desk, clock: Any) -> None:
     submit = task(desk, clock, put(desk, 15), max_billed_seconds=15 * 15)
     assert submit.start() is None
     put(desk, 5, first=15)
@@ -100,7 +100,7 @@ def test_what_comes_meanwhile_is_left_to_the_next_run(desk: Desk, clock: Any) ->
 
 
 @pytest.mark.parametrize("first", ["execute", "a retry"])
-def test_a_recording_that_was_replaced_between_tries_is_sent_as_it_is_now(desk: Desk, clock: Any, first: str) -> None:
+def test_a_recording_replaced_between_tries_is_sent_in_its_new_version(desk: Desk, clock: Any, first: str) -> None:
     submit = task(desk, clock, put(desk, 15))
     assert submit.start() is None
     if first == "a retry":
@@ -111,7 +111,9 @@ def test_a_recording_that_was_replaced_between_tries_is_sent_as_it_is_now(desk: 
     assert desk.billed() == 16
 
 
-def test_an_archive_that_is_not_there_any_more_is_not_begun_anew(desk: Desk, clock: Any, tmp_path: Path) -> None:
+def test_an_archive_that_was_removed_between_visits_is_not_created_again(
+    desk: Desk, clock: Any, tmp_path: Path
+) -> None:
     archive = tmp_path / "mounted"
     archive.mkdir()
     submit = task(desk, clock, put(desk, 15), archive=archive.as_uri())
@@ -128,9 +130,7 @@ def test_an_archive_that_is_not_there_any_more_is_not_begun_anew(desk: Desk, clo
 
 
 @pytest.mark.parametrize("api_version", ["v2", "v3"])
-def test_when_others_use_up_the_quota_the_service_is_left_alone_for_a_while(
-    desk: Desk, clock: Any, api_version: str
-) -> None:
+def test_if_others_use_up_the_quota_the_task_pauses(desk: Desk, clock: Any, api_version: str) -> None:
     submit = task(desk, clock, put(desk, 60), submits_per_hour=500, api_version=api_version)
     assert submit.start() is None
     assert desk.billed() == 50
@@ -143,7 +143,7 @@ def test_when_others_use_up_the_quota_the_service_is_left_alone_for_a_while(
     assert len(submit.start()) == 60
 
 
-def test_a_pause_that_the_service_asks_for_is_kept_to(desk: Desk, clock: Any) -> None:
+def test_a_pause_requested_by_the_service_is_respected(desk: Desk, clock: Any) -> None:
     desk.emulator.fault("429", on="submit", after=5, times=1, retry_after="1800")
     submit = task(desk, clock, put(desk, 25), submits_per_hour=QUOTA)
     assert submit.start() is None
@@ -152,7 +152,7 @@ def test_a_pause_that_the_service_asks_for_is_kept_to(desk: Desk, clock: Any) ->
     assert len(submit.finish()) == 25
 
 
-def test_a_quota_that_stays_used_up_fails_the_task_after_two_hours(desk: Desk, clock: Any) -> None:
+def test_a_quota_used_up_for_two_hours_fails_the_task(desk: Desk, clock: Any) -> None:
     submit = task(desk, clock, put(desk, 15))
     assert submit.start() is None
     desk.emulator.fault("429", on="submit", times=0)
@@ -164,7 +164,7 @@ def test_a_quota_that_stays_used_up_fails_the_task_after_two_hours(desk: Desk, c
     assert len(submit.finish(submit.start())) == desk.billed() == 15
 
 
-def test_what_the_service_refused_is_not_sent_to_it_again_at_each_visit(desk: Desk, clock: Any) -> None:
+def test_refused_recordings_are_not_sent_again_at_each_visit(desk: Desk, clock: Any) -> None:
     recordings = put(desk, 24)
     for number in range(12):
         desk.emulator.fault("400", on="submit", times=0, match=f"/{number:03}.ogg", message="no sound")
@@ -180,7 +180,7 @@ def test_what_the_service_refused_is_not_sent_to_it_again_at_each_visit(desk: De
 
 
 @pytest.mark.parametrize("by_prefix", [True, False])
-def test_what_is_deleted_or_replaced_after_it_was_sent_is_handed_on_all_the_same(
+def test_recordings_deleted_or_replaced_after_sending_are_still_returned(
     desk: Desk, clock: Any, by_prefix: bool
 ) -> None:
     recordings = put(desk, 15)
@@ -198,7 +198,9 @@ def test_what_is_deleted_or_replaced_after_it_was_sent_is_handed_on_all_the_same
 
 
 @pytest.mark.parametrize("on_failure", ["fail", "skip"])
-def test_what_was_sent_is_handed_on_although_all_was_deleted(desk: Desk, clock: Any, on_failure: str) -> None:
+def test_sent_recordings_are_returned_although_all_objects_were_deleted(
+    desk: Desk, clock: Any, on_failure: str
+) -> None:
     submit = task(desk, clock, put(desk, 15), on_failure=on_failure)
     assert submit.start() is None
     for number in range(15):
@@ -212,7 +214,7 @@ def test_what_was_sent_is_handed_on_although_all_was_deleted(desk: Desk, clock: 
         submit.start()
 
 
-def test_only_new_hands_on_what_no_other_run_was_handed(desk: Desk, clock: Any) -> None:
+def test_only_new_returns_recordings_that_no_other_run_received(desk: Desk, clock: Any) -> None:
     recordings = put(desk, 15)
     monday = task(desk, clock, recordings, only_new=True)
     ids = monday.finish(monday.start())
@@ -267,7 +269,7 @@ def test_execution_timeout_counts_from_the_first_visit(desk: Desk, clock: Any) -
     assert timedelta(hours=4) < later <= timedelta(hours=5)
 
 
-def test_the_log_says_what_was_found_what_is_left_and_what_came_of_it(
+def test_the_log_has_found_remaining_and_finished_recordings(
     desk: Desk, clock: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -282,7 +284,7 @@ def test_the_log_says_what_was_found_what_is_left_and_what_came_of_it(
     assert not [one for one in said if "request-id" in one]
 
 
-def test_an_operator_built_on_it_decides_itself_what_to_do_between_visits(desk: Desk, clock: Any) -> None:
+def test_a_derived_operator_can_change_what_happens_between_visits(desk: Desk, clock: Any) -> None:
     recordings = put(desk, 15)
     operator = SpeechKitSubmitOperator(task_id="submit", audio=recordings, language="en-US", submits_per_hour=OWN_QUOTA)
     context: Any = {"ti": TaskInstance("monday")}

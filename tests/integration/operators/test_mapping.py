@@ -1,4 +1,4 @@
-"""Tasks that are mapped over what a submit returns: what Airflow could not take is refused before it is paid for."""
+"""Tasks mapped over the output of a submit: a list that Airflow would refuse is refused before anything is paid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Mapped(BaseOperator):
         self.given = given
 
 
-def test_a_list_that_a_mapped_task_could_not_take_is_refused_before_anything_is_paid(
+def test_a_list_that_is_too_long_for_mapping_is_refused_before_anything_is_paid(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "1")
@@ -38,7 +38,7 @@ def test_a_list_that_a_mapped_task_could_not_take_is_refused_before_anything_is_
     assert len(whole.execute({})) == 2
 
 
-def test_a_mapped_submit_has_lists_of_any_length(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mapped_submit_accepts_lists_of_any_length(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "1")
     audio = [desk.put("1.ogg"), desk.put("2.ogg")]
     with DAG("calls", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
@@ -47,7 +47,7 @@ def test_a_mapped_submit_has_lists_of_any_length(desk: Desk, monkeypatch: pytest
     assert len(dag.get_task("mapped").unmap({"audio": audio}).execute({})) == 2
 
 
-def test_a_list_that_a_task_behind_the_sensor_is_mapped_over_is_refused_before_anything_is_uploaded(
+def test_a_list_that_is_too_long_for_a_task_mapped_over_the_sensor_is_refused_before_uploads(
     desk: Desk, emulator_s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor

@@ -1,4 +1,4 @@
-"""`only_new` hands on what no other run of the DAG has."""
+"""`only_new` passes on recordings that no other run of the DAG received."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def archive_answers(ids: list[str]) -> None:
     wait_for(SpeechKitRecognitionSensor(task_id="wait", operation_id=ids, poke_interval=0.2))
 
 
-def test_only_new_hands_on_what_no_other_run_has(desk: Desk) -> None:
+def test_only_new_passes_on_recordings_that_no_other_run_received(desk: Desk) -> None:
     desk.put("1.ogg")
     first = run_new(desk, "monday")
     assert len(first) == 1
@@ -41,7 +41,7 @@ def test_only_new_hands_on_what_no_other_run_has(desk: Desk) -> None:
     assert run_new(desk, "tuesday") == second
 
 
-def test_a_run_that_joined_what_another_left_behind_gets_it_again_when_it_is_cleared(desk: Desk) -> None:
+def test_a_cleared_run_gets_the_operations_again_that_it_shares_with_another_run(desk: Desk) -> None:
     desk.put("1.ogg")
     first = run_new(desk, "monday")
     assert run_new(desk, "tuesday") == first, "nobody has waited for it yet"
@@ -52,7 +52,7 @@ def test_a_run_that_joined_what_another_left_behind_gets_it_again_when_it_is_cle
         run_new(desk, "wednesday")
 
 
-def test_what_another_dag_was_handed_is_new_to_this_one(desk: Desk) -> None:
+def test_recordings_passed_to_another_dag_are_new_to_this_one(desk: Desk) -> None:
     desk.put("1.ogg")
     first = run_new(desk, "monday")
     archive_answers(first)

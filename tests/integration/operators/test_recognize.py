@@ -1,4 +1,4 @@
-"""One operator that submits, waits and archives: earlier answers are archived while later recordings wait."""
+"""The operator that submits, waits and archives: answers are archived while later recordings wait for the quota."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_answers_are_archived_while_later_recordings_wait_for_the_quota(desk: De
     assert runs.start() is None
     assert desk.billed() == 50
     result = runs.go_on()
-    # The worker and the triggerer are killed: the task starts anew.
+    # The worker and the triggerer are killed: the task starts again.
     assert result is None
     result = runs.finish()
     assert len(set(result)) == desk.billed() == desk.emulator.requests()["submit"]["200"] == 200
@@ -61,12 +61,12 @@ def expect_stream(desk: Desk, ids: list[str]) -> None:
     assert min(one.at for one in outcomes) < sorted(one.submitted_at for one in submissions)[99]
 
 
-def test_in_a_worker_it_goes_the_same_way(desk: Desk) -> None:
+def test_recognize_works_in_a_worker_too(desk: Desk) -> None:
     expect_stream(desk, Runs(recognize(desk, put(desk, 120), deferrable=False)).finish())
 
 
 @pytest.mark.parametrize("deferrable", MODES)
-def test_one_recording_is_one_id(desk: Desk, deferrable: bool) -> None:
+def test_one_recording_returns_one_id(desk: Desk, deferrable: bool) -> None:
     operation_id = Runs(recognize(desk, desk.put(), deferrable=deferrable)).finish()
     assert isinstance(operation_id, str)
     assert archived(desk, [operation_id]) == 1
@@ -78,7 +78,7 @@ def test_one_recording_is_one_id(desk: Desk, deferrable: bool) -> None:
 
 
 @pytest.mark.parametrize("deferrable", MODES)
-def test_what_was_refused_or_failed_is_named_at_the_end_by_recording(desk: Desk, deferrable: bool) -> None:
+def test_the_final_error_names_refused_and_failed_recordings(desk: Desk, deferrable: bool) -> None:
     good = desk.put("good.ogg")
     bad = desk.put("bad.ogg", error={"code": 3, "message": "Unsupported audio"})
     missing = f"s3://{desk.bucket}/{desk.prefix}/missing.ogg"
@@ -101,7 +101,7 @@ def test_what_was_refused_or_failed_is_named_at_the_end_by_recording(desk: Desk,
 
 
 @pytest.mark.parametrize("deferrable", MODES)
-def test_a_time_that_is_over_fails_the_task_and_a_retry_waits_on(desk: Desk, deferrable: bool) -> None:
+def test_a_timeout_fails_the_task_and_a_retry_continues_the_wait(desk: Desk, deferrable: bool) -> None:
     slow = desk.put("slow.ogg", processing_s=7200)
     with pytest.raises(NotFinishedError, match="1 operations have not ended"):
         Runs(recognize(desk, slow, deferrable=deferrable, timeout=1.5)).finish()
@@ -109,7 +109,7 @@ def test_a_time_that_is_over_fails_the_task_and_a_retry_waits_on(desk: Desk, def
     assert desk.billed() == 1
 
 
-def test_a_wait_that_ends_in_an_error_fails_the_task_by_its_name(desk: Desk) -> None:
+def test_an_error_in_the_wait_fails_the_task_with_that_error(desk: Desk) -> None:
     runs = Runs(recognize(desk, desk.put(processing_s=600), deferrable=True))
     assert runs.start() is None
     desk.environment.delenv("AIRFLOW_CONN_SPEECHKIT_DEFAULT")
@@ -117,7 +117,7 @@ def test_a_wait_that_ends_in_an_error_fails_the_task_by_its_name(desk: Desk) -> 
         runs.go_on()
 
 
-def test_without_an_archive_it_is_refused() -> None:
+def test_recognize_without_an_archive_is_refused() -> None:
     with pytest.raises(SettingsError, match="archive"):
         SpeechKitRecognizeOperator(task_id="recognize", audio="s3://calls/", archive=False)
     with pytest.raises(SettingsError, match="poke_interval"):

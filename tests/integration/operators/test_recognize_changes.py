@@ -1,4 +1,4 @@
-"""What happens to recordings while the operator waits for those it has found is left to its next run."""
+"""Recordings that change between the visits of a recognize task."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def emulator() -> Iterator[EmulatorProcess]:
 
 @pytest.mark.parametrize("by_prefix", [True, False])
 @pytest.mark.parametrize("change", ["deleted", "replaced", "one more"])
-def test_recordings_are_handed_on_as_they_were_found(desk: Desk, by_prefix: bool, change: str) -> None:
+def test_recordings_are_passed_to_the_next_visit_as_they_were_found(desk: Desk, by_prefix: bool, change: str) -> None:
     prefix = put(desk, 3)
     runs = Runs(recognize(desk, prefix if by_prefix else [f"{prefix}{number:03}.ogg" for number in range(3)]))
     assert runs.start() is None
@@ -41,7 +41,7 @@ def test_recordings_are_handed_on_as_they_were_found(desk: Desk, by_prefix: bool
     assert not list(desk.archive.folder.names("runs")), "it has addresses and labels"
 
 
-def test_a_local_file_need_not_be_on_the_worker_that_goes_on(desk: Desk, tmp_path: Path) -> None:
+def test_a_local_file_is_not_needed_on_the_worker_that_resumes(desk: Desk, tmp_path: Path) -> None:
     recording = tmp_path / "call.ogg"
     recording.write_bytes(OGG)
     desk.emulator.seed({"channels": [{"utterances": [{"text": "two words"}]}], "processing_s": 0}, glob="*")

@@ -1,4 +1,4 @@
-"""Recordings that fail or are refused: what is said of them, and what a retry of the task pays."""
+"""Recordings that fail or are refused: their errors, and what a retry of the task pays for."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def failure(operator: Any) -> Exception:
     return raised.value
 
 
-def test_what_failed_at_the_service_is_paid_again_by_no_retry_but_by_a_clear(desk: Desk) -> None:
+def test_a_failed_recognition_is_paid_again_by_a_clear_but_not_by_a_retry(desk: Desk) -> None:
     audio = [desk.put("good.ogg"), desk.put("bad.ogg", error=INTERNAL)]
     error = failure(recognize(desk, audio))
     # Airflow doesn't try again after this one.
@@ -48,7 +48,7 @@ def test_what_failed_at_the_service_is_paid_again_by_no_retry_but_by_a_clear(des
     assert desk.billed() == 3, "a cleared task sends it again"
 
 
-def test_one_that_would_only_fail_again_is_not_sent_again(desk: Desk) -> None:
+def test_a_recording_that_would_fail_again_is_not_sent_again(desk: Desk) -> None:
     audio = desk.put("bad.ogg", error={"code": 3, "message": "Unsupported audio"})
     error = failure(recognize(desk, audio))
     assert isinstance(error, AirflowFailException)
@@ -65,7 +65,7 @@ def test_one_that_would_only_fail_again_is_not_sent_again(desk: Desk) -> None:
     assert desk.billed() == 2
 
 
-def test_what_failed_for_want_of_a_transcript_is_submitted_again_once_there_is_one(desk: Desk) -> None:
+def test_a_recording_that_failed_without_a_transcript_is_submitted_again_with_one(desk: Desk) -> None:
     desk.emulator.put(f"{desk.prefix}/ru.ogg", OGG)
     audio = f"s3://{desk.bucket}/{desk.prefix}/ru.ogg"
     error = failure(recognize(desk, audio, language="ru-RU"))
@@ -78,7 +78,7 @@ def test_what_failed_for_want_of_a_transcript_is_submitted_again_once_there_is_o
 
 
 @pytest.mark.usefixtures("_brief_pauses")
-def test_a_failure_beside_a_refusal_that_may_pass_is_not_paid_again_either(desk: Desk) -> None:
+def test_a_failure_next_to_a_temporary_refusal_is_not_paid_again(desk: Desk) -> None:
     audio = [desk.put("bad.ogg", error=INTERNAL), desk.put("refused.ogg")]
     desk.emulator.fault(500, on="submit", times=0, match="/refused.ogg", code=13)
     error = failure(recognize(desk, audio))
@@ -89,7 +89,7 @@ def test_a_failure_beside_a_refusal_that_may_pass_is_not_paid_again_either(desk:
 
 @pytest.mark.usefixtures("_brief_pauses")
 @pytest.mark.parametrize(("code", "is_final"), [(13, True), (3, False)])
-def test_what_is_recorded_is_not_paid_again_for_a_refusal_beside_it(desk: Desk, code: int, is_final: bool) -> None:
+def test_a_recorded_failure_next_to_a_refusal_is_not_paid_again(desk: Desk, code: int, is_final: bool) -> None:
     audio = [desk.put("bad.ogg", error={"code": code, "message": "bad"}), desk.put("refused.ogg")]
     desk.emulator.fault(503, on="submit", times=0, match="/refused.ogg", code=14)
     error = failure(recognize(desk, audio, on_failure="record"))
@@ -100,7 +100,7 @@ def test_what_is_recorded_is_not_paid_again_for_a_refusal_beside_it(desk: Desk, 
 
 @pytest.mark.usefixtures("_brief_pauses")
 @pytest.mark.parametrize("count", [1, 2])
-def test_refusals_end_the_task_in_the_same_error_as_a_submit(desk: Desk, count: int) -> None:
+def test_refusals_fail_the_task_with_the_same_error_as_a_submit(desk: Desk, count: int) -> None:
     audio = [desk.put(f"{number}.ogg", content=CONTENTS[number]) for number in range(3)]
     for number in range(count):
         desk.emulator.fault(500, on="submit", times=0, match=f"/{number}.ogg", code=13)
@@ -113,7 +113,7 @@ def test_refusals_end_the_task_in_the_same_error_as_a_submit(desk: Desk, count: 
     assert desk.billed() == 3 - count
 
 
-def test_the_commands_that_settle_lost_submissions_are_all_named(desk: Desk) -> None:
+def test_the_error_names_all_commands_that_settle_lost_submissions(desk: Desk) -> None:
     audio = [desk.put(f"{number}.ogg", content=CONTENTS[number]) for number in range(3)]
     for number in range(2):
         desk.emulator.fault(504, on="submit", times=1, match=f"/{number}.ogg")
@@ -123,7 +123,7 @@ def test_the_commands_that_settle_lost_submissions_are_all_named(desk: Desk) -> 
 
 
 @pytest.mark.parametrize("on_failure", ["fail", "skip"])
-def test_of_many_failures_none_is_left_unnamed(
+def test_all_of_many_failures_are_named(
     desk: Desk, on_failure: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     desk.emulator.seed({"error": {"code": 3, "message": "bad"}, "processing_s": 0}, glob=f"*{desk.prefix}/b*")

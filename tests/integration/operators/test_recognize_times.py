@@ -1,4 +1,4 @@
-"""How long a recognize task may take, and what it does about an archive that is out of reach and a user who ends it."""
+"""Timeouts of the recognize operator, an unreachable archive, and a task that is killed."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ MODES = [True, False]
 
 @pytest.mark.parametrize("name", ["timeout", "poke_interval"])
 @pytest.mark.parametrize("value", [0, -5, float("nan"), float("inf"), "1h", True, timedelta(0)], ids=str)
-def test_a_time_that_is_none_is_refused_at_once(name: str, value: Any) -> None:
+def test_an_invalid_time_is_refused_at_once(name: str, value: Any) -> None:
     with pytest.raises(SettingsError, match=f"`{name}`"):
         SpeechKitRecognizeOperator(task_id="recognize", audio="s3://calls/", **{name: value})
 
 
-def test_all_deferrals_together_take_no_longer_than_the_execution_timeout(desk: Desk) -> None:
+def test_all_deferrals_together_take_at_most_the_execution_timeout(desk: Desk) -> None:
     operator = recognize(desk, desk.put(processing_s=36_000), execution_timeout=timedelta(hours=10))
     with pytest.raises(TaskDeferred) as first:
         operator.execute({"ti": TaskInstance()})
@@ -48,7 +48,7 @@ def test_all_deferrals_together_take_no_longer_than_the_execution_timeout(desk: 
     assert later.value.timeout <= timedelta(hours=1)
 
 
-def test_the_wait_for_the_quota_is_no_longer_than_the_task(desk: Desk) -> None:
+def test_the_wait_for_the_quota_ends_with_the_task(desk: Desk) -> None:
     runs = Runs(recognize(desk, put(desk, 51), submits_per_hour=50, timeout=600))
     assert runs.start() is None
     assert runs.deferred is not None
@@ -59,7 +59,7 @@ def test_the_wait_for_the_quota_is_no_longer_than_the_task(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("deferrable", MODES)
-def test_nothing_is_submitted_once_the_time_is_over(desk: Desk, deferrable: bool) -> None:
+def test_nothing_is_submitted_after_the_timeout(desk: Desk, deferrable: bool) -> None:
     how: dict[str, Any] = {"deferrable": deferrable, "submits_per_hour": 50, "timeout": 8}
     runs = Runs(recognize(desk, put(desk, 51), **how))
     if deferrable:
@@ -71,7 +71,7 @@ def test_nothing_is_submitted_once_the_time_is_over(desk: Desk, deferrable: bool
     assert desk.billed() == 50
 
 
-def test_what_ended_in_time_is_handed_on_however_late_the_worker_comes(desk: Desk) -> None:
+def test_operations_that_ended_in_time_are_returned_however_late_the_worker_resumes(desk: Desk) -> None:
     runs = Runs(recognize(desk, desk.put(), timeout=120))
     assert runs.start() is None
     assert runs.deferred is not None
@@ -81,7 +81,7 @@ def test_what_ended_in_time_is_handed_on_however_late_the_worker_comes(desk: Des
 
 
 @pytest.mark.usefixtures("brief_pauses")
-def test_an_archive_that_is_away_for_a_while_ends_the_first_visit_only(desk: Desk) -> None:
+def test_an_archive_that_is_unreachable_for_a_while_ends_the_first_visit_only(desk: Desk) -> None:
     archive, elsewhere = desk.place / "archive", desk.place / "elsewhere"
     pauses: list[float] = []
 
@@ -109,7 +109,7 @@ def test_an_archive_that_is_away_for_a_while_ends_the_first_visit_only(desk: Des
 
 @pytest.mark.usefixtures("brief_pauses")
 @pytest.mark.parametrize("step", ["put_on_record", "remove_run"])
-def test_an_archive_that_goes_away_at_the_very_end_loses_nothing(desk: Desk, step: str) -> None:
+def test_an_archive_that_is_unreachable_at_the_end_loses_nothing(desk: Desk, step: str) -> None:
     original, calls = getattr(visit, step), 0
 
     def away_at_first(*about: Any) -> None:
@@ -146,7 +146,7 @@ def _killable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_killable")
 @pytest.mark.parametrize("deferrable", MODES)
-def test_a_task_that_is_ended_while_it_submits_cancels_what_it_has_sent(desk: Desk, deferrable: bool) -> None:
+def test_a_task_killed_while_submitting_cancels_its_operations(desk: Desk, deferrable: bool) -> None:
     audio = [desk.put(f"{n}.ogg", OGG + bytes([n]), processing_s=36_000) for n in range(2)]
     desk.emulator.fault("slow", on="submit", match="/1.ogg", seconds=10)
     operator = recognize(desk, audio, deferrable=deferrable, cancel_on_kill=True)

@@ -1,4 +1,4 @@
-"""The version of a recording that was resolved is the one that is sent, however long it waits for the quota."""
+"""A recording is sent in the version that was resolved, however long it waits for the quota."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def resolve(source: RecordingSource, audio: Any) -> list[Recording]:
     return source.resolve(findings, [{} for _ in findings.places])
 
 
-def test_a_recording_that_was_replaced_while_it_waited_is_not_sent_for_the_old_one(desk: Desk) -> None:
+def test_a_recording_replaced_while_it_waited_is_not_sent(desk: Desk) -> None:
     clock = Clock()
     with SpeechKitHook() as hook:
         source = source_of(hook, clock)
@@ -67,7 +67,7 @@ def test_a_recording_that_was_replaced_while_it_waited_is_not_sent_for_the_old_o
         assert raised.value.retry_can_help
 
 
-def test_a_recording_that_has_gone_while_it_waited_is_not_sent(desk: Desk, emulator_s3: Any) -> None:
+def test_a_recording_deleted_while_it_waited_is_not_sent(desk: Desk, emulator_s3: Any) -> None:
     clock = Clock()
     with SpeechKitHook() as hook:
         source = source_of(hook, clock)
@@ -78,7 +78,7 @@ def test_a_recording_that_has_gone_while_it_waited_is_not_sent(desk: Desk, emula
             source.check_unchanged(recording)
 
 
-def test_one_that_was_replaced_does_not_hold_up_the_others(desk: Desk) -> None:
+def test_a_replaced_recording_does_not_stop_the_others(desk: Desk) -> None:
     class Replacing(RecordingSource):
         """Has one recording replaced right after it was probed."""
 
@@ -101,7 +101,7 @@ def test_one_that_was_replaced_does_not_hold_up_the_others(desk: Desk) -> None:
     assert desk.billed() == 1
 
 
-def test_a_key_that_no_link_leads_to_does_not_hold_up_the_others(desk: Desk, emulator_s3: Any) -> None:
+def test_a_key_without_a_link_does_not_stop_the_others(desk: Desk, emulator_s3: Any) -> None:
     desk.put("1.ogg")
     emulator_s3.put_object(Bucket=desk.bucket, Key=f"{desk.prefix}/x/../2.ogg", Body=OGG)
     with SpeechKitHook() as hook:
@@ -138,7 +138,7 @@ def test_a_later_visit_finds_the_same_recordings_as_they_are_then(desk: Desk, tm
     assert {one.version for one in later}.isdisjoint({one.version for one in first})
 
 
-def test_a_local_file_that_changes_or_goes_while_it_waits_to_be_sent_is_not_sent(desk: Desk, tmp_path: Path) -> None:
+def test_a_local_file_changed_or_deleted_before_sending_is_not_sent(desk: Desk, tmp_path: Path) -> None:
     call = tmp_path / "call.ogg"
     call.write_bytes(OGG)
     with SpeechKitHook() as hook:

@@ -1,4 +1,4 @@
-"""What goes into the submit operator comes out as operation ids, or as an error that says what to do."""
+"""The submit operator returns operation ids, or raises an error with a hint."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def request_of(desk: Desk, operation_id: str) -> dict[str, Any]:
     return next(one for one in desk.emulator.billing() if one["operation_id"] == operation_id)
 
 
-def test_one_recording_gives_an_id_and_a_list_or_a_pattern_a_list(desk: Desk) -> None:
+def test_one_recording_returns_an_id_and_a_list_or_pattern_returns_a_list(desk: Desk) -> None:
     first, second = desk.put("1.ogg"), desk.put("2.ogg")
     one = submit(first)
     assert isinstance(one, str)
@@ -73,7 +73,7 @@ def test_the_same_recording_by_any_of_its_addresses_is_paid_for_once(desk: Desk)
     assert desk.billed() == 1
 
 
-def test_what_was_submitted_is_on_record_with_its_labels_and_its_run(desk: Desk) -> None:
+def test_submissions_are_recorded_with_their_labels_and_run(desk: Desk) -> None:
     class TaskInstance:
         dag_id, run_id, task_id, map_index = "calls", "monday", "submit", 3
 
@@ -115,7 +115,7 @@ def test_a_local_wav_is_uploaded_and_unwrapped(desk: Desk, tmp_path: Path) -> No
     assert submit(str(local), upload_to=f"s3://{desk.bucket}/{desk.prefix}/uploads/") == operation_id
 
 
-def test_a_small_local_file_goes_along_with_a_request_of_v3(desk: Desk, tmp_path: Path) -> None:
+def test_a_small_local_file_is_sent_inline_by_v3(desk: Desk, tmp_path: Path) -> None:
     local = tmp_path / "call.ogg"
     local.write_bytes(OGG)
     operation_id = submit(str(local), api_version="v3")
@@ -180,7 +180,7 @@ def test_a_small_local_file_goes_along_with_a_request_of_v3(desk: Desk, tmp_path
     ],
     ids=str,
 )
-def test_what_can_not_be_submitted_is_refused_and_nothing_is_paid(
+def test_an_invalid_recording_is_refused_and_nothing_is_paid(
     desk: Desk, given: dict[str, Any], kind: type[SpeechKitError], said: str
 ) -> None:
     before = len(desk.emulator.billing())
@@ -190,7 +190,7 @@ def test_what_can_not_be_submitted_is_refused_and_nothing_is_paid(
     assert len(desk.emulator.billing()) == before
 
 
-def test_a_missing_object_a_wrong_format_and_a_replaced_name_are_told_apart(desk: Desk) -> None:
+def test_a_missing_object_or_a_wrong_format_is_an_error_that_names_the_recording(desk: Desk) -> None:
     missing = f"s3://{desk.bucket}/{desk.prefix}/none.ogg"
     with pytest.raises(RecordingError, match=r"none\.ogg"):
         submit(missing)
@@ -207,7 +207,7 @@ def test_a_missing_object_a_wrong_format_and_a_replaced_name_are_told_apart(desk
     assert desk.billed() == 0
 
 
-def test_a_length_that_nothing_declares_is_counted_where_a_limit_or_the_user_wants_it(desk: Desk) -> None:
+def test_an_undeclared_length_is_counted_if_a_limit_or_the_user_requires_it(desk: Desk) -> None:
     # Two MB of MP3 frames that nothing counts: 130.6 s.
     recording = desk.put("joined.mp3", (b"\xff\xfb\x90\xc4" + bytes(413)) * 5_000)
 
@@ -227,7 +227,7 @@ def test_a_length_that_nothing_declares_is_counted_where_a_limit_or_the_user_wan
     assert lengths == [(None, None), (130_613, 131), (130_613, 131)]
 
 
-def test_one_bad_recording_does_not_hold_up_the_others(desk: Desk) -> None:
+def test_an_invalid_recording_does_not_stop_the_others(desk: Desk) -> None:
     good, bad = desk.put("good.ogg"), f"s3://{desk.bucket}/{desk.prefix}/none.ogg"
     with pytest.raises(RecordingError, match=r"none\.ogg"):
         submit([bad, good])
@@ -245,12 +245,12 @@ def test_one_bad_recording_does_not_hold_up_the_others(desk: Desk) -> None:
     assert desk.billed() == 1
 
 
-def test_a_prefix_with_nothing_below_it_is_skipped(desk: Desk) -> None:
+def test_an_empty_prefix_skips_the_task(desk: Desk) -> None:
     with pytest.raises(AirflowSkipException):
         submit(f"s3://{desk.bucket}/{desk.prefix}/none/")
 
 
-def test_a_wrong_key_is_told_from_a_wrong_host(desk: Desk) -> None:
+def test_a_wrong_key_is_an_authentication_error_without_the_key(desk: Desk) -> None:
     audio = desk.put()
     desk.connect(password="AQVNwrongwrongwrong")
     with pytest.raises(AuthenticationError) as raised:
@@ -259,7 +259,7 @@ def test_a_wrong_key_is_told_from_a_wrong_host(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("fault", ["garbage", "cut"])
-def test_an_answer_that_can_not_be_read_is_never_answered_by_sending_again(desk: Desk, fault: str) -> None:
+def test_after_an_unreadable_answer_nothing_is_sent_again(desk: Desk, fault: str) -> None:
     audio = desk.put()
     desk.emulator.fault(fault, on="submit", times=1)
     with pytest.raises(SpeechKitError) as raised:
@@ -268,14 +268,14 @@ def test_an_answer_that_can_not_be_read_is_never_answered_by_sending_again(desk:
     assert desk.billed() <= 1
 
 
-def test_without_an_archive_setting_the_submit_says_where_to_name_one(desk: Desk) -> None:
+def test_without_an_archive_setting_the_error_says_where_to_set_one(desk: Desk) -> None:
     desk.connect(extra={})
     with pytest.raises(SettingsError, match="archive=False"):
         submit(desk.put())
     assert desk.billed() == 0
 
 
-def test_an_archive_that_can_not_be_written_stops_before_anything_is_paid(desk: Desk) -> None:
+def test_an_archive_that_is_not_writable_stops_the_task_before_anything_is_paid(desk: Desk) -> None:
     audio = desk.put()
     (desk.place / "file").write_text("")
     with pytest.raises(ArchiveError):
@@ -294,7 +294,7 @@ def test_without_an_archive_every_run_pays(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("names", [["1.ogg"], ["1.ogg", "none.ogg"]])
-def test_without_an_archive_a_request_that_may_have_been_taken_is_not_tried_again(desk: Desk, names: list[str]) -> None:
+def test_without_an_archive_a_request_that_may_have_been_accepted_is_not_retried(desk: Desk, names: list[str]) -> None:
     desk.put("1.ogg")
     audio = [f"s3://{desk.bucket}/{desk.prefix}/{name}" for name in names]
     desk.emulator.fault("garbage", on="submit", times=1)
@@ -306,7 +306,7 @@ def test_without_an_archive_a_request_that_may_have_been_taken_is_not_tried_agai
         submit(audio)
 
 
-def test_without_an_archive_nothing_is_tried_again_after_a_lost_one_whatever_ended_the_task(
+def test_without_an_archive_a_lost_submission_prevents_a_retry_whatever_the_error(
     desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submits, sent = SpeechKitHook.submit, Semaphore(0)

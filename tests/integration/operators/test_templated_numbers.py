@@ -1,4 +1,4 @@
-"""Limits and times of operators come from params and variables, in an Airflow."""
+"""Limits and times of operators are rendered from params and variables in an Airflow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ with DAG(
     params={"few": 1, "hours": 1.5, "again": False, "nothing": Param(None, type=["null", "integer"])},
 ):
     about = {"audio": "AUDIO", "language": "en-US"}
-    # Of a model that no other task has paid for.
+    # A model for which no other task has paid.
     SpeechKitSubmitOperator(
         task_id="over_the_limit", max_billed_seconds="{{ params.few }}", model="general:rc", **about
     )

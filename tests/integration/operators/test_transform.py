@@ -63,7 +63,7 @@ def rows(manifest: dict[str, Any], table: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_one_operation_gives_files_named_after_it_and_the_next_run_replaces_exactly_those(desk: Desk) -> None:
+def test_files_are_named_after_their_operation_and_replaced_by_the_next_run(desk: Desk) -> None:
     first, second = desk.emulator.stand_ins(2)
     ended(desk, first, second)
     manifest = transform(desk, operation_id=first)
@@ -75,14 +75,14 @@ def test_one_operation_gives_files_named_after_it_and_the_next_run_replaces_exac
     assert sorted(file for file in (desk.place / "t").rglob("*")) == before
 
 
-def test_the_same_operations_in_whatever_order_have_the_same_manifest(desk: Desk) -> None:
+def test_the_manifest_does_not_depend_on_the_order_of_operations(desk: Desk) -> None:
     first, second = desk.emulator.stand_ins(2)
     ended(desk, first, second)
     one, other = (transform(desk, operation_id=ids)["manifest"] for ids in ([first, second], (second, first)))
     assert one == other
 
 
-def test_operations_of_two_lists_that_overlap_have_their_rows_once_also_when_both_are_written_at_once(
+def test_overlapping_lists_have_their_rows_once_even_if_written_concurrently(
     desk: Desk,
 ) -> None:
     ids = desk.emulator.stand_ins(6)
@@ -107,12 +107,12 @@ def test_operations_of_two_lists_that_overlap_have_their_rows_once_also_when_bot
 
 
 @pytest.mark.parametrize("gone", [{"name": "mine"}, {"partition_by_date": True}], ids=str)
-def test_keywords_that_are_no_more_say_what_there_is_in_place_of_them(desk: Desk, gone: dict[str, Any]) -> None:
+def test_the_error_for_a_removed_keyword_names_its_replacement(desk: Desk, gone: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=r"its own files under day=.*airflow-speechkit compact"):
         transform(desk, operation_id="e03a", **gone)
 
 
-def test_the_service_and_saved_files_are_read_where_there_is_no_archive(desk: Desk) -> None:
+def test_without_an_archive_the_service_or_saved_files_are_read(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins()
     from_service = transform(desk, operation_id=operation_id, archive=False)
     ended(desk, operation_id)
@@ -126,7 +126,7 @@ def test_the_service_and_saved_files_are_read_where_there_is_no_archive(desk: De
     assert rows(from_service, "words") == rows(from_archive, "words") == rows(from_file, "words")
 
 
-def test_what_failed_and_what_was_refused_are_rows_that_say_so(desk: Desk) -> None:
+def test_failed_and_refused_recordings_become_rows_with_their_status(desk: Desk) -> None:
     (failed,) = desk.emulator.stand_ins(error=FAILED)
     desk.on_record(failed)
     missing = f"s3://{desk.bucket}/{desk.prefix}/none.ogg"
@@ -163,7 +163,7 @@ def test_tables_go_to_a_bucket_through_a_connection(desk: Desk, file_format: str
     assert desk.emulator.secret_access_key not in json.dumps(manifest)
 
 
-def test_a_prefix_of_ids_reads_the_archive_and_asks_nobody(desk: Desk) -> None:
+def test_a_prefix_of_ids_reads_the_archive_without_calling_the_service(desk: Desk) -> None:
     ids = desk.emulator.stand_ins(3)
     ended(desk, *ids)
     asked = desk.emulator.requests()
@@ -201,7 +201,7 @@ def placed(desk: Desk) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("on_unread", ["report", "fail"])
-def test_what_the_service_will_say_the_next_time_is_not_left_out(desk: Desk, on_unread: str) -> None:
+def test_an_operation_is_not_left_out_for_a_temporary_service_error(desk: Desk, on_unread: str) -> None:
     ids = desk.emulator.stand_ins(3)
     transform(desk, operation_id=ids, archive=False)
     before = placed(desk)
@@ -222,7 +222,7 @@ def _out_of_order_for(one: str) -> Any:
     return get
 
 
-def test_an_operation_that_is_named_and_not_finished_fails_and_one_of_a_prefix_is_reported(desk: Desk) -> None:
+def test_an_unfinished_operation_fails_if_named_and_is_reported_if_of_a_prefix(desk: Desk) -> None:
     (done,) = desk.emulator.stand_ins()
     ended(desk, done)
     running = desk.on_record("e03running")
@@ -240,7 +240,7 @@ def test_an_operation_that_is_named_and_not_finished_fails_and_one_of_a_prefix_i
         transform(desk, operation_prefix="e03running")
 
 
-def test_an_operation_that_was_forgotten_is_left_out_and_the_others_are_transformed_again(desk: Desk) -> None:
+def test_a_forgotten_operation_is_left_out_and_the_others_are_transformed(desk: Desk) -> None:
     (done,) = desk.emulator.stand_ins()
     gone = desk.on_record("e03gone")
     ended(desk, done)
@@ -252,7 +252,7 @@ def test_an_operation_that_was_forgotten_is_left_out_and_the_others_are_transfor
         transform(desk, operation_id=[done, gone], on_unread="fail")
 
 
-def test_an_operation_that_was_removed_from_the_archive_is_none_of_a_prefix(desk: Desk) -> None:
+def test_a_prefix_does_not_include_operations_removed_from_the_archive(desk: Desk) -> None:
     (done,) = desk.emulator.stand_ins()
     ended(desk, done)
     (Path(desk.archive_url) / "operations" / "e03removed").mkdir()
@@ -260,7 +260,7 @@ def test_an_operation_that_was_removed_from_the_archive_is_none_of_a_prefix(desk
     assert (manifest["operations"], manifest["unread"]["count"]) == (1, 0)
 
 
-def test_saved_answers_are_named_after_their_operations_as_everything_else_is(desk: Desk) -> None:
+def test_files_of_saved_answers_are_named_after_their_operations(desk: Desk) -> None:
     ids = desk.emulator.stand_ins(2)
     ended(desk, *ids)
     saved = []
@@ -296,7 +296,7 @@ def test_two_saved_answers_of_one_operation_have_its_rows_once(desk: Desk) -> No
         transform(desk, files=[str(path) for path in paths], on_unread="fail")
 
 
-def test_a_saved_answer_that_may_not_be_read_is_told_with_what_to_do(desk: Desk) -> None:
+def test_the_error_for_an_unreadable_saved_answer_has_a_hint(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins()
     ended(desk, operation_id)
     answer = desk.archive.answer(operation_id)
@@ -339,7 +339,7 @@ def test_a_saved_answer_that_may_not_be_read_is_told_with_what_to_do(desk: Desk)
     ],
     ids=str,
 )
-def test_what_can_not_be_transformed_says_what_to_do(
+def test_the_error_for_invalid_input_has_a_hint(
     desk: Desk, given: dict[str, Any], kind: type[SpeechKitError], said: str
 ) -> None:
     with pytest.raises(kind) as raised:
@@ -347,7 +347,7 @@ def test_what_can_not_be_transformed_says_what_to_do(
     assert said in str(raised.value)
 
 
-def test_a_target_or_an_archive_that_can_not_be_reached_is_told(desk: Desk) -> None:
+def test_an_unreachable_target_or_archive_is_an_error(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins()
     ended(desk, operation_id)
     Path(desk.place / "file").write_text("")
@@ -360,7 +360,7 @@ def test_a_target_or_an_archive_that_can_not_be_reached_is_told(desk: Desk) -> N
         transform(desk, operation_id=operation_id, archive="s3://there-is-no-such-bucket/archive")
 
 
-def test_what_an_archive_can_not_give_just_now_is_not_left_out_but_retried(desk: Desk) -> None:
+def test_a_temporary_archive_error_is_retried_and_nothing_is_left_out(desk: Desk) -> None:
     first, second = desk.emulator.stand_ins(2)
     ended(desk, first, second)
     for file in (Path(desk.archive_url) / "operations" / first).iterdir():

@@ -1,4 +1,4 @@
-"""The ways in which a sensor waits."""
+"""The modes of a sensor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
 from tests.fixtures.direct import AIRFLOW_3, wait_for
 
-#: Before Airflow 3 a rescheduled sensor looks its beginning up in the database.
+#: Before Airflow 3, a rescheduled sensor reads its start from the database.
 MODES = ["deferred", "poke", *(["reschedule"] if AIRFLOW_3 else [])]
 
 

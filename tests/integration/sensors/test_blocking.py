@@ -1,4 +1,4 @@
-"""A sensor that waits in a worker: poked by Airflow, ended by a user, or asked by hand."""
+"""A sensor that waits in a worker: poked by Airflow, ended by a user, or called by hand."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def checks_of(desk: Desk, operation_id: str) -> int:
 
 
 @pytest.mark.parametrize("retry_after", ["3000", None])
-def test_at_a_429_a_wait_pauses_for_as_long_as_the_service_says(desk: Desk, retry_after: str | None) -> None:
+def test_after_a_429_a_wait_pauses_for_the_retry_after(desk: Desk, retry_after: str | None) -> None:
     ids = desk.emulator.stand_ins(4)
     desk.emulator.fault(429, on="operation", times=None, after=1, retry_after=retry_after)
     before = desk.checks()
     with pytest.raises(AirflowSensorTimeout, match="3 of 4"):
         sensor("poke", ids, timeout=5).poke({})
-    # One that was answered, one that was refused, and what was under way then.
+    # One that was answered, one that was refused, and those that were in progress.
     assert before + 2 <= desk.checks() <= before + 4
 
 
@@ -50,7 +50,7 @@ def test_a_list_without_an_archive_is_not_rescheduled(desk: Desk) -> None:
         sensor("reschedule", ids, archive=False).poke({})
 
 
-def test_a_check_by_hand_needs_nothing_before_it(desk: Desk) -> None:
+def test_a_check_by_hand_needs_no_earlier_task(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins()
     found = sensor("poke", operation_id).poke({})
     assert found.is_done
@@ -80,7 +80,7 @@ def poked(desk: Desk, waiting: SpeechKitRecognitionSensor, operation_id: str) ->
     ("state", "asked", "expected"),
     [("failed", True, True), ("running", True, False), (None, True, False), ("failed", False, False)],
 )
-def test_a_wait_that_is_killed_cancels_only_where_asked_for_and_the_task_is_over(
+def test_a_killed_wait_cancels_only_if_requested_and_the_task_is_over(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, state: str | None, asked: bool, expected: bool
 ) -> None:
     (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
@@ -97,7 +97,7 @@ class TaskEndedError(Exception):
     """What Airflow raises wherever the main thread is."""
 
 
-def test_a_task_that_is_ended_ends_its_wait_at_once(desk: Desk) -> None:
+def test_ending_a_task_ends_its_wait_at_once(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
 
     def end(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the log says, in numbers, about operations that are waited for."""
+"""The numbers of operations in the log of a wait."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Progress:
         self._caplog, self._capsys = caplog, capsys
 
     def lines(self) -> list[str]:
-        # Airflow 3 has a task's log written without the standard library's: what was found comes from the latter.
+        # Airflow 3 writes a task's log without the standard library; the number of found recordings comes from the latter.
         text = self._capsys.readouterr().out + self._caplog.text
         self._caplog.clear()
         lines = dict.fromkeys(one.strip() for one in _PROGRESS.findall(text))
@@ -36,7 +36,7 @@ class Progress:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_sensor_says_how_many_have_ended_failed_and_were_archived_before(
+def test_a_sensor_logs_how_many_have_ended_failed_and_were_archived_before(
     desk: Desk, mode: str, progress: Progress
 ) -> None:
     ids = desk.emulator.stand_ins(25, processing_s=30)
@@ -55,7 +55,7 @@ def test_a_sensor_says_how_many_have_ended_failed_and_were_archived_before(
     assert progress.lines() == ["All of 25 operations have ended: ended 25, failed 0, archived before 25"]
 
 
-def test_without_an_archive_a_sensor_says_what_it_knows(desk: Desk, progress: Progress) -> None:
+def test_without_an_archive_a_sensor_logs_its_own_counts(desk: Desk, progress: Progress) -> None:
     ids = desk.emulator.stand_ins(2, processing_s=30) + desk.emulator.stand_ins(1, processing_s=30, **FAILED)
     wait("deferred", ids, archive=False, on_failure="skip")
     assert progress.lines() == [
@@ -65,7 +65,7 @@ def test_without_an_archive_a_sensor_says_what_it_knows(desk: Desk, progress: Pr
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_recognize_says_how_far_it_is_once_in_each_visit(desk: Desk, progress: Progress, *, deferrable: bool) -> None:
+def test_recognize_logs_its_progress_once_per_visit(desk: Desk, progress: Progress, *, deferrable: bool) -> None:
     first, second = desk.put("1.ogg"), desk.put("2.ogg", text="other words")
     bad = desk.put("bad.ogg", **FAILED)
 
@@ -92,7 +92,7 @@ def test_recognize_says_how_far_it_is_once_in_each_visit(desk: Desk, progress: P
     assert end == "submitted 3 of 3, ended 3, failed 1, archived before 2, refused 0"
 
 
-def test_a_deferred_submit_says_how_far_it_is_once_in_each_visit(desk: Desk, progress: Progress) -> None:
+def test_a_deferred_submit_logs_its_progress_once_per_visit(desk: Desk, progress: Progress) -> None:
     recording = desk.put()
     SpeechKitSubmitOperator(task_id="submit", audio=[recording, recording], language="en-US", deferrable=True).execute(
         {}

@@ -1,4 +1,4 @@
-"""Whichever way a sensor waits, what it hands on, and how it fails, is the same."""
+"""A sensor returns the same and fails the same in all modes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FAILED = {"code": 3, "message": "Unsupported audio"}
 
 
 class LazySequence:
-    """What a mapped upstream hands on: iterable, neither list nor tuple."""
+    """The output of a mapped upstream: iterable, neither list nor tuple."""
 
     def __init__(self, *items: object) -> None:
         self.items = items
@@ -44,7 +44,7 @@ def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_one_finished_operation_is_handed_on_and_archived(desk: Desk, mode: str) -> None:
+def test_a_finished_operation_is_returned_and_archived(desk: Desk, mode: str) -> None:
     (operation_id,) = desk.emulator.stand_ins(processing_s=30)
     desk.on_record(operation_id)
     assert wait(mode, operation_id) == operation_id
@@ -56,7 +56,7 @@ def test_one_finished_operation_is_handed_on_and_archived(desk: Desk, mode: str)
     assert desk.checks() == asked, "what is archived is not asked for again"
 
 
-def test_operations_that_no_archive_has_heard_of_are_waited_for_all_the_same(desk: Desk, mode: str) -> None:
+def test_operations_without_an_archive_record_are_waited_for(desk: Desk, mode: str) -> None:
     ids = desk.emulator.stand_ins(2, processing_s=30)
     assert wait(mode, ids) == ids
     assert all(desk.archive.answer(one) for one in ids)
@@ -69,12 +69,12 @@ def test_without_a_poke_interval_the_checks_come_when_the_end_is_predicted(desk:
     assert wait(mode, stranger, poke_interval=None) == stranger
 
 
-def test_what_a_mapped_upstream_hands_on_is_a_list(desk: Desk, mode: str) -> None:
+def test_the_output_of_a_mapped_upstream_is_a_list(desk: Desk, mode: str) -> None:
     first, second, third = desk.emulator.stand_ins(3)
     assert wait(mode, LazySequence(first, [second, third])) == [first, second, third]
 
 
-def test_operations_of_both_apis_in_one_list(desk: Desk, mode: str) -> None:
+def test_a_list_can_have_operations_of_both_apis(desk: Desk, mode: str) -> None:
     (old,) = desk.emulator.stand_ins()
     (new,) = desk.emulator.stand_ins(api="v3")
     assert wait(mode, [new, old]) == [new, old]
@@ -84,7 +84,7 @@ def test_operations_of_both_apis_in_one_list(desk: Desk, mode: str) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"soft_fail": True}], ids=str)
-def test_a_failed_recognition_is_never_hidden_and_a_retry_asks_for_nothing(
+def test_a_failed_recognition_fails_the_task_and_a_retry_checks_nothing(
     desk: Desk, mode: str, more: dict[str, Any]
 ) -> None:
     (operation_id,) = desk.emulator.stand_ins(error=FAILED)
@@ -107,7 +107,7 @@ def test_never_fail_skips(desk: Desk, mode: str) -> None:
             wait(mode, operation_id, never_fail=True)
 
 
-def test_a_list_fails_skips_or_records_what_failed_after_all_have_ended(desk: Desk, mode: str) -> None:
+def test_a_list_fails_skips_or_records_failures_after_all_have_ended(desk: Desk, mode: str) -> None:
     (bad,) = desk.emulator.stand_ins(error=FAILED)
     (good,) = desk.emulator.stand_ins(processing_s=60)
     with pytest.raises(RecognitionFailedError, match="Unsupported audio"):
@@ -122,7 +122,7 @@ def test_a_list_fails_skips_or_records_what_failed_after_all_have_ended(desk: De
         wait(mode, [*bads, good])
 
 
-def test_a_result_that_the_service_has_forgotten_is_told_from_an_id_that_never_was(desk: Desk, mode: str) -> None:
+def test_an_expired_result_and_an_unknown_id_have_different_errors(desk: Desk, mode: str) -> None:
     old = desk.on_record("e03forgotten00000000", age=timedelta(days=4))
     for _ in range(2):
         with pytest.raises(ResultExpiredError, match="three days"):
@@ -138,7 +138,7 @@ def test_a_result_that_the_service_has_forgotten_is_told_from_an_id_that_never_w
 UNKNOWN = "e03neverwas000000000"
 
 
-def test_an_id_that_the_service_does_not_know_is_one_failure_among_the_others(desk: Desk, mode: str) -> None:
+def test_an_unknown_id_in_a_list_is_one_failure_among_others(desk: Desk, mode: str) -> None:
     (bad,) = desk.emulator.stand_ins(error=FAILED)
     (good,) = desk.emulator.stand_ins()
     young = desk.on_record("e03othersfolder00000", age=timedelta(hours=1))
@@ -151,12 +151,12 @@ def test_an_id_that_the_service_does_not_know_is_one_failure_among_the_others(de
         wait(mode, UNKNOWN, on_failure="skip")
 
 
-def test_an_id_of_which_there_can_be_no_row_is_left_out_of_what_is_recorded(
+def test_an_unknown_id_is_left_out_with_on_failure_record(
     desk: Desk, mode: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (bad,) = desk.emulator.stand_ins(error=FAILED)
     assert wait(mode, [UNKNOWN, bad], on_failure="record") == [bad]
-    # Airflow 3 has a task's log written without the standard library's.
+    # Airflow 3 writes a task's log without the standard library.
     logged = capsys.readouterr().out + caplog.text
     assert "Left out, since nothing can be recorded of it" in logged
     assert UNKNOWN in logged
@@ -164,7 +164,7 @@ def test_an_id_of_which_there_can_be_no_row_is_left_out_of_what_is_recorded(
         wait(mode, UNKNOWN, on_failure="record")
 
 
-def test_a_wait_that_takes_too_long_is_a_timeout_like_any_sensors(desk: Desk, mode: str) -> None:
+def test_a_wait_that_takes_too_long_is_a_sensor_timeout(desk: Desk, mode: str) -> None:
     (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
     with pytest.raises(AirflowSensorTimeout):
         wait(mode, operation_id, timeout=1)
@@ -172,7 +172,7 @@ def test_a_wait_that_takes_too_long_is_a_timeout_like_any_sensors(desk: Desk, mo
         wait(mode, operation_id, timeout=timedelta(seconds=1), soft_fail=True)
 
 
-def test_one_that_was_refused_at_submission_passes_on_as_recorded(desk: Desk, mode: str) -> None:
+def test_a_recording_refused_at_submission_is_passed_on_as_recorded(desk: Desk, mode: str) -> None:
     missing, good = f"s3://{desk.bucket}/{desk.prefix}/none.ogg", desk.put()
     submit = SpeechKitSubmitOperator(task_id="submit", audio=[missing, good], language="en-US", on_failure="record")
     refused, operation_id = submit.execute({})
@@ -181,7 +181,7 @@ def test_one_that_was_refused_at_submission_passes_on_as_recorded(desk: Desk, mo
         wait(mode, refused, archive=False)
 
 
-def test_without_an_archive_nothing_is_kept(desk: Desk, mode: str) -> None:
+def test_without_an_archive_nothing_is_archived(desk: Desk, mode: str) -> None:
     good, bad = *desk.emulator.stand_ins(), *desk.emulator.stand_ins(error=FAILED)
     assert wait(mode, good, archive=False) == good
     with pytest.raises(RecognitionFailedError, match="Unsupported audio"):
@@ -192,7 +192,7 @@ def test_without_an_archive_nothing_is_kept(desk: Desk, mode: str) -> None:
 
 
 @pytest.mark.usefixtures("brief_pauses")
-def test_errors_of_single_checks_are_survived(desk: Desk, mode: str) -> None:
+def test_a_wait_continues_after_errors_of_single_checks(desk: Desk, mode: str) -> None:
     (operation_id,) = desk.emulator.stand_ins()
     desk.emulator.fault(500, on="operation")
     desk.emulator.fault("garbage", on="operation")
@@ -202,7 +202,7 @@ def test_errors_of_single_checks_are_survived(desk: Desk, mode: str) -> None:
 
 @pytest.mark.usefixtures("brief_pauses")
 @pytest.mark.parametrize("status", [400, 401, 403])
-def test_a_refusal_is_survived_whichever_way_the_task_waits(desk: Desk, mode: str, status: int) -> None:
+def test_a_wait_continues_after_a_refusal_in_all_modes(desk: Desk, mode: str, status: int) -> None:
     (operation_id,) = desk.emulator.stand_ins()
     desk.emulator.fault(status, on="operation", times=2)
     assert wait(mode, operation_id, timeout=3600) == operation_id
@@ -210,7 +210,7 @@ def test_a_refusal_is_survived_whichever_way_the_task_waits(desk: Desk, mode: st
 
 @pytest.mark.usefixtures("brief_pauses")
 @pytest.mark.parametrize("mode", MODES[1:])
-def test_an_archive_that_is_away_for_a_while_does_not_end_the_wait(
+def test_an_archive_that_is_unreachable_for_a_while_does_not_end_the_wait(
     desk: Desk, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_speechkit.archive.store import Archive
@@ -244,7 +244,7 @@ def test_a_wrong_connection_or_archive_ends_the_wait_at_once(desk: Desk, mode: s
         wait(mode, operation_id)
 
 
-def test_a_v3_result_is_deleted_once_it_is_archived_where_that_was_asked_for(desk: Desk, mode: str) -> None:
+def test_a_v3_result_is_deleted_after_archiving_if_requested(desk: Desk, mode: str) -> None:
     (operation_id,) = desk.emulator.stand_ins(api="v3")
     assert wait(mode, operation_id, delete_after_archiving=True) == operation_id
     assert desk.archive.answer(operation_id) is not None
@@ -283,7 +283,7 @@ def test_a_result_that_could_not_be_deleted_is_deleted_by_the_next_wait(
     assert deleted(operation_id)
 
 
-def test_what_the_service_has_forgotten_by_itself_is_not_deleted(desk: Desk, mode: str) -> None:
+def test_an_expired_result_is_not_deleted(desk: Desk, mode: str) -> None:
     (operation_id,) = desk.emulator.stand_ins(api="v3")
     desk.on_record(operation_id, age=timedelta(days=3))
     assert wait(mode, operation_id) == operation_id
@@ -292,7 +292,7 @@ def test_what_the_service_has_forgotten_by_itself_is_not_deleted(desk: Desk, mod
     assert desk.emulator.requests().get("delete", {}) == before
 
 
-def test_a_v3_result_that_is_gone_by_the_time_it_is_fetched(desk: Desk, mode: str) -> None:
+def test_a_v3_result_that_is_not_found_is_an_error(desk: Desk, mode: str) -> None:
     (operation_id,) = desk.emulator.stand_ins(api="v3")
     desk.emulator.fault(404, on="recognition", times=None, message="not found")
     with pytest.raises((ResultExpiredError, OperationNotFoundError)):
@@ -300,7 +300,7 @@ def test_a_v3_result_that_is_gone_by_the_time_it_is_fetched(desk: Desk, mode: st
 
 
 @pytest.mark.parametrize("given", [[], "", None, ["e03 a"], [17], "../../etc"], ids=str)
-def test_what_is_no_operation_id_is_refused(desk: Desk, mode: str, given: Any) -> None:
+def test_an_invalid_operation_id_is_refused(desk: Desk, mode: str, given: Any) -> None:
     with pytest.raises(SettingsError, match="operation"):
         wait(mode, given)
 

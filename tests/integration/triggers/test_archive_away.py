@@ -1,4 +1,4 @@
-"""A trigger whose archive is away for a while, and its neighbours."""
+"""Triggers with an archive that is unreachable for a while, and other triggers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def event(made: SpeechKitRecognitionTrigger) -> Any:
 
 @pytest.fixture
 def conn_id(desk: Desk) -> str:
-    """A connection with a budget of its own."""
+    """A connection with a separate rate limit."""
     name = next(_conn_ids)
     desk.connect(name, extra={"checks_per_hour": 72_000})
     return name
@@ -51,7 +51,7 @@ def back_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("back_soon")
 @pytest.mark.parametrize("api", ["v2", "v3"])
-def test_an_archive_that_is_away_for_long_holds_up_nobody_else(desk: Desk, conn_id: str, api: str) -> None:
+def test_an_archive_that_is_unreachable_for_long_delays_no_other_wait(desk: Desk, conn_id: str, api: str) -> None:
     large = desk.emulator.stand_ins(12, api=api, result_bytes=100_000)
     [healthy] = desk.emulator.stand_ins(api=api)
     hindrance = Path(desk.archive_url)
@@ -71,7 +71,7 @@ def test_an_archive_that_is_away_for_long_holds_up_nobody_else(desk: Desk, conn_
 
 
 @pytest.mark.usefixtures("back_soon")
-def test_no_check_is_spent_on_an_archive_that_can_not_be_reached(
+def test_no_check_is_spent_while_the_archive_is_unreachable(
     desk: Desk, conn_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(url: str) -> None:

@@ -1,4 +1,4 @@
-"""When a trigger has the service cancel the operations that it waits for."""
+"""When a trigger cancels the operations that it waits for."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cancelled(desk: Desk, *ids: str) -> list[str]:
 
 
 def killed(desk: Desk, monkeypatch: pytest.MonkeyPatch, state: str | Exception | None, **more: Any) -> list[str]:
-    """End a wait for a running operation, with the task in that state; return what was cancelled."""
+    """End a wait for a running operation with the task in a state; return the cancelled operations."""
 
     def read(task_instance: Any) -> str | None:
         if isinstance(state, Exception):
@@ -65,7 +65,7 @@ def killed(desk: Desk, monkeypatch: pytest.MonkeyPatch, state: str | Exception |
 
 @pytest.mark.parametrize("tells", [True, False], ids=["on_kill", "cancelled coroutine"])
 @pytest.mark.parametrize("state", [*TERMINAL, *LIVING, LookupError("no such task")], ids=str)
-def test_operations_are_cancelled_only_where_asked_for_and_the_task_is_over(
+def test_operations_are_cancelled_only_if_requested_and_the_task_is_over(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, state: Any, tells: bool
 ) -> None:
     monkeypatch.setattr(recognition, "TRIGGERS_HAVE_ON_KILL", tells)
@@ -73,14 +73,14 @@ def test_operations_are_cancelled_only_where_asked_for_and_the_task_is_over(
 
 
 @pytest.mark.parametrize("tells", [True, False], ids=["on_kill", "cancelled coroutine"])
-def test_operations_go_on_where_cancelling_was_not_asked_for(
+def test_operations_continue_if_cancelling_was_not_requested(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, tells: bool
 ) -> None:
     monkeypatch.setattr(recognition, "TRIGGERS_HAVE_ON_KILL", tells)
     assert not killed(desk, monkeypatch, "failed")
 
 
-def test_being_cancelled_again_and_again_does_not_cut_the_cancelling_short(
+def test_repeated_cancellation_does_not_interrupt_the_cancel_requests(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
@@ -107,7 +107,7 @@ def test_being_cancelled_again_and_again_does_not_cut_the_cancelling_short(
     assert cancelled(desk, operation_id)
 
 
-def test_the_state_is_read_where_airflow_3_0_and_3_1_find_the_event_loop(
+def test_the_task_state_is_read_in_the_event_loop_of_airflow_3_0_and_3_1(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (operation_id,) = desk.emulator.stand_ins(processing_s=36_000)
@@ -134,7 +134,7 @@ def test_a_cancel_that_is_refused_is_only_logged(desk: Desk, monkeypatch: pytest
     assert killed(desk, monkeypatch, "failed", cancel_on_kill=True)
 
 
-def test_each_request_to_cancel_waits_for_the_budget_of_its_api_and_the_first_429_ends_them(
+def test_cancel_requests_wait_for_their_apis_limit_and_end_at_the_first_429(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     allowed: list[Any] = []
@@ -166,7 +166,7 @@ def test_each_request_to_cancel_waits_for_the_budget_of_its_api_and_the_first_42
 
 
 @pytest.mark.usefixtures("brief_pauses")
-def test_an_operation_that_has_ended_without_its_result_being_ready_is_not_cancelled(
+def test_an_ended_operation_without_a_ready_result_is_not_cancelled(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compat, "read_task_state", lambda task_instance: "failed")

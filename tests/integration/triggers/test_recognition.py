@@ -1,4 +1,4 @@
-"""What the triggerer does while a task waits."""
+"""The triggerer's part of a wait."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.integration.triggers.waiting import event, trigger
 FAILED = {"code": 3, "message": "Unsupported audio"}
 
 
-def test_a_trigger_is_made_anew_from_what_it_wrote_down(desk: Desk) -> None:
+def test_a_trigger_is_restored_from_its_serialized_form(desk: Desk) -> None:
     made = trigger(desk, "e03a", cancel_on_kill=True, delete_after_archiving=True)
     written = made.serialize()
     assert trigger_of(written).serialize() == written
     assert desk.emulator.api_key not in json.dumps(written)
 
 
-def test_the_one_event_carries_ids_and_states_only(desk: Desk) -> None:
+def test_the_event_contains_ids_and_states_only(desk: Desk) -> None:
     good, bad = *desk.emulator.stand_ins(result_bytes=100_000), *desk.emulator.stand_ins(error=FAILED)
     assert event(desk, good, bad, "e03neverwas000000000") == {
         "state": "finished",
@@ -46,15 +46,15 @@ def test_the_one_event_carries_ids_and_states_only(desk: Desk) -> None:
     assert (failure.code, failure.message) == (3, "Unsupported audio")
 
 
-def test_without_an_archive_it_only_waits(desk: Desk) -> None:
+def test_without_an_archive_the_trigger_only_waits(desk: Desk) -> None:
     good, bad = *desk.emulator.stand_ins(api="v3"), *desk.emulator.stand_ins(error=FAILED)
     assert event(desk, good, bad, archive=None) == {"state": "finished", "failed": [bad], "gone": [], "of": 2}
 
 
-def test_at_the_deadline_it_gives_up_and_the_operations_go_on(desk: Desk) -> None:
+def test_at_the_deadline_the_wait_ends_and_the_operations_continue(desk: Desk) -> None:
     good, slow = *desk.emulator.stand_ins(), *desk.emulator.stand_ins(processing_s=36_000)
     before = desk.emulator.requests().get("cancel", {})
-    # On a busy machine the first may be too short to ask for anything.
+    # On a busy machine, the first can be too short for a check.
     for seconds in (1.5, 15.0, 150.0):
         found = event(desk, good, slow, deadline=time.time() + seconds)
         if found["left"] == 1:
@@ -64,9 +64,7 @@ def test_at_the_deadline_it_gives_up_and_the_operations_go_on(desk: Desk) -> Non
     assert desk.emulator.requests().get("cancel", {}) == before
 
 
-def test_one_that_starts_after_its_deadline_asks_once_before_it_gives_up(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trigger_started_after_its_deadline_checks_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     good, slow = *desk.emulator.stand_ins(), *desk.emulator.stand_ins(processing_s=36_000)
     assert event(desk, good, deadline=time.time() - 5) == {"state": "finished", "failed": [], "gone": [], "of": 1}
     assert desk.archive.answer(good) is not None
@@ -88,7 +86,7 @@ def test_triggers_run_in_one_event_loop_after_another(desk: Desk) -> None:
 
 
 @pytest.mark.usefixtures("brief_pauses")
-def test_an_archive_that_can_not_be_written_for_a_while_is_written_later(desk: Desk) -> None:
+def test_an_answer_is_archived_when_the_archive_is_writable_again(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins()
     hindrance = Path(desk.archive_url)
     hindrance.write_text("")
@@ -109,7 +107,7 @@ def test_an_archive_that_can_not_be_written_for_a_while_is_written_later(desk: D
 
 
 @pytest.mark.usefixtures("little_patience")
-def test_an_archive_that_can_never_be_written_fails_the_wait_by_its_name(desk: Desk) -> None:
+def test_an_archive_that_is_never_writable_fails_the_wait_with_its_error(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins()
     Path(desk.archive_url).write_text("")
     found = event(desk, operation_id)
@@ -118,7 +116,7 @@ def test_an_archive_that_can_never_be_written_fails_the_wait_by_its_name(desk: D
 
 
 @pytest.mark.usefixtures("brief_pauses")
-def test_a_v3_result_that_breaks_off_is_asked_for_again(desk: Desk) -> None:
+def test_a_v3_result_that_breaks_off_is_fetched_again(desk: Desk) -> None:
     first, second = desk.emulator.stand_ins(2, api="v3")
     desk.emulator.fault(503, on="recognition", times=2)
     desk.emulator.fault("cut", on="recognition", times=1)
@@ -133,7 +131,7 @@ def without_results(desk: Desk, *ids: str, times: int | None = None, kind: str =
 
 
 @pytest.mark.usefixtures("brief_pauses")
-def test_results_that_do_not_get_ready_hold_up_no_others(desk: Desk) -> None:
+def test_results_that_are_not_ready_do_not_delay_others(desk: Desk) -> None:
     ids = desk.emulator.stand_ins(12, api="v3")
     stuck, good = ids[:8], ids[8:]
     without_results(desk, *stuck)
@@ -150,7 +148,7 @@ def test_results_that_do_not_get_ready_hold_up_no_others(desk: Desk) -> None:
 
 
 @pytest.mark.usefixtures("brief_pauses")
-def test_a_result_that_gets_ready_late_is_archived(desk: Desk) -> None:
+def test_a_result_that_is_ready_late_is_archived(desk: Desk) -> None:
     late, *others = desk.emulator.stand_ins(3, api="v3")
     # Three times for each of five tries, which was the most before a wait ended.
     without_results(desk, late, times=18)
@@ -159,7 +157,7 @@ def test_a_result_that_gets_ready_late_is_archived(desk: Desk) -> None:
 
 
 @pytest.mark.usefixtures("little_patience")
-def test_a_result_that_never_gets_ready_fails_the_wait_when_the_others_are_archived(desk: Desk) -> None:
+def test_a_result_that_is_never_ready_fails_the_wait_after_the_others_are_archived(desk: Desk) -> None:
     stuck, *others = desk.emulator.stand_ins(3, api="v3")
     without_results(desk, stuck)
     found = event(desk, stuck, *others)
@@ -168,7 +166,7 @@ def test_a_result_that_never_gets_ready_fails_the_wait_when_the_others_are_archi
 
 
 @pytest.mark.usefixtures("brief_pauses")
-def test_an_outage_of_the_results_is_survived(desk: Desk) -> None:
+def test_a_wait_continues_after_an_outage_of_the_results(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins(api="v3")
     # Four attempts in each of seven tries.
     without_results(desk, operation_id, times=28, kind="503")
@@ -176,7 +174,7 @@ def test_an_outage_of_the_results_is_survived(desk: Desk) -> None:
 
 
 @pytest.mark.usefixtures("little_patience")
-def test_an_outage_of_the_results_ends_the_wait_by_its_name_in_the_end(desk: Desk) -> None:
+def test_a_long_outage_of_the_results_fails_the_wait_with_its_error(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins(api="v3")
     without_results(desk, operation_id, kind="503")
     found = event(desk, operation_id)
@@ -200,12 +198,12 @@ def test_a_session_for_results_is_opened_with_the_first_and_once(desk: Desk, mon
     assert opened == 3
 
 
-def test_a_connection_that_is_not_there_fails_the_wait_by_its_name(desk: Desk) -> None:
+def test_a_missing_connection_fails_the_wait_with_its_error(desk: Desk) -> None:
     found = event(desk, "e03a", speechkit_conn_id="nobody")
     assert (found["state"], found["kind"]) == ("error", "ConnectionSettingsError")
 
 
-def test_a_wait_outlives_its_token(desk: Desk) -> None:
+def test_a_wait_renews_an_expired_token(desk: Desk) -> None:
     key = desk.emulator.credentials()["authorized_key"]
     desk.connect(password=None, extra={"authorized_key": key})
     (operation_id,) = desk.emulator.stand_ins(processing_s=150)

@@ -1,4 +1,4 @@
-"""What a trigger begins with: its connection, and the time it has."""
+"""The start of a trigger: its connection, and its time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def trigger(operation_id: str, *, age_s: float = 0.0, left_s: float, conn_id: st
     )
 
 
-def test_a_key_that_is_replaced_while_it_waits_is_picked_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_replaced_during_a_wait_is_used(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch, 0.2)
     # The first reading after a refused key may still be the old one.
     monkeypatch.setattr(speechkit, "READ_AGAIN_AFTER_S", 2.5)
@@ -45,13 +45,13 @@ def test_a_key_that_is_replaced_while_it_waits_is_picked_up(desk: Desk, monkeypa
     assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": [], "of": 1}]
 
 
-def test_one_that_starts_right_before_its_deadline_asks_once_for_what_is_old(desk: Desk) -> None:
+def test_a_trigger_started_right_before_its_deadline_checks_old_operations_once(desk: Desk) -> None:
     [operation_id] = desk.emulator.stand_ins()
     [found] = events_of(trigger(operation_id, age_s=3600, left_s=0.01).serialize())
     assert found == {"state": "finished", "failed": [], "gone": [], "of": 1}
 
 
-def test_a_short_timeout_stays_short_for_what_is_new(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_timeout_stays_short_for_new_operations(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     [operation_id] = desk.emulator.stand_ins(processing_s=36_000)
     monkeypatch.setattr(wait, "FIRST_ROUND_S", 36_000.0)
     [found] = events_of(trigger(operation_id, left_s=1.0).serialize())

@@ -1,4 +1,4 @@
-"""Triggers that wait for operations of the emulator, and what each of them says."""
+"""Triggers that wait for operations of the emulator, and their events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A submit that frees its worker while the quota is used up, of the recordings that the run's configuration names."""
+"""A submit of the recordings of the run's configuration that frees its worker while the quota is used up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two deferrable sensors, one of them mapped, that wait for files in the folder that the run's configuration names."""
+"""Two deferrable sensors, one of them mapped, that wait for files in the folder of the run's configuration."""
 
 from __future__ import annotations
 

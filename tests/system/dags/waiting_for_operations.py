@@ -1,4 +1,4 @@
-"""Sensors that wait for the operations that the run's configuration names."""
+"""Sensors that wait for the operations of the run's configuration."""
 
 from __future__ import annotations
 
