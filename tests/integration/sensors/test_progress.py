@@ -28,7 +28,7 @@ class Progress:
         self._caplog, self._capsys = caplog, capsys
 
     def lines(self) -> list[str]:
-        # Airflow 3 writes a task's log without the standard library; the number of found recordings comes from the latter.
+        # Airflow 3 writes a task's log without the standard library, which has the number of found recordings.
         text = self._capsys.readouterr().out + self._caplog.text
         self._caplog.clear()
         lines = dict.fromkeys(one.strip() for one in _PROGRESS.findall(text))
