@@ -89,12 +89,14 @@ class SpeechKitError(Exception):
         """Set the recording that it happened to, if none is set."""
         if self.recording is None:
             self.recording = clean_address(writable(recording))
-            self.args = (self._text(),)
 
     def add_hint(self, hint: str) -> None:
         """Add to what a person can do, or has to know."""
         self.hint = f"{_sentence(self.hint)} {hint}".rstrip() if self.hint else hint
-        self.args = (self._text(),)
+
+    def __str__(self) -> str:
+        # Not the text in `args`: facts are added to an error on its way up.
+        return self._text()
 
     def _text(self) -> str:
         about = [

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime  # noqa: TC003 - the codec resolves the annotations
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.archive.records import load, pack
+import msgspec
+
+from airflow_speechkit.archive.records import Record, load, pack
 from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import StorageError, error_from_json
 from airflow_speechkit.models import Recording
-from airflow_speechkit.parsing import expect, expect_or_none
 from airflow_speechkit.recordings.address import parse_s3
 
 if TYPE_CHECKING:
@@ -30,7 +31,57 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.settings import RecognitionSettings
 
-_FACTS = ("size_bytes", "duration_ms", "channels", "billed_seconds")
+_FACTS = ("audio_uri", "version", "labels", "size_bytes", "duration_ms", "channels", "billed_seconds")
+
+
+class _RunRecording(Record, frozen=True, kw_only=True):
+    """A recording of a run, and what became of it."""
+
+    address: str
+    audio_uri: str
+    version: str | None
+    labels: dict[str, str]
+    size_bytes: int | None = None
+    duration_ms: int | None = None
+    channels: int | None = None
+    billed_seconds: int | None = None
+    fingerprint: str = ""
+    status: SubmitStatus | None = msgspec.field(default=None, name="how")
+    operation_id: str | None = None
+    error: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, outcome: SubmitOutcome) -> _RunRecording:
+        recording = outcome.recording
+        return cls(
+            address=recording.address.text if recording.address else recording.audio_uri,
+            fingerprint=outcome.fingerprint,
+            status=outcome.status,
+            operation_id=outcome.operation_id,
+            error=None if outcome.error is None else outcome.error.to_json(),
+            **{name: getattr(recording, name) for name in _FACTS},
+        )
+
+    def outcome(self, settings: RecognitionSettings) -> SubmitOutcome:
+        address = parse_s3(self.address) if self.address.startswith("s3://") else None
+        facts = {name: getattr(self, name) for name in _FACTS}
+        return SubmitOutcome(
+            recording=Recording(settings=settings, address=address, **facts),
+            fingerprint=self.fingerprint,
+            status=self.status,
+            operation_id=self.operation_id,
+            error=None if self.error is None else error_from_json(self.error),
+        )
+
+
+class _RunRecord(Record, frozen=True, kw_only=True):
+    """The file of a run."""
+
+    began_at: datetime
+    returns_list: bool = msgspec.field(name="many")
+    recordings: list[_RunRecording]
+    refused_since: datetime | None = None
+    sent_at: list[datetime] = msgspec.field(name="sent")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +128,13 @@ def write_run(archive: Archive, scope: str, run: SubmitRun) -> None:
     :param scope: the task instance
     :raises ArchiveError: the archive can't be written
     """
-    record = {
-        "began_at": run.began_at.isoformat(),
-        "many": run.returns_list,
-        "refused_since": run.refused_since and run.refused_since.isoformat(),
-        "sent": [at.isoformat() for at in run.sent_at],
-        "recordings": [_to_json(one) for one in run.outcomes],
-    }
+    record = _RunRecord(
+        began_at=run.began_at,
+        returns_list=run.returns_list,
+        recordings=[_RunRecording.of(one) for one in run.outcomes],
+        refused_since=run.refused_since,
+        sent_at=list(run.sent_at),
+    )
     archive.folder.replace(_file(scope), pack(record))
 
 
@@ -99,14 +150,14 @@ def read_run(archive: Archive, scope: str, settings: RecognitionSettings) -> Sub
         if "recordings" not in data:
             # Emptied at the end of an earlier try.
             return None
-        refused_since = data.get("refused_since")
+        record = _RunRecord.read(data)
         return SubmitRun(
-            began_at=datetime.fromisoformat(data["began_at"]),
-            returns_list=expect(data["many"], bool),
-            outcomes=[_from_json(expect(one, dict), settings) for one in expect(data["recordings"], list)],
+            began_at=record.began_at,
+            returns_list=record.returns_list,
+            outcomes=[one.outcome(settings) for one in record.recordings],
             is_resumed=True,
-            refused_since=None if refused_since is None else datetime.fromisoformat(refused_since),
-            sent_at=[datetime.fromisoformat(at) for at in expect(data["sent"], list)],
+            refused_since=record.refused_since,
+            sent_at=record.sent_at,
         )
 
     return load(archive.folder, _file(scope), build)
@@ -121,48 +172,6 @@ def remove_run(archive: Archive, scope: str) -> None:
         archive.folder.delete(_file(scope))
     except StorageError:
         archive.folder.replace(_file(scope), pack({}))
-
-
-def _to_json(outcome: SubmitOutcome) -> dict[str, Any]:
-    recording = outcome.recording
-    data: dict[str, Any] = {
-        "address": recording.address.text if recording.address else recording.audio_uri,
-        "audio_uri": recording.audio_uri,
-        "version": recording.version,
-        "labels": dict(recording.labels),
-        **{name: getattr(recording, name) for name in _FACTS if getattr(recording, name) is not None},
-    }
-    if outcome.status is not None:
-        data |= {
-            "fingerprint": outcome.fingerprint,
-            "how": outcome.status,
-            "operation_id": outcome.operation_id,
-            "error": outcome.error and outcome.error.to_json(),
-        }
-    return data
-
-
-def _from_json(data: dict[str, Any], settings: RecognitionSettings) -> SubmitOutcome:
-    facts: dict[str, Any] = {name: expect(data[name], int) for name in _FACTS if name in data}
-    address = expect(data["address"], str)
-    recording = Recording(
-        audio_uri=expect(data["audio_uri"], str),
-        version=expect_or_none(data["version"], str),
-        settings=settings,
-        labels=expect(data["labels"], dict),
-        address=parse_s3(address) if address.startswith("s3://") else None,
-        **facts,
-    )
-    if "how" not in data:
-        return SubmitOutcome(recording=recording)
-    error = data["error"]
-    return SubmitOutcome(
-        recording=recording,
-        fingerprint=expect(data["fingerprint"], str),
-        status=SubmitStatus(data["how"]),
-        operation_id=expect_or_none(data["operation_id"], str),
-        error=None if error is None else error_from_json(expect(error, dict)),
-    )
 
 
 def _file(scope: str) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from airflow_speechkit.archive.labels import SubmitLabels
 from airflow_speechkit.archive.ledger import Failure, Request, fingerprint
 from airflow_speechkit.archive.run import SubmitRun
-from airflow_speechkit.archive.submit_errors import error_of, unawaited
+from airflow_speechkit.archive.submit_errors import error_of
 from airflow_speechkit.archive.submit_rules import (
     OnFailure,
     OnLostSubmission,
@@ -29,7 +29,7 @@ from airflow_speechkit.archive.submit_rules import (
     SubmitStatus,
 )
 from airflow_speechkit.archive.submit_worker import Requeue, SubmitJob, SubmitWorker
-from airflow_speechkit.errors import ArchiveError, QuotaExceededError, RecordingError, ServiceFaultError
+from airflow_speechkit.errors import QuotaExceededError, RecordingError, ServiceFaultError
 from airflow_speechkit.recordings.cost import CostLimit, describe_cost
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Submitter:
         """Check what all recordings that have to be sent cost together, and log what there is."""
         new = [job for job in jobs if job.has_to_be_sent]
         recordings = [job.recording for job in new]
-        cost_limit.spend_all(recordings)
+        cost_limit.spend(recordings)
         for job in new:
             job.is_paid = True
         known = _counts(jobs)
@@ -209,8 +209,6 @@ class Submitter:
         """
         error = error_of(outcomes, on_failure, without_archive=self.policy.without_archive)
         if error is not None:
-            count = self._count_unfinished({one.operation_id for one in outcomes if one.is_awaited})
-            error.add_hint(unawaited(count, without_archive=self.policy.without_archive))
             raise error
         failed = [one for one in outcomes if one.error is not None]
         for one in failed[:_MAX_NAMED]:
@@ -222,16 +220,6 @@ class Submitter:
         ids = [one.operation_id or self._record_refused(one) for one in outcomes]
         self._labels.log()
         return ids
-
-    def _count_unfinished(self, operation_ids: Iterable[str | None]) -> int:
-        def has_ended(operation_id: str | None) -> bool:
-            try:
-                return operation_id is None or self.archive.outcome(operation_id) is not None
-            except ArchiveError:
-                return False
-
-        with ThreadPoolExecutor(self.policy.concurrency, thread_name_prefix="speechkit-archive") as pool:
-            return list(pool.map(has_ended, operation_ids)).count(False)
 
     def _record_refused(self, outcome: SubmitOutcome) -> str:
         now = self.now()

@@ -186,20 +186,3 @@ def error_of(
     if others and not must_fail and not without_archive:
         error.add_hint(f"{other_recordings(others)}.")
     return error
-
-
-def unawaited(count: int, *, without_archive: bool = False) -> str:
-    """Return the hint of a task that fails, about the accepted operations that it returns to nobody.
-
-    :param count: how many there are
-    :param without_archive: whether there is no archive
-    """
-    if not count:
-        return ""
-    text = (
-        f"{count:,} accepted operation{'' if count == 1 else 's'} will be waited for by nobody while this task fails, "
-        "and the service forgets results three days after the submission"
-    )
-    if without_archive:
-        return text
-    return f"{text}: correct this, and run the task again in time. It returns them, and pays for none of them twice"

@@ -216,7 +216,7 @@ class SubmitWorker:
         try:
             self._probe(job)
             if not job.is_paid:
-                self.cost_limit.spend(job.recording)
+                self.cost_limit.spend([job.recording])
                 job.is_paid = True
         except ArchiveError:
             raise

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, StorageError
 from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.recordings.audio import AudioFacts, read_audio, settle
-from airflow_speechkit.recordings.refusals import told
+from airflow_speechkit.recordings.refusals import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from io import BytesIO, RawIOBase
 
     from airflow_speechkit.recordings.pattern import RecordingPattern
     from airflow_speechkit.settings import RecognitionSettings
@@ -80,28 +79,13 @@ class Bucket:
         self._client = client
 
     def stat(self, address: RecordingAddress) -> Stat:
-        """Return what the storage says about a recording; one request, and one more if it isn't there.
+        """Return what the storage says about a recording; one request.
 
         :raises RecordingError: it isn't there, or may not be read
         :raises StorageError: the storage can't be reached, or is in trouble
         """
-        with told(address.uri, bucket_is_there=lambda: self._has(address.bucket)):
-            return self._head(address)
-
-    def _head(self, address: RecordingAddress) -> Stat:
-        return _head(self._client, address)
-
-    def _has(self, bucket: str) -> bool:
-        """Tell whether there is such a bucket; one that can't be asked for counts as there."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            self._client.head_bucket(Bucket=bucket)
-        except ClientError as error:
-            return bool(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404)
-        except BotoCoreError:
-            return True
-        return True
+        with storage_errors(address.uri):
+            return _head(self._client, address)
 
     def probe(self, address: RecordingAddress, settings: RecognitionSettings, *, exact: bool = False) -> Probe:
         """Read what a recording is, and settle its settings; one or two requests, unless it is read through.
@@ -126,7 +110,7 @@ class Bucket:
         :raises RecordingError: the bucket isn't there, or may not be listed
         :raises StorageError: the storage can't be reached, or is in trouble
         """
-        with told(pattern.uri):
+        with storage_errors(pattern.uri):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=pattern.bucket, Prefix=pattern.prefix)
             for page in pages:
                 for entry in page.get("Contents", ()):
@@ -143,8 +127,7 @@ class Bucket:
         :raises StorageError: the storage can't be reached, or is in trouble
         """
         try:
-            with told(address.uri):
-                return self._head(address)
+            return self.stat(address)
         except RecordingNotFoundError:
             return None
 
@@ -154,14 +137,14 @@ class Bucket:
         :raises RecordingError: it isn't there, is empty, or may not be read
         :raises StorageError: the storage can't be reached, or is in trouble
         """
-        with told(address.uri):
+        with storage_errors(address.uri):
             answer = self._client.get_object(Bucket=address.bucket, Key=address.key, Range=f"bytes=0-{length - 1}")
             with closing(answer["Body"]) as body:
                 # Not every storage keeps to the range.
                 head: bytes = body.read(length)
             return head
 
-    def put(self, content: RawIOBase | BytesIO, address: RecordingAddress) -> Stat:
+    def put(self, content: BinaryIO, address: RecordingAddress) -> Stat:
         """Write an object, in parts where it is long; a few of them are in memory at a time.
 
         :param content: what to write, from its current place on; it has to be seekable
@@ -173,7 +156,7 @@ class Bucket:
         config = TransferConfig(
             multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
         )
-        with told(address.uri, writing=True):
+        with storage_errors(address.uri, writing=True):
             self._client.upload_fileobj(content, address.bucket, address.key, Config=config)
         return self.stat(address)
 
@@ -183,7 +166,7 @@ class Bucket:
         :raises RecordingError: it may not be deleted
         :raises StorageError: the storage can't be reached, or is in trouble
         """
-        with told(address.uri, writing=True):
+        with storage_errors(address.uri, writing=True):
             self._client.delete_object(Bucket=address.bucket, Key=address.key)
 
 
@@ -226,7 +209,7 @@ class _Recording:
 
     def _open(self) -> Stat:
         # One ranged GET brings the size, the ETag and the head at once; of an empty object there is no range (416).
-        with told(self._address.uri):
+        with storage_errors(self._address.uri):
             answer, piece = self._get(0, _HEAD_BYTES)
             self._pieces.append((0, piece))
             total = _total(answer)
@@ -254,7 +237,7 @@ class _Recording:
         etag = self.stat.etag
         # A weak ETag never matches in If-Match.
         same = {"IfMatch": f'"{etag}"'} if etag and not etag.startswith("W/") else {}
-        with told(self._address.uri):
+        with storage_errors(self._address.uri):
             answer, piece = self._get(start, end - start, **same)
         if _stat(answer, 0).etag != etag:
             raise _replaced(self._address)

@@ -65,46 +65,30 @@ class CostLimit:
         self._left = None if max_billed_seconds is None else max_billed_seconds - billed_seconds
         self._lock = Lock()
 
-    def spend_all(self, recordings: Sequence[Recording]) -> None:
+    def spend(self, recordings: Sequence[Recording]) -> None:
         """Set aside what sending recordings will be billed.
 
         :raises CostLimitExceededError: it is more than what is left, or unknown
         """
         if self._left is None:
             return
-        unknown = [one for one in recordings if one.billed_seconds is None]
-        if unknown:
-            raise CostLimitExceededError(
-                f"The length of {len(unknown)} of {len(recordings)} recordings is unknown, and so is their cost; "
-                f"`max_billed_seconds` is {self._limit}",
-                recording=unknown[0].audio_uri,
-                hint="Leave them out, or remove the limit; nothing has been sent",
-            )
         total = sum(one.billed_seconds or 0 for one in recordings)
-        if total > self._left:
-            raise CostLimitExceededError(
-                f"Submitting {len(recordings)} recordings would be billed {total} seconds, and `max_billed_seconds` is "
-                f"{self._limit}",
-                hint="Submit fewer, or raise the limit; nothing has been sent",
-            )
-        self._left -= total
-
-    def spend(self, recording: Recording) -> None:
-        """Set aside what sending one more recording will be billed.
-
-        :raises CostLimitExceededError: it is more than what is left, or unknown
-        """
-        if self._left is None:
-            return
-        seconds = recording.billed_seconds
+        unknown = [one for one in recordings if one.billed_seconds is None]
         with self._lock:
-            if seconds is not None and seconds <= self._left:
-                self._left -= seconds
+            left = self._left
+            if not unknown and total <= left:
+                self._left -= total
                 return
+        if unknown:
+            what = (
+                f"The length of {len(unknown)} of {len(recordings)} recordings is unknown, and so is their cost; "
+                f"`max_billed_seconds` is {self._limit}"
+            )
+            raise CostLimitExceededError(
+                what, recording=unknown[0].audio_uri, hint="Leave them out, or remove the limit; nothing has been sent"
+            )
         raise CostLimitExceededError(
-            "The length of this recording is unknown, and so is its cost"
-            if seconds is None
-            else f"Submitting this recording too would be more than `max_billed_seconds` ({self._limit})",
-            recording=recording.audio_uri,
-            hint="Leave it out, or raise the limit; it has not been sent",
+            f"Submitting {len(recordings)} recordings would be billed {total} seconds, and `max_billed_seconds` is "
+            f"{self._limit}{'' if left == self._limit else f', of which {left} are left'}",
+            hint="Submit fewer, or raise the limit; they have not been sent",
         )

@@ -42,40 +42,28 @@ class Choice:
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
-    _included: tuple[_Glob, ...] = field(init=False, repr=False, compare=False)
-    _excluded: tuple[_Glob, ...] = field(init=False, repr=False, compare=False)
+    _included: Sequence[re.Pattern[str]] = field(init=False, repr=False, compare=False)
+    _excluded: Sequence[re.Pattern[str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_included", _globs(self.include))
-        object.__setattr__(self, "_excluded", _globs(self.exclude))
+        object.__setattr__(self, "_included", _regexes(self.include))
+        object.__setattr__(self, "_excluded", _regexes(self.exclude))
 
     def takes(self, key: str, folder: str) -> bool:
         """Tell whether an object is meant.
 
         :param folder: the folder that was listed: what every key begins with, up to a slash
         """
-        below = key.removeprefix(folder)
-        return (not self.include or any(glob.matches(key, below) for glob in self._included)) and not any(
-            glob.matches(key, below) for glob in self._excluded
-        )
+
+        def matches(regexes: Sequence[re.Pattern[str]]) -> bool:
+            return any(regex.fullmatch(one) for regex in regexes for one in (key, key.removeprefix(folder)))
+
+        return (not self.include or matches(self._included)) and not matches(self._excluded)
 
 
-@dataclass(frozen=True)
-class _Glob:
-    regex: re.Pattern[str]
-    of_names: bool
-
-    @classmethod
-    def of(cls, glob: str) -> _Glob:
-        return cls(glob_regex(glob), "/" not in glob)
-
-    def matches(self, key: str, below: str) -> bool:
-        tried = (key.rpartition("/")[2],) if self.of_names else (key, below)
-        return any(self.regex.fullmatch(one) for one in tried)
-
-
-def _globs(globs: Sequence[str]) -> tuple[_Glob, ...]:
-    return tuple(_Glob.of(one) for glob in globs for one in alternatives(glob))
+def _regexes(globs: Sequence[str]) -> list[re.Pattern[str]]:
+    each = [one for glob in globs for one in alternatives(glob)]
+    return [glob_regex(one if "/" in one else f"**/{one}") for one in each]
 
 
 @dataclass

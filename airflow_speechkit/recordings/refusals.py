@@ -14,7 +14,7 @@ from airflow_speechkit.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from botocore.exceptions import ClientError
 
@@ -35,12 +35,11 @@ _STORAGE_CONNECTION = (
 
 
 @contextmanager
-def told(uri: str, *, writing: bool = False, bucket_is_there: Callable[[], bool] | None = None) -> Iterator[None]:
+def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:
     """Turn what boto3 raises into errors that say what to do.
 
     :param uri: the recording (or the pattern) that it is about
     :param writing: whether it is about writing it
-    :param bucket_is_there: asks for the bucket itself, where an answer without a body leaves open what is missing
     :raises RecordingError: the object or its bucket isn't there, or may not be read
     :raises ConnectionSettingsError: the storage doesn't know the key
     :raises StorageError: the storage can't be reached, or is in trouble
@@ -60,24 +59,19 @@ def told(uri: str, *, writing: bool = False, bucket_is_there: Callable[[], bool]
     except SpeechKitError:
         raise
     except ClientError as error:
-        raise _refusal(error, uri, writing, bucket_is_there) from None
+        raise _refusal(error, uri, writing) from None
     except (NoCredentialsError, PartialCredentialsError):
         raise ConnectionSettingsError(
             "There is no key to read the bucket with", recording=uri, hint=_STORAGE_CONNECTION
         ) from None
     except ParamValidationError:
         raise RecordingError("Object Storage can't have such a bucket or key", recording=uri) from None
-    except (BotoCoreError, HTTPError, OSError) as error:
+    except (BotoCoreError, HTTPError, OSError, ResponseParserError, ValueError) as error:
+        is_unreadable = isinstance(error, (ResponseParserError, ValueError))
+        what = "The storage's answer can't be read" if is_unreadable else "The bucket can't be reached"
         # The exception's own text may hold the link that was asked for, with its signature.
         raise StorageError(
-            f"The bucket can't be reached ({type(error).__name__})",
-            recording=uri,
-            hint="If this lasts, check `endpoint_url` in the connection's extra",
-            retry="asks again",
-        ) from None
-    except (ResponseParserError, ValueError) as error:
-        raise StorageError(
-            f"The storage's answer can't be read ({type(error).__name__})",
+            f"{what} ({type(error).__name__})",
             recording=uri,
             hint="If this lasts, check `endpoint_url` in the connection's extra",
             retry="asks again",
@@ -90,16 +84,15 @@ def _blanks(uri: str) -> str:
     return "" if key == key.strip() else f"The key is {key!r}: blanks at its ends are part of it. "
 
 
-def _refusal(error: ClientError, uri: str, writing: bool, bucket_is_there: Callable[[], bool] | None) -> SpeechKitError:
+def _refusal(error: ClientError, uri: str, writing: bool) -> SpeechKitError:
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    nothing = code in ("NoSuchKey", "NoSuchVersion", "NotFound", "404")
-    if code == "NoSuchBucket" or (nothing and bucket_is_there is not None and not bucket_is_there()):
+    if code == "NoSuchBucket":
         return RecordingError("There is no such bucket", recording=uri, hint=f"Check its name. {_STORAGE_CONNECTION}")
-    if nothing:
-        return RecordingNotFoundError(
-            "The recording isn't there (any more)", recording=uri, hint=f"{_blanks(uri)}Check the bucket and the key"
-        )
+    if code in ("NoSuchKey", "NoSuchVersion", "NotFound", "404"):
+        # The answer to HEAD has no body, and doesn't say which of the two is missing.
+        what = "There is no such object" if code.startswith("NoSuch") else "There is no such object, or no such bucket"
+        return RecordingNotFoundError(what, recording=uri, hint=f"{_blanks(uri)}Check the bucket and the key")
     if code in _WRONG_KEY or status in (301, 307, 401):
         return ConnectionSettingsError(
             f"The storage doesn't take the key or the region ({code})", recording=uri, hint=_STORAGE_CONNECTION

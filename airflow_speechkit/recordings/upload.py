@@ -7,7 +7,8 @@ import io
 import logging
 import os
 import stat as file_kinds
-from contextlib import contextmanager
+import tempfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -27,10 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_HASHED_AT_ONCE = 1024 * 1024
+_COPIED_AT_ONCE = 1024 * 1024
 #: 128 bits tell any two recordings apart.
 _DIGITS_IN_KEY = 32
-_SUFFIX = {AudioEncoding.LINEAR16_PCM: ".lpcm"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def upload_local(bucket: Bucket, path: Path, folder: UploadFolder, settings: Rec
 
     For API v2 a 16-bit PCM WAV at 8, 16 or 48 kHz goes without its header, as LPCM. The key holds a hash of what is put
     there, so the same file always gets the same key, and one that is there already isn't written again: its ETag stays,
-    and with it what the ledger knows about it. Memory: ten parts of 8 MB at most, however long the recording.
+    and with it what the ledger knows about it. Memory: ten parts of 8 MB at most, however long the recording. To unwrap
+    a WAV takes its size on the disk for temporary files.
 
     :param bucket: the bucket's client
     :param path: the local file
@@ -100,79 +101,49 @@ def upload_local(bucket: Bucket, path: Path, folder: UploadFolder, settings: Rec
     :raises RecordingError: it isn't there, can't be read, isn't taken, or changed while it was read
     :raises StorageError: the storage can't be reached, or is in trouble
     """
-    with _opened(path) as file:
+    with ExitStack() as stack:
+        file = content = stack.enter_context(_opened(path))
+        before = _identity(path)
         facts = _read(file, path, settings)
-        offset = 0
-        if facts.encoding is AudioEncoding.WAV and settings.api_version is ApiVersion.V2:
-            offset, facts = facts.data_offset, _unwrapped(facts, path)
         try:
+            if facts.encoding is AudioEncoding.WAV and settings.api_version is ApiVersion.V2:
+                content = stack.enter_context(_samples(file, facts.data_offset, facts.data_bytes or 0))
+                facts = _unwrapped(facts)
             settled = settle(settings, facts)
+            content.seek(0)
+            digest = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
+            content.seek(0)
         except RecordingError as error:
             error.about_recording(str(path))
             raise
-        piece = Piece(file, offset, facts.size_bytes)
-        before = _identity(file)
-        address = object_address(folder.bucket, _key(folder, path, facts, _digest(piece)), folder.conn_id)
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        suffix = ".lpcm" if facts.encoding is AudioEncoding.LINEAR16_PCM else path.suffix
+        key = f"{folder.prefix}{path.stem}-{digest[:_DIGITS_IN_KEY]}{suffix}"
+        address = object_address(folder.bucket, key, folder.conn_id)
         stat = bucket.stat_if_there(address)
         if stat is None or stat.size != facts.size_bytes:
-            stat = bucket.put(piece, address)
-            if _identity(file) != before:
-                _take_back(bucket, address)
+            stat = bucket.put(content, address)
+            if _identity(path) != before:
+                _remove(bucket, address)
                 raise RecordingError(
                     "The file was changed while it was uploaded",
                     recording=str(path),
-                    retry="uploads it anew",
+                    retry="uploads the new content",
                     retry_can_help=True,
                 )
     return Probe(address, stat, facts, settled)
 
 
-class Piece(io.RawIOBase):
-    """A part of a file, as a file of its own.
-
-    :param file: the whole file
-    :param offset: where the part begins
-    :param length: how long it is, in bytes
-    """
-
-    def __init__(self, file: BinaryIO, offset: int, length: int) -> None:
-        self._file = file
-        self._offset = offset
-        self._length = length
-        self._place = 0
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say that it can be read from any place on."""
-        return True
-
-    def tell(self) -> int:
-        """Return the place that is read next."""
-        return self._place
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place."""
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._length}[whence]
-        self._place = max(0, origin + offset)
-        return self._place
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the bytes from the place on.
-
-        :raises RecordingError: the file can't be read
-        """
-        left = max(0, self._length - self._place)
-        wanted = left if size is None or size < 0 else min(size, left)
-        try:
-            self._file.seek(self._offset + self._place)
-            data = self._file.read(wanted)
-        except OSError as error:
-            raise _unreadable(self._file.name, error) from None
-        self._place += len(data)
-        return data
+@contextmanager
+def _samples(file: BinaryIO, offset: int, length: int) -> Iterator[BinaryIO]:
+    """Copy the samples of a WAV, without its header and what follows them, into a temporary file."""
+    with tempfile.TemporaryFile() as samples:
+        file.seek(offset)
+        while length and (block := file.read(min(length, _COPIED_AT_ONCE))):
+            length -= samples.write(block)
+        samples.seek(0)
+        yield samples
 
 
 class _LocalRecording:
@@ -196,7 +167,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _take_back(bucket: Bucket, address: RecordingAddress) -> None:
+def _remove(bucket: Bucket, address: RecordingAddress) -> None:
     """Leave nothing that the next upload would take for the recording whose hash its key has."""
     try:
         bucket.remove(address)
@@ -224,11 +195,10 @@ def _read(file: BinaryIO, path: Path, settings: RecognitionSettings) -> AudioFac
     return facts
 
 
-def _unwrapped(facts: AudioFacts, path: Path) -> AudioFacts:
+def _unwrapped(facts: AudioFacts) -> AudioFacts:
     if facts.sample_rate_hertz not in SAMPLE_RATES_HERTZ:
         raise RecordingError(
             f"The WAV has {facts.sample_rate_hertz} Hz, and API v2 takes samples at 8000, 16000 or 48000 Hz only",
-            recording=str(path),
             hint="Resample it (ffmpeg -i IN -ar 16000 OUT.wav), encode it as OggOpus, or use api_version='v3'",
         )
     length = facts.data_bytes or 0
@@ -244,19 +214,9 @@ def _unwrapped(facts: AudioFacts, path: Path) -> AudioFacts:
     )
 
 
-def _digest(piece: Piece) -> str:
-    digest = hashlib.sha256()
-    while block := piece.read(_HASHED_AT_ONCE):
-        digest.update(block)
-    piece.seek(0)
-    return digest.hexdigest()
-
-
-def _key(folder: UploadFolder, path: Path, facts: AudioFacts, digest: str) -> str:
-    suffix = _SUFFIX.get(facts.encoding, path.suffix)
-    return f"{folder.prefix}{path.stem}-{digest[:_DIGITS_IN_KEY]}{suffix}"
-
-
-def _identity(file: BinaryIO) -> tuple[int, int]:
-    state = os.fstat(file.fileno())
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
     return state.st_size, state.st_mtime_ns

@@ -74,7 +74,7 @@ def test_a_recording_deleted_while_it_waited_is_not_sent(desk: Desk, emulator_s3
         [recording] = resolve(source, [desk.put()])
         emulator_s3.delete_object(Bucket=desk.bucket, Key=f"{desk.prefix}/1.ogg")
         clock.time += VERSION_HOLDS + SECOND
-        with pytest.raises(RecordingError, match="isn't there"):
+        with pytest.raises(RecordingError, match="no such object"):
             source.check_unchanged(recording)
 
 

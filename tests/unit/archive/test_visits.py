@@ -13,7 +13,7 @@ import pytest
 
 from airflow_speechkit.archive.run import SubmitRun, read_run, write_run
 from airflow_speechkit.archive.store import Archive
-from airflow_speechkit.archive.submit_rules import OnFailure, SubmitOutcome, SubmitStatus
+from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import (
     ArchiveError,
     CostLimitExceededError,
@@ -167,16 +167,6 @@ class TestWhatBecameOfItMeanwhile:
         again = {None: SubmitStatus.REUSED, 3: SubmitStatus.FAILED, 13: SubmitStatus.SUBMITTED}[code]
         run.start()
         assert run.finish()[0].status is again, "a new try does as ever"
-
-    def test_who_fails_in_the_end_names_what_is_still_to_be_waited_for(
-        self, run: Run, archive: Archive, service: Service
-    ) -> None:
-        service.script["11"] = [RefusedError("no", http_status=400, grpc_code=3)]
-        for one in run.start().done:
-            archive.keep(answer(one.operation_id or ""), now=service.clock.now())
-        outcomes = run.finish()
-        with pytest.raises(RefusedError, match="6 accepted operations will be waited for by nobody"):
-            submitter(archive, service).hand_on(outcomes, OnFailure.FAIL)
 
     def test_what_runs_for_days_is_still_its_own(self, run: Run, service: Service) -> None:
         run.start()

@@ -137,7 +137,7 @@ def test_a_file_that_changes_on_its_way_is_not_left_in_the_bucket(client: Any, t
 
     client.meta.events.register("before-call.s3.PutObject", changed)
 
-    with pytest.raises(RecordingError, match=r"changed while it was uploaded.*A retry uploads it anew"):
+    with pytest.raises(RecordingError, match=r"changed while it was uploaded.*A retry uploads the new content"):
         upload_local(Bucket(client), path, FOLDER, V2)
     assert "Contents" not in client.list_objects_v2(Bucket="calls")
 
