@@ -241,10 +241,10 @@ class SpeechKitHook(BaseHook):
         :raises NotFinishedError: an operation is running
         """
         from airflow_speechkit.operation_ids import operation_ids
-        from airflow_speechkit.results.flatten import read, tables
+        from airflow_speechkit.results.flatten import flatten_many
         from airflow_speechkit.results.view import frames
 
-        return frames(tables([read(self.get_answer(one)) for one in operation_ids(operation_id)]))
+        return frames(flatten_many([(self.get_answer(one), None) for one in operation_ids(operation_id)]))
 
     def label(self, labels: Mapping[str, Mapping[str, Any]], archive: str | None = None) -> int:
         """Correct labels of archived operations, for example from a CRM. Nothing is paid. Repeating it changes nothing.

@@ -20,7 +20,7 @@ from airflow_speechkit.errors import (
     SpeechKitError,
     StorageError,
 )
-from airflow_speechkit.results.flatten import BATCH_BYTES, UNREADABLE, read_many, tables
+from airflow_speechkit.results.flatten import BATCH_BYTES, read_many
 from airflow_speechkit.results.formats import FileFormat
 from airflow_speechkit.results.manifest import Manifest, Unread, name_after, stem
 from airflow_speechkit.results.saved import read_saved
@@ -284,28 +284,15 @@ class _Batch:
 
 
 def _read_batch(batch: list[tuple[str, Loaded]]) -> _Batch:
-    pieces: list[Tables] = []
-    unread: list[Unread] = []
     answers = [(asked_for, one) for asked_for, one in batch if isinstance(one, tuple)]
-    readings = []
-    asked_for_by: dict[str, str] = {}
-    for (asked_for, (answer, _)), reading in zip(answers, read_many([one for _, one in answers]), strict=True):
-        if isinstance(reading, AnswerUnreadableError):
-            unread.append(Unread(asked_for, reading.what))
-        else:
-            readings.append(reading)
-            asked_for_by[answer.operation_id] = asked_for
-    try:
-        if readings:
-            pieces.append(tables(readings))
-    except UNREADABLE:
-        # One of them can't be made into rows: that one is left out, and no other.
-        for reading in readings:
-            try:
-                pieces.append(tables([reading]))
-            except UNREADABLE as error:
-                reason = f"No rows can be made of it ({type(error).__name__})"
-                unread.append(Unread(asked_for_by.pop(reading.recognition_id), reason))
+    read = read_many([one for _, one in answers])
+    unread = [Unread(answers[number][0], error.what) for number, error in read.unreadable.items()]
+    asked_for_by = {
+        answer.operation_id: asked_for
+        for number, (asked_for, (answer, _)) in enumerate(answers)
+        if number not in read.unreadable
+    }
+    pieces = [read.tables]
     for asked_for, one in batch:
         if isinstance(one, Unread):
             unread.append(one)

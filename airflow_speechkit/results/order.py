@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from airflow_speechkit.results.schema import UTTERANCES, WORDS
-from airflow_speechkit.results.speech import NO_TIME, Columns, joined
-from airflow_speechkit.results.texts import take, text_array
+from airflow_speechkit.results.speech import number_within
+from airflow_speechkit.results.values import NO_TIME, take
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,27 +25,19 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
 
 
-def in_order(ids: Sequence[tuple[str, str | None]], speeches: Sequence[Speech]) -> tuple[pa.Table, pa.Table]:
+def in_order(ids: Sequence[tuple[str, str | None]], speech: Speech) -> tuple[pa.Table, pa.Table]:
     """Return the tables `utterances` and `words` of some recognitions, one after the other.
 
-    :param ids: of each its recognition id, and the operation's, if there is one
-    :param speeches: what was heard in each of them
+    :param ids: of each answer its recognition id, and its operation's id if it has one
+    :param speech: what was said, the answers in any order, each one's utterances together
     """
-    columns = [speech.columns() for speech in speeches]
-    heard = Columns.joined(columns)
-    operation = np.repeat(np.arange(len(speeches)), [len(one.channel) for one in columns])
-    distinct = sorted(heard.channels, key=lambda channel: (channel[1] < 0, channel[1], channel[0]))
-    place_of = {one: number for number, one in enumerate(distinct)}
-    channel = np.array([place_of[one] for one in heard.channels], np.int64)[heard.channel]
-    alternatives, count = heard.alternatives, heard.count
-    texts = [speech.all_words for speech in speeches]
-    before = np.cumsum([0, *(len(text) for text in texts)])
-    first = heard.first + np.repeat(before[:-1], [len(one.first) for one in columns])
-    start_ms = joined([speech.all_starts for speech in speeches])
-    end_ms = joined([speech.all_ends for speech in speeches])
+    operation, alternatives, count = speech.answer, speech.alternatives, speech.words
+    start_ms, end_ms = speech.start_ms, speech.end_ms
+    names, indexes, channel = _channels(speech)
+    first = np.cumsum(count) - count
 
     utterance_of = np.repeat(np.arange(len(alternatives)), alternatives)
-    alternative = _number_within(alternatives)
+    alternative = number_within(alternatives)
     opens = np.full(len(count), NO_TIME)
     closes = np.full(len(count), NO_TIME)
     spoken = count > 0
@@ -59,11 +51,10 @@ def in_order(ids: Sequence[tuple[str, str | None]], speeches: Sequence[Speech]) 
     order = _order(starts, operation, channel, np.arange(len(starts)))
     number = np.empty(len(order), np.int64)
     number[order] = np.arange(len(order))
-    number -= np.searchsorted(operation, operation)
+    per_operation = np.bincount(operation, minlength=len(ids))
+    number -= (np.cumsum(per_operation) - per_operation)[operation]
 
     recognition_ids, operation_ids = (pa.array([one[place] for one in ids], pa.string()) for place in (0, 1))
-    names = text_array([name for name, _ in distinct])
-    indexes = pa.array([None if index < 0 else index for _, index in distinct], pa.int32())
     operation, channel, number = operation[utterance_of], channel[utterance_of], number[utterance_of]
 
     def known(rows: Integers) -> list[pa.Array]:
@@ -81,7 +72,7 @@ def in_order(ids: Sequence[tuple[str, str | None]], speeches: Sequence[Speech]) 
         ]
 
     def said(name: str) -> pa.Array:
-        return take(getattr(heard, name), rows)
+        return take(getattr(speech, name), rows)
 
     rows = np.argsort(operation * (len(order) + 1) + number, kind="stable")
     utterances = pa.Table.from_arrays(
@@ -99,25 +90,39 @@ def in_order(ids: Sequence[tuple[str, str | None]], speeches: Sequence[Speech]) 
     )
 
     alternative_of = np.repeat(np.arange(len(count)), count)
-    word_index = _small(_number_within(count))
-    place = first[alternative_of] + word_index
-    rows = _order(start_ms[place], operation, channel, alternative_of)
-    alternative_of, word_index, place = alternative_of[rows], word_index[rows], place[rows]
+    rows = _order(start_ms, operation, channel, alternative_of)
     words = pa.Table.from_arrays(
         [
-            *known(alternative_of),
-            pa.array(word_index),
-            take(texts[0] if len(texts) == 1 else pa.concat_arrays([*texts, text_array([])]), place),
-            _times(start_ms[place]),
-            _times(end_ms[place]),
+            *known(alternative_of[rows]),
+            pa.array(_small(number_within(count))[rows]),
+            take(speech.word, rows),
+            _times(start_ms[rows]),
+            _times(end_ms[rows]),
         ],
         schema=WORDS.arrow,
     )
     return utterances, words
 
 
+def _channels(speech: Speech) -> tuple[pa.StringArray, pa.Int32Array, Integers]:
+    """Return names and indexes of the distinct channels in order, and of each utterance the place of its own."""
+    encoded = speech.channel.dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    # The same name is another channel in the other API.
+    pairs, own = np.unique(
+        (encoded.indices.to_numpy().astype(np.int64) << 32) + speech.channel_index + 1, return_inverse=True
+    )
+    distinct = [(names[pair >> 32], (pair & 0xFFFFFFFF) - 1) for pair in pairs.tolist()]
+    order = sorted(range(len(distinct)), key=lambda one: (distinct[one][1] < 0, distinct[one][1], distinct[one][0]))
+    return (
+        pa.array([distinct[one][0] for one in order], pa.string()),
+        pa.array([None if distinct[one][1] < 0 else distinct[one][1] for one in order], pa.int32()),
+        np.argsort(np.array(order, np.int64))[own],
+    )
+
+
 def _order(start_ms: Integers, operation: Integers, channel: Integers, group: Integers) -> Integers:
-    """Return the places of the rows in order; they come by operation and then by place in the answer.
+    """Return the places of the rows in order. Those of an operation come together, by place in the answer.
 
     :param start_ms: the rows' starts
     :param operation: of each group of rows its operation
@@ -130,7 +135,7 @@ def _order(start_ms: Integers, operation: Integers, channel: Integers, group: In
     if timed.all():
         earliest, channels = int(start_ms.min()), int(channel.max()) + 1
         times = int(start_ms.max()) - earliest + 1
-        if (int(operation[-1]) + 1) * times * channels < 2**63:
+        if (int(operation.max()) + 1) * times * channels < 2**63:
             # One number for each row says it all.
             key = start_ms - earliest
             key *= channels
@@ -143,11 +148,6 @@ def _order(start_ms: Integers, operation: Integers, channel: Integers, group: In
     start_ms = np.where(anchored, start_ms[anchor], NO_TIME)
     channel = np.where(anchored, channel[anchor], -1)
     return np.lexsort((place, np.where(anchored, anchor, -1), channel, start_ms, operation))
-
-
-def _number_within(counts: Integers) -> Integers:
-    """Count from 0 in each group."""
-    return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _small(values: Integers) -> NDArray[np.int32]:

@@ -1,232 +1,295 @@
-"""What was heard in one recording, before it is put in order."""
+"""What was said in some recordings, column by column, in the order of the answers.
+
+Both readers turn an answer into the documented shape, as Arrow's nested columns: `CHUNK` for v2, `MESSAGE` for v3.
+From there on everything is columns.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from airflow_speechkit.parsing import MalformedError
-from airflow_speechkit.results.texts import as_text, text_array
+from airflow_speechkit.results.values import durations_ms, take, wholes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from airflow_speechkit.results.chunks import Chunks
-    from airflow_speechkit.results.cutting import Cut
-
     Integers = NDArray[np.int64]
+    Truths = NDArray[np.bool_]
 
-#: A channel as the service names it, and counted from 0; -1 where that can't be told.
-Channel = tuple[str, int]
+    #: An utterance of v3: number of its answer, channel, index of the final.
+    Key = tuple[int, str, int]
 
-#: Stands for a time that isn't given.
-NO_TIME = int(np.iinfo(np.int64).min)
+_TEXT = pa.string()
+
+
+def _object(*texts: str, **fields: pa.DataType) -> pa.StructType:
+    return pa.struct([*((name, _TEXT) for name in texts), *fields.items()])
+
+
+#: A chunk of v2.
+CHUNK = _object(
+    "channelTag",
+    alternatives=pa.list_(_object("text", words=pa.list_(_object("startTime", "endTime", "word")))),
+)
+
+_UPDATE = _object(
+    "channelTag",
+    alternatives=pa.list_(
+        _object(
+            "text",
+            words=pa.list_(_object("startTimeMs", "endTimeMs", "text")),
+            languages=pa.list_(_object("languageCode", probability=pa.float64())),
+        )
+    ),
+)
+#: A message of v3 with a final or a refinement, or neither.
+MESSAGE = _object(
+    "channelTag",
+    final=_UPDATE,
+    finalRefinement=_object("finalIndex", normalizedText=_UPDATE),
+    audioCursors=_object("finalIndex"),
+)
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Utterances, column by column.
+class Speech:
+    """The utterances of some answers, in the order of the answers and of what stands in them.
 
-    :param channels: the channels that are heard, each once
-    :param channel: of each utterance its place among the channels
-    :param alternatives: of each utterance how many alternatives it has
-    :param text: of each alternative the text; `text_raw`, `language` and `speaker` likewise
-    :param first: of each alternative its first word, see `Speech`
-    :param count: of each alternative how many words it has
+    Of each utterance:
+
+    :param answer: number of its answer
+    :param channel: its channel as the service names it
+    :param channel_index: the channel counted from 0, -1 if unknown
+    :param alternatives: how many alternatives it has, at least one
+
+    Of each alternative:
+
+    :param text: its text; `text_raw`, `language` and `speaker` likewise
+    :param words: how many words it has
+
+    Of each word:
+
+    :param word: its text
+    :param start_ms: its start, or `NO_TIME`; `end_ms` likewise
     """
 
-    channels: Sequence[Channel]
-    channel: Integers
+    answer: Integers
+    channel: pa.StringArray
+    channel_index: Integers
     alternatives: Integers
     text: pa.StringArray
     text_raw: pa.StringArray
     language: pa.StringArray
     speaker: pa.StringArray
-    first: Integers
-    count: Integers
-
-    @property
-    def words(self) -> int:
-        """How many words the first alternatives have."""
-        if len(self.count) == len(self.alternatives):
-            return int(self.count.sum())
-        return int(self.count[np.cumsum(self.alternatives) - self.alternatives].sum())
+    words: Integers
+    word: pa.StringArray
+    start_ms: Integers
+    end_ms: Integers
 
     @classmethod
-    def joined(cls, pieces: Sequence[Columns]) -> Columns:
-        """Put utterances behind one another."""
+    def concat(cls, pieces: Sequence[Speech]) -> Speech:
+        """Put the utterances of several answers after each other."""
         if len(pieces) == 1:
             return pieces[0]
-        channels = list(dict.fromkeys(channel for piece in pieces for channel in piece.channels))
-        place = {channel: number for number, channel in enumerate(channels)}
-        places = [np.array([place[one] for one in piece.channels], np.int64) for piece in pieces]
-        nothing = text_array([])
-        return cls(
-            channels=channels,
-            channel=joined([own[piece.channel] for own, piece in zip(places, pieces, strict=True)]),
-            alternatives=joined([piece.alternatives for piece in pieces]),
-            text=pa.concat_arrays([nothing, *(piece.text for piece in pieces)]),
-            text_raw=pa.concat_arrays([nothing, *(piece.text_raw for piece in pieces)]),
-            language=pa.concat_arrays([nothing, *(piece.language for piece in pieces)]),
-            speaker=pa.concat_arrays([nothing, *(piece.speaker for piece in pieces)]),
-            first=joined([piece.first for piece in pieces]),
-            count=joined([piece.count for piece in pieces]),
-        )
+
+        def joined(name: str) -> Any:
+            columns = [getattr(piece, name) for piece in pieces]
+            if name in _TEXTS:
+                return pa.concat_arrays([pa.array([], _TEXT), *columns])
+            return np.concatenate([np.zeros(0, np.int64), *columns])
+
+        return cls(**{field.name: joined(field.name) for field in fields(cls)})
 
 
-def joined(parts: Sequence[Any]) -> Integers:
-    """Put columns of whole numbers behind one another."""
-    return np.concatenate([np.zeros(0, np.int64), *(np.asarray(part, np.int64) for part in parts)])
+_TEXTS = frozenset({"channel", "text", "text_raw", "language", "speaker", "word"})
 
 
-@dataclass
-class Speech:
-    """The utterances of one recording as they stand in its answer.
+def v2_speech(chunks: pa.StructArray, answer: Integers) -> Speech:
+    """Return what was said in chunks of v2.
 
-    The words of an alternative are told by the number of the first and by how many there are, among those that were
-    cut out of the answer and, behind them, those that were read one by one.
-
-    :param cut: the words that were read as columns
+    :param chunks: of the type `CHUNK`, or of one with more fields
+    :param answer: of each chunk the number of its answer
+    :raises MalformedError: a time is malformed
+    :raises ValueError: a list has null among its objects
     """
-
-    cut: Cut
-    _pieces: list[Columns] = field(default_factory=list)
-    _channel: list[Channel] = field(default_factory=list)
-    _alternatives: list[int] = field(default_factory=list)
-    _text: list[str] = field(default_factory=list)
-    _text_raw: list[str | None] = field(default_factory=list)
-    _language: list[str | None] = field(default_factory=list)
-    _speaker: list[str | None] = field(default_factory=list)
-    _first: list[int] = field(default_factory=list)
-    _count: list[int] = field(default_factory=list)
-    _word: list[str] = field(default_factory=list)
-    _start_ms: list[int] = field(default_factory=list)
-    _end_ms: list[int] = field(default_factory=list)
-
-    def utter(self, channel: str, channel_index: int, alternatives: int) -> None:
-        """Add an utterance, whose alternatives follow."""
-        self._channel.append((channel, channel_index))
-        self._alternatives.append(alternatives)
-
-    def say(
-        self,
-        words: Any,
-        read: Callable[[Any], tuple[Any, int | None, int | None]],
-        *,
-        text: str,
-        text_raw: str | None = None,
-        language: str | None = None,
-        speaker: str | None = None,
-    ) -> None:
-        """Add an alternative of the last utterance.
-
-        :param words: the range of words that were cut out, or the words themselves, or None
-        :param read: takes a word apart into its text, start and end in milliseconds
-        :raises MalformedError: the words are no words
-        """
-        self._text.append(text)
-        self._text_raw.append(text_raw)
-        self._language.append(language)
-        self._speaker.append(speaker)
-        words = words or []
-        if not isinstance(words, list):
-            raise MalformedError("words are something else")
-        if len(words) == 1 and isinstance(words[0], range):
-            self._first.append(words[0].start)
-            self._count.append(len(words[0]))
-            return
-        self._first.append(len(self.cut.words) + len(self._word))
-        self._count.append(len(words))
-        for item in words:
-            if not isinstance(item, dict):
-                raise MalformedError("a word is something else")
-            word, start_ms, end_ms = read(item)
-            self._word.append(as_text(word))
-            self._start_ms.append(NO_TIME if start_ms is None else start_ms)
-            self._end_ms.append(NO_TIME if end_ms is None else end_ms)
-
-    def hear(self, chunks: Chunks, channel_of: Callable[[str], Channel]) -> None:
-        """Add utterances of one alternative each, which were cut out of the answer.
-
-        :param channel_of: says which channel a tag means
-        """
-        self._flush()
-        tags = chunks.tag.tobytes()
-        distinct = bytes(set(tags))
-        places = tags.translate(bytes.maketrans(distinct, bytes(range(len(distinct)))))
-        nothing = pa.nulls(len(chunks), pa.string())
-        self._pieces.append(
-            Columns(
-                [channel_of(chr(tag)) for tag in distinct],
-                np.frombuffer(places, np.uint8).astype(np.int64),
-                np.ones(len(chunks), np.int64),
-                chunks.text,
-                nothing,
-                nothing,
-                nothing,
-                chunks.first,
-                chunks.count,
-            )
-        )
-
-    def _flush(self) -> None:
-        if not self._channel:
-            return
-        channels = list(dict.fromkeys(self._channel))
-        place = {channel: number for number, channel in enumerate(channels)}
-        self._pieces.append(
-            Columns(
-                channels,
-                np.array([place[channel] for channel in self._channel], np.int64),
-                np.array(self._alternatives, np.int64),
-                text_array(self._text),
-                text_array(self._text_raw),
-                text_array(self._language),
-                text_array(self._speaker),
-                np.array(self._first, np.int64),
-                np.array(self._count, np.int64),
-            )
-        )
-        for values in (
-            self._channel,
-            self._alternatives,
-            self._text,
-            self._text_raw,
-            self._language,
-            self._speaker,
-            self._first,
-            self._count,
-        ):
-            values.clear()
-
-    def columns(self) -> Columns:
-        """Return the utterances."""
-        self._flush()
-        self._pieces = [Columns.joined(self._pieces)]
-        return self._pieces[0]
-
-    @property
-    def all_words(self) -> pa.StringArray:
-        """The texts of the words that alternatives are told by."""
-        if not self._word:
-            return self.cut.words
-        return pa.concat_arrays([self.cut.words, text_array(self._word)])
-
-    @property
-    def all_starts(self) -> Integers:
-        """Their starts."""
-        return _with(self.cut.start_ms, self._start_ms)
-
-    @property
-    def all_ends(self) -> Integers:
-        """Their ends."""
-        return _with(self.cut.end_ms, self._end_ms)
+    alternatives, per_chunk = items(chunks.field("alternatives"))
+    said = per_chunk > 0
+    words, per_alternative = items(alternatives.field("words"))
+    nothing = pa.nulls(len(alternatives), _TEXT)
+    return Speech(
+        answer=answer[said],
+        **_channels(chunks.field("channelTag").filter(pa.array(said)), first=1),
+        alternatives=per_chunk[said],
+        text=_filled(alternatives.field("text")),
+        text_raw=nothing,
+        language=nothing,
+        speaker=nothing,
+        words=per_alternative,
+        word=_filled(words.field("word")),
+        start_ms=durations_ms(words.field("startTime")),
+        end_ms=durations_ms(words.field("endTime")),
+    )
 
 
-def _with(columns: Integers, more: list[int]) -> Integers:
-    return np.concatenate([columns, np.array(more, np.int64)]) if more else columns
+def v3_speech(messages: pa.StructArray, answer: Integers, speakers: Truths) -> Speech:
+    """Return what was said in messages of v3: a final and its refinement are one utterance.
+
+    :param messages: of the type `MESSAGE`, or of one with more fields
+    :param answer: of each message the number of its answer
+    :param speakers: of each answer whether speaker labelling was asked for: then a channel is a speaker
+    :raises MalformedError: a time or an index is malformed
+    :raises ValueError: a list has null among its objects, or a message has a final and a refinement
+    """
+    final, refinement = messages.field("final"), messages.field("finalRefinement")
+    normalized = refinement.field("normalizedText")
+    is_final, is_refinement = np.asarray(final.is_valid()), np.asarray(refinement.is_valid())
+    if (is_final & is_refinement).any():
+        raise ValueError("a message has a final and a refinement")
+    tags = pc.coalesce(*(_named(one.field("channelTag")) for one in (messages, final, normalized)), "0")
+    index = (refinement.field("finalIndex"), messages.field("audioCursors").field("finalIndex"))
+    rows = np.flatnonzero(is_final | is_refinement)
+    indexes = wholes(take(pc.if_else(pa.array(is_refinement), *index), rows))
+    keys = zip(answer[rows].tolist(), take(tags, rows).to_pylist(), indexes.tolist(), strict=True)
+    utterances = _paired(zip(is_final[rows].tolist(), keys, rows.tolist(), strict=True))
+
+    # The alternatives of finals and, behind them, those of refinements; -1 finds the 0 that is appended.
+    finals, per_final = items(final.field("alternatives"))
+    refinements, per_refinement = items(normalized.field("alternatives"))
+    final_row, refined_row = (np.array([one[place] for one in utterances], np.int64) for place in (1, 2))
+    has_final, has_refined = np.append(per_final, 0)[final_row], np.append(per_refinement, 0)[refined_row]
+    begin = np.append(_begins(per_final), 0)[final_row]
+    refined_begin = len(finals) + np.append(_begins(per_refinement), 0)[refined_row]
+
+    # A refinement normalises the text of the best alternative; words and raw text are those of the final.
+    count = np.where(has_final > 0, has_final, has_refined)
+    number = number_within(count)
+    place = np.repeat(np.where(has_final > 0, begin, refined_begin), count) + number
+    refined_place = np.where(number < np.repeat(has_refined, count), np.repeat(refined_begin, count) + number, place)
+    both = (finals, refinements)
+    text = pa.concat_arrays([_filled(one.field("text")) for one in both])
+    language = pa.concat_arrays([_likeliest(one) for one in both])
+
+    word_lists = [items(one.field("words")) for one in both]
+    per_alternative = np.concatenate([counts for _, counts in word_lists])
+    word_count = per_alternative[place]
+    word_place = np.repeat(_begins(per_alternative)[place], word_count) + number_within(word_count)
+    in_place = bool((word_place == np.arange(len(word_place))).all())
+
+    def words(name: str) -> pa.StringArray:
+        columns = [found.field(name) for found, _ in word_lists]
+        if in_place and len(word_place) <= len(columns[0]):
+            return columns[0][: len(word_place)]
+        return take(pa.concat_arrays(columns), word_place)
+
+    said = [key for (key, _, _), alternatives in zip(utterances, count.tolist(), strict=True) if alternatives]
+    own = np.array([number for number, _, _ in said], np.int64)
+    channel = pa.array([name for _, name, _ in said], _TEXT)
+    utterance_of = np.repeat(np.arange(len(said)), count[count > 0])
+    return Speech(
+        answer=own,
+        **_channels(channel, first=0),
+        alternatives=count[count > 0],
+        text=take(text, refined_place),
+        text_raw=_only(take(text, place), np.repeat(has_final > 0, count)),
+        language=pc.coalesce(take(language, place), take(language, refined_place)),
+        speaker=_only(take(channel, utterance_of), speakers[own][utterance_of]),
+        words=word_count,
+        word=_filled(words("text")),
+        start_ms=wholes(words("startTimeMs")),
+        end_ms=wholes(words("endTimeMs")),
+    )
+
+
+def number_within(counts: Integers) -> Integers:
+    """Number the items of each group from 0.
+
+    :param counts: of each group how many items it has
+    """
+    return np.arange(int(counts.sum())) - np.repeat(_begins(counts), counts)
+
+
+def _begins(counts: Integers) -> Integers:
+    return np.cumsum(counts) - counts
+
+
+def _paired(events: Iterable[tuple[bool, Key, int]]) -> list[tuple[Key, int, int]]:
+    """Put finals and refinements together.
+
+    :param events: in the order of the stream: whether it is a final, its utterance, and its row
+    :return: each utterance, the row of its final and that of its last refinement, -1 for none
+    """
+    utterances: list[tuple[Key, int, int]] = []
+    latest: dict[Key, int] = {}
+    for is_final, key, row in events:
+        number = latest.get(key)
+        if number is None or (is_final and utterances[number][1] >= 0):
+            latest[key] = len(utterances)
+            utterances.append((key, row, -1) if is_final else (key, -1, row))
+        else:
+            _, final, refinement = utterances[number]
+            utterances[number] = (key, row, refinement) if is_final else (key, final, row)
+    return utterances
+
+
+def _likeliest(alternatives: pa.StructArray) -> pa.StringArray:
+    """Return the likeliest language of each alternative."""
+    languages, counts = items(alternatives.field("languages"))
+    if not len(languages):
+        return pa.nulls(len(alternatives), _TEXT)
+    owner = np.repeat(np.arange(len(alternatives)), counts)
+    probability = pc.fill_null(languages.field("probability"), 0).to_numpy()
+    if not np.isfinite(probability).all():
+        raise ValueError("a probability is too large")
+    ranked = np.lexsort((-probability, owner))
+    owners, firsts = np.unique(owner[ranked], return_index=True)
+    place = np.full(len(alternatives), -1)
+    place[owners] = ranked[firsts]
+    return pc.take(_named(languages.field("languageCode")), pa.array(place, mask=place < 0))
+
+
+def items(lists: pa.ListArray) -> tuple[pa.StructArray, Integers]:
+    """Return the objects in some lists, and how many each list has: none where there is no list.
+
+    :raises ValueError: one of the objects is null
+    """
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    # Unlike `flatten` this copies nothing: a parser makes null lists empty.
+    objects = lists.values[int(offsets[0]) : int(offsets[-1])] if len(lists) else lists.values[:0]
+    if objects.null_count:
+        raise ValueError("a list has null among its objects")
+    return objects, np.diff(offsets)
+
+
+def _channels(tags: pa.StringArray, *, first: int) -> dict[str, Any]:
+    """Return the columns about channels.
+
+    :param first: the number of the first channel in this API
+    """
+    channel = pc.fill_null(_named(tags), str(first))
+    encoded = channel.dictionary_encode()
+    numbers = (
+        int(name) if name.isascii() and name.isdigit() and len(name) < 10 else -1
+        for name in encoded.dictionary.to_pylist()
+    )
+    indexes = np.array([max(number - first, -1) for number in numbers], np.int64)
+    return {"channel": channel, "channel_index": indexes[encoded.indices.to_numpy()]}
+
+
+def _named(texts: pa.Array) -> pa.Array:
+    """Return texts with null for empty ones: proto3 leaves both out."""
+    return pc.if_else(pc.equal(texts, ""), None, texts)
+
+
+def _filled(texts: pa.Array) -> pa.Array:
+    return pc.fill_null(texts, "") if texts.null_count else texts
+
+
+def _only(texts: pa.Array, where: Truths) -> pa.Array:
+    return pc.if_else(pa.array(where), texts, None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,18 @@ def plain_rows(tables: Tables) -> tuple[list[tuple], list[tuple]]:
     return [tuple(row.values()) for row in words.to_pylist()], [tuple(row.values()) for row in utterances.to_pylist()]
 
 
+@pytest.fixture
+def no_limits() -> Iterator[None]:
+    """Python's parser refuses deep nesting and long numbers, also in fields that nobody reads; Arrow's takes them."""
+    depth, digits = sys.getrecursionlimit(), sys.get_int_max_str_digits()
+    sys.setrecursionlimit(20_000)
+    sys.set_int_max_str_digits(0)
+    yield
+    sys.setrecursionlimit(depth)
+    sys.set_int_max_str_digits(digits)
+
+
+@pytest.mark.usefixtures("no_limits")
 @pytest.mark.parametrize(("api", "make"), [("v2", v2_case), ("v3", v3_case)])
 def test_an_answer_is_read_as_it_stands_or_refused(api: str, make: Callable[[random.Random], Answer]) -> None:
     reached, read = Reached(), 0

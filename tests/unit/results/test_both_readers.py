@@ -1,288 +1,171 @@
-"""The reader of columns and the plain one, on generated answers; and both against the rules, written out naively."""
+"""The columnar reader and the plain one give the same tables, those of an independent reading; each where it should."""
 
 from __future__ import annotations
 
 import json
-import re
-from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 import pyarrow.compute as pc
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.models import Answer
-from airflow_speechkit.results.chunks import Chunks
-from airflow_speechkit.results.cutting import cut_many
-from airflow_speechkit.results.flatten import flatten, read_many, tables
-from airflow_speechkit.results.reading import V2_WORDING
+from airflow_speechkit.results.flatten import flatten, read_many
+from airflow_speechkit.results.schema import Tables
 from airflow_speechkit.settings import ApiVersion
-from tests.unit.results.saying import V2_TYPE
+from tests.fuzz import plainly
+from tests.unit.results.generated import v2_documented, v2_unusual, v3_documented, v3_unusual
+from tests.unit.results.saying import answer, chunk, final, message, operation, refinement, v2, v3, word
 
-TEXT = st.one_of(
-    st.text(alphabet="абвг дежз", min_size=1, max_size=12),
-    st.text(alphabet=st.sampled_from('aя🎄"\\/{}[]:,\n\x7f\u2028'), max_size=8),
-    st.text(max_size=6),
-)
-SECONDS = st.one_of(
-    st.integers(0, 20_000_000).map(lambda ms: Decimal(ms).scaleb(-3)),
-    st.integers(0, 20).map(Decimal),
-    st.decimals(0, 30, places=9, allow_nan=False, allow_infinity=False),
-    st.integers(0, 40).map(lambda half: Decimal(half).scaleb(-4) * 5),
-    st.integers(0, 99_999_999_999).map(Decimal),
-)
+ANY = st.one_of(v2_documented(), v2_unusual(), v3_documented(), v3_unusual())
 
 
-def as_duration(seconds: Decimal) -> str:
-    text = f"{seconds:f}"
-    return f"{text.rstrip('0').rstrip('.')}s" if re.search(r"\.0+$", text) else f"{text}s"
+def often(examples: int) -> settings:
+    return settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
-TIME: st.SearchStrategy[Any] = st.one_of(*[SECONDS.map(as_duration)] * 9, st.just("0s"))
-ODD_TIME: st.SearchStrategy[Any] = st.one_of(
-    TIME,
-    st.none(),
-    st.fixed_dictionaries({}, optional={"seconds": st.integers(0, 99).map(str), "nanos": st.integers(0, 999_999_999)}),
-    st.just("-1.500s"),
-)
+def read_plainly(*answers: Answer) -> list[int]:
+    """Return the numbers of the answers that the columnar reader left to the plain one."""
+    batch = read_many([(one, None) for one in answers])
+    assert not batch.unreadable
+    return sorted(batch.read_plainly)
 
 
-@st.composite
-def words(draw: st.DrawFn) -> Any:
-    kind = draw(st.sampled_from(["usual"] * 6 + ["odd", "missing", "null", "order", "more"]))
-    if kind == "missing":
-        return ...
-    if kind == "null":
-        return None
-    time = ODD_TIME if kind == "odd" else TIME
-    made = [
-        {"startTime": draw(time), "endTime": draw(time), "word": draw(TEXT), "confidence": 1}
-        for _ in range(draw(st.integers(0, 5)))
+def outcome(said: Answer, *, exact: bool) -> Tables | str:
+    try:
+        tables = flatten(said, exact=exact)
+    except AnswerUnreadableError as error:
+        return str(error)
+    for schema, table in tables.items():
+        table.validate(full=True)
+        assert [one.name for one in schema.arrow if not one.nullable and table[one.name].null_count] == []
+    return tables
+
+
+def rows(table: Any, *left_out: str) -> list[tuple]:
+    return [
+        tuple(row.values()) for row in table.drop_columns(["recognition_id", "operation_id", *left_out]).to_pylist()
     ]
-    for word in made:
-        if kind == "odd":
-            for name in draw(st.sets(st.sampled_from(["startTime", "endTime", "word", "confidence"]))):
-                del word[name]
-        if kind == "order":
-            word["startTime"] = word.pop("startTime")
-        if kind == "more":
-            word |= {"speakerTag": draw(TEXT), "score": draw(st.sampled_from([0.5, 1, None, True]))}
-    return made
 
 
-PLAIN = st.text(alphabet="абвг дежз,.!", max_size=12)
-USUAL_WORD = st.fixed_dictionaries({"startTime": TIME, "endTime": TIME, "word": PLAIN, "confidence": st.just(1)})
-USUAL_CHUNK = st.fixed_dictionaries(
-    {
-        "alternatives": st.tuples(
-            st.fixed_dictionaries(
-                {
-                    "words": st.lists(USUAL_WORD, min_size=1, max_size=3),
-                    "text": st.one_of(PLAIN, PLAIN, PLAIN, TEXT),
-                    "confidence": st.sampled_from([1, 1, 1, 1, 0.5]),
-                }
-            )
-        ).map(list),
-        "channelTag": st.sampled_from(["1", "2", "1", "2", "1", "2", "3", "10", "x", 1]),
-    }
-)
+def check(said: Answer) -> None:
+    columns = outcome(said, exact=False)
+    assert columns == outcome(said, exact=True)
+    if isinstance(columns, str):
+        return
+    expected = plainly.read(said.operation, said.recognition)
+    assert (rows(columns.words), rows(columns.utterances, "speaker")) == plainly.rows(expected)
+    found = [(row["channel"], row["kind"], json.loads(row["payload"])) for row in columns.analyses.to_pylist()]
+    assert found == [(channel, kind, storable(said)) for channel, kind, said in expected.analyses]
 
 
-@st.composite
-def answers(draw: st.DrawFn) -> bytes:
-    chunks = draw(st.one_of(st.just([]), st.lists(USUAL_CHUNK, max_size=6)))
-    for _ in range(draw(st.integers(0, 6 if not chunks else 1))):
-        alternatives = []
-        for _ in range(draw(st.sampled_from([1, 1, 1, 1, 0, 2]))):
-            alternative: dict[str, Any] = {"words": draw(words()), "text": draw(TEXT), "confidence": 1}
-            if alternative["words"] is ...:
-                del alternative["words"]
-            if draw(st.integers(0, 9)) == 0:
-                del alternative["text"]
-            alternatives.append(alternative)
-        chunk: dict[str, Any] = {
-            "alternatives": alternatives,
-            "channelTag": draw(st.sampled_from(["1", "2", "2", 1, "x", "0"])),
-        }
-        if draw(st.integers(0, 9)) == 0:
-            del chunk["channelTag"]
-        if draw(st.integers(0, 9)) == 0:
-            chunk["unknown"] = draw(st.recursive(TEXT, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner)))
-        chunks.insert(draw(st.integers(0, len(chunks))), chunk)
-    response = {"@type": V2_TYPE, "chunks": chunks}
-    said = {"done": True, "response": response, "id": "e03one", "createdAt": "2026-11-22T10:00:00Z"}
-    indent = draw(st.sampled_from([None, None, 1, 4]))
-    text = json.dumps(
-        said,
-        ensure_ascii=draw(st.sampled_from([False, False, True])),
-        indent=indent,
-        separators=(",", ":") if indent is None and draw(st.booleans()) else None,
-    )
-    twist = draw(st.sampled_from(["", "", "", "surrogate", "twice", "twice words", "fake", "escaped name"]))
-    if twist == "surrogate":
-        text = text.replace('"word":"', '"word":"\\udc00', 2).replace('"word": "', '"word": "\\udc00', 2)
-    if twist == "twice":
-        text = text.replace('"confidence"', '"word":"снова","confidence"', 1)
-    if twist == "twice words":
-        text = text.replace('"words":', '"words":[{"startTime":"0s","endTime":"1s","word":"мимо"}],"words":', 1)
-    if twist == "fake":
-        text = text.replace('"text":', '"note":"\\"words\\":[{\\"startTime\\":\\"0s\\"}]","text":', 1)
-    if twist == "escaped name":
-        text = text.replace('"word":', '"w\\u006frd":', 3)
-    return text.encode("utf-8", "replace")
+def storable(said: Any) -> Any:
+    if isinstance(said, str):
+        return plainly.writable(said).replace("\0", "\ufffd")
+    if isinstance(said, dict):
+        return {storable(name): storable(inner) for name, inner in said.items()}
+    return [storable(inner) for inner in said] if isinstance(said, list) else said
 
 
-def naively(raw: bytes) -> tuple[list[tuple], list[tuple]]:
-    """The rules of the tables, in plain Python: words and utterances as tuples."""
-    utterances, spoken, place = [], [], 0
-    anchor: tuple = (float("-inf"),)
-    for number, chunk in enumerate(json.loads(raw)["response"]["chunks"]):
-        tag = str(chunk.get("channelTag", 1))
-        index = int(tag) - 1 if tag.isdigit() and tag != "0" else None
-        channel = (index is None, index or 0, tag)
-        rows = []
-        for alternative_number, alternative in enumerate(chunk["alternatives"]):
-            own = []
-            for word_number, word in enumerate(alternative.get("words") or []):
-                start, end = milliseconds(word.get("startTime")), milliseconds(word.get("endTime"))
-                own.append((start, end))
-                text = writable(word.get("word") or "")
-                spoken.append([start, channel, place, number, tag, index, alternative_number, word_number, text, end])
-                place += 1
-            opens, closes = (own[0][0], own[-1][1]) if own else (None, None)
-            rows.append(
-                (tag, index, alternative_number, opens, closes, writable(alternative.get("text") or ""), len(own))
-            )
-        starts = [row[3] for row in rows if row[3] is not None]
-        if rows:
-            anchor = (starts[0], channel, number) if starts else anchor
-            utterances.append((anchor, number, rows))
-    utterances.sort(key=lambda one: one[:2])
-    numbers = {number: rank for rank, (_, number, _) in enumerate(utterances)}
-    anchor = (float("-inf"),)
-    for word in spoken:
-        anchor = anchor if word[0] is None else (word[0], word[1], word[2])
-        word.append(anchor)
-    spoken.sort(key=lambda word: (word[-1], word[2]))
-    return (
-        [(tag, index, numbers[n], a, w, text, start, end) for start, _, _, n, tag, index, a, w, text, end, _ in spoken],
-        [(row[0], row[1], numbers[number], *row[2:]) for _, number, rows in utterances for row in rows],
-    )
+@often(150)
+@given(v2_documented())
+def test_the_columnar_reader_reads_documented_answers_of_v2_as_the_plain_one_does(said: Answer) -> None:
+    assert read_plainly(said) == []
+    check(said)
 
 
-def milliseconds(time: Any) -> int | None:
-    if time is None:
-        return None
-    if isinstance(time, dict):
-        exact = Decimal(int(time.get("seconds", 0))) + Decimal(time.get("nanos", 0)) / 10**9
-    else:
-        exact = Decimal(time[:-1])
-    return int((exact * 1000).quantize(Decimal(1), rounding=ROUND_HALF_EVEN))
+@often(150)
+@given(v3_documented())
+def test_the_columnar_reader_reads_documented_answers_of_v3_as_the_plain_one_does(said: Answer) -> None:
+    assert read_plainly(said) == []
+    check(said)
 
 
-def writable(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+@often(300)
+@given(st.one_of(v2_unusual(), v3_unusual()))
+def test_unusual_answers_are_read_alike_or_refused_alike(said: Answer) -> None:
+    check(said)
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(answers())
-def test_both_readers_give_the_same_tables_and_they_are_right(raw):
-    said = Answer("e03one", ApiVersion.V2, raw)
-    columns, exact = flatten(said), flatten(said, exact=True)
-    for (schema, fast), (_, slow) in zip(columns.items(), exact.items(), strict=True):
-        assert fast.equals(slow, check_metadata=True), schema.name
-        fast.validate(full=True)
-        assert [one.name for one in schema.arrow if not one.nullable and fast[one.name].null_count] == []
-    expected_words, expected_utterances = naively(raw)
-    got = columns.words.drop_columns(["recognition_id", "operation_id"]).to_pylist()
-    assert [tuple(row.values()) for row in got] == expected_words
-    left_out = ["recognition_id", "operation_id", "text_raw", "language", "speaker"]
-    got = columns.utterances.drop_columns(left_out).to_pylist()
-    assert [tuple(row.values()) for row in got] == expected_utterances
-
-
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.lists(answers(), max_size=5))
-def test_many_read_at_once_are_the_same_as_each_alone(raws):
-    said = [Answer(f"e03{number}", ApiVersion.V2, raw) for number, raw in enumerate(raws)]
-    together = tables(read_many([(answer, None) for answer in said]))
-    for answer in said:
-        alone = flatten(answer, exact=True)
-        for schema, table in together.items():
-            own = table.filter(pc.equal(table["recognition_id"], answer.operation_id))
+@often(60)
+@given(st.lists(ANY, max_size=5))
+def test_answers_that_are_read_together_are_the_same_as_each_alone(answers: list[Answer]) -> None:
+    named = [Answer(f"id{n}", one.api_version, one.operation, one.recognition) for n, one in enumerate(answers)]
+    batch = read_many([(one, None) for one in named])
+    for number, one in enumerate(named):
+        alone = outcome(one, exact=True)
+        assert isinstance(alone, str) == (number in batch.unreadable)
+        for schema, table in batch.tables.items() if isinstance(alone, Tables) else ():
+            own = table.filter(pc.equal(table["recognition_id"], one.operation_id))
             assert own.equals(getattr(alone, schema.name)), schema.name
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(answers(), st.data())
-def test_a_damaged_answer_is_read_alike_or_refused_alike(raw, data):
-    place = data.draw(st.integers(0, len(raw) - 1))
-    damaged = (
-        raw[:place]
-        + data.draw(st.sampled_from([b"", b'"', b"{", b"]", b"\\", b",", b"9", b" ", b"\x00"]))
-        + raw[place + 1 :]
-    )
-    said = Answer("e03one", ApiVersion.V2, damaged)
-    outcomes = []
-    for exact in (False, True):
-        try:
-            outcomes.append([table for _, table in flatten(said, exact=exact).items()])
-        except AnswerUnreadableError as error:
-            outcomes.append(repr(error))
-    assert outcomes[0] == outcomes[1]
+WORDS = [word("when", "0.879999999s", "1.159999992s"), word("writing", "1.219999995s", "1.539999988s")]
+HELLO = (("hello", 459, 900), ("there", 1000, 1400))
+#: The shapes of the service's documentation, and of a genuine answer without speech.
+DOCUMENTED = {
+    "v2": v2(chunk("1", word("да", "0.020s", "1s")), chunk("2", word("нет", "1s", "1.500s")), indent=1),
+    "v2: nine decimals": v2(chunk("1", *WORDS, text="when writing")),
+    "v2: no words": v2({"alternatives": [{"text": "your number is 212-85-06", "confidence": 1}], "channelTag": "1"}),
+    "v2: nothing was said": v2(indent=2),
+    "v2: chunks are null": answer({**operation(), "response": {"chunks": None}}),
+    "v2: several alternatives": v2(chunk("1", WORDS[0]), {"alternatives": [{"text": "a"}, {"text": "b"}]}),
+    "v3": v3(
+        final("0", 0, *HELLO),
+        refinement("0", 0, *HELLO, text="Hello there."),
+        message("0", 0, {"eouUpdate": {"timeMs": "1400"}}),
+        indent=3,
+    ),
+    "v3: analyses": v3(
+        final("0", 0, *HELLO),
+        message("0", 0, {"classifierUpdate": {"windowType": "LAST_UTTERANCE", "startTimeMs": "459"}}),
+        message("0", 0, {"speakerAnalysis": {"speakerTag": "0"}}),
+        message("", 0, {"conversationAnalysis": {}}),
+        message("", 0, {"summarization": {"results": []}}),
+        between="",
+    ),
+}
 
 
-def operation(*chunks: str) -> bytes:
-    return f'{{"done":true,"response":{{"@type":"{V2_TYPE}","chunks":[{",".join(chunks)}]}},"id":"e03one"}}'.encode()
+@pytest.mark.parametrize("said", DOCUMENTED.values(), ids=DOCUMENTED.keys())
+def test_documented_shapes_are_read_by_the_columnar_reader(said: Answer) -> None:
+    assert read_plainly(said) == []
+    check(said)
 
 
-def test_a_string_that_nobody_looks_at_is_not_cut_out_with_a_word() -> None:
-    word = '{"startTime":"0s","endTime":"1s","word":"да","tag":"%s"}'
-    for tag in ("z\n", 'z" "z', 'z","word":"нет","tag":"z'):
-        said = Answer(
-            "e03one",
-            ApiVersion.V2,
-            operation(f'{{"alternatives":[{{"words":[{word % "z"},{word % tag},{word % "z"}],"text":""}}]}}'),
-        )
-        outcomes = []
-        for exact in (False, True):
-            try:
-                outcomes.append(flatten(said, exact=exact).words.to_pylist())
-            except AnswerUnreadableError as error:
-                outcomes.append(str(error))
-        assert outcomes[0] == outcomes[1]
+def test_an_unusual_answer_leaves_the_others_of_its_batch_to_the_columnar_reader() -> None:
+    odd = v2(chunk(1, word("да", "0s", "1s")))
+    failed = v2(error={"code": 13, "message": "internal"})
+    assert read_plainly(*DOCUMENTED.values(), odd, failed) == [len(DOCUMENTED), len(DOCUMENTED) + 1]
 
 
-def test_one_odd_chunk_leaves_those_beside_it_to_the_columns() -> None:
-    word = '{"startTime":"0s","endTime":"1s","word":"да","confidence":1}'
-    usual = f'{{"alternatives":[{{"words":[{word},{word}],"text":"Да да","confidence":1}}],"channelTag":"1"}}'
-    odd = usual.replace("Да да", 'Да \\"да\\"')
-    said = Answer("e03one", ApiVersion.V2, operation(usual, usual, odd, usual, usual, usual))
-    cut = cut_many([said.operation], V2_WORDING)[0]
-    assert [len(block) for block in cut.blocks if isinstance(block, Chunks)] == [2, 3]
-    assert [block for block in cut.blocks if isinstance(block, range)] == [range(4, 6)]
-    assert flatten(said).utterances.equals(flatten(said, exact=True).utterances)
-    assert flatten(said).words.equals(flatten(said, exact=True).words)
+def test_a_message_that_is_no_message_of_the_stream_is_no_analysis() -> None:
+    inner = json.dumps(message("0", 0, {"summarization": {"results": []}}))
+    for raw in (f'{{"result":{{"more":[\n{inner}\n{inner}\n]}}}}', f'{{"result":{{"more":[{{}}\n{inner}\n{{}}]}}}}'):
+        said = Answer("f8done", ApiVersion.V3, v3().operation, raw.encode())
+        assert isinstance(outcome(said, exact=False), str)
+        assert outcome(said, exact=False) == outcome(said, exact=True)
+    said = Answer("f8done", ApiVersion.V3, v3().operation, f'{{"result":{{"more":[{inner}]}}}}'.encode())
+    assert flatten(said).analyses.num_rows == flatten(said, exact=True).analyses.num_rows == 0
 
 
-def test_the_usual_answer_leaves_no_chunk_to_the_json_parser() -> None:
-    words = [{"startTime": f"{n}s", "endTime": f"{n}.500s", "word": "да", "confidence": 1} for n in range(9)]
-    chunks = [{"alternatives": [{"words": words, "text": "Да", "confidence": 1}], "channelTag": tag} for tag in "1221"]
-    for indent in (None, 2):
-        raw = json.dumps({"response": {"chunks": chunks}}, ensure_ascii=False, indent=indent).encode()
-        (block,) = cut_many([raw], V2_WORDING)[0].blocks
-        assert isinstance(block, Chunks)
-        assert block.tag.tobytes() == b"1221"
-        assert block.text.to_pylist() == ["Да"] * 4
+@pytest.mark.parametrize("mark", ["airflow-speechkit-next", "airflow-speechkit-cut"])
+@pytest.mark.parametrize("value", [0, 1, "null"])
+def test_an_answer_with_the_readers_own_marks_is_read_as_any_other(mark: str, value: Any) -> None:
+    raw = f'{{"{mark}":{value}}}\n'.encode()
+    streams = [v3(final("0", 0, *HELLO), message("0", 0, {"summarization": {}})), v3(final("0", 0, *HELLO))]
+    for said in streams:
+        odd = Answer("f8odd", ApiVersion.V3, said.operation, (said.recognition or b"") + b"\n" + raw)
+        check(odd)
+        batch = read_many([(odd, None), (said, None)])
+        assert batch.tables.words.num_rows == 4
+        assert batch.tables.analyses.num_rows == 2 * flatten(said).analyses.num_rows
 
 
-def test_the_usual_answer_leaves_no_word_to_the_json_parser():
-    text = {"words": [{"startTime": f"{n}s", "endTime": f"{n}.500s", "word": "да", "confidence": 1} for n in range(9)]}
-    chunks = [{"alternatives": [text], "channelTag": "1"}, {"alternatives": [text], "channelTag": "2"}]
-    for indent in (None, 2):
-        raw = json.dumps({"response": {"chunks": chunks}}, ensure_ascii=False, indent=indent).encode()
-        cut = cut_many([raw], V2_WORDING)[0]
-        assert len(cut.words) == 18
-        assert [len(block) for block in cut.blocks] == [9, 9]
-        assert b"startTime" not in cut.rest
+def test_bytes_that_are_not_utf_8_are_refused_wherever_they_stand() -> None:
+    for said, place in ((DOCUMENTED["v2"], b'"createdBy":"'), (DOCUMENTED["v2"], b'"word": "')):
+        raw = said.operation.replace(place, place + b"\xff", 1)
+        assert raw != said.operation or place not in said.operation
+        assert "UTF-8" in str(outcome(Answer("e03one", ApiVersion.V2, raw + b'\n"\xff"'), exact=False))

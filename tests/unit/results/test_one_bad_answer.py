@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.models import Answer
 from airflow_speechkit.results.flatten import read_many
 from airflow_speechkit.results.many import answer_in, write_many
@@ -43,9 +42,9 @@ def test_it_is_reported_and_the_others_are_written(tmp_path: Path, bad: Answer) 
     manifest = write_many(lambda one: (answers[one], None), list(answers), Folder.at(tmp_path))
     assert [one.operation_id for one in manifest.unread] == ["e03bad"]
     assert manifest.tables["words"].rows == 2
-    first, second = read_many([(bad, None), (GOOD, None)])
-    assert isinstance(first, AnswerUnreadableError)
-    assert not isinstance(second, AnswerUnreadableError)
+    read = read_many([(bad, None), (GOOD, None)])
+    assert list(read.unreadable) == [0]
+    assert read.tables.words.num_rows == 2
 
 
 def test_an_error_with_a_code_that_does_not_fit_is_a_row_without_one(tmp_path: Path) -> None:
