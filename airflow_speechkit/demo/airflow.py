@@ -1,10 +1,9 @@
-"""An Airflow in a temporary home that runs one DAG, as ``airflow dags test`` does."""
+"""An Airflow in a temporary home, and its commands."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-#: What the log says when a task begins, and when it has ended.
-_BEGINS = re.compile(r"task_id=(\w+)|\[DAG TEST\] starting task_id=(\w+)")
 _LAST_LINES = 25
 
 
@@ -33,9 +30,8 @@ class Airflow:
 
     def __init__(self, home: Path, dags: Path, connections: Mapping[str, Mapping[str, Any]]) -> None:
         self._home = home
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "AWS_"))}
-        self._environment = {
-            **kept,
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "AWS_"))}
+        self._environment = own | {
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -47,43 +43,32 @@ class Airflow:
             **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections.items()},
         }
 
-    def version(self) -> str:
-        """Say which Airflow this is."""
-        from importlib.metadata import version
-
-        return f"Airflow {version('apache-airflow')}"
-
-    def migrate(self) -> None:
-        """Make its database."""
-        self._run(["db", "migrate"], lambda line: None)
-
-    def run(self, dag_id: str, conf: Mapping[str, Any], on_line: Callable[[str], None]) -> None:
-        """Run a DAG to its end.
+    def test_dag(self, dag_id: str, conf: Mapping[str, Any], on_line: Callable[[str], None]) -> None:
+        """Run a DAG to its end, as ``airflow dags test`` does.
 
         :param conf: the run's parameters
-        :param on_line: is told each line of its log
+        :param on_line: called with each line of its log
         :raises DagFailedError: it did not succeed
         """
-        lines = self._run(["dags", "test", dag_id, "--conf", json.dumps(dict(conf))], on_line)
+        lines = self.run("dags", "test", dag_id, "--conf", json.dumps(dict(conf)), on_line=on_line)
         if not any("state=success" in line and "DagRun Finished" in line for line in lines):
             raise DagFailedError(f"The DAG {dag_id} did not succeed:\n" + "\n".join(lines[-_LAST_LINES:]))
 
-    def _run(self, arguments: list[str], on_line: Callable[[str], None]) -> list[str]:
+    def run(self, *arguments: str, on_line: Callable[[str], None] | None = None) -> list[str]:
+        """Run a command of Airflow and return the lines of its output.
+
+        :raises DagFailedError: its exit status isn't 0
+        """
         process = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
-            [sys.executable, "-m", "airflow", *arguments],
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=self._home,
-            start_new_session=True,
-        )
+            [sys.executable, "-m", "airflow", *arguments], env=self._environment, cwd=self._home,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
         lines: list[str] = []
         try:
-            assert process.stdout is not None  # noqa: S101 - it is a pipe
-            for line in process.stdout:
+            for line in process.stdout or ():
                 lines.append(line.rstrip())
-                on_line(lines[-1])
+                if on_line:
+                    on_line(lines[-1])
             process.wait()
         finally:
             if process.poll() is None:

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import signal
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from speechkit_emulator.samples import Sample
 
 DAG_ID = "speechkit_to_warehouse"
-TASKS = ("recognize", "rows", "load")
 TABLES = ("recognitions", "utterances", "words")
 MANIFESTS = "_manifests"
 DATABASE = "speech.duckdb"
@@ -32,9 +32,9 @@ def run_demo(dags: Path, output: Path, *, speed: float) -> int:
     :param dags: the folder of the project's DAGs
     :param output: where the DuckDB file and the Parquet files stay
     :param speed: seconds of the service's time in a second
-    :return: 0, or 1 where anything fell short
+    :return: 0, or 1 for a failure
     """
-    display = Display(TASKS)
+    display = Display()
     if not (dags / f"{DAG_ID}.py").exists():
         display.fail(f"The DAG {DAG_ID} is not in {dags}: run this in the project's folder")
         return 1
@@ -42,7 +42,7 @@ def run_demo(dags: Path, output: Path, *, speed: float) -> int:
     samples = [sample for sample in sample_calls() if sample.path.suffix == ".ogg"]
     with _interruptible(), contextlib.ExitStack() as kept:
         home = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="speechkit-demo-")))
-        kept.enter_context(display)
+        kept.enter_context(display.progress)
         try:
             display.begin("emulator", "a local SpeechKit and a bucket")
             emulator = kept.enter_context(EmulatorProcess(speed=speed, recognisers=2))
@@ -54,11 +54,11 @@ def run_demo(dags: Path, output: Path, *, speed: float) -> int:
             connections["warehouse"]["host"] = str(output / DATABASE)
             airflow = Airflow(home, dags, connections)
             display.begin("airflow", "a database of its own")
-            airflow.migrate()
-            display.end("airflow", airflow.version())
+            airflow.run("db", "migrate")
+            display.end("airflow", f"Airflow {version('apache-airflow')}")
             # The bare path: a URI's percent signs would be taken for a part of the folder's name.
             conf = {"audio": f"s3://{emulator.bucket}/calls/", "language": "en-US", "target": str(output)}
-            airflow.run(DAG_ID, conf, display.task)
+            airflow.test_dag(DAG_ID, conf, display.follow)
             billed = emulator.billing()
         except DagFailedError as error:
             display.fail(str(error))
@@ -79,14 +79,17 @@ def _show(display: Display, output: Path, samples: list[Sample], billed: list[di
             for table in TABLES
         }
     display.words(words)
-    display.summary(output, counts, billed_seconds=sum(one["billed_seconds"] for one in billed))
-    short = [*_shortcomings(samples, counts, billed), *missing_files(output, counts)]
-    for one in short:
-        display.fail(one)
-    return 1 if short else 0
+    rows = ", ".join(f"{count} {table}" for table, count in counts.items())
+    billed_seconds = sum(one["billed_seconds"] for one in billed)
+    display.console.print(f"{rows}; {billed_seconds} s billed (by the emulator: nothing was spent).")
+    display.console.print(f"DuckDB and Parquet files: {output}")
+    failures = [*_failures(samples, counts, billed), *missing_files(output, counts)]
+    for failure in failures:
+        display.fail(failure)
+    return 1 if failures else 0
 
 
-def _shortcomings(samples: list[Sample], counts: dict[str, int], billed: list[dict[str, Any]]) -> Iterator[str]:
+def _failures(samples: list[Sample], counts: dict[str, int], billed: list[dict[str, Any]]) -> Iterator[str]:
     if counts["recognitions"] != len(samples):
         yield f"{len(samples)} calls became {counts['recognitions']} recognitions"
     if len(billed) != len(samples):
@@ -97,7 +100,7 @@ def _shortcomings(samples: list[Sample], counts: dict[str, int], billed: list[di
 
 
 def missing_files(output: Path, counts: Mapping[str, int]) -> Iterator[str]:
-    """What the Parquet files lack.
+    """Yield what the Parquet files lack.
 
     :param output: where each table has a folder
     :param counts: table -> its rows in DuckDB, which were loaded from the files
