@@ -76,7 +76,7 @@ class Names:
         if not _PREFIX.fullmatch(self.prefix):
             raise SettingsError("`table_prefix` takes up to 30 ASCII letters, digits and underscores")
         if self.schema is not None and not self.schema:
-            raise SettingsError("`schema` is empty", hint="Leave it out to use the connection's own schema")
+            raise SettingsError("`schema` is empty", hint="Remove it to use the connection's own schema")
         if self.dialect is Dialect.GENERIC and self.schema is not None:
             # Databases differ in how they quote names, so names that need quotes are refused.
             for part in self.schema.split("."):

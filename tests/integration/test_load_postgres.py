@@ -13,7 +13,7 @@ import pytest
 
 from airflow_speechkit.errors import StorageError
 from airflow_speechkit.warehouse.views import VIEWS
-from tests.fixtures.leaks import everything_told_by
+from tests.fixtures.leaks import everything_in_error
 from tests.fixtures.manifests import (
     analysis,
     calls_without_times,
@@ -194,7 +194,7 @@ SPOILS = {
 
 @pytest.mark.parametrize("spoil", SPOILS)
 def test_the_error_of_a_failed_load_contains_no_row(spoil, driver, tmp_path, ask, capfd, caplog, load) -> None:
-    before, told_of_it = SPOILS[spoil]
+    before, details = SPOILS[spoil]
     ask(before)
     said = [utterance("op-1", 0, 1, 0, 100, SECRET)]
     rows = {"recognitions": [recognition("op-1", None)], "utterances": said, "words": words_of(said)}
@@ -204,10 +204,10 @@ def test_the_error_of_a_failed_load_contains_no_row(spoil, driver, tmp_path, ask
     with caplog.at_level("DEBUG"), pytest.raises(StorageError) as caught:
         load(manifest)
     out, err = capfd.readouterr()
-    for told in (everything_told_by(caught.value), out, err, caplog.text):
-        assert SECRET not in told
+    for text in (everything_in_error(caught.value), out, err, caplog.text):
+        assert SECRET not in text
     assert SECRET.encode() not in pickle.dumps(caught.value)
-    for detail in told_of_it:
+    for detail in details:
         assert detail in caught.value.what
     assert "inserting" in caught.value.what
     assert caught.value.retry_can_help is (spoil == "a trigger that quotes it")
@@ -220,7 +220,7 @@ def test_an_unreachable_server_is_an_error(tmp_path, url, monkeypatch, load) -> 
         StorageError, match=r"connecting with 'warehouse'.*authentication failed.*what the connection says"
     ) as caught:
         load(write_manifest(tmp_path, the_call()))
-    assert "wrong-password" not in everything_told_by(caught.value)
+    assert "wrong-password" not in everything_in_error(caught.value)
 
 
 def test_a_view_that_others_build_on_does_not_stop_a_load(tmp_path, url, ask, load) -> None:

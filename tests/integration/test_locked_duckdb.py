@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -15,7 +14,6 @@ import pytest
 
 from airflow_speechkit.errors import StorageError
 from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
-from airflow_speechkit.warehouse import duckdb as opening
 from tests.fixtures.manifests import the_call, write_manifest
 
 
@@ -46,17 +44,29 @@ def load(tables: str, **more: Any) -> dict[str, int]:
     return SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables=tables, **more).execute({})
 
 
-def test_a_load_waits_for_a_locked_file(tmp_path: Path, let_go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses = []
+class _OnWaiting(logging.Handler):
+    """Has the other process close the file once a load says that it waits."""
 
-    def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        let_go.set()
-        time.sleep(seconds)
+    def __init__(self, let_go: Any) -> None:
+        super().__init__()
+        self._let_go = let_go
+        self.waited = False
 
-    monkeypatch.setattr(opening, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
-    assert load(write_manifest(tmp_path, the_call()))["recognitions"] == 7
-    assert pauses
+    def emit(self, record: logging.LogRecord) -> None:
+        if "waiting for up to 300 s" in record.getMessage():
+            self.waited = True
+            self._let_go.set()
+
+
+def test_a_load_waits_for_a_locked_file(tmp_path: Path, let_go: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "airflow_speechkit")
+    ours, handler = logging.getLogger("airflow_speechkit"), _OnWaiting(let_go)
+    ours.addHandler(handler)
+    try:
+        assert load(write_manifest(tmp_path, the_call()))["recognitions"] == 7
+    finally:
+        ours.removeHandler(handler)
+    assert handler.waited
 
 
 @pytest.mark.usefixtures("let_go")

@@ -19,7 +19,7 @@ class Remedy(StrEnum):
 
     CONVERT = facts.CONVERT
     UNPACK = "Unpack it, and upload the recordings that are in it"
-    NO_AUDIO = "Leave it out: there is no sound in it"
+    NO_AUDIO = "Exclude it: there is no sound in it"
     ERROR_PAGE = "Inspect it: the writer of the recording may have left an answer or an error message in its place"
     UPLOAD = facts.UPLOAD_AGAIN
     SILK = "Convert it with a SILK decoder: ffmpeg doesn't read it"

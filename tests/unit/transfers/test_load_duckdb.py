@@ -14,10 +14,9 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError, StorageError
 from airflow_speechkit.results.flatten import flatten
-from airflow_speechkit.results.schema import TABLES
 from airflow_speechkit.storage import Folder
 from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator, read_sources
-from airflow_speechkit.warehouse.ddl import Dialect, Names, sql_type
+from airflow_speechkit.warehouse.ddl import Dialect, Names
 from airflow_speechkit.warehouse.duckdb import DuckDB
 from airflow_speechkit.warehouse.load import load as load_into
 from tests.fixtures.manifests import (
@@ -90,13 +89,6 @@ def test_a_schema_and_a_prefix_keep_the_tables_apart(tmp_path, database, load, a
     assert ask('SELECT count(*) FROM "Speech data".sk_dialogue') == [(5,)]
 
 
-@pytest.mark.parametrize("dialect", Dialect)
-def test_every_column_has_a_type_in_every_database(dialect) -> None:
-    for table in TABLES:
-        for column in table.columns:
-            assert sql_type(dialect, table, column)
-
-
 @pytest.mark.parametrize("keywords", [{"table_prefix": "a b"}, {"schema": ""}, {"table_prefix": "x" * 31}])
 def test_what_cannot_be_a_name_is_refused(keywords, tmp_path, database, load) -> None:
     with pytest.raises(SettingsError):
@@ -108,7 +100,7 @@ def test_without_create_missing_tables_are_named(tmp_path, database, load) -> No
         load(write_manifest(tmp_path / "lake", the_call()), create=False)
 
 
-def test_without_create_columns_that_the_table_lacks_are_left_out_and_told(tmp_path, database, load, ask, caplog):
+def test_without_create_columns_that_the_table_lacks_are_left_out_with_a_warning(tmp_path, database, load, ask, caplog):
     manifest = write_manifest(tmp_path / "lake", the_call())
     load(manifest)
     with duckdb.connect(str(database)) as connection:
@@ -157,7 +149,7 @@ def test_files_of_an_earlier_version_are_refused(file_format, tmp_path, database
     assert caught.value.retry_can_help is False
 
 
-def test_a_file_that_is_gone_is_named_and_nothing_is_lost(tmp_path, database, load, ask) -> None:
+def test_a_missing_file_is_named_and_nothing_is_lost(tmp_path, database, load, ask) -> None:
     manifest = write_manifest(tmp_path, the_call())
     load(manifest)
     paths_of(manifest, "words")[0].unlink()
@@ -262,7 +254,7 @@ def _text(path: Path) -> None:
         ("folder", Path.mkdir, "Check the path"),
     ],
 )
-def test_a_file_that_can_not_be_opened_is_told_with_what_to_do(name, make, hint, tmp_path, monkeypatch, load) -> None:
+def test_a_file_that_can_not_be_opened_is_an_error_with_a_hint(name, make, hint, tmp_path, monkeypatch, load) -> None:
     path = tmp_path / "place" / name
     path.parent.parent.mkdir(exist_ok=True)
     (tmp_path / "place").mkdir(exist_ok=True)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from airflow_speechkit.errors import SettingsError
-from airflow_speechkit.warehouse import database
 from tests.fixtures.manifests import recognition, the_call, write_manifest
 
 EVERYTHING = {"recognitions": 7, "utterances": 6, "words": 16, "analyses": 0}
@@ -21,9 +20,7 @@ def ask(path: Any, sql: str) -> list[tuple[Any, ...]]:
         return connection.execute(sql).fetchall()
 
 
-def test_a_rerun_doubles_nothing(tmp_path, sqlite_file, load, monkeypatch) -> None:
-    monkeypatch.setattr(database, "_IDS_IN_A_DELETE", 3)
-    monkeypatch.setattr(database, "_ROWS_IN_AN_INSERT", 4)
+def test_a_rerun_doubles_nothing(tmp_path, sqlite_file, load) -> None:
     manifest = write_manifest(tmp_path / "lake", the_call())
     for _ in range(2):
         assert load(manifest, conn_id="other") == EVERYTHING
@@ -31,6 +28,14 @@ def test_a_rerun_doubles_nothing(tmp_path, sqlite_file, load, monkeypatch) -> No
     assert ask(sqlite_file, "SELECT count(*) FROM words") == [(16,)]
     silent = "SELECT created_at, labels, duration_ms FROM recognitions WHERE operation_id = 'op-silent'"
     assert ask(sqlite_file, silent) == [("2026-11-22 10:00:00.000000", "{}", 5000)]
+
+
+def test_more_rows_than_a_statement_takes_are_replaced(tmp_path, sqlite_file, load) -> None:
+    rows = {"recognitions": [recognition(f"op-{number}", None) for number in range(2_100)]}
+    manifest = write_manifest(tmp_path / "lake", rows)
+    for _ in range(2):
+        assert load(manifest, conn_id="other")["recognitions"] == 2_100
+        assert ask(sqlite_file, "SELECT count(*), count(DISTINCT operation_id) FROM recognitions") == [(2_100, 2_100)]
 
 
 def test_new_columns_are_added(tmp_path, sqlite_file, load) -> None:

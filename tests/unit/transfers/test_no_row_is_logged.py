@@ -13,7 +13,7 @@ import duckdb
 import pytest
 
 from airflow_speechkit.errors import StorageError
-from tests.fixtures.leaks import everything_told_by
+from tests.fixtures.leaks import everything_in_error
 from tests.fixtures.manifests import paths_of, recognition, utterance, words_of, write_manifest
 
 SECRET = "паспорт-4509-secret"
@@ -41,8 +41,8 @@ def failing_load(load, capfd, caplog) -> Callable[..., StorageError]:
         with caplog.at_level("DEBUG"), pytest.raises(StorageError) as caught:
             load(manifest, **keywords)
         out, err = capfd.readouterr()
-        for told in (everything_told_by(caught.value), out, err, caplog.text):
-            assert SECRET not in told
+        for text in (everything_in_error(caught.value), out, err, caplog.text):
+            assert SECRET not in text
         assert SECRET.encode() not in pickle.dumps(caught.value)
         return caught.value
 
@@ -89,7 +89,7 @@ def test_another_database(tmp_path, sqlite_file, failing_load) -> None:
     assert error.retry_can_help is False
 
 
-def test_what_went_wrong_before_any_row_is_told_in_full(tmp_path, monkeypatch, failing_load) -> None:
+def test_an_error_before_any_row_is_quoted_in_full(tmp_path, monkeypatch, failing_load) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", f'{{"conn_type": "duckdb", "host": "{tmp_path}/no/such.duckdb"}}')
     error = failing_load(a_secret_said(tmp_path))
     assert "connecting" in error.what
