@@ -63,7 +63,9 @@ class _RunRecording(Record, frozen=True, kw_only=True):
         )
 
     def outcome(self, settings: RecognitionSettings) -> SubmitOutcome:
-        address = parse_s3(self.address) if self.address.startswith("s3://") else None
+        # Only what is left is resolved again. A refused recording may have no valid address.
+        is_left = self.status is None
+        address = parse_s3(self.address) if is_left and self.address.startswith("s3://") else None
         facts = {name: getattr(self, name) for name in _FACTS}
         return SubmitOutcome(
             recording=Recording(settings=settings, address=address, **facts),

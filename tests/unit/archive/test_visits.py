@@ -224,6 +224,18 @@ class TestWhatBecameOfItMeanwhile:
         assert service.accepted.total() == 13
         assert outcomes[0].recording.version == "another"
 
+    @pytest.mark.parametrize("text", ["s3://", "s3:///key", "s3://a bucket/1.ogg", "s3://calls/", "no address"])
+    def test_what_is_no_address_is_refused_in_each_visit(self, run: Run, service: Service, text: str) -> None:
+        """A list may hold anything, and a pattern is on record as it is written."""
+        error = RecordingError("This is no recording", recording=text)
+        settings = recording("00").settings
+        run.found = [Recording(audio_uri=text, version=None, settings=settings, error=error), *run.found[1:]]
+        outcomes = run.finish()
+        assert ways(outcomes[:1]) == {SubmitStatus.REFUSED}
+        assert ways(outcomes[1:]) == {SubmitStatus.SUBMITTED}
+        assert service.accepted.total() == 11
+        assert outcomes[0].recording.audio_uri == text
+
     def test_a_damaged_record_of_the_run_is_an_error(self, run: Run, archive: Archive) -> None:
         run.start()
         [name] = archive.folder.names("runs")
