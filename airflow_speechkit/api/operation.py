@@ -26,7 +26,9 @@ LARGE_BODY = 256 * 1024
 _LONGEST_SUBMITTED = 64 * 1024
 #: The service has `done` and `response` first.
 _BEGINS_WITH_RESULT = re.compile(rb'\s*\{[^{\[]*"response"\s*:\s*\{')
-_ID = re.compile(rb'(?<!\\)"id"\s*:\s*"([\w-]+)"\s*(?=[,}]|$)')
+_ID = re.compile(rb'"id"\s*:\s*"([\w-]+)"\s*(?=[,}]|$)')
+#: A JSON string; the last one may be cut off.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 class OperationState(Enum):
@@ -179,10 +181,13 @@ def id_within(raw: bytes) -> str | None:
     :return: the ``id`` of the outermost object, if there is exactly one
     """
     raw = raw[:_LONGEST_SUBMITTED].removeprefix(b"\xef\xbb\xbf").lstrip()
+    strings = {one.start() for one in _STRING.finditer(raw)}
+    # A string may have braces, and a quotation mark before an `id`.
+    braces = _STRING.sub(lambda one: b" " * len(one[0]), raw)
     found = [
         one[1].decode()
         for one in _ID.finditer(raw)
-        if raw.count(b"{", 0, one.start()) - raw.count(b"}", 0, one.start()) == 1
+        if one.start() in strings and braces.count(b"{", 0, one.start()) - braces.count(b"}", 0, one.start()) == 1
     ]
     return found[0] if raw.startswith(b"{") and len(found) == 1 and is_operation_id(found[0]) else None
 
