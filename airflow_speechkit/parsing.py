@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-_T = TypeVar("_T")
 
 #: What taking apart something else than documented ends in. `LookupError`: a key that isn't there. `OverflowError` (an
 #: `ArithmeticError`): a number or a date that is too large. `RecursionError`: it is nested too deeply.
@@ -97,22 +95,6 @@ def parse_time(text: object) -> datetime:
         except (ValueError, OverflowError):
             pass
     raise MalformedError("a time is no RFC 3339 time")
-
-
-def expect(value: object, kind: type[_T]) -> _T:
-    """Return a value of JSON, of the type that it has to have; a whole number fits into 64 bits.
-
-    :raises MalformedError: it has another type
-    """
-    fits = not isinstance(value, int) or -(2**63) <= value < 2**63
-    if fits and isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
-        return value
-    raise MalformedError("something has another type than documented")
-
-
-def expect_or_none(value: object, kind: type[_T]) -> _T | None:
-    """Return what may be missing; otherwise as `expect`."""
-    return None if value is None else expect(value, kind)
 
 
 def parse_code(value: object) -> int | None:

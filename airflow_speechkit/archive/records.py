@@ -59,8 +59,7 @@ def _times(record: Record) -> Iterator[datetime]:
     for name in record.__struct_fields__:
         value = getattr(record, name)
         value = value.submitted_at if isinstance(value, Submission) else value
-        if isinstance(value, datetime):
-            yield value
+        yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, datetime))
 
 
 def _is_utc(moment: datetime) -> bool:
