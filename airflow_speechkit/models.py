@@ -15,20 +15,20 @@ from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 if TYPE_CHECKING:
     from airflow_speechkit.errors import SpeechKitError
 
-#: The service's ids have 20 characters, those that stand for refused recordings 72. Safe in paths and URLs.
+#: The service's ids have 20 characters, the synthetic ones of refused recordings 72. Safe in paths and URLs.
 _OPERATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
 
 
 def is_operation_id(text: object) -> bool:
-    """Tell whether this can be the id of an operation."""
+    """Tell whether this has the form of an operation id."""
     return isinstance(text, str) and _OPERATION_ID.fullmatch(text) is not None
 
 
 def version_of(operation: Mapping[str, Any], *, finished: bool) -> ApiVersion:
-    """Tell which API an Operation came from.
+    """Return the API that an Operation came from.
 
-    :param operation: what it says, with its ``id``
-    :param finished: whether it is done, and not with an error
+    :param operation: its JSON, with the ``id``
+    :param finished: whether it is done without an error
     """
     # v2 has its result inside and no description, v3 the other way round (speechkit-api §1.4, §2.3).
     response = operation.get("response")
@@ -122,21 +122,21 @@ class Recording:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """One recording as it was handed to the service.
+    """One recording as it was submitted.
 
-    :param operation_id: what the service called it
-    :param fingerprint: of (recording's address, version, settings): what the ledger keys on
+    :param operation_id: the service's id of the operation
+    :param fingerprint: identifies address, version and settings in the ledger
     :param audio_uri: ``s3://bucket/key`` of the recording, without any connection id or query
     :param etag: the recording's ETag or version id when it was submitted
     :param size_bytes: its size
-    :param duration_ms: its length, where it can be told
-    :param channels: its channels, where they can be told
-    :param billed_seconds: what the service will charge for, where the length can be told
-    :param settings: what was asked for, with what was read from the recording filled in
+    :param duration_ms: its length, if it is known
+    :param channels: its channels, if they are known
+    :param billed_seconds: what the service will charge for, if the length is known
+    :param settings: including what was read from the recording
     :param labels: the user's own: a call id, a direction, channel roles
     :param submitted_at: UTC
     :param speechkit_conn_id: the connection it went through
-    :param dag_id: and so on: the task instance that submitted it
+    :param dag_id: this and the next three: the task instance that submitted it
     """
 
     operation_id: str
@@ -159,12 +159,12 @@ class Submission:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the service said about one finished operation, as it said it.
+    """The service's answer about one ended operation, byte for byte.
 
     :param operation_id: the operation
-    :param api_version: the API it came from: downstream of here nobody has to be told
+    :param api_version: the API that it came from
     :param operation: body of the Operation; with v2 the result is inside
-    :param recognition: v3: body of ``getRecognition``, concatenated JSON objects; None where the operation failed
+    :param recognition: v3: body of ``getRecognition``, concatenated JSON objects; None if the operation failed
     """
 
     operation_id: str

@@ -1,7 +1,7 @@
-"""JSON, times and texts from outside: whatever they are, nothing is raised but `MalformedError`.
+"""JSON, times and texts from outside: whatever they hold, only `MalformedError` is raised.
 
-Everything that reads bytes of the service, of an archive, of a saved file or of a connection reads them through here.
-Whoever calls turns the error into a typed one that says what was read.
+All code that reads bytes of the service, an archive, a saved file or a connection reads them through this module, and
+turns the error into a typed one that names what was read.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: What taking apart something else than documented ends in. `LookupError`: a key that isn't there. `OverflowError` (an
-#: `ArithmeticError`): a number or a date that is too large. `RecursionError`: it is nested too deeply.
+#: The errors of code that reads undocumented data. `LookupError`: a missing key. `ArithmeticError`: a number or a date
+#: that is too large. `RecursionError`: too deep nesting.
 SURPRISES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class MalformedError(ValueError):
-    """Something from outside isn't what it should be. Never says what stands there, nor knows an error that does."""
+    """Data from outside is malformed. The message never quotes it, and the error is not chained to one that does."""
 
 
 def parse_json(raw: bytes | str, *, lenient: bool = False) -> Any:
     """Parse JSON: UTF-8, with or without a byte order mark.
 
-    :param lenient: take bytes that aren't UTF-8 for U+FFFD, control characters in strings for themselves, and ``NaN``
-        and its like for numbers; without it a whole number has to fit into 64 bits
-    :raises MalformedError: it isn't JSON, or it is nested more deeply than anything that is documented
+    :param lenient: replace bytes that aren't UTF-8 by U+FFFD, and accept control characters in strings, ``NaN``,
+        ``Infinity`` and whole numbers beyond 64 bits
+    :raises MalformedError: it isn't JSON, or is nested too deeply
     """
     try:
         text = _text(raw, lenient=lenient)
@@ -47,14 +47,14 @@ def parse_object(raw: bytes | str, *, lenient: bool = False) -> dict[str, Any]:
     """Parse a JSON object; the arguments and errors are those of `parse_json`."""
     found = parse_json(raw, lenient=lenient)
     if not isinstance(found, dict):
-        raise MalformedError("it is JSON, but no object")
+        raise MalformedError("it is JSON, but not an object")
     return found
 
 
 def parse_each(text: str, *, constant: Callable[[str], Any] | None = None) -> Iterator[tuple[Any, int]]:
-    """Parse JSON values that follow one another, with space between them or none: one at a time.
+    """Parse JSON values that follow one another, with or without space between them, one at a time.
 
-    :param constant: makes a value of ``NaN`` and its like, which are refused without it
+    :param constant: returns the value of ``NaN`` and ``Infinity``, which are refused without it
     :return: each value, and the place behind it
     :raises MalformedError: the next one isn't JSON
     """
@@ -72,9 +72,9 @@ def parse_each(text: str, *, constant: Callable[[str], Any] | None = None) -> It
 
 
 def decode(raw: bytes) -> str:
-    """Return a text of bytes that are UTF-8, with or without a byte order mark.
+    """Decode UTF-8, with or without a byte order mark.
 
-    :raises MalformedError: they are not
+    :raises MalformedError: it is not UTF-8
     """
     try:
         return _text(raw, lenient=False)
@@ -86,7 +86,7 @@ def decode(raw: bytes) -> str:
 def parse_time(text: object) -> datetime:
     """Return an RFC 3339 time, aware, in UTC; one without an offset is in UTC.
 
-    :raises MalformedError: it is none, or lies outside of the years 1 to 9999
+    :raises MalformedError: it is not one, or is outside of the years 1 to 9999
     """
     if isinstance(text, str):
         try:
@@ -94,7 +94,7 @@ def parse_time(text: object) -> datetime:
             return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         except (ValueError, OverflowError):
             pass
-    raise MalformedError("a time is no RFC 3339 time")
+    raise MalformedError("a time isn't an RFC 3339 time")
 
 
 def parse_code(value: object) -> int | None:

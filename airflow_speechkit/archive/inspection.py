@@ -234,8 +234,8 @@ def copy_answers(archive: Archive, target: Folder) -> tuple[int, list[str]]:
             return False
         if answer is None:
             return False
-        failure = archive.failure(operation_id) if answer.recognition is None else None
-        target.replace(f"{operation_id}.json", _plain(answer, failure))
+        outcome = archive.outcome(operation_id)
+        target.replace(f"{operation_id}.json", _plain(answer, outcome.failure if outcome else None))
         return True
 
     return sum(_each(write, archive.operations())), sorted(too_large)

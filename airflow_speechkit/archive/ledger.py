@@ -1,8 +1,8 @@
-"""What was submitted, and what that means for the next one who asks: the ledger, without any I/O.
+"""The ledger's decisions, without any I/O: what was submitted, and what to do about a recording now.
 
-Each recording and settings have a *fingerprint*, and under it numbered *attempts*. An attempt begins with a claim
-and collects facts, each written once and never changed; the weightiest one is the attempt's *state*. `decide` turns
-the attempts into what is to be done now.
+A recording with its settings has a *fingerprint*, and under it numbered *attempts*. An attempt begins with a claim and
+collects facts, each written once and never changed; the most important one is the attempt's *state*. `decide` turns the
+attempts into an action.
 """
 
 from __future__ import annotations
@@ -25,30 +25,28 @@ if TYPE_CHECKING:
 RESULTS_KEPT = timedelta(days=3)
 
 #: INVALID_ARGUMENT, OUT_OF_RANGE and UNIMPLEMENTED depend on the request alone: the same recording with the same
-#: settings ends the same way each time. Anything else can be mended: INTERNAL, UNAVAILABLE, RESOURCE_EXHAUSTED and
-#: DEADLINE_EXCEEDED by time, CANCELLED by asking again, PERMISSION_DENIED and NOT_FOUND by a person.
+#: settings ends the same way each time. After any other code another attempt can succeed.
 HOPELESS_CODES = frozenset({3, 11, 12})
 
-#: What a container says about itself. The recording's bytes decide it, and the ETag stands for those.
+#: Settings that a container's header has. They depend on the recording's bytes, which the ETag identifies.
 _IN_THE_CONTAINER = frozenset({"audio_encoding", "sample_rate_hertz", "audio_channel_count"})
 
 
 def fingerprint(audio_uri: str, version: str | None, settings: RecognitionSettings) -> str:
-    """Name what is asked for: this recording, in this version, with these settings, of this API.
+    """Identify a request: this recording, in this version, with these settings, of this API.
 
-    It has to stay the same for as long as archives live, or everything would be paid for again. So a field at a
-    default that is empty counts as not being there (later versions add such fields), a language is written in small
-    letters (the service doesn't tell them apart), and what a container says about itself is left out: it doesn't
-    matter whether ``audio_encoding`` was given or read from the recording. What v3 is told in the same words is the
-    same, in whichever keywords it was said here.
+    A fingerprint never changes, or everything would be paid for again. So a field at an empty default is left out
+    (later versions add such fields), a language is in small letters (the service ignores case), and the settings that
+    a container's header has are left out: it makes no difference whether ``audio_encoding`` was given or read from the
+    recording. Keywords that lead to the same v3 request have the same fingerprint.
 
     :param audio_uri: ``s3://bucket/key``
-    :param version: the recording's ETag or version id; quotes around an ETag don't matter
-    :param settings: before or after what was read from the recording has been filled in
+    :param version: the recording's ETag or version id; quotes around an ETag are ignored
+    :param settings: before or after the recording is probed
     :return: 64 hexadecimal digits
     """
     if settings.api_version is ApiVersion.V3:
-        settings = _in_fewest_words(settings)
+        settings = _canonical(settings)
     given = settings.to_json()
     asked: dict[str, Any] = {
         field.name: given[field.name]
@@ -66,9 +64,9 @@ def fingerprint(audio_uri: str, version: str | None, settings: RecognitionSettin
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
-def _in_fewest_words(settings: RecognitionSettings) -> RecognitionSettings:
-    """Say the same to v3 with as few keywords as there can be, and all others at their defaults."""
-    codes = tuple(map(_usual_case, settings.languages or (settings.language,)))
+def _canonical(settings: RecognitionSettings) -> RecognitionSettings:
+    """Return the settings with the fewest keywords that lead to the same v3 request."""
+    codes = tuple(map(_canonical_code, settings.languages or (settings.language,)))
     restriction = None if settings.language_restriction == "WHITELIST" else settings.language_restriction
     one = restriction is None and len(codes) == 1
     summarization = settings.summarization and {
@@ -83,7 +81,7 @@ def _in_fewest_words(settings: RecognitionSettings) -> RecognitionSettings:
         language=codes[0] if one else "ru-RU",
         languages=() if one else codes,
         language_restriction=restriction,
-        # Of a language that isn't known nothing is normalised anyway.
+        # The service normalises no text in an unknown language anyway.
         raw_results=settings.raw_results and "auto" not in codes,
         phone_formatting=None if settings.phone_formatting else settings.phone_formatting,
         classifiers=settings.classifiers or None,
@@ -91,13 +89,13 @@ def _in_fewest_words(settings: RecognitionSettings) -> RecognitionSettings:
     )
 
 
-def _usual_case(code: str) -> str:
+def _canonical_code(code: str) -> str:
     language, _, country = code.partition("-")
     return f"{language.lower()}-{country.upper()}" if country else language.lower()
 
 
 class AttemptState(StrEnum):
-    """How far an attempt, or an operation, has got. Of several that are on record the first one here counts."""
+    """The state of an attempt. Of several on record the first one in this list counts."""
 
     FORGOTTEN = "forgotten"
     FINISHED = "finished"
@@ -109,7 +107,7 @@ class AttemptState(StrEnum):
     CLAIMED = "claim"
 
 
-#: How operations end.
+#: The ends of operations.
 ENDED = frozenset({AttemptState.FINISHED, AttemptState.FAILED, AttemptState.EXPIRED})
 
 
@@ -117,9 +115,9 @@ ENDED = frozenset({AttemptState.FINISHED, AttemptState.FAILED, AttemptState.EXPI
 class Failure:
     """Why there is no answer.
 
-    :param code: the gRPC code, where the service gave one
+    :param code: the gRPC code, if there is one
     :param message: in words, without secrets
-    :param final: whether the service has refused the submission itself, and would do so again
+    :param final: the service refused the submission, and would refuse it again
     """
 
     code: int | None
@@ -137,14 +135,14 @@ class Attempt:
     """One attempt to submit, as far as it is on record.
 
     :param number: from 1
-    :param state: the weightiest fact on record
+    :param state: the most important fact on record
     :param scope: the task instance that made it
     :param owner: the process that made it
-    :param lease_expires_at: until when its maker may still be at it
+    :param lease_expires_at: until when its process may still be submitting
     :param operation_id: from `AttemptState.IN_FLIGHT` on
-    :param submitted_at: from `AttemptState.IN_FLIGHT` on; and of one that the service refused for good
+    :param submitted_at: from `AttemptState.IN_FLIGHT` on; also of one that the service refused for good
     :param failure: of one that failed, or was refused for good
-    :param supersedes: the numbers of the lost attempts that it was sent over, on purpose
+    :param supersedes: the numbers of the lost attempts that it was sent in place of, on purpose
     """
 
     number: int
@@ -158,11 +156,11 @@ class Attempt:
     supersedes: tuple[int, ...] = ()
 
     def is_live(self, now: datetime) -> bool:
-        """Whether somebody may be submitting it just now."""
+        """Whether a process may be submitting it now."""
         return self.state is AttemptState.CLAIMED and self.lease_expires_at is not None and now < self.lease_expires_at
 
     def was_sent_by(self, request: Request) -> bool:
-        """Whether whoever asks has sent it since it began, and the service answered."""
+        """Whether the requesting run has sent it, and the service has answered."""
         since = request.since
         return (
             since is not None
@@ -172,18 +170,19 @@ class Attempt:
         )
 
     def is_lost(self, now: datetime) -> bool:
-        """Whether it may have been taken, and nobody is left who could say under which operation id."""
+        """Whether the service may have accepted it, and no process knows the operation id any more."""
         return self.state is AttemptState.LOST or (self.state is AttemptState.CLAIMED and not self.is_live(now))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Who asks for a recognition, and how.
+    """A request for a recognition.
 
-    :param scope: the task instance: what it paid for on purpose, its own retries get back
-    :param reuse: whether what others have paid for will do
+    :param scope: the task instance; its retries get what it has paid for on purpose
+    :param reuse: whether to use what other task instances have paid for
     :param resubmit_lost: whether a lost submission may be paid for again, once for each scope
-    :param since: when the scope began, if it goes on: what it has sent since then counts as sent, however that ended
+    :param since: when the run began, if this is a later visit; what it has sent since then is not sent again, however
+        that ended
     """
 
     scope: str
@@ -193,29 +192,29 @@ class Request:
 
 
 class Action(StrEnum):
-    """What is to be done about a recording."""
+    """What to do about a recording."""
 
     SUBMIT = "submit"  #: claim the attempt and send it
-    SENT = "sent"  #: the scope has sent it since it began
-    JOIN = "join"  #: the operation runs: wait for it
+    SENT = "sent"  #: this run has sent it already
+    JOIN = "join"  #: the operation is running: wait for it
     REUSE = "reuse"  #: the answer is archived
     FAIL = "fail"  #: it failed, and would only fail again
-    ASK = "ask"  #: the operation is older than the service keeps results: see whether it still has it
-    WAIT = "wait"  #: somebody else is at it
-    LOST = "lost"  #: a request may have been taken; nobody knows the operation
+    ASK = "ask"  #: the operation is older than results are kept: ask whether the service still has it
+    WAIT = "wait"  #: another process is submitting it
+    LOST = "lost"  #: the service may have accepted a request, and the operation is not known
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What is to be done, and the facts that go with it.
+    """An action, and its facts.
 
     :param action: what
     :param attempt: the attempt it is about; for `Action.SUBMIT` the one to claim
-    :param operation_id: the operation, where there is one
+    :param operation_id: the operation, if there is one
     :param until: for `Action.WAIT`: when the lease ends; for `Action.LOST`: when it ended
-    :param owner: for `Action.WAIT` and `Action.LOST`: whose claim it is
-    :param failure: for `Action.FAIL`: why; the service has refused it if there is no operation
-    :param supersedes: for `Action.SUBMIT`: the lost attempts that may be paid for a second time by it
+    :param owner: for `Action.WAIT` and `Action.LOST`: the process that has the claim
+    :param failure: for `Action.FAIL`: the reason; without an operation the service has refused the submission
+    :param supersedes: for `Action.SUBMIT`: the lost attempts that it may pay for a second time
     """
 
     action: Action
@@ -228,11 +227,10 @@ class Decision:
 
 
 def lost_attempts(attempts: Iterable[Attempt], now: datetime) -> list[Attempt]:
-    """Return the lost attempts that nobody has settled, the newest first.
+    """Return the lost attempts that are not settled, the newest first.
 
-    Only a person settles one, or whoever sends the recording again over it on purpose; that another attempt came to
-    an end says nothing about this one. (A refused attempt was not sent, so it settles nothing. One that was sent and
-    then forgotten does: the numbers it was sent over are all that is kept of it.)
+    A person settles one, or a later attempt that is sent in place of it on purpose. The end of another attempt settles
+    nothing, nor does a refused attempt, which was not sent. A deleted attempt still settles those that it superseded.
     """
     known = sorted(attempts, key=lambda one: -one.number)
     settled = {number for one in known if one.state is not AttemptState.REFUSED for number in one.supersedes}
@@ -240,12 +238,11 @@ def lost_attempts(attempts: Iterable[Attempt], now: datetime) -> list[Attempt]:
 
 
 def decide(attempts: Sequence[Attempt], request: Request, now: datetime) -> Decision:
-    """Say what is to be done about a recording.
+    """Decide what to do about a recording.
 
-    What the scope has sent since it began isn't sent again. Otherwise an answer that is there is used; else an
-    operation that runs is joined; else whoever is submitting it is waited for; else a lost submission is in the way,
-    until somebody settles it; else the newest attempt counts whose end is known. Attempts that the service refused,
-    that were never sent, or that were forgotten count for nothing.
+    In this order: what the run has sent already is not sent again; an archived answer is used; a running operation is
+    joined; a process that is submitting the recording is waited for; a lost submission stops it until it is settled;
+    the newest attempt with a known end decides. Attempts that were refused, never sent or deleted are ignored.
 
     :param attempts: all that are on record under the fingerprint, in any order
     :param request: who asks
@@ -274,22 +271,17 @@ def decide(attempts: Sequence[Attempt], request: Request, now: datetime) -> Deci
     if lost and not (request.resubmit_lost and _may_resubmit(ours, request, now)):
         return Decision(action=Action.LOST, attempt=lost[0].number, until=lost[0].lease_expires_at, owner=lost[0].owner)
     newest = next((one for one in ours if not one.is_lost(now)), None)
-    if (
-        newest is not None
-        and newest.state is AttemptState.FAILED
-        and newest.failure is not None
-        and newest.failure.hopeless
-    ):
+    if newest is not None and newest.state is AttemptState.FAILED and newest.failure and newest.failure.hopeless:
         return Decision(
             action=Action.FAIL, attempt=newest.number, operation_id=newest.operation_id, failure=newest.failure
         )
-    # With those that were settled before: what settled them may turn out not to have been sent.
+    # Settled ones too: the attempt that settled them may turn out not to have been sent.
     return replace(anew, supersedes=tuple(one.number for one in seen if one.is_lost(now)) if lost else ())
 
 
 def _may_resubmit(attempts: Iterable[Attempt], request: Request, now: datetime) -> bool:
-    """Whether this scope has not lost a submission yet that it had sent over a lost one.
+    """Whether this scope has not lost a submission yet that it had sent in place of a lost one.
 
-    A request that breaks each time may be paid for each time, and a task is tried again and again.
+    Otherwise each try of a task could pay again.
     """
     return not any(one.scope == request.scope and one.supersedes and one.is_lost(now) for one in attempts)

@@ -1,8 +1,7 @@
 """The archive: what was submitted, and the raw answers, in a folder on a disk or in a bucket.
 
-`archive.layout` says which file lies where. Each file is written once, as a whole, by whoever comes first; only an
-expiry and refusals are ever replaced. So a process can be killed between any two writes, and two processes can write
-at the same moment.
+`archive.layout` lists the files. Each is written once, as a whole, by the first writer; only expiries and refusals are
+replaced. So a process can be killed between any two writes, and two processes can write at the same moment.
 """
 
 from __future__ import annotations
@@ -16,21 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.api.operation import OperationState
-from airflow_speechkit.archive.layout import (
-    OPERATION_FILE,
-    OUTCOME_FILE,
-    RECOGNITION_FILE,
-    REFUSED_PREFIX,
-    ROOT_FILE,
-    SUBMISSION_FILE,
-    checked_fingerprint,
-    forgotten_file,
-    is_fingerprint,
-    labels_file,
-    ledger_file,
-    operation_file,
-    place_in_ledger,
-)
+from airflow_speechkit.archive import layout
 from airflow_speechkit.archive.ledger import RESULTS_KEPT, Attempt, AttemptState, Failure
 from airflow_speechkit.archive.probing import probe
 from airflow_speechkit.archive.records import (
@@ -104,8 +89,6 @@ class Archive:
     def attempts(self, fingerprint: str, *, refusals: bool = False) -> list[Attempt]:
         """Return what is on record under a fingerprint, and complete what a killed process left half done.
 
-        One listing and one read for a recording that has its answer.
-
         :param refusals: whether to read why attempts were refused
         :raises ArchiveError: the archive cannot be read
         """
@@ -114,7 +97,7 @@ class Archive:
             if state is AttemptState.REFUSED and not refusals:
                 found.append(Attempt(number=number, state=state))
                 continue
-            name = ledger_file(fingerprint, number, state)
+            name = layout.ledger_file(fingerprint, number, state)
             data = load(self.folder, name, dict)
             if data is None:  # deleted since the listing
                 continue
@@ -126,16 +109,16 @@ class Archive:
 
     def _states(self, fingerprint: str) -> dict[int, AttemptState]:
         found: dict[int, AttemptState] = {}
-        for name in self.folder.names(f"ledger/{checked_fingerprint(fingerprint)}"):
+        for name in self.folder.names(f"ledger/{layout.checked_fingerprint(fingerprint)}"):
             # Other files may lie there too: .DS_Store, a conflicting copy of a sync tool.
-            if place := place_in_ledger(name):
+            if place := layout.place_in_ledger(name):
                 number, state = place
                 found[number] = min(found.get(number, state), state, key=_WEIGHT.__getitem__)
         return dict(sorted(found.items()))
 
     def _completed(self, attempt: Attempt, name: str, entry: Entry) -> Attempt:
         operation_id = entry.submission.operation_id
-        place = operation_file(operation_id, SUBMISSION_FILE)
+        place = layout.operation_file(operation_id, layout.SUBMISSION_FILE)
         known = self.entry(operation_id)
         if known is None:
             if self.is_forgotten(operation_id):
@@ -165,13 +148,13 @@ class Archive:
 
         :raises ArchiveError: the archive cannot be written, or is no longer there
         """
-        if read(self.folder, ROOT_FILE) is None:
+        if read(self.folder, layout.ROOT_FILE) is None:
             raise ArchiveError(
-                f"{self.folder.url_of(ROOT_FILE)} is gone: this is not the archive that it was",
+                f"{self.folder.url_of(layout.ROOT_FILE)} is gone: this is not the archive that it was",
                 hint="Check that the disk is mounted, or that the bucket exists",
                 retry="goes on once it is back",
             )
-        name = ledger_file(claim.planned.fingerprint, number, AttemptState.CLAIMED)
+        name = layout.ledger_file(claim.planned.fingerprint, number, AttemptState.CLAIMED)
         if self.folder.create(name, pack(claim)):
             return True
         # A client that retries its own write finds its own claim.
@@ -186,7 +169,7 @@ class Archive:
         :param failure: what happened
         """
         end = AttemptEnd(scope=claim.scope, owner=claim.owner, supersedes=claim.supersedes, at=now, failure=failure)
-        self.folder.create(ledger_file(claim.planned.fingerprint, number, state), pack(end))
+        self.folder.create(layout.ledger_file(claim.planned.fingerprint, number, state), pack(end))
 
     def record_submission(
         self, number: int, scope: str, submission: Submission, supersedes: tuple[int, ...] = ()
@@ -201,11 +184,11 @@ class Archive:
         """
         entry = Entry(submission=submission, attempt=number, scope=scope, supersedes=supersedes)
         packed = pack(entry)
-        place = operation_file(submission.operation_id, SUBMISSION_FILE)
+        place = layout.operation_file(submission.operation_id, layout.SUBMISSION_FILE)
         # Checked first: the id of another recording's operation must not get into the ledger. Then the ledger is
         # written first: the other file can be made from it, but not the other way round.
         self._check_same(place, entry)
-        for name in (ledger_file(submission.fingerprint, number, AttemptState.IN_FLIGHT), place):
+        for name in (layout.ledger_file(submission.fingerprint, number, AttemptState.IN_FLIGHT), place):
             if not self.folder.create(name, packed):
                 self._check_same(name, entry)
 
@@ -231,15 +214,15 @@ class Archive:
         """Return an attempt's claim, or None if there is none, or it was deleted."""
         return load(
             self.folder,
-            ledger_file(checked_fingerprint(fingerprint), number, AttemptState.CLAIMED),
+            layout.ledger_file(layout.checked_fingerprint(fingerprint), number, AttemptState.CLAIMED),
             lambda data: None if is_tombstone(data) else Claim.read(data),
         )
 
     def fingerprints(self) -> Iterator[str]:
         """Return every fingerprint in the ledger."""
-        return filter(is_fingerprint, self.folder.folders("ledger"))
+        return filter(layout.is_fingerprint, self.folder.folders("ledger"))
 
-    # From an operation id to everything else
+    # Operations
 
     def operations(self, prefix: str | tuple[str, ...] = "") -> Iterator[str]:
         """Return the ids on record that begin with one of these, the synthetic ones of refused recordings included."""
@@ -247,7 +230,7 @@ class Archive:
 
     def entry(self, operation_id: str) -> Entry | None:
         """Return the submission, with its first labels, and its place in the ledger, or None if it isn't on record."""
-        return load(self.folder, operation_file(operation_id, SUBMISSION_FILE), Entry.read)
+        return load(self.folder, layout.operation_file(operation_id, layout.SUBMISSION_FILE), Entry.read)
 
     def submission(self, operation_id: str) -> Submission | None:
         """Return what was submitted, with its newest labels, or None if it isn't on record.
@@ -257,13 +240,13 @@ class Archive:
         entry = self.entry(operation_id)
         if entry is None:
             return None
-        labels = merged_labels(entry.submission, self.label_records(operation_id))
-        return replace(entry.submission, labels={name: text for name, text in labels.items() if text is not None})
+        labels = merged_labels(entry.submission, self.label_records(operation_id)).items()
+        return replace(entry.submission, labels={name: text for name, text in labels if text is not None})
 
     def label_records(self, operation_id: str) -> list[LabelRecord]:
         """Return the labels that were given after the submission: one read, and one more for each record."""
         records: list[LabelRecord] = []
-        while one := load(self.folder, labels_file(operation_id, len(records) + 1), LabelRecord.read):
+        while one := load(self.folder, layout.labels_file(operation_id, len(records) + 1), LabelRecord.read):
             records.append(one)
         return records
 
@@ -272,16 +255,11 @@ class Archive:
 
         :raises ArchiveError: it cannot be read
         """
-        return load(self.folder, operation_file(operation_id, OUTCOME_FILE), Outcome.read)
-
-    def failure(self, operation_id: str) -> Failure | None:
-        """Return why there is no answer, if that is on record."""
-        outcome = self.outcome(operation_id)
-        return None if outcome is None else outcome.failure
+        return load(self.folder, layout.operation_file(operation_id, layout.OUTCOME_FILE), Outcome.read)
 
     def is_forgotten(self, operation_id: str) -> bool:
         """Tell whether it is on record that the operation was deleted."""
-        return read(self.folder, forgotten_file(operation_id)) is not None
+        return read(self.folder, layout.forgotten_file(operation_id)) is not None
 
     # Answers
 
@@ -293,19 +271,16 @@ class Archive:
         :raises ArchiveError: it cannot be read, or is not what was written
         """
         outcome = self.outcome(operation_id)
-        if outcome is None or OPERATION_FILE not in outcome.files:
+        operation = None if outcome is None else self._inflated(layout.OPERATION_FILE, outcome, most_bytes)
+        if outcome is None or operation is None:
             return None
-        return Answer(
-            operation_id=operation_id,
-            api_version=outcome.api_version or ApiVersion.V2,
-            operation=self._inflated(OPERATION_FILE, outcome, most_bytes),
-            recognition=(
-                self._inflated(RECOGNITION_FILE, outcome, most_bytes) if RECOGNITION_FILE in outcome.files else None
-            ),
-        )
+        recognition = self._inflated(layout.RECOGNITION_FILE, outcome, most_bytes)
+        return Answer(operation_id, outcome.api_version or ApiVersion.V2, operation, recognition)
 
-    def _inflated(self, file: str, outcome: Outcome, most_bytes: int) -> bytes:
-        name = operation_file(outcome.operation_id, file)
+    def _inflated(self, file: str, outcome: Outcome, most_bytes: int) -> bytes | None:
+        if file not in outcome.files:
+            return None
+        name = layout.operation_file(outcome.operation_id, file)
         raw = read(self.folder, name)
         if raw is None or hashlib.sha256(raw).hexdigest() != outcome.files[file].sha256:
             raise damage(
@@ -318,7 +293,7 @@ class Archive:
     def keep_operation(
         self, operation: Operation, recognition: bytes | None, broken: RecognitionFailedError | None = None
     ) -> Outcome:
-        """Archive an operation that is done or has failed; see `keep`.
+        """Archive an ended operation; see `keep`.
 
         :param recognition: v3: the result's stream
         :param broken: v3: what the service sent in place of the result of an operation that is done
@@ -345,9 +320,9 @@ class Archive:
             return Outcome(operation_id=answer.operation_id, state=AttemptState.FORGOTTEN, at=now)
         files = {}
         # The recognition first: the service keeps it for a shorter time than the operation.
-        for file, raw in ((RECOGNITION_FILE, answer.recognition), (OPERATION_FILE, answer.operation)):
+        for file, raw in ((layout.RECOGNITION_FILE, answer.recognition), (layout.OPERATION_FILE, answer.operation)):
             if raw is not None:
-                files[file] = self._kept(operation_file(answer.operation_id, file), raw)
+                files[file] = self._kept(layout.operation_file(answer.operation_id, file), raw)
         outcome = Outcome(
             operation_id=answer.operation_id,
             state=AttemptState.FINISHED if failure is None else AttemptState.FAILED,
@@ -388,16 +363,16 @@ class Archive:
 
         :return: a synthetic operation id, which leads to the recording and to the reason as a real one does
         """
-        operation_id = f"{REFUSED_PREFIX}{planned.fingerprint}"
+        operation_id = f"{layout.REFUSED_PREFIX}{planned.fingerprint}"
         first = known.submission if (known := self.entry(operation_id)) else planned
         ours = replace(planned, operation_id=operation_id, submitted_at=first.submitted_at, labels=first.labels)
         outcome = Outcome(operation_id=operation_id, state=AttemptState.REFUSED, at=now, failure=failure)
-        self.folder.replace(operation_file(operation_id, SUBMISSION_FILE), pack(Entry(submission=ours)))
-        self.folder.replace(operation_file(operation_id, OUTCOME_FILE), pack(outcome))
+        self.folder.replace(layout.operation_file(operation_id, layout.SUBMISSION_FILE), pack(Entry(submission=ours)))
+        self.folder.replace(layout.operation_file(operation_id, layout.OUTCOME_FILE), pack(outcome))
         return operation_id
 
     def _conclude(self, entry: Entry | None, outcome: Outcome) -> Outcome:
-        name = operation_file(outcome.operation_id, OUTCOME_FILE)
+        name = layout.operation_file(outcome.operation_id, layout.OUTCOME_FILE)
         if not self.folder.create(name, pack(outcome)):
             there = self.outcome(outcome.operation_id)
             if there is not None and there.state is AttemptState.EXPIRED and outcome.state is not AttemptState.EXPIRED:
@@ -419,4 +394,6 @@ class Archive:
                 at=outcome.at,
                 failure=outcome.failure,
             )
-            self.folder.create(ledger_file(entry.submission.fingerprint, entry.attempt, outcome.state), pack(end))
+            self.folder.create(
+                layout.ledger_file(entry.submission.fingerprint, entry.attempt, outcome.state), pack(end)
+            )

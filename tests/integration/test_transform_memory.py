@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.unit.storage.test_compressed import AT, CHUNK, MIB, OPERATION_ID, WORD, packed_operation
 
 PEAK = """

@@ -39,11 +39,12 @@ def test_the_event_contains_ids_and_states_only(desk: Desk) -> None:
         "gone": ["e03neverwas000000000"],
         "of": 3,
     }
-    answer, failure = desk.archive.answer(good), desk.archive.failure(bad)
+    answer, failed = desk.archive.answer(good), desk.archive.outcome(bad)
     assert answer is not None
     assert len(answer.operation) > 50_000
-    assert failure is not None
-    assert (failure.code, failure.message) == (3, "Unsupported audio")
+    assert failed is not None
+    assert failed.failure is not None
+    assert (failed.failure.code, failed.failure.message) == (3, "Unsupported audio")
 
 
 def test_without_an_archive_the_trigger_only_waits(desk: Desk) -> None:

@@ -20,7 +20,7 @@ from airflow_speechkit.errors import ArchiveError, SettingsError
 from airflow_speechkit.models import Answer
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage import Folder
-from tests.unit.archive.world import T0, Service, answer, archive_at, failure, recording, submitter
+from tests.unit.archive.world import T0, Service, answer, archive_at, failure, failure_of, recording, submitter
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -191,7 +191,7 @@ class TestAnswers:
         archive.keep(answer(operation_id), failure(3), now=T0)
         outcome = archive.outcome(operation_id)
         assert outcome is not None
-        assert (outcome.state, archive.failure(operation_id)) == (AttemptState.FAILED, failure(3))
+        assert (outcome.state, failure_of(archive, operation_id)) == (AttemptState.FAILED, failure(3))
         assert archive.answer(operation_id) == answer(operation_id)
 
     def test_of_two_who_keep_it_at_once_both_succeed_and_one_is_kept(self, archive: Archive, service: Service) -> None:

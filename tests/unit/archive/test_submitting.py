@@ -24,7 +24,7 @@ from airflow_speechkit.errors import (
 )
 from airflow_speechkit.models import Recording
 from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
-from tests.unit.archive.world import T0, Service, answer, failure, lost, recording, submitter
+from tests.unit.archive.world import T0, Service, answer, failure, failure_of, lost, recording, submitter
 
 
 def ways(outcomes: list[SubmitOutcome]) -> list[SubmitStatus]:
@@ -251,7 +251,7 @@ class TestRefused:
             assert ids == [outcomes[0].operation_id, outcomes[2].operation_id]
             return
         assert ids[1] == f"refused-{outcomes[1].fingerprint}"
-        submission, why = archive.submission(ids[1]), archive.failure(ids[1])
+        submission, why = archive.submission(ids[1]), failure_of(archive, ids[1])
         assert submission is not None
         assert why is not None
         assert (submission.audio_uri, submission.operation_id, why.code, why.message) == (

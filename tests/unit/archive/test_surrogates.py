@@ -16,7 +16,7 @@ from airflow_speechkit.results.many import write_many
 from airflow_speechkit.results.schema import Status
 from airflow_speechkit.results.view import recognitions
 from airflow_speechkit.storage import Folder
-from tests.unit.archive.world import Clock, Service, recording, submitter
+from tests.unit.archive.world import Clock, Service, failure_of, recording, submitter
 
 HALF = "a\ud83d"
 REPLACED = "a\N{REPLACEMENT CHARACTER}"
@@ -54,7 +54,7 @@ def test_an_error_and_a_label_with_one_become_rows_with_u_fffd(
     raw = b'{"id":"%s","done":true,"error":{"code":3,"message":"a\\ud83d"}}' % operation_id.encode()
     archive.keep_operation(read_operation(raw), None)
     assert verify(archive, datetime.now(UTC)).operations == {"failed": 1}
-    failure = archive.failure(operation_id)
+    failure = failure_of(archive, operation_id)
     assert failure is not None
     assert failure.message == REPLACED
     answer, submission = archive.answer(operation_id), archive.submission(operation_id)

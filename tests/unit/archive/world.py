@@ -253,6 +253,13 @@ def answer(operation_id: str, version: ApiVersion = ApiVersion.V2) -> Answer:
     )
 
 
+def failure_of(archive: Archive, operation_id: str) -> Failure | None:
+    """Why an operation has no answer."""
+    outcome = archive.outcome(operation_id)
+    assert outcome is not None
+    return outcome.failure
+
+
 def failure(code: int) -> Failure:
     """An error of an operation."""
     return Failure(code, f"the service said {code}")
