@@ -19,7 +19,7 @@ from airflow_speechkit.results.view import recognitions
 from tests.fuzz.cases import Reached, cases
 from tests.fuzz.mutations import TEXTS, mutate, written
 from tests.fuzz.plainly import writable
-from tests.unit.archive.world import T0, Clock, Service, answer, failure, item, lost, submitter
+from tests.unit.archive.world import T0, Clock, Service, answer, failure, lost, recording, submitter
 
 CASES = 250
 
@@ -30,7 +30,9 @@ def one_of_each(path: Path) -> tuple[Archive, list[str], list[str]]:
     clock = Clock()
     service = Service(clock, script={"lost": [lost()]})
     archive.probe(clock.now())
-    outcomes = submitter(archive, service).submit([item(name) for name in ("done", "failed", "runs", "lost", "gone")])
+    outcomes = submitter(archive, service).submit(
+        [recording(name) for name in ("done", "failed", "runs", "lost", "gone")]
+    )
     ids = [one.operation_id for one in outcomes if one.operation_id]
     archive.keep(answer(ids[0]), now=T0)
     archive.keep(answer(ids[1]), failure(3), now=T0)
@@ -95,7 +97,7 @@ def test_whatever_a_label_holds_is_kept_and_becomes_rows(tmp_path: Path) -> None
             archive = Archive.at(tmp_path / case.name)
             archive.probe(T0)
             labels = {case.chance.choice(TEXTS): case.chance.choice(TEXTS) for _ in range(3)}
-            [outcome] = submitter(archive, Service(Clock())).submit([item(labels=labels)])
+            [outcome] = submitter(archive, Service(Clock())).submit([recording(labels=labels)])
             assert outcome.operation_id is not None
             submission = archive.submission(outcome.operation_id)
             assert submission is not None

@@ -13,11 +13,11 @@ from airflow_speechkit.archive.ledger import fingerprint
 from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.models import Submission
-from tests.unit.archive.world import T0, archive_at, item
+from tests.unit.archive.world import T0, archive_at, recording
 
 
 def claim(archive: Archive, owner: str, name: str) -> bool:
-    asked = item(name)
+    asked = recording(name)
     planned = Submission(
         operation_id="",
         fingerprint=fingerprint(asked.audio_uri, asked.version, asked.settings),
