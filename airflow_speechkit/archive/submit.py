@@ -175,7 +175,7 @@ class Submitter:
                 job.end(SubmitStatus.REFUSED, error=recording.error)
             elif not recording.version and not self.policy.allow_unversioned:
                 error = RecordingError(
-                    "The bucket gives this recording no ETag: if it is replaced nobody can tell",
+                    "The bucket gives this recording no ETag, so a replacement can't be detected",
                     recording=recording.audio_uri,
                     hint="Set `allow_unversioned=True` if recordings under one address never change",
                 )

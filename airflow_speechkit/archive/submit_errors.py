@@ -42,9 +42,11 @@ def other_recordings(count: int) -> str:
 
     :param count: how many others there are
     """
-    those, them = (f"The other {count:,} are", "them") if count > 1 else ("The other one is", "it")
+    those, them, pronoun = (
+        (f"The other {count:,} are", "them", "they are") if count > 1 else ("The other one is", "it", "it is")
+    )
     return (
-        f"{those} in the archive, and nobody pays for {them} again. on_failure='record' hands {them} on, and makes "
+        f"{those} in the archive, and {pronoun} not paid for again. on_failure='record' returns {them}, and makes "
         "rows with status='refused' or 'failed' of what has no result; on_failure='skip' leaves that out"
     )
 
@@ -79,7 +81,7 @@ def answer_missing(archive_url: str, outcome_url: str, operation_id: str, record
     :param outcome_url: where it should be
     """
     return ArchiveError(
-        f"The ledger says that the answer to this recording is archived, and {outcome_url} has gone",
+        f"The ledger says that the answer to this recording is archived, but {outcome_url} is missing",
         operation_id=operation_id,
         recording=recording,
         hint="Put that folder back from a backup; or, to have the recording sent and paid for once more: "

@@ -124,7 +124,7 @@ def labels_for(labels: Any, findings: Findings) -> list[dict[str, str]]:
     if labels is None or isinstance(labels, Mapping):
         each = [labels or {}] * number
     elif findings.by_pattern:
-        raise SettingsError("`labels` is a list, and a prefix or glob stands for any number of recordings")
+        raise SettingsError("`labels` is a list, and a prefix or glob matches any number of recordings")
     else:
         each = list(labels)
     if len(each) != number:

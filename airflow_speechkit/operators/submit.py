@@ -39,32 +39,32 @@ log = logging.getLogger(__name__)
 class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
     """Submit recordings for recognition, and return their operation ids through XCom.
 
-    A recording that was submitted before with the same settings isn't paid for again: a retry, a cleared task,
-    a backfill or another DAG gets the same operation id back. What was submitted stands in the archive, so this
-    also holds for a worker that was killed in the middle of it. See ``docs/archive.md``.
+    A recording that was submitted before with the same settings isn't paid for again: a retry, a cleared task, a
+    backfill or another DAG gets the same operation id. The archive has what was submitted, so this also holds for a
+    worker that was killed. See ``docs/archive.md``.
 
     :param audio: ``s3://bucket/key``, ``s3://conn_id@bucket/key``, an https link to Object Storage, a local file
         (with `upload_to`, or small ones with API v3), a list of these, or a prefix (``s3://bucket/2026-11-22/``)
         or glob (``s3://bucket/**/*.ogg``) (templated). Credentials in an address (a password, a link's query) are
-        cut before Airflow keeps it. An object whose key is the glob itself comes first, and is the only one then
-    :param bucket: where keys without ``s3://`` are, as ``S3ListOperator`` returns them: ``bucket`` or
+        removed before Airflow stores it. An object whose key equals the glob takes precedence
+    :param bucket: the bucket of keys without ``s3://``, as ``S3ListOperator`` returns them: ``bucket`` or
         ``conn_id@bucket`` (templated)
     :param include: a glob or a list of them: which objects of prefixes and globs to take. ``*.ogg`` (without a slash)
-        is matched with a key's last part, others with the key, or with what it has behind the prefix (templated)
+        is matched with a key's last part, others with the key, or with its part behind the prefix (templated)
     :param exclude: which objects not to take, in the same way (templated)
     :param on_empty: what a prefix or glob with no recording does: ``skip`` the task with a warning, or ``fail`` it.
-        In a list it is an error in any case, as any address is at which nothing is found
+        In a list, an address that matches nothing is always an error
     :param language: language code, ``ru-RU`` by default (templated)
     :param model: ``general``, ``general:rc``, ``general:deprecated``, ``deferred-general`` … (templated)
     :param profanity_filter: mask swearwords
     :param literature_text: punctuation and capitals
     :param raw_results: numbers spelled out
-    :param audio_encoding: ``LINEAR16_PCM``, ``OGG_OPUS``, ``MP3``, with v3 ``WAV``; read from the recording's first
-        bytes where not given, and checked against them where given
+    :param audio_encoding: ``LINEAR16_PCM``, ``OGG_OPUS``, ``MP3``, with v3 ``WAV``; by default read from the
+        recording's first bytes, otherwise compared with them
     :param sample_rate_hertz: of LINEAR16_PCM: 8000, 16000 or 48000 (templated)
     :param audio_channel_count: of LINEAR16_PCM only (templated)
     :param api_version: ``v2`` or ``v3``; the connection's by default
-    :param languages: v3: language codes that `language_restriction` is about, in place of `language` (templated)
+    :param languages: v3: the language codes of `language_restriction`, in place of `language` (templated)
     :param language_restriction: v3: ``WHITELIST`` (the default with `languages`) or ``BLACKLIST``
     :param phone_formatting: v3: ``False`` leaves telephone numbers as they are
     :param classifiers: v3: name of a classifier -> when it is asked (``ON_UTTERANCE``, ``ON_FINAL``, ``ON_PARTIAL``)
@@ -74,35 +74,34 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
     :param speaker_silence_threshold_ms: v3: how long a pause counts as a speaker's silence
     :param simultaneous_silence_threshold_ms: v3: how long both have to be silent for it to count
     :param simultaneous_speech_threshold_ms: v3: how long both have to speak for it to count
-    :param speaker_labeling: v3: tell two speakers of a mono recording apart
+    :param speaker_labeling: v3: distinguish two speakers of a mono recording
     :param summarization: v3: ``{"model_uri": …, "properties": [{"instruction": …, "json_object" | "json_schema": …}]}``
         (templated)
-    :param labels: the user's own facts (a call id, a direction, ``channel_0``: a role), for all, or a list with one
-        mapping for each recording; they travel into `recognitions`. A recording that has its operation already gets
-        those that it lacks (templated)
-    :param labels_update: replace labels that differ, too. Nothing is paid for either (templated)
+    :param labels: your own facts (a call id, a direction, ``channel_0``: a role), for all recordings, or a list with a
+        mapping for each; they become part of `recognitions`. A recording that has its operation already gets those that
+        it lacks (templated)
+    :param labels_update: replace labels that differ, too. Neither is paid for (templated)
     :param speechkit_conn_id: the connection (templated)
-    :param aws_conn_id: the storage's connection for addresses that name none; the SpeechKit connection's, or
+    :param aws_conn_id: the storage's connection for addresses that name none; by default the SpeechKit connection's, or
         ``aws_default`` (templated)
-    :param archive: URL of the archive; by default the connection's, then ``[speechkit] archive``; ``False`` does
-        without: then every run, and every retry, pays. A request that may have been taken ends the task without a
-        retry then (templated)
-    :param upload_to: ``s3://bucket/prefix/``: where local files go first (templated)
-    :param reuse: whether what was submitted before will do; ``False`` pays again, once for each task instance
+    :param archive: URL of the archive; by default the connection's, then ``[speechkit] archive``. ``False`` works
+        without: then every run, and every retry, pays, and a lost submission fails the task without retries (templated)
+    :param upload_to: ``s3://bucket/prefix/``: where local files are uploaded (templated)
+    :param reuse: use operations that are paid for already; ``False`` pays again, once for each task instance
         (templated)
-    :param allow_unversioned: take recordings that the bucket gives no ETag
-    :param on_lost_submission: what to do about a request that may have been taken and whose operation id never
-        came back: ``fail``, or ``resubmit`` (which may pay twice)
-    :param on_failure: what a recording that can't be submitted does: ``fail`` the task after all others are
-        submitted, ``skip`` it, or ``record`` it (an id that stands for it brings its error into `recognitions`).
-        A lost submission, and what a retry may mend, fail the task in any case
-    :param max_billed_seconds: send nothing if all that has to be sent would be billed more; of a deferred model each
-        costs a quarter (templated)
-    :param probe: ``auto`` reads a recording's head and tail, and all of it where these don't prove its length and a
-        limit depends on that (`max_billed_seconds`, or the service's 4 hours); ``full`` reads all of every recording
-        whose head doesn't prove its length
+    :param allow_unversioned: accept recordings without an ETag
+    :param on_lost_submission: what to do about a request that the service may have accepted and whose operation id
+        never came back: ``fail``, or ``resubmit`` (which may pay twice)
+    :param on_failure: what a recording that can't be submitted does: ``fail`` the task after all others were
+        submitted, ``skip`` the recording, or ``record`` it (a synthetic id brings its error into `recognitions`).
+        A lost submission, or an error that a retry may solve, always fails the task
+    :param max_billed_seconds: send nothing if all that has to be sent would be billed more; a second of a deferred
+        model costs a quarter (templated)
+    :param probe: ``auto`` reads the first and last bytes of a recording, and all of it if these don't prove its
+        length and a limit depends on that (`max_billed_seconds`, or the service's 4 hours); ``full`` reads everything
+        whose length its first bytes don't prove
     :param submits_per_hour: the folder's quota; the connection's by default, then 500 (templated)
-    :param only_new: hand on only what has no archived answer yet, or was never handed to another run of this task
+    :param only_new: return only operations that have no archived answer yet, or that no other run of this task returned
         (templated)
     :param deferrable: free the worker while the quota is used up: a list that takes hours is sent in visits of at
         least 50 recordings. Needs an archive. Default: ``[operators] default_deferrable``
@@ -231,12 +230,12 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         self._submitter: Submitter | None = None
 
     def execute(self, context: Context) -> Any:
-        """Submit what has to be submitted; deferrable, what the quota allows now.
+        """Submit all recordings; if deferrable, as many as the quota allows now.
 
         :return: an operation id for one recording, a list for a list or a pattern
         :raises SpeechKitError: what went wrong, and with which recording; a retry goes on where this one stopped
-        :raises AirflowFailException: without an archive, a request may have been taken: a retry could pay again
-        :raises AirflowSkipException: a prefix or glob stands for no recording, and `on_empty` is ``skip``
+        :raises AirflowFailException: without an archive, a request may have been accepted: a retry could pay again
+        :raises AirflowSkipException: a prefix or glob matches no recording, and `on_empty` is ``skip``
         """
         with self.visit(context, waits=not self.deferrable) as visit:
             if self.deferrable:
@@ -244,17 +243,17 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
             return self.go_on(visit)
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Go on after the deferral: submit what the quota allows now.
+        """Resume after a deferral: submit what the quota allows now.
 
-        :param event: what the trigger says, which doesn't matter
-        :raises AirflowFailException: the archive lacks what was put there before the deferral
+        :param event: of the time trigger; not used
+        :raises AirflowFailException: the archive lacks the record of the visit before
         """
         with self.visit(context, is_first=False) as visit:
             log.info("%s", visit.progress())
             return self.go_on(visit)
 
     def go_on(self, visit: SubmitVisit) -> Any:
-        """Defer until the next visit, or hand on the operation ids where nothing is left."""
+        """Defer until the next visit, or return the operation ids if nothing is left."""
         from airflow_speechkit.compat import time_trigger
 
         if visit.next_at is None:
@@ -274,13 +273,13 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
     ) -> Iterator[SubmitVisit]:
         """Find the recordings, and submit what the quota allows now.
 
-        What was found and what became of it is put into the archive, so each visit can be made by another process.
+        The archive keeps what was found and what became of it, so each visit can be made by another process.
 
-        :param is_first: whether it is the first one of a try, which finds the recordings; the others go on with these
+        :param is_first: whether it is the first visit of a try, which finds the recordings for all visits
         :param waits: wait for the quota until all are submitted: there is no other visit
         :param timeout_s: how long after the first visit began nothing more is sent, in seconds
         :raises SpeechKitError: nothing more can be sent
-        :raises AirflowFailException: the archive lacks what the visit before put there
+        :raises AirflowFailException: the archive lacks the record of the visit before
         """
         from airflow_speechkit.archive.run import write_run
         from airflow_speechkit.archive.submit import Submitter

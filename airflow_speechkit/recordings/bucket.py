@@ -32,39 +32,36 @@ _PARTS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stat:
-    """What the storage says about an object.
+class StoredObject:
+    """An object, as the storage describes it.
 
+    :param address: where it is
     :param etag: its ETag, without the quotes
-    :param version: its version id, in a bucket that keeps versions; a listing doesn't tell it
-    :param size: in bytes
+    :param version_id: its version id, in a bucket that keeps versions; a listing doesn't have it
+    :param size_bytes: its size
     """
 
-    etag: str | None
-    version: str | None
-    size: int
-
-
-@dataclass(frozen=True)
-class Found:
-    """An object that a listing named."""
-
     address: RecordingAddress
-    stat: Stat
+    etag: str | None
+    version_id: str | None
+    size_bytes: int
+
+    @property
+    def version(self) -> str | None:
+        """What changes when the object is replaced; None where the storage gives neither."""
+        return self.etag or self.version_id
 
 
 @dataclass(frozen=True)
 class Probe:
     """What a recording turned out to be.
 
-    :param address: where it is
-    :param stat: what the storage says about it
+    :param stored: what the storage says about it
     :param facts: what its own bytes say
     :param settings: the user's settings with the format filled in: what to submit
     """
 
-    address: RecordingAddress
-    stat: Stat
+    stored: StoredObject
     facts: AudioFacts
     settings: RecognitionSettings
 
@@ -78,7 +75,7 @@ class Bucket:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def stat(self, address: RecordingAddress) -> Stat:
+    def stat(self, address: RecordingAddress) -> StoredObject:
         """Return what the storage says about a recording; one request.
 
         :raises RecordingError: it isn't there, or may not be read
@@ -96,16 +93,16 @@ class Bucket:
         """
         recording = _Recording(self._client, address)
         try:
-            facts = read_audio(recording, recording.stat.size, settings, name=address.name, exact=exact)
+            facts = read_audio(recording, recording.stored.size_bytes, settings, name=address.name, exact=exact)
             for note in facts.notes:
                 log.warning("%s: %s", address.uri, note)
-            return Probe(address, recording.stat, facts, settle(settings, facts))
+            return Probe(recording.stored, facts, settle(settings, facts))
         except RecordingError as error:
             error.about_recording(address.uri)
             raise
 
-    def find(self, pattern: RecordingPattern) -> Iterator[Found]:
-        """List the objects that a prefix or a glob stands for, by key; one request for each thousand keys listed.
+    def find(self, pattern: RecordingPattern) -> Iterator[StoredObject]:
+        """List the objects that a prefix or a glob matches, by key; one request for each thousand keys listed.
 
         :raises RecordingError: the bucket isn't there, or may not be listed
         :raises StorageError: the storage can't be reached, or is in trouble
@@ -115,12 +112,10 @@ class Bucket:
             for page in pages:
                 for entry in page.get("Contents", ()):
                     if pattern.matches(entry["Key"]):
-                        yield Found(
-                            RecordingAddress(pattern.bucket, entry["Key"], pattern.conn_id),
-                            _stat(entry, entry["Size"]),
-                        )
+                        address = RecordingAddress(pattern.bucket, entry["Key"], pattern.conn_id)
+                        yield _stored(address, entry, entry["Size"])
 
-    def stat_if_there(self, address: RecordingAddress) -> Stat | None:
+    def stat_if_there(self, address: RecordingAddress) -> StoredObject | None:
         """Return what the storage says about an object, None where there is none; one request.
 
         :raises RecordingError: it may not be read
@@ -144,7 +139,7 @@ class Bucket:
                 head: bytes = body.read(length)
             return head
 
-    def put(self, content: BinaryIO, address: RecordingAddress) -> Stat:
+    def put(self, content: BinaryIO, address: RecordingAddress) -> StoredObject:
         """Write an object, in parts where it is long; a few of them are in memory at a time.
 
         :param content: what to write, from its current place on; it has to be seekable
@@ -170,21 +165,22 @@ class Bucket:
             self._client.delete_object(Bucket=address.bucket, Key=address.key)
 
 
-def _head(client: Any, address: RecordingAddress) -> Stat:
+def _head(client: Any, address: RecordingAddress) -> StoredObject:
     answer = client.head_object(Bucket=address.bucket, Key=address.key)
     if "ContentLength" not in answer:
         raise RecordingError(
             "The storage gives no size for this object (HEAD without Content-Length)", recording=address.uri
         )
-    return _stat(answer, answer["ContentLength"])
+    return _stored(address, answer, answer["ContentLength"])
 
 
-def _stat(answer: Mapping[str, Any], size: int) -> Stat:
-    version = answer.get("VersionId")
-    return Stat(
+def _stored(address: RecordingAddress, answer: Mapping[str, Any], size_bytes: int) -> StoredObject:
+    version_id = answer.get("VersionId")
+    return StoredObject(
+        address=address,
         etag=(answer.get("ETag") or "").strip('"') or None,
-        version=version if version != "null" else None,
-        size=size,
+        version_id=version_id if version_id != "null" else None,
+        size_bytes=size_bytes,
     )
 
 
@@ -205,23 +201,23 @@ class _Recording:
         self._client = client
         self._address = address
         self._pieces: list[tuple[int, bytes]] = []
-        self.stat = self._open()
+        self.stored = self._open()
 
-    def _open(self) -> Stat:
+    def _open(self) -> StoredObject:
         # One ranged GET brings the size, the ETag and the head at once; of an empty object there is no range (416).
         with storage_errors(self._address.uri):
             answer, piece = self._get(0, _HEAD_BYTES)
             self._pieces.append((0, piece))
             total = _total(answer)
             if total is not None:
-                return _stat(answer, total)
-            stat = _head(self._client, self._address)
-            if stat.etag != _stat(answer, 0).etag:
+                return _stored(self._address, answer, total)
+            stored = _head(self._client, self._address)
+            if stored.etag != _stored(self._address, answer, 0).etag:
                 raise _replaced(self._address)
-            return stat
+            return stored
 
     def read(self, start: int, length: int) -> bytes:
-        end = min(start + length, self.stat.size)
+        end = min(start + length, self.stored.size_bytes)
         if end <= start:
             return b""
         known = b""
@@ -231,15 +227,15 @@ class _Recording:
                 start += len(part)
         if start == end:
             return known
-        return known + self._fetch(start, max(end, min(start + _LEAST_BYTES, self.stat.size)))[: end - start]
+        return known + self._fetch(start, max(end, min(start + _LEAST_BYTES, self.stored.size_bytes)))[: end - start]
 
     def _fetch(self, start: int, end: int) -> bytes:
-        etag = self.stat.etag
+        etag = self.stored.etag
         # A weak ETag never matches in If-Match.
         same = {"IfMatch": f'"{etag}"'} if etag and not etag.startswith("W/") else {}
         with storage_errors(self._address.uri):
             answer, piece = self._get(start, end - start, **same)
-        if _stat(answer, 0).etag != etag:
+        if _stored(self._address, answer, 0).etag != etag:
             raise _replaced(self._address)
         if len(piece) != end - start:
             raise StorageError(

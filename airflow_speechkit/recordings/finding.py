@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Sequence
 
-    from airflow_speechkit.recordings.bucket import Bucket, Found
+    from airflow_speechkit.recordings.bucket import Bucket, StoredObject
     from airflow_speechkit.recordings.pattern import RecordingPattern
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def _regexes(globs: Sequence[str]) -> list[re.Pattern[str]]:
 
 @dataclass
 class Listing:
-    """What a prefix or a glob stands for.
+    """The recordings that a prefix or a glob matches.
 
     :param pattern: the prefix or glob
     :param found: the recordings, by key
@@ -77,7 +77,7 @@ class Listing:
     """
 
     pattern: RecordingPattern
-    found: list[Found] = field(default_factory=list)
+    found: list[StoredObject] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     not_chosen: int = 0
 
@@ -93,11 +93,11 @@ class Listing:
 
 
 def find_recordings(bucket: Bucket, pattern: RecordingPattern, choice: Choice) -> Listing:
-    """List the recordings that a prefix or a glob stands for.
+    """List the recordings that a prefix or a glob matches.
 
-    What is audio by its extension is a recording, whatever its bytes are: it is looked at like any other, and an error
-    names it. So is what has the extension that the glob itself names (``*.dat``). Of everything else the first bytes
-    decide, which takes a request for each.
+    An object with an audio extension is a recording, whatever its bytes are: probing it ends in an error that names it.
+    So is an object with the extension that the glob names (``*.dat``). For all others the first bytes decide, which
+    takes a request for each.
 
     :param bucket: the bucket's client
     :param pattern: what to list
@@ -114,13 +114,13 @@ def find_recordings(bucket: Bucket, pattern: RecordingPattern, choice: Choice) -
         else:
             listing.not_chosen += 1
 
-    def is_recording(one: Found) -> bool:
+    def is_recording(one: StoredObject) -> bool:
         name = one.address.name
         if one.address.key.endswith("/") or name.startswith(_APPLE_DOUBLE):
             return False
         if is_audio_name(name) or _extension(name) in named:
             return True
-        return one.stat.size > 0 and _begins_like_audio(bucket, one)
+        return one.size_bytes > 0 and _begins_like_audio(bucket, one)
 
     with ThreadPoolExecutor(READERS, thread_name_prefix="speechkit-find") as pool:
         for one, recording in zip(chosen, pool.map(is_recording, chosen), strict=True):
@@ -129,7 +129,7 @@ def find_recordings(bucket: Bucket, pattern: RecordingPattern, choice: Choice) -
             else:
                 listing.others.append(one.address.key)
     if listing.left_out:
-        log.info("%s stands for %s recordings. %s", pattern.uri, f"{len(listing.found):,}", listing.left_out)
+        log.info("%s matches %s recordings. %s", pattern.uri, f"{len(listing.found):,}", listing.left_out)
     return listing
 
 
@@ -152,13 +152,13 @@ def nothing_found(listing: Listing) -> RecordingNotFoundError:
     )
 
 
-def _begins_like_audio(bucket: Bucket, one: Found) -> bool:
+def _begins_like_audio(bucket: Bucket, one: StoredObject) -> bool:
     try:
         return is_audio(bucket.first_bytes(one.address, AUDIO_HEAD_BYTES))
     except RecordingNotFoundError:
         return False
     except RecordingError:
-        # It may be one: the look at it will fail too, and says why.
+        # It may be a recording: probing it fails too, and the error says why.
         return True
 
 

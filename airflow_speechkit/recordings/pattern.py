@@ -1,10 +1,10 @@
-"""Many recordings at once: a prefix, or a glob, in a bucket.
+"""Prefixes and globs in a bucket.
 
 ``s3://bucket/calls/`` (a trailing slash) is everything below, at any depth. In a glob, ``*`` is any number of
 characters and ``?`` is one, but neither is a slash; ``[abc]``, ``[a-z]`` and ``[!a]`` are one character that isn't a
 slash; ``**`` between slashes is any number of levels, none included; ``{ogg,mp3}`` is either, with globs, slashes and
 further braces inside. Braces without a comma are themselves, and so are ``[*]``, ``[?]``, ``[[]`` and ``[{]``. An
-object whose key is the glob itself comes first: whoever looks a glob up asks for that object before.
+object whose key equals the glob takes precedence: `RecordingSource.find` asks for it first.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class RecordingPattern:
 
     @property
     def is_prefix(self) -> bool:
-        """Tell whether it stands for everything below: no object with that very key can be a recording."""
+        """Whether it is a prefix, which matches everything below: no object with that very key can be a recording."""
         return not self.glob or self.glob.endswith("/")
 
     def matches(self, key: str) -> bool:
@@ -67,7 +67,7 @@ class RecordingPattern:
 
 
 def is_pattern(text: str) -> bool:
-    """Tell whether an address stands for many recordings: ``s3://`` with a glob character, or a slash at its end."""
+    """Tell whether an address is a prefix or a glob: ``s3://`` with a glob character, or a slash at its end."""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.lower() != "s3":
         return False
@@ -101,16 +101,16 @@ def parse_pattern(text: str) -> RecordingPattern:
 
 
 def glob_regex(glob: str) -> re.Pattern[str]:
-    """Return what a whole key has to match; a glob that is empty or ends in a slash stands for everything below.
+    """Return what a whole key has to match; a glob that is empty or ends in a slash matches everything below.
 
-    :raises RecordingError: its braces stand for too many alternatives
+    :raises RecordingError: its braces have too many alternatives
     """
     each = (_translate(one + "**" if one.endswith("/") or not one else one) for one in alternatives(glob))
     return re.compile("|".join(each), re.DOTALL)
 
 
 def alternatives(glob: str) -> list[str]:
-    """Return the globs that a glob with braces stands for, as a shell does; it alone where it has none.
+    """Expand the braces of a glob, as a shell does; a glob without braces is returned alone.
 
     :raises RecordingError: there are too many
     """
@@ -126,7 +126,7 @@ def alternatives(glob: str) -> list[str]:
         left.extend((before + text[cut + 1 : end] + behind, cuts[0]) for cut, end in pairwise(cuts))
         if len(found) + len(left) > _MOST_ALTERNATIVES:
             raise RecordingError(
-                f"The braces of this glob stand for more than {_MOST_ALTERNATIVES:,} alternatives",
+                f"The braces of this glob have more than {_MOST_ALTERNATIVES:,} alternatives",
                 recording=glob,
                 hint="Use `*`, or a prefix with `include`",
             )

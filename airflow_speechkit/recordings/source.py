@@ -16,7 +16,7 @@ from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitErr
 from airflow_speechkit.models import Recording, RecordingAddress
 from airflow_speechkit.recordings.address import local_path, parse_address
 from airflow_speechkit.recordings.audio import settle
-from airflow_speechkit.recordings.bucket import Bucket, Found, Stat
+from airflow_speechkit.recordings.bucket import Bucket, StoredObject
 from airflow_speechkit.recordings.cost import billed_seconds
 from airflow_speechkit.recordings.finding import Choice, find_recordings, nothing_found
 from airflow_speechkit.recordings.pattern import is_pattern, parse_pattern
@@ -39,14 +39,14 @@ VERSION_HOLDS = timedelta(seconds=60)
 
 @dataclass(frozen=True)
 class Findings:
-    """What `audio` stands for.
+    """What `audio` matches.
 
     :param places: of each recording: its address, with what a listing says about it, or a local file; or the recording
         itself, with an error
     :param by_pattern: whether there is a prefix or a glob
     """
 
-    places: Sequence[RecordingAddress | Found | Path | Recording]
+    places: Sequence[RecordingAddress | StoredObject | Path | Recording]
     by_pattern: bool = False
 
 
@@ -78,9 +78,9 @@ class RecordingSource:
     _lock: Lock = field(default_factory=Lock)
 
     def find(self, audio: str | Sequence[str], choice: Choice | None = None) -> Findings:
-        """Find what addresses, prefixes and globs stand for. Only the last two are looked up, and nothing is uploaded.
+        """Find what addresses, prefixes and globs match. Only the last two are looked up, and nothing is uploaded.
 
-        An object whose key is the glob itself comes first. An item of a list that can't be found brings its error
+        An object whose key equals the glob takes precedence. An item of a list that can't be found brings its error
         along: it doesn't hold up the others.
 
         :param audio: one address, prefix or glob, or several
@@ -98,7 +98,7 @@ class RecordingSource:
         by_pattern = any(one.by_pattern for one in found)
         if choice is not None and not by_pattern:
             raise SettingsError(
-                "`include` and `exclude` choose from what a prefix or a glob stands for, and `audio` has neither",
+                "`include` and `exclude` choose from what a prefix or a glob matches, and `audio` has neither",
                 hint="Remove them, or give the prefix in place of the keys that are listed there",
             )
         return Findings([place for one in found for place in one.places], by_pattern)
@@ -116,9 +116,9 @@ class RecordingSource:
         bucket = self._bucket(pattern.conn_id)
         if not pattern.is_prefix:
             literal = RecordingAddress(pattern.bucket, pattern.glob, pattern.conn_id)
-            stat = bucket.stat_if_there(literal)
-            if stat is not None:
-                return Findings([Found(literal, stat)])
+            stored = bucket.stat_if_there(literal)
+            if stored is not None:
+                return Findings([stored])
         listing = find_recordings(bucket, pattern, choice)
         if not listing.found:
             raise nothing_found(listing)
@@ -148,33 +148,33 @@ class RecordingSource:
         places = [one.address or self._place(one.audio_uri) for one in recordings]
         return self.resolve(Findings(places), [one.labels for one in recordings])
 
-    def _resolve(self, place: RecordingAddress | Found | Path | Recording) -> Recording:
+    def _resolve(self, place: RecordingAddress | StoredObject | Path | Recording) -> Recording:
         if isinstance(place, Recording):
             return place
         try:
             if isinstance(place, Path):
                 return self._local(place)
-            if isinstance(place, Found):
-                return self._stored(place.address, place.stat)
-            return self._stored(place, self._bucket(place.conn_id).stat(place))
+            if isinstance(place, RecordingAddress):
+                place = self._bucket(place.conn_id).stat(place)
+            return self._stored(place)
         except SpeechKitError as error:
-            if isinstance(place, Found):
-                return replace(self._failed(place.address.uri, error), version=_version(place.stat))
+            if isinstance(place, StoredObject):
+                return replace(self._failed(place.address.uri, error), version=place.version)
             return self._failed(place.uri if isinstance(place, RecordingAddress) else str(place), error)
 
     def _failed(self, text: str, error: SpeechKitError) -> Recording:
         uri = error.recording or clean_address(text)
         return Recording(audio_uri=uri, version=None, settings=self.settings, error=error)
 
-    def _stored(self, address: RecordingAddress, stat: Stat) -> Recording:
+    def _stored(self, stored: StoredObject) -> Recording:
         return Recording(
-            audio_uri=address.uri,
-            version=_version(stat),
+            audio_uri=stored.address.uri,
+            version=stored.version,
             settings=self.settings,
-            address=address,
-            link=address.link(self.storage_endpoint),
+            address=stored.address,
+            link=stored.address.link(self.storage_endpoint),
             checked_at=self.now(),
-            size_bytes=stat.size,
+            size_bytes=stored.size_bytes,
         )
 
     def _local(self, path: Path) -> Recording:
@@ -187,7 +187,7 @@ class RecordingSource:
         if self.upload_to is not None:
             folder = parse_upload_to(self.upload_to)
             probe = upload_local(self._bucket(folder.conn_id), path, folder, self.settings)
-            return _probed(self._stored(probe.address, probe.stat), probe.settings, probe.facts)
+            return _probed(self._stored(probe.stored), probe.settings, probe.facts)
         if self.settings.api_version is not ApiVersion.V3:
             raise RecordingError(
                 "A local file has to be uploaded first: API v2 takes links to Object Storage only",
@@ -214,7 +214,7 @@ class RecordingSource:
         if address is None:
             return recording
         probe = self._bucket(address.conn_id).probe(address, self.settings, exact=self.read_whole)
-        found = self._stored(address, probe.stat)
+        found = self._stored(probe.stored)
         if found.version != recording.version:
             raise _replaced("while it was read", recording)
         return _probed(replace(found, labels=recording.labels), probe.settings, probe.facts)
@@ -233,8 +233,7 @@ class RecordingSource:
             return self._unchanged_file(recording)
         if recording.version is None or (recording.checked_at and self.now() - recording.checked_at < VERSION_HOLDS):
             return None
-        stat = self._bucket(recording.address.conn_id).stat(recording.address)
-        if _version(stat) != recording.version:
+        if self._bucket(recording.address.conn_id).stat(recording.address).version != recording.version:
             raise _replaced("while it waited to be sent", recording)
         return None
 
@@ -256,10 +255,6 @@ class RecordingSource:
             if name not in self._buckets:
                 self._buckets[name] = Bucket(self.connect(name))
             return self._buckets[name]
-
-
-def _version(stat: Stat) -> str | None:
-    return stat.etag or stat.version
 
 
 def _hash(content: bytes) -> str:

@@ -121,9 +121,9 @@ def upload_local(bucket: Bucket, path: Path, folder: UploadFolder, settings: Rec
         suffix = ".lpcm" if facts.encoding is AudioEncoding.LINEAR16_PCM else path.suffix
         key = f"{folder.prefix}{path.stem}-{digest[:_DIGITS_IN_KEY]}{suffix}"
         address = object_address(folder.bucket, key, folder.conn_id)
-        stat = bucket.stat_if_there(address)
-        if stat is None or stat.size != facts.size_bytes:
-            stat = bucket.put(content, address)
+        stored = bucket.stat_if_there(address)
+        if stored is None or stored.size_bytes != facts.size_bytes:
+            stored = bucket.put(content, address)
             if _identity(path) != before:
                 _remove(bucket, address)
                 raise RecordingError(
@@ -132,7 +132,7 @@ def upload_local(bucket: Bucket, path: Path, folder: UploadFolder, settings: Rec
                     retry="uploads the new content",
                     retry_can_help=True,
                 )
-    return Probe(address, stat, facts, settled)
+    return Probe(stored, facts, settled)
 
 
 @contextmanager
@@ -205,7 +205,7 @@ def _unwrapped(facts: AudioFacts) -> AudioFacts:
     return replace(
         facts,
         encoding=AudioEncoding.LINEAR16_PCM,
-        # Whatever its header got wrong: the service is told this rate and these channels.
+        # The service gets this rate and these channels, even if the header contradicts itself.
         duration_ms=samples_to_ms(length // (2 * facts.channels), facts.sample_rate_hertz),
         longest_ms=None,
         size_bytes=length,

@@ -100,8 +100,8 @@ def test_what_a_recording_is_takes_one_or_two_requests(
     probe = Bucket(client).probe(calls(key), V2)
 
     assert requests == {"GetObject": gets}
-    assert (probe.address, probe.stat.etag, probe.stat.size) == (calls(key), etag, len(data))
-    assert probe.stat.version is None
+    assert (probe.stored.address, probe.stored.etag, probe.stored.size_bytes) == (calls(key), etag, len(data))
+    assert probe.stored.version_id is None
     assert probe.facts.encoding is probe.settings.audio_encoding is encoding
     assert probe.facts.duration_ms in (2000, 20_000, 40_000)
 
@@ -111,16 +111,16 @@ def test_a_stat_says_the_same_as_a_probe_and_as_a_listing(client: Any) -> None:
     bucket = Bucket(client)
     stat = bucket.stat(calls("1.ogg"))
 
-    assert stat == bucket.probe(calls("1.ogg"), V2).stat
+    assert stat == bucket.probe(calls("1.ogg"), V2).stored
     (found,) = bucket.find(parse_pattern("s3://calls/"))
-    assert (found.address, found.stat.etag, found.stat.size) == (calls("1.ogg"), stat.etag, stat.size)
+    assert (found.address, found.etag, found.size_bytes) == (calls("1.ogg"), stat.etag, stat.size_bytes)
 
 
 def test_a_bucket_that_keeps_versions_tells_which_one_it_was(client: Any) -> None:
     client.put_bucket_versioning(Bucket="calls", VersioningConfiguration={"Status": "Enabled"})
     version = client.put_object(Bucket="calls", Key="1.ogg", Body=ogg())["VersionId"]
 
-    assert Bucket(client).probe(calls("1.ogg"), V2).stat.version == version
+    assert Bucket(client).probe(calls("1.ogg"), V2).stored.version_id == version
 
 
 @pytest.mark.parametrize(

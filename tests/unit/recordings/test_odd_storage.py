@@ -97,7 +97,7 @@ def test_a_partial_answer_without_a_size_is_asked_for_its_size(answered: str | N
     with storage.client() as client:
         probe = Bucket(client).probe(CALL, RecognitionSettings())
 
-    assert probe.stat.size == len(LONG)
+    assert probe.stored.size_bytes == len(LONG)
     assert probe.facts.duration_ms == 40_000
     assert [method for method, _ in storage.asked] == ["GET", "HEAD", "GET"]
 

@@ -45,22 +45,22 @@ def test_a_pcm_wav_is_unwrapped_for_v2(client: Any, tmp_path: Path, rate: int, c
     data = wav(rate, channels, seconds=1)
     probe = upload_local(Bucket(client), written(tmp_path, "call 1.wav", data), FOLDER, V2)
 
-    assert stored(client, probe.address.key) == data[-2 * rate * channels :]
-    assert probe.address.key.startswith("in/call 1-")
-    assert probe.address.key.endswith(".lpcm")
-    assert probe.address.conn_id == "own"
+    assert stored(client, probe.stored.address.key) == data[-2 * rate * channels :]
+    assert probe.stored.address.key.startswith("in/call 1-")
+    assert probe.stored.address.key.endswith(".lpcm")
+    assert probe.stored.address.conn_id == "own"
     assert probe.settings == replace(
         V2, audio_encoding=AudioEncoding.LINEAR16_PCM, sample_rate_hertz=rate, audio_channel_count=channels
     )
-    assert (probe.facts.duration_ms, probe.stat.size) == (1000, 2 * rate * channels)
-    assert Bucket(client).probe(probe.address, probe.settings).facts == probe.facts
+    assert (probe.facts.duration_ms, probe.stored.size_bytes) == (1000, 2 * rate * channels)
+    assert Bucket(client).probe(probe.stored.address, probe.settings).facts == probe.facts
 
 
 def test_what_follows_the_samples_is_not_uploaded_as_sound(client: Any, tmp_path: Path) -> None:
     data = wav_of_chunks((b"fmt ", wav_format(8000)), (b"data", b"ab" * 8000), (b"LIST", b"c" * 99))
     probe = upload_local(Bucket(client), written(tmp_path, "1.wav", data), FOLDER, V2)
 
-    assert stored(client, probe.address.key) == b"ab" * 8000
+    assert stored(client, probe.stored.address.key) == b"ab" * 8000
 
 
 def test_samples_behind_the_data_chunk_are_left_out_with_a_warning(
@@ -70,7 +70,7 @@ def test_samples_behind_the_data_chunk_are_left_out_with_a_warning(
     path = written(tmp_path, "1.wav", data)
     probe = upload_local(Bucket(client), path, FOLDER, V2)
 
-    assert stored(client, probe.address.key) == b"ab" * 8000
+    assert stored(client, probe.stored.address.key) == b"ab" * 8000
     assert (probe.facts.duration_ms, probe.facts.longest_ms) == (1000, None)
     assert f"{path}: 48,000 bytes behind its samples are no part of a WAV (3.0 s" in caplog.text
     assert upload_local(Bucket(client), path, FOLDER, V3).facts.duration_ms is None
@@ -89,8 +89,8 @@ def test_other_recordings_and_any_for_v3_go_as_they_are(client: Any, tmp_path: P
     for name, data, wanted in (("1.ogg", ogg(), V2), ("1.wav", wav(44_100), V3)):
         probe = upload_local(Bucket(client), written(tmp_path, name, data), FOLDER, wanted)
 
-        assert stored(client, probe.address.key) == data
-        assert probe.address.key.endswith(Path(name).suffix)
+        assert stored(client, probe.stored.address.key) == data
+        assert probe.stored.address.key.endswith(Path(name).suffix)
         assert probe.settings.sample_rate_hertz is None
 
 
@@ -106,7 +106,7 @@ def test_the_same_file_gets_the_same_key_and_is_not_written_again(client: Any, t
     assert second == first
     assert made == {"HeadObject": 1}
     other = upload_local(Bucket(client), written(tmp_path, "1.wav", wav(seconds=2)), FOLDER, V2)
-    assert other.address != first.address
+    assert other.stored.address != first.stored.address
 
 
 def test_a_long_recording_is_uploaded_in_parts_and_keeps_the_same_etag(client: Any, tmp_path: Path) -> None:
@@ -114,18 +114,18 @@ def test_a_long_recording_is_uploaded_in_parts_and_keeps_the_same_etag(client: A
     path = written(tmp_path, "long.wav", wav_of_chunks((b"fmt ", wav_format(48_000)), (b"data", samples)))
     first = upload_local(Bucket(client), path, FOLDER, V2)
 
-    assert stored(client, first.address.key) == samples
-    assert str(first.stat.etag).endswith("-3")
-    client.delete_object(Bucket="calls", Key=first.address.key)
-    assert upload_local(Bucket(client), path, FOLDER, V2).stat.etag == first.stat.etag
+    assert stored(client, first.stored.address.key) == samples
+    assert str(first.stored.etag).endswith("-3")
+    client.delete_object(Bucket="calls", Key=first.stored.address.key)
+    assert upload_local(Bucket(client), path, FOLDER, V2).stored.etag == first.stored.etag
 
 
 def test_an_upload_that_was_broken_off_is_made_whole(client: Any, tmp_path: Path) -> None:
     path = written(tmp_path, "1.ogg", ogg())
-    key = upload_local(Bucket(client), path, FOLDER, V2).address.key
+    key = upload_local(Bucket(client), path, FOLDER, V2).stored.address.key
     client.put_object(Bucket="calls", Key=key, Body=ogg()[:100])
 
-    assert upload_local(Bucket(client), path, FOLDER, V2).address.key == key
+    assert upload_local(Bucket(client), path, FOLDER, V2).stored.address.key == key
     assert stored(client, key) == ogg()
 
 
@@ -160,7 +160,7 @@ def test_what_a_changing_file_left_is_not_taken_for_it_where_nothing_may_be_dele
     client.meta.events.unregister("before-call.s3.PutObject", changed)
     path.write_bytes(ogg())
     again = upload_local(Bucket(client), path, FOLDER, V2)
-    assert stored(client, again.address.key) == ogg()
+    assert stored(client, again.stored.address.key) == ogg()
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,7 @@ class TestHandingOn:
     def test_a_failed_task_says_what_becomes_of_the_others(self, archive: Archive, service: Service) -> None:
         said = self.failed(archive, service, "134343", OnFailure.FAIL)
         assert (
-            "The other 2 are in the archive, and nobody pays for them again. on_failure='record' hands them on" in said
+            "The other 2 are in the archive, and they are not paid for again. on_failure='record' returns them" in said
         )
         assert "The other one is" in self.failed(archive, service, "1133", OnFailure.FAIL)
 

@@ -107,7 +107,7 @@ class TestAnswersThatHaveGone:
         for name in list(archive.folder.names(f"operations/{operation_id}")):
             if name.endswith(file):
                 archive.folder.delete(name)
-        with pytest.raises(ArchiveError, match="has gone") as raised:
+        with pytest.raises(ArchiveError, match="is missing") as raised:
             submitter(archive, service).submit([recording("1")])
         assert raised.value.operation_id == operation_id
         assert raised.value.recording == "s3://calls/1.ogg"
