@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 #: Airflow 3.3 tells a trigger that a user has killed its task; before, only a cancelled coroutine hints at it.
 TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
+#: How long a task that is ended may cancel operations, in seconds. Shorter than `[triggerer] on_kill_timeout`, which
+#: cuts `on_kill` off after 30 s; Airflow's first answer about a task's state can take half of that.
+CANCEL_TIMEOUT_S = 27.0
 
 #: States that a task instance doesn't leave by itself. Anything else may belong to a new attempt that waits
 #: for the same operation: on "clear" it is deferred again before the old trigger hears of it.

@@ -4,7 +4,7 @@
 
 All schedules run on the same seeded traces with the same quota (2,500 checks in every 3,600 s; further checks return
 429 and no state). "ours" is the provider's `Scheduler`, the object that its poller uses, with virtual time instead of
-the clock. docs/waiting.md describes the traces.
+the clock. docs/design-waiting.md describes the traces.
 """
 
 from __future__ import annotations

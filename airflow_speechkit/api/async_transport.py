@@ -67,13 +67,8 @@ class AsyncTransport:
             await self._session.close()
             self._session = None
 
-    async def drive(
-        self, steps: Generator[Step, Outcome, T], *, allowed: Callable[[], Awaitable[None]] | None = None
-    ) -> T:
-        """Send the requests of a generator, and return its result.
-
-        :param allowed: awaited right before each request that counts against a quota
-        """
+    async def drive(self, steps: Generator[Step, Outcome, T]) -> T:
+        """Send the requests of a generator, and return its result."""
         outcome: Outcome = None
         while True:
             try:
@@ -85,8 +80,6 @@ class AsyncTransport:
             if isinstance(step, Pause):
                 await self._sleep(step.seconds)
             else:
-                if allowed is not None and step.is_rationed:
-                    await allowed()
                 outcome = await self.send(step)
 
     async def send(self, request: Request) -> Response | Fault:

@@ -229,7 +229,6 @@ class Authorization:
                 url=f"{self._issuer}/iam/v1/tokens",
                 purpose="the request for a token for the authorized key",
                 body=json.dumps({"jwt": self._credential.jwt(self._exchange.now())}).encode(),
-                is_rationed=False,
             )
         else:
             hint = "Link a service account to the virtual machine, or give the connection a key"
@@ -238,7 +237,6 @@ class Authorization:
                 url=f"{self._issuer}/computeMetadata/v1/instance/service-accounts/default/token",
                 purpose="the request for a token of the metadata service",
                 headers={"metadata-flavor": "Google"},
-                is_rationed=False,
                 # Machines without this service often drop the packets.
                 connect_timeout_s=2.0,
                 read_timeout_s=5.0,

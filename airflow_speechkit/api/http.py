@@ -26,7 +26,6 @@ class Request:
 
     :param purpose: what it is, as errors name it, such as "the request for the operation's state"
     :param is_submission: whether it costs money each time that it arrives
-    :param is_rationed: whether it counts against one of the service's quotas
     :param recording: address of the recording that errors name
     :param operation_id: the operation that errors name
     :param connect_timeout_s: limit for the connection to be made, in seconds
@@ -39,7 +38,6 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes | None = field(default=None, repr=False)
     is_submission: bool = False
-    is_rationed: bool = True
     recording: str | None = None
     operation_id: str | None = None
     connect_timeout_s: float = 10.0

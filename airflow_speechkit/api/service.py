@@ -75,6 +75,10 @@ class Service:
         if data_logging_enabled is not None:
             self._submit_headers["x-data-logging-enabled"] = str(data_logging_enabled).lower()
 
+    def authorize(self) -> Generator[Step, Outcome, None]:
+        """Fetch a token where one is needed and there is none, so that the next request isn't delayed by that."""
+        yield from self._authorization.header()
+
     def submit(
         self, settings: RecognitionSettings, *, audio_uri: str | None, content: bytes | None = None
     ) -> Generator[Step, Outcome, Operation]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, TypeVar
+
+from airflow_speechkit.errors import AuthenticationError, SpeechKitError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -15,24 +18,25 @@ if TYPE_CHECKING:
     from airflow_speechkit.api.service import Service
     from airflow_speechkit.hooks.connection import SpeechKitConnection
 
-    Allowed = Callable[[], Awaitable[None]]
-
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class SpeechKitAsyncClient:
     """One session with the service, closed with the ``async with`` statement.
 
-    :param connect: reads the connection
+    :param connect: reads the connection; called again after a 401, since its key may have been replaced
     """
 
     def __init__(self, connect: Callable[[], Awaitable[SpeechKitConnection]]) -> None:
         self._connect = connect
         self._opened: tuple[Service, AsyncTransport] | None = None
+        self._is_refused = False
 
     async def __aenter__(self) -> SpeechKitAsyncClient:
         connection = await self._connect()
-        # The first import of these takes longer than an event loop should be away.
+        # The first import of these takes longer than an event loop should be blocked.
         transport_kind = await asyncio.to_thread(_import_what_waiting_needs)
         transport = transport_kind(ca_bundle=connection.ca_bundle)
         await transport.open()
@@ -47,57 +51,62 @@ class SpeechKitAsyncClient:
             self._opened = None
             await transport.close()
 
-    async def get_operation(self, operation_id: str, allowed: Allowed | None = None) -> Operation:
-        """Ask how far an operation is, once: whoever waits asks again anyway, within what it may spend.
+    async def authorize(self) -> None:
+        """Fetch a token where one is needed and there is none."""
+        await self._send(lambda service: service.authorize())
 
-        A large answer is read in a thread, and the event loop goes on meanwhile.
+    async def get_operation(self, operation_id: str) -> Operation:
+        """Ask for the state of an operation, once. A large answer is read in a thread.
 
-        :param allowed: awaited right before each request that counts: the first one, which may have to wait for a
-            token until then, and another one where the token was refused
         :raises OperationNotFoundError: it never existed, or is older than three days
         """
         from airflow_speechkit.api.operation import operation_of
 
-        response = await self._drive(self._service.operation(operation_id, attempts=1), allowed)
+        response = await self._send(lambda service: service.operation(operation_id, attempts=1))
         return await self._transport.aside(operation_of, response, operation_id)
 
-    async def cancel_operation(self, operation_id: str, allowed: Allowed | None = None) -> Operation:
-        """Ask for an operation to be cancelled, once: best effort.
-
-        :param allowed: awaited right before each request that counts: the first one, another one where the token was
-            refused, and another one where the service knows cancelling by another method
-        """
+    async def cancel_operation(self, operation_id: str) -> Operation:
+        """Ask for an operation to be cancelled, once: best effort."""
         from airflow_speechkit.api.operation import operation_of
 
-        response = await self._drive(self._service.cancel(operation_id, attempts=1), allowed)
+        response = await self._send(lambda service: service.cancel(operation_id, attempts=1))
         return await self._transport.aside(operation_of, response, operation_id)
 
     async def get_recognition(self, operation_id: str) -> bytes:
         """Fetch the v3 result of an operation that is done, see `SpeechKitHook.get_recognition`."""
         from airflow_speechkit.api.operation import check_recognition
 
-        response = await self._drive(self._service.recognition(operation_id, seen_done=True))
+        response = await self._send(lambda service: service.recognition(operation_id, seen_done=True))
         return await self._transport.aside(check_recognition, response, operation_id)
 
     async def delete_recognition(self, operation_id: str) -> bool:
-        """Have the service forget a v3 result; return whether it had one."""
-        return await self._drive(self._service.delete_recognition(operation_id))
-
-    @property
-    def _service(self) -> Service:
-        return self._open()[0]
+        """Have the service delete a v3 result; return whether it had one."""
+        return await self._send(lambda service: service.delete_recognition(operation_id))
 
     @property
     def _transport(self) -> AsyncTransport:
-        return self._open()[1]
-
-    def _open(self) -> tuple[Service, AsyncTransport]:
         if self._opened is None:
             raise RuntimeError("the client is used outside of its `async with` statement")
-        return self._opened
+        return self._opened[1]
 
-    async def _drive(self, steps: Generator[Step, Outcome, T], allowed: Allowed | None = None) -> T:
-        return await self._transport.drive(steps, allowed=allowed)
+    async def _send(self, request: Callable[[Service], Generator[Step, Outcome, T]]) -> T:
+        transport = self._transport
+        if self._is_refused:
+            self._is_refused = False
+            await self._read_connection_again()
+        assert self._opened is not None  # noqa: S101 - `_transport` has looked
+        try:
+            return await transport.drive(request(self._opened[0]))
+        except AuthenticationError:
+            self._is_refused = True
+            raise
+
+    async def _read_connection_again(self) -> None:
+        try:
+            self._opened = (await self._connect()).service(), self._transport
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the connection now, the old key stays in use
+            what = error if isinstance(error, SpeechKitError) else type(error).__name__
+            log.warning("The connection can't be read again, the old key stays in use: %s", what)
 
 
 def _import_what_waiting_needs() -> type[AsyncTransport]:

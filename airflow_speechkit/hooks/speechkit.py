@@ -281,7 +281,8 @@ class SpeechKitHook(BaseHook):
         """Return a client for an event loop: ``async with hook.async_client() as client``."""
         from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
 
-        return SpeechKitAsyncClient(self.async_connection)
+        # A hook reads its connection once; the client reads it again after a 401.
+        return SpeechKitAsyncClient(lambda: type(self)(self.speechkit_conn_id).async_connection())
 
     def close(self) -> None:
         """Close the connections to the service."""

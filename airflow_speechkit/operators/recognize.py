@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +13,8 @@ from airflow_speechkit.errors import ArchiveError, SettingsError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_each, read_submissions, when_reachable
 from airflow_speechkit.keywords import optional, seconds
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
-from airflow_speechkit.triggers.targets import BACKSTOP, DEFAULT_TIMEOUT, delete_archived, poll_target
+from airflow_speechkit.polling.target import PollTarget
+from airflow_speechkit.triggers.worker import BACKSTOP, DEFAULT_TIMEOUT, WaitingTask, WorkerWait
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,12 +23,10 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.keywords import Checks
     from airflow_speechkit.operators.visit import SubmitVisit
-    from airflow_speechkit.polling.target import PollTarget
     from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
-    from airflow_speechkit.triggers.worker import WorkerWait
 
 
-class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
+class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
     """Submit recordings, wait for their operations, and archive each answer as soon as it is there.
 
     Returns the operation ids through XCom, like `SpeechKitRecognitionSensor`. What the submit quota doesn't allow yet
@@ -73,8 +72,6 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
             )
         self.cancel_on_kill = cancel_on_kill
         self.delete_after_archiving = delete_after_archiving
-        self._waiting: WorkerWait | None = None
-        self._task_instance: Any = None
 
     def execute(self, context: Context) -> Any:
         """Submit what the quota allows, wait, archive, and go on until all recordings are through.
@@ -90,35 +87,28 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Go on after the deferral.
 
-        :param event: of the wait, see `wait_event`; of the time trigger, whatever it is
+        :param event: of the wait, see `WaitResult.to_event`
         """
-        from airflow_speechkit.triggers.recognition import event_error
+        from airflow_speechkit.triggers.wait import WaitResult
 
-        event = event if isinstance(event, dict) else {"state": "timeout"}
-        if (error := event_error(event)) is not None:
-            raise error
-        return self._run(context, is_first=False, gone=event.get("gone", ()))
+        result = WaitResult() if event is None else WaitResult.from_event(event)
+        if result.error is not None:
+            raise result.error
+        return self._run(context, is_first=False, gone=result.gone)
 
     def on_kill(self) -> None:
         """Cancel what is left, where that was asked for and the task is really over."""
-        from airflow_speechkit.triggers.worker import WorkerWait
-
-        if not self.cancel_on_kill:
-            return
-        if self._waiting is None and self._submitter is not None:
+        if self.cancel_on_kill and self._waiting is None and self._submitter is not None:
             # In the middle of a visit.
             archive, sent = self._submitter.archive, self._submitter.done
             ended = read_each(
                 archive.outcome, {one.operation_id for one in sent if one.operation_id and one.is_awaited}
             )
-            targets = [poll_target(one, None) for one, outcome in ended.items() if outcome is None]
+            targets = [PollTarget.of(one, None) for one, outcome in ended.items() if outcome is None]
             self._waiting = WorkerWait(self._trigger(targets, archive.url, 0.0).wait)
-        if self._waiting is not None:
-            self._waiting.cancel_if_over(self._task_instance)
+        super().on_kill()
 
     def _run(self, context: Context, *, is_first: bool = True, gone: Collection[str] = ()) -> Any:
-        from airflow_speechkit.triggers.worker import WorkerWait
-
         self._task_instance = context.get("ti")
         while True:
             self._waiting = None
@@ -155,12 +145,13 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
     def _targets(self, visit: SubmitVisit, gone: Collection[str], *, is_first: bool) -> list[PollTarget]:
         """Return what has to be waited for, and log how far the task is."""
         from airflow_speechkit.archive.submit_rules import SubmitStatus
-        from airflow_speechkit.triggers.progress import ended_so_far
+        from airflow_speechkit.triggers.failures import ended_so_far
+        from airflow_speechkit.triggers.result_archiver import delete_archived_results
 
         ids = list(dict.fromkeys(one.operation_id for one in visit.outcomes if one.operation_id and one.error is None))
         ended = read_each(visit.archive.outcome, ids)
         if self.delete_after_archiving and is_first:
-            delete_archived(visit.archive, ended, visit.hook)
+            delete_archived_results(visit.archive, ended, visit.hook)
         running = [one for one in ids if ended[one] is None and one not in gone]
         failed = sum(found is not None and found.failure is not None for found in ended.values())
         ended_before = (SubmitStatus.REUSED, SubmitStatus.FAILED)
@@ -171,35 +162,20 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
         )
         self.log.info("%s", visit.progress(progress))
         submissions = read_submissions(visit.archive, running)
-        return [poll_target(one, submissions[one], interval_s=self.poke_interval) for one in running]
-
-    def _trigger(
-        self, targets: list[PollTarget], archive_url: str, deadline: float, resume_at: float | None = None
-    ) -> SpeechKitRecognitionTrigger:
-        from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
-
-        return SpeechKitRecognitionTrigger(
-            waiting=[one.to_json() for one in targets],
-            speechkit_conn_id=self.speechkit_conn_id,
-            archive=archive_url,
-            deadline=deadline,
-            cancel_on_kill=self.cancel_on_kill,
-            delete_after_archiving=self.delete_after_archiving,
-            resume_at=resume_at,
-        )
+        return [PollTarget.of(one, submissions[one], interval_s=self.poke_interval) for one in running]
 
     def _hand_on(self, visit: SubmitVisit, gone: Collection[str]) -> Any:
         from airflow_speechkit.archive.submit_rules import OnFailure
-        from airflow_speechkit.triggers.failures import archived_failures, is_sent_again, raise_failed, without_failed
+        from airflow_speechkit.triggers.failures import archived_failures, handed_on, is_sent_again, raise_failed
 
         ids = [one.operation_id for one in visit.outcomes if one.operation_id and one.error is None]
-        failures = archived_failures(visit.archive, list(dict.fromkeys(ids)), gone, now=datetime.now(UTC))
+        failures = archived_failures(visit.archive, list(dict.fromkeys(ids)), gone)
         try:
             if visit.on_failure is OnFailure.FAIL and failures:
                 visit.close()
                 refused = [one.error for one in visit.outcomes if one.error is not None]
                 raise_failed([*refused, *failures.values()], of=len(visit.outcomes))
-            handed_on = visit.hand_on()
+            ids_on = visit.hand_on()
         except ArchiveError:
             raise
         except SpeechKitError as error:
@@ -209,5 +185,5 @@ class SpeechKitRecognizeOperator(SpeechKitSubmitOperator):
                     "it to send again what may end differently."
                 ) from error
             raise
-        left = without_failed([handed_on] if isinstance(handed_on, str) else handed_on, failures, visit.on_failure)
-        return left[0] if isinstance(handed_on, str) else left
+        left = handed_on([ids_on] if isinstance(ids_on, str) else ids_on, failures, visit.on_failure)
+        return left[0] if isinstance(ids_on, str) else left

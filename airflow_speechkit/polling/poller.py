@@ -9,29 +9,29 @@ import asyncio
 import contextvars
 import logging
 import math
+import re
 import time
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_speechkit.api.operation import Operation, OperationState
+from airflow_speechkit.api.operation import OperationState
 from airflow_speechkit.errors import (
-    AuthenticationError,
     OperationNotFoundError,
     QuotaExceededError,
     SpeechKitError,
     UnreachableError,
     unexpected,
 )
-from airflow_speechkit.polling.client import Check, OpenCheck, RenewedClient
-from airflow_speechkit.polling.metrics import stat_suffix
 from airflow_speechkit.polling.scheduler import Scheduler
-from airflow_speechkit.polling.subscription import Log, Subscription
 from airflow_speechkit.polling.target import PollOutcome, PollResult, PollTarget
 from airflow_speechkit.redaction import where_it_came_from
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Hashable, Iterable
+    from contextlib import AbstractAsyncContextManager
 
+    from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.polling.rate_limit import RateLimiter
     from airflow_speechkit.polling.schedule import DurationKind, DurationModel
 
@@ -41,12 +41,10 @@ log = logging.getLogger(__name__)
 AT_ONCE = 8
 #: An answer of this size or more counts until the task has handled it, in bytes.
 LARGE_ANSWER = 64 * 1024
-#: Each task's log gets a line about its wait this often at most, in seconds.
-LOG_EVERY_S = 300.0
-#: A pause of all checks that lasts so long, in seconds, is in each task's log at once.
-_LONG_PAUSE_S = 60.0
-#: A request that goes out later than this part of the window after it was spent is spent again.
-_LATE_SHARE = 0.05
+#: Results of v3 that all tasks of an event loop fetch at once: each may be of megabytes.
+RESULTS_AT_ONCE = 16
+#: A check that had to wait so long for a token, in seconds, takes another turn: otherwise all of them go out together.
+_LATE_S = 1.0
 #: Operations of one list that are taken in before the event loop gets its turn.
 _ADDED_AT_ONCE = 100
 _GAUGES_EVERY_S = 10.0
@@ -57,11 +55,28 @@ _pollers: dict[tuple[asyncio.AbstractEventLoop, Hashable], Poller] = {}
 _known: dict[Hashable, tuple[RateLimiter, dict[DurationKind, DurationModel]]] = {}
 
 
-def shared_poller(key: Hashable, open_check: OpenCheck, limiter: RateLimiter, *, stats: Any = None) -> Poller:
+class Client(Protocol):
+    """The service, as the poller uses it."""
+
+    async def authorize(self) -> None:
+        """Fetch a token where one is needed and there is none."""
+
+    async def get_operation(self, operation_id: str) -> Operation:
+        """Ask for the state of an operation, once."""
+
+
+class Hook(Protocol):
+    """An Airflow connection."""
+
+    def async_client(self) -> AbstractAsyncContextManager[Any]:
+        """Return a `Client` of the connection."""
+
+
+def shared_poller(key: Hashable, hook: Hook, limiter: RateLimiter, *, stats: Any = None) -> Poller:
     """Return the poller of this connection in the running event loop.
 
     :param key: the connection, and whatever else makes a difference to the client
-    :param open_check: opens a client, yields its check; used by the first, and again where its key was refused
+    :param hook: opens the client when the first task waits
     :param limiter: used by the first; those after it only set another limit, where the connection has another one now
     :param stats: Airflow's `Stats`, where the metrics go
     """
@@ -69,263 +84,262 @@ def shared_poller(key: Hashable, open_check: OpenCheck, limiter: RateLimiter, *,
         del _pollers[loop_key]
     loop_key = asyncio.get_running_loop(), key
     if loop_key not in _pollers:
-        _pollers[loop_key] = Poller(key, open_check, *_known.setdefault(key, (limiter, {})), stats)
+        _pollers[loop_key] = Poller(key, *_known.setdefault(key, (limiter, {})), stats)
     poller = _pollers[loop_key]
-    poller.scheduler.limiter.limit, poller.scheduler.limiter.window_s = limiter.limit, limiter.window_s
+    poller.hook = hook
+    shared = poller.scheduler.limiter
+    shared.limit, shared.window_s = limiter.limit, limiter.window_s
     return poller
+
+
+class Subscription:
+    """The results of what one task waits for.
+
+    :param targets: what is waited for; the same operation twice is one
+    """
+
+    def __init__(self, targets: Iterable[PollTarget]) -> None:
+        self.targets = {target.operation_id: target for target in targets}
+        #: Operations of which no result was put in yet.
+        self.left = set(self.targets)
+        self._results: asyncio.Queue[PollResult | BaseException] = asyncio.Queue()
+        self._is_handling = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether `next` has given all results."""
+        return not self.left and self._results.empty()
+
+    async def next(self) -> PollResult:
+        """Return the next result; the one before counts as handled then."""
+        self._handled()
+        result = await self._results.get()
+        self._is_handling = True
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def put(self, result: PollResult | BaseException) -> None:
+        """Deliver a result, or an error in place of all that is left."""
+        if isinstance(result, PollResult):
+            self.left.discard(result.operation_id)
+        self._results.put_nowait(result)
+
+    async def all_handled(self) -> None:
+        """Wait until the task has handled all results that were put in."""
+        await self._results.join()
+
+    def close(self) -> None:
+        """Take all as handled."""
+        self._handled()
+        while not self._results.empty():
+            self._results.get_nowait()
+            self._results.task_done()
+
+    def _handled(self) -> None:
+        if self._is_handling:
+            self._is_handling = False
+            self._results.task_done()
 
 
 class Poller:
     """Asks for the operations of all tasks that wait through one connection in one event loop.
 
     :param key: what it is shared by
-    :param open_check: opens the client when the first task waits; closed after the last has left
     :param limiter: of the connection
     :param models: what is known about how long operations take
     :param stats: where the metrics go
     """
 
+    hook: Hook
+
     def __init__(
-        self,
-        key: Hashable,
-        open_check: OpenCheck,
-        limiter: RateLimiter,
-        models: dict[DurationKind, DurationModel],
-        stats: Any = None,
+        self, key: Hashable, limiter: RateLimiter, models: dict[DurationKind, DurationModel], stats: Any = None
     ) -> None:
         self.key = key
         self.scheduler = Scheduler(limiter, models)
+        #: Open while a task waits.
+        self.client: Any = None
+        self.fetches = asyncio.Semaphore(RESULTS_AT_ONCE)
         self._stats = stats
-        self._stat_suffix = stat_suffix(key)
+        self._stat_suffix = _stat_suffix(key)
         self._gauges_at = -math.inf
-        self._open_check = open_check
-        self._client: RenewedClient[Check]
-        self._loop = asyncio.get_running_loop()
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._runner: asyncio.Task[None] | None = None
-        self._places = asyncio.Semaphore(AT_ONCE)
         self._woken = asyncio.Event()
-        self._waiting_to_send = 0
         self._sending = asyncio.Lock()
 
     async def request_allowed(self) -> None:
-        """Wait until the limiter lets one more request to the operations host out, and spend it.
-
-        Await it before each one that isn't a check's first: a cancel, whatever is sent again.
-        """
-        self._waiting_to_send += 1
-        try:
-            async with self._sending:
-                limiter = self.scheduler.limiter
-                while (wait_s := limiter.wait_s(self._now(), reserved=True)) > 0.0:  # noqa: ASYNC110 - for a time
-                    await asyncio.sleep(wait_s + 0.001)
-                limiter.spend(self._now())
-        finally:
-            self._waiting_to_send -= 1
-            self._woken.set()
+        """Wait until the limiter lets one more request to the operations host out, and spend it: for a cancel."""
+        async with self._sending:
+            limiter = self.scheduler.limiter
+            while (wait_s := limiter.wait_s(time.monotonic(), reserved=True)) > 0.0:  # noqa: ASYNC110 - for a time
+                await asyncio.sleep(wait_s + 0.001)
+            limiter.spend(time.monotonic())
+        self._woken.set()
 
     @asynccontextmanager
-    async def subscribed(
-        self, targets: Iterable[PollTarget], *, log: Log | None = None, log_every_s: float = LOG_EVERY_S
-    ) -> AsyncIterator[Subscription]:
-        """Wait for operations as long as the context is open.
-
-        :param targets: what to wait for; the same operation twice is one
-        :param log: gets a line at the start, and one now and then with when the next check is due and why
-        :param log_every_s: seconds between such lines, at least
-        """
-        subscription = Subscription(targets, log, log_every_s)
+    async def subscribed(self, targets: Iterable[PollTarget]) -> AsyncIterator[Subscription]:
+        """Wait for operations as long as the context is open."""
+        subscription = Subscription(targets)
         try:
             await self._subscribe(subscription)
             yield subscription
         finally:
             await self._unsubscribe(subscription)
 
+    def reason(self, subscription: Subscription) -> str:
+        """Return when a task's next check is due, and why, for its log."""
+        return self.scheduler.reason(subscription.left, time.monotonic())
+
     def next_check_in_s(self) -> float:
-        """Return the seconds until the next check; 0 while one is under way."""
-        return self.scheduler.next_in_s(self._now())
+        """Return the seconds until the next check; 0 while one is under way, or while checks fail."""
+        return 0.0 if self.scheduler.is_failing else self.scheduler.next_in_s(time.monotonic())
 
     def earned_in_s(self) -> float:
-        """Return the seconds in which the limit allows as many checks again as were made since the first task waits."""
-        now = self._now()
-        return self.scheduler.limiter.sent(now) / self.scheduler.limiter.rate(now)
+        """Return the seconds in which the limit allows as many checks again as this process has made."""
+        limiter, now = self.scheduler.limiter, time.monotonic()
+        return limiter.sent(now) / limiter.rate(now)
 
     async def _subscribe(self, subscription: Subscription) -> None:
         if self._runner is None:
             # Not in the context of the first task: what is logged there is about all of them.
-            self._runner = self._loop.create_task(
+            self._runner = asyncio.get_running_loop().create_task(
                 self._run(), name=f"speechkit poller {self.key}", context=contextvars.Context()
             )
-            self._runner.add_done_callback(self._stopped)
         for number, (operation_id, target) in enumerate(subscription.targets.items(), 1):
             self._subscriptions.setdefault(operation_id, []).append(subscription)
             age_s = None if target.submitted_at is None else time.time() - target.submitted_at
-            self.scheduler.add(target, id(subscription), self._now(), age_s)
+            self.scheduler.add(target, id(subscription), time.monotonic(), age_s)
             if number % _ADDED_AT_ONCE == 0:
                 self._woken.set()
                 await asyncio.sleep(0)
         self._woken.set()
-        self._write_next_check(subscription, self._now())
 
     async def _unsubscribe(self, subscription: Subscription) -> None:
-        now = self._now()
         for operation_id in subscription.targets:
             others = self._subscriptions.get(operation_id, [])
             if subscription in others:
                 others.remove(subscription)
-                self.scheduler.leave(operation_id, id(subscription), now)
+                self.scheduler.leave(operation_id, id(subscription), time.monotonic())
                 if not others:
                     del self._subscriptions[operation_id]
         subscription.close()
         if not self._subscriptions and self._runner is not None:
             runner, self._runner = self._runner, None
-            self._write_gauges(now, always=True)
+            self._write_gauges(always=True)
             runner.cancel()
             await asyncio.wait([runner])
 
     async def _run(self) -> None:
-        async with aclosing(AsyncExitStack()) as opened, asyncio.TaskGroup() as checks:
-            self._client = RenewedClient(self._open_check, opened)
-            # A connection that isn't there is found out at once.
-            await self._client.current()
-            while True:
-                await self._places.acquire()
-                now = self._now()
-                # Whoever was allowed to send and couldn't, or has to cancel in time, comes first.
-                turn = None if self._waiting_to_send else self.scheduler.turn(now)
-                self._write_gauges(now)
-                if turn is None or turn.operation_id is None:
-                    self._places.release()
-                    await self._sleep(turn.wait_s if turn else float("inf"))
-                else:
-                    checks.create_task(self._ask(turn.operation_id))
+        places = asyncio.Semaphore(AT_ONCE)
+        try:
+            async with self.hook.async_client() as client, asyncio.TaskGroup() as checks:
+                self.client = client
+                while True:
+                    await places.acquire()
+                    # A request that was allowed to go out comes first: a cancel has little time.
+                    turn = None if self._sending.locked() else self.scheduler.turn(time.monotonic())
+                    self._write_gauges()
+                    if turn is None or turn.operation_id is None:
+                        places.release()
+                        await self._sleep(turn.wait_s if turn else 3600.0)
+                    else:
+                        checks.create_task(self._ask(client, places, turn.operation_id))
+        except Exception as error:  # noqa: BLE001 - no connection, or a defect: it ends the waits of all tasks
+            if self._runner is asyncio.current_task():
+                self._end_all(error)
 
-    def _stopped(self, runner: asyncio.Task[None]) -> None:
-        """Deliver an error that isn't about a check to all who wait: no connection, a defect."""
-        error = None if runner.cancelled() else runner.exception()
+    def _end_all(self, error: BaseException) -> None:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        if error is None or self._runner is not runner:
-            return
         self._runner = None
-        waiting = self._all_subscriptions()
-        now = self._now()
+        waiting = {id(one): one for others in self._subscriptions.values() for one in others}
         for operation_id in self._subscriptions:
             self.scheduler.forget(operation_id)
         self._subscriptions.clear()
-        self._write_gauges(now, always=True)
-        for subscription in waiting:
+        self._write_gauges(always=True)
+        for subscription in waiting.values():
             subscription.put(error)
 
     async def _sleep(self, seconds: float) -> None:
         self._woken.clear()
-        timer = self._loop.call_later(min(seconds, 3600.0) + 0.001, self._woken.set)
+        timer = asyncio.get_running_loop().call_later(min(seconds, 3600.0) + 0.001, self._woken.set)
         try:
             await self._woken.wait()
         finally:
             timer.cancel()
 
-    async def _ask(self, operation_id: str) -> None:
+    async def _ask(self, client: Client, places: asyncio.Semaphore, operation_id: str) -> None:
         try:
-            self._count("speechkit.checks")
-            await self._check(operation_id)
+            await self._check(client, operation_id)
         except asyncio.CancelledError:
-            self.scheduler.put_back(operation_id, self._now())
+            self.scheduler.put_back(operation_id, time.monotonic())
             raise
         except Exception as error:  # noqa: BLE001 - one bad answer must not end the others' waits
             log.error("The wait for operation %s ends in an unexpected %s", operation_id, where_it_came_from(error))
-            self._give_up(operation_id, unexpected(operation_id, error))
+            await self._give_up(operation_id, unexpected(operation_id, error))
         finally:
-            self._places.release()
+            places.release()
             self._woken.set()
 
-    async def _check(self, operation_id: str) -> None:
-        # The first request was spent with its turn. Another one goes out where a token was refused.
-        spent_at = self._now()
-
-        async def allowed() -> None:
-            nonlocal spent_at
-            # Those that had to wait for a token would all go out at once.
-            is_late = self._now() - spent_at > min(_LATE_SHARE * self.scheduler.limiter.window_s, 2.0)
-            spent_at = -math.inf
-            if is_late:
-                await self.request_allowed()
-
+    async def _check(self, client: Client, operation_id: str) -> None:
+        turn_at = time.monotonic()
         try:
-            check = await self._client.current()
-            operation = await check(operation_id, allowed)
+            await client.authorize()
+            if time.monotonic() - turn_at > _LATE_S:
+                self.scheduler.put_back(operation_id, time.monotonic())
+                return
+            self._count("speechkit.checks")
+            operation = await client.get_operation(operation_id)
         except OperationNotFoundError as error:
-            self.scheduler.gone(operation_id, self._now())
-            self._deliver(PollResult(operation_id, PollOutcome.GONE, error=error))
+            self.scheduler.gone(operation_id, time.monotonic())
+            await self._deliver(PollResult(operation_id, PollOutcome.GONE, error=error))
         except QuotaExceededError as error:
             self._count("speechkit.responses_429")
-            now = self._now()
-            is_paused = self.scheduler.limiter.is_paused(now)
-            pause_s = self.scheduler.refused(operation_id, now, error.retry_after_s)
-            for subscription in [] if is_paused else self._all_subscriptions():
-                if pause_s >= _LONG_PAUSE_S or subscription.line_is_due(now):
-                    subscription.write_line(f"the quota is used up (429): all checks pause for {pause_s:.0f} s", now)
+            pause_s = self.scheduler.refused(operation_id, time.monotonic(), error.retry_after_s)
+            log.warning("The quota of status checks is used up (429): all checks pause for %.0f s", pause_s)
         except SpeechKitError as error:
-            self._failed(operation_id, error)
+            await self._failed(operation_id, error)
         except (OSError, TimeoutError) as error:
-            self._failed(operation_id, UnreachableError(f"The check broke off ({type(error).__name__})"))
+            await self._failed(operation_id, UnreachableError(f"The check broke off ({type(error).__name__})"))
         else:
-            await self._answered(operation_id, operation)
+            await self._answered(operation)
 
-    async def _answered(self, operation_id: str, operation: Operation) -> None:
-        now = self._now()
+    async def _answered(self, operation: Operation) -> None:
+        now = time.monotonic()
         if operation.state is OperationState.RUNNING:
             age_s = None if operation.created_at is None else time.time() - operation.created_at.timestamp()
-            self.scheduler.running(operation_id, now, age_s)
-            for subscription in self._due_lines(operation_id, now):
-                self._write_next_check(subscription, now)
+            self.scheduler.running(operation.id, now, age_s)
             return
         took_s = None
         if operation.created_at is not None and operation.modified_at is not None:
             took_s = (operation.modified_at - operation.created_at).total_seconds()
-        delay_s = self.scheduler.ended(operation_id, now, took_s)
+        delay_s = self.scheduler.ended(operation.id, now, took_s)
         self._count("speechkit.detections")
         if delay_s is not None and self._stats is not None:
             self._stats.timing("speechkit.detection_delay", delay_s * 1000.0)
-        handled = self._deliver(PollResult(operation_id, PollOutcome.ENDED, operation))
-        if len(operation.raw) >= LARGE_ANSWER:
-            # It keeps its place until then.
-            for one in handled:
-                await one.wait()
+        await self._deliver(PollResult(operation.id, PollOutcome.ENDED, operation))
 
-    def _failed(self, operation_id: str, error: SpeechKitError) -> None:
+    async def _failed(self, operation_id: str, error: SpeechKitError) -> None:
         self._count("speechkit.check_errors")
-        if isinstance(error, AuthenticationError):
-            self._client.refused()
-        now = self._now()
-        given_up = self.scheduler.failed(operation_id, now, error)
-        if not given_up:
-            for subscription in self._due_lines(operation_id, now):
-                self._write_next_check(subscription, now, f"{error}; ")
-        for failed_id in given_up:
-            self._give_up(failed_id, error)
+        for failed_id in self.scheduler.failed(operation_id, time.monotonic(), error):
+            await self._give_up(failed_id, error)
 
-    def _give_up(self, operation_id: str, error: SpeechKitError) -> None:
+    async def _give_up(self, operation_id: str, error: SpeechKitError) -> None:
         self.scheduler.forget(operation_id)
-        self._deliver(PollResult(operation_id, PollOutcome.UNANSWERED, error=error))
+        await self._deliver(PollResult(operation_id, PollOutcome.UNANSWERED, error=error))
 
-    def _deliver(self, result: PollResult) -> list[asyncio.Event]:
-        return [one.put(result) for one in self._subscriptions.pop(result.operation_id, ())]
+    async def _deliver(self, result: PollResult) -> None:
+        subscriptions = self._subscriptions.pop(result.operation_id, [])
+        for one in subscriptions:
+            one.put(result)
+        if result.operation is not None and len(result.operation.raw) >= LARGE_ANSWER:
+            for one in subscriptions:
+                await one.all_handled()
 
-    def _all_subscriptions(self) -> list[Subscription]:
-        return list({id(one): one for others in self._subscriptions.values() for one in others}.values())
-
-    def _due_lines(self, operation_id: str, now: float) -> list[Subscription]:
-        return [one for one in self._subscriptions.get(operation_id, ()) if one.line_is_due(now)]
-
-    def _write_next_check(self, subscription: Subscription, now: float, why: str = "") -> None:
-        """Write when the first of the task's own operations is asked for next."""
-        subscription.write_line(why + self.scheduler.reason(subscription.left, now), now)
-
-    def _now(self) -> float:
-        return time.monotonic()
-
-    def _write_gauges(self, now: float, *, always: bool = False) -> None:
+    def _write_gauges(self, *, always: bool = False) -> None:
+        now = time.monotonic()
         if self._stats is not None and (always or now - self._gauges_at >= _GAUGES_EVERY_S):
             self._gauges_at = now
             self._stats.gauge(f"speechkit.waiting.{self._stat_suffix}", len(self.scheduler.pending))
@@ -334,3 +348,15 @@ class Poller:
     def _count(self, stat: str) -> None:
         if self._stats is not None:
             self._stats.incr(stat)
+
+
+def _stat_suffix(key: Hashable) -> str:
+    """Return what a poller's gauges end in. StatsD has no tags: the connection and the API version are in the name.
+
+    Airflow drops a name with other characters, or with more than 250.
+    """
+    parts = []
+    for part in map(str, key if isinstance(key, tuple) else (key,)):
+        accepted = re.sub(r"[^A-Za-z0-9_-]", "_", part)[:100]
+        parts.append(accepted if accepted == part else f"{accepted[:91]}_{sha256(part.encode()).hexdigest()[:8]}")
+    return ".".join(parts)

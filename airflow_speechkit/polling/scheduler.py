@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: So often, in seconds, a tenth of the operations is planned anew, but not more than so many: what was learned and what
 #: has come in since moves what was planned.
 _REPLAN_EVERY_S = 1.0
-_REPLANNED_AT_ONCE = 100
+_REPLANNED_AT_ONCE = 250
 #: While checks are idle, operations are asked for as early as if there were so many for each.
 _IDLE_CHECKS = 10.0
 #: Each task may plan with this part of what it would have if all had the same, however many operations others wait for.
@@ -67,6 +67,7 @@ class Scheduler:
         #: Of each task how many operations it waits for.
         self._tasks: dict[Hashable, int] = {}
         self._breaker = CircuitBreaker()
+        self._last_error: SpeechKitError | None = None
         #: How many operations are expected to end in a second.
         self._load = 0.0
         self._replan_at = -math.inf
@@ -115,21 +116,25 @@ class Scheduler:
 
     def turn(self, now: float) -> Turn:
         """Return the operation to ask for now, which then counts as asked; or how long there is nothing to do."""
-        self._replan(now)
-        operation = self._queue.first(now)
-        wait_s = min(self._queue.next_due(), self._replan_at if self.pending else math.inf) - now
-        if operation is None:
-            return Turn(None, wait_s)
-        is_reserved = self._queue.has_asked_least(operation.task)
-        blocked_s = max(self._breaker.open_until - now, self.limiter.wait_s(now, reserved=is_reserved))
-        if blocked_s > 0.0:
-            # An operation that is due meanwhile may be allowed to ask sooner.
-            return Turn(None, min(blocked_s, wait_s))
-        self._queue.pop(now)
-        operation.is_being_asked, operation.asked_at = True, now
-        self.limiter.spend(now)
-        self._breaker.request(now)
-        return Turn(operation.operation_id, 0.0)
+        self._replan_some(now)
+        checks = self._checks_for_each(now)
+        for _ in range(_REPLANNED_AT_ONCE):
+            operation = self._queue.first(now)
+            wait_s = min(self._queue.next_due(), self._replan_at if self.pending else math.inf) - now
+            if operation is None:
+                return Turn(None, wait_s)
+            is_reserved = self._queue.has_asked_least(operation.task)
+            blocked_s = max(self._breaker.open_until - now, self.limiter.wait_s(now, reserved=is_reserved))
+            if blocked_s > 0.0:
+                # An operation that is due meanwhile may be allowed to ask sooner.
+                return Turn(None, min(blocked_s, wait_s))
+            if not self._replan(operation, now, checks):
+                self._queue.pop(now)
+                operation.is_being_asked, operation.asked_at = True, now
+                self.limiter.spend(now)
+                self._breaker.request(now)
+                return Turn(operation.operation_id, 0.0)
+        return Turn(None, 0.0)
 
     def put_back(self, operation_id: str, now: float) -> None:
         """Ask for an operation again as soon as possible: nothing came of the check."""
@@ -190,6 +195,7 @@ class Scheduler:
     def failed(self, operation_id: str, now: float, error: SpeechKitError) -> list[str]:
         """Take in that no usable answer came; return which operations to give up: those whose policy is exhausted."""
         everywhere, policy = isinstance(error, _EVERYWHERE), policy_for(error)
+        self._last_error = error
         if not everywhere:
             self._answered(now)
         operation = self.pending.get(operation_id)
@@ -225,7 +231,7 @@ class Scheduler:
         in_s = max(first.due, self._breaker.open_until, now + self.limiter.wait_s(now, reserved=True)) - now
         failures = max(first.streak.failures, self._breaker.streak.failures)
         if failures:
-            why = f"{failures} check{'s' if failures > 1 else ''} in a row failed"
+            why = f"{failures} check{'s' if failures > 1 else ''} in a row failed ({self._last_error})"
         elif not first.is_learned:
             why = f"every {first.interval_s:g} s, as set"
         else:
@@ -291,16 +297,21 @@ class Scheduler:
         operation.due = due
         self._queue.put(operation)
 
-    def _replan(self, now: float) -> None:
-        """Plan some of the operations anew, unless that would hardly change anything."""
+    def _replan(self, operation: PendingOperation, now: float, checks: float) -> bool:
+        """Plan an operation anew, unless that would hardly change anything; return whether it was."""
+        if operation.is_being_asked or operation.streak.failures:
+            return False
+        change_s = max(self._due_at(operation, now, checks), now) - max(operation.due, now)
+        if abs(change_s) <= max(0.03 * operation.age_s(now), 1.0):
+            return False
+        self._plan(operation, now, checks)
+        return True
+
+    def _replan_some(self, now: float) -> None:
         if now < self._replan_at:
             return
         self._replan_at, checks = now + _REPLAN_EVERY_S, self._checks_for_each(now)
         for _ in range(min(math.ceil(len(self.pending) / 10), _REPLANNED_AT_ONCE)):
             operation = next(iter(self.pending.values()))
             self.pending.move_to_end(operation.operation_id)
-            if operation.is_being_asked or operation.streak.failures:
-                continue
-            change_s = max(self._due_at(operation, now, checks), now) - max(operation.due, now)
-            if abs(change_s) > max(0.03 * operation.age_s(now), 1.0):
-                self._plan(operation, now, checks)
+            self._replan(operation, now, checks)

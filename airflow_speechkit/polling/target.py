@@ -6,11 +6,13 @@ from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from airflow_speechkit.models import version_of
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
     from airflow_speechkit.api.operation import Operation
-    from airflow_speechkit.errors import OperationNotFoundError, SpeechKitError
+    from airflow_speechkit.errors import SpeechKitError
+    from airflow_speechkit.models import Submission
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,26 @@ class PollTarget:
     model: str = "general"
     api_version: ApiVersion = ApiVersion.V2
     interval_s: float | None = None
+
+    @classmethod
+    def of(cls, operation_id: str, submission: Submission | None, *, interval_s: float | None = None) -> PollTarget:
+        """Return what is known about an operation.
+
+        :param submission: what was submitted, where that is on record
+        :param interval_s: the user's `poke_interval` in seconds
+        """
+        if submission is None:
+            version = version_of({"id": operation_id}, finished=False)
+            return cls(operation_id, api_version=version, interval_s=interval_s)
+        return cls(
+            operation_id,
+            submission.submitted_at.timestamp(),
+            audio_s=None if submission.duration_ms is None else submission.duration_ms / 1000,
+            channels=submission.channels,
+            model=submission.settings.model,
+            api_version=submission.settings.api_version,
+            interval_s=interval_s,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults: a trigger may carry ten thousand of them."""
@@ -67,4 +89,4 @@ class PollResult:
     operation_id: str
     outcome: PollOutcome
     operation: Operation | None = None
-    error: OperationNotFoundError | SpeechKitError | None = None
+    error: SpeechKitError | None = None

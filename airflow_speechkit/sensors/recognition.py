@@ -1,9 +1,9 @@
-"""Wait until operations have ended, whichever way the task waits."""
+"""Wait until operations have ended, in any of the three modes."""
 
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,11 +21,11 @@ from airflow_speechkit.errors import SettingsError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_each, read_submissions, when_reachable
 from airflow_speechkit.keywords import optional, seconds
 from airflow_speechkit.operation_ids import operation_ids
+from airflow_speechkit.polling.target import PollTarget
 from airflow_speechkit.rendering import CheckedFields, cleaned
 from airflow_speechkit.settings import member_of
-from airflow_speechkit.triggers.failures import archived_failures, service_failures, without_failed
-from airflow_speechkit.triggers.progress import ended_so_far
-from airflow_speechkit.triggers.targets import BACKSTOP, DEFAULT_TIMEOUT, delete_archived, poll_target
+from airflow_speechkit.triggers.failures import archived_failures, ended_so_far, handed_on, service_failures
+from airflow_speechkit.triggers.worker import BACKSTOP, DEFAULT_TIMEOUT, WaitingTask, WorkerWait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,12 +36,10 @@ if TYPE_CHECKING:
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.keywords import Checks
     from airflow_speechkit.models import Submission
-    from airflow_speechkit.polling.target import PollTarget
-    from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
-    from airflow_speechkit.triggers.worker import WorkerWait
+    from airflow_speechkit.triggers.wait import WaitResult
 
 
-class SpeechKitRecognitionSensor(CheckedFields, BaseSensorOperator):
+class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator):
     """Wait until one operation, or each of many, has ended and its answer is archived.
 
     Returns the operation ids through XCom, never a result. All three ways of waiting (deferred, ``poke``,
@@ -127,7 +125,7 @@ class SpeechKitRecognitionSensor(CheckedFields, BaseSensorOperator):
 
         :return: the operation ids, in the shape they were given: one, or a list
         :raises RecognitionFailedError: an operation ended in an error, and `on_failure` is ``fail``
-        :raises ResultExpiredError: the service has forgotten a result that isn't archived
+        :raises ResultExpiredError: the service no longer has a result that isn't archived
         :raises AirflowSensorTimeout: `timeout` is over; the operations go on, and a new try waits for them again
         """
         self._reset()
@@ -136,57 +134,36 @@ class SpeechKitRecognitionSensor(CheckedFields, BaseSensorOperator):
         targets = self._targets()
         if targets:
             self._log_start(targets, "in the triggerer")
+            trigger = self._trigger(targets, self._archive_url, time.time() + self.timeout)
             timeout = timedelta(seconds=self.timeout) + BACKSTOP
-            self.defer(trigger=self._trigger(targets), method_name="execute_complete", timeout=timeout)
-        return self._or_skip(self._handed_on)
+            self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
+        return self._complete(None)
 
     def _reset(self) -> None:
-        #: Operations that ended in an error, or that the service doesn't know, as far as this process has seen.
-        self._failed: list[str] = []
-        self._gone: list[str] = []
         #: How many had ended before, and what the log says about them.
         self._ended_before, self._progress = 0, ""
         self._waiting: WorkerWait | None = None
         self._next_check_s = 0.0
         self._task_instance: Any = None
 
-    def _trigger(self, targets: Sequence[PollTarget]) -> SpeechKitRecognitionTrigger:
-        from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
-
-        return SpeechKitRecognitionTrigger(
-            waiting=[one.to_json() for one in targets],
-            speechkit_conn_id=self.speechkit_conn_id,
-            archive=self._archive_url,
-            deadline=time.time() + self.timeout,
-            cancel_on_kill=self.cancel_on_kill,
-            delete_after_archiving=self.delete_after_archiving,
-        )
-
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on after the deferral.
 
-        :param event: see `wait_event`
+        :param event: see `WaitResult.to_event`
         """
+        from airflow_speechkit.triggers.wait import WaitResult
+
         self._reset()
-        from airflow_speechkit.triggers.recognition import event_error
+        result = WaitResult.from_event(event)
+        self._ended_before = len(operation_ids(self.operation_id)) - result.of
+        return self._complete(result)
 
-        if event.get("state") == "finished":
-            self._failed, self._gone = event["failed"], event["gone"]
-            ids = operation_ids(self.operation_id)
-            # A trigger of an earlier release doesn't say.
-            self._ended_before = len(ids) - event.get("of", len(ids))
-            return self._or_skip(self._handed_on)
-        if event.get("state") == "timeout":
-            raise self._timed_out(event["left"], event["of"])
-        error = event_error(event)
-        if self.never_fail:
-            raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
-        raise error or SettingsError(f"The event {event} is none of this sensor's trigger")
-
-    def _or_skip(self, hand_on: Callable[[], Any]) -> Any:
-        """Do as `never_fail` says, which Airflow itself only does for the poke modes."""
+    def _complete(self, result: WaitResult | None) -> Any:
+        """Hand on after the deferral, and do as `never_fail` says: Airflow itself only does for the poke modes."""
         try:
-            return hand_on()
+            if result is not None and result.error is not None:
+                raise result.error
+            return self._hand_on(result)
         except SpeechKitError as error:
             if self.never_fail:
                 raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
@@ -195,53 +172,37 @@ class SpeechKitRecognitionSensor(CheckedFields, BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """Wait in the worker: until all have ended, or in reschedule mode until nothing is due for a while."""
         from airflow_speechkit.compat import first_start
-        from airflow_speechkit.triggers.worker import WorkerWait
 
         self._task_instance = context.get("ti")
         before = first_start(context, retries=self.retries or 0) if self.reschedule else None
         # An archive that isn't the right one is found out at once; it can only be out of reach later.
         targets = self._targets() if before is None else when_reachable(lambda: self._targets(before))
+        result = None
         if targets:
             if self.reschedule and self._archive_url is None and len(targets) > 1:
                 raise SettingsError(
-                    "Without an archive a rescheduled task doesn't know which operations of its list have ended",
+                    "Without an archive a rescheduled task can't tell which operations of its list have ended",
                     hint="Name an archive, or set deferrable=True or mode='poke'",
                 )
             self._log_start(targets, "in this worker")
-            self._waiting = WorkerWait(self._trigger(targets).wait)
             deadline = (before.timestamp() if before else time.time()) + self.timeout
+            self._waiting = WorkerWait(self._trigger(targets, self._archive_url, deadline).wait)
             result = self._waiting.run(deadline, stop_when_idle=self.reschedule)
             if result.next_check_s is not None:
                 self._next_check_s = result.next_check_s
                 self.log.info(
                     "%d of %d operations left; the next check is due in %.0f s",
-                    len(result.left),
-                    len(targets),
+                    result.left,
+                    result.of,
                     result.next_check_s,
                 )
                 return PokeReturnValue(is_done=False)
-            if result.left:
-                raise self._timed_out(len(result.left), len(targets))
-            self._failed, self._gone = result.failed, result.gone
-        return PokeReturnValue(is_done=True, xcom_value=when_reachable(self._handed_on))
-
-    def _timed_out(self, left: int, of: int) -> AirflowSensorTimeout:
-        return AirflowSensorTimeout(
-            f"{left} of {of} operations have not ended, or could not be archived, within {self.timeout:g} s. They go "
-            "on, and what they cost is spent: run this task again to wait for them"
-        )
+        return PokeReturnValue(is_done=True, xcom_value=when_reachable(lambda: self._hand_on(result)))
 
     def _get_next_poke_interval(
         self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
     ) -> float:
         return min(max(self._next_check_s, 1.0), max(self.timeout - run_duration(), 1.0))
-
-    def on_kill(self) -> None:
-        """Cancel what is left, where that was asked for and the task is really over."""
-        if self.cancel_on_kill and self._waiting is not None:
-            self._waiting.cancel_if_over(self._task_instance)
-
-    # What is waited for, and what is handed on
 
     def _targets(self, began_at: datetime | None = None) -> list[PollTarget]:
         """Return what has to be waited for, with what the archive knows about its length.
@@ -256,14 +217,16 @@ class SpeechKitRecognitionSensor(CheckedFields, BaseSensorOperator):
         if self._archive_url is not None:
             outcomes = read_each(self._opened.outcome, ids)
             if self.delete_after_archiving:
-                delete_archived(self._opened, outcomes, self._hook)
+                from airflow_speechkit.triggers.result_archiver import delete_archived_results
+
+                delete_archived_results(self._opened, outcomes, self._hook)
             ended = [found for found in outcomes.values() if found is not None]
             self._ended_before = sum(began_at is None or found.at < began_at for found in ended)
             failed = sum(found.failure is not None for found in ended)
             self._progress = ended_so_far(len(ended), failed=failed, archived_before=self._ended_before)
             ids = [one for one in ids if outcomes[one] is None]
             submissions = read_submissions(self._opened, ids)
-        return [poll_target(one, submissions.get(one), interval_s=self.poke_interval) for one in ids]
+        return [PollTarget.of(one, submissions.get(one), interval_s=self.poke_interval) for one in ids]
 
     def _log_start(self, targets: Sequence[PollTarget], where: str) -> None:
         of = len(operation_ids(self.operation_id))
@@ -278,19 +241,26 @@ class SpeechKitRecognitionSensor(CheckedFields, BaseSensorOperator):
                 hint="Name the archive that the submit task used",
             )
 
-    def _handed_on(self) -> str | list[str]:
-        """Return the ids as they were given, or say what failed."""
+    def _hand_on(self, result: WaitResult | None) -> str | list[str]:
+        """Return the ids as they were given, or raise what failed.
+
+        :param result: what came of the wait, if one was needed
+        """
+        if result is not None and result.left:
+            raise AirflowSensorTimeout(
+                f"{result.left} of {result.of} operations have not ended, or could not be archived, within "
+                f"{self.timeout:g} s. They go on, and what they cost is spent: run this task again to wait for them"
+            )
         ids = operation_ids(self.operation_id)
-        failures = self._failures(ids)
+        failed, gone = (result.failed, result.gone) if result else ([], [])
+        if self._archive_url is not None:
+            failures = archived_failures(self._opened, ids, gone)
+        else:
+            failures = service_failures(self._hook, failed, gone)
         progress = ended_so_far(len(ids), failed=len(failures), archived_before=self._ended_before)
         self.log.info("All of %s operations have ended: %s", f"{len(ids):,}", progress)
-        left = without_failed(ids, failures, OnFailure(self.on_failure))
+        left = handed_on(ids, failures, OnFailure(self.on_failure))
         return left[0] if isinstance(self.operation_id, str) else left
-
-    def _failures(self, ids: Sequence[str]) -> dict[str, SpeechKitError]:
-        if self._archive_url is not None:
-            return archived_failures(self._opened, ids, self._gone, now=datetime.now(UTC))
-        return service_failures(self._hook, self._failed, self._gone)
 
     @cached_property
     def _hook(self) -> SpeechKitHook:

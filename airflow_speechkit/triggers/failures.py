@@ -1,8 +1,9 @@
-"""What a wait says about operations that ended without a result."""
+"""Operations that ended without a result: their errors, and what becomes of the task."""
 
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
@@ -23,7 +24,6 @@ from airflow_speechkit.hooks.archive import read_each, read_submissions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from datetime import datetime
 
     from airflow_speechkit.archive.records import Outcome
     from airflow_speechkit.archive.store import Archive
@@ -40,69 +40,75 @@ MOST_NAMED = 20
 
 
 def archived_failures(
-    archive: Archive, operation_ids: Sequence[str], gone: Collection[str], *, now: datetime
+    archive: Archive, operation_ids: Sequence[str], gone: Collection[str]
 ) -> dict[str, SpeechKitError]:
-    """Say which of some operations that have ended failed, and why.
+    """Return the errors of those operations that ended without a result.
 
-    :param gone: those that the service doesn't know
-    :param now: UTC
+    :param operation_ids: operations that have ended
+    :param gone: those of them that the service doesn't know
     :raises ArchiveError: the archive can't be read, or lacks one that has ended
     """
     outcomes = dict(read_each(archive.outcome, operation_ids))
-    for operation_id in [one for one in operation_ids if outcomes[one] is None]:
+    for operation_id in [one for one, outcome in outcomes.items() if outcome is None]:
         if operation_id not in gone:
             raise ArchiveError(
                 "The archive has no answer of an operation that has ended",
                 operation_id=operation_id,
                 retry="asks the service for it again",
             )
-        archive.expire(operation_id, now)
+        archive.expire(operation_id, datetime.now(UTC))
         outcomes[operation_id] = archive.outcome(operation_id)
-    # What was refused at submission is on record for a reason: `on_failure='record'` there.
+    # A recording that was refused at submission is on record on purpose: `on_failure='record'` there.
     failed = [
         one
         for one, outcome in outcomes.items()
         if outcome is None or (outcome.failure is not None and outcome.state is not AttemptState.REFUSED)
     ]
     submissions = read_submissions(archive, failed)
-    return {
-        one: unknown_operation(one)
-        if (outcome := outcomes[one]) is None
-        else _failure_of(archive, outcome, submissions[one])
-        for one in failed
-    }
+    return {one: _failure(one, outcomes[one], submissions[one], archive) for one in failed}
 
 
 def service_failures(hook: SpeechKitHook, failed: Collection[str], gone: Collection[str]) -> dict[str, SpeechKitError]:
-    """Say the same where there is no archive: the service is asked once more.
+    """Return the same where there is no archive: the service is asked once more.
 
     :param failed: operations that ended in an error
     :param gone: those that the service doesn't know
     """
-    found: dict[str, SpeechKitError] = {one: unknown_operation(one) for one in gone}
+    found = {one: _failure(one, None, None, None) for one in gone}
     for operation_id in failed:
         operation = hook.get_operation(operation_id)
         failure = Failure(operation.error_code, operation.error_message or "")
-        found[operation_id] = _failed(failure, operation_id, None, archive=None)
+        found[operation_id] = _recognition_failed(operation_id, failure, None, None)
     return found
 
 
-def _failure_of(archive: Archive, outcome: Outcome, submission: Submission | None) -> SpeechKitError:
+def _failure(
+    operation_id: str, outcome: Outcome | None, submission: Submission | None, archive: Archive | None
+) -> SpeechKitError:
     recording = None if submission is None else submission.audio_uri
+    if outcome is None:
+        return OperationNotFoundError(
+            "The service doesn't know this operation, or has no result of it: it never existed in this connection's "
+            "folder, its result was deleted, or it is older than the three days that results are kept",
+            http_status=404,
+            operation_id=operation_id,
+            hint="Check the id, and that the connection is the one it was submitted through",
+            retry="asks again",
+        )
     if outcome.state is AttemptState.EXPIRED:
         return ResultExpiredError(
-            "The service has forgotten the result: it keeps results for three days, and none was archived",
+            "The service no longer has the result: it keeps results for three days, and none was archived",
             recording=recording,
-            operation_id=outcome.operation_id,
-            hint="Submit the recording again (that is paid for again), and let the wait follow within three days. "
-            "Waiting again for this operation is in vain, and costs nothing",
+            operation_id=operation_id,
+            hint="Submit the recording again (that is paid for again), and let the wait follow within three days",
+            retry="ends here at once, and costs nothing",
         )
     failure = outcome.failure or Failure(None, "no reason is on record")
-    return _failed(failure, outcome.operation_id, recording, archive=archive)
+    return _recognition_failed(operation_id, failure, recording, archive)
 
 
-def _failed(
-    failure: Failure, operation_id: str, recording: str | None, *, archive: Archive | None
+def _recognition_failed(
+    operation_id: str, failure: Failure, recording: str | None, archive: Archive | None
 ) -> RecognitionFailedError:
     if not failure.hopeless:
         hint = (
@@ -125,26 +131,23 @@ def _failed(
     )
 
 
+def ended_so_far(ended: int, *, failed: int, archived_before: int) -> str:
+    """Return the numbers of operations that have ended, for a task's log.
+
+    :param failed: how many of these have no result
+    :param archived_before: how many of these the archive held before the task began
+    """
+    return f"ended {ended:,}, failed {failed:,}, archived before {archived_before:,}"
+
+
 def is_sent_again(error: SpeechKitError) -> bool:
-    """Tell whether the recording would be submitted, and paid for, again."""
+    """Whether the recording would be submitted, and paid for, again."""
     if isinstance(error, RecognitionFailedError):
         return not Failure(error.code, "").hopeless
     return isinstance(error, ResultExpiredError)
 
 
-def unknown_operation(operation_id: str) -> OperationNotFoundError:
-    """Say that the service doesn't know an operation that isn't old enough to be forgotten, or isn't on record."""
-    return OperationNotFoundError(
-        "The service doesn't know this operation, or has no result of it: it never existed in this connection's "
-        "folder, its result was deleted, or it is older than the three days that results are kept",
-        http_status=404,
-        operation_id=operation_id,
-        hint="Check the id, and that the connection is the one it was submitted through",
-        retry="asks again",
-    )
-
-
-def without_failed(ids: Sequence[str], failures: Mapping[str, SpeechKitError], on_failure: OnFailure) -> list[str]:
+def handed_on(ids: Sequence[str], failures: Mapping[str, SpeechKitError], on_failure: OnFailure) -> list[str]:
     """Return the ids that are handed on, and log what is left out or on record as failed.
 
     :param ids: operations that have ended

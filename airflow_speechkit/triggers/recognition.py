@@ -7,25 +7,21 @@ import logging
 import time
 from contextlib import suppress
 from functools import cached_property
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_speechkit.compat import TRIGGERS_HAVE_ON_KILL, task_is_over
-from airflow_speechkit.errors import SpeechKitError, error_from_json
+from airflow_speechkit.compat import CANCEL_TIMEOUT_S, TRIGGERS_HAVE_ON_KILL, task_is_over
+from airflow_speechkit.errors import SpeechKitError
 from airflow_speechkit.polling.target import PollTarget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from airflow_speechkit.triggers.wait import OperationWait, WaitResult
+    from airflow_speechkit.triggers.wait import OperationWait
 
 log = logging.getLogger(__name__)
 
-#: Shorter than `[triggerer] on_kill_timeout`, which cuts `on_kill` off after 30 s. Airflow's first answer about a
-#: task's state can take half of that.
-CANCEL_TIMEOUT_S = 27.0
 #: Operations are waited for so long at least before more recordings are submitted, in seconds.
 LEAST_WAIT_S = 30.0
 
@@ -56,12 +52,17 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
         resume_at: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.waiting = waiting
-        self.speechkit_conn_id = speechkit_conn_id
-        self.archive = archive
+        self._arguments: dict[str, Any] = {
+            "waiting": waiting,
+            "speechkit_conn_id": speechkit_conn_id,
+            "archive": archive,
+            "deadline": deadline,
+            "cancel_on_kill": cancel_on_kill,
+            "delete_after_archiving": delete_after_archiving,
+            "resume_at": resume_at,
+        }
         self.deadline = deadline
         self.cancel_on_kill = cancel_on_kill
-        self.delete_after_archiving = delete_after_archiving
         self.resume_at = resume_at
 
     @cached_property
@@ -70,24 +71,21 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
         from airflow_speechkit.triggers.wait import OperationWait
 
         return OperationWait(
-            [PollTarget.from_json(one) for one in self.waiting],
-            speechkit_conn_id=self.speechkit_conn_id,
-            archive=self.archive,
-            delete_after_archiving=self.delete_after_archiving,
+            [PollTarget.from_json(one) for one in self._arguments["waiting"]],
+            speechkit_conn_id=self._arguments["speechkit_conn_id"],
+            archive=self._arguments["archive"],
+            delete_after_archiving=self._arguments["delete_after_archiving"],
         )
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what a triggerer needs to go on: no secret, no result."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {name: getattr(self, name) for name in signature(type(self)).parameters},
-        )
+        return f"{type(self).__module__}.{type(self).__qualname__}", self._arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and end with one event: see `wait_event`."""
+        """Wait, and end with one event: see `WaitResult.to_event`."""
         until = self.deadline
         if self.resume_at is not None:
-            # A triggerer that was away may begin with this after that time. What has ended meanwhile is archived first.
+            # A triggerer that didn't run may begin with this after that time. What has ended is archived first.
             until = min(max(self.resume_at, time.time() + LEAST_WAIT_S), self.deadline)
         try:
             result = await self.wait.run(until, exactly=until < self.deadline)
@@ -95,27 +93,24 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
                 # All have ended, and the next can be submitted later.
                 await asyncio.sleep(max(min(self.resume_at, self.deadline) - time.time(), 0.0))
         except asyncio.CancelledError:
-            # Before 3.3 this is all a trigger hears of a user who ends its task, and a restarting triggerer
-            # looks the same: the task's state tells them apart.
+            # Before 3.3 a trigger whose task was ended by a user is only cancelled, as when its triggerer restarts.
+            # The task's state tells them apart.
             if not TRIGGERS_HAVE_ON_KILL:
-                await self._cancel_despite_cancellation()
+                await self.on_kill()
             raise
-        yield TriggerEvent(wait_event(result, of=len(self.waiting)))  # type: ignore[no-untyped-call]
+        yield TriggerEvent(result.to_event())  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Cancel the operations, where that was asked for and the task is really over (Airflow 3.3 and later)."""
-        await self._cancel_despite_cancellation()
-
-    async def _cancel_despite_cancellation(self) -> None:
-        """See the cancelling through: at each turn of its loop Airflow cancels again what is not gone yet."""
         if not self.cancel_on_kill or not self.wait.running:
             return
-        cancelling = asyncio.create_task(self._cancel_if_ended())
+        cancelling = asyncio.create_task(self._cancel_if_over())
+        # At each turn of its loop Airflow cancels again what has not ended yet.
         while not cancelling.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.shield(cancelling)
 
-    async def _cancel_if_ended(self) -> None:
+    async def _cancel_if_over(self) -> None:
         """Cancel what is still running, but only if the task instance is in a state it doesn't leave by itself.
 
         A trigger that moves to another triggerer is killed just like one whose task was ended by a user
@@ -133,23 +128,3 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
             log.warning("Not every operation could be cancelled within %g s", CANCEL_TIMEOUT_S)
         except SpeechKitError as error:
             log.warning("The operations were not cancelled: %s", error)
-
-
-def event_error(event: dict[str, Any]) -> SpeechKitError | None:
-    """Return the error that a wait's event tells of, None if it tells of none."""
-    about = {name: value for name, value in event.items() if name != "state"}
-    return error_from_json(about) if event.get("state") == "error" else None
-
-
-def wait_event(result: WaitResult, *, of: int) -> dict[str, Any]:
-    """Return the event of a wait: ids and numbers, never a result.
-
-    :param of: how many operations were waited for
-    :return: ``state``: ``finished`` (with the ids that ``failed`` and those that are ``gone``), ``timeout`` (with how
-        many are ``left``), both with how many there were (``of``); or ``error``, with `SpeechKitError.to_json`
-    """
-    if result.error is not None:
-        return {"state": "error", **result.error.to_json()}
-    if result.left:
-        return {"state": "timeout", "left": len(result.left), "of": of}
-    return {"state": "finished", "failed": result.failed, "gone": result.gone, "of": of}

@@ -1,4 +1,4 @@
-"""Waiting in a worker: the wait of the triggers, in a thread of its own."""
+"""Waiting in a worker, and what the tasks that wait have in common."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ import contextvars
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.compat import task_is_over
-from airflow_speechkit.triggers.recognition import CANCEL_TIMEOUT_S
+from airflow_speechkit.compat import CANCEL_TIMEOUT_S, task_is_over
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_speechkit.polling.target import PollTarget
+    from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
     from airflow_speechkit.triggers.wait import OperationWait, WaitResult
 
 log = logging.getLogger(__name__)
+
+#: A deferred model may take 24 hours, and by the newest documentation so may any.
+DEFAULT_TIMEOUT = timedelta(hours=26)
+#: How much later than the wait's own deadline Airflow may end the deferral by itself.
+BACKSTOP = timedelta(minutes=5)
 
 
 class WorkerWait:
@@ -76,3 +85,33 @@ class WorkerWait:
                 asyncio.run_coroutine_threadsafe(self._wait.cancel_running(), self._loop).result(CANCEL_TIMEOUT_S)
         except TimeoutError:
             log.warning("Not every operation could be cancelled within %g s", CANCEL_TIMEOUT_S)
+
+
+class WaitingTask:
+    """What the sensor and `SpeechKitRecognizeOperator` have in common."""
+
+    speechkit_conn_id: str
+    cancel_on_kill: bool
+    delete_after_archiving: bool
+    _waiting: WorkerWait | None = None
+    _task_instance: Any = None
+
+    def on_kill(self) -> None:
+        """Cancel what is left, where that was asked for and the task is really over."""
+        if self.cancel_on_kill and self._waiting is not None:
+            self._waiting.cancel_if_over(self._task_instance)
+
+    def _trigger(
+        self, targets: Sequence[PollTarget], archive_url: str | None, deadline: float, resume_at: float | None = None
+    ) -> SpeechKitRecognitionTrigger:
+        from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
+
+        return SpeechKitRecognitionTrigger(
+            waiting=[one.to_json() for one in targets],
+            speechkit_conn_id=self.speechkit_conn_id,
+            archive=archive_url,
+            deadline=deadline,
+            cancel_on_kill=self.cancel_on_kill,
+            delete_after_archiving=self.delete_after_archiving,
+            resume_at=resume_at,
+        )

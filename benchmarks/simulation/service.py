@@ -1,6 +1,6 @@
 """The service in virtual time: recordings, their processing times, and the quota of checks.
 
-docs/waiting.md describes the traces and their reasons.
+docs/design-waiting.md describes the traces and their reasons.
 """
 
 from __future__ import annotations

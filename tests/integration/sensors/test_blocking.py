@@ -31,7 +31,7 @@ def test_after_a_429_a_wait_pauses_for_the_retry_after(desk: Desk, retry_after: 
     desk.emulator.fault(429, on="operation", times=None, after=1, retry_after=retry_after)
     before = desk.checks()
     with pytest.raises(AirflowSensorTimeout, match="3 of 4"):
-        sensor("poke", ids, timeout=5).poke({})
+        sensor("poke", ids, timeout=15).poke({})
     # One that was answered, one that was refused, and those that were in progress.
     assert before + 2 <= desk.checks() <= before + 4
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from airflow_speechkit.errors import ServiceFaultError
+from airflow_speechkit.errors import AuthenticationError, SpeechKitError
+from airflow_speechkit.hooks import speechkit
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
 from tests.unit.api.loopback import Asked, Behaviour, Told, answer, told_server
 
@@ -42,58 +43,67 @@ def token(name: str, expires_in_s: float = 43_000.0) -> Behaviour:
     return answer(200, {"iamToken": name, "expiresAt": at})
 
 
-class Counted:
-    def __init__(self) -> None:
-        self.number = 0
-
-    async def allowed(self) -> None:
-        self.number += 1
-
-
 def to_operations(server: Told) -> list[Asked]:
     return [asked for asked in server.asked if asked.path.startswith("/operations/")]
 
 
-async def test_a_check_that_is_sent_again_with_a_new_token_is_counted_twice(hook: SpeechKitHook, server: Told) -> None:
-    server.scripts = {IAM_PATH: [token("t1.one"), token("t1.two")]}
-    server.script = [answer(401), answer(200, RUNNING)]
-    counted = Counted()
-    async with hook.async_client() as client:
-        await client.get_operation("f8dabc", counted.allowed)
-    assert counted.number == len(to_operations(server)) == 2
-    assert len(server.asked) == 4, "tokens cost no status check"
-
-
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_cancel_is_asked_for_once(hook: SpeechKitHook, server: Told, status: int) -> None:
+async def test_a_check_and_a_cancel_are_sent_once(hook: SpeechKitHook, server: Told, status: int) -> None:
     server.scripts = {IAM_PATH: [token("t1.one")]}
-    server.script = [answer(status)]
-    counted = Counted()
+    server.script = [answer(status), answer(status)]
     async with hook.async_client() as client:
-        with pytest.raises(Exception, match=str(status)):
-            await client.cancel_operation("f8dabc", counted.allowed)
-    assert counted.number == len(to_operations(server)) == 1
+        for request in (client.get_operation, client.cancel_operation):
+            with pytest.raises(SpeechKitError, match=str(status)):
+                await request("f8dabc")
+    assert len(to_operations(server)) == 2
 
 
-async def test_a_cancel_by_the_other_method_is_counted_as_a_second_request(hook: SpeechKitHook, server: Told) -> None:
+async def test_after_authorizing_a_check_has_its_token(hook: SpeechKitHook, server: Told) -> None:
     server.scripts = {IAM_PATH: [token("t1.one")]}
-    server.script = [answer(405), answer(503)]
-    counted = Counted()
+    server.script = [answer(200, RUNNING)]
     async with hook.async_client() as client:
-        with pytest.raises(ServiceFaultError):
-            await client.cancel_operation("f8dabc", counted.allowed)
-    assert [asked.method for asked in to_operations(server)] == ["GET", "POST"]
-    assert counted.number == 2
+        await client.authorize()
+        assert [asked.path for asked in server.asked] == [IAM_PATH]
+        await client.get_operation("f8dabc")
+    assert len(server.asked) == 2
 
 
-async def test_a_request_is_allowed_only_once_its_token_is_there(hook: SpeechKitHook, server: Told) -> None:
-    server.scripts = {IAM_PATH: [token("t1.one"), token("t1.two")]}
-    server.script = [answer(401), answer(200, RUNNING)]
-    before: list[str] = []
+class TestAReplacedKey:
+    """After a 401 the connection is read again, and the session stays open."""
 
-    async def allowed() -> None:
-        before.append(server.asked[-1].path)
+    @pytest.fixture
+    def connect(self, server: Told, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+        # What was read within a minute is shared.
+        monkeypatch.setattr(speechkit, "READ_AGAIN_AFTER_S", 0.0)
 
-    async with hook.async_client() as client:
-        await client.get_operation("f8dabc", allowed)
-    assert before == [IAM_PATH, IAM_PATH], "a late token makes no checks go out together"
+        def connect(connection: str) -> None:
+            monkeypatch.setenv("AIRFLOW_CONN_SPEECHKIT_DEFAULT", connection)
+
+        return connect
+
+    async def test_is_used_after_the_first_401(self, server: Told, connect: Callable[[str], None]) -> None:
+        server.script = [answer(401), answer(200, RUNNING)]
+        connect(with_key(server, "old"))
+        async with SpeechKitHook().async_client() as client:
+            connect(with_key(server, "new"))
+            with pytest.raises(AuthenticationError):
+                await client.get_operation("f8dabc")
+            await client.get_operation("f8dabc")
+        assert [asked.headers["authorization"] for asked in server.asked] == ["Api-Key old", "Api-Key new"]
+
+    async def test_that_cannot_be_read_leaves_the_old_one_in_use(
+        self, server: Told, connect: Callable[[str], None], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        server.script = [answer(401), answer(200, RUNNING)]
+        connect(with_key(server, "old"))
+        async with SpeechKitHook().async_client() as client:
+            connect(json.dumps({"conn_type": "speechkit", "host": server.url}))
+            with pytest.raises(AuthenticationError):
+                await client.get_operation("f8dabc")
+            await client.get_operation("f8dabc")
+        assert "can't be read again, the old key stays in use" in caplog.text
+        assert {asked.headers["authorization"] for asked in server.asked} == {"Api-Key old"}
+
+
+def with_key(server: Told, key: str) -> str:
+    return json.dumps({"conn_type": "speechkit", "host": server.url, "password": key})

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,7 +10,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from airflow_speechkit.api.operation import Operation, OperationState
-from airflow_speechkit.polling.client import Allowed, Check
 from airflow_speechkit.polling.poller import Poller
 from airflow_speechkit.polling.rate_limit import RateLimiter
 from airflow_speechkit.polling.target import PollResult, PollTarget
@@ -41,26 +38,34 @@ def overdue(*names: str, **more: object) -> list[PollTarget]:
     return [PollTarget(name, **about) for name in names]  # type: ignore[arg-type]
 
 
-class Client:
-    """What `open_check` opens; counts how often."""
+class Service:
+    """A connection's hook, and the client that it opens; counts how often.
 
-    def __init__(self, answer: Answering) -> None:
+    :param answer: answers each check
+    :param authorizing: fetches a token
+    """
+
+    def __init__(self, answer: Answering, authorizing: Callable[[], Awaitable[None]] | None = None) -> None:
         self.answer = answer
+        self.authorizing = authorizing
         self.opened = self.closed = 0
         self.asked: Counter[str] = Counter()
         self.under_way = self.most_under_way = 0
         self.entered = asyncio.Semaphore(0)
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Check]:
+    async def async_client(self) -> AsyncIterator[Service]:
         self.opened += 1
         try:
-            yield self._check
+            yield self
         finally:
             self.closed += 1
 
-    async def _check(self, name: str, allowed: Allowed) -> Operation:
-        await allowed()
+    async def authorize(self) -> None:
+        if self.authorizing is not None:
+            await self.authorizing()
+
+    async def get_operation(self, name: str) -> Operation:
         self.asked[name] += 1
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -93,9 +98,12 @@ def plenty() -> RateLimiter:
     return RateLimiter(100_000, 3600.0)
 
 
-async def collect(subject: Poller, targets: list[PollTarget], **more: object) -> list[PollResult]:
-    async with subject.subscribed(targets, **more) as results:  # type: ignore[arg-type]
-        return [result async for result in results]
+async def collect(subject: Poller, targets: list[PollTarget]) -> list[PollResult]:
+    results = []
+    async with subject.subscribed(targets) as subscription:
+        while not subscription.is_over:
+            results.append(await subscription.next())
+    return results
 
 
 async def done(name: str) -> Operation:
@@ -106,22 +114,18 @@ async def never(name: str) -> Operation:
     return operation(name, OperationState.RUNNING)
 
 
-@asynccontextmanager
-async def defective() -> AsyncIterator[Check]:
-    """What `open_check` must not be."""
-    raise ZeroDivisionError
-    yield Client(done)._check
+class Defective(Service):
+    """A connection whose client can't be opened.
 
+    :param error: why
+    """
 
-TRIGGER: contextvars.ContextVar[str] = contextvars.ContextVar("trigger_id", default="nobody")
+    def __init__(self, error: Exception) -> None:
+        super().__init__(done)
+        self.error: Exception | None = error
 
-
-class Written(logging.Handler):
-    """Lines, each with the context that it was written in, as Airflow routes them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[tuple[str, str]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append((TRIGGER.get(), record.getMessage()))
+    @asynccontextmanager
+    async def async_client(self) -> AsyncIterator[Service]:
+        if self.error is not None:
+            raise self.error
+        yield self

@@ -13,14 +13,14 @@ from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.polling.poller import shared_poller
 from airflow_speechkit.polling.target import PollOutcome, PollResult
 from tests.unit.polling.in_virtual_time import in_virtual_time
-from tests.unit.polling.pollers import Answering, Client, collect, operation, overdue, plenty
+from tests.unit.polling.pollers import Answering, Service, collect, operation, overdue, plenty
 
 OTHERS = [f"e03{number}" for number in range(11)]
 DEEP = 100_000
 
 
 async def results_of(key: str, answer: Answering) -> dict[str, PollResult]:
-    subject = shared_poller(key, Client(answer).open, plenty())
+    subject = shared_poller(key, Service(answer), plenty())
     return {one.operation_id: one for one in await collect(subject, overdue("e03bad", *OTHERS))}
 
 

@@ -270,5 +270,5 @@ def test_the_reason_names_the_first_check_of_the_tasks_own_operations() -> None:
     )
     assert "next check in 6 s: every 6 s, as set" in world.scheduler.reason(["a", "b"], START)
     world.scheduler.failed("a", START, AnswerUnreadableError("Not JSON"))
-    assert "next check in 5 s: 1 check in a row failed" in world.scheduler.reason(["a"], START)
+    assert "next check in 5 s: 1 check in a row failed (Not JSON.)" in world.scheduler.reason(["a"], START)
     assert world.scheduler.reason(["c"], START) == "no check is due"

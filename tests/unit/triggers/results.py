@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 
 from airflow_speechkit.api.operation import Operation, OperationState
 from airflow_speechkit.errors import SpeechKitError
+from airflow_speechkit.polling.poller import RESULTS_AT_ONCE
 from airflow_speechkit.settings import ApiVersion
 
 
@@ -18,7 +20,7 @@ def ended(
 
 
 class Results:
-    """A hook, and its client: it has a result for whatever it is asked for, after some errors.
+    """A poller, and its client: it has a result for each operation, after some errors.
 
     :param errors: what it answers with at first
     """
@@ -28,15 +30,11 @@ class Results:
         self.deleted: list[str] = []
         self.delete_error: SpeechKitError | None = None
         self._errors: Iterator[SpeechKitError] = iter(errors)
+        self.fetches = asyncio.Semaphore(RESULTS_AT_ONCE)
 
-    def async_client(self) -> Results:
+    @property
+    def client(self) -> Results:
         return self
-
-    async def __aenter__(self) -> Results:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        return None
 
     async def get_recognition(self, operation_id: str) -> bytes:
         self.fetched.append(operation_id)

@@ -12,22 +12,26 @@ import pytest
 
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError
+from airflow_speechkit.polling.poller import RESULTS_AT_ONCE
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.triggers import archive_access as module
 from airflow_speechkit.triggers import result_archiver
 from airflow_speechkit.triggers.archive_access import AT_ONCE, ArchiveAccess, archive_access
-from airflow_speechkit.triggers.result_archiver import FETCHED_IN_LOOP, ResultArchiver
+from airflow_speechkit.triggers.result_archiver import ResultArchiver
+from tests.fixtures.pauses import shorten
 from tests.fixtures.until import until
 from tests.unit.triggers.results import Results, ended
 
 
-def archiver_of(url: object, results: Results | None = None) -> ResultArchiver:
-    hook: Any = results or Results()
-    return ResultArchiver(lambda: hook, str(url), delete_after_archiving=False)
+def archiving(url: object, results: Results, *numbers: int) -> list[asyncio.Task[bool]]:
+    """Archive v3 results as one task does."""
+    archiver = ResultArchiver(str(url), delete_after_archiving=False)
+    poller: Any = results
+    return [asyncio.create_task(archiver.archive(ended(number, ApiVersion.V3), poller)) for number in numbers]
 
 
 async def write(access: ArchiveAccess, number: int) -> None:
-    await access.write(lambda archive: archive.keep_operation(ended(number), None))
+    await access.run(lambda archive: archive.keep_operation(ended(number), None))
 
 
 async def cancelled(*tasks: asyncio.Task[Any]) -> None:
@@ -56,31 +60,28 @@ def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 async def test_all_triggers_together_hold_few_results(silent: str) -> None:
     results = Results()
-    archivers = [archiver_of(silent, results) for _ in range(60)]
-    archiving = [asyncio.create_task(one.archive(ended(number, ApiVersion.V3))) for number, one in enumerate(archivers)]
-    await until(lambda: len(results.fetched) >= FETCHED_IN_LOOP)
+    tasks = [task for number in range(60) for task in archiving(silent, results, number)]
+    await until(lambda: len(results.fetched) >= RESULTS_AT_ONCE)
     await asyncio.sleep(0.5)
-    await cancelled(*archiving)
-    assert len(results.fetched) == FETCHED_IN_LOOP
+    await cancelled(*tasks)
+    assert len(results.fetched) == RESULTS_AT_ONCE
 
 
 async def test_a_task_fetches_few_results_side_by_side(silent: str) -> None:
     results = Results()
-    archiver = archiver_of(silent, results)
-    archiving = [asyncio.create_task(archiver.archive(ended(number, ApiVersion.V3))) for number in range(30)]
+    tasks = archiving(silent, results, *range(30))
     await until(lambda: len(results.fetched) >= result_archiver.FETCHED_AT_ONCE)
     await asyncio.sleep(0.5)
-    await cancelled(*archiving)
+    await cancelled(*tasks)
     assert len(results.fetched) == result_archiver.FETCHED_AT_ONCE
 
 
 async def test_an_archive_that_does_not_answer_leaves_the_event_loops_own_threads_to_others(silent: str) -> None:
-    archiver = archiver_of(silent)
-    archiving = [asyncio.create_task(archiver.archive(ended(number))) for number in range(60)]
+    tasks = archiving(silent, Results(), *range(60))
     await asyncio.sleep(0.2)
     async with asyncio.timeout(600):
         await asyncio.to_thread(int)
-    await cancelled(*archiving)
+    await cancelled(*tasks)
 
 
 async def test_an_archive_that_does_not_answer_counts_as_away_and_for_whoever_has_no_thread(
@@ -101,49 +102,31 @@ async def test_an_archive_that_is_slow_with_many_is_not_away(tmp_path: Path, mon
     def slow(_: Archive) -> None:
         busy.wait(0.1)
 
-    found = await asyncio.gather(*(access.write(slow) for _ in range(25 * AT_ONCE)), return_exceptions=True)
+    found = await asyncio.gather(*(access.run(slow) for _ in range(25 * AT_ONCE)), return_exceptions=True)
     assert found == [None] * len(found)
 
 
-async def test_an_archive_that_does_not_answer_keeps_no_other_waiting(silent: str, tmp_path: Path) -> None:
+async def test_an_archive_that_does_not_answer_delays_no_other(silent: str, tmp_path: Path) -> None:
     access = archive_access(silent)
     stuck = [asyncio.create_task(write(access, number)) for number in range(20)]
-    looking = [asyncio.create_task(access.look(f"e03{number}")) for number in range(20)]
     await asyncio.sleep(0.2)
     async with asyncio.timeout(600):
-        await archive_access(str(tmp_path / "there")).look("e031")
-    await cancelled(*stuck, *looking)
+        await write(archive_access(str(tmp_path / "there")), 1)
+    await cancelled(*stuck)
 
 
-async def test_all_who_wait_for_an_archive_share_one_look_at_it(
+async def test_one_operations_damaged_file_says_nothing_about_the_archive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = []
-    asked = threading.Event()
-
-    def away(url: str) -> None:
-        looks.append(url)
-        asked.wait()
-        raise ArchiveError("away")
-
-    monkeypatch.setattr("airflow_speechkit.hooks.archive.open_archive", away)
-    access = archive_access(str(tmp_path / "away"))
-    first = asyncio.create_task(access.look("e031"))
-    await asyncio.sleep(0.02)
-    others = [access.look(f"e03{number}") for number in range(20)]
-    first.cancel()
-    asyncio.get_running_loop().call_later(0.2, asked.set)
-    found = await asyncio.gather(*others, return_exceptions=True)
-    assert [type(one) for one in found] == [ArchiveError] * 20
-    assert len(looks) == 1
-
-
-async def test_one_operations_damaged_file_says_nothing_about_the_archive(tmp_path: Path) -> None:
+    monkeypatch.setattr(result_archiver, "DROPPED_S", 0.0)
     access = archive_access(str(tmp_path / "archive"))
     await write(access, 1)
     for file in (tmp_path / "archive").rglob("*e031/*"):
         file.write_bytes(b"{")
-    await access.look("e031")
+    archiver = ResultArchiver(access.url, delete_after_archiving=False)
+    shorten(monkeypatch, 0.0)
+    async with asyncio.timeout(600):
+        await archiver.until_back("e031", ArchiveError("away"))
     with pytest.raises(ArchiveError):
         await write(access, 1)
     await write(access, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -32,7 +32,7 @@ V3 = ended(1, ApiVersion.V3)
 FAILED = OperationState.FAILED
 BROKEN = RecognitionFailedError("The result breaks off with an error", code=13)
 OUTAGE = ServiceFaultError("in trouble", http_status=503)
-AWAY = ArchiveError("away")
+OUT_OF_REACH = ArchiveError("out of reach")
 
 
 class Access:
@@ -43,19 +43,17 @@ class Access:
         self.kept: list[tuple[bytes | None, bool]] = []
         self.tries = self.looks = 0
 
-    async def write(self, write: Callable[[object], object]) -> None:
+    async def run(self, do: Callable[[object], object]) -> None:
         self.tries += 1
         if (error := next(self.errors, None)) is not None:
             raise error
-        write(self)
+        do(self)
 
-    async def look(self, operation_id: str) -> None:
+    def outcome(self, operation_id: str) -> None:
         self.looks += 1
-        if (error := next(self.errors, None)) is not None:
-            raise error
 
-    def keep(self, answer: object, failure: object, *, now: object) -> None:
-        self.kept.append((answer.recognition, failure is not None))  # type: ignore[attr-defined]
+    def keep_operation(self, operation: Operation, recognition: bytes | None, broken: Exception | None) -> None:
+        self.kept.append((recognition, broken is not None or operation.state is FAILED))
 
 
 @pytest.fixture
@@ -65,8 +63,12 @@ def access(monkeypatch: pytest.MonkeyPatch) -> Access:
     return made
 
 
-def archiver(results: Results, *, delete: bool = True) -> ResultArchiver:
-    return ResultArchiver(lambda: results, "memory", delete_after_archiving=delete)  # type: ignore[arg-type,return-value]
+def archiver(*, delete: bool = True) -> ResultArchiver:
+    return ResultArchiver("memory", delete_after_archiving=delete)
+
+
+async def archive(results: Results, operation: Operation = V3, *, delete: bool = True) -> bool:
+    return await archiver(delete=delete).archive(operation, results)  # type: ignore[arg-type]
 
 
 class Pauses:
@@ -84,7 +86,7 @@ class Pauses:
 @in_virtual_time
 async def test_a_v3_result_is_fetched_archived_and_then_deleted(access: Access) -> None:
     results = Results()
-    assert await archiver(results).archive(V3) is False
+    assert await archive(results, V3) is False
     assert access.kept == [(b'{"result":{}}', False)]
     assert results.deleted == [V3.id]
 
@@ -95,7 +97,7 @@ async def test_a_v3_result_is_fetched_archived_and_then_deleted(access: Access) 
 @in_virtual_time
 async def test_all_else_is_only_archived(access: Access, version: ApiVersion, state: OperationState) -> None:
     results = Results()
-    assert await archiver(results).archive(ended(1, version, state)) is (state is FAILED)
+    assert await archive(results, ended(1, version, state)) is (state is FAILED)
     assert access.kept == [(None, state is FAILED)]
     assert not results.fetched
     assert not results.deleted
@@ -104,17 +106,17 @@ async def test_all_else_is_only_archived(access: Access, version: ApiVersion, st
 @in_virtual_time
 async def test_nothing_is_deleted_unasked_nor_where_deleting_fails_is_anything_lost(access: Access) -> None:
     results = Results()
-    assert await archiver(results, delete=False).archive(V3) is False
+    assert await archive(results, V3, delete=False) is False
     assert not results.deleted
     results.delete_error = OUTAGE
-    assert await archiver(results).archive(V3) is False
+    assert await archive(results, V3) is False
     assert len(access.kept) == 2
 
 
 @in_virtual_time
 async def test_a_result_that_breaks_off_is_fetched_four_times_more_and_then_counts_as_failed(access: Access) -> None:
     results, pauses = Results([BROKEN] * 99), Pauses()
-    assert await archiver(results).archive(V3) is True
+    assert await archive(results, V3) is True
     assert len(results.fetched) == 5
     assert access.kept == [(None, True)]
     assert not results.deleted
@@ -124,7 +126,7 @@ async def test_a_result_that_breaks_off_is_fetched_four_times_more_and_then_coun
 @in_virtual_time
 async def test_a_result_that_broke_off_in_a_bad_moment_is_a_result(access: Access) -> None:
     results = Results([BROKEN, BROKEN])
-    assert await archiver(results).archive(V3) is False
+    assert await archive(results, V3) is False
     assert access.kept == [(b'{"result":{}}', False)]
     assert results.deleted == [V3.id]
 
@@ -133,7 +135,7 @@ async def test_a_result_that_broke_off_in_a_bad_moment_is_a_result(access: Acces
 @in_virtual_time
 async def test_a_result_that_can_not_be_had_is_tried_again_ever_later(access: Access, error: SpeechKitError) -> None:
     results, pauses = Results([error] * 6), Pauses()
-    assert await archiver(results).archive(V3) is False
+    assert await archive(results, V3) is False
     assert pauses.elapsed_s == 5 + 10 + 20 + 40 + 80 + 160
     assert access.kept == [(b'{"result":{}}', False)]
 
@@ -153,7 +155,7 @@ async def test_a_result_is_given_up_after_as_many_errors_as_a_check(
 ) -> None:
     results, pauses = Results([error] * 99), Pauses()
     with pytest.raises(type(error)):
-        await archiver(results).archive(V3)
+        await archive(results, V3)
     assert len(results.fetched) >= least
     assert least_s <= pauses.elapsed_s <= least_s + 300.0
 
@@ -161,13 +163,13 @@ async def test_a_result_is_given_up_after_as_many_errors_as_a_check(
 @in_virtual_time
 async def test_a_key_refused_once_after_an_outage_gives_up_nothing(access: Access) -> None:
     refused = PermissionDeniedError("no", http_status=403)
-    assert await archiver(Results([*[OUTAGE] * 10, refused, OUTAGE])).archive(V3) is False
+    assert await archive(Results([*[OUTAGE] * 10, refused, OUTAGE]), V3) is False
 
 
 @in_virtual_time
 async def test_a_quota_is_waited_for_as_long_as_the_service_says_and_however_often(access: Access) -> None:
     results, pauses = Results([QuotaExceededError("used up", retry_after_s=600.0)] * 20), Pauses()
-    assert await archiver(results).archive(V3) is False
+    assert await archive(results, V3) is False
     assert pauses.elapsed_s == 20 * 600.0
 
 
@@ -184,96 +186,66 @@ async def test_a_quota_is_waited_for_as_long_as_the_service_says_and_however_oft
 async def test_what_can_not_pass_is_raised_at_once(access: Access, error: SpeechKitError) -> None:
     results = Results([error])
     with pytest.raises(type(error)):
-        await archiver(results).archive(V3)
+        await archive(results, V3)
     assert len(results.fetched) == 1
 
 
 class TestAnArchiveThatCannotBeWritten:
     @pytest.mark.parametrize("operation", [ended(1), V3, ended(1, state=FAILED)], ids=["v2", "v3", "failed"])
     @in_virtual_time
-    async def test_has_no_answer_held_for_it(self, access: Access, operation: Operation) -> None:
+    async def test_ends_the_try_at_once(self, access: Access, operation: Operation) -> None:
         results, pauses = Results(), Pauses()
-        access.errors = iter([AWAY])
-        subject = archiver(results)
-        assert await subject.archive(operation) is None
+        access.errors = iter([OUT_OF_REACH])
+        with pytest.raises(ArchiveError):
+            await archive(results, operation)
         assert pauses.elapsed_s == 0.0
         assert not results.deleted
-        assert await subject.archive(operation) is (operation.state is FAILED)
+        assert await archive(results, operation) is (operation.state is FAILED)
         assert len(access.kept) == 1
 
     @in_virtual_time
-    async def test_is_looked_for_until_it_is_back_before_an_answer_is_asked_for_again(self, access: Access) -> None:
-        subject, pauses = archiver(Results()), Pauses()
-        access.errors = iter([AWAY] * 6)
-        await subject.archive_is_back("e031")
-        assert access.looks == 7
-        assert 300.0 < pauses.elapsed_s < 600.0
+    async def test_is_read_again_until_it_is_back(self, access: Access) -> None:
+        pauses = Pauses()
+        access.errors = iter([OUT_OF_REACH] * 6)
+        await archiver().until_back("e031", OUT_OF_REACH)
+        assert access.tries == 7
+        assert 300.0 < pauses.elapsed_s < 700.0
 
     @in_virtual_time
-    async def test_is_given_up_after_as_many_errors_as_a_check_however_often_answers_were_dropped(
-        self, access: Access
-    ) -> None:
-        subject, pauses = archiver(Results()), Pauses()
+    async def test_is_given_up_after_as_many_errors_as_a_check_though_it_can_be_read(self, access: Access) -> None:
+        subject, pauses = archiver(), Pauses()
+        drops = 0
 
-        def cannot_be_written() -> Iterable[SpeechKitError]:
-            # It can be looked at each time, and never written.
+        async def drop_answers() -> None:
+            nonlocal drops
             while True:
-                if access.looks == looks:
-                    yield AWAY
-                else:
-                    yield None  # type: ignore[misc]
-
-        looks = 0
-        access.errors = iter(cannot_be_written())
-
-        async def go_on() -> None:
-            nonlocal looks
-            while await subject.archive(ended(1)) is None:
-                looks = access.looks
-                await subject.archive_is_back("e031")
-                looks = access.looks
+                drops += 1
+                await subject.until_back("e031", OUT_OF_REACH)
 
         with pytest.raises(ArchiveError):
-            await go_on()
-        assert access.tries >= 8
+            await drop_answers()
+        assert drops >= 8
+        assert access.looks == drops - 1
         assert 3600.0 <= pauses.elapsed_s <= 4300.0
 
     @in_virtual_time
-    async def test_and_that_a_person_has_to_mend_is_raised_at_once(self, access: Access) -> None:
-        access.errors = iter([ArchiveError("damaged", retry_can_help=False)])
-        with pytest.raises(ArchiveError):
-            await archiver(Results()).archive(ended(1))
-        assert access.tries == 1
+    async def test_begins_to_count_anew_after_an_answer_that_was_archived(self, access: Access) -> None:
+        subject, results = archiver(), Results()
+        for _ in range(20):
+            await subject.until_back("e031", OUT_OF_REACH)
+            assert await subject.archive(ended(1), results) is False  # type: ignore[arg-type]
 
     @in_virtual_time
-    async def test_costs_a_line_a_minute_in_the_log_however_many_answers_wait(
-        self, access: Access, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        subject, pauses = archiver(Results()), Pauses()
-        access.errors = iter([AWAY] * 300)
+    async def test_and_does_not_come_back_by_itself_is_raised_at_once(self, access: Access) -> None:
+        with pytest.raises(ArchiveError):
+            await archiver().until_back("e031", ArchiveError("damaged", retry_can_help=False))
+        assert access.tries == 0
+
+    @in_virtual_time
+    async def test_is_logged_once_a_minute_at_most(self, access: Access, caplog: pytest.LogCaptureFixture) -> None:
+        subject, pauses = archiver(), Pauses()
         with caplog.at_level(logging.WARNING):
-            await asyncio.gather(*(subject.archive_is_back(f"e03{number}") for number in range(50)))
+            await asyncio.gather(
+                *(subject.archive(ended(number, ApiVersion.V3), Results([OUTAGE] * 6)) for number in range(50))  # type: ignore[arg-type]
+            )
         assert 1 <= len(caplog.records) <= 2 + pauses.elapsed_s / 60.0
-
-
-@in_virtual_time
-async def test_results_are_fetched_with_the_key_of_the_connection_as_it_is_after_a_401(access: Access) -> None:
-    keys, opened = ["old"], []
-
-    class Keyed(Results):
-        def __init__(self) -> None:
-            super().__init__()
-            self.key = keys[-1]
-            opened.append(self.key)
-
-        async def get_recognition(self, operation_id: str) -> bytes:
-            if self.key != keys[-1]:
-                raise AuthenticationError("Unauthorized", http_status=401)
-            return await super().get_recognition(operation_id)
-
-    async with ResultArchiver(Keyed, "memory", delete_after_archiving=False) as subject:  # type: ignore[arg-type]
-        assert await subject.archive(ended(1, ApiVersion.V3)) is False
-        keys.append("new")
-        assert await subject.archive(ended(2, ApiVersion.V3)) is False
-        assert await subject.archive(ended(3, ApiVersion.V3)) is False
-    assert opened == ["old", "new"]

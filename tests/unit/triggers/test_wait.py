@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import json
+import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import OperationNotFoundError, PermissionDeniedError
-from airflow_speechkit.polling.poller import Poller
 from airflow_speechkit.polling.target import PollTarget
-from airflow_speechkit.triggers import result_archiver
-from airflow_speechkit.triggers.wait import OperationWait
+from airflow_speechkit.triggers import result_archiver, wait
+from airflow_speechkit.triggers.wait import OperationWait, WaitResult
 from tests.fixtures.pauses import shorten
 from tests.fixtures.until import until
 from tests.unit.triggers.service import Service
@@ -44,14 +43,14 @@ async def test_without_an_archive_nothing_is_kept(service: Service) -> None:
 async def test_those_that_the_service_does_not_know_are_named(service: Service, tmp_path: Path) -> None:
     service.errors["e03a"] = OperationNotFoundError("Unknown", http_status=404)
     result = await wait_for(service, tmp_path, "e03a", "e03b").run(time.time() + 600.0)
-    assert (result.gone, result.left, result.error) == (["e03a"], [], None)
+    assert (result.gone, result.left, result.error) == (["e03a"], 0, None)
 
 
 async def test_it_ends_when_its_time_is_over_and_says_what_is_left(service: Service, tmp_path: Path) -> None:
     service.running = {"e03a"}
     wait = wait_for(service, tmp_path, "e03a", "e03b")
     result = await wait.run(time.time() + 1.0, exactly=True)
-    assert (result.left, result.error) == (["e03a"], None)
+    assert (result.left, result.error) == (1, None)
     assert wait.running == {"e03a"}
 
 
@@ -59,14 +58,14 @@ async def test_one_that_starts_late_asks_for_each_old_operation_once(service: Se
     result = await wait_for(service, tmp_path, "e03a", "e03b").run(time.time() - 10.0)
     assert not result.left
     result = await wait_for(service, tmp_path, "e03c").run(time.time() - 10.0, exactly=True)
-    assert result.left == ["e03c"]
+    assert result.left == 1
 
 
 async def test_a_short_time_is_short_for_operations_that_are_new(service: Service, tmp_path: Path) -> None:
     service.running = {"e03a"}
     async with asyncio.timeout(60.0):
         result = await wait_for(service, tmp_path, "e03a", age_s=0.0).run(time.time() + 5.0)
-    assert result.left == ["e03a"]
+    assert result.left == 1
 
 
 async def test_it_stops_where_nothing_is_due_and_says_when_to_come_back(service: Service, tmp_path: Path) -> None:
@@ -74,7 +73,7 @@ async def test_it_stops_where_nothing_is_due_and_says_when_to_come_back(service:
     targets = [PollTarget("e03a", time.time() - 5000.0, interval_s=3600.0)]
     wait = OperationWait(targets, speechkit_conn_id=service.conn_id, archive=str(tmp_path))
     result = await wait.run(time.time() + 600.0, exactly=True, stop_when_idle=True)
-    assert result.left == ["e03a"]
+    assert result.left == 1
     assert result.next_check_s == pytest.approx(2200.0, abs=60.0)
 
 
@@ -88,28 +87,95 @@ async def test_the_error_that_ended_a_wait_is_what_it_says(
     assert list(Archive.at(str(tmp_path)).operations()) == ["e03b"]
 
 
-async def test_answers_that_were_dropped_are_asked_for_together_and_as_one_task(
+async def test_nothing_is_asked_for_while_the_archive_cannot_be_written(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorten(monkeypatch, 0.1, failures=10_000)
     monkeypatch.setattr(result_archiver, "DROPPED_S", 0.3)
-    subscribed: list[int] = []
-    original = Poller.subscribed
-
-    @asynccontextmanager
-    async def noted(self: Poller, targets: Any, **more: Any) -> AsyncIterator[Any]:
-        subscribed.append(len(targets))
-        async with original(self, targets, **more) as results:
-            yield results
-
-    monkeypatch.setattr(Poller, "subscribed", noted)
     hindrance = tmp_path / "archive"
     hindrance.write_text("")
     names = [f"e03{number}" for number in range(200)]
     waiting = asyncio.create_task(wait_for(service, hindrance, *names).run(time.time() + 600.0))
-    await until(lambda: set(service.asked) >= set(names))
+    await until(lambda: bool(service.asked))
+    await asyncio.sleep(1.0)
+    asked = len(service.asked)
+    await asyncio.sleep(1.0)
+    assert len(service.asked) == asked
     hindrance.unlink()
     result = await waiting
     assert not result.left
     assert sorted(Archive.at(str(hindrance)).operations()) == sorted(names)
-    assert len(subscribed) < 10
+
+
+async def test_the_log_says_now_and_then_how_far_the_wait_is(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(wait, "LOG_EVERY_S", 1.0)
+    service.running = {"e03a"}
+    with caplog.at_level(logging.INFO):
+        await wait_for(service, None, "e03a", "e03b").run(time.time() + 4.0, exactly=True)
+    lines = [one.getMessage() for one in caplog.records if "next check in" in one.getMessage()]
+    assert lines[0].startswith("2 operations left, next check in ")
+    assert lines[-1].startswith("1 operations left, next check in ")
+    assert 3 <= len(lines) <= 5
+
+
+class Logged(logging.Handler):
+    """Lines, each with the task in whose context it was written: Airflow finds the task's log by that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((TASK.get(), record.getMessage()))
+
+
+TASK: contextvars.ContextVar[str] = contextvars.ContextVar("task", default="none")
+
+
+async def test_each_tasks_lines_go_into_its_own_log(service: Service) -> None:
+    async def task(name: str) -> None:
+        TASK.set(name)
+        await wait_for(service, None, name).run(time.time() + 600.0)
+
+    handler, logger = Logged(), logging.getLogger("airflow_speechkit")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        await asyncio.gather(*(task(f"e03{number}") for number in range(3)))
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert {task for task, line in handler.lines if "next check in" in line} == {"e030", "e031", "e032"}
+    assert {task for task, line in handler.lines if line.startswith("asked for")} == {"none"}
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        WaitResult(failed=["e03a"], gone=["e03b"], of=3),
+        WaitResult(left=2, of=3),
+        WaitResult(error=PermissionDeniedError("No right", http_status=403)),
+    ],
+    ids=["finished", "timeout", "error"],
+)
+def test_a_result_is_read_from_its_event(result: WaitResult) -> None:
+    read = WaitResult.from_event(json.loads(json.dumps(result.to_event())))
+    assert (read.failed, read.gone, read.left, read.of) == (result.failed, result.gone, result.left, result.of)
+    assert str(read.error) == str(result.error)
+
+
+def test_what_is_no_event_is_refused() -> None:
+    with pytest.raises(ValueError, match="no event"):
+        WaitResult.from_event({"state": "success"})
+
+
+async def test_a_connection_that_times_out_ends_the_wait(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_client() -> Service:
+        raise TimeoutError
+
+    monkeypatch.setattr(service, "async_client", no_client)
+    with pytest.raises(ExceptionGroup):
+        await wait_for(service, None, "e03a").run(time.time() + 600.0)

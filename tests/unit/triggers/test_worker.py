@@ -42,7 +42,7 @@ def worker_wait(waiting: Waiting) -> WorkerWait:
 
 
 def test_a_result_is_handed_on_and_an_error_is_raised() -> None:
-    assert worker_wait(Waiting(WaitResult(left=["e03a"]))).run(0.0).left == ["e03a"]
+    assert worker_wait(Waiting(WaitResult(left=1))).run(0.0).left == 1
     with pytest.raises(UnreachableError):
         worker_wait(Waiting(WaitResult(error=UnreachableError("No answer")))).run(0.0)
 
