@@ -44,7 +44,7 @@ def write_words(folder: Path, rows: int) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from airflow_speechkit.results.formats import FileFormat
+    from airflow_speechkit.results.files import FileFormat
     from airflow_speechkit.results.manifest import Manifest, WrittenTable
     from airflow_speechkit.results.schema import TABLES
     from airflow_speechkit.storage import Folder

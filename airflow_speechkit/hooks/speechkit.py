@@ -242,9 +242,8 @@ class SpeechKitHook(BaseHook):
         """
         from airflow_speechkit.operation_ids import operation_ids
         from airflow_speechkit.results.flatten import flatten_many
-        from airflow_speechkit.results.view import frames
 
-        return frames(flatten_many([(self.get_answer(one), None) for one in operation_ids(operation_id)]))
+        return flatten_many([(self.get_answer(one), None) for one in operation_ids(operation_id)]).to_pandas()
 
     def label(self, labels: Mapping[str, Mapping[str, Any]], archive: str | None = None) -> int:
         """Correct labels of archived operations, for example from a CRM. Nothing is paid. Repeating it changes nothing.

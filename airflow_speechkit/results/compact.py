@@ -22,9 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from airflow_speechkit.errors import SettingsError, StorageError
-from airflow_speechkit.results.formats import ROW_GROUP_ROWS, FileFormat, parquet_writer
+from airflow_speechkit.results.files import ROW_GROUP_ROWS, FileFormat, parquet_writer, rows_of
 from airflow_speechkit.results.manifest import COMPACTED_STEM, stem
-from airflow_speechkit.results.rows import rows_of
 from airflow_speechkit.results.schema import RECOGNITIONS, TABLES, TableSchema
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.results.formats import FileFormat
+from airflow_speechkit.results.files import FileFormat
 
 if TYPE_CHECKING:
     from collections.abc import Collection

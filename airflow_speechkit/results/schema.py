@@ -11,6 +11,8 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pandas as pd
+
 #: Grows when a column changes its meaning or goes; a new column alone doesn't need it. In every file's metadata.
 SCHEMA_VERSION = 2
 
@@ -282,3 +284,19 @@ class Tables:
     def nbytes(self) -> int:
         """How many bytes the columns take."""
         return sum(table.nbytes for _, table in self.items())
+
+    def to_pandas(self) -> dict[str, pd.DataFrame]:
+        """Return each table as a DataFrame, by its name.
+
+        Columns that can be null have pandas' nullable types, so a count or a time stays a whole number.
+        """
+        import pandas as pd
+
+        nullable = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}
+        frames: dict[str, pd.DataFrame] = {}
+        for schema, table in self.items():
+            frame = frames[schema.name] = table.to_pandas(split_blocks=True)
+            for column in schema.columns:
+                if column.nullable and column.type in nullable:
+                    frame[column.name] = table[column.name].to_pandas(types_mapper=nullable.get)
+        return frames

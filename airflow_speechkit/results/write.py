@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow.compute as pc
 
 from airflow_speechkit.errors import SettingsError, StorageError
-from airflow_speechkit.results.channels import identical_channels
-from airflow_speechkit.results.formats import FileFormat, write_file
+from airflow_speechkit.results.files import FileFormat, write_file
 from airflow_speechkit.results.manifest import Manifest, WrittenTable, stem
 from airflow_speechkit.results.schema import RECOGNITIONS, TABLES, Tables
 
@@ -99,7 +98,7 @@ class Writing:
     def add(self, tables: Tables) -> None:
         """Add the rows of some operations, each of which comes whole, its rows of a table one after the other."""
         self.operations += tables.recognitions.num_rows
-        self._identical_channels += len(identical_channels(tables.utterances))
+        self._identical_channels += len(_identical_channels(tables.utterances))
         days = dict(zip(tables.recognitions[_KEY].to_pylist(), _days(tables.recognitions), strict=True))
         self._days.update(days.values())
         self._stems.update(map(stem, days))
@@ -178,6 +177,20 @@ class Writing:
                 retry="writes the same files again, and removes what is left",
                 retry_can_help=error.retry_can_help,
             ) from error
+
+
+def _identical_channels(utterances: pa.Table) -> list[str]:
+    """Return the recognitions whose channels have the same texts: mono that was stored as stereo."""
+    said: dict[str, dict[str, list[str]]] = {}
+    columns = (utterances[name].to_pylist() for name in ("recognition_id", "channel", "alternative", "text"))
+    for recognition_id, channel, alternative, text in zip(*columns, strict=True):
+        if alternative == 0 and text:
+            said.setdefault(recognition_id, {}).setdefault(channel, []).append(text)
+    return [
+        recognition_id
+        for recognition_id, channels in said.items()
+        if len(channels) > 1 and all(texts == next(iter(channels.values())) for texts in channels.values())
+    ]
 
 
 def _days(recognitions: pa.Table) -> list[str]:

@@ -116,7 +116,7 @@ def _without(path: Path, remaining: Path, ids: frozenset[str]) -> tuple[int, int
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from airflow_speechkit.results.formats import parquet_writer
+    from airflow_speechkit.results.files import parquet_writer
 
     rows_remaining = 0
     with pq.ParquetFile(path) as file, parquet_writer(remaining, file.schema_arrow) as writer:

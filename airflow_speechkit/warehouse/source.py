@@ -63,7 +63,7 @@ class Source:
 
         :raises StorageError: a file can't be read
         """
-        from airflow_speechkit.results.rows import rows_of
+        from airflow_speechkit.results.files import rows_of
 
         def fetch(name: str, copy: str) -> str:
             try:

@@ -20,8 +20,8 @@ from airflow_speechkit.archive.submit_rules import SubmitStatus
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import ArchiveError, StorageError
 from airflow_speechkit.models import Answer
+from airflow_speechkit.results.files import FileFormat, write_file
 from airflow_speechkit.results.flatten import flatten
-from airflow_speechkit.results.formats import FileFormat, write_file
 from airflow_speechkit.results.schema import Tables
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage import Folder

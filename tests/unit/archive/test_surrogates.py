@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from airflow_speechkit.errors import ArchiveError
 from airflow_speechkit.results.flatten import failed_row, flatten
 from airflow_speechkit.results.many import write_many
 from airflow_speechkit.results.schema import Status
-from airflow_speechkit.results.view import recognitions
 from airflow_speechkit.storage import Folder
 from tests.unit.archive.world import Clock, Service, failure_of, recording, submitter
 
@@ -64,8 +64,8 @@ def test_an_error_and_a_label_with_one_become_rows_with_u_fffd(
     manifest = write_many(lambda _: (answer, submission), [operation_id], target, file_format=file_format)
     assert not manifest.unread
     for rows in (flatten(answer, submission), failed_row(submission, Status.LOST, 3, HALF)):
-        [row] = recognitions(rows)
-        assert (row.error_message, row.labels) == (REPLACED, {"a": REPLACED})
+        [row] = rows.recognitions.to_pylist()
+        assert (row["error_message"], json.loads(row["labels"])) == (REPLACED, {"a": REPLACED})
 
 
 def test_an_archives_error_about_a_damaged_record_says_nothing_of_what_stands_there(archive: Archive) -> None:

@@ -1,4 +1,4 @@
-"""``docs/tables.md``, made from the schema: ``python -m airflow_speechkit.results.documentation > docs/tables.md``."""
+"""``docs/tables.md``, made from the schema: ``python .ci/tables.py > docs/tables.md``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tables_markdown() -> str:
 
 
 def _lines() -> Iterator[str]:
-    yield "<!-- Made from the schema: python -m airflow_speechkit.results.documentation > docs/tables.md -->"
+    yield "<!-- Made from the schema: python .ci/tables.py > docs/tables.md -->"
     yield "# The tables"
     yield ""
     yield f"Schema version {SCHEMA_VERSION}; Parquet files have it in their metadata, as `{VERSION_KEY.decode()}`."

@@ -1,12 +1,14 @@
-"""The rows of many files, one after the other: the files are fetched and read ahead, a few dozen at a time."""
+"""The tables' files: Parquet, CSV and JSON Lines, written one at a time and read many at a time."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -19,6 +21,15 @@ from airflow_speechkit.parsing import SURPRISES
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from concurrent.futures import Future
+    from pathlib import Path
+
+#: Rows in a row group of Parquet: some megabytes of words, which suits query engines.
+ROW_GROUP_ROWS = 250_000
+
+#: Below, dictionaries and page indexes make a file larger, and slower to write and to read.
+_FEW_ROWS = 10_000
+
+_JSON_ROWS = 8192
 
 #: Rows in a batch: large enough to be quick, small enough that memory doesn't depend on the files' size.
 BATCH_ROWS = 32_768
@@ -31,25 +42,82 @@ _AT_ONCE = 16
 _READ_AHEAD_BYTES = 1 << 20
 
 
+class FileFormat(StrEnum):
+    """The format of a table's files; the value is also their ending."""
+
+    PARQUET = "parquet"
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+def parquet_writer(path: Path, schema: pa.Schema, *, few_rows: bool = False) -> pq.ParquetWriter:
+    """Open a Parquet file for writing.
+
+    :param path: the file
+    :param schema: its columns
+    :param few_rows: whether it gets fewer than 10,000 rows
+    """
+    # Statistics let a reader skip row groups; without the page index it can't skip pages.
+    return pq.ParquetWriter(
+        path, schema, compression="zstd", write_statistics=True, use_dictionary=not few_rows,
+        write_page_index=not few_rows, store_schema=True,
+    )  # fmt: skip
+
+
+def write_file(path: Path, rows: pa.Table, file_format: FileFormat) -> None:
+    """Write a table as a file.
+
+    :param path: the file, which is replaced
+    :param rows: the table
+    :param file_format: the file's format
+    """
+    if file_format is FileFormat.PARQUET:
+        with parquet_writer(path, rows.schema, few_rows=rows.num_rows < _FEW_ROWS) as writer:
+            writer.write_table(rows, ROW_GROUP_ROWS)
+    elif file_format is FileFormat.CSV:
+        pa_csv.write_csv(rows, path)
+    else:
+        _write_json_lines(path, rows)
+
+
+def _write_json_lines(path: Path, rows: pa.Table) -> None:
+    """Write JSON Lines: one object for each row."""
+    names = rows.column_names
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for batch in rows.to_batches(max_chunksize=_JSON_ROWS):
+            columns = [_json_values(column) for column in batch.columns]
+            file.writelines(
+                json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, separators=(",", ":")) + "\n"
+                for row in zip(*columns, strict=True)
+            )
+
+
+def _json_values(column: pa.Array) -> list[Any]:
+    values: list[Any] = column.to_pylist()
+    if pa.types.is_timestamp(column.type):
+        return [value and value.isoformat().replace("+00:00", "Z") for value in values]
+    return values
+
+
 def rows_of(
     names: Iterable[str],
     fetch: Callable[[str, str], str],
     file_format: str,
     schema: pa.Schema,
 ) -> Generator[pa.RecordBatch]:
-    """Read files as batches of a table's own types, small files together in one batch.
+    """Read the rows of many files, small files together in one batch. Files are fetched and read ahead.
 
-    Close what you don't read to its end: it has copies of files.
+    Close the generator if you don't read it to its end: it holds copies of files.
 
-    :param names: the files, in the order in which their rows are to come
-    :param fetch: takes a name and a path, and returns where the file lies on this machine: there, where it has made a
-        copy, which is removed once it is read. It is called in several threads at once, and what it raises comes out
-        here
+    :param names: the files, in the order of their rows
+    :param fetch: takes a name and a path, and returns the path of a local file: that of the file itself, or the given
+        path for a copy, which is removed once it is read. It is called in several threads
     :param file_format: ``parquet``, ``csv`` or ``jsonl``
-    :param schema: the table's schema; a file that lacks a column has no values there
-    :raises StorageError: a file isn't what it should be
+    :param schema: the table's schema; columns that a file lacks are null
+    :return: batches with the types of `schema`
+    :raises StorageError: a file is damaged
     """
-    # What is written by another version may lack what must not be empty: the database decides.
+    # A file of another version may lack a column that must not be null: the database decides.
     nullable = pa.schema([pa.field(field.name, field.type) for field in schema])
     with (
         tempfile.TemporaryDirectory(prefix="airflow-speechkit-") as folder,
@@ -79,7 +147,7 @@ def rows_of(
 
 
 def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Put small batches together: each one costs a database something."""
+    """Put small batches together: each batch has a fixed cost in a database."""
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
@@ -110,7 +178,7 @@ def _batches(name: str, path: str, copy: str, file_format: str, schema: pa.Schem
                 ]
             yield pa.record_batch(columns, schema=schema)
     except (*SURPRISES, pa.ArrowException, OSError) as error:
-        # Its text may quote a row, and so may those that it came from.
+        # The error's text, or that of its cause, can quote a row.
         failure = f"The file {name} can't be read ({type(error).__name__})"
     finally:
         if path == copy:
@@ -140,7 +208,7 @@ def _csv(path: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
             include_missing_columns=True,
             null_values=[""],
             strings_can_be_null=True,
-            # Written unquoted an empty field is no value, quoted it is an empty text.
+            # An unquoted empty field is null, a quoted one is an empty text.
             quoted_strings_can_be_null=False,
         ),
     )
