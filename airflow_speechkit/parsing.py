@@ -25,7 +25,7 @@ class MalformedError(ValueError):
     """Data from outside is malformed. The message never quotes it, and the error is not chained to one that does."""
 
 
-def parse_json(raw: bytes | str, *, lenient: bool = False) -> Any:
+def parse_json(raw: bytes | str, *, lenient: bool = False, int64: bool = False) -> Any:
     """Parse JSON: UTF-8, with or without a byte order mark.
 
     :param lenient: replace bytes that aren't UTF-8 by U+FFFD, and accept control characters in strings, ``NaN``,
@@ -36,16 +36,16 @@ def parse_json(raw: bytes | str, *, lenient: bool = False) -> Any:
         text = _text(raw, lenient=lenient)
         if lenient:
             return json.loads(text, strict=False)
-        return json.loads(text, parse_int=_int64, parse_constant=_refuse)
+        return json.loads(text, parse_int=_int64 if int64 else None, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         why = _why(error)
     # Not from within `except`: the parser's error holds the whole text.
     raise MalformedError(why)
 
 
-def parse_object(raw: bytes | str, *, lenient: bool = False) -> dict[str, Any]:
+def parse_object(raw: bytes | str, *, lenient: bool = False, int64: bool = False) -> dict[str, Any]:
     """Parse a JSON object; the arguments and errors are those of `parse_json`."""
-    found = parse_json(raw, lenient=lenient)
+    found = parse_json(raw, lenient=lenient, int64=int64)
     if not isinstance(found, dict):
         raise MalformedError("it is JSON, but not an object")
     return found

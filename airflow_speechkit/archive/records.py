@@ -380,7 +380,7 @@ def damage(what: str, hint: str, *, operation_id: str | None = None, recording: 
 
 
 def _unpack(raw: bytes, url: str) -> dict[str, Any]:
-    data = parse_object(raw)
+    data = parse_object(raw, int64=True)
     version = data.get("archive_version")
     if not isinstance(version, int):
         raise MalformedError("no version of the archive's layout")

@@ -134,6 +134,11 @@ def test_an_answer_about_another_operation_is_none() -> None:
     assert caught.value.operation_id == "e03abc"
 
 
+def test_a_long_number_beside_an_errors_code_does_not_hide_it() -> None:
+    """By its code the service says that it has not accepted a submission."""
+    assert read_refusal(b'{"code":13,"details":[{"n":18446744073709551615}]}').code == 13
+
+
 @pytest.mark.parametrize("message", ["a\\ud800b", "a\\udfffb"])
 def test_half_of_a_surrogate_pair_in_an_errors_message_is_replaced(message: str) -> None:
     raw = b'{"id":"e03abc","done":true,"error":{"code":3,"message":"%s"}}' % message.encode()

@@ -101,8 +101,8 @@ def test_a_file_of_them_and_again_it_changes_nothing(desk: Desk, content: str) -
 
 
 def test_json_removes_by_null_and_takes_whole_numbers(desk: Desk) -> None:
-    desk.label_from(json.dumps({"operation_id": desk.first, "labels": {"call_id": None, "branch": 17}}))
-    assert desk.labels(desk.first) == {"branch": "17"}
+    desk.label_from(json.dumps({"operation_id": desk.first, "labels": {"call_id": None, "branch": 17, "deal": 2**64}}))
+    assert desk.labels(desk.first) == {"branch": "17", "deal": "18446744073709551616"}
 
 
 def test_it_reads_standard_input_and_nothing_in_it_is_no_fault(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
