@@ -200,12 +200,12 @@ def encode(track: Any, path: Path) -> None:
         container.mux(stream.encode(None))
 
 
-def word_errors(said: list[str], heard: list[str]) -> int:
+def word_errors(spoken: list[str], recognised: list[str]) -> int:
     """The number of words to insert, remove or change to turn one list into the other."""
-    row = list(range(len(heard) + 1))
-    for number, word in enumerate(said, 1):
+    row = list(range(len(recognised) + 1))
+    for number, word in enumerate(spoken, 1):
         above, row[0] = row[:], number
-        for place, other in enumerate(heard, 1):
+        for place, other in enumerate(recognised, 1):
             row[place] = min(above[place] + 1, row[place - 1] + 1, above[place - 1] + (word != other))
     return row[-1]
 
@@ -217,13 +217,13 @@ def listen(manifest: list[dict[str, Any]]) -> None:
     errors = words = 0
     for call in manifest:
         encoding = "OGG_OPUS" if call["file"].endswith(".ogg") else "MP3"
-        heard = hear((FOLDER / call["file"]).read_bytes(), encoding, 48000, None)
+        recognised = hear((FOLDER / call["file"]).read_bytes(), encoding, 48000, None)
         for channel, role in enumerate(call["channels"]):
-            said = " ".join(turn["text"] for turn in call["turns"] if turn["channel"] == channel).split()
-            got = " ".join(utterance.text for utterance in heard if utterance.channel == channel).split()
-            wrong = word_errors(said, got)
-            errors, words = errors + wrong, words + len(said)
-            sys.stdout.write(f"{call['file']:14} {role:9} {len(said) - wrong}/{len(said)}  {' '.join(got)}\n")
+            spoken = " ".join(turn["text"] for turn in call["turns"] if turn["channel"] == channel).split()
+            got = " ".join(utterance.text for utterance in recognised if utterance.channel == channel).split()
+            wrong = word_errors(spoken, got)
+            errors, words = errors + wrong, words + len(spoken)
+            sys.stdout.write(f"{call['file']:14} {role:9} {len(spoken) - wrong}/{len(spoken)}  {' '.join(got)}\n")
     sys.stdout.write(f"{words} words, {errors} wrong: {1 - errors / words:.1%} right\n")
 
 

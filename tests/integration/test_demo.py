@@ -55,7 +55,7 @@ class Demo:
             )  # fmt: skip
 
     @property
-    def told(self) -> str:
+    def printed(self) -> str:
         return self._log.read_text()
 
     def processes(self) -> list[psutil.Process]:
@@ -81,7 +81,7 @@ class Demo:
 
     def until_it_runs(self, *arguments: str) -> None:
         def so() -> bool:
-            assert self.process.poll() is None, f"it ended before that:\n{self.told}"
+            assert self.process.poll() is None, f"it ended before that:\n{self.printed}"
             return self.runs(*arguments)
 
         wait_until(so, f"a process {arguments}")
@@ -107,7 +107,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 
 
 def test_the_demo_leaves_tables_and_files_and_nothing_else(demo: Demo) -> None:
-    assert demo.end() == 0, demo.told
+    assert demo.end() == 0, demo.printed
     with duckdb.connect(str(demo.output / "speech.duckdb"), read_only=True) as connection:
         rows = {table: connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in TABLES}
     assert rows["recognitions"] == 5
@@ -120,8 +120,8 @@ def test_the_demo_leaves_tables_and_files_and_nothing_else(demo: Demo) -> None:
     assert {one.name for one in demo.output.iterdir()} == {"speech.duckdb", *TABLES, "_manifests"}
     assert [one.name for one in demo.output.parent.iterdir() if one.is_dir() and one != demo.temporary] == ["a b й"]
     # The output about tasks comes from Airflow's log.
-    done = dict(re.findall(r"^✓ (\w+) +(.*?) +\d:\d\d:\d\d$", demo.told, re.MULTILINE))
-    assert list(done) == ["emulator", "airflow", "recognize", "rows", "load"], demo.told
+    done = dict(re.findall(r"^✓ (\w+) +(.*?) +\d:\d\d:\d\d$", demo.printed, re.MULTILINE))
+    assert list(done) == ["emulator", "airflow", "recognize", "rows", "load"], demo.printed
     assert done["recognize"] == "5 calls: submitted 5"
     assert f"{rows['words']} rows into words" in done["load"]
     demo.leaves_nothing()
@@ -131,8 +131,8 @@ def test_the_demo_leaves_tables_and_files_and_nothing_else(demo: Demo) -> None:
 def test_an_interrupt_while_airflow_runs_leaves_nothing(demo: Demo, number: signal.Signals) -> None:
     demo.until_it_runs("dags", "test")
     demo.process.send_signal(number)
-    assert demo.end() == 130, demo.told
-    assert "Traceback" not in demo.told
+    assert demo.end() == 130, demo.printed
+    assert "Traceback" not in demo.printed
     demo.leaves_nothing()
 
 
@@ -140,8 +140,8 @@ def test_an_interrupt_while_the_emulator_starts_leaves_nothing_and_prints_no_tra
     demo.until_it_runs("speechkit_emulator", "--exit-with-stdin")
     # As Ctrl-C does: to all of the terminal's process group.
     os.killpg(demo.process.pid, signal.SIGINT)
-    assert demo.end() == 130, demo.told
-    assert "Traceback" not in demo.told
+    assert demo.end() == 130, demo.printed
+    assert "Traceback" not in demo.printed
     demo.leaves_nothing()
 
 

@@ -59,14 +59,14 @@ class World:
 
     def run(self, dag_id: str, **conf: Any) -> FinishedRun:
         run = self.airflow.run(dag_id, conf=conf, environment=self.environment)
-        self.nothing_told(run)
+        self.nothing_leaked(run)
         return run
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(self.place / "speech.duckdb"), read_only=True) as connection:
             return connection.execute(query).fetchall()
 
-    def nothing_told(self, run: FinishedRun) -> None:
+    def nothing_leaked(self, run: FinishedRun) -> None:
         """Search everything that Airflow stores for transcripts and credentials."""
         kept = {"log": run.log}
         kept |= {str(file): file.read_text() for file in (self.airflow.home / "logs").rglob("*") if file.is_file()}

@@ -36,7 +36,7 @@ def wav(seconds: float = 1.0, rate: int = 8000) -> bytes:
 
 
 @contextmanager
-def overheard(desk: Desk) -> Iterator[list[dict[str, Any]]]:
+def recorded_bodies(desk: Desk) -> Iterator[list[dict[str, Any]]]:
     """A proxy between the connection and the emulator; yields the bodies of POST requests."""
     bodies: list[dict[str, Any]] = []
 
@@ -76,7 +76,7 @@ def overheard(desk: Desk) -> Iterator[list[dict[str, Any]]]:
 def test_all_settings_are_sent_under_the_services_names(desk: Desk) -> None:
     audio = desk.put("call.ogg")
     assert set(ASKED) == V3_ONLY
-    with overheard(desk) as bodies:
+    with recorded_bodies(desk) as bodies:
         submit(audio, model="deferred-general:rc", profanity_filter=True, literature_text=True, **ASKED)
     assert bodies == [
         {
@@ -121,7 +121,7 @@ def test_all_settings_are_sent_under_the_services_names(desk: Desk) -> None:
 def test_raw_samples_and_a_pbx_wav_are_sent_unchanged(desk: Desk) -> None:
     raw = desk.put("call.raw", bytes(16000), duration_ms=1000)
     boxed = desk.put("call.wav", wav(rate=11025))
-    with overheard(desk) as bodies:
+    with recorded_bodies(desk) as bodies:
         submit(raw, audio_encoding="LINEAR16_PCM", sample_rate_hertz=8000, raw_results=True)
         submit(boxed)
     assert [body["recognition_model"]["audio_format"] for body in bodies] == [
@@ -137,7 +137,7 @@ def test_raw_samples_and_a_pbx_wav_are_sent_unchanged(desk: Desk) -> None:
 def test_a_small_local_file_is_sent_inline_and_paid_for_once(desk: Desk) -> None:
     call = desk.place / "звонок 1.wav"
     call.write_bytes(wav())
-    with overheard(desk) as bodies:
+    with recorded_bodies(desk) as bodies:
         operation_id = submit(str(call), language="en-US")
         assert submit(str(call), language="en-US") == operation_id
     (body,) = bodies
@@ -156,7 +156,7 @@ def test_a_local_file_too_large_for_a_request_is_refused_before_anything_is_sent
     with large.open("wb") as file:
         file.write(header)
         file.truncate(44 + samples)
-    with overheard(desk) as bodies, pytest.raises(RecordingError, match=r"too large.*large\.wav.*upload_to"):
+    with recorded_bodies(desk) as bodies, pytest.raises(RecordingError, match=r"too large.*large\.wav.*upload_to"):
         submit(str(large))
     assert bodies == []
 

@@ -126,8 +126,8 @@ def test_both_apis_say_the_same_words(desk: Desk) -> None:
         ]
     }  # fmt: skip
     call = (ROOT / "emulator/speechkit_emulator/samples/doctor.ogg").read_bytes()
-    desk.emulator.put(f"{desk.prefix}/heard.ogg", call)
-    both = [desk.put("written.ogg", call, **said), f"s3://{desk.bucket}/{desk.prefix}/heard.ogg"]
+    desk.emulator.put(f"{desk.prefix}/recognised.ogg", call)
+    both = [desk.put("written.ogg", call, **said), f"s3://{desk.bucket}/{desk.prefix}/recognised.ogg"]
     columns = ("channel_index", "utterance", "alternative", "word_index", "word", "start_ms", "end_ms")
     submitted = {version: submit(both, api_version=version, language="en-US") for version in ("v2", "v3")}
     words = {}

@@ -92,10 +92,10 @@ def test_only_a_task_that_is_over_cancels_and_only_if_requested(
     airflow.mark(dag_id, run_id, "cancels", "failed")
     wait_until(lambda: cancelled(emulator, ids["cancels"]), "the cancellation")
 
-    def told(name: str) -> bool:
+    def logged(name: str) -> bool:
         return "its operations go on" in airflow.task_log(dag_id, run_id, name)
 
-    wait_until(lambda: told("cleared"), "the first trigger of the cleared task to end")
+    wait_until(lambda: logged("cleared"), "the first trigger of the cleared task to end")
     assert cancelled(emulator, *ids.values()) == [ids["cancels"]]
 
     emulator.advance(LONG_S)

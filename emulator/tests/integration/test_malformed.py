@@ -19,7 +19,7 @@ STORAGE = "https://storage.yandexcloud.net"
 
 
 @pytest.fixture(autouse=True)
-def counted_anew(speechkit: EmulatorProcess) -> None:
+def reset_counts(speechkit: EmulatorProcess) -> None:
     speechkit.clear_requests()
 
 

@@ -30,7 +30,7 @@ def test_only_new_passes_on_recordings_that_no_other_run_received(desk: Desk) ->
     first = run_new(desk, "monday")
     assert len(first) == 1
     archive_answers(first)
-    assert run_new(desk, "monday") == first, "a retry hands on the same"
+    assert run_new(desk, "monday") == first, "a retry returns the same"
     with pytest.raises(AirflowSkipException):
         run_new(desk, "tuesday")
     desk.put("2.ogg")
@@ -44,7 +44,7 @@ def test_only_new_passes_on_recordings_that_no_other_run_received(desk: Desk) ->
 def test_a_cleared_run_gets_the_operations_again_that_it_shares_with_another_run(desk: Desk) -> None:
     desk.put("1.ogg")
     first = run_new(desk, "monday")
-    assert run_new(desk, "tuesday") == first, "nobody has waited for it yet"
+    assert run_new(desk, "tuesday") == first, "no task has waited for it yet"
     archive_answers(first)
     assert run_new(desk, "tuesday") == first, "its rows are still to be loaded"
     assert run_new(desk, "monday") == first

@@ -106,10 +106,10 @@ def test_overlapping_lists_have_their_rows_once_even_if_written_concurrently(
             assert connection.execute(query).fetchall() == [(manifests[-1]["rows"][table], 6)]
 
 
-@pytest.mark.parametrize("gone", [{"name": "mine"}, {"partition_by_date": True}], ids=str)
-def test_the_error_for_a_removed_keyword_names_its_replacement(desk: Desk, gone: dict[str, Any]) -> None:
+@pytest.mark.parametrize("removed", [{"name": "mine"}, {"partition_by_date": True}], ids=str)
+def test_the_error_for_a_removed_keyword_names_its_replacement(desk: Desk, removed: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=r"its own files under day=.*airflow-speechkit compact"):
-        transform(desk, operation_id="e03a", **gone)
+        transform(desk, operation_id="e03a", **removed)
 
 
 def test_without_an_archive_the_service_or_saved_files_are_read(desk: Desk) -> None:
@@ -242,14 +242,16 @@ def test_an_unfinished_operation_fails_if_named_and_is_reported_if_of_a_prefix(d
 
 def test_a_forgotten_operation_is_left_out_and_the_others_are_transformed(desk: Desk) -> None:
     (done,) = desk.emulator.stand_ins()
-    gone = desk.on_record("e03gone")
+    forgotten = desk.on_record("e03gone")
     ended(desk, done)
-    delete_operation(Archive.at(desk.archive_url), gone, now=datetime(2026, 11, 28, tzinfo=UTC), even_if_running=True)
-    manifest = transform(desk, operation_id=[done, gone])
+    delete_operation(
+        Archive.at(desk.archive_url), forgotten, now=datetime(2026, 11, 28, tzinfo=UTC), even_if_running=True
+    )
+    manifest = transform(desk, operation_id=[done, forgotten])
     assert manifest["operations"] == 1
-    assert "archive forget" in manifest["unread"]["operations"][gone]
+    assert "archive forget" in manifest["unread"]["operations"][forgotten]
     with pytest.raises(AnswerUnreadableError, match="archive forget"):
-        transform(desk, operation_id=[done, gone], on_unread="fail")
+        transform(desk, operation_id=[done, forgotten], on_unread="fail")
 
 
 def test_a_prefix_does_not_include_operations_removed_from_the_archive(desk: Desk) -> None:

@@ -75,7 +75,7 @@ def test_no_check_is_spent_while_the_archive_is_unreachable(
     desk: Desk, conn_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(url: str) -> None:
-        raise ArchiveError(f"{url} is away")
+        raise ArchiveError(f"{url} is unreachable")
 
     ids = desk.emulator.stand_ins(3)
     before = desk.checks()
