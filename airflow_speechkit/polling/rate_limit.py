@@ -148,10 +148,6 @@ class RateLimiter:
         if now >= self._paused_until:
             self._refusals = 0
 
-    def is_paused(self, now: float) -> bool:
-        """Whether a 429 holds back all requests."""
-        return now < self._paused_until
-
     def refused(self, now: float, retry_after_s: float | None = None) -> float:
         """Count a 429: pause all requests, send one, and go on at half the rate.
 
@@ -161,7 +157,7 @@ class RateLimiter:
         :return: the pause, in seconds
         """
         self._refill(now)
-        if not self.is_paused(now):
+        if now >= self._paused_until:
             self._refusals += 1
             pause_s = min(REFUSED_RETRY.pause_s(self._refusals), 10.0 * self.window_s)
             pause_s = 1.0 if retry_after_s and self._refusals == 1 else pause_s

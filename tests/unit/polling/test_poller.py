@@ -256,15 +256,3 @@ async def test_a_poller_asked_for_before_the_last_one_left_still_works(key: str)
     assert [len(results) for results in both] == [1, 1]
     assert client.opened == 1
     assert len(await collect(early, overdue("c"))) == 1
-
-
-@in_virtual_time
-async def test_a_check_that_is_cancelled_before_it_begins_takes_no_place_along(key: str) -> None:
-    service = Service(done)
-    subject = shared_poller(key, service, plenty())
-    for _ in range(2 * poller.AT_ONCE):
-        # As long as it takes for the poller to begin, and for its first check not to.
-        async with subject.subscribed(overdue("a")):
-            for _ in range(2):
-                await asyncio.sleep(0)
-    assert len(await collect(subject, overdue("b"))) == 1
