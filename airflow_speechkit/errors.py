@@ -245,7 +245,7 @@ def unexpected(operation_id: str, error: BaseException) -> AnswerUnreadableError
         f"Processing the operation's answer failed with an unexpected {type(error).__name__}",
         operation_id=operation_id,
         hint="Report it with the traceback in the log. The service keeps the answer for three days",
-        retry="asks again",
+        retry="checks again",
     )
 
 

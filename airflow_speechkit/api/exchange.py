@@ -194,7 +194,7 @@ def _no_answer(request: Request, fault: Fault) -> UnreachableError | AnswerUnrea
         "operation_id": request.operation_id,
     }
     if fault.kind is FaultKind.CUT_ANSWER:
-        what = f"The answer to {request.purpose} from {request.host} was cut off: {fault.reason}"
+        what = f"The answer to {request.purpose} from {request.host} can't be read: {fault.reason}"
         return AnswerUnreadableError(what, may_have_been_accepted=is_unsure, **about)
     what = f"There is no answer to {request.purpose} from {request.host}: {fault.reason}"
     return UnreachableError(what, may_have_been_accepted=is_unsure, **about)

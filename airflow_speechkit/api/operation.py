@@ -131,7 +131,7 @@ def _failed(error: object, response: Response, operation_id: str) -> Recognition
 
 
 def _unreadable(what: str, response: Response, operation_id: str) -> AnswerUnreadableError:
-    return AnswerUnreadableError(what, operation_id=operation_id, retry="asks again", **response.ids)
+    return AnswerUnreadableError(what, operation_id=operation_id, retry="checks again", **response.ids)
 
 
 def read_operation(raw: bytes) -> Operation:
@@ -200,7 +200,7 @@ def _envelope(raw: bytes) -> dict[str, Any]:
         envelope = _large_envelope(raw) if raw.lstrip().startswith(b"{") else None
         if envelope is None:
             raise AnswerUnreadableError(
-                f"The answer isn't JSON, or is cut off ({len(raw)} bytes)", retry="asks again"
+                f"The answer isn't JSON, or is cut off ({len(raw)} bytes)", retry="checks again"
             ) from None
     if not isinstance(envelope, dict):
         raise AnswerUnreadableError("The answer is JSON, but not an Operation")
@@ -213,7 +213,7 @@ def _large_envelope(raw: bytes) -> dict[str, Any] | None:
     import pyarrow.json as pj
 
     if not raw.rstrip().endswith(b"}"):
-        raise AnswerUnreadableError(f"The answer is cut off ({len(raw)} bytes)", retry="asks again")
+        raise AnswerUnreadableError(f"The answer is cut off ({len(raw)} bytes)", retry="checks again")
     schema = pa.schema(
         [
             ("done", pa.bool_()),

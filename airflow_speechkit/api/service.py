@@ -177,7 +177,7 @@ class Service:
                 if error.http_status in (400, 404) and "not ready" in error.what.lower():
                     pause_s = next(pauses, None)
                     if pause_s is None:
-                        raise NotFinishedError("The result isn't ready", retry="asks again", **about) from error
+                        raise NotFinishedError("The result isn't ready", retry="checks again", **about) from error
                 elif error.http_status == 404 and seen_done:
                     raise ResultExpiredError(
                         "The result has expired: the service keeps results for three days",

@@ -239,7 +239,7 @@ class SubmitLabels:
         except ArchiveError as error:
             if not _is_damage(error):
                 raise
-            log.error("The labels of %s can't be put on record: %s", recording.audio_uri, error)
+            log.error("The labels of %s can't be recorded: %s", recording.audio_uri, error)
             return
         different = label_changes(labels, recording.labels, update=True)
         with self._lock:
@@ -262,9 +262,7 @@ class SubmitLabels:
             changed, self._changed = self._changed, {}
             different, self._different = self._different, {}
         if changed:
-            log.info(
-                "Put labels on record of %s recordings that had their operations already (%s): %s", *_described(changed)
-            )
+            log.info("Recorded the labels of %s recordings that already had operations (%s): %s", *_described(changed))
         if different:
             log.warning(
                 "%s recordings keep labels that differ from those given now (%s): %s. `labels_update=True`, or "

@@ -113,7 +113,7 @@ def _begin(archive: Archive, operation_id: str, now: datetime, even_if_running: 
         )
     if not ended and not even_if_running:
         raise ArchiveError(
-            "No end of this operation is on record: a task that waits for it would restore it",
+            "According to the archive this operation has not ended: a task that waits for it would restore it",
             operation_id=operation_id,
             hint="Wait until it has ended, or pass --even-if-running",
             retry_can_help=False,

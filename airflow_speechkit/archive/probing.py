@@ -71,7 +71,7 @@ def _overwritable(folder: Folder) -> ArchiveError:
         f"The store at {folder.url} lets a second writer overwrite the first: two runs would both pay",
         hint="Keep the archive on a local disk, or in a bucket whose store honours `If-None-Match: *` "
         "(Object Storage and S3 do)",
-        retry="ends in the same way",
+        retry="fails in the same way",
         retry_can_help=False,
     )
 

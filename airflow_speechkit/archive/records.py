@@ -374,7 +374,7 @@ def damage(what: str, hint: str, *, operation_id: str | None = None, recording: 
         hint=hint,
         operation_id=operation_id,
         recording=recording,
-        retry="ends in the same way until then",
+        retry="fails in the same way until then",
         retry_can_help=False,
     )
 
@@ -388,7 +388,7 @@ def _unpack(raw: bytes, url: str) -> dict[str, Any]:
         raise ArchiveError(
             f"{url} was written by a later version (archive_version {version}, this one reads {ARCHIVE_VERSION})",
             hint="Upgrade airflow-speechkit",
-            retry="ends in the same way until then",
+            retry="fails in the same way until then",
             retry_can_help=False,
         )
     return data

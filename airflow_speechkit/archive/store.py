@@ -152,7 +152,7 @@ class Archive:
             raise ArchiveError(
                 f"{self.folder.url_of(layout.ROOT_FILE)} is gone: this is not the archive that it was",
                 hint="Check that the disk is mounted, or that the bucket exists",
-                retry="goes on once it is back",
+                retry="continues once it is restored",
             )
         name = layout.ledger_file(claim.planned.fingerprint, number, AttemptState.CLAIMED)
         if self.folder.create(name, pack(claim)):
@@ -206,7 +206,7 @@ class Archive:
                 operation_id=ours.operation_id,
                 hint=f"Check the operation id: `airflow-speechkit archive show {ours.operation_id} --archive "
                 f"{self.url}` shows what is on record of it",
-                retry="ends in the same way",
+                retry="fails in the same way",
                 retry_can_help=False,
             )
 

@@ -341,7 +341,7 @@ class _Queue:
             pause_s = self._limiter.pause(now, patience=patience)
             why = f"The service is in trouble ({type(error).__name__})"
         if pause_s is not None:
-            log.warning("%s: no submit goes out for %.0f seconds", why, pause_s)
+            log.warning("%s: the next submission is sent in %.0f seconds", why, pause_s)
 
     def _progress(self, jobs: Sequence[SubmitJob], left_at_first: int, began: datetime, now: datetime) -> str:
         counts = _counts(jobs)

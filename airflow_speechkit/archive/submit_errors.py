@@ -71,7 +71,7 @@ def failed_before(archive_url: str, failure: Failure | None, operation_id: str) 
         message=failure.message,
         operation_id=operation_id,
         hint=would_fail_again(archive_url, operation_id),
-        retry="ends here at once, and costs nothing",
+        retry="fails here at once and costs nothing",
     )
 
 
@@ -84,9 +84,9 @@ def answer_missing(archive_url: str, outcome_url: str, operation_id: str, record
         f"The ledger says that the answer to this recording is archived, but {outcome_url} is missing",
         operation_id=operation_id,
         recording=recording,
-        hint="Put that folder back from a backup; or, to have the recording sent and paid for once more: "
+        hint="Restore that folder from a backup; or, to submit the recording again and pay for it again: "
         f"{forget_command(archive_url, operation_id)}",
-        retry="ends in the same way until then",
+        retry="fails in the same way until then",
         retry_can_help=False,
     )
 
@@ -111,9 +111,9 @@ def not_on_record(
         hint=f"Once the archive can be written: {adopt}"
         if archive_url
         else "Give that operation id to a SpeechKitRecognitionSensor",
-        retry="takes it for a lost submission until then"
+        retry="treats it as a lost submission until then"
         if archive_url
-        else "sends it again, and pays again: there is no archive",
+        else "submits it again and pays again: there is no archive",
         retry_can_help=False,
     )
 
@@ -154,7 +154,7 @@ def lost_submission(
             f"folder's billing. With the id: `{command.format(f'adopt {submission.fingerprint} OPERATION_ID')}`; if "
             f"it surely wasn't accepted: `{command.format(f'release {submission.fingerprint}')}`. {again}"
         )
-        retry = "ends in the same way until one of these is done"
+        retry = "fails in the same way until one of these is done"
     return SubmissionLostError(
         f"The service may have accepted this recording, but the operation's id never came back{what}",
         recording=submission.audio_uri,
@@ -183,7 +183,7 @@ def error_of(
         return None
     error = errors[0] if len(errors) == 1 else SubmissionsFailedError(errors, of=len(outcomes))
     if without_archive:
-        error.retry = "sends everything again, and pays again for what was accepted: there is no archive"
+        error.retry = "submits everything again and pays again for what was accepted: there is no archive"
     others = len({one.fingerprint for one in outcomes if one.error is None})
     if others and not must_fail and not without_archive:
         error.add_hint(f"{other_recordings(others)}.")

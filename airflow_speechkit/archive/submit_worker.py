@@ -362,7 +362,7 @@ class SubmitWorker:
             except ArchiveError as error:
                 # First of all: if the process is killed while it waits, this line is the only trace.
                 log.error(
-                    "%s was accepted as operation %s (fingerprint %s, attempt %d), and that can't be put on record: %s",
+                    "%s was accepted as operation %s (fingerprint %s, attempt %d), and that can't be recorded: %s",
                     submission.audio_uri,
                     submission.operation_id,
                     submission.fingerprint,

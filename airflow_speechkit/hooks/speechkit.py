@@ -225,7 +225,7 @@ class SpeechKitHook(BaseHook):
                 "The operation is still running",
                 operation_id=operation_id,
                 hint="Wait for it with SpeechKitRecognitionSensor",
-                retry="asks again",
+                retry="checks again",
             )
         recognition = None
         if operation.api_version is ApiVersion.V3 and operation.state is OperationState.DONE:

@@ -48,7 +48,7 @@ def addresses(audio: Any, bucket: str | None) -> str | list[str]:
     [place] = text_list(bucket, "bucket")
     if place.strip() == "None" or "/" in place:
         raise SettingsError(
-            f"`bucket` is {place!r}, and has to be the name of a bucket", hint="Write it as bucket or conn_id@bucket"
+            f"`bucket` must be the name of a bucket, not {place!r}", hint="Write it as bucket or conn_id@bucket"
         )
     if isinstance(audio, str):
         return given[0] if _SCHEME.match(audio) else f"s3://{place}/{given[0]}"
@@ -82,8 +82,7 @@ def audio_list(audio: Any) -> list[str]:
     if "None" in (one.strip() for one in found):
         raise SettingsError(
             "`audio` is the text 'None': a template found nothing",
-            hint="Look at the template, and why the upstream task has returned nothing; its `.output` can be given "
-            "as it is, without a template",
+            hint="Check the template, and why the upstream task returned nothing. Its `.output` needs no template",
         )
     if not found:
         raise SettingsError("`audio` is an empty list", hint="Give it at least one recording, or a prefix")
@@ -101,9 +100,9 @@ def text_list(given: Any, name: str) -> list[str]:
     found = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
     for one in found:
         if not isinstance(one, str):
-            raise SettingsError(f"`{name}` holds a {type(one).__name__} where a text belongs")
+            raise SettingsError(f"`{name}` has a {type(one).__name__} in place of a text")
         if not one.strip():
-            raise SettingsError(f"`{name}` holds an empty text")
+            raise SettingsError(f"`{name}` has an empty text")
     return found
 
 
@@ -117,8 +116,8 @@ def labels_for(labels: Any, findings: Findings) -> list[dict[str, str]]:
     number = len(findings.places)
     if isinstance(labels, str):
         raise SettingsError(
-            "`labels` is a text, and has to be a mapping of names to texts, or a list of them",
-            hint="A template makes a text of everything, unless the DAG has render_template_as_native_obj=True: write "
+            "`labels` must be a mapping of names to texts, or a list of mappings, not a text",
+            hint="Templates return texts unless the DAG has render_template_as_native_obj=True: write "
             "a mapping with templates for values, or give it an upstream's `.output`",
         )
     if labels is None or isinstance(labels, Mapping):
@@ -131,7 +130,7 @@ def labels_for(labels: Any, findings: Findings) -> list[dict[str, str]]:
         raise SettingsError(f"`labels` is a list of {len(each)}, for {number} recordings")
     for one in each:
         if not isinstance(one, Mapping) or not all(isinstance(name, str) for name in one):
-            raise SettingsError("`labels` holds something that isn't a mapping of names to texts")
+            raise SettingsError("`labels` has something in it that isn't a mapping of names to texts")
         for name, value in one.items():
             if value is None:
                 raise SettingsError(
@@ -157,9 +156,9 @@ def check_length(operator: BaseOperator, length: int) -> None:
     mapped = next(_mapped_over_ids_of(operator), None)
     if mapped is not None:
         raise SettingsError(
-            f"{length} operation ids would be handed to {mapped.node_id!r}, which is mapped over them, and "
+            f"{length} operation ids would be passed to {mapped.node_id!r}, which is mapped over them, and "
             f"`[core] max_map_length` is {limit}",
-            hint=f"Give {mapped.node_id!r} the whole list (`operation_id=`, without expand), or raise the limit; "
+            hint=f"Pass the whole list to {mapped.node_id!r} (`operation_id=`, without expand), or raise the limit; "
             "nothing has been uploaded or sent",
         )
 

@@ -56,7 +56,7 @@ def collect(archive: Archive, hook: SpeechKitHook, outcomes: Iterable[SubmitOutc
     if left:
         log.warning(
             "%d accepted operations have no archived answer, and nobody waits for them while this task fails. Run it "
-            "again, or wait for them otherwise, before %s UTC: from then on the service forgets their results",
+            "again, or wait for them otherwise, before %s UTC: then the service deletes their results",
             len(left),
             f"{min(left) + RESULTS_KEPT:%Y-%m-%d %H:%M}",
         )
@@ -72,7 +72,7 @@ def fail_without_archive(error: SpeechKitError, outcomes: Iterable[SubmitOutcome
     known = list(outcomes)
     if ids := _awaited(known):
         log.warning(
-            "Without an archive the accepted operations are on record nowhere. A sensor can be given their ids: %s",
+            "Without an archive nothing records the accepted operations. Give their ids to a sensor: %s",
             ", ".join(ids),
         )
     if lost := [one.recording.audio_uri for one in known if one.status is SubmitStatus.LOST]:

@@ -68,7 +68,7 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
         if self.archive is False:
             raise SettingsError(
                 "This operator needs an archive, and `archive` is False: its answers would be nowhere",
-                hint="Name an archive, or use SpeechKitSubmitOperator and SpeechKitRecognitionSensor",
+                hint="Set an archive, or use SpeechKitSubmitOperator and SpeechKitRecognitionSensor",
             )
         self.cancel_on_kill = cancel_on_kill
         self.delete_after_archiving = delete_after_archiving

@@ -377,8 +377,8 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
             return
         if self.deferrable:
             raise SettingsError(
-                "`deferrable` needs an archive, and `archive` is False: each visit would pay for all recordings again",
-                hint="Name an archive, or set deferrable=False",
+                "`deferrable` needs an archive, and `archive` is False: each run would pay for all recordings again",
+                hint="Set an archive, or set deferrable=False",
             )
         for name, asked in (("on_failure='record'", self.on_failure == "record"), ("only_new", self.only_new)):
             if asked:

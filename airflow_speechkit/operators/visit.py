@@ -226,5 +226,5 @@ def check_time(began_at: datetime, timeout_s: float | None, left: str) -> None:
     """
     if timeout_s is not None and datetime.now(UTC) >= began_at + timedelta(seconds=timeout_s):
         raise NotFinishedError(
-            f"Not all recordings are through within {timeout_s:g} s: {left}", retry="goes on where this one stopped"
+            f"Not all recordings are through within {timeout_s:g} s: {left}", retry="continues where this one stopped"
         )

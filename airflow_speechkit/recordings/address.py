@@ -90,7 +90,7 @@ def split_s3(rest: str, text: str) -> tuple[str | None, str, str]:
     conn_id, has_conn_id, bucket = authority.rpartition("@")
     if (has_conn_id and conn_id in ("", CUT)) or ":" in authority:
         # s3://key:secret@bucket is how some tools write credentials: these must not get any further.
-        raise RecordingError("What stands before the '@' isn't a connection id", recording=text, hint=_FORMS)
+        raise RecordingError("The part before the '@' isn't a connection id", recording=text, hint=_FORMS)
     return conn_id or None, bucket, key
 
 
@@ -112,7 +112,7 @@ def check_no_nul(path: str, text: str) -> None:
         raise RecordingError(
             "There is a NUL character in this address: no object and no file can be called that",
             recording=text.replace("\0", "\\0"),
-            hint="Look where the address comes from: binary data, or a text that was cut out of some",
+            hint="Check where the address comes from: it looks like binary data",
         )
 
 
@@ -152,7 +152,7 @@ def _parse_link(text: str, storage_endpoints: Iterable[str]) -> RecordingAddress
     except ValueError:
         place = None
     if place is None:
-        raise RecordingError("This link can't be read", recording=text, hint=_FORMS)
+        raise RecordingError("This link isn't a valid URL", recording=text, hint=_FORMS)
     try:
         path = unquote(path, errors="strict")
     except UnicodeDecodeError:

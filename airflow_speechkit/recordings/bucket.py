@@ -239,9 +239,9 @@ class _Recording:
             raise _replaced(self._address)
         if len(piece) != end - start:
             raise StorageError(
-                f"The storage gave {len(piece):,} of the {end - start:,} bytes that were asked for",
+                f"The storage returned {len(piece):,} of {end - start:,} requested bytes",
                 recording=self._address.uri,
-                retry="asks again",
+                retry="reads them again",
             )
         if len(piece) <= _KEPT_BYTES:
             self._pieces.append((start, piece))
@@ -255,9 +255,9 @@ class _Recording:
         with closing(answer["Body"]) as body:
             if start and answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
                 raise RecordingError(
-                    "The storage ignores the ranges that it is asked for, so this recording can't be read in pieces",
+                    "The storage ignores Range requests, so this recording can't be read in parts",
                     recording=address.uri,
-                    hint="Check `endpoint_url` in the connection's extra: whatever answers there has to honour Range",
+                    hint="Check `endpoint_url` in the connection's extra: the storage has to support Range requests",
                 )
             piece: bytes = body.read(length)
         return answer, piece
@@ -267,6 +267,6 @@ def _replaced(address: RecordingAddress) -> RecordingError:
     return RecordingError(
         "The recording was replaced while it was read",
         recording=address.uri,
-        retry="reads it anew",
+        retry="reads it again",
         retry_can_help=True,
     )

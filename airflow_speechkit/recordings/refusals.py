@@ -62,10 +62,10 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:
         raise _refusal(error, uri, writing) from None
     except (NoCredentialsError, PartialCredentialsError):
         raise ConnectionSettingsError(
-            "There is no key to read the bucket with", recording=uri, hint=_STORAGE_CONNECTION
+            "The connection has no key for the bucket", recording=uri, hint=_STORAGE_CONNECTION
         ) from None
     except ParamValidationError:
-        raise RecordingError("Object Storage can't have such a bucket or key", recording=uri) from None
+        raise RecordingError("Object Storage doesn't allow such a bucket or key", recording=uri) from None
     except (BotoCoreError, HTTPError, OSError, ResponseParserError, ValueError) as error:
         is_unreadable = isinstance(error, (ResponseParserError, ValueError))
         what = "The storage's answer can't be read" if is_unreadable else "The bucket can't be reached"
@@ -74,7 +74,7 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:
             f"{what} ({type(error).__name__})",
             recording=uri,
             hint="If this lasts, check `endpoint_url` in the connection's extra",
-            retry="asks again",
+            retry="reads the bucket again",
         ) from None
 
 
@@ -95,7 +95,7 @@ def _refusal(error: ClientError, uri: str, writing: bool) -> SpeechKitError:
         return RecordingNotFoundError(what, recording=uri, hint=f"{_blanks(uri)}Check the bucket and the key")
     if code in _WRONG_KEY or status in (301, 307, 401):
         return ConnectionSettingsError(
-            f"The storage doesn't take the key or the region ({code})", recording=uri, hint=_STORAGE_CONNECTION
+            f"The storage refuses the key or the region ({code})", recording=uri, hint=_STORAGE_CONNECTION
         )
     if status == 403 and writing:
         return RecordingError(
@@ -120,10 +120,10 @@ def _refusal(error: ClientError, uri: str, writing: bool) -> SpeechKitError:
         return RecordingError("The recording is empty (0 bytes)", recording=uri, hint="Upload the recording again")
     if status == 412:
         return RecordingError(
-            "The recording was replaced while it was read", recording=uri, retry="reads it anew", retry_can_help=True
+            "The recording was replaced while it was read", recording=uri, retry="reads it again", retry_can_help=True
         )
     if status and status < 500 and status != 429:
-        return RecordingError(f"The storage refused to give the recording ({code}, HTTP {status})", recording=uri)
+        return RecordingError(f"The storage refused the recording ({code}, HTTP {status})", recording=uri)
     return StorageError(
-        f"The storage is in trouble ({code or 'no code'}, HTTP {status})", recording=uri, retry="asks again"
+        f"The storage fails ({code or 'no code'}, HTTP {status})", recording=uri, retry="reads the bucket again"
     )

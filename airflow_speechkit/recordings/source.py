@@ -99,7 +99,7 @@ class RecordingSource:
         if choice is not None and not by_pattern:
             raise SettingsError(
                 "`include` and `exclude` choose from what a prefix or a glob matches, and `audio` has neither",
-                hint="Remove them, or give the prefix in place of the keys that are listed there",
+                hint="Remove them, or give the prefix in place of the keys",
             )
         return Findings([place for one in found for place in one.places], by_pattern)
 
@@ -182,7 +182,7 @@ class RecordingSource:
             raise RecordingError(
                 "This is neither an address nor a file on this worker",
                 recording=str(path),
-                hint="Of a key in a bucket name the bucket too: `bucket='my-bucket'`, or s3://my-bucket/key",
+                hint="For a key in a bucket, name the bucket too: `bucket='my-bucket'`, or s3://my-bucket/key",
             )
         if self.upload_to is not None:
             folder = parse_upload_to(self.upload_to)
@@ -244,7 +244,7 @@ class RecordingSource:
             raise RecordingError(
                 "The file was changed after it was resolved",
                 recording=recording.audio_uri,
-                retry="takes the file as it is then",
+                retry="uses the changed file",
                 retry_can_help=True,
             )
         return content
@@ -265,7 +265,7 @@ def _replaced(when: str, recording: Recording) -> RecordingError:
     return RecordingError(
         f"The recording was replaced {when}",
         recording=recording.audio_uri,
-        retry="takes the new one",
+        retry="submits the new one",
         retry_can_help=True,
     )
 

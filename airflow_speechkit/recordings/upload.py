@@ -163,7 +163,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise _unreadable(path, error) from None
     with file:
         if not file_kinds.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise RecordingError("This is no regular file", recording=str(path))
+            raise RecordingError("This isn't a regular file", recording=str(path))
         yield file
 
 
@@ -178,7 +178,9 @@ def _remove(bucket: Bucket, address: RecordingAddress) -> None:
 
 def _unreadable(path: Path | str, error: OSError) -> RecordingError:
     return RecordingError(
-        f"The file can't be read ({error.strerror})", recording=str(path), hint="Is it there, on this worker?"
+        f"The file can't be read ({error.strerror})",
+        recording=str(path),
+        hint="Check that the file exists on this worker and can be read",
     )
 
 

@@ -142,6 +142,6 @@ def check_size(size_bytes: int, most_bytes: int) -> None:
         raise AnswerUnreadableError(
             f"The answer has more than {most_bytes:,} bytes, the most that this `memory_mib` allows",
             hint="Raise `memory_mib`",
-            retry="ends in the same way until then",
+            retry="fails in the same way until then",
             retry_can_help=False,
         )

@@ -297,13 +297,13 @@ class Folder:
                         "Object Storage the role `storage.uploader` on the bucket, to remove files `storage.editor`)"
                     )
                 raise self.fault(
-                    what, hint=hint, retry="ends in the same way until then", retry_can_help=False
+                    what, hint=hint, retry="fails in the same way until then", retry_can_help=False
                 ) from error
             if exclusive and status in (400, 405, 501):
                 raise self.fault(
                     f"{what} (HTTP {status} to a write with `If-None-Match: *`)",
                     hint="Use a bucket whose store supports conditional writes (Object Storage and S3 do), or a disk",
-                    retry="ends in the same way",
+                    retry="fails in the same way",
                     retry_can_help=False,
                 ) from error
             raise self.fault(what, retry="tries it again") from error

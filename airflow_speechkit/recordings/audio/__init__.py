@@ -61,7 +61,7 @@ def read_audio(
         return read_wav(reader, size)
     samples = settings.audio_encoding is AudioEncoding.LINEAR16_PCM
     if (foreign := foreign_kind(head, certain=samples)) is not None:
-        raise RecordingError(f"The recording is {foreign[0]}, and the service doesn't take that", hint=foreign[1])
+        raise RecordingError(f"The recording is {foreign[0]}, which the service doesn't accept", hint=foreign[1])
     if (facts := read_mp3(reader, size, exact=exact)) is not None:
         return facts
     if samples:
@@ -73,7 +73,7 @@ def read_audio(
 def _read_lpcm(settings: RecognitionSettings, size: int) -> AudioFacts:
     rate, channels = settings.sample_rate_hertz, settings.audio_channel_count or 1
     if rate is None:
-        raise RecordingError("Samples without a header (LPCM) don't say their rate", hint="Set `sample_rate_hertz`")
+        raise RecordingError("The rate of samples without a header (LPCM) is unknown", hint="Set `sample_rate_hertz`")
     frame = 2 * channels
     if size % frame:
         raise RecordingError(

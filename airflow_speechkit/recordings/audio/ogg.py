@@ -175,7 +175,7 @@ def _link(beginnings: list[Page]) -> _Link:
         raise RecordingError(f"The Ogg holds {names}, and the service takes Opus only", hint=CONVERT)
     if len(found) > 1:
         raise RecordingError(
-            f"The Ogg holds {len(found)} Opus streams side by side, and only one of them would be recognised",
+            f"The Ogg holds {len(found)} Opus streams at the same time, and only one of them would be recognised",
             hint="Separate them (ffmpeg -i IN -map 0:a:0 -c copy OUT.ogg), or make channels of them",
         )
     return found[0]

@@ -64,7 +64,7 @@ def settle(settings: RecognitionSettings, facts: AudioFacts) -> RecognitionSetti
         return replace(settings, audio_encoding=encoding)
     if rate not in SAMPLE_RATES_HERTZ:
         raise RecordingError(
-            f"LPCM at {rate} Hz isn't taken. Supported sample rates: 8000, 16000, 48000",
+            f"LPCM at {rate} Hz isn't supported. Supported sample rates: 8000, 16000, 48000",
             hint="Resample it: ffmpeg -i IN -ar 16000 OUT.wav",
         )
     return replace(settings, audio_encoding=encoding, sample_rate_hertz=rate, audio_channel_count=channels)
@@ -94,5 +94,5 @@ def check_limits(facts: AudioFacts) -> None:
     if (facts.longest_ms or 0) * facts.channels > MAX_CHANNEL_MS:
         raise RecordingError(
             "; ".join(["The recording may be longer than the 4 h that the service takes", *facts.notes]),
-            hint="Write its header again: ffmpeg -i IN -c:a copy OUT",
+            hint="Rewrite its header: ffmpeg -i IN -c:a copy OUT",
         )

@@ -170,7 +170,11 @@ def test_a_small_local_file_is_sent_inline_by_v3(desk: Desk, tmp_path: Path) -> 
         ({"archive": False, "only_new": True}, SettingsError, "archive"),
         ({"speechkit_conn_id": "nobody"}, ConnectionSettingsError, "nobody"),
         ({"max_billed_seconds": 1}, CostLimitExceededError, "max_billed_seconds"),
-        ({"max_billed_seconds": "ten"}, SettingsError, "`max_billed_seconds` is 'ten'; it has to be a whole number"),
+        (
+            {"max_billed_seconds": "ten"},
+            SettingsError,
+            "`max_billed_seconds` must be a whole number, 1 at least, not 'ten'",
+        ),
         ({"max_billed_seconds": 99.5}, SettingsError, "max_billed_seconds"),
         ({"max_billed_seconds": True}, SettingsError, "max_billed_seconds"),
         ({"probe": "some"}, SettingsError, "probe"),

@@ -89,6 +89,6 @@ def test_numbers_are_rendered_from_params_and_variables(
     assert {task for task, state in run.tasks.items() if state == "failed"} == refused, run.log[-20_000:]
     assert {state for task, state in run.tasks.items() if task not in refused} == {"success"}, run.log[-20_000:]
     assert "would be billed 15 seconds, and `max_billed_seconds` is 1" in run.log
-    assert "`max_billed_seconds` is 'None'; it has to be a whole number, 1 at least" in run.log
+    assert "`max_billed_seconds` must be a whole number, 1 at least, not 'None'" in run.log
     assert run.xcom("rows")["rows"]["words"] == 2
     assert sum(key in str(one) for one in emulator.billing()) == 1

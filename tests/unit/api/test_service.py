@@ -190,7 +190,7 @@ SAID = json.dumps({"result": {"final": {"alternatives": [{"text": 'say "error": 
     ids=range(11),
 )
 def test_what_is_no_result_is_not_taken_for_one(body: bytes) -> None:
-    with pytest.raises(AnswerUnreadableError, match="asks again"):
+    with pytest.raises(AnswerUnreadableError, match="checks again"):
         check_recognition(Response(200, {}, body), "f8dabc")
 
 

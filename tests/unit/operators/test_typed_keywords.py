@@ -58,7 +58,7 @@ def test_a_template_of_a_number_becomes_that_number(operator: Any, name: str) ->
 )
 def test_what_is_no_number_is_refused_with_the_keyword_and_the_value(operator: Any, name: str, value: str) -> None:
     for give in (rendered, lambda *given: made(given[0], **{given[1]: given[2]})):
-        with pytest.raises(SettingsError, match=f"`{name}` is '{re.escape(value[:90])}"):
+        with pytest.raises(SettingsError, match=f"`{name}` must be .*, not '{re.escape(value[:90])}"):
             give(operator, name, value)
 
 
@@ -74,7 +74,7 @@ def test_a_template_of_a_switch_is_true_or_false(operator: Any, name: str) -> No
     for value, expected in ((True, True), (False, False), ("true", True), ("false", False)):
         assert rendered(operator, name, value) is expected
     for wrong in ("no", "0", "None", ""):
-        with pytest.raises(SettingsError, match=f"`{name}` is '{wrong}'; it has to be True or False"):
+        with pytest.raises(SettingsError, match=f"`{name}` must be True or False, not '{wrong}'"):
             rendered(operator, name, wrong)
     with pytest.raises(SettingsError, match=f"`{name}` is 1;"):
         made(operator, **{name: 1})

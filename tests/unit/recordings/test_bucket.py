@@ -185,7 +185,7 @@ def test_a_recording_that_is_replaced_while_it_is_read_is_not_read_half_and_half
         (403, "InvalidAccessKeyId", ConnectionSettingsError, "doesn't take the key.*InvalidAccessKeyId"),
         (403, "SignatureDoesNotMatch", ConnectionSettingsError, "static key"),
         (400, "InvalidRequest", RecordingError, "refused.*HTTP 400"),
-        (500, "InternalError", StorageError, "in trouble.*InternalError, HTTP 500.*A retry asks again"),
+        (500, "InternalError", StorageError, "The storage fails.*HTTP 500.*A retry reads the bucket again"),
         (503, "SlowDown", StorageError, "SlowDown"),
         (429, "TooManyRequests", StorageError, "HTTP 429"),
     ],
