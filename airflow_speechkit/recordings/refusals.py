@@ -29,7 +29,7 @@ _WRONG_KEY = frozenset(
     }
 )
 _STORAGE_CONNECTION = (
-    "Check the connection that the bucket is read with (amazon provider): the static key, `endpoint_url` and "
+    "Check the connection of the bucket (amazon provider): the static key, `endpoint_url` and "
     "`region_name` in its extra"
 )
 

@@ -129,7 +129,7 @@ class TestALaterSubmit:
         assert labels_of(archive, operation_id) == {"call": "17", "agent": "Anna", "site": "Perm", "team": "blue"}
         [added, differs] = [one for one in caplog.records if one.name.endswith("archive.labels")]
         assert added.getMessage() == (
-            "Put labels on record of 1 recordings that had their operations already (team: 1): s3://calls/1.ogg"
+            "Recorded the labels of 1 recordings that already had operations (team: 1): s3://calls/1.ogg"
         )
         assert (differs.levelno, "(agent: 1): s3://calls/1.ogg" in differs.getMessage()) == (logging.WARNING, True)
         assert "labels_update=True" in differs.getMessage()
@@ -187,7 +187,7 @@ class TestALaterSubmit:
         outcomes = submit(archive, service, "1", "2", "3", b="2")
         assert [one.status for one in outcomes] == [SubmitStatus.JOINED, SubmitStatus.JOINED, SubmitStatus.SUBMITTED]
         assert labels_of(archive, second) == {"a": "1", "b": "2"}
-        assert "The labels of s3://calls/1.ogg can't be put on record" in caplog.text
+        assert "The labels of s3://calls/1.ogg can't be recorded" in caplog.text
         assert "hunter2" not in caplog.text
         [finding] = verify(archive, T0).findings
         assert (finding.about, finding.problem) == (first, Problem.DAMAGED)

@@ -76,7 +76,7 @@ def test_a_template_of_a_switch_is_true_or_false(operator: Any, name: str) -> No
     for wrong in ("no", "0", "None", ""):
         with pytest.raises(SettingsError, match=f"`{name}` must be True or False, not '{wrong}'"):
             rendered(operator, name, wrong)
-    with pytest.raises(SettingsError, match=f"`{name}` is 1;"):
+    with pytest.raises(SettingsError, match=f"`{name}` must be True or False, not 1"):
         made(operator, **{name: 1})
 
 

@@ -129,7 +129,7 @@ def test_a_bucket_that_keeps_versions_tells_which_one_it_was(client: Any) -> Non
         ("wav.ogg", wav(), r"is a WAV, and API v2 takes no WAV.*\[recording s3://calls/wav.ogg\]"),
         ("cut.ogg", ogg()[:5_000], r"truncated.*\[recording s3://calls/cut.ogg\] Upload"),
         ("empty.ogg", b"", r"empty \(0 bytes\)"),
-        ("text.mp3", b"not a recording", "a text, and the service"),
+        ("text.mp3", b"not a recording", "a text, which the service"),
     ],
 )
 def test_a_recording_that_is_not_what_its_name_says_is_refused_before_anything_is_paid(
@@ -173,7 +173,7 @@ def test_a_recording_that_is_replaced_while_it_is_read_is_not_read_half_and_half
 
     client.meta.events.register("after-call.s3.GetObject", replaced)
 
-    with pytest.raises(RecordingError, match=r"replaced while it was read.*A retry reads it anew") as refused:
+    with pytest.raises(RecordingError, match=r"replaced while it was read.*A retry reads it again") as refused:
         Bucket(client).probe(calls("1.ogg"), V2)
     assert refused.value.retry_can_help
 
@@ -182,7 +182,7 @@ def test_a_recording_that_is_replaced_while_it_is_read_is_not_read_half_and_half
     ("status", "code", "kind", "what"),
     [
         (403, "AccessDenied", RecordingError, "not permitted.*storage.viewer"),
-        (403, "InvalidAccessKeyId", ConnectionSettingsError, "doesn't take the key.*InvalidAccessKeyId"),
+        (403, "InvalidAccessKeyId", ConnectionSettingsError, "refuses the key.*InvalidAccessKeyId"),
         (403, "SignatureDoesNotMatch", ConnectionSettingsError, "static key"),
         (400, "InvalidRequest", RecordingError, "refused.*HTTP 400"),
         (500, "InternalError", StorageError, "The storage fails.*HTTP 500.*A retry reads the bucket again"),
@@ -215,7 +215,7 @@ def test_a_connection_without_a_key_says_so(s3_endpoint: str, monkeypatch: pytes
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     client = client_of(s3_endpoint, aws_access_key_id=None, aws_secret_access_key=None)
 
-    with pytest.raises(ConnectionSettingsError, match="no key to read the bucket with"):
+    with pytest.raises(ConnectionSettingsError, match="no key for the bucket"):
         Bucket(client).probe(calls("1.ogg"), V2)
     client.close()
 

@@ -92,7 +92,7 @@ def test_a_rate_or_a_channel_count_that_the_recording_has_not_is_refused() -> No
         settle(LPCM, facts)
     with pytest.raises(RecordingError, match="audio_channel_count is 2, and the setting says 1"):
         settle(replace(LPCM, sample_rate_hertz=16_000, audio_channel_count=1), facts)
-    with pytest.raises(RecordingError, match="44100 Hz isn't taken"):
+    with pytest.raises(RecordingError, match="44100 Hz isn't supported"):
         settle(V2, replace(facts, sample_rate_hertz=44_100))
     assert settle(V2, facts) == replace(
         V2, audio_encoding=AudioEncoding.LINEAR16_PCM, sample_rate_hertz=16_000, audio_channel_count=2

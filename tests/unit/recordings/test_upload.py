@@ -189,7 +189,7 @@ def test_a_file_that_is_not_there_or_is_none_is_refused(client: Any, tmp_path: P
         upload_local(Bucket(client), tmp_path / "nothing.wav", FOLDER, V2)
     with pytest.raises(RecordingError, match=r"can't be read \(Is a directory\)"):
         upload_local(Bucket(client), tmp_path, FOLDER, V2)
-    with pytest.raises(RecordingError, match="no regular file"):
+    with pytest.raises(RecordingError, match="a regular file"):
         upload_local(Bucket(client), Path("/dev/null"), FOLDER, V2)
 
 
