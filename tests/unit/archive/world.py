@@ -93,8 +93,8 @@ class MortalFolder(Folder):
         self.life.after()
         return result
 
-    def read(self, name: str) -> bytes:
-        found: bytes = self._live(lambda: Folder.read(self, name))
+    def read(self, name: str, *, most_bytes: int | None = None) -> bytes:
+        found: bytes = self._live(lambda: Folder.read(self, name, most_bytes=most_bytes))
         return found
 
     def create(self, name: str, data: bytes) -> bool:
