@@ -1,4 +1,4 @@
-"""What Airflow's versions keep in different places, and common-compat does not cover or only since lately."""
+"""What differs between Airflow's versions, where common-compat doesn't cover it or only its newest versions do."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Airflow 3.3 tells a trigger that a user has killed its task; before, only a cancelled coroutine hints at it.
+#: Airflow 3.3 calls a trigger when a user kills its task; before, there is only the cancelled coroutine.
 TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
 #: How long a task that is ended may cancel operations, in seconds. Shorter than `[triggerer] on_kill_timeout`, which
 #: cuts `on_kill` off after 30 s; Airflow's first answer about a task's state can take half of that.
 CANCEL_TIMEOUT_S = 27.0
 
-#: States that a task instance doesn't leave by itself. Anything else may belong to a new attempt that waits
-#: for the same operation: on "clear" it is deferred again before the old trigger hears of it.
+#: Final states of a task instance. Any other state may be that of a new attempt that waits for the same operation:
+#: after "clear" it may be deferred again before the old trigger is called.
 TERMINAL_TASK_STATES = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
 
 
@@ -51,7 +51,7 @@ def lookup_lock() -> AbstractContextManager[object]:
 
 
 def mask_secret(secret: str) -> None:
-    """Have Airflow mask a secret wherever it would appear in a log."""
+    """Mask a secret in Airflow's logs."""
     for name in _SECRETS_MASKERS:
         with suppress(ImportError):
             module = importlib.import_module(name)
@@ -62,19 +62,19 @@ def mask_secret(secret: str) -> None:
 
 
 def task_is_over(task_instance: Any) -> bool:
-    """Tell whether a task is in a state that it doesn't leave by itself (blocking: in a trigger call it in a thread).
+    """Whether a task is in a final state (blocking: in a trigger call it in a thread).
 
-    False also where the state can't be read: not knowing it forbids to cancel what the task waits for.
+    False also where the state can't be read: then its operations must not be cancelled.
 
     :param task_instance: anything with ``dag_id``, ``task_id``, ``run_id`` and ``map_index``
     """
     try:
         state = read_task_state(task_instance)
     except Exception as error:  # noqa: BLE001 - whatever hides the state
-        log.warning("The task's state can't be read (%s): its operations go on", type(error).__name__)
+        log.warning("The task's state can't be read (%s): its operations are not cancelled", type(error).__name__)
         return False
     if state not in TERMINAL_TASK_STATES:
-        log.info("The task is %s: its operations go on", state)
+        log.info("The task is %s: its operations are not cancelled", state)
         return False
     return True
 
@@ -115,11 +115,11 @@ def first_start(context: Context, *, retries: int) -> datetime | None:
 
 
 def read_task_state(task_instance: Any) -> str | None:
-    """Ask Airflow for a task instance's state as it is now (blocking: call it in a thread from a trigger).
+    """Return a task instance's current state (blocking: call it in a thread from a trigger).
 
     :param task_instance: anything with ``dag_id``, ``task_id``, ``run_id`` and ``map_index``
     :return: the state, ``None`` for a task without one
-    :raises LookupError: Airflow doesn't know such a task instance
+    :raises LookupError: there is no such task instance
     """
     try:
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance

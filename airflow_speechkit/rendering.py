@@ -30,26 +30,26 @@ def cleaned(value: Any) -> Any:
 
 
 def is_rendered_later(value: Any) -> bool:
-    """Tell whether a template, or what an upstream task returns, will take a value's place."""
+    """Whether a value is a template or the output of an upstream task."""
     if isinstance(value, str):
         return "{{" in value or "{%" in value
     return callable(value) or hasattr(value, "resolve")
 
 
 class CheckedFields:
-    """An operator whose addresses hold no credentials, and whose numbers and switches are such.
+    """An operator without credentials in its addresses, and with checked numbers and switches.
 
-    Literal values are cleaned where they are written: its ``__init__`` sets each of `address_fields` to what `cleaned`
-    gives, and each of `typed_fields` to what `typed` gives; ``partial`` and ``expand`` clean addresses. Templates and
-    upstreams' values are cleaned and checked when they are rendered. ``execute_complete`` always finds them rendered.
+    Literal values are handled at once: its ``__init__`` sets each of `address_fields` to the result of `cleaned`, and
+    each of `typed_fields` to that of `typed`; ``partial`` and ``expand`` clean addresses. Templates and upstreams'
+    values are handled when they are rendered. In ``execute_complete`` they are always rendered.
     """
 
     address_fields: ClassVar[tuple[str, ...]]
-    #: Templated keywords of another type than text, each with what makes one of a value (see `keywords`).
+    #: Templated keywords that aren't texts, each with its check (see `keywords`).
     typed_fields: ClassVar[Checks] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Have ``execute_complete`` called on the task whose fields are rendered."""
+        """Call ``execute_complete`` on the task whose fields are rendered."""
         super().__init_subclass__(**kwargs)
         if "execute_complete" in vars(cls):
             cls.execute_complete = _by_rendered_task(cls.execute_complete)  # type: ignore[attr-defined]
@@ -69,12 +69,12 @@ class CheckedFields:
             for name in self.address_fields:
                 setattr(self, name, cleaned(getattr(self, name)))
         for name in later:
-            # Where templates become objects, nothing is None. That never means "no limit".
+            # Native templates return None for nothing found. That must not mean "no limit".
             found = getattr(self, name)
             setattr(self, name, self.typed_fields[name]("None" if found is None else found, name))
 
     def typed(self, name: str, value: Any) -> Any:
-        """Return what one of `typed_fields` is by a literal value; a template as it is.
+        """Return the checked value of one of `typed_fields`; a template as it is.
 
         :raises SettingsError: the value is of another type
         """
@@ -93,7 +93,7 @@ def _by_rendered_task(execute_complete: Callable[..., Any]) -> Callable[..., Any
 
 
 class _Partial:
-    """A mapped task that isn't expanded yet. The operator's ``__init__`` runs only with the task."""
+    """A mapped task that isn't expanded yet. The operator's ``__init__`` runs only later, in the task."""
 
     def __init__(self, partial: Any, address_fields: tuple[str, ...]) -> None:
         self._partial = partial
