@@ -45,7 +45,6 @@ _BETWEEN = re.compile(rb"(?<=\})(\s*)(?=\{)")
 _SPOKEN = frozenset({"final", "finalRefinement", "final_refinement"})
 
 #: A null where an answer or a message should stand crashes Arrow's parser (apache/arrow#47409).
-_NULL = re.compile(rb"null")
 _BARE_NULL = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|\})\s*null")
 
 
@@ -170,7 +169,7 @@ def _parse(raws: Sequence[bytes], schema: pa.Schema) -> pa.RecordBatch:
         parts += [b'\n{"%s":%d}\n' % (_NEXT.encode(), number), raw]
     # A single answer is not copied.
     joined = b"".join(parts) if len(parts) > 1 else raws[0]
-    if _NULL.search(joined) and _BARE_NULL.search(joined):
+    if _has_null(joined) and _BARE_NULL.search(joined):
         raise MalformedError("null stands where a message should")
     offsets = pa.py_buffer(np.array([0, len(joined)], np.int64))
     # The parser doesn't notice what isn't UTF-8.
@@ -188,6 +187,14 @@ def _parse(raws: Sequence[bytes], schema: pa.Schema) -> pa.RecordBatch:
     if rows[_NEXT].drop_null().to_pylist() != list(range(1, len(raws))):
         raise MalformedError("an answer is cut off")
     return rows
+
+
+def _has_null(raw: bytes) -> bool:
+    """Return whether ``null`` is in an answer: with numpy in a fraction of the time that a search takes."""
+    octets = np.frombuffer(raw, np.uint8)
+    place = np.flatnonzero(octets == ord("u"))
+    place = place[(place > 0) & (place < len(octets) - 1)]
+    return bool(((octets[place - 1] == ord("n")) & (octets[place + 1] == ord("l"))).any())
 
 
 def _all(*conditions: Any) -> NDArray[np.bool_]:

@@ -40,7 +40,6 @@ _DECIMAL = r"^[0-9]{1,11}(\.[0-9]{1,12})?s$"
 _LONGEST_S = 315_576_000_000
 
 _DIGITS = b"0123456789"
-_S_TO_ZERO = bytes.maketrans(b"s", b"0")
 
 
 def duration_ms(value: str) -> int:
@@ -85,19 +84,22 @@ def durations_ms(column: pa.StringArray) -> Integers:
     if column.null_count or not len(column):
         return _each(column, duration_ms, NO_TIME)
     offsets, data = _content(column)
-    octets, lengths = np.frombuffer(data, np.uint8), np.diff(offsets)
+    octets, lengths, ends = np.frombuffer(data, np.uint8), np.diff(offsets), offsets[1:]
     # Up to 11 digits and an "s"; a point only before the last three digits.
     if (
         not data.translate(None, _DIGITS + b".s")
-        and data.count(b"s") == len(column)
-        and bool((octets[offsets[1:] - 1] == ord("s")).all())
+        and np.count_nonzero(octets == ord("s")) == len(column)
+        and bool((octets[ends - 1] == ord("s")).all())
         and lengths.min() > 1
         and lengths.max() <= 12
-        and data.count(b".") == int(((octets[np.maximum(offsets[1:] - 5, 0)] == ord(".")) & (lengths > 5)).sum())
+        and np.count_nonzero(octets == ord("."))
+        == np.count_nonzero((octets[np.maximum(ends - 5, 0)] == ord(".")) & (lengths > 5))
     ):
         # Each "s" becomes a leading zero of the next number. With three decimals a float is exact enough.
+        zeros = octets.copy()
+        zeros[ends - 1] = ord("0")
         offsets[1:] -= 1
-        texts = [pa.py_buffer(offsets), pa.py_buffer(data.translate(_S_TO_ZERO))]
+        texts = [pa.py_buffer(offsets), pa.py_buffer(zeros)]
         seconds = pa.StringArray.from_buffers(len(column), *texts).cast(pa.float64()).to_numpy()
         milliseconds: Integers = np.rint(seconds * 1000).astype(np.int64)
         return milliseconds
