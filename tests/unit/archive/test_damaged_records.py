@@ -95,3 +95,23 @@ def test_a_lost_attempt_does_not_settle_itself(archive: Archive, service: Servic
     )
     assert operation_id
     is_not_sent_again(archive, service)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [{"at": "2026-11-22T12:00:00"}, {"at": "0001-01-01T00:00:00+14:00"}, {"failure": {"code": 2**63, "message": "m"}}],
+    ids=["no offset", "before the year 1 in UTC", "more than 64 bits"],
+)
+def test_values_that_no_table_can_hold_are_damaged(archive: Archive, service: Service, damaged: dict[str, Any]) -> None:
+    operation_id = ended(archive, service, failed=True)
+    change(archive, f"operations/{operation_id}/outcome.json", **damaged)
+    with pytest.raises(ArchiveError, match="damaged"):
+        archive.outcome(operation_id)
+
+
+def test_a_record_has_only_the_fields_that_are_set(archive: Archive, service: Service) -> None:
+    """Version 0.1 takes every claim that has the key `forgotten_at` for a deleted one, and would pay again."""
+    ended(archive, service, failed=False)
+    for name in ("claim", "operation", "finished"):
+        record = json.loads(archive.folder.read(ledger(archive, name)))
+        assert not {"forgotten_at", "failure"} & record.keys()
