@@ -2,7 +2,7 @@
 
     python benchmarks/damaged_answers.py
 
-The columnar reader looks for words before it passes a damaged answer to the plain reader, which stops at the first
+The columnar reader tries a damaged answer before it passes it to the plain reader, which stops at the first
 invalid byte. The ratio is large if the plain reader has nothing to do; compare the first column then.
 """
 
