@@ -169,3 +169,12 @@ def test_bytes_that_are_not_utf_8_are_refused_wherever_they_stand() -> None:
         raw = said.operation.replace(place, place + b"\xff", 1)
         assert raw != said.operation or place not in said.operation
         assert "UTF-8" in str(outcome(Answer("e03one", ApiVersion.V2, raw + b'\n"\xff"'), exact=False))
+
+
+@pytest.mark.parametrize("raw", ["null", " null ", "\ufeffnull", "null{}", "{}null", "{} null\n{}"])
+def test_a_null_in_place_of_a_message_does_not_crash_the_parser(raw: str) -> None:
+    for said in (
+        Answer("e03one", ApiVersion.V2, raw.encode()),
+        Answer("f8done", ApiVersion.V3, v3().operation, raw.encode()),
+    ):
+        assert isinstance(outcome(said, exact=False), str)
