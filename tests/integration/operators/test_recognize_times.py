@@ -158,7 +158,7 @@ def test_a_task_killed_while_submitting_cancels_its_operations(desk: Desk, defer
     signal.signal(signal.SIGUSR1, on_signal)
 
     def kill() -> None:
-        while operator._submitter is None or not operator._submitter.concluded:
+        while operator._submitter is None or not operator._submitter.done:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGUSR1)
 
