@@ -108,7 +108,7 @@ def test_an_archive_that_is_unreachable_for_a_while_ends_the_first_visit_only(de
 
 
 @pytest.mark.usefixtures("brief_pauses")
-@pytest.mark.parametrize("step", ["put_on_record", "remove_run"])
+@pytest.mark.parametrize("step", ["record_delivery", "remove_run"])
 def test_an_archive_that_is_unreachable_at_the_end_loses_nothing(desk: Desk, step: str) -> None:
     original, calls = getattr(visit, step), 0
 
