@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 _ORDER = """\
 Each recognition has a file of its own for each table in which it has rows, `TABLE/day=2026-11-22/ID.parquet`; see
-[the files by themselves](warehouses.md#the-files-by-themselves). There rows come by start, then channel, then place in
-the answer; what has no start keeps its place behind the one before it. An utterance starts with the first word of its
+[the files by themselves](warehouses.md#the-files-by-themselves). Its rows are ordered by start, then channel, then
+place in the answer; a row without a start stays after the row before it. An utterance starts with the first word of its
 first alternative that has any, and its alternatives stay together. `words` is ordered by the words' own starts, so
 overlapping channels interleave there.
 
 Times are whole milliseconds from the recording's beginning, rounded half to even from the exact decimal. A silent
-recording has its row in `recognitions` and none in the other tables. The service's `confidence` is left out: it is
-documented as not supported."""
+recording has its row in `recognitions` and none in the other tables. The service's `confidence` is
+left out: it is documented as not supported."""
 
 
 def tables_markdown() -> str:

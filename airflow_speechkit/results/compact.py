@@ -49,10 +49,10 @@ _DAY = re.compile(r"day=(\d{4}-\d{2}-\d{2})")
 
 @dataclass(frozen=True)
 class CompactedDay:
-    """What became of a day.
+    """The result for one day.
 
     :param day: the day
-    :param rows: how many rows its files have, by their tables; nothing where they were up to date
+    :param rows: number of rows of its files, by table; None if they were up to date
     :param removed: how many parts were removed
     """
 
@@ -66,7 +66,7 @@ class _Part:
     """A part.
 
     :param name: its file
-    :param stem: what it is called in every table
+    :param stem: its name in every table
     :param version: changes when it is written again
     :param written_at: UTC
     """
@@ -82,13 +82,12 @@ def compact(
 ) -> Iterator[CompactedDay]:
     """Write a day's rows into one file for each table, ``TABLE/day=2026-11-22/part-0.parquet``, day after day.
 
-    A file has the rows of the day's parts, and those of the file before it whose operations have no part any more. So
-    it is right also after parts were removed and an operation was transformed again. Each file is replaced whole,
-    `recognitions` last; a run that was killed is made good by the next one. A day whose parts are the same as before
-    is skipped.
+    A file has the rows of the day's parts, and those of the file before it whose operations have no part any more.
+    So it is correct also after parts were removed and an operation was transformed again. Each file is replaced as a
+    whole, `recognitions` last; the next run repairs what a killed run left. A day whose parts are unchanged is skipped.
 
     :param source: where transforms write
-    :param target: another folder: whoever reads takes one or the other of a day, never both
+    :param target: another folder: readers take one or the other of a day, never both
     :param now: UTC; without `through` the days before this one's are over
     :param through: the last day
     :param delete_parts: remove a day's parts once its files are in place, but for those that were written since
@@ -99,7 +98,7 @@ def compact(
     if source.fs.protocol == target.fs.protocol and _nested(source.root, target.root):
         raise SettingsError(
             f"{source.url} and {target.url} are the same folder, or one is inside the other",
-            hint="Give a folder of its own to the larger files: a reader must not find rows in both",
+            hint="Use a separate folder for the larger files: a reader must not find rows twice",
         )
     last = through or now.astimezone(UTC).date() - timedelta(days=1)
     days = {match[1] for table in TABLES for name in source.folders(table.name) if (match := _DAY.fullmatch(name))}
@@ -152,7 +151,7 @@ def _parts(source: Folder, day: str) -> dict[str, list[_Part]]:
                 parts.append(_Part(name, stem, version, written_at))
             elif ending in list(FileFormat):
                 raise SettingsError(
-                    f"{source.url_of(name)} isn't Parquet, which alone can be compacted",
+                    f"{source.url_of(name)} isn't Parquet, the only format that can be compacted",
                     hint="Transform its operation again with `file_format='parquet'`",
                 )
     return found
@@ -180,7 +179,7 @@ def _write_day(
             f"{len(incomplete):,}",
             ", ".join(sorted(incomplete)[:_MOST_NAMED]),
         )
-        # The next run is to look again.
+        # The next run checks it again.
         digest = b""
     parts = _of(known - incomplete, parts)
     rows = {}
@@ -238,7 +237,7 @@ def _rows(source: Folder, names: list[str], table: TableSchema) -> Iterator[pa.R
             return source.fetch(name, copy)
         except FileNotFoundError:
             raise StorageError(
-                f"{source.url_of(name)} was removed in the meantime", retry="looks again at what there is"
+                f"{source.url_of(name)} was removed in the meantime", retry="lists the files again"
             ) from None
 
     return rows_of(names, fetch, FileFormat.PARQUET, table.arrow)
@@ -262,7 +261,7 @@ def _write(path: Path, batches: Iterable[pa.RecordBatch], table: TableSchema, me
 
 
 def _remove(source: Folder, day: str, done: list[_Part], old: list[_Part]) -> int:
-    """Remove parts, `recognitions` first: what is left without it counts for nothing."""
+    """Remove parts, `recognitions` first: a part without it doesn't count."""
     versions = {part.name: part.version for some in _parts(source, day).values() for part in some}
     stale = {part.stem for part in done if versions.get(part.name, part.version) != part.version}
     going = [part for part in (*done, *old) if part.stem not in stale and part.name in versions]

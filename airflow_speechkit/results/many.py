@@ -131,8 +131,8 @@ def largest_answer(memory_bytes: int) -> int:
 def answer_in(path: str, raw: bytes, memory_bytes: int = MEMORY_BYTES) -> Loaded:
     """Read a saved answer for `write_many`.
 
-    :param path: its file, which is named after the operation where nothing in it tells that
-    :param raw: what is in the file: the same the next time, so what can't be read stays so
+    :param path: its file; its name is the operation id if the answer has none
+    :param raw: what is in the file: a retry reads the same
     :param memory_bytes: what `write_many` may take
     """
     try:
@@ -234,7 +234,7 @@ def _size(loaded: Loaded) -> int:
 
 
 def _ids(asked_for: str, loaded: Loaded) -> list[str]:
-    """Return the operations that were loaded, as far as that can be told."""
+    """Return the operations that were loaded, if they are known."""
     if isinstance(loaded, Unread):
         return [_stem(asked_for)]
     if isinstance(loaded, Tables):

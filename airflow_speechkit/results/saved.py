@@ -1,4 +1,4 @@
-"""Answers that somebody saved in a file: which API they came from, and of which operation."""
+"""Answers saved in files: their API and their operation."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _OF_MESSAGES = frozenset(
 
 
 def read_saved(raw: bytes, stem: str, most_bytes: int = LARGEST_ANSWER_BYTES) -> Answer:
-    """Tell which API a saved answer came from, and of which operation.
+    """Parse a saved answer: its API and its operation.
 
     :param raw: an operation of API v2; of API v3 what getRecognition gave, with or without its operation before it,
         or an operation that failed; gzipped or not, in a JSON array or not
-    :param stem: the file's name without its ending: the operation's id where the answer doesn't tell it
+    :param stem: the file's name without its ending: the operation id if the answer has none
     :param most_bytes: how large it may be, inflated
-    :raises AnswerUnreadableError: it is no answer, or it is too large
+    :raises AnswerUnreadableError: it isn't an answer, or it is too large
     """
     try:
         if is_gzip(raw):
@@ -54,7 +54,7 @@ def read_saved(raw: bytes, stem: str, most_bytes: int = LARGEST_ANSWER_BYTES) ->
         if second is not None:
             if first.get("response") is not None:
                 raise AnswerUnreadableError(
-                    "There is something behind the operation: more than one answer, or none that is whole",
+                    "More text follows the operation: the file has several answers, or a broken one",
                     hint="Save each answer in a file of its own",
                 )
             return Answer(operation_id, ApiVersion.V3, text[:end].encode(), rest.encode())
@@ -62,7 +62,7 @@ def read_saved(raw: bytes, stem: str, most_bytes: int = LARGEST_ANSWER_BYTES) ->
         version = version_of({**first, "id": operation_id}, finished=finished)
         if finished and version is ApiVersion.V3:
             raise AnswerUnreadableError(
-                "It is the operation of a v3 recognition, which has no result in it: save what getRecognition answers"
+                "It is the operation of a v3 recognition, which has no result: save the answer of getRecognition"
             )
         return Answer(operation_id, version, raw)
     if _is_message(first):
@@ -73,16 +73,16 @@ def read_saved(raw: bytes, stem: str, most_bytes: int = LARGEST_ANSWER_BYTES) ->
 
 
 def _without_array(text: str) -> str:
-    """Return what stands in a JSON array, as many clients save what getRecognition gives, one behind the other.
+    """Return the values of a JSON array one after the other: many clients save the messages of v3 as an array.
 
-    :raises ValueError: it is cut off, or is no JSON
+    :raises ValueError: it is cut off, or isn't JSON
     """
     found, at, decoder = [], text.index("[") + 1, json.JSONDecoder()
     while True:
-        begin = _behind_space(text, at)
+        begin = _skip_space(text, at)
         _, end = decoder.raw_decode(text, begin)
         found.append(text[begin:end])
-        at = _behind_space(text, end)
+        at = _skip_space(text, end)
         if text[at : at + 1] != ",":
             break
         at += 1
@@ -91,14 +91,14 @@ def _without_array(text: str) -> str:
     return "\n".join(found)
 
 
-def _behind_space(text: str, at: int) -> int:
+def _skip_space(text: str, at: int) -> int:
     while text[at : at + 1] in (" ", "\t", "\r", "\n"):
         at += 1
     return at
 
 
 def _is_message(message: dict[str, Any]) -> bool:
-    """Tell whether this is a message of v3's stream, or the error that it broke off with."""
+    """Whether this is a message of v3's stream, or the error that it ended with."""
     if message.get("error") is not None:
         return True
     inner = message.get("result", message)
@@ -109,8 +109,8 @@ def _requested_id(message: dict[str, Any]) -> str | None:
     """Return the operation's id as v3's messages repeat it; the service also says ``undefined`` there."""
     inner = message.get("result", message)
     for session, request in (("sessionUuid", "userRequestId"), ("session_uuid", "user_request_id")):
-        told = inner.get(session) if isinstance(inner, dict) else None
-        request_id = told.get(request) if isinstance(told, dict) else None
+        ids = inner.get(session) if isinstance(inner, dict) else None
+        request_id = ids.get(request) if isinstance(ids, dict) else None
         if is_operation_id(request_id) and request_id != "undefined":
             return str(request_id)
     return None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-#: Grows when a column changes its meaning or goes; a new column alone doesn't need it. In every file's metadata.
+#: Incremented when a column changes its meaning or is removed, not for a new column. In the metadata of each file.
 SCHEMA_VERSION = 2
 
 #: The key of the version in a schema's metadata.
@@ -32,10 +32,10 @@ class Status(StrEnum):
     def about(self) -> str:
         """What it means."""
         return {
-            Status.FINISHED: "There is a result. With `utterances = 0` the service heard no speech: a result too.",
-            Status.FAILED: "The service took the recording, and the operation ended in an error.",
-            Status.REFUSED: "The recording could not be submitted: no operation, and `refused-…` as `recognition_id`.",
-            Status.LOST: "It may have been paid for, but there is no result to be had any more.",
+            Status.FINISHED: "There is a result. `utterances = 0` means that the recording has no speech.",
+            Status.FAILED: "The service accepted the recording, and the operation ended in an error.",
+            Status.REFUSED: "The recording could not be submitted: no operation, `recognition_id` is `refused-…`.",
+            Status.LOST: "The recording may have been paid for, but its result is no longer available.",
         }[self]
 
 
@@ -87,7 +87,7 @@ class TableSchema:
     :param name: its name
     :param row: what one row is
     :param columns: its columns, in order
-    :param key: the columns that tell a row from every other
+    :param key: the columns that identify a row
     """
 
     name: str
@@ -116,16 +116,18 @@ _MOMENT = pa.timestamp("us", tz="UTC")
 _RECOGNITION = Column(
     "recognition_id",
     _TEXT,
-    "The recognition; joins all the tables. The service's operation id, or `refused-…` where nothing was submitted.",
+    "The recognition: the operation id, or `refused-…` if nothing was submitted. Joins all tables.",
 )
-_OPERATION = Column("operation_id", _TEXT, "The service's id of the operation; empty where there is none.", True)
+_OPERATION = Column("operation_id", _TEXT, "The operation id; empty if there is no operation.", True)
 _CHANNEL = Column(
-    "channel", _TEXT, "The channel as the service names it: v2 counts from `1`, v3 from `0`. Left out there: the first."
+    "channel",
+    _TEXT,
+    "The channel as the service names it: v2 counts from `1`, v3 from `0`. A missing one is the first.",
 )
 _CHANNEL_INDEX = Column(
     "channel_index",
     _COUNT,
-    "The channel counted from 0 in both APIs; empty where the service's name for it is no such number.",
+    "The channel, counted from 0 in both APIs; empty if the service's name isn't a number.",
     nullable=True,
 )
 _UTTERANCE = Column(
@@ -144,36 +146,40 @@ RECOGNITIONS = TableSchema(
         ),
         Column("labels", _TEXT, "The recording's newest labels, a JSON object as text; `{}` for none."),
         Column("api_version", _TEXT, "`v2` or `v3`."),
-        Column("model", _TEXT, "The model asked for.", True),
-        Column("language", _TEXT, "The language asked for; several with commas between. Empty for a blacklist.", True),
-        Column("channels", _COUNT, "The recording's channels, or else those that were heard; empty if unknown.", True),
-        Column("duration_ms", _MILLISECONDS, "The recording's length, where it is known.", True),
-        Column("utterances", _COUNT, "How many utterances; 0 is silence."),
-        Column("words", _COUNT, "How many words, those of the first alternatives."),
-        Column("billed_seconds", pa.int64(), "What the service charges for, where the length is known.", True),
+        Column("model", _TEXT, "The requested model.", True),
+        Column(
+            "language", _TEXT, "The requested language; several are separated by commas. Empty for a blacklist.", True
+        ),
+        Column(
+            "channels", _COUNT, "Number of channels of the recording, or else of the answer; empty if unknown.", True
+        ),
+        Column("duration_ms", _MILLISECONDS, "The recording's duration, if it is known.", True),
+        Column("utterances", _COUNT, "Number of utterances; 0 means silence."),
+        Column("words", _COUNT, "Number of words of the first alternatives."),
+        Column("billed_seconds", pa.int64(), "Seconds that the service charges for, if the duration is known.", True),
         Column("created_at", _MOMENT, "When the operation was created, UTC.", True),
         Column("finished_at", _MOMENT, "When the operation was done, UTC.", True),
-        Column("status", _TEXT, "How it ended, see below."),
+        Column("status", _TEXT, "How the recognition ended, see below."),
         Column("error_code", _COUNT, "The gRPC code of the error.", True),
         Column("error_message", _TEXT, "The error's text.", True),
         Column(
             "settings",
             _TEXT,
-            "The settings that were asked for, a JSON object as text; empty for an answer without its submission.",
+            "The requested settings, a JSON object as text; empty for an answer without its submission.",
             True,
         ),
-        Column("dag_id", _TEXT, "The DAG that submitted it; empty if that was done outside of Airflow.", True),
-        Column("run_id", _TEXT, "The DAG run that submitted it.", True),
+        Column("dag_id", _TEXT, "The DAG that submitted the recording; empty outside of Airflow.", True),
+        Column("run_id", _TEXT, "The DAG run that submitted the recording.", True),
         Column(
             "submitted_uri",
             _TEXT,
-            "The object that the service read, where that is not `audio_uri`. Always empty in this version.",
+            "The object that the service read, if it isn't `audio_uri`. Always empty in this version.",
             True,
         ),
         Column(
             "paired_uri",
             _TEXT,
-            "The second recording, where two were joined to one. Always empty in this version.",
+            "The second recording, if two were joined. Always empty in this version.",
             True,
         ),
         Column(
@@ -206,11 +212,11 @@ UTTERANCES = TableSchema(
         _ALTERNATIVE,
         Column("start_ms", _MILLISECONDS, "Start of its first word; empty without words.", True),
         Column("end_ms", _MILLISECONDS, "End of its last word; empty without words.", True),
-        Column("text", _TEXT, "The text: in v3 the normalised one, where there is one."),
-        Column("text_raw", _TEXT, "v3: the text before normalisation. Empty in v2, which gives one text.", True),
-        Column("words", _COUNT, "How many words it has."),
-        Column("language", _TEXT, "v3: the likeliest language, where the service tells any.", True),
-        Column("speaker", _TEXT, "v3: the speaker, where speaker labelling was asked for.", True),
+        Column("text", _TEXT, "The text; in v3 the normalised text if there is one."),
+        Column("text_raw", _TEXT, "v3: the text before normalisation. Always empty in v2.", True),
+        Column("words", _COUNT, "Number of words."),
+        Column("language", _TEXT, "v3: the most probable language, if the answer has one.", True),
+        Column("speaker", _TEXT, "v3: the speaker, if speaker labelling was requested.", True),
     ),
     ("recognition_id", "utterance", "alternative"),
 )
@@ -227,8 +233,8 @@ WORDS = TableSchema(
         _ALTERNATIVE,
         Column("word_index", _COUNT, "Number of the word within the alternative, from 0, as in the answer."),
         Column("word", _TEXT, "The word: lower case, numbers spelled out."),
-        Column("start_ms", _MILLISECONDS, "Its start; the service speaks of an error of 1 to 2 s.", True),
-        Column("end_ms", _MILLISECONDS, "Its end.", True),
+        Column("start_ms", _MILLISECONDS, "Start of the word. The service documents an error of 1 to 2 s.", True),
+        Column("end_ms", _MILLISECONDS, "End of the word.", True),
     ),
     ("recognition_id", "utterance", "alternative", "word_index"),
 )
@@ -241,12 +247,15 @@ ANALYSES = TableSchema(
         _OPERATION,
         Column("analysis_index", _COUNT, "Number of the row within the recognition, from 0, as in the answer."),
         Column(
-            "channel", _TEXT, "The channel as the service names it; empty for what is about the whole recording.", True
+            "channel",
+            _TEXT,
+            "The channel as the service names it; empty if the analysis is about the whole recording.",
+            True,
         ),
-        Column("kind", _TEXT, "What it is, see below."),
-        Column("start_ms", _MILLISECONDS, "Start of what it is about, where the service tells.", True),
-        Column("end_ms", _MILLISECONDS, "End of what it is about, where the service tells.", True),
-        Column("payload", _TEXT, "The service's own message, a JSON object as text."),
+        Column("kind", _TEXT, "The kind of analysis, see below."),
+        Column("start_ms", _MILLISECONDS, "Start of the analysed part, if the answer has it.", True),
+        Column("end_ms", _MILLISECONDS, "End of the analysed part, if the answer has it.", True),
+        Column("payload", _TEXT, "The service's message, a JSON object as text."),
     ),
     ("recognition_id", "analysis_index"),
 )

@@ -14,13 +14,7 @@ from speechkit_emulator.bounds import LATEST_S, BadValueError
 from speechkit_emulator.clock import ScaledClock, timestamp
 from speechkit_emulator.operation import Operation, State, billed_seconds, new_id
 from speechkit_emulator.quota import Quota
-from speechkit_emulator.refusal import (
-    CANCELLED,
-    INTERNAL,
-    NOT_FOUND,
-    RESOURCE_EXHAUSTED,
-    RefusedError,
-)
+from speechkit_emulator.refusal import CANCELLED, INTERNAL, NOT_FOUND, RESOURCE_EXHAUSTED, RefusedError
 from speechkit_emulator.request import Request, invalid
 from speechkit_emulator.seeds import Seed, Seeds
 from speechkit_emulator.storage import NoSuchObjectError, NotALinkError, Storage, find_object
