@@ -160,8 +160,8 @@ class Writing:
         except StorageError as error:
             if error.retry_can_help:
                 raise
-            # Whoever may only write: the files are in place, and there seldom are any others.
-            log.warning("What else there may be of these operations isn't looked for: %s", error.what)
+            # The account may only write. The files are in place, and there seldom are any others.
+            log.warning("Other files of these operations are kept, if there are any: %s", error.what)
             return
         places = [place for places in found for place in places]
         try:

@@ -338,7 +338,7 @@ def test_without_an_archive_the_ids_of_a_failed_task_are_in_its_log(
     desk: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, bad = desk.put("good.ogg"), f"s3://{desk.bucket}/{desk.prefix}/none.ogg"
-    with pytest.raises(RecordingError, match="A retry sends everything again, and pays again"):
+    with pytest.raises(RecordingError, match="A retry submits everything again and pays again"):
         submit([bad, good], archive=False)
     [billed] = [one for one in desk.emulator.billing() if f"/{desk.prefix}/" in str(one)]
     assert f"A sensor can be given their ids: {billed['operation_id']}" in caplog.text

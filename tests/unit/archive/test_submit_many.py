@@ -282,7 +282,7 @@ class TestHandingOn:
 
     def test_a_retry_without_an_archive_is_not_said_to_be_free(self, archive: Archive, service: Service) -> None:
         said = self.failed(archive, service, "13", OnFailure.FAIL, without_archive=True)
-        assert "A retry sends everything again, and pays again for what was accepted" in said
+        assert "A retry submits everything again and pays again for what was accepted" in said
         said = self.failed(archive, service, "12", OnFailure.FAIL, without_archive=True)
         assert "pays for nothing twice" not in said
 

@@ -164,7 +164,7 @@ def test_streams_side_by_side_are_told_apart() -> None:
     index = bytearray(numbered([bytes(pages[0]).replace(b"OpusHead", b"fishead\0")], serial=5))
 
     assert facts_of(b"".join([index, *pages])).duration_ms == 2000
-    with pytest.raises(RecordingError, match="2 Opus streams side by side"):
+    with pytest.raises(RecordingError, match="2 Opus streams at the same time"):
         facts_of(b"".join([pages[0], other[0], pages[1], other[1], *pages[2:], *other[2:]]))
 
 

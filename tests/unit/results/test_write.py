@@ -225,15 +225,15 @@ def test_whoever_may_not_delete_can_write_as_long_as_nothing_is_left_over(target
     assert len(names(target)) == 6
 
 
-def test_whoever_may_not_list_can_write(target, monkeypatch, caplog):
+def test_an_account_that_may_not_list_can_write(target, monkeypatch, caplog):
     def refused(*_, **__):
-        raise PermissionError("AccessDenied")
+        raise StorageError("Can't list this folder", retry_can_help=False)
 
     write_rows(target, said())
-    monkeypatch.setattr(Folder, "_found", refused)
+    monkeypatch.setattr(Folder, "names", refused)
     manifest = write_rows(target, said())
     assert manifest.tables["words"].rows > 0
-    assert "isn't looked for" in caplog.text
+    assert "Other files of these operations are kept" in caplog.text
 
 
 def test_a_bucket_is_asked_for_the_days_that_are_written_whatever_the_number_of_operations(bucket, monkeypatch):
