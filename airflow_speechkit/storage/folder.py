@@ -87,8 +87,6 @@ class Folder:
             try:
                 # Without a range s3fs first asks for the size, and believes a cached listing for it.
                 data: bytes = self.fs.cat_file(self.path(name), start=0, end=most_bytes)
-            except IsADirectoryError as error:
-                raise FileNotFoundError(name) from error
             except OSError as error:
                 # An empty file has no range.
                 if _http_status(error) != 416:
@@ -101,6 +99,8 @@ class Folder:
 
         :raises StorageError: the store can't be read
         """
+        if self._is_local and os.path.isdir(self.path(name)):
+            return False
         try:
             self.read(name, most_bytes=1)
         except FileNotFoundError:

@@ -149,7 +149,7 @@ def test_a_small_local_file_is_sent_inline_by_v3(desk: Desk, tmp_path: Path) -> 
         ({"speaker_labeling": True}, SettingsError, "speaker_labeling"),
         ({"classifiers": {"negative": ["ON_FINAL"]}}, SettingsError, "classifiers"),
         ({"labels": [{"a": "b"}, {}]}, SettingsError, "labels"),
-        ({"labels": "call 17"}, SettingsError, "`labels` is a text"),
+        ({"labels": "call 17"}, SettingsError, "`labels` must be a mapping of names to texts, or a list of mappings, not a text"),
         ({"labels": {"call_id": None}}, SettingsError, "The label 'call_id' is None"),
         ({"labels": [{"call_id": None}]}, SettingsError, "The label 'call_id' is None"),
         ({"audio": "None"}, SettingsError, "`audio` is the text 'None'"),
@@ -331,7 +331,7 @@ def test_without_an_archive_a_lost_submission_prevents_a_retry_whatever_the_erro
     desk.emulator.fault("garbage", on="submit", times=1)
     with pytest.raises(AirflowFailException, match=r"(?s)key was refused.*could pay twice for .*\.ogg"):
         submit([f"s3://{desk.bucket}/{desk.prefix}/{name}.ogg" for name in "123"], archive=False)
-    assert "A sensor can be given their ids" in caplog.text
+    assert "Give their ids to a sensor" in caplog.text
 
 
 def test_without_an_archive_the_ids_of_a_failed_task_are_in_its_log(
@@ -341,4 +341,4 @@ def test_without_an_archive_the_ids_of_a_failed_task_are_in_its_log(
     with pytest.raises(RecordingError, match="A retry submits everything again and pays again"):
         submit([bad, good], archive=False)
     [billed] = [one for one in desk.emulator.billing() if f"/{desk.prefix}/" in str(one)]
-    assert f"A sensor can be given their ids: {billed['operation_id']}" in caplog.text
+    assert f"Give their ids to a sensor: {billed['operation_id']}" in caplog.text
