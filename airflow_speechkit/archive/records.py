@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
@@ -29,6 +30,9 @@ ARCHIVE_VERSION = 1
 _T = TypeVar("_T")
 _UTC_OFFSET = timedelta(0)
 
+#: msgspec collects a type's fields when it first converts to it. Threads that do that at once crash or hang it.
+_ONE_AT_A_TIME = Lock()
+
 #: How an operation can end; `REFUSED` is for the synthetic ids of recordings that were never submitted.
 _ENDS = (AttemptState.FINISHED, AttemptState.FAILED, AttemptState.EXPIRED, AttemptState.REFUSED)
 
@@ -46,7 +50,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
             # Settings that an earlier version accepted are not checked again: they are paid for.
             data = {**data, name: {**data[name], "settings": RecognitionSettings.from_json(data[name]["settings"])}}
         try:
-            record = msgspec.convert(data, cls)
+            with _ONE_AT_A_TIME:
+                record = msgspec.convert(data, cls)
         except msgspec.ValidationError:
             record = None
         if record is None or not all(map(_is_utc, _times(record))):
