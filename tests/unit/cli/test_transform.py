@@ -112,7 +112,7 @@ def test_one_that_cannot_be_read_is_told_and_the_others_are_written(tmp_path, ca
     for name, what in {
         "cut": "cut off, or is not JSON",
         "twice": "holds operation e03one",
-        "operation": "save what getRecognition answers",
+        "operation": "save the answer of getRecognition",
         "waiting": "not done",
         "other": "neither",
         "missing": "can't be fetched (FileNotFoundError)",
