@@ -149,7 +149,11 @@ def test_a_small_local_file_is_sent_inline_by_v3(desk: Desk, tmp_path: Path) -> 
         ({"speaker_labeling": True}, SettingsError, "speaker_labeling"),
         ({"classifiers": {"negative": ["ON_FINAL"]}}, SettingsError, "classifiers"),
         ({"labels": [{"a": "b"}, {}]}, SettingsError, "labels"),
-        ({"labels": "call 17"}, SettingsError, "`labels` must be a mapping of names to texts, or a list of mappings, not a text"),
+        (
+            {"labels": "call 17"},
+            SettingsError,
+            "`labels` must be a mapping of names to texts, or a list of mappings, not a text",
+        ),
         ({"labels": {"call_id": None}}, SettingsError, "The label 'call_id' is None"),
         ({"labels": [{"call_id": None}]}, SettingsError, "The label 'call_id' is None"),
         ({"audio": "None"}, SettingsError, "`audio` is the text 'None'"),
