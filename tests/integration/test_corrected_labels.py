@@ -155,7 +155,7 @@ def test_invalid_labels_are_refused_by_the_hook_and_change_nothing(desk: Desk) -
     operation_id = desk.on_record("e03known")
     with SpeechKitHook() as hook:
         for wrong in ({operation_id: "a=b"}, {operation_id: {"": "b"}}, {operation_id: {1: "b"}}, {7: {"a": "b"}}):
-            with pytest.raises(SettingsError, match="mappings? of names to texts"):
+            with pytest.raises(SettingsError, match=r"mappings? of names to texts"):
                 hook.label(wrong)  # type: ignore[arg-type]
         with pytest.raises(SettingsError, match="`archive` is False"):
             hook.label({operation_id: {"a": "b"}}, archive=False)  # type: ignore[arg-type]
