@@ -18,7 +18,7 @@ from tests.faults.scenes.requests import ANSWER_READ, OUTCOME_READ, RECORDING_LO
 from tests.fixtures.airflow import Component
 
 ARCHIVED_LATER = "can't be archived yet"
-NOT_ON_RECORD = "can't be put on record"
+NOT_ON_RECORD = "and that can't be recorded"
 
 
 @contextmanager
