@@ -14,9 +14,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import pyarrow as pa
+
 #: The errors of code that reads undocumented data. `LookupError`: a missing key. `ArithmeticError`: a number or a date
 #: that is too large. `RecursionError`: too deep nesting.
 SURPRISES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
+#: A null where an object should be crashes Arrow's parser, and the process with it (apache/arrow#47409).
+_BARE_NULL = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|\})\s*null")
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -60,7 +65,7 @@ def parse_each(text: str, *, constant: Callable[[str], Any] | None = None) -> It
     """
     decoder = json.JSONDecoder(parse_constant=constant or _refuse)
     at = 0
-    while (at := _behind_space(text, at)) < len(text):
+    while (at := skip_space(text, at)) < len(text):
         try:
             value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
@@ -69,6 +74,42 @@ def parse_each(text: str, *, constant: Callable[[str], Any] | None = None) -> It
             yield value, at
             continue
         raise MalformedError(why)
+
+
+def parse_columns(raw: bytes, schema: pa.Schema, memory_pool: pa.MemoryPool | None = None) -> pa.RecordBatch:
+    """Parse JSON objects that follow one another into columns, one row for each. Other threads run meanwhile.
+
+    :param raw: not checked to be UTF-8
+    :param schema: the fields to read; all others are ignored
+    :raises MalformedError: there is null in place of an object
+    :raises pa.ArrowException: it isn't JSON objects with such fields
+    """
+    import pyarrow as pa
+    import pyarrow.json as pj
+
+    if _has_null(raw) and _BARE_NULL.search(raw):
+        raise MalformedError("null is in place of an object")
+    table = pj.read_json(
+        pa.BufferReader(raw),
+        read_options=pj.ReadOptions(use_threads=False, block_size=len(raw) + 1),
+        parse_options=pj.ParseOptions(
+            explicit_schema=schema, newlines_in_values=True, unexpected_field_behavior="ignore"
+        ),
+        memory_pool=memory_pool,
+    )
+    # One block gives one batch.
+    (rows,) = table.to_batches()
+    return rows
+
+
+def _has_null(raw: bytes) -> bool:
+    """Return whether there is a ``null``: with numpy in a fraction of the time that a search takes."""
+    import numpy as np
+
+    octets = np.frombuffer(raw, np.uint8)
+    place = np.flatnonzero(octets == ord("u"))
+    place = place[(place > 0) & (place < len(octets) - 1)]
+    return bool(((octets[place - 1] == ord("n")) & (octets[place + 1] == ord("l"))).any())
 
 
 def decode(raw: bytes) -> str:
@@ -81,6 +122,12 @@ def decode(raw: bytes) -> str:
     except ValueError as error:
         why = _why(error)
     raise MalformedError(why)
+
+
+def skip_space(text: str, at: int) -> int:
+    """Return the place behind the white space that begins at a place."""
+    space = _SPACE.match(text, at)
+    return at if space is None else space.end()
 
 
 def parse_time(text: object) -> datetime:
@@ -119,11 +166,6 @@ def _text(raw: bytes | str, *, lenient: bool) -> str:
     if isinstance(raw, str):
         return raw
     return raw.decode("utf-8-sig", "replace" if lenient else "strict")
-
-
-def _behind_space(text: str, at: int) -> int:
-    space = _SPACE.match(text, at)
-    return at if space is None else space.end()
 
 
 def _why(error: Exception) -> str:

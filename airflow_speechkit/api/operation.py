@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import AnswerUnreadableError, RecognitionFailedError
 from airflow_speechkit.models import is_operation_id, version_of
-from airflow_speechkit.parsing import MalformedError, decode, parse_each, parse_json, parse_time
+from airflow_speechkit.parsing import MalformedError, decode, parse_columns, parse_each, parse_json, parse_time
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.status import ErrorStatus, read_status
 from airflow_speechkit.storage.compressed import Packed
@@ -210,7 +210,6 @@ def _envelope(raw: bytes) -> dict[str, Any]:
 def _large_envelope(raw: bytes) -> dict[str, Any] | None:
     """Read the envelope's fields without holding the interpreter's lock; None where `_envelope` has to decide."""
     import pyarrow as pa
-    import pyarrow.json as pj
 
     if not raw.rstrip().endswith(b"}"):
         raise AnswerUnreadableError(f"The answer is cut off ({len(raw)} bytes)", retry="checks again")
@@ -226,17 +225,11 @@ def _large_envelope(raw: bytes) -> dict[str, Any] | None:
         ]
     )
     try:
-        table = pj.read_json(
-            pa.BufferReader(raw),
-            read_options=pj.ReadOptions(use_threads=False, block_size=len(raw) + 1),
-            parse_options=pj.ParseOptions(
-                explicit_schema=schema, newlines_in_values=True, unexpected_field_behavior="ignore"
-            ),
-        )
-        if table.num_rows != 1:
+        rows = parse_columns(raw, schema)
+        if len(rows) != 1:
             return None
-        envelope: dict[str, Any] = table.to_pylist()[0]
-    except (pa.ArrowException, UnicodeDecodeError):
+        envelope: dict[str, Any] = rows.to_pylist()[0]
+    except (pa.ArrowException, MalformedError, UnicodeDecodeError):
         return None
     return envelope
 

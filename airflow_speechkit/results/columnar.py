@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json
 
-from airflow_speechkit.parsing import MalformedError, parse_object
+from airflow_speechkit.parsing import MalformedError, parse_columns, parse_object
 from airflow_speechkit.results.plain import ANALYSES, read_analyses, snake
 from airflow_speechkit.results.speech import CHUNK, MESSAGE, items, v2_speech, v3_speech
 from airflow_speechkit.results.values import MEMORY
@@ -43,9 +42,6 @@ _BETWEEN = re.compile(rb"(?<=\})(\s*)(?=\{)")
 
 #: With one of these a message is more than an analysis.
 _SPOKEN = frozenset({"final", "finalRefinement", "final_refinement"})
-
-#: A null where an answer or a message should stand crashes Arrow's parser (apache/arrow#47409).
-_BARE_NULL = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|\})\s*null")
 
 
 def _guarded(kind: pa.DataType) -> pa.DataType:
@@ -169,32 +165,13 @@ def _parse(raws: Sequence[bytes], schema: pa.Schema) -> pa.RecordBatch:
         parts += [b'\n{"%s":%d}\n' % (_NEXT.encode(), number), raw]
     # A single answer is not copied.
     joined = b"".join(parts) if len(parts) > 1 else raws[0]
-    if _has_null(joined) and _BARE_NULL.search(joined):
-        raise MalformedError("null stands where a message should")
     offsets = pa.py_buffer(np.array([0, len(joined)], np.int64))
     # The parser doesn't notice what isn't UTF-8.
     pa.LargeStringArray.from_buffers(1, offsets, pa.py_buffer(joined)).validate(full=True)
-    table = pyarrow.json.read_json(
-        pa.BufferReader(joined),
-        read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(joined) + 1),
-        parse_options=pyarrow.json.ParseOptions(
-            explicit_schema=schema, newlines_in_values=True, unexpected_field_behavior="ignore"
-        ),
-        memory_pool=MEMORY,
-    )
-    # One block gives one batch.
-    (rows,) = table.to_batches()
+    rows = parse_columns(joined, schema, MEMORY)
     if rows[_NEXT].drop_null().to_pylist() != list(range(1, len(raws))):
         raise MalformedError("an answer is cut off")
     return rows
-
-
-def _has_null(raw: bytes) -> bool:
-    """Return whether ``null`` is in an answer: with numpy in a fraction of the time that a search takes."""
-    octets = np.frombuffer(raw, np.uint8)
-    place = np.flatnonzero(octets == ord("u"))
-    place = place[(place > 0) & (place < len(octets) - 1)]
-    return bool(((octets[place - 1] == ord("n")) & (octets[place + 1] == ord("l"))).any())
 
 
 def _all(*conditions: Any) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.models import Answer, is_operation_id, version_of
-from airflow_speechkit.parsing import decode, parse_each, writable
+from airflow_speechkit.parsing import decode, parse_each, skip_space, writable
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage.compressed import LARGEST_ANSWER_BYTES, check_size, inflated, is_gzip
 
@@ -79,22 +79,16 @@ def _without_array(text: str) -> str:
     """
     found, at, decoder = [], text.index("[") + 1, json.JSONDecoder()
     while True:
-        begin = _skip_space(text, at)
+        begin = skip_space(text, at)
         _, end = decoder.raw_decode(text, begin)
         found.append(text[begin:end])
-        at = _skip_space(text, end)
+        at = skip_space(text, end)
         if text[at : at + 1] != ",":
             break
         at += 1
     if text[at:].strip() != "]":
         raise ValueError("the array doesn't end")
     return "\n".join(found)
-
-
-def _skip_space(text: str, at: int) -> int:
-    while text[at : at + 1] in (" ", "\t", "\r", "\n"):
-        at += 1
-    return at
 
 
 def _is_message(message: dict[str, Any]) -> bool:

@@ -66,6 +66,8 @@ READERS: dict[str, tuple[Callable[[bytes], object], list[str]]] = {
             '{"id":"e03abc","error":{"code":?,"message":?,"details":?}}',
             '{"id":"e03abc","description":?,"metadata":?}',
             "?",
+            "?" + " " * LARGE_BODY + "{}",
+            '{"id":"e03abc"}?' + " " * LARGE_BODY + "{}",
         ],
     ),
     "operation asked for": (
