@@ -238,7 +238,7 @@ class Scheduler:
             model = self._model(first)
             why = (
                 f"submitted {first.age_s(now):.0f} s ago, expected to take {first.documented_s * model.ratio:.0f} s by "
-                f"{first.kind.value} and {model.ended} that ended"
+                f"{first.kind.value} and {model.ended} ended operations"
             )
         limit = f"{len(self.pending)} waiting, {self.limiter.rate(now) * 3600:.0f} checks an hour"
         return f"next check in {in_s:.0f} s: {why}; {limit}"

@@ -1,4 +1,4 @@
-"""The views that analysts start from, as SQL files for DuckDB and PostgreSQL.
+"""The views that analysts start from, as SQL files that DuckDB and PostgreSQL both understand.
 
 Each file is one statement that runs unchanged in a session whose schema holds the tables. Only names of tables and
 views are in double quotes, so that another schema or a prefix can be put in.
@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_speechkit.warehouse.ddl import Dialect, Names
+    from airflow_speechkit.warehouse.ddl import Names
 
 #: In the order in which they build on each other.
 VIEWS = (
@@ -51,11 +51,11 @@ class View:
         return (comment or "").startswith(_MARK)
 
 
-def sql_of(dialect: Dialect, name: str) -> str:
+def sql_of(name: str) -> str:
     """Return a view's SQL as it is in its file."""
-    return (files(__name__) / dialect.value / f"{name}.sql").read_text(encoding="utf-8")
+    return (files(__name__) / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def views_for(names: Names) -> list[View]:
     """Return the views of a DuckDB or PostgreSQL database."""
-    return [View(name, _QUOTED.sub(lambda quoted: names.of(quoted[1]), sql_of(names.dialect, name))) for name in VIEWS]
+    return [View(name, _QUOTED.sub(lambda quoted: names.of(quoted[1]), sql_of(name))) for name in VIEWS]

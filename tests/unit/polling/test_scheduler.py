@@ -264,8 +264,8 @@ def test_the_reason_names_the_first_check_of_the_tasks_own_operations() -> None:
     world.add("a")
     world.add("b", interval_s=6.0)
     assert re.fullmatch(
-        r"next check in \d+ s: submitted 0 s ago, expected to take 58 s by the recording's length and 0 that ended; "
-        r"2 waiting, 100000 checks an hour",
+        r"next check in \d+ s: submitted 0 s ago, expected to take 58 s by the recording's length "
+        r"and 0 ended operations; 2 waiting, 100000 checks an hour",
         world.scheduler.reason(["a"], START),
     )
     assert "next check in 6 s: every 6 s, as set" in world.scheduler.reason(["a", "b"], START)

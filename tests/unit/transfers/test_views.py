@@ -28,7 +28,7 @@ def test_a_channel_whose_utterances_have_no_times_is_not_silent(view, tmp_path, 
 @pytest.mark.parametrize("dialect", [Dialect.DUCKDB, Dialect.POSTGRESQL])
 def test_a_file_quotes_tables_and_views_and_nothing_else(view, dialect) -> None:
     plain = {one.name: one.statement for one in views_for(Names(dialect))}
-    assert plain[view] == sql_of(dialect, view)
+    assert plain[view] == sql_of(view)
     renamed = {one.name: one.statement for one in views_for(Names(dialect, "s", "p_"))}
     assert f'VIEW "s"."p_{view}" AS' in renamed[view]
     assert renamed[view].replace('"s"."p_', '"') == plain[view]
