@@ -32,10 +32,11 @@ a failed recognition would go unnoticed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.parsing import writable
-from airflow_speechkit.redaction import clean_address, clean_text
+from airflow_speechkit.parsing import MalformedError, parse_code, writable
+from airflow_speechkit.redaction import clean_address, clean_text, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,12 +79,9 @@ class SpeechKitError(Exception):
         self.operation_id = operation_id
         self.hint = hint
         self.retry = retry
-        for name, value in facts.items():
-            if not hasattr(type(self), name):
-                raise TypeError(f"{type(self).__name__} has no `{name}`")
-            if value is not None:
-                setattr(self, name, value)
-        super().__init__(self._text())
+        vars(self).update({name: value for name, value in facts.items() if value is not None})
+        # From this and its attributes it is made again in another process.
+        super().__init__(self.what)
 
     def about_recording(self, recording: str) -> None:
         """Set the recording that it happened to, if none is set."""
@@ -92,31 +90,24 @@ class SpeechKitError(Exception):
 
     def add_hint(self, hint: str) -> None:
         """Add to what a person can do, or has to know."""
-        self.hint = f"{_sentence(self.hint)} {hint}".rstrip() if self.hint else hint
+        self.hint = f"{_sentence(self.hint)} {hint}" if self.hint else hint
 
     def __str__(self) -> str:
-        # Not the text in `args`: facts are added to an error on its way up.
-        return self._text()
-
-    def _text(self) -> str:
-        about = [
-            f"{name} {value}"
-            for name, value in (
-                ("recording", self.recording),
-                ("operation", self.operation_id),
-                ("x-request-id", self.request_id),
-                ("x-server-trace-id", self.server_trace_id),
-            )
-            if value
-        ]
-        sentences = [_sentence(self.what)]
-        if about:
-            sentences.append(f"[{', '.join(about)}]")
-        if self.hint:
-            sentences.append(_sentence(self.hint))
-        if self.retry:
-            sentences.append(_sentence(f"A retry {self.retry}"))
-        return " ".join(sentences)
+        facts = {
+            "recording": self.recording,
+            "operation": self.operation_id,
+            "x-request-id": self.request_id,
+            "x-server-trace-id": self.server_trace_id,
+        }
+        about = ", ".join(f"{name} {value}" for name, value in facts.items() if value)
+        return " ".join(
+            [
+                _sentence(self.what),
+                *([f"[{about}]"] if about else []),
+                *([_sentence(self.hint)] if self.hint else []),
+                *([_sentence(f"A retry {self.retry}")] if self.retry else []),
+            ]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types, for `error_from_json`."""
@@ -124,13 +115,22 @@ class SpeechKitError(Exception):
         state = {name: value for name, value in vars(self).items() if isinstance(value, plain)}
         return {**state, "kind": type(self).__name__, "retry_can_help": self.retry_can_help}
 
-    def __reduce__(self) -> tuple[object, ...]:
-        # Keyword arguments would be lost by the default reduction, and errors cross processes.
-        return (_rebuild, (type(self), dict(self.__dict__)))
-
 
 def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def error_from_json(data: dict[str, Any]) -> SpeechKitError:
+    """Return the error that `SpeechKitError.to_json` returned.
+
+    :raises ValueError: it isn't one
+    """
+    kind = globals().get(str(data.get("kind")))
+    if not (isinstance(kind, type) and issubclass(kind, SpeechKitError) and isinstance(data.get("what"), str)):
+        raise ValueError("This isn't an error's JSON")
+    error = kind(data["what"])
+    vars(error).update({name: value for name, value in data.items() if name != "kind"})
+    return error
 
 
 def quoted(errors: Sequence[SpeechKitError]) -> str:
@@ -143,27 +143,38 @@ def quoted(errors: Sequence[SpeechKitError]) -> str:
 
 def and_more(errors: Sequence[SpeechKitError]) -> str:
     """Return the number of further errors, and their recordings."""
-    names = [one.recording or one.operation_id or one.what for one in errors[:_MOST_NAMED]]
-    return f"and {len(errors):,} more: {', '.join(names)}{', …' if len(errors) > _MOST_NAMED else ''}"
+    names = (one.recording or one.operation_id or one.what for one in errors[:_MOST_NAMED])
+    return f"and {len(errors):,} more: {', '.join(names)}"
 
 
-def _rebuild(kind: type[SpeechKitError], state: dict[str, object]) -> SpeechKitError:
-    error = kind.__new__(kind)
-    error.__dict__.update(state)
-    Exception.__init__(error, error._text())
-    return error
+@dataclass(frozen=True)
+class ErrorStatus:
+    """An error as the service writes it: a ``google.rpc.Status``.
 
-
-def error_from_json(data: dict[str, Any]) -> SpeechKitError:
-    """Return the error that `SpeechKitError.to_json` returned.
-
-    :raises ValueError: it isn't one
+    :param code: the gRPC code, where there is one
+    :param message: the service's text, on one line and without secrets, where there is one
     """
-    kind = globals().get(str(data.get("kind")))
-    if not (isinstance(kind, type) and issubclass(kind, SpeechKitError) and isinstance(data.get("what"), str)):
-        raise ValueError("This isn't an error's JSON")
-    absent = dict.fromkeys(("recording", "operation_id", "hint", "retry", "request_id", "server_trace_id"))
-    return _rebuild(kind, {**absent, **{name: value for name, value in data.items() if name != "kind"}})
+
+    code: int | None = None
+    message: str | None = None
+
+
+def read_status(error: object) -> ErrorStatus | None:
+    """Read the service's ``error`` in each of its spellings; None where it is ``null``, ``{}``, or OK without a text.
+
+    :raises MalformedError: it isn't an object
+    """
+    if error is None:
+        return None
+    if not isinstance(error, dict):
+        raise MalformedError("an error isn't an object")
+    codes = (parse_code(error.get(name)) for name in ("code", "grpcCode", "grpc_code"))
+    code = next((one for one in codes if one is not None), None)
+    messages = (error.get(name) for name in ("message", "error_message"))
+    message = next((one for one in messages if isinstance(one, str)), None)
+    if not code and not message:
+        return None
+    return ErrorStatus(code, None if message is None else without_secrets(message))
 
 
 class InvalidRequestError(SpeechKitError, ValueError):
@@ -264,19 +275,23 @@ class RecognitionFailedError(SpeechKitError, RuntimeError):
 
 
 class SubmissionsFailedError(SpeechKitError, RuntimeError):
-    """Several of the recordings have no operation; all the others have theirs.
+    """Several of the recordings have no operation; all the others have theirs."""
 
-    :param errors: one for each of these recordings
-    :param of: number of all recordings
-    """
+    errors: Sequence[SpeechKitError] = ()
 
-    def __init__(self, errors: Sequence[SpeechKitError], *, of: int) -> None:
-        super().__init__(
-            f"{len(errors)} of {of} recordings have no operation; the others have theirs:\n{quoted(errors)}",
+    @classmethod
+    def of(cls, errors: Sequence[SpeechKitError], recordings: int) -> SubmissionsFailedError:
+        """Return the error of several recordings.
+
+        :param errors: one for each of them
+        :param recordings: number of all recordings
+        """
+        return cls(
+            f"{len(errors)} of {recordings} recordings have no operation; the others have theirs:\n{quoted(errors)}",
             retry="submits only these, and pays for nothing twice",
             retry_can_help=any(error.retry_can_help for error in errors),
+            errors=tuple(errors),
         )
-        self.errors = tuple(errors)
 
 
 class LostError(SpeechKitError, RuntimeError):

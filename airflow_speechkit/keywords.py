@@ -1,15 +1,20 @@
-"""Checks of keywords that are numbers or switches, given as such or as the text that a template returned."""
+"""Operators' keywords, as literals and as templates render them: checked numbers, addresses without credentials."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import timedelta
-from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_speechkit.errors import SettingsError
+from airflow_speechkit.redaction import clean_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow.providers.common.compat.sdk import Context
 
 #: Returns a keyword's value; gets what was given and, for the error, the keyword's name.
 Check = Callable[[object, str], Any]
@@ -41,7 +46,7 @@ def seconds(given: object, name: str) -> float:
     number = given.total_seconds() if isinstance(given, timedelta) else _number(given)
     if not 0 < number <= _MOST_SECONDS:
         raise _wrong(given, name, "a timedelta, or a number of seconds above 0")
-    return float(number)
+    return number
 
 
 def switch(given: object, name: str) -> bool:
@@ -61,15 +66,12 @@ def optional(check: Check) -> Check:
     return lambda given, name: None if given is None else check(given, name)
 
 
-def _number(given: object) -> float:
+def _number(given: Any) -> float:
     """Return a number; NaN for anything else."""
-    if isinstance(given, (Integral, float)) and not isinstance(given, bool):
-        return given if isinstance(given, float) else int(given)
-    if isinstance(given, str):
-        for kind in (int, float):
-            with suppress(ValueError):
-                return kind(given)
-    return math.nan
+    try:
+        return math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _wrong(given: object, name: str, must_be: str) -> SettingsError:
@@ -78,3 +80,103 @@ def _wrong(given: object, name: str, must_be: str) -> SettingsError:
         f"`{name}` must be {must_be}, not {repr(given)[:_MOST_SHOWN]}",
         hint="A template found nothing: check what it reads" if found_nothing else None,
     )
+
+
+def cleaned(value: Any) -> Any:
+    """Cut credentials out of an address, or of those in a list or mapping; leave everything else as it is."""
+    if isinstance(value, str):
+        return clean_address(value)
+    if isinstance(value, (list, tuple)):
+        return (list if isinstance(value, list) else tuple)(map(cleaned, value))
+    if isinstance(value, dict):
+        return {name: cleaned(one) for name, one in value.items()}
+    return value
+
+
+def _is_rendered_later(value: Any) -> bool:
+    """Whether a value is a template or the output of an upstream task."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    return callable(value) or hasattr(value, "resolve")
+
+
+class CheckedFields:
+    """An operator without credentials in its addresses, and with checked numbers and switches.
+
+    Literal values are handled at once: its ``__init__`` sets each of `address_fields` to the result of `cleaned`, and
+    each of `typed_fields` to that of `typed`; ``partial`` and ``expand`` clean addresses. Templates and upstreams'
+    values are handled when they are rendered. In ``execute_complete`` they are always rendered.
+    """
+
+    address_fields: ClassVar[tuple[str, ...]]
+    #: Templated keywords that aren't texts, each with its check.
+    typed_fields: ClassVar[Checks] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Call ``execute_complete`` on the task whose fields are rendered."""
+        super().__init_subclass__(**kwargs)
+        if "execute_complete" in vars(cls):
+            cls.execute_complete = _by_rendered_task(cls.execute_complete)  # type: ignore[attr-defined]
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Begin a mapped task, as every operator's ``partial`` does."""
+        return _Partial(super().partial(**kwargs), cls.address_fields)  # type: ignore[misc]
+
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
+    ) -> None:
+        later = [name for name in self.typed_fields if parent is self and _is_rendered_later(getattr(self, name))]
+        # Airflow calls this for mapped tasks too, and then shows and keeps what the fields hold.
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)  # type: ignore[misc]
+        if parent is self:
+            for name in self.address_fields:
+                setattr(self, name, cleaned(getattr(self, name)))
+        for name in later:
+            # Native templates return None for nothing found. That must not mean "no limit".
+            found = getattr(self, name)
+            setattr(self, name, self.typed_fields[name]("None" if found is None else found, name))
+
+    def typed(self, name: str, value: Any) -> Any:
+        """Return the checked value of one of `typed_fields`; a template as it is.
+
+        :raises SettingsError: the value is of another type
+        """
+        return value if _is_rendered_later(value) else self.typed_fields[name](value, name)
+
+
+def _by_rendered_task(execute_complete: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(execute_complete)
+    def complete(self: Any, context: Context, *args: Any, **kwargs: Any) -> Any:
+        # `airflow tasks test` of 2.11 calls the DAG's own task here, with templates in its fields.
+        task: Any = context.get("task")
+        is_ours = type(task) is type(self) and task.task_id == self.task_id
+        return execute_complete(task if is_ours else self, context, *args, **kwargs)
+
+    return complete
+
+
+class _Partial:
+    """A mapped task that isn't expanded yet. The operator's ``__init__`` runs only later, in the task."""
+
+    def __init__(self, partial: Any, address_fields: tuple[str, ...]) -> None:
+        self._partial = partial
+        self._address_fields = address_fields
+        # With what the DAG's `default_args` brought.
+        partial.kwargs.update(self._cleaned(partial.kwargs))
+
+    def expand(self, **mapped: Any) -> Any:
+        """Map over lists."""
+        return self._partial.expand(**self._cleaned(mapped))
+
+    def expand_kwargs(self, kwargs: Any, **options: Any) -> Any:
+        """Map over a list of mappings."""
+        if isinstance(kwargs, (list, tuple)):
+            kwargs = [self._cleaned(one) if isinstance(one, Mapping) else one for one in kwargs]
+        return self._partial.expand_kwargs(kwargs, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._partial, name)
+
+    def _cleaned(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: cleaned(one) if name in self._address_fields else one for name, one in kwargs.items()}

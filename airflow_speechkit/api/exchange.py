@@ -14,16 +14,17 @@ from airflow_speechkit.api.http import Fault, FaultKind, Outcome, Pause, Request
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
     AuthenticationError,
+    ErrorStatus,
     OperationNotFoundError,
     PermissionDeniedError,
     QuotaExceededError,
     RefusedError,
     ServiceFaultError,
     UnreachableError,
+    read_status,
 )
 from airflow_speechkit.parsing import MalformedError, parse_object
 from airflow_speechkit.retry import RetryPolicy
-from airflow_speechkit.status import ErrorStatus, read_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.errors import AnswerUnreadableError, RecognitionFailedError
+from airflow_speechkit.errors import AnswerUnreadableError, ErrorStatus, RecognitionFailedError, read_status
 from airflow_speechkit.models import is_operation_id, version_of
 from airflow_speechkit.parsing import MalformedError, decode, parse_columns, parse_each, parse_json, parse_time
 from airflow_speechkit.settings import ApiVersion
-from airflow_speechkit.status import ErrorStatus, read_status
 from airflow_speechkit.storage.compressed import Packed
 
 if TYPE_CHECKING:

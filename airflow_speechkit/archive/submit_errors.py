@@ -181,7 +181,7 @@ def error_of(
     errors = every if on_failure is OnFailure.FAIL else must_fail
     if not errors:
         return None
-    error = errors[0] if len(errors) == 1 else SubmissionsFailedError(errors, of=len(outcomes))
+    error = errors[0] if len(errors) == 1 else SubmissionsFailedError.of(errors, len(outcomes))
     if without_archive:
         error.retry = "submits everything again and pays again for what was accepted: there is no archive"
     others = len({one.fingerprint for one in outcomes if one.error is None})

@@ -16,8 +16,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_speechkit.errors import RecordingNotFoundError, SettingsError
-from airflow_speechkit.keywords import count, optional, switch
-from airflow_speechkit.rendering import CheckedFields, cleaned
+from airflow_speechkit.keywords import CheckedFields, cleaned, count, optional, switch
 from airflow_speechkit.settings import RecognitionSettings, member_of
 
 if TYPE_CHECKING:

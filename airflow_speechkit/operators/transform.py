@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
 from airflow_speechkit.errors import AnswerUnreadableError, NotFinishedError, ResultExpiredError, SettingsError
-from airflow_speechkit.keywords import count
+from airflow_speechkit.keywords import CheckedFields, cleaned, count
 from airflow_speechkit.operation_ids import operation_ids
-from airflow_speechkit.rendering import CheckedFields, cleaned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from airflow_speechkit.errors import AnswerUnreadableError
+from airflow_speechkit.errors import AnswerUnreadableError, read_status
 from airflow_speechkit.models import Answer
 from airflow_speechkit.parsing import SURPRISES, MalformedError, parse_code, parse_time, writable
 from airflow_speechkit.results import columnar, plain
@@ -18,7 +18,6 @@ from airflow_speechkit.results.schema import ANALYSES, RECOGNITIONS, Status, Tab
 from airflow_speechkit.results.speech import CHUNK, MESSAGE, Speech, v2_speech, v3_speech
 from airflow_speechkit.results.values import as_json
 from airflow_speechkit.settings import ApiVersion
-from airflow_speechkit.status import read_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,11 +12,11 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
+from airflow_speechkit.errors import ErrorStatus, read_status
 from airflow_speechkit.parsing import MalformedError, decode, parse_each
 from airflow_speechkit.redaction import without_secrets
 from airflow_speechkit.results.schema import Analysis
 from airflow_speechkit.results.values import as_json, text, whole
-from airflow_speechkit.status import ErrorStatus, read_status
 
 Json = dict[str, Any]
 

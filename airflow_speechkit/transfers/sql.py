@@ -15,8 +15,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError, SpeechKitError
-from airflow_speechkit.keywords import seconds
-from airflow_speechkit.rendering import CheckedFields, cleaned
+from airflow_speechkit.keywords import CheckedFields, cleaned, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
