@@ -18,7 +18,7 @@ from airflow_speechkit.errors import (
     ServiceFaultError,
     SpeechKitError,
 )
-from airflow_speechkit.parsing import SURPRISES, MalformedError, parse_json, parse_object, parse_time
+from airflow_speechkit.parsing import SURPRISES, parse_object, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -70,24 +70,18 @@ class AuthorizedKey:
 
         :raises ConnectionSettingsError: it isn't that; the message doesn't repeat it
         """
-        data: object = text
-        if isinstance(text, str):
-            try:
-                data = parse_json(text, lenient=True)
-            except MalformedError:
-                raise _wrong_key("isn't JSON") from None
-        if not isinstance(data, dict):
-            raise _wrong_key("isn't a JSON object")
-        names = ("id", "service_account_id", "private_key")
-        for name in names:
-            if not isinstance(data.get(name), str) or not data[name]:
-                raise _wrong_key(f"lacks `{name}`")
-        if not all(data[name].isascii() for name in names):
-            raise _wrong_key("has characters that are not ASCII")
-        # Some forms and environments turn the line ends of the PEM into a backslash and an n.
-        pem = data["private_key"].replace("\\n", "\n")
-        if "-----BEGIN" not in pem:
-            raise _wrong_key("has a `private_key` that isn't PEM")
+        pem, data = "", {}
+        try:
+            data = parse_object(text, lenient=True) if isinstance(text, str) else text
+            # Some forms and environments turn the line ends of the PEM into a backslash and an n.
+            pem = data["private_key"].replace("\\n", "\n")
+            texts = (data["id"], data["service_account_id"], pem)
+            is_valid = all(text and text.isascii() for text in texts) and "-----BEGIN" in pem
+        except SURPRISES:
+            is_valid = False
+        # Not from within `except`: a parser's error holds the key.
+        if not is_valid:
+            raise _wrong_key("isn't a JSON object with `id`, `service_account_id` and the PEM `private_key`")
         return cls(data["id"], data["service_account_id"], pem)
 
     def jwt(self, now: float) -> str:

@@ -45,39 +45,39 @@ class Endpoints:
 
 def is_local(host: str | None) -> bool:
     """Whether packets to the host stay on this machine."""
-    if host is None:
-        return False
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    address = _address(host)
+    return f".{host}".endswith(".localhost") or (address is not None and address.is_loopback)
 
 
 def is_link_local(host: str | None) -> bool:
     """Whether the host is a numeric link-local address, such as the metadata service's."""
+    address = _address(host)
+    return address is not None and address.is_link_local
+
+
+def _address(host: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host or "").is_link_local
+        return ipaddress.ip_address(host or "")
     except ValueError:
-        return False
+        return None
 
 
 def _checked(url: str, part: str) -> str:
-    # The message doesn't repeat the URL, which may hold a password.
-    what = hint = None
+    # The messages don't repeat the URL, which may hold a password.
     try:
         split = urlsplit(url)
-        host, port = split.hostname, split.port
+        is_valid = split.scheme in ("http", "https") and bool(split.hostname) and split.port != 0
     except ValueError:
-        host = None
-    if host is None or split.scheme not in ("http", "https"):
-        what, hint = "isn't an http(s) URL", "Write https://host or https://host:port"
-    elif "@" in url or split.query or split.fragment or any(c.isspace() for c in url):
-        what, hint = "has more than a host, a port and a path", "Remove user, password, query and spaces"
-    elif split.scheme == "http" and not (is_local(host) or (part == "metadata" and is_link_local(host))):
-        what = f"is plain HTTP to {host}{'' if port is None else f':{port}'}: the key would be sent unencrypted"
-        hint = "Use https. `ca_bundle` can name your own certificate authority. Plain HTTP is for loopback only"
-    if what is not None:
-        raise ConnectionSettingsError(f"The address of `{part}` {what}", hint=hint)
+        is_valid = False
+    if not is_valid or "@" in url or split.query or split.fragment or any(c.isspace() for c in url):
+        raise ConnectionSettingsError(
+            f"The address of `{part}` isn't valid",
+            hint="Write https://host or https://host:port, without user, password, query and spaces",
+        )
+    is_safe = is_local(split.hostname) or (part == "metadata" and is_link_local(split.hostname))
+    if split.scheme == "http" and not is_safe:
+        raise ConnectionSettingsError(
+            f"The address of `{part}` is plain HTTP: the key would be sent unencrypted",
+            hint="Use https. `ca_bundle` can name your own certificate authority. Plain HTTP is for loopback only",
+        )
     return url.rstrip("/")

@@ -7,8 +7,7 @@ import random
 import time
 import uuid
 from dataclasses import dataclass, replace
-from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_speechkit.api.http import Fault, FaultKind, Outcome, Pause, Request, Response, Step
 from airflow_speechkit.errors import (
@@ -20,6 +19,7 @@ from airflow_speechkit.errors import (
     QuotaExceededError,
     RefusedError,
     ServiceFaultError,
+    SpeechKitError,
     UnreachableError,
     read_status,
 )
@@ -39,7 +39,25 @@ _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 #: HTTP status and gRPC code with which the service itself says that it has not taken a submission.
 _NOT_TAKEN = frozenset({(500, 13), (503, 14)})
 
-_UNTIL_FIXED = "fails in the same way until this is fixed"
+_KINDS: dict[int, type[RefusedError]] = {
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: OperationNotFoundError,
+    408: ServiceFaultError,
+    429: QuotaExceededError,
+    499: ServiceFaultError,
+}
+_HINTS = {
+    401: "Check the connection's key or token: it is wrong, revoked or expired. The service also answers 401 where the "
+    "service account lacks the role ai.speechkit-stt.user",
+    403: "Give the service account the role ai.speechkit-stt.user on its folder, and for submissions access to the "
+    "bucket (storage.viewer or storage.uploader; for an encrypted bucket also kms.keys.encrypterDecrypter). A new role "
+    "takes some minutes to work",
+    404: "Check the operation id and the connection: the operation never existed in this folder, or it is older than "
+    "three days",
+    413: "Upload the recording to a bucket and submit its link",
+    429: "Wait, or ask for a higher quota of the folder",
+}
 _MAYBE_TAKEN = "The service may have accepted it: check before you submit the recording again"
 
 
@@ -68,8 +86,9 @@ class Exchange:
         :raises UnreachableError: no answer came
         :raises AnswerUnreadableError: the answer was cut off
         """
-        for attempt in count(1):
-            is_last = attempt >= (attempts or self.attempts)
+        attempt = 0
+        while True:
+            attempt += 1
             pause_s = REQUEST_RETRY.pause_s(attempt) * (0.5 + self.chance() / 2)
             headers = {
                 "accept": "application/json",
@@ -79,33 +98,31 @@ class Exchange:
                 **request.headers,
             }
             outcome = yield replace(request, headers=headers)
+            error: SpeechKitError
             if isinstance(outcome, Response):
-                _log_ids(request, headers, outcome)
+                ids = (headers["x-client-request-id"], *outcome.ids.values())
+                log.debug(
+                    "%s: HTTP %d, x-client-request-id %s, x-request-id %s, x-server-trace-id %s",
+                    request.purpose,
+                    outcome.status,
+                    *ids,
+                )
                 if 200 <= outcome.status < 300:
                     return outcome
                 asked_for_s = outcome.retry_after_s(self.now())
-                is_retried = outcome.status in _RETRIED and not request.is_submission
-                if is_last or not is_retried or (asked_for_s or 0.0) > REQUEST_RETRY.longest_s:
-                    raise refused(request, outcome, asked_for_s)
                 pause_s = max(pause_s, asked_for_s or 0.0)
-                log.warning(
-                    "The service answered %s with HTTP %d: it is sent again in %.0f s",
-                    request.purpose,
-                    outcome.status,
-                    pause_s,
+                error = refused(request, outcome, asked_for_s)
+                is_useful = (
+                    outcome.status in _RETRIED and not request.is_submission and pause_s <= REQUEST_RETRY.longest_s
                 )
-            elif isinstance(outcome, Fault):
-                if is_last or (request.is_submission and outcome.kind is not FaultKind.NOT_SENT):
-                    raise _no_answer(request, outcome)
-                log.warning(
-                    "There is no answer to %s from %s (%s): it is sent again in %.0f s",
-                    request.purpose,
-                    request.host,
-                    outcome.reason,
-                    pause_s,
-                )
+            else:
+                assert isinstance(outcome, Fault)  # noqa: S101 - a transport answers each request
+                error = _no_answer(request, outcome)
+                is_useful = not error.may_have_been_accepted
+            if attempt >= (attempts or self.attempts) or not is_useful:
+                raise error
+            log.warning("The request is sent again in %.0f s: %s", pause_s, error)
             yield Pause(pause_s)
-        raise AssertionError  # pragma: no cover - `count` never ends
 
 
 def read_refusal(body: bytes) -> ErrorStatus:
@@ -131,81 +148,45 @@ def refused(request: Request, response: Response, retry_after_s: float | None = 
     :param retry_after_s: ``Retry-After``, in seconds
     """
     status, said = response.status, read_refusal(response.body)
-    kind: type[RefusedError] = RefusedError
-    hint: str | None = None
-    retry = _UNTIL_FIXED
-    extra: dict[str, Any] = {}
-    if status == 401:
-        kind = AuthenticationError
-        hint = (
-            "Check the connection's key or token: it is wrong, revoked or expired. The service also answers 401 where "
-            "the service account lacks the role ai.speechkit-stt.user"
-        )
-    elif status == 403:
-        kind = PermissionDeniedError
-        hint = "Give the service account the role ai.speechkit-stt.user on its folder"
-        if request.is_submission:
-            hint += (
-                ", and access to the bucket (storage.viewer or storage.uploader; for an encrypted bucket also "
-                "kms.keys.encrypterDecrypter). A new role takes some minutes to work"
-            )
-    elif status == 404 and not request.is_submission:
-        kind = OperationNotFoundError
-        hint = (
-            "Check the operation id and the connection: the operation never existed in this folder, or it is older "
-            "than three days"
-        )
-    elif status == 429:
-        kind, extra = QuotaExceededError, {"retry_after_s": retry_after_s}
-        hint = "Wait, or ask for a higher quota of the folder"
-        retry = "sends the request again"
-    elif status >= 500 or status in (408, 499):
-        kind = ServiceFaultError
-        retry = "sends the request again"
-        if request.is_submission and status != 501 and (status, said.code) not in _NOT_TAKEN:
-            extra = {"may_have_been_accepted": True}
-            hint, retry = _MAYBE_TAKEN, "does not submit the recording by itself"
+    kind = ServiceFaultError if status >= 500 else _KINDS.get(status, RefusedError)
+    hint = _HINTS.get(status)
+    retry = "sends the request again" if kind.retry_can_help else "fails in the same way until this is fixed"
+    is_unsure = request.is_submission and kind is ServiceFaultError and status != 501
+    is_unsure = is_unsure and (status, said.code) not in _NOT_TAKEN
+    if is_unsure:
+        hint, retry = _MAYBE_TAKEN, "does not submit the recording by itself"
     elif status < 400:
         hint = "Redirects are not followed, because the key would be sent elsewhere: check the host in the connection"
-    elif "folder id" in (said.message or "").lower():
+    elif status == 400 and "folder id" in (said.message or "").lower():
         hint = "Remove `folder_id` from the connection, or set it to the service account's own folder"
-    elif status == 413:
-        hint = "Upload the recording to a bucket and submit its link"
-    elif request.is_submission:
+    elif request.is_submission and status in (400, 404, 409):
+        kind = RefusedError
         hint = "Check that the recording matches its settings, and that the link leads to Object Storage"
     return kind(
         f"The service refused {request.purpose} with HTTP {status}" + (f': "{said.message}"' if said.message else ""),
         http_status=status,
         grpc_code=said.code,
+        retry_after_s=retry_after_s if kind is QuotaExceededError else None,
+        may_have_been_accepted=is_unsure,
         hint=hint,
         retry=retry,
         recording=request.recording,
         operation_id=request.operation_id,
         **response.ids,
-        **extra,
     )
 
 
 def _no_answer(request: Request, fault: Fault) -> UnreachableError | AnswerUnreadableError:
     is_unsure = request.is_submission and fault.kind is not FaultKind.NOT_SENT
-    about: dict[str, Any] = {
-        "hint": _MAYBE_TAKEN if is_unsure else None,
-        "retry": "does not submit the recording by itself" if is_unsure else "sends the request again",
-        "recording": request.recording,
-        "operation_id": request.operation_id,
-    }
-    if fault.kind is FaultKind.CUT_ANSWER:
-        what = f"The answer to {request.purpose} from {request.host} can't be read: {fault.reason}"
-        return AnswerUnreadableError(what, may_have_been_accepted=is_unsure, **about)
-    what = f"There is no answer to {request.purpose} from {request.host}: {fault.reason}"
-    return UnreachableError(what, may_have_been_accepted=is_unsure, **about)
-
-
-def _log_ids(request: Request, headers: dict[str, str], response: Response) -> None:
-    log.debug(
-        "%s: HTTP %d, x-client-request-id %s, x-request-id %s, x-server-trace-id %s",
-        request.purpose,
-        response.status,
-        headers["x-client-request-id"],
-        *response.ids.values(),
+    is_cut = fault.kind is FaultKind.CUT_ANSWER
+    what = f"There is no answer to {request.purpose} from {request.host}"
+    if is_cut:
+        what = f"The answer to {request.purpose} from {request.host} can't be read"
+    return (AnswerUnreadableError if is_cut else UnreachableError)(
+        f"{what}: {fault.reason}",
+        may_have_been_accepted=is_unsure,
+        hint=_MAYBE_TAKEN if is_unsure else None,
+        retry="does not submit the recording by itself" if is_unsure else "sends the request again",
+        recording=request.recording,
+        operation_id=request.operation_id,
     )

@@ -13,8 +13,6 @@ from airflow_speechkit.api.http import Fault, FaultKind
 from airflow_speechkit.errors import ConnectionSettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from airflow_speechkit.api.http import Request
 
 
@@ -54,34 +52,33 @@ def fault_of(error: BaseException, request: Request, kind: FaultKind) -> Fault:
 
     :param error: the error; its own text may hold the URL or a proxy's password, and is left out
     """
+    reason = f"the connection broke ({type(error).__name__})"
     for one in _causes(error):
-        if isinstance(one, socket.gaierror) or "DNS" in type(one).__name__:
-            return Fault(kind, "the host name can't be resolved")
-        # Errors of aiohttp are of these types too, but only the one from `ssl` says why.
-        if isinstance(one, ssl.SSLCertVerificationError) and hasattr(one, "verify_message"):
-            return Fault(kind, f"the server's certificate isn't trusted ({one.verify_message})")
-        if isinstance(one, ssl.SSLError) and getattr(one, "reason", None):
-            return Fault(kind, f"TLS failed ({one.reason})")
-        # Each library has its own class for it.
-        if "Proxy" in type(one).__name__:
-            return Fault(kind, "the proxy can't be reached, or refuses the request")
-        if isinstance(one, ConnectionRefusedError):
-            return Fault(kind, "the connection was refused")
-        if isinstance(one, TimeoutError) or "Timeout" in type(one).__name__:
-            if kind is FaultKind.NOT_SENT:
-                return Fault(kind, f"no connection within {request.connect_timeout_s:g} s")
-            return Fault(kind, f"no bytes came within {request.read_timeout_s:g} s")
-    if kind is FaultKind.CUT_ANSWER:
-        return Fault(kind, "the connection broke during the answer")
-    return Fault(kind, f"the connection broke ({type(error).__name__})")
+        # Each library has its own classes.
+        name = type(one).__name__
+        if isinstance(one, socket.gaierror) or "DNS" in name:
+            reason = "the host name can't be resolved"
+        # Errors of aiohttp are of this type too, but only the one from `ssl` says why.
+        elif isinstance(one, ssl.SSLError) and getattr(one, "reason", None):
+            reason = f"TLS failed ({getattr(one, 'verify_message', one.reason)})"
+        elif "Proxy" in name:
+            reason = "the proxy can't be reached, or refuses the request"
+        elif isinstance(one, ConnectionRefusedError):
+            reason = "the connection was refused"
+        elif isinstance(one, TimeoutError) or "Timeout" in name:
+            is_connected = kind is not FaultKind.NOT_SENT
+            waited_s = request.read_timeout_s if is_connected else request.connect_timeout_s
+            reason = f"no {'bytes' if is_connected else 'connection'} within {waited_s:g} s"
+        else:
+            continue
+        break
+    return Fault(kind, reason)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    found: list[object] = [error]
-    while found:
-        one = found.pop()
-        if isinstance(one, BaseException) and id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            found += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
+def _causes(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = [error]
+    for one in found:
+        # Both libraries also wrap errors in arguments.
+        inner = (*one.args, getattr(one, "reason", None), one.__cause__, one.__context__)
+        found += [each for each in inner if isinstance(each, BaseException) and each not in found]
+    return found

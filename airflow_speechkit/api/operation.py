@@ -25,9 +25,8 @@ LARGE_BODY = 256 * 1024
 _LONGEST_SUBMITTED = 64 * 1024
 #: The service has `done` and `response` first.
 _BEGINS_WITH_RESULT = re.compile(rb'\s*\{[^{\[]*"response"\s*:\s*\{')
-_ID = re.compile(rb'"id"\s*:\s*"([\w-]+)"\s*(?=[,}]|$)')
-#: A JSON string; the last one may be cut off.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+#: The outermost `id`, behind fields without fields of their own.
+_ID = re.compile(rb'\s*\{(?:[^{}\[\]]*,)?\s*"id"\s*:\s*"([\w-]+)"\s*(?=[,}]|$)')
 
 
 class OperationState(Enum):
@@ -97,20 +96,18 @@ def check_recognition(response: Response, operation_id: str) -> bytes:
     :raises AnswerUnreadableError: it is cut off, or isn't a result
     """
     body = response.body
-    if isinstance(body, Packed):
-        if body.head().lstrip().startswith(b"{"):
-            return body
-        raise _unreadable("The result is too large to parse, and doesn't begin like one", response, operation_id)
     try:
+        if isinstance(body, Packed):
+            if not body.head().lstrip().startswith(b"{"):
+                raise MalformedError("it doesn't begin with an object")
+            return body
         # One message at a time: a whole result as Python objects takes many times its size.
         for message, _ in parse_each(decode(body)):
-            if not isinstance(message, dict):
+            if not isinstance(message, dict) or not isinstance(message.get("result", message), dict):
                 raise MalformedError("a message isn't an object")
             error = message.get("error")
             if error is not None:
                 raise _failed(error, response, operation_id)
-            if not isinstance(message.get("result", message), dict):
-                raise MalformedError("a message isn't an object")
     except MalformedError:
         raise _unreadable("The result is cut off, or isn't JSON", response, operation_id) from None
     return body
@@ -119,9 +116,7 @@ def check_recognition(response: Response, operation_id: str) -> bytes:
 def _failed(error: object, response: Response, operation_id: str) -> RecognitionFailedError:
     status = read_status(error if isinstance(error, dict) else {"message": error}) or ErrorStatus()
     return RecognitionFailedError(
-        "The result ends with an error"
-        + (f" (code {status.code})" if status.code is not None else "")
-        + (f': "{status.message}"' if status.message else ""),
+        "The result ends with an error" + (f': "{status.message}"' if status.message else ""),
         code=status.code,
         message=status.message,
         operation_id=operation_id,
@@ -177,18 +172,12 @@ def id_within(raw: bytes) -> str | None:
     """Find the operation id in an answer to a submission that can't be parsed: it is cut off, or isn't quite JSON.
 
     :param raw: the body of the answer
-    :return: the ``id`` of the outermost object, if there is exactly one
+    :return: the ``id``, if there is exactly one, and nothing before it has fields of its own
     """
-    raw = raw[:_LONGEST_SUBMITTED].removeprefix(b"\xef\xbb\xbf").lstrip()
-    strings = {one.start() for one in _STRING.finditer(raw)}
-    # A string may have braces, and a quotation mark before an `id`.
-    braces = _STRING.sub(lambda one: b" " * len(one[0]), raw)
-    found = [
-        one[1].decode()
-        for one in _ID.finditer(raw)
-        if one.start() in strings and braces.count(b"{", 0, one.start()) - braces.count(b"}", 0, one.start()) == 1
-    ]
-    return found[0] if raw.startswith(b"{") and len(found) == 1 and is_operation_id(found[0]) else None
+    raw = raw[:_LONGEST_SUBMITTED].removeprefix(b"\xef\xbb\xbf")
+    found = _ID.match(raw)
+    operation_id = found[1].decode() if found and raw.count(b'"id"') == 1 else ""
+    return operation_id if is_operation_id(operation_id) else None
 
 
 def _envelope(raw: bytes) -> dict[str, Any]:

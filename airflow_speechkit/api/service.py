@@ -164,29 +164,26 @@ class Service:
         :raises ResultExpiredError: it has expired
         """
         request = self._of_result("GET", f"getRecognition?operation_id={_checked(operation_id)}", operation_id)
-        pauses = NOT_READY_RETRY.pauses_s()
-        while True:
+        for pause_s in (*NOT_READY_RETRY.pauses_s(), None):
             try:
                 return (yield from self._perform(request))
             except RefusedError as error:
-                about: dict[str, Any] = {
-                    "operation_id": operation_id,
-                    "request_id": error.request_id,
-                    "server_trace_id": error.server_trace_id,
-                }
-                if error.http_status in (400, 404) and "not ready" in error.what.lower():
-                    pause_s = next(pauses, None)
-                    if pause_s is None:
-                        raise NotFinishedError("The result isn't ready", retry="checks again", **about) from error
-                elif error.http_status == 404 and seen_done:
+                ids = {"request_id": error.request_id, "server_trace_id": error.server_trace_id}
+                if error.http_status not in (400, 404) or "not ready" not in error.what.lower():
+                    if error.http_status != 404 or not seen_done:
+                        raise
                     raise ResultExpiredError(
                         "The result has expired: the service keeps results for three days",
                         hint="Submit the recording again. It is paid for again",
-                        **about,
+                        operation_id=operation_id,
+                        **ids,
                     ) from error
-                else:
-                    raise
-            yield Pause(pause_s)
+                if pause_s is None:
+                    raise NotFinishedError(
+                        "The result isn't ready", retry="checks again", operation_id=operation_id, **ids
+                    ) from error
+                yield Pause(pause_s)
+        raise AssertionError  # pragma: no cover - the last one returns or raises
 
     def delete_recognition(self, operation_id: str) -> Generator[Step, Outcome, bool]:
         """Delete a v3 result from the service; return whether there was one."""

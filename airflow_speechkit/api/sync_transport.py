@@ -16,7 +16,7 @@ from airflow_speechkit.api.network import ca_file, fault_of, proxy_for
 from airflow_speechkit.storage.compressed import Body, BrokenBodyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
 
 T = TypeVar("T")
 
@@ -108,25 +108,15 @@ class SyncTransport:
                 self._used_at = time.monotonic()
 
 
-class _Body:
+class _Body(io.BytesIO):
     """A request's body that knows whether any of it was read to be sent.
 
     It is read only after the connection is made and the headers are sent. Until then the service has not got the
     request, whatever the error is.
     """
 
-    def __init__(self, data: bytes) -> None:
-        self._file = io.BytesIO(data)
-        self._length = len(data)
-        self.is_begun = False
+    is_begun = False
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[bytes]:
-        while chunk := self.read(1 << 16):
-            yield chunk
-
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
         self.is_begun = True
-        return self._file.read(size)
+        return super().read(size)

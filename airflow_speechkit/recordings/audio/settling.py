@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.audio.facts import MAX_BYTES, MAX_CHANNEL_MS
@@ -67,7 +67,8 @@ def settle(settings: RecognitionSettings, facts: AudioFacts) -> RecognitionSetti
             f"LPCM at {rate} Hz isn't supported. Supported sample rates: 8000, 16000, 48000",
             hint="Resample it: ffmpeg -i IN -ar 16000 OUT.wav",
         )
-    return replace(settings, audio_encoding=encoding, sample_rate_hertz=rate, audio_channel_count=channels)
+    known: Any = {"sample_rate_hertz": rate, "audio_channel_count": channels}
+    return replace(settings, audio_encoding=encoding, **known)
 
 
 def check_limits(facts: AudioFacts) -> None:

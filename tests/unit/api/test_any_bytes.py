@@ -152,10 +152,8 @@ ACCEPTED: dict[str, bytes] = {
     "nested": b'{"id":"e03abc","done":' + NESTED + b"}",
     "of another type": b'{"done":"no","id":"e03abc"}',
     "cut off": b'{"createdAt":"2026-11-22T10:00:00Z","id":"e03abc","met',
-    "no JSON": b'\xef\xbb\xbf{"metadata":{"id":"no"}, "id" : "e03abc", "createdAt": 2026-11-22}',
+    "no JSON": b'\xef\xbb\xbf{"done": false, "id" : "e03abc", "createdAt": 2026-11-22}',
     "an error that is none": b'{"id":"e03abc","error":"no"}',
-    "a brace in a text": b'{"description":"}","id":"e03abc","met',
-    "braces in a text, and another id": b'{"description":"}","metadata":{"id":"no"},"id":"e03abc","met',
 }
 
 
@@ -179,6 +177,8 @@ def test_the_id_in_an_accepted_submissions_answer_is_never_dropped(server: Told,
         b'{"a":"\\",\\"id\\":\\"e03abc\\"',
         b'{"id":"../e03"',
         b'{"id":{"id":"e03abc"}',
+        b'{"description":"}","id":"e03abc","met',
+        b'{"metadata":{"id":"no"},"id":"e03abc","met',
         b'{"a":"b"","metadata":{"id":"e03abc"',
         b'{"a":"\\\\"id":"e03abc"',
         b'{"a":"' + b'\\"' * 30_000,

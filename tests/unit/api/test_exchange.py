@@ -167,7 +167,7 @@ def test_a_submission_that_is_not_answered_in_time_is_never_sent_again(server: T
         steps.send(outcome)
 
     server.script = [silent]
-    with pytest.raises(UnreachableError, match="no bytes came within") as caught:
+    with pytest.raises(UnreachableError, match="no bytes within") as caught:
         carry(impatient(submission(server.url)))
     assert len(server.asked) == 1
     assert caught.value.may_have_been_accepted
@@ -282,7 +282,7 @@ def tls_url(server: Told, certificate: Path) -> str:
 
 
 def test_nothing_is_sent_to_a_server_with_an_untrusted_certificate(server: Told, carry: Carrier, tls_url: str) -> None:
-    with pytest.raises(UnreachableError, match="certificate isn't trusted") as caught:
+    with pytest.raises(UnreachableError, match=r"TLS failed \(.*certificate") as caught:
         carry(submission(tls_url, attempts=2))
     assert not caught.value.may_have_been_accepted
     assert not server.asked
