@@ -339,8 +339,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
 
     def _source(self, hook: SpeechKitHook) -> RecordingSource:
         from airflow_speechkit.hooks.storage import storage_client
-        from airflow_speechkit.recordings.audio import ProbeMode
-        from airflow_speechkit.recordings.source import CONCURRENCY, RecordingSource
+        from airflow_speechkit.recordings.source import CONCURRENCY, ProbeMode, RecordingSource
 
         probe = member_of(ProbeMode, self.probe, "probe")
         endpoint = hook.endpoints.storage

@@ -32,19 +32,12 @@ def object_address(bucket: str, key: str, conn_id: str | None = None) -> Recordi
     """
     address = RecordingAddress(bucket, key, conn_id)
     check_bucket(bucket, address.uri)
-    check_no_nul(key, address.uri)
+    check_key(key, address.uri)
     if not key:
         raise RecordingError("There is no key in this address", recording=address.uri, hint=_FORMS)
-    try:
-        size = len(key.encode())
-    except UnicodeEncodeError:
+    if len(key.encode()) > MAX_KEY_BYTES:
         raise RecordingError(
-            "The key has characters that UTF-8 can't hold", recording=f"s3://{bucket}/{key!a}"
-        ) from None
-    if size > MAX_KEY_BYTES:
-        raise RecordingError(
-            f"The key has {size} bytes, more than the {MAX_KEY_BYTES} that Object Storage allows",
-            recording=address.uri,
+            f"The key is longer than the {MAX_KEY_BYTES} bytes that Object Storage allows", recording=address.uri
         )
     return address
 
@@ -103,14 +96,15 @@ def check_bucket(bucket: str, text: str) -> None:
         raise RecordingError(f"{bucket!r} can't be the name of a bucket", recording=text, hint=_FORMS)
 
 
-def check_no_nul(path: str, text: str) -> None:
-    """Check that there is no NUL in a key or a file's path.
+def check_key(path: str, text: str) -> None:
+    """Check that a key or a file's path has nothing in it that no key can have.
 
-    :raises RecordingError: there is one
+    :raises RecordingError: it has a NUL, or a character that UTF-8 can't hold
     """
-    if "\0" in path:
+    if re.search(r"[\0\ud800-\udfff]", path):
         raise RecordingError(
-            "There is a NUL character in this address: no object and no file can be called that",
+            "There is a NUL, or a character that UTF-8 can't hold, in this address: no object and no file can be "
+            "called that",
             recording=text.replace("\0", "\\0"),
             hint="Check where the address comes from: it looks like binary data",
         )
@@ -128,7 +122,7 @@ def local_path(text: str) -> Path | None:
         return None
     else:
         path = text
-    check_no_nul(path, text)
+    check_key(path, text)
     return Path(path)
 
 
@@ -148,30 +142,24 @@ def _parse_link(text: str, storage_endpoints: Iterable[str]) -> RecordingAddress
     if "@" in authority:
         raise RecordingError("The link has a user name or password in it", recording=text, hint=_FORMS)
     try:
-        place = _host_and_port(f"{scheme}://{authority}")
-    except ValueError:
-        place = None
-    if place is None:
-        raise RecordingError("This link isn't a valid URL", recording=text, hint=_FORMS)
-    try:
+        host, port = _host_and_port(f"{scheme}://{authority}")
         path = unquote(path, errors="strict")
-    except UnicodeDecodeError:
+    except ValueError:
         raise RecordingError(
-            "The link's percent-encoding isn't UTF-8", recording=text, hint="Encode the key as UTF-8"
+            "This link isn't a valid URL, or its percent-encoding isn't UTF-8", recording=text, hint=_FORMS
         ) from None
-    endpoints = tuple(storage_endpoints)
-    for endpoint in endpoints:
-        host, port = _host_and_port(endpoint)
-        if place[1] != port:
+    storages = dict.fromkeys(map(_host_and_port, storage_endpoints))
+    for storage, storage_port in storages:
+        if port != storage_port:
             continue
-        if place[0] == host:
+        if host == storage:
             bucket, _, key = path.partition("/")
             return object_address(bucket, key)
-        if place[0].endswith(f".{host}"):
-            return object_address(place[0].removesuffix(f".{host}"), path)
-    hosts = ", ".join(sorted({_host_and_port(endpoint)[0] for endpoint in endpoints}))
+        if host.endswith(f".{storage}"):
+            return object_address(host.removesuffix(f".{storage}"), path)
     raise RecordingError(
-        f"The service reads recordings from its Object Storage only ({hosts}), and this link leads elsewhere",
+        "The service reads recordings from its Object Storage only "
+        f"({', '.join(storage for storage, _ in storages)}), and this link leads elsewhere",
         recording=text,
         hint="Copy the recording into a bucket there, or set the connection's `storage_host` if that is the right host",
     )

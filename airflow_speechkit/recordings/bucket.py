@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, StorageError
 from airflow_speechkit.models import RecordingAddress
-from airflow_speechkit.recordings.audio import AudioFacts, read_audio, settle
-from airflow_speechkit.recordings.refusals import storage_errors
+from airflow_speechkit.recordings.audio.reading import read_audio
+from airflow_speechkit.recordings.audio.settling import settle
+from airflow_speechkit.recordings.refusals import replaced_while_read, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from airflow_speechkit.recordings.audio.facts import AudioFacts
     from airflow_speechkit.recordings.pattern import RecordingPattern
     from airflow_speechkit.settings import RecognitionSettings
 
@@ -82,18 +84,19 @@ class Bucket:
         :raises StorageError: the storage can't be reached, or is in trouble
         """
         with storage_errors(address.uri):
-            return _head(self._client, address)
+            answer = self._client.head_object(Bucket=address.bucket, Key=address.key)
+        return _stored(address, answer, answer.get("ContentLength"))
 
     def probe(self, address: RecordingAddress, settings: RecognitionSettings, *, exact: bool = False) -> Probe:
-        """Read what a recording is, and settle its settings; one or two requests, unless it is read through.
+        """Read what a recording is, and settle its settings; one or two requests, unless all of it is read.
 
-        :param exact: whether to read it through where its head doesn't prove its length
+        :param exact: whether to read all of it where its head doesn't prove its length
         :raises RecordingError: it isn't there, may not be read, isn't what the settings say, or isn't taken
         :raises StorageError: the storage can't be reached, or is in trouble
         """
         recording = _Recording(self._client, address)
         try:
-            facts = read_audio(recording, recording.stored.size_bytes, settings, name=address.name, exact=exact)
+            facts = read_audio(recording.read, recording.stored.size_bytes, settings, exact=exact)
             for note in facts.notes:
                 log.warning("%s: %s", address.uri, note)
             return Probe(recording.stored, facts, settle(settings, facts))
@@ -136,8 +139,7 @@ class Bucket:
             answer = self._client.get_object(Bucket=address.bucket, Key=address.key, Range=f"bytes=0-{length - 1}")
             with closing(answer["Body"]) as body:
                 # Not every storage keeps to the range.
-                head: bytes = body.read(length)
-            return head
+                return bytes(body.read(length))
 
     def put(self, content: BinaryIO, address: RecordingAddress) -> StoredObject:
         """Write an object, in parts where it is long; a few of them are in memory at a time.
@@ -155,26 +157,10 @@ class Bucket:
             self._client.upload_fileobj(content, address.bucket, address.key, Config=config)
         return self.stat(address)
 
-    def remove(self, address: RecordingAddress) -> None:
-        """Delete an object, if it is there.
 
-        :raises RecordingError: it may not be deleted
-        :raises StorageError: the storage can't be reached, or is in trouble
-        """
-        with storage_errors(address.uri, writing=True):
-            self._client.delete_object(Bucket=address.bucket, Key=address.key)
-
-
-def _head(client: Any, address: RecordingAddress) -> StoredObject:
-    answer = client.head_object(Bucket=address.bucket, Key=address.key)
-    if "ContentLength" not in answer:
-        raise RecordingError(
-            "The storage gives no size for this object (HEAD without Content-Length)", recording=address.uri
-        )
-    return _stored(address, answer, answer["ContentLength"])
-
-
-def _stored(address: RecordingAddress, answer: Mapping[str, Any], size_bytes: int) -> StoredObject:
+def _stored(address: RecordingAddress, answer: Mapping[str, Any], size_bytes: int | None) -> StoredObject:
+    if size_bytes is None:
+        raise RecordingError("The storage gives no size for this object", recording=address.uri)
     version_id = answer.get("VersionId")
     return StoredObject(
         address=address,
@@ -185,11 +171,10 @@ def _stored(address: RecordingAddress, answer: Mapping[str, Any], size_bytes: in
 
 
 def _total(answer: Mapping[str, Any]) -> int | None:
-    """Return the object's size as a ranged answer states it, None where it doesn't."""
+    """Return the object's size as the answer to a ranged request states it, None where it doesn't."""
     if answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
         # The storage has ignored the range: this is the whole object.
-        size: int | None = answer.get("ContentLength")
-        return size
+        return answer.get("ContentLength")
     total = answer.get("ContentRange", "").rpartition("/")[2]
     return int(total) if total.isascii() and total.isdigit() else None
 
@@ -200,21 +185,10 @@ class _Recording:
     def __init__(self, client: Any, address: RecordingAddress) -> None:
         self._client = client
         self._address = address
-        self._pieces: list[tuple[int, bytes]] = []
-        self.stored = self._open()
-
-    def _open(self) -> StoredObject:
         # One ranged GET brings the size, the ETag and the head at once; of an empty object there is no range (416).
-        with storage_errors(self._address.uri):
-            answer, piece = self._get(0, _HEAD_BYTES)
-            self._pieces.append((0, piece))
-            total = _total(answer)
-            if total is not None:
-                return _stored(self._address, answer, total)
-            stored = _head(self._client, self._address)
-            if stored.etag != _stored(self._address, answer, 0).etag:
-                raise _replaced(self._address)
-            return stored
+        answer, piece = self._get(0, _HEAD_BYTES)
+        self._pieces = [(0, piece)]
+        self.stored = _stored(address, answer, _total(answer))
 
     def read(self, start: int, length: int) -> bytes:
         end = min(start + length, self.stored.size_bytes)
@@ -233,10 +207,9 @@ class _Recording:
         etag = self.stored.etag
         # A weak ETag never matches in If-Match.
         same = {"IfMatch": f'"{etag}"'} if etag and not etag.startswith("W/") else {}
-        with storage_errors(self._address.uri):
-            answer, piece = self._get(start, end - start, **same)
+        answer, piece = self._get(start, end - start, **same)
         if _stored(self._address, answer, 0).etag != etag:
-            raise _replaced(self._address)
+            raise replaced_while_read(self._address.uri)
         if len(piece) != end - start:
             raise StorageError(
                 f"The storage returned {len(piece):,} of {end - start:,} requested bytes",
@@ -249,24 +222,15 @@ class _Recording:
 
     def _get(self, start: int, length: int, **same: str) -> tuple[dict[str, Any], bytes]:
         address = self._address
-        answer = self._client.get_object(
-            Bucket=address.bucket, Key=address.key, Range=f"bytes={start}-{start + length - 1}", **same
-        )
-        with closing(answer["Body"]) as body:
-            if start and answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
-                raise RecordingError(
-                    "The storage ignores Range requests, so this recording can't be read in parts",
-                    recording=address.uri,
-                    hint="Check `endpoint_url` in the connection's extra: the storage has to support Range requests",
-                )
-            piece: bytes = body.read(length)
-        return answer, piece
-
-
-def _replaced(address: RecordingAddress) -> RecordingError:
-    return RecordingError(
-        "The recording was replaced while it was read",
-        recording=address.uri,
-        retry="reads it again",
-        retry_can_help=True,
-    )
+        with storage_errors(address.uri):
+            answer = self._client.get_object(
+                Bucket=address.bucket, Key=address.key, Range=f"bytes={start}-{start + length - 1}", **same
+            )
+            with closing(answer["Body"]) as body:
+                if start and answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
+                    raise RecordingError(
+                        "The storage ignores Range requests, so this recording can't be read in parts",
+                        recording=address.uri,
+                        hint="Check `endpoint_url` in the connection's extra: the storage must support Range requests",
+                    )
+                return answer, bytes(body.read(length))

@@ -6,7 +6,6 @@ costs 15 seconds at least (`yandex-cloud/docs`, ``en/speechkit/pricing.md``).
 
 from __future__ import annotations
 
-from collections import Counter
 from fractions import Fraction
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_speechkit.errors import CostLimitExceededError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from airflow_speechkit.models import Recording
 
@@ -43,14 +42,18 @@ def price_factor(model: str) -> Fraction:
 
 def describe_cost(recordings: Sequence[Recording]) -> str:
     """Return what sending recordings will be billed, in words."""
-    seconds: Counter[str] = Counter()
-    for recording in recordings:
-        is_usual = price_factor(recording.settings.model) == 1
-        price = "" if is_usual else " at a quarter of the price (deferred model)"
-        seconds[price] += recording.billed_seconds or 0
-    text = " and ".join(f"{total:,} seconds{price}" for price, total in sorted(seconds.items())) or "0 seconds"
-    unknown = sum(recording.billed_seconds is None for recording in recordings)
-    return f"{text} and {unknown:,} of unknown length" if unknown else text
+    known = [one for one in recordings if one.billed_seconds is not None]
+    deferred = _billed(one for one in known if price_factor(one.settings.model) < 1)
+    text = f"{_billed(known):,} seconds"
+    if deferred:
+        text += f", {deferred:,} of them at a quarter of the price (deferred model)"
+    if len(known) < len(recordings):
+        text += f" and {len(recordings) - len(known):,} of unknown length"
+    return text
+
+
+def _billed(recordings: Iterable[Recording]) -> int:
+    return sum(one.billed_seconds or 0 for one in recordings)
 
 
 class CostLimit:
@@ -72,23 +75,22 @@ class CostLimit:
         """
         if self._left is None:
             return
-        total = sum(one.billed_seconds or 0 for one in recordings)
+        total = _billed(recordings)
         unknown = [one for one in recordings if one.billed_seconds is None]
+        if unknown:
+            raise CostLimitExceededError(
+                f"The length of {len(unknown)} of {len(recordings)} recordings is unknown, and so is their cost; "
+                f"`max_billed_seconds` is {self._limit}",
+                recording=unknown[0].audio_uri,
+                hint="Leave them out, or remove the limit; they have not been sent",
+            )
         with self._lock:
             left = self._left
-            if not unknown and total <= left:
+            if total <= left:
                 self._left -= total
                 return
-        if unknown:
-            what = (
-                f"The length of {len(unknown)} of {len(recordings)} recordings is unknown, and so is their cost; "
-                f"`max_billed_seconds` is {self._limit}"
-            )
-            raise CostLimitExceededError(
-                what, recording=unknown[0].audio_uri, hint="Leave them out, or remove the limit; nothing has been sent"
-            )
         raise CostLimitExceededError(
             f"Submitting {len(recordings)} recordings would be billed {total} seconds, and `max_billed_seconds` is "
-            f"{self._limit}{'' if left == self._limit else f', of which {left} are left'}",
+            f"{self._limit}, of which {left} are left",
             hint="Submit fewer, or raise the limit; they have not been sent",
         )

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError, RecordingNotFoundError
-from airflow_speechkit.recordings.audio import AUDIO_HEAD_BYTES, is_audio, is_audio_name
-from airflow_speechkit.recordings.pattern import alternatives, glob_regex, has_magic
+from airflow_speechkit.recordings.audio.kinds import is_audio_name
+from airflow_speechkit.recordings.audio.reading import AUDIO_HEAD_BYTES, is_audio
+from airflow_speechkit.recordings.pattern import alternatives, glob_matches, has_magic
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Sequence
 
     from airflow_speechkit.recordings.bucket import Bucket, StoredObject
@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 
 #: Objects whose first bytes are read side by side.
 READERS = 16
-
-_MOST_NAMED = 3
 
 #: What macOS leaves beside a file on other filesystems: it has the file's extension, and no sound.
 _APPLE_DOUBLE = "._"
@@ -42,12 +40,13 @@ class Choice:
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
-    _included: Sequence[re.Pattern[str]] = field(init=False, repr=False, compare=False)
-    _excluded: Sequence[re.Pattern[str]] = field(init=False, repr=False, compare=False)
+    _included: Sequence[str] = field(init=False, repr=False, compare=False)
+    _excluded: Sequence[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_included", _regexes(self.include))
-        object.__setattr__(self, "_excluded", _regexes(self.exclude))
+        for name, globs in (("_included", self.include), ("_excluded", self.exclude)):
+            each = [one for glob in globs for one in alternatives(glob)]
+            object.__setattr__(self, name, [one if "/" in one else f"**/{one}" for one in each])
 
     def takes(self, key: str, folder: str) -> bool:
         """Tell whether an object is meant.
@@ -55,45 +54,14 @@ class Choice:
         :param folder: the folder that was listed: what every key begins with, up to a slash
         """
 
-        def matches(regexes: Sequence[re.Pattern[str]]) -> bool:
-            return any(regex.fullmatch(one) for regex in regexes for one in (key, key.removeprefix(folder)))
+        def matches(globs: Sequence[str]) -> bool:
+            return any(glob_matches(glob, one) for glob in globs for one in (key, key.removeprefix(folder)))
 
         return (not self.include or matches(self._included)) and not matches(self._excluded)
 
 
-def _regexes(globs: Sequence[str]) -> list[re.Pattern[str]]:
-    each = [one for glob in globs for one in alternatives(glob)]
-    return [glob_regex(one if "/" in one else f"**/{one}") for one in each]
-
-
-@dataclass
-class Listing:
-    """The recordings that a prefix or a glob matches.
-
-    :param pattern: the prefix or glob
-    :param found: the recordings, by key
-    :param others: the keys of what isn't audio, by key
-    :param not_chosen: how many objects `include` or `exclude` left out
-    """
-
-    pattern: RecordingPattern
-    found: list[StoredObject] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    not_chosen: int = 0
-
-    @property
-    def left_out(self) -> str:
-        """Say in one sentence what was left out; nothing where nothing was."""
-        named = ", ".join(key.removeprefix(self.pattern.folder) or key for key in self.others[:_MOST_NAMED])
-        more = ", …" if len(self.others) > _MOST_NAMED else ""
-        parts = [f"{len(self.others):,} that aren't audio ({named}{more})"] if self.others else []
-        if self.not_chosen:
-            parts.append(f"{self.not_chosen:,} by `include` and `exclude`")
-        return f"Left out: {' and '.join(parts)}" if parts else ""
-
-
-def find_recordings(bucket: Bucket, pattern: RecordingPattern, choice: Choice) -> Listing:
-    """List the recordings that a prefix or a glob matches.
+def find_recordings(bucket: Bucket, pattern: RecordingPattern, choice: Choice) -> list[StoredObject]:
+    """List the recordings that a prefix or a glob matches, by key.
 
     An object with an audio extension is a recording, whatever its bytes are: probing it ends in an error that names it.
     So is an object with the extension that the glob names (``*.dat``). For all others the first bytes decide, which
@@ -102,17 +70,13 @@ def find_recordings(bucket: Bucket, pattern: RecordingPattern, choice: Choice) -
     :param bucket: the bucket's client
     :param pattern: what to list
     :param choice: which of the objects are meant
+    :raises RecordingNotFoundError: there is none
     :raises RecordingError: the bucket isn't there, or may not be listed
     :raises StorageError: the storage can't be reached, or is in trouble
     """
-    listing = Listing(pattern)
-    named = {_extension(one) for one in alternatives(pattern.glob)} - {""}
-    chosen = []
-    for one in bucket.find(pattern):
-        if choice.takes(one.address.key, pattern.folder):
-            chosen.append(one)
-        else:
-            listing.not_chosen += 1
+    listed = list(bucket.find(pattern))
+    chosen = [one for one in listed if choice.takes(one.address.key, pattern.folder)]
+    named = {_extension(one) for one in pattern.globs} - {""}
 
     def is_recording(one: StoredObject) -> bool:
         name = one.address.name
@@ -123,33 +87,25 @@ def find_recordings(bucket: Bucket, pattern: RecordingPattern, choice: Choice) -
         return one.size_bytes > 0 and _begins_like_audio(bucket, one)
 
     with ThreadPoolExecutor(READERS, thread_name_prefix="speechkit-find") as pool:
-        for one, recording in zip(chosen, pool.map(is_recording, chosen), strict=True):
-            if recording:
-                listing.found.append(one)
-            else:
-                listing.others.append(one.address.key)
-    if listing.left_out:
-        log.info("%s matches %s recordings. %s", pattern.uri, f"{len(listing.found):,}", listing.left_out)
-    return listing
-
-
-def nothing_found(listing: Listing) -> RecordingNotFoundError:
-    """Return the error about a prefix or a glob that matches nothing."""
-    pattern = listing.pattern
-    what = (
-        "There is no recording below this prefix"
-        if pattern.is_prefix
-        else "There is no object with this key, and as a glob it matches no recording"
-    )
-    return RecordingNotFoundError(
-        f"{what}{'. ' if listing.left_out else ''}{listing.left_out}",
-        recording=pattern.uri,
-        hint=(
-            f"Check the bucket and the {'prefix' if pattern.is_prefix else 'key'}. If it has a date, check the "
-            "schedule too: on Airflow 3, `ds` of a cron schedule is the day that has just begun (docs/nightly.md)"
-        ),
-        retry="looks again",
-    )
+        decided = list(zip(chosen, pool.map(is_recording, chosen), strict=True))
+    found = [one for one, recording in decided if recording]
+    left_out = ""
+    if len(found) < len(listed):
+        others = [one.address.key for one, recording in decided if not recording]
+        left_out = (
+            f". Left out: {len(listed) - len(chosen):,} by `include` and `exclude`, {len(others):,} that aren't audio"
+            f"{f' (such as {others[0]})' if others else ''}"
+        )
+        log.info("%s matches %s recordings%s", pattern.uri, f"{len(found):,}", left_out)
+    if not found:
+        raise RecordingNotFoundError(
+            f"No recording matches this prefix or glob{left_out}",
+            recording=pattern.uri,
+            hint="Check the bucket and the key. If it has a date, check the schedule too: on Airflow 3, `ds` of a cron "
+            "schedule is the day that has just begun (docs/nightly.md)",
+            retry="looks again",
+        )
+    return found
 
 
 def _begins_like_audio(bucket: Bucket, one: StoredObject) -> bool:

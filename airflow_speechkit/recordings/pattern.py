@@ -12,14 +12,20 @@ from __future__ import annotations
 import os.path
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
-from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.address import check_bucket, check_no_nul, split_s3
+from airflow_speechkit.recordings.address import check_bucket, check_key, split_s3
 from airflow_speechkit.redaction import clean_address
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _MAGIC = re.compile(r"[*?\[]")
+#: A class of characters, which may have braces in it; or the innermost braces with a comma.
+_CLASS_OR_BRACES = re.compile(r"\[!?[^/][^]/]*\]|\{([^{}]*,[^{}]*)\}")
 _MOST_ALTERNATIVES = 1000
 
 
@@ -42,9 +48,14 @@ class RecordingPattern:
         return f"s3://{self.bucket}/{self.glob}"
 
     @cached_property
+    def globs(self) -> list[str]:
+        """Return it without braces: a key matches if it matches one of these."""
+        return alternatives(self.glob)
+
+    @cached_property
     def prefix(self) -> str:
         """Return what every key that matches begins with: what to list."""
-        heads = [_MAGIC.split(one, maxsplit=1)[0] for one in alternatives(self.glob)]
+        heads = [_MAGIC.split(one, maxsplit=1)[0] for one in self.globs]
         return os.path.commonprefix(heads)  # noqa: RUF071 - of characters, not of folders
 
     @property
@@ -59,11 +70,7 @@ class RecordingPattern:
 
     def matches(self, key: str) -> bool:
         """Tell whether a key is one of these."""
-        return self._regex.fullmatch(key) is not None
-
-    @cached_property
-    def _regex(self) -> re.Pattern[str]:
-        return glob_regex(self.glob)
+        return any(glob_matches(glob, key) for glob in self.globs)
 
 
 def is_pattern(text: str) -> bool:
@@ -77,7 +84,7 @@ def is_pattern(text: str) -> bool:
 
 def has_magic(key: str) -> bool:
     """Tell whether there is a glob character in a key, or braces with alternatives."""
-    return _MAGIC.search(key) is not None or _first_braces(key, 0) is not None
+    return _MAGIC.search(key) is not None or _CLASS_OR_BRACES.search(key) is not None
 
 
 def parse_pattern(text: str) -> RecordingPattern:
@@ -95,18 +102,9 @@ def parse_pattern(text: str) -> RecordingPattern:
         )
     conn_id, bucket, glob = split_s3(text.partition("://")[2], text)
     check_bucket(bucket, text)
-    check_no_nul(glob, text)
+    check_key(glob, text)
     alternatives(glob)
     return RecordingPattern(bucket, glob, conn_id)
-
-
-def glob_regex(glob: str) -> re.Pattern[str]:
-    """Return what a whole key has to match; a glob that is empty or ends in a slash matches everything below.
-
-    :raises RecordingError: its braces have too many alternatives
-    """
-    each = (_translate(one + "**" if one.endswith("/") or not one else one) for one in alternatives(glob))
-    return re.compile("|".join(each), re.DOTALL)
 
 
 def alternatives(glob: str) -> list[str]:
@@ -114,95 +112,36 @@ def alternatives(glob: str) -> list[str]:
 
     :raises RecordingError: there are too many
     """
-    found = []
-    left = [(glob, 0)]
+    found: set[str] = set()
+    left = {glob}
     while left:
-        text, place = left.pop()
-        cuts = _first_braces(text, place)
-        if cuts is None:
-            found.append(text)
-            continue
-        before, behind = text[: cuts[0]], text[cuts[-1] + 1 :]
-        left.extend((before + text[cut + 1 : end] + behind, cuts[0]) for cut, end in pairwise(cuts))
+        text = left.pop()
+        braces = next((one for one in _CLASS_OR_BRACES.finditer(text) if one[1] is not None), None)
+        if braces is None:
+            found.add(text)
+        else:
+            left |= {text[: braces.start()] + one + text[braces.end() :] for one in braces[1].split(",")}
         if len(found) + len(left) > _MOST_ALTERNATIVES:
             raise RecordingError(
                 f"The braces of this glob have more than {_MOST_ALTERNATIVES:,} alternatives",
                 recording=glob,
                 hint="Use `*`, or a prefix with `include`",
             )
-    return found
+    return sorted(found)
 
 
-def _first_braces(glob: str, place: int) -> list[int] | None:
-    """Find the first braces with a comma: where they open, the commas between alternatives, where they close."""
-    opened: list[list[int]] = []
-    first: list[int] | None = None
-    while place < len(glob):
-        character = glob[place]
-        if character == "[" and (end := _class_end(glob, place + 1)) > 0:
-            place = end
-        elif character == "{":
-            opened.append([place])
-        elif character == "," and opened:
-            opened[-1].append(place)
-        elif character == "}" and opened:
-            cuts = [*opened.pop(), place]
-            if len(cuts) > 2 and (first is None or cuts[0] < first[0]):
-                first = cuts
-        place += 1
-    return first
+def glob_matches(glob: str, key: str) -> bool:
+    """Tell whether a whole key matches a glob without braces.
+
+    :param glob: one that is empty or ends in a slash matches everything below
+    """
+    whole = f"{glob}**" if not glob or glob.endswith("/") else glob
+    return _match(whole.split("/"), key.split("/"))
 
 
-def _class_end(glob: str, place: int) -> int:
-    """Return where a class of characters ends that begins before a place; -1 where it doesn't, or behind a slash."""
-    end = glob.find("]", place + 1 + glob.startswith("!", place))
-    return -1 if "/" in glob[place:end] else end
-
-
-def _translate(glob: str) -> str:
-    regex = []
-    levels = glob.split("/")
-    for place, level in enumerate(levels):
-        last = place == len(levels) - 1
-        if level == "**":
-            regex.append(".*" if last else "(?:[^/]*/)*")
-        else:
-            regex.append(_translate_level(level) + ("" if last else "/"))
-    return "".join(regex)
-
-
-def _translate_level(level: str) -> str:
-    regex = []
-    place = 0
-    while place < len(level):
-        character = level[place]
-        place += 1
-        if character == "*":
-            regex.append("[^/]*")
-        elif character == "?":
-            regex.append("[^/]")
-        elif character == "[" and (end := _class_end(level, place)) > 0:
-            regex.append(_translate_class(level[place:end]))
-            place = end + 1
-        else:
-            regex.append(re.escape(character))
-    return "".join(regex)
-
-
-def _translate_class(inside: str) -> str:
-    negated = inside.startswith("!")
-    members = []
-    characters = inside[negated:]
-    place = 0
-    while place < len(characters):
-        if characters[place + 1 : place + 2] == "-" and place + 2 < len(characters):
-            first, last = characters[place], characters[place + 2]
-            if first <= last:
-                members.append(f"{re.escape(first)}-{re.escape(last)}")
-            place += 3
-        else:
-            members.append(re.escape(characters[place]))
-            place += 1
-    if not members:
-        return "[^/]" if negated else "(?!)"
-    return f"(?!/)[{'^' if negated else ''}{''.join(members)}]"
+def _match(globs: Sequence[str], levels: Sequence[str]) -> bool:
+    if not globs or not levels:
+        return not globs and not levels
+    if globs[0] != "**":
+        return fnmatchcase(levels[0], globs[0]) and _match(globs[1:], levels[1:])
+    return len(globs) == 1 or any(_match(globs[1:], levels[skip:]) for skip in range(len(levels)))

@@ -18,19 +18,18 @@ if TYPE_CHECKING:
 
     from botocore.exceptions import ClientError
 
-_WRONG_KEY = frozenset(
-    {
-        "InvalidAccessKeyId",
-        "SignatureDoesNotMatch",
-        "ExpiredToken",
-        "InvalidToken",
-        "AuthorizationHeaderMalformed",
-        "PermanentRedirect",
-    }
-)
+_WRONG_KEY = {
+    "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed",
+    "PermanentRedirect",
+}  # fmt: skip
 _STORAGE_CONNECTION = (
-    "Check the connection of the bucket (amazon provider): the static key, `endpoint_url` and "
-    "`region_name` in its extra"
+    "Check the connection of the bucket (amazon provider): the static key, `endpoint_url` and `region_name` in its "
+    "extra"
+)
+_WRITER = "Give the role `storage.uploader` on the bucket to the service account whose static key the connection has"
+_READER = (
+    "Give the role `storage.viewer` on the bucket to the service account whose static key the connection has, and to "
+    "the one that SpeechKit is called with (for an encrypted bucket `kms.keys.encrypterDecrypter` too)"
 )
 
 
@@ -67,21 +66,20 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:
     except ParamValidationError:
         raise RecordingError("Object Storage doesn't allow such a bucket or key", recording=uri) from None
     except (BotoCoreError, HTTPError, OSError, ResponseParserError, ValueError) as error:
-        is_unreadable = isinstance(error, (ResponseParserError, ValueError))
-        what = "The storage's answer can't be read" if is_unreadable else "The bucket can't be reached"
         # The exception's own text may hold the link that was asked for, with its signature.
         raise StorageError(
-            f"{what} ({type(error).__name__})",
+            f"The bucket can't be reached, or its answer can't be read ({type(error).__name__})",
             recording=uri,
             hint="If this lasts, check `endpoint_url` in the connection's extra",
             retry="reads the bucket again",
         ) from None
 
 
-def _blanks(uri: str) -> str:
-    """Say what can't be seen in a message: a key may begin and end with blanks."""
-    key = uri.partition("://")[2].partition("/")[2]
-    return "" if key == key.strip() else f"The key is {key!r}: blanks at its ends are part of it. "
+def replaced_while_read(uri: str) -> RecordingError:
+    """Return the error about a recording that was replaced while it was read."""
+    return RecordingError(
+        "The recording was replaced while it was read", recording=uri, retry="reads it again", retry_can_help=True
+    )
 
 
 def _refusal(error: ClientError, uri: str, writing: bool) -> SpeechKitError:
@@ -92,36 +90,20 @@ def _refusal(error: ClientError, uri: str, writing: bool) -> SpeechKitError:
     if code in ("NoSuchKey", "NoSuchVersion", "NotFound", "404"):
         # The answer to HEAD has no body, and doesn't say which of the two is missing.
         what = "There is no such object" if code.startswith("NoSuch") else "There is no such object, or no such bucket"
-        return RecordingNotFoundError(what, recording=uri, hint=f"{_blanks(uri)}Check the bucket and the key")
+        return RecordingNotFoundError(
+            what, recording=uri, hint="Check the bucket and the key; blanks at its ends are part of it"
+        )
     if code in _WRONG_KEY or status in (301, 307, 401):
         return ConnectionSettingsError(
             f"The storage refuses the key or the region ({code})", recording=uri, hint=_STORAGE_CONNECTION
         )
-    if status == 403 and writing:
-        return RecordingError(
-            "Writing is not permitted (HTTP 403)",
-            recording=uri,
-            hint=(
-                "Give the role `storage.uploader` on the bucket to the service account whose static key the "
-                "connection has"
-            ),
-        )
     if status == 403:
-        return RecordingError(
-            "Reading is not permitted (HTTP 403)",
-            recording=uri,
-            hint=(
-                "Give the role `storage.viewer` on the bucket to the service account whose static key the connection "
-                "has, and to the one that SpeechKit is called with (for an encrypted bucket "
-                "`kms.keys.encrypterDecrypter` too)"
-            ),
-        )
+        what = "Writing is not permitted (HTTP 403)" if writing else "Reading is not permitted (HTTP 403)"
+        return RecordingError(what, recording=uri, hint=_WRITER if writing else _READER)
     if status == 416:
         return RecordingError("The recording is empty (0 bytes)", recording=uri, hint="Upload the recording again")
     if status == 412:
-        return RecordingError(
-            "The recording was replaced while it was read", recording=uri, retry="reads it again", retry_can_help=True
-        )
+        return replaced_while_read(uri)
     if status and status < 500 and status != 429:
         return RecordingError(f"The storage refused the recording ({code}, HTTP {status})", recording=uri)
     return StorageError(

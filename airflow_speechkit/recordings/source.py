@@ -6,19 +6,19 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.api.endpoints import Endpoints
-from airflow_speechkit.api.submission import check_inline
 from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError
 from airflow_speechkit.models import Recording, RecordingAddress
 from airflow_speechkit.recordings.address import local_path, parse_address
-from airflow_speechkit.recordings.audio import settle
+from airflow_speechkit.recordings.audio.settling import settle
 from airflow_speechkit.recordings.bucket import Bucket, StoredObject
 from airflow_speechkit.recordings.cost import billed_seconds
-from airflow_speechkit.recordings.finding import Choice, find_recordings, nothing_found
+from airflow_speechkit.recordings.finding import Choice, find_recordings
 from airflow_speechkit.recordings.pattern import is_pattern, parse_pattern
 from airflow_speechkit.recordings.upload import parse_upload_to, read_local, read_whole, upload_local
 from airflow_speechkit.redaction import clean_address
@@ -27,7 +27,7 @@ from airflow_speechkit.settings import ApiVersion
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from airflow_speechkit.recordings.audio import AudioFacts
+    from airflow_speechkit.recordings.audio.facts import AudioFacts
     from airflow_speechkit.settings import RecognitionSettings
 
 #: How many recordings are looked up side by side.
@@ -35,6 +35,13 @@ CONCURRENCY = 16
 
 #: How long a version is taken for the current one. That of a recording which waits for the quota is read again.
 VERSION_HOLDS = timedelta(seconds=60)
+
+
+class ProbeMode(StrEnum):
+    """How much of a recording is read before it is submitted."""
+
+    AUTO = "auto"  #: head and tail, and all of it where these don't prove its length and a limit depends on that
+    FULL = "full"  #: all of it, unless its head proves its length
 
 
 @dataclass(frozen=True)
@@ -119,10 +126,7 @@ class RecordingSource:
             stored = bucket.stat_if_there(literal)
             if stored is not None:
                 return Findings([stored])
-        listing = find_recordings(bucket, pattern, choice)
-        if not listing.found:
-            raise nothing_found(listing)
-        return Findings(listing.found, by_pattern=True)
+        return Findings(find_recordings(bucket, pattern, choice), by_pattern=True)
 
     def _place(self, text: str) -> RecordingAddress | Path | Recording:
         try:
@@ -151,16 +155,16 @@ class RecordingSource:
     def _resolve(self, place: RecordingAddress | StoredObject | Path | Recording) -> Recording:
         if isinstance(place, Recording):
             return place
+        address = place.address if isinstance(place, StoredObject) else place
         try:
             if isinstance(place, Path):
                 return self._local(place)
-            if isinstance(place, RecordingAddress):
-                place = self._bucket(place.conn_id).stat(place)
-            return self._stored(place)
+            return self._stored(place if isinstance(place, StoredObject) else self._stat(place))
         except SpeechKitError as error:
-            if isinstance(place, StoredObject):
-                return replace(self._failed(place.address.uri, error), version=place.version)
-            return self._failed(place.uri if isinstance(place, RecordingAddress) else str(place), error)
+            return self._failed(str(address) if isinstance(address, Path) else address.uri, error)
+
+    def _stat(self, address: RecordingAddress) -> StoredObject:
+        return self._bucket(address.conn_id).stat(address)
 
     def _failed(self, text: str, error: SpeechKitError) -> Recording:
         uri = error.recording or clean_address(text)
@@ -194,11 +198,10 @@ class RecordingSource:
                 recording=str(path),
                 hint="Set `upload_to='s3://bucket/prefix/'`",
             )
-        facts = read_local(path, self.settings)
-        check_inline(facts.size_bytes)
+        facts, content = read_local(path, self.settings)
         recording = Recording(
             audio_uri=path.absolute().as_uri(),
-            version=_hash(read_whole(path)),
+            version=_hash(content),
             settings=self.settings,
             size_bytes=facts.size_bytes,
         )
@@ -230,24 +233,16 @@ class RecordingSource:
         :raises StorageError: the storage can't be reached
         """
         if recording.address is None:
-            return self._unchanged_file(recording)
+            path = local_path(recording.audio_uri)
+            content = b"" if path is None else read_whole(path)
+            if _hash(content) != recording.version:
+                raise _replaced("after it was found", recording)
+            return content
         if recording.version is None or (recording.checked_at and self.now() - recording.checked_at < VERSION_HOLDS):
             return None
-        if self._bucket(recording.address.conn_id).stat(recording.address).version != recording.version:
+        if self._stat(recording.address).version != recording.version:
             raise _replaced("while it waited to be sent", recording)
         return None
-
-    def _unchanged_file(self, recording: Recording) -> bytes:
-        path = local_path(recording.audio_uri)
-        content = b"" if path is None else read_whole(path)
-        if _hash(content) != recording.version:
-            raise RecordingError(
-                "The file was changed after it was resolved",
-                recording=recording.audio_uri,
-                retry="uses the changed file",
-                retry_can_help=True,
-            )
-        return content
 
     def _bucket(self, conn_id: str | None) -> Bucket:
         name = conn_id or self.aws_conn_id

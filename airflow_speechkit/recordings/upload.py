@@ -12,9 +12,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
+from airflow_speechkit.api.submission import check_inline
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.address import check_bucket, object_address, split_s3
-from airflow_speechkit.recordings.audio import AudioFacts, read_audio, samples_to_ms, settle
+from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms
+from airflow_speechkit.recordings.audio.reading import read_audio
+from airflow_speechkit.recordings.audio.settling import settle
 from airflow_speechkit.recordings.bucket import Probe
 from airflow_speechkit.recordings.pattern import has_magic
 from airflow_speechkit.settings import SAMPLE_RATES_HERTZ, ApiVersion, AudioEncoding, RecognitionSettings
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from airflow_speechkit.models import RecordingAddress
     from airflow_speechkit.recordings.bucket import Bucket
 
 log = logging.getLogger(__name__)
@@ -64,13 +66,16 @@ def parse_upload_to(text: str) -> UploadFolder:
     return UploadFolder(bucket, prefix if not prefix or prefix.endswith("/") else f"{prefix}/", conn_id)
 
 
-def read_local(path: Path, settings: RecognitionSettings) -> AudioFacts:
-    """Read what a local recording is.
+def read_local(path: Path, settings: RecognitionSettings) -> tuple[AudioFacts, bytes]:
+    """Return what a local recording is, and its bytes.
 
     :raises RecordingError: it isn't there, can't be read, or isn't taken
     """
     with _opened(path) as file:
-        return _read(file, path, settings)
+        facts = _read(file, path, settings)
+        check_inline(facts.size_bytes)
+        file.seek(0)
+        return facts, file.read()
 
 
 def read_whole(path: Path) -> bytes:
@@ -79,10 +84,7 @@ def read_whole(path: Path) -> bytes:
     :raises RecordingError: it isn't there, or can't be read
     """
     with _opened(path) as file:
-        try:
-            return file.read()
-        except OSError as error:
-            raise _unreadable(path, error) from None
+        return file.read()
 
 
 def upload_local(bucket: Bucket, path: Path, folder: UploadFolder, settings: RecognitionSettings) -> Probe:
@@ -101,23 +103,17 @@ def upload_local(bucket: Bucket, path: Path, folder: UploadFolder, settings: Rec
     :raises RecordingError: it isn't there, can't be read, isn't taken, or changed while it was read
     :raises StorageError: the storage can't be reached, or is in trouble
     """
-    with ExitStack() as stack:
-        file = content = stack.enter_context(_opened(path))
+    with _opened(path) as file, ExitStack() as stack:
+        content = file
         before = _identity(path)
         facts = _read(file, path, settings)
-        try:
-            if facts.encoding is AudioEncoding.WAV and settings.api_version is ApiVersion.V2:
-                content = stack.enter_context(_samples(file, facts.data_offset, facts.data_bytes or 0))
-                facts = _unwrapped(facts)
-            settled = settle(settings, facts)
-            content.seek(0)
-            digest = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
-            content.seek(0)
-        except RecordingError as error:
-            error.about_recording(str(path))
-            raise
-        except OSError as error:
-            raise _unreadable(path, error) from None
+        if facts.encoding is AudioEncoding.WAV and settings.api_version is ApiVersion.V2:
+            content = stack.enter_context(_samples(file, facts.data_offset, facts.data_bytes))
+            facts = _unwrapped(facts)
+        settled = settle(settings, facts)
+        content.seek(0)
+        digest = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
+        content.seek(0)
         suffix = ".lpcm" if facts.encoding is AudioEncoding.LINEAR16_PCM else path.suffix
         key = f"{folder.prefix}{path.stem}-{digest[:_DIGITS_IN_KEY]}{suffix}"
         address = object_address(folder.bucket, key, folder.conn_id)
@@ -125,7 +121,8 @@ def upload_local(bucket: Bucket, path: Path, folder: UploadFolder, settings: Rec
         if stored is None or stored.size_bytes != facts.size_bytes:
             stored = bucket.put(content, address)
             if _identity(path) != before:
-                _remove(bucket, address)
+                # Empty, it isn't taken for the recording whose hash its key has. Whoever may upload may not delete.
+                bucket.put(io.BytesIO(), address)
                 raise RecordingError(
                     "The file was changed while it was uploaded",
                     recording=str(path),
@@ -136,62 +133,40 @@ def upload_local(bucket: Bucket, path: Path, folder: UploadFolder, settings: Rec
 
 
 @contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a local recording. What is raised while it is open is about it."""
+    try:
+        with path.open("rb") as file:
+            if not file_kinds.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise RecordingError("This isn't a regular file")
+            yield file
+    except RecordingError as error:
+        error.about_recording(str(path))
+        raise
+    except OSError as error:
+        raise RecordingError(
+            f"The file can't be read ({error.strerror})",
+            recording=str(path),
+            hint="Check that the file exists on this worker and can be read",
+        ) from None
+
+
+@contextmanager
 def _samples(file: BinaryIO, offset: int, length: int) -> Iterator[BinaryIO]:
     """Copy the samples of a WAV, without its header and what follows them, into a temporary file."""
     with tempfile.TemporaryFile() as samples:
         file.seek(offset)
         while length and (block := file.read(min(length, _COPIED_AT_ONCE))):
             length -= samples.write(block)
-        samples.seek(0)
         yield samples
 
 
-class _LocalRecording:
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def read(self, start: int, length: int) -> bytes:
-        self._file.seek(start)
-        return self._file.read(length)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    with file:
-        if not file_kinds.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise RecordingError("This isn't a regular file", recording=str(path))
-        yield file
-
-
-def _remove(bucket: Bucket, address: RecordingAddress) -> None:
-    """Leave nothing that the next upload would take for the recording whose hash its key has."""
-    try:
-        bucket.remove(address)
-    except RecordingError:
-        # Whoever may upload need not be allowed to delete: an empty object has another size than any recording.
-        bucket.put(io.BytesIO(), address)
-
-
-def _unreadable(path: Path | str, error: OSError) -> RecordingError:
-    return RecordingError(
-        f"The file can't be read ({error.strerror})",
-        recording=str(path),
-        hint="Check that the file exists on this worker and can be read",
-    )
-
-
 def _read(file: BinaryIO, path: Path, settings: RecognitionSettings) -> AudioFacts:
-    try:
-        facts = read_audio(_LocalRecording(file), os.fstat(file.fileno()).st_size, settings, name=path.name, exact=True)
-    except RecordingError as error:
-        error.about_recording(str(path))
-        raise
-    except OSError as error:
-        raise _unreadable(path, error) from None
+    def read(start: int, length: int) -> bytes:
+        file.seek(start)
+        return file.read(length)
+
+    facts = read_audio(read, os.fstat(file.fileno()).st_size, settings, exact=True)
     for note in facts.notes:
         log.warning("%s: %s", path, note)
     return facts
@@ -203,7 +178,7 @@ def _unwrapped(facts: AudioFacts) -> AudioFacts:
             f"The WAV has {facts.sample_rate_hertz} Hz, and API v2 takes samples at 8000, 16000 or 48000 Hz only",
             hint="Resample it (ffmpeg -i IN -ar 16000 OUT.wav), encode it as OggOpus, or use api_version='v3'",
         )
-    length = facts.data_bytes or 0
+    length = facts.data_bytes
     return replace(
         facts,
         encoding=AudioEncoding.LINEAR16_PCM,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow_speechkit.settings import AudioEncoding
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 1024**3
 MAX_CHANNEL_MS = 4 * 60 * 60 * 1000
 
-#: A recording up to this size is always read through if its head and tail don't prove its length.
+#: A recording up to this size is always read completely if its head and tail don't prove its length.
 SMALL_BYTES = 1024 * 1024
 _PIECE_BYTES = 2 * 1024 * 1024
 
@@ -22,12 +22,8 @@ CONVERT = "Convert it: ffmpeg -i IN -c:a libopus OUT.ogg"
 UPLOAD_AGAIN = "Upload the recording again"
 WRITE_AGAIN = "Write or upload the recording again"
 
-
-class ProbeMode(StrEnum):
-    """How much of a recording is read before it is submitted."""
-
-    AUTO = "auto"  #: head and tail, and all of it where these don't prove its length and a limit depends on that
-    FULL = "full"  #: all of it, unless its head proves its length
+#: Reads a piece of a recording, which may cost a request: so many bytes from a place on, or fewer at the end.
+Read = Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,37 +47,33 @@ class AudioFacts:
     duration_ms: int | None
     size_bytes: int
     data_offset: int = 0
-    data_bytes: int | None = None
+    data_bytes: int = 0
     longest_ms: int | None = None
     notes: tuple[str, ...] = ()
-
-
-class RangedReader(Protocol):
-    """A recording that can be read in pieces, each of which may cost a request."""
-
-    def read(self, start: int, length: int) -> bytes:
-        """Return the bytes from `start` on: `length` of them, or fewer at the end."""
 
 
 class Scan:
     """A recording that is read from front to back, a piece at a time.
 
-    :param reader: the recording
+    :param read: reads the recording
     :param size: its size in bytes
     """
 
-    def __init__(self, reader: RangedReader, size: int) -> None:
-        self._reader = reader
+    def __init__(self, read: Read, size: int) -> None:
+        self._read = read
         self._size = size
         self._start = 0
         self._piece = b""
 
-    def at(self, place: int, length: int) -> tuple[bytes, int]:
-        """Return a piece that has `length` bytes from a place on, or all that remain, and the place within it."""
+    def at(self, place: int, length: int) -> tuple[bytes, int, bool]:
+        """Return a piece with `length` bytes from a place on, the place within it, and whether the piece is the last.
+
+        Fewer bytes follow the place where the recording ends.
+        """
         end = min(place + length, self._size)
         if not self._start <= place <= end <= self._start + len(self._piece):
-            self._start, self._piece = place, self._reader.read(place, max(_PIECE_BYTES, length))
-        return self._piece, place - self._start
+            self._start, self._piece = place, self._read(place, max(_PIECE_BYTES, length))
+        return self._piece, place - self._start, self._start + len(self._piece) >= self._size
 
 
 def samples_to_ms(samples: int, rate_hertz: int) -> int:

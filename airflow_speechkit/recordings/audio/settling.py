@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 #: No word is shorter, and it would be billed as 15 seconds.
 MIN_MS = 100
 
-_NAMES = {
-    AudioEncoding.LINEAR16_PCM: "LPCM",
-    AudioEncoding.OGG_OPUS: "OggOpus",
-    AudioEncoding.MP3: "MP3",
-    AudioEncoding.WAV: "WAV",
-}
-
 
 def settle(settings: RecognitionSettings, facts: AudioFacts) -> RecognitionSettings:
     """Return the settings with the format filled in, and for LPCM the rate and the channels.
@@ -38,12 +31,6 @@ def settle(settings: RecognitionSettings, facts: AudioFacts) -> RecognitionSetti
             hint="Choose one: `upload_to` with the local file, which is converted to LPCM on the way; "
             "api_version='v3', which takes WAV; or samples without a header and audio_encoding='LINEAR16_PCM'",
         )
-    declared = settings.audio_encoding
-    if declared not in (None, encoding):
-        raise RecordingError(
-            f"The recording is {_NAMES[encoding]}, and audio_encoding={declared.value!r} says {_NAMES[declared]}",
-            hint=f"Remove `audio_encoding`, or set it to {encoding.value!r}",
-        )
     if settings.speaker_labeling and channels > 1:
         raise RecordingError(
             f"`speaker_labeling` is for recordings of one channel, and this one has {channels}",
@@ -52,13 +39,14 @@ def settle(settings: RecognitionSettings, facts: AudioFacts) -> RecognitionSetti
     # Opus has no rate to contradict: it decodes to 48 kHz whatever its source had.
     wanted_rate = None if encoding is AudioEncoding.OGG_OPUS else settings.sample_rate_hertz
     for name, wanted, found in (
+        ("audio_encoding", settings.audio_encoding, encoding),
         ("sample_rate_hertz", wanted_rate, rate),
         ("audio_channel_count", settings.audio_channel_count, channels),
     ):
         if wanted not in (None, found):
             raise RecordingError(
                 f"The recording's {name} is {found}, and the setting says {wanted}",
-                hint=f"Remove `{name}`: it is read from the recording",
+                hint=f"Remove `{name}`, or set it to {found}",
             )
     if encoding is not AudioEncoding.LINEAR16_PCM:
         return replace(settings, audio_encoding=encoding)
@@ -76,10 +64,10 @@ def check_limits(facts: AudioFacts) -> None:
 
     :raises RecordingError: it is bigger, or longer, than the service takes, or too short to hold a word
     """
-    size_gb, ms = facts.size_bytes / 1024**3, facts.duration_ms
+    ms = facts.duration_ms
     if facts.size_bytes > MAX_BYTES:
         raise RecordingError(
-            f"The recording has {size_gb:.1f} GB, and the service takes 1 GB at most",
+            f"The recording has {facts.size_bytes / 1024**3:.1f} GB, and the service takes 1 GB at most",
             hint="Encode it as OggOpus, or split it",
         )
     if ms is not None and ms < MIN_MS:

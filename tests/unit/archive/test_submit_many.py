@@ -320,8 +320,8 @@ class TestProgress:
         deferred = RecognitionSettings(model="deferred-general")
 
         submitter(archive, service).submit([recording("1", settings=deferred, billed_seconds=3600)])
-        assert "will be billed 3,600 seconds at a quarter of the price (deferred model)\n" in caplog.text
+        assert "will be billed 3,600 seconds, 3,600 of them at a quarter of the price (deferred model)\n" in caplog.text
         submitter(archive, service).submit([recording("2", settings=deferred, billed_seconds=3600), recording("3")])
-        assert "60 seconds and 3,600 seconds at a quarter of the price (deferred model)\n" in caplog.text
+        assert "3,660 seconds, 3,600 of them at a quarter of the price (deferred model)\n" in caplog.text
         submitter(archive, service).submit([recording("3")])
         assert "1 recordings: 1 joined, 0 new\n" in caplog.text

@@ -115,13 +115,13 @@ def with_checksum(page: bytes) -> bytes:
 
 
 class InMemory:
-    """Bytes that are read in pieces, and remember how often."""
+    """Bytes that are read in pieces, and the record of these reads."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.reads: list[tuple[int, int]] = []
 
-    def read(self, start: int, length: int) -> bytes:
+    def __call__(self, start: int, length: int) -> bytes:
         piece = self.data[start : start + length]
         self.reads.append((start, len(piece)))
         return piece

@@ -7,7 +7,8 @@ import struct
 import pytest
 
 from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.audio import AudioFacts, read_audio
+from airflow_speechkit.recordings.audio.facts import AudioFacts
+from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
 from tests.unit.recordings.sounds import InMemory, decoded_seconds, encoded, mp3
 
@@ -94,7 +95,7 @@ def test_what_may_be_longer_than_the_service_takes_is_read_through_a_piece_at_a_
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("field", ["frames", "bytes", "delay"])
-def test_a_header_that_contradicts_itself_or_what_is_there_is_not_believed(field: str, exact: bool) -> None:
+def test_a_header_that_contradicts_itself_or_what_is_there_is_not_used(field: str, exact: bool) -> None:
     data = bytearray(mp3(rate=16_000, seconds=30, quality=0, bit_rate=None))
     place = max(data.find(b"Xing"), data.find(b"Info"))
     for at, value in {"frames": [(8, 3)], "bytes": [(12, 5_000)], "delay": [(141, 0xFFFFFF00)]}[field]:
@@ -106,16 +107,12 @@ def test_a_header_that_contradicts_itself_or_what_is_there_is_not_believed(field
     assert abs((facts_of(bytes(data), exact=exact).duration_ms or 0) - 30_000) < 150
 
 
-def test_a_header_without_a_checksum_is_believed_where_it_fits_and_nothing_depends_on_it() -> None:
+def test_a_header_without_a_checksum_proves_nothing() -> None:
     data = bytearray(mp3(rate=44_100, seconds=120, bit_rate=128_000))
     place = data.index(b"Info")
-    data[place + 120 : place + 124] = bytes(4)
+    data[place + 154 : place + 156] = bytes(2)
     frames = struct.unpack_from(">I", data, place + 8)[0]
-    reader = InMemory(bytes(data))
 
-    assert read_audio(reader, len(data), RecognitionSettings()).duration_ms == ms_of_frames(frames)
-    assert max(place + length for place, length in reader.reads) < 200_000
-    struct.pack_into(">I", data, place + 8, frames // 2)
     assert facts_of(bytes(data)).duration_ms is None
     assert facts_of(bytes(data), exact=True).duration_ms == ms_of_frames(frames)
 
@@ -146,7 +143,7 @@ def test_recordings_of_different_kinds_that_were_joined_are_counted_each_by_its_
 
 
 @pytest.mark.parametrize("counted", [True, False])
-@pytest.mark.parametrize("tag", ["id3v2 to the end", "id3v2 far behind the end", "ape to the end", "ape", "lyrics"])
+@pytest.mark.parametrize("tag", ["id3v2 to the end", "id3v2 far behind the end", "ape to the end", "ape"])
 def test_no_sound_hides_in_a_tag_that_claims_to_be_longer_than_it_is(tag: str, counted: bool) -> None:
     one = mp3(rate=16_000, seconds=9, bit_rate=32_000, write_xing=str(int(counted)), id3v2_version="0")
     more = one * 3
@@ -156,20 +153,16 @@ def test_no_sound_hides_in_a_tag_that_claims_to_be_longer_than_it_is(tag: str, c
         "id3v2 far behind the end": one + ID3V2 + seven_bits(60_000_000) + more,
         "ape to the end": one + ape + more,
         "ape": one + b"APETAGEX" + struct.pack("<IIIQI", 2000, 0x7FFFFFFF, 1, 0, 0) + more,
-        "lyrics": one + b"LYRICSBEGIN" + more[:30_000] + b"LYRICS200",
     }[tag]
     facts = facts_of(joined, exact=True)
     assert facts.duration_ms is not None
     assert facts.duration_ms > decoded_seconds(joined) * 1000 - 40
 
 
-def test_an_mp3_among_much_that_is_none_has_no_length() -> None:
-    facts = facts_of(lone_frames(100) + b"nothing of the kind " * 5_000 + lone_frames(100))
+def test_an_mp3_among_much_that_is_none_is_as_long_as_its_frames() -> None:
+    data = lone_frames(100) + b"nothing of the kind " * 5_000 + lone_frames(100)
 
-    assert facts.duration_ms is None
-    assert facts.longest_ms is not None
-    assert facts.longest_ms > ms_of_frames(200)
-    assert "100,000 of its 183,400 bytes are no MP3 frames" in facts.notes[0]
+    assert facts_of(data).duration_ms == ms_of_frames(200)
 
 
 def id3v2(length: int, content: bytes = b"\0") -> bytes:
@@ -185,10 +178,7 @@ TAGS = {
     "APEv2 behind": (b"", APE + bytes(2_000)),
     "ID3v2 behind": (b"", id3v2(5_000)),
     "ID3v1 behind": (b"", b"TAG" + bytes(125)),
-    "Lyrics3, APEv2 and ID3v1 behind": (
-        id3v2(10),
-        b"LYRICSBEGININD0000200" + b"000041LYRICS200" + APE + bytes(2_000) + b"TAG" + bytes(125),
-    ),
+    "APEv2 and ID3v1 behind": (id3v2(10), APE + bytes(2_000) + b"TAG" + bytes(125)),
     "zeros behind": (b"", bytes(60_000)),
     "everything": (id3v2(9) + APE + bytes(2_000), id3v2(800) + bytes(9) + b"TAG" + bytes(125)),
 }
@@ -252,5 +242,5 @@ def test_a_file_that_is_cut_off_is_refused() -> None:
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 def test_other_mpeg_audio_is_refused_by_name(rate: int) -> None:
-    with pytest.raises(RecordingError, match=r"Layer II \(mp2\).*libmp3lame"):
+    with pytest.raises(RecordingError, match=r"Layer II \(mp2\).*libopus"):
         facts_of(encoded("mp2", "mp2", rate=rate, bit_rate=64_000))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.audio import AudioFacts, read_audio
+from airflow_speechkit.recordings.audio.facts import AudioFacts
+from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
 from tests.unit.recordings.sounds import InMemory, decoded_seconds, encoded, ogg, with_checksum
 
@@ -139,7 +140,7 @@ def test_joined_recordings_of_any_lengths_are_counted() -> None:
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("pages", [0, 1_500])
 @pytest.mark.parametrize("lie", ["all zero", "an hour more at the end", "half of it"])
-def test_counts_that_contradict_the_packets_are_not_believed(lie: str, pages: int, exact: bool) -> None:
+def test_counts_that_contradict_the_packets_are_not_used(lie: str, pages: int, exact: bool) -> None:
     data = long_recording(pages)
     made = b""
     for page in pages_of(data):
@@ -158,14 +159,11 @@ def test_counts_that_contradict_the_packets_are_not_believed(lie: str, pages: in
     assert abs((facts_of(made, exact=exact).duration_ms or 0) - right) < 25
 
 
-def test_streams_side_by_side_are_told_apart() -> None:
+def test_a_stream_of_another_kind_beside_the_opus_stream_is_left_out() -> None:
     pages = pages_of(ogg(seconds=2))
-    other = [bytearray(numbered([bytes(page)], serial=9)) for page in pages_of(ogg(seconds=1, channels=2))]
     index = bytearray(numbered([bytes(pages[0]).replace(b"OpusHead", b"fishead\0")], serial=5))
 
     assert facts_of(b"".join([index, *pages])).duration_ms == 2000
-    with pytest.raises(RecordingError, match="2 Opus streams at the same time"):
-        facts_of(b"".join([pages[0], other[0], pages[1], other[1], *pages[2:], *other[2:]]))
 
 
 def test_a_recording_whose_beginning_is_missing_says_so() -> None:
@@ -173,12 +171,10 @@ def test_a_recording_whose_beginning_is_missing_says_so() -> None:
         facts_of(b"".join(pages_of(ogg(seconds=2))[2:]))
 
 
-def test_bytes_between_the_pages_are_noted() -> None:
+def test_bytes_between_the_pages_are_stepped_over() -> None:
     pages = pages_of(ogg(seconds=2))
-    facts = facts_of(b"".join([*pages[:-1], bytearray(5_000), pages[-1]]))
 
-    assert facts.duration_ms == 2000
-    assert facts.notes == ("5,000 bytes between its pages are no Ogg: it is damaged",)
+    assert facts_of(b"".join([*pages[:-1], bytearray(5_000), pages[-1]])).duration_ms == 2000
 
 
 def test_what_was_added_behind_the_last_page_does_not_hide_it() -> None:
@@ -206,7 +202,7 @@ def test_a_recording_that_is_cut_off_anywhere_is_refused_or_counted_as_what_is_t
     for cut in range(1, len(data), 211):
         if cut in ends:
             continue
-        with pytest.raises(RecordingError, match=r"truncated|no Opus stream|no sound|a text|no known format"):
+        with pytest.raises(RecordingError, match=r"truncated|another codec|no sound|a text|no known format"):
             facts_of(data[:cut])
 
 
@@ -215,7 +211,7 @@ def test_other_codecs_in_ogg_are_refused_by_name() -> None:
     for data, name in (
         (encoded("flac", "ogg", seconds=1, rate=44_100, bit_rate=None), "FLAC"),
         (opus.replace(b"OpusHead", b"\x01vorbis\0"), "Vorbis"),
-        (opus.replace(b"OpusHead", b"Whatever"), "no Opus stream"),
+        (opus.replace(b"OpusHead", b"Whatever"), "another codec"),
     ):
         with pytest.raises(RecordingError, match=f"holds {name}, and.*libopus"):
             facts_of(data)

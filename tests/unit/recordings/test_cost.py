@@ -54,7 +54,7 @@ def test_a_deferred_model_costs_a_quarter() -> None:
         "3,600 seconds and 1 of unknown length"
     )
     assert describe_cost([recording("deferred-general", 3600), recording("general", 60)]) == (
-        "60 seconds and 3,600 seconds at a quarter of the price (deferred model)"
+        "3,660 seconds, 3,600 of them at a quarter of the price (deferred model)"
     )
 
 

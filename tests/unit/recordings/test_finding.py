@@ -9,7 +9,7 @@ import pytest
 
 from airflow_speechkit.errors import RecordingNotFoundError
 from airflow_speechkit.recordings.bucket import Bucket
-from airflow_speechkit.recordings.finding import Choice, Listing, find_recordings, nothing_found
+from airflow_speechkit.recordings.finding import Choice, find_recordings
 from airflow_speechkit.recordings.pattern import parse_pattern
 from tests.unit.recordings.sounds import mp3, ogg, wav
 
@@ -36,25 +36,24 @@ def client(s3_client: Any) -> Any:
     return s3_client
 
 
-def find(client: Any, objects: dict[str, bytes], text: str, choice: Choice | None = None) -> Listing:
+def find(client: Any, objects: dict[str, bytes], text: str, choice: Choice | None = None) -> list[str]:
+    """Return the keys of the recordings."""
     for key, data in objects.items():
         client.put_object(Bucket="calls", Key=key, Body=data)
-    return find_recordings(Bucket(client), parse_pattern(text), choice or Choice())
-
-
-def keys(listing: Listing) -> list[str]:
-    return [one.address.key for one in listing.found]
+    try:
+        found = find_recordings(Bucket(client), parse_pattern(text), choice or Choice())
+    except RecordingNotFoundError:
+        return []
+    return [one.address.key for one in found]
 
 
 def test_only_audio_is_taken_and_one_line_says_what_was_left_out(client: Any, caplog: pytest.LogCaptureFixture) -> None:
     sound = ogg()
     with caplog.at_level(logging.INFO, "airflow_speechkit.recordings.finding"):
-        listing = find(client, {**BESIDE, "in/1.ogg": sound, "in/sub/2.OGG": sound}, "s3://calls/in/")
-    assert keys(listing) == ["in/1.ogg", "in/sub/2.OGG"]
-    assert listing.others == sorted(BESIDE)
+        keys = find(client, {**BESIDE, "in/1.ogg": sound, "in/sub/2.OGG": sound}, "s3://calls/in/")
+    assert keys == ["in/1.ogg", "in/sub/2.OGG"]
     [line] = [record.getMessage() for record in caplog.records]
-    assert f"2 recordings. Left out: {len(BESIDE)} that aren't audio" in line
-    assert ".DS_Store" in line
+    assert f"2 recordings. Left out: 0 by `include` and `exclude`, {len(BESIDE)} that aren't audio (such as in/" in line
 
 
 def test_a_prefix_of_recordings_alone_says_nothing(client: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -78,20 +77,20 @@ def test_a_prefix_of_recordings_alone_says_nothing(client: Any, caplog: pytest.L
 )
 @pytest.mark.parametrize("name", ["in/17", "in/17.tmp", "in/17.json"])
 def test_what_begins_like_audio_is_a_recording_whatever_it_is_called(client: Any, name: str, data: bytes) -> None:
-    assert keys(find(client, {name: data}, "s3://calls/in/")) == [name]
+    assert find(client, {name: data}, "s3://calls/in/") == [name]
 
 
 @pytest.mark.parametrize("name", ["in/1.m4a", "in/1.FLAC", "in/1.amr", "in/1.pcm", "in/1.ogg", "in/1.sln16"])
 @pytest.mark.parametrize("data", [b"", b"anything"])
 def test_what_is_audio_by_its_extension_is_never_left_out_silently(client: Any, name: str, data: bytes) -> None:
-    assert keys(find(client, {name: data}, "s3://calls/in/")) == [name]
+    assert find(client, {name: data}, "s3://calls/in/") == [name]
 
 
 def test_an_extension_that_the_glob_names_is_meant(client: Any) -> None:
     objects = {"1.dat": b"samples", "2.DAT": b"samples", "3.dat/": b"", "4.json": b"{}"}
-    assert keys(find(client, objects, "s3://calls/*.dat")) == ["1.dat"]
-    assert keys(find(client, objects, "s3://calls/*.{ogg,dat}")) == ["1.dat"]
-    assert keys(find(client, objects, "s3://calls/**")) == []
+    assert find(client, objects, "s3://calls/*.dat") == ["1.dat"]
+    assert find(client, objects, "s3://calls/*.{ogg,dat}") == ["1.dat"]
+    assert find(client, objects, "s3://calls/**") == []
 
 
 @pytest.mark.parametrize(
@@ -112,9 +111,7 @@ def test_an_extension_that_the_glob_names_is_meant(client: Any) -> None:
 )
 def test_include_and_exclude_choose(client: Any, choice: Choice, found: list[str]) -> None:
     objects = {"in/1.ogg": b"x", "in/a/2.ogg": b"x", "in/a/3.wav": b"x", "in/a/test.ogg": b"x", "in/a/x.json": b"{}"}
-    listing = find(client, objects, "s3://calls/in/", choice)
-    assert keys(listing) == found
-    assert len(listing.found) + len(listing.others) + listing.not_chosen == len(objects)
+    assert find(client, objects, "s3://calls/in/", choice) == found
 
 
 def test_what_is_not_chosen_is_not_read(client: Any) -> None:
@@ -125,6 +122,7 @@ def test_what_is_not_chosen_is_not_read(client: Any) -> None:
 
 
 def test_the_error_about_nothing_says_what_was_there(client: Any) -> None:
-    listing = find(client, {"in/1.json": b"{}", "in/2.ogg": b"x"}, "s3://calls/in/", Choice(exclude=["*.ogg"]))
-    with pytest.raises(RecordingNotFoundError, match=r"1 that aren't audio \(1\.json\) and 1 by `include` and"):
-        raise nothing_found(listing)
+    for key in ("in/1.json", "in/2.ogg"):
+        client.put_object(Bucket="calls", Key=key, Body=b"{}")
+    with pytest.raises(RecordingNotFoundError, match=r"out: 1 by `include` and `exclude`, 1 that .* as in/1\.json"):
+        find_recordings(Bucket(client), parse_pattern("s3://calls/in/"), Choice(exclude=["*.ogg"]))

@@ -110,8 +110,6 @@ def test_braces_without_alternatives_are_themselves(key: str) -> None:
 def test_too_many_alternatives_are_refused() -> None:
     with pytest.raises(RecordingError, match="alternatives"):
         parse_pattern("s3://b/" + "{a,b}" * 11)
-    deep = "{a," * 400 + "b" + "}" * 400
-    assert parse_pattern(f"s3://b/{deep}").matches("b")
 
 
 def test_a_bucket_that_cannot_be_is_refused() -> None:

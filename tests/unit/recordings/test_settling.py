@@ -10,7 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.audio import AudioFacts, read_audio, settle
+from airflow_speechkit.recordings.audio.facts import AudioFacts
+from airflow_speechkit.recordings.audio.reading import read_audio
+from airflow_speechkit.recordings.audio.settling import settle
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
 from tests.unit.recordings.sounds import InMemory, encoded, mp3, ogg, wav
 
@@ -69,10 +71,10 @@ def test_an_odd_number_of_bytes_is_no_lpcm() -> None:
 @pytest.mark.parametrize(
     ("data", "wanted", "what"),
     [
-        (ogg(), replace(V2, audio_encoding=AudioEncoding.MP3), "is OggOpus, and audio_encoding='MP3' says MP3"),
-        (mp3(), LPCM, "is MP3, and audio_encoding='LINEAR16_PCM' says LPCM"),
-        (ogg(), LPCM, "is OggOpus, and"),
-        (wav(), replace(V3, audio_encoding=AudioEncoding.OGG_OPUS), "is WAV, and audio_encoding='OGG_OPUS'"),
+        (ogg(), replace(V2, audio_encoding=AudioEncoding.MP3), "audio_encoding is OGG_OPUS, and the setting says MP3"),
+        (mp3(), LPCM, "audio_encoding is MP3, and the setting says LINEAR16_PCM"),
+        (ogg(), LPCM, "is OGG_OPUS, and"),
+        (wav(), replace(V3, audio_encoding=AudioEncoding.OGG_OPUS), "is WAV, and the setting says OGG_OPUS"),
         (ogg(channels=2), replace(V3, speaker_labeling=True), "this one has 2"),
     ],
 )
@@ -126,20 +128,18 @@ def test_the_service_s_limits_are_kept() -> None:
         (encoded("pcm_u8", "voc", rate=8000, bit_rate=None), "Creative Voice"),
         (encoded("pcm_s16le", "w64", rate=8000, bit_rate=None), "Wave64"),
         (encoded("wavpack", "wv", rate=8000, sample_format="s16p", bit_rate=None), "WavPack"),
-        (encoded("aac", "mpegts"), "an MPEG transport stream.*ffmpeg"),
-        (b"ID3\4\0\0\0\0\0\7" + bytes(7) + encoded("flac", "flac", bit_rate=None), "begins with a tag.*is no MP3"),
+        (b"ID3\4\0\0\0\0\0\7" + bytes(7) + encoded("flac", "flac", bit_rate=None), "begins like an MP3, and no frames"),
         (b"#!AMR\n" + bytes(100), "AMR.*ffmpeg"),
-        (b"\x02#!SILK_V3" + bytes(100), "SILK, .*SILK decoder: ffmpeg doesn't read it"),
-        (b"  <!DOCTYPE html><title>502</title>", "HTML, .*error message in its place"),
-        (b'{"a": 1}', "a JSON text, .*error message in its place"),
+        (b"<!DOCTYPE html><title>502</title>", "HTML, .*error message in its place"),
+        (b'{"a": 1}', "a text, .*error message in its place"),
         ("\ufeffне запись".encode(), "a text, .*error message in its place"),
         (b"\x1f\x8b\x08" + bytes(90), "a gzip archive, .*Unpack"),
         (b"%PDF-1.7\n\xe2", "a PDF document, .*Exclude it"),
         (b"\xff\xd8\xff\xe0" + bytes(90), "a JPEG picture, .*Exclude it"),
-        (b"\xff\xfb\x90\xc4" + bytes(100), "begins like an MP3, and no second frame follows.*Upload"),
+        (b"\xff\xfb\x90\xc4" + bytes(100), "begins like an MP3, and no frames of an MP3 follow.*Upload"),
         (bytes(range(256)) * 9, "no known format: it has no header of audio.*LINEAR16_PCM.*-f alaw"),
         (b"", r"empty \(0 bytes\)"),
-        (bytes(50_000), "zeros from its beginning on, with no header.*LINEAR16_PCM"),
+        (bytes(50_000), "no known format.*LINEAR16_PCM"),
     ],
     ids=lambda given: given if isinstance(given, str) else f"{len(given)} bytes",
 )
@@ -192,18 +192,6 @@ def test_an_unknown_length_does_not_pass_the_service_s_limit() -> None:
         settle(V2, replace(facts, longest_ms=4 * 3_600_000 + 1))
     with pytest.raises(RecordingError, match="may be longer than the 4 h"):
         settle(V2, replace(facts, channels=2))
-
-
-def test_samples_without_a_header_are_named_by_what_the_file_is_called() -> None:
-    data = bytes(range(256)) * 9
-    for name, codec in (
-        ("1.g722", "G.722 without a header.*-f g722"),
-        ("in/1.G726", "G.726 without a header.*-f g726"),
-        ("1.ulaw", "mu-law without a header.*-f mulaw -ar 8000"),
-    ):
-        with pytest.raises(RecordingError, match=codec):
-            read_audio(InMemory(data), len(data), V2, name=name)
-    assert read_audio(InMemory(data), len(data), LPCM, name="1.g722").encoding is AudioEncoding.LINEAR16_PCM
 
 
 def test_a_text_is_no_lpcm_whatever_the_settings_say() -> None:

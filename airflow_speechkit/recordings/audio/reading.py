@@ -1,0 +1,98 @@
+"""What a recording is, read from its own bytes: format, rate, channels and length, in few ranged reads.
+
+The name says nothing: half of the failures that people report are a WAV or a WebM that is called ``.ogg``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.recordings.audio.facts import UPLOAD_AGAIN, AudioFacts, samples_to_ms
+from airflow_speechkit.recordings.audio.kinds import Remedy, foreign_kind
+from airflow_speechkit.recordings.audio.mp3 import read_frame, read_mp3, tag_length
+from airflow_speechkit.recordings.audio.ogg import read_ogg
+from airflow_speechkit.recordings.audio.wav import read_wav
+from airflow_speechkit.settings import AudioEncoding
+
+if TYPE_CHECKING:
+    from airflow_speechkit.recordings.audio.facts import Read
+    from airflow_speechkit.settings import RecognitionSettings
+
+_HEAD_BYTES = 512
+
+#: How much of a file `is_audio` takes: a few frames of an MP3.
+AUDIO_HEAD_BYTES = 16 * 1024
+
+
+def read_audio(read: Read, size: int, settings: RecognitionSettings, *, exact: bool = False) -> AudioFacts:
+    """Read what a recording is.
+
+    Samples without a header (LPCM) can't be recognised: they are taken for that where `settings` say so, and where the
+    bytes aren't those of another kind.
+
+    :param read: reads the recording
+    :param size: its size in bytes
+    :param settings: what the user says about it
+    :param exact: whether to read all of it where its head and tail don't prove its length
+    :raises RecordingError: it is empty, cut off, or nothing that the service takes
+    """
+    if not size:
+        raise RecordingError("The recording is empty (0 bytes)", hint=UPLOAD_AGAIN)
+    head = read(0, _HEAD_BYTES)
+    if head[:4] == b"OggS":
+        return read_ogg(read, size, exact=exact)
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return read_wav(read, size)
+    samples = settings.audio_encoding is AudioEncoding.LINEAR16_PCM
+    if (foreign := foreign_kind(head, certain=samples)) is not None:
+        raise RecordingError(f"The recording is {foreign[0]}, which the service doesn't accept", hint=foreign[1])
+    if (facts := read_mp3(read, size, exact=exact)) is not None:
+        return facts
+    if samples:
+        return _read_lpcm(settings, size)
+    if read_frame(head[:4]) or tag_length(head):
+        raise RecordingError("The recording begins like an MP3, and no frames of an MP3 follow", hint=UPLOAD_AGAIN)
+    raise RecordingError(
+        "The recording is of no known format: it has no header of audio",
+        hint="If these are 16-bit samples without a header (LPCM), set `audio_encoding='LINEAR16_PCM'` and "
+        "`sample_rate_hertz`. If they are of another codec (A-law, mu-law, G.722, G.726, GSM), name it to ffmpeg: "
+        "ffmpeg -f alaw -ar 8000 -i IN -c:a libopus OUT.ogg",
+    )
+
+
+def _read_lpcm(settings: RecognitionSettings, size: int) -> AudioFacts:
+    rate, channels = settings.sample_rate_hertz or 0, settings.audio_channel_count or 1
+    frame = 2 * channels
+    if size % frame:
+        raise RecordingError(
+            f"{size:,} bytes aren't whole 16-bit samples of {channels} channels: it is cut off, or it isn't LPCM",
+            hint=f"Check `audio_channel_count`, or: {UPLOAD_AGAIN.lower()}",
+        )
+    return AudioFacts(
+        encoding=AudioEncoding.LINEAR16_PCM,
+        sample_rate_hertz=rate,
+        channels=channels,
+        duration_ms=samples_to_ms(size // frame, rate),
+        size_bytes=size,
+        data_bytes=size,
+    )
+
+
+def is_audio(head: bytes) -> bool:
+    """Return whether a file is audio by its first bytes, also of a kind that the service doesn't take.
+
+    Samples without a header can't be recognised.
+
+    :param head: its first `AUDIO_HEAD_BYTES`, or all of it
+    """
+    if head[:4] == b"OggS" or (head[:4] == b"RIFF" and head[8:12] == b"WAVE"):
+        return True
+    foreign = foreign_kind(head)
+    if foreign is not None:
+        return foreign[1] is Remedy.CONVERT
+    try:
+        return read_mp3(lambda start, length: head[start : start + length], len(head)) is not None
+    except RecordingError:
+        # Cut off, or without sound: audio all the same.
+        return True
