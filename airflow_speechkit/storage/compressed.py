@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import zlib
-from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import AnswerUnreadableError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: A larger answer is archived unread: this is ten times the largest one to expect. Four hours of audio, the service's
 #: limit, have some 43,000 words. v3 takes about 280 bytes a word, 12 MB; v2 takes about 160.
 LARGEST_ANSWER_BYTES = 128 << 20
 
 _HEAD_BYTES = 64 << 10
-#: DEFLATE makes at most 1032 bytes of one: what is inflated at once stays below 3 MiB.
-_CHUNK_BYTES = 2 << 10
+_PIECE_BYTES = 256 << 10
 _GZIP = 31
 _MAGIC = b"\x1f\x8b"
 
@@ -104,33 +100,15 @@ def inflated(raw: bytes, most_bytes: int) -> bytes:
     :raises AnswerUnreadableError: there are more
     :raises ValueError: it is damaged
     """
-    # The last four bytes of a complete stream are its length. If that is too much, the bytes are only counted.
-    is_kept = int.from_bytes(raw[-4:], "little") <= most_bytes
-    size_bytes, plain = 0, io.BytesIO()
-    for piece in _pieces(raw):
-        size_bytes += len(piece)
-        check_size(size_bytes, most_bytes)
-        if is_kept:
-            plain.write(piece)
-    if not is_kept:
-        raise ValueError("it is cut off")
+    plain = io.BytesIO()
+    try:
+        with gzip.open(io.BytesIO(raw)) as stream:
+            while piece := stream.read(_PIECE_BYTES):
+                check_size(plain.tell() + len(piece), most_bytes)
+                plain.write(piece)
+    except (OSError, EOFError, zlib.error):
+        raise ValueError("it is cut off or damaged") from None
     return plain.getvalue()
-
-
-def _pieces(raw: bytes) -> Iterator[bytes]:
-    stream = zlib.decompressobj(_GZIP)
-    for at in range(0, len(raw), _CHUNK_BYTES):
-        chunk = raw[at : at + _CHUNK_BYTES]
-        # A stream can end within a chunk. Zeros behind its end are padding.
-        while chunk := chunk.lstrip(b"\0") if stream.eof else chunk:
-            stream = zlib.decompressobj(_GZIP) if stream.eof else stream
-            try:
-                yield stream.decompress(chunk)
-            except zlib.error:
-                raise ValueError("it is damaged") from None
-            chunk = stream.unused_data
-    if not stream.eof:
-        raise ValueError("it is cut off")
 
 
 def check_size(size_bytes: int, most_bytes: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -38,14 +39,11 @@ def private_mode(given: str | None) -> int:
     """
     if not given:
         return 0o640 & ~_UMASK
-    mode = -1
-    with suppress(ValueError):
-        mode = int(given, 8)
-    if not 0 <= mode <= 0o666 or mode & 0o600 != 0o600 or mode & 0o111:
+    if not re.fullmatch("(0o?)?6[0246][0246]", given):
         raise SettingsError(
             f"`archive_mode` is {given!r}, which is not a file's mode", hint="Write it in octal, such as 0640 or 0660"
         )
-    return mode
+    return int(given, 8)
 
 
 def write_file(target: str, data: bytes | Path, file_mode: int | None, *, exclusive: bool = False) -> bool:
@@ -56,7 +54,7 @@ def write_file(target: str, data: bytes | Path, file_mode: int | None, *, exclus
     :param exclusive: only if there is no such file yet
     :return: whether it was written
     """
-    folder = os.path.dirname(target)
+    folder = Path(target).parent
     _make_folders(folder, file_mode)
     handle, temporary = tempfile.mkstemp(dir=folder, suffix=UNFINISHED)
     try:
@@ -84,24 +82,21 @@ def write_file(target: str, data: bytes | Path, file_mode: int | None, *, exclus
     return True
 
 
-def _make_folders(folder: str, file_mode: int | None) -> None:
+def _make_folders(folder: Path, file_mode: int | None) -> None:
     if file_mode is None:
-        os.makedirs(folder, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         return
-    if not folder or os.path.isdir(folder):
-        return
-    _make_folders(os.path.dirname(folder), file_mode)
     # Whoever may read the files may enter the folder.
     mode = file_mode | (file_mode & 0o444) >> 2
-    try:
-        os.mkdir(folder, mode)
-    except FileExistsError:
-        return
-    # The umask may have taken some of it. The group that a folder inherits is kept.
-    os.chmod(folder, mode | stat.S_IMODE(os.stat(folder).st_mode) & stat.S_ISGID)
+    for path in reversed([folder, *folder.parents]):
+        if not path.is_dir():
+            with suppress(FileExistsError):
+                path.mkdir(mode)
+                # The umask may have taken some of it. The group that a folder inherits is kept.
+                path.chmod(mode | path.stat().st_mode & stat.S_ISGID)
 
 
-def _sync(folder: str) -> None:
+def _sync(folder: Path) -> None:
     """Make a folder's entries durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -124,12 +119,3 @@ def files_below(folder: str) -> Iterator[str]:
     for path, _, names in os.walk(folder, onerror=refuse, followlinks=True):
         for name in names:
             yield os.path.join(path, name)
-
-
-def remove_empty(folder: str) -> None:
-    """Remove a folder, if it is there and empty."""
-    try:
-        os.rmdir(folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
-            raise

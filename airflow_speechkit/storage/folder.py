@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import StorageError
 from airflow_speechkit.retry import RetryPolicy
-from airflow_speechkit.storage.disk import UNFINISHED, files_below, remove_empty, write_file
+from airflow_speechkit.storage.disk import UNFINISHED, files_below, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 #: A store answers 409 while another conditional write of the same key is under way.
 CONFLICT_RETRY = RetryPolicy(0.05, 1.6, give_up_failures=6)
+
+_NOT_PERMITTED = (
+    "Give the user that the task runs as, or the account of the storage's connection, the right to read, list and write "
+    "there (in Object Storage the role `storage.uploader` on the bucket, to remove files `storage.editor`)"
+)
+_NO_CONDITIONS = (
+    "The store refuses writes with `If-None-Match: *`: use a bucket whose store supports conditional writes (Object "
+    "Storage and S3 do), or a disk"
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class Folder:
 
     def _is(self, protocol: str) -> bool:
         known = self.fs.protocol
-        return protocol == known if isinstance(known, str) else protocol in known
+        return protocol in ([known] if isinstance(known, str) else known)
 
     @property
     def _is_local(self) -> bool:
@@ -83,7 +93,7 @@ class Folder:
         :raises FileNotFoundError: there is no such file
         :raises StorageError: the store can't be read
         """
-        with self._faults("read", name, missing_is_an_answer=True):
+        with self._errors("read", name):
             try:
                 # Without a range s3fs first asks for the size, and believes a cached listing for it.
                 data: bytes = self.fs.cat_file(self.path(name), start=0, end=most_bytes)
@@ -99,8 +109,6 @@ class Folder:
 
         :raises StorageError: the store can't be read
         """
-        if self._is_local and os.path.isdir(self.path(name)):
-            return False
         try:
             self.read(name, most_bytes=1)
         except FileNotFoundError:
@@ -114,7 +122,7 @@ class Folder:
         :raises FileNotFoundError: there is no such file
         :raises StorageError: it can't be read
         """
-        with self._faults("read", name, missing_is_an_answer=True):
+        with self._errors("read", name):
             path = self.path(name)
             if self._is_local:
                 os.stat(path)
@@ -132,31 +140,28 @@ class Folder:
         :raises StorageError: the store can't be written
         """
         target = self.path(name)
-        with self._faults("write", name, exclusive=True):
+        with self._errors("create", name):
             if self._is_local:
                 return write_file(target, data, self.file_mode, exclusive=True)
-            for pause_s in (*CONFLICT_RETRY.pauses_s(), None):
+            pauses_s = CONFLICT_RETRY.pauses_s()
+            while True:
                 try:
                     self.fs.pipe_file(target, data, mode="create")
-                except FileExistsError:
-                    return False
+                    return True
                 except OSError as error:
                     status = _http_status(error)
-                    if status == 412:
+                    if isinstance(error, FileExistsError) or status == 412:
                         return False
-                    if status != 409 or pause_s is None:
+                    if status != 409 or (pause_s := next(pauses_s, None)) is None:
                         raise
-                    time.sleep(pause_s)
-                else:
-                    return True
-            raise AssertionError
+                time.sleep(pause_s)
 
     def replace(self, name: str, data: bytes) -> None:
         """Write a file, in place of an existing one, all at once.
 
         :raises StorageError: the store can't be written
         """
-        with self._faults("write", name):
+        with self._errors("write", name):
             if self._is_local:
                 write_file(self.path(name), data, self.file_mode)
             else:
@@ -167,7 +172,7 @@ class Folder:
 
         :raises StorageError: the store can't be written
         """
-        with self._faults("write", name):
+        with self._errors("write", name):
             if self._is_local:
                 write_file(self.path(name), finished, self.file_mode)
             else:
@@ -188,21 +193,12 @@ class Folder:
         :param untouched_for: leave out those that were written to since
         :raises StorageError: the listing fails
         """
-        if not self._is_local:
-            return
-        latest = time.time() - untouched_for.total_seconds()
-        for name in self._listed(below):
-            if name.endswith(UNFINISHED):
-                # One that is finished meanwhile is not unfinished.
-                at = self._written_at(name) if untouched_for else 0.0
-                if at is not None and at <= latest:
+        latest = time.time() - untouched_for.total_seconds() if untouched_for else math.inf
+        for name in self._listed(below) if self._is_local else ():
+            # One that is finished meanwhile is not unfinished.
+            with suppress(FileNotFoundError):
+                if name.endswith(UNFINISHED) and os.stat(self.path(name)).st_mtime <= latest:
                     yield name
-
-    def _written_at(self, name: str) -> float | None:
-        try:
-            return os.stat(self.path(name)).st_mtime
-        except FileNotFoundError:
-            return None
 
     def versions(self, below: str) -> list[tuple[str, str, datetime]]:
         """Return of each file below a sub-folder its name, its version (a text), and when it was written.
@@ -210,12 +206,10 @@ class Folder:
         :raises StorageError: the listing fails
         """
         found = []
-        for name, about in self._listed(below, detail=True).items():
-            if name.endswith(UNFINISHED):
-                continue
-            with self._faults("list", name):
-                if self._is_local:
-                    about = self.fs.info(self.path(name))
+        for name, about in self._listed(below).items():
+            if not name.endswith(UNFINISHED):
+                with self._errors("list", name):
+                    about = about or self.fs.info(self.path(name))
                 at = about.get("LastModified") or about.get("mtime") or about["created"]
                 at = at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)
                 found.append((name, f"{about['size']} {about.get('ETag') or at.timestamp()}", at))
@@ -227,97 +221,74 @@ class Folder:
         :raises StorageError: the listing fails
         """
         path = self.path(below)
-        with self._faults("list", below):
+        with self._errors("list", below):
+            self.fs.invalidate_cache(path)
             try:
-                if self._is_local:
-                    with os.scandir(path) as entries:
-                        found = [one.name for one in entries if one.is_dir()]
-                else:
-                    self.fs.invalidate_cache(path)
-                    entries_there = self.fs.ls(path, detail=True, refresh=True)
-                    found = [one["name"].rstrip("/") for one in entries_there if one["type"] == "directory"]
+                entries = self.fs.ls(path, detail=True, refresh=True)
             except FileNotFoundError as error:
                 if _is_no_bucket(error):
                     raise
-                found = []
-        yield from sorted(one.rsplit("/", 1)[-1] for one in found)
+                entries = []
+        names = (one["name"].rstrip("/") for one in entries if one["type"] == "directory")
+        yield from sorted(name.rpartition("/")[2] for name in names)
 
     def delete(self, name: str) -> None:
         """Remove a file if it is there.
 
         :raises StorageError: it can't be removed
         """
-        try:
-            with self._faults("remove", name, missing_is_an_answer=True):
-                self.fs.rm_file(self.path(name))
-        except FileNotFoundError:
-            return
+        with suppress(FileNotFoundError), self._errors("remove", name):
+            self.fs.rm_file(self.path(name))
 
     def prune(self, name: str) -> None:
-        """Remove a folder if it is empty; a bucket has no empty ones.
-
-        :raises StorageError: it can't be removed
-        """
+        """Remove a folder if it is empty and can be removed; a bucket has no empty ones."""
         if self._is_local:
-            with self._faults("remove", name):
-                remove_empty(self.path(name))
+            with suppress(OSError):
+                os.rmdir(self.path(name))
 
-    def _listed(self, below: str, *, detail: bool = False) -> dict[str, dict[str, Any]]:
-        """Return all files below a sub-folder, by their names, and what the store's listing says about each."""
-        found: Any
-        with self._faults("list", below):
+    def _listed(self, below: str) -> dict[str, dict[str, Any]]:
+        """Return all files below a sub-folder by their names, with what a store's listing says about each."""
+        found: dict[str, dict[str, Any]]
+        with self._errors("list", below):
             if self._is_local:
-                found = list(files_below(self.path(below)))
+                found = dict.fromkeys(files_below(self.path(below)), {})
             elif self._is("s3"):
                 # One listing, however deep; with a prefix s3fs neither caches it nor looks for a file of that name.
-                found = self.fs.find(self.root, detail=detail, **({"prefix": f"{below}/"} if below else {}))
+                found = self.fs.find(self.root, detail=True, **({"prefix": f"{below}/"} if below else {}))
             else:
                 self.fs.invalidate_cache(self.path(below))
-                found = self.fs.find(self.path(below), detail=detail)
-            found = found if isinstance(found, dict) else {path: {} for path in found}
+                found = self.fs.find(self.path(below), detail=True)
         skip = len(self.root) + 1
         return {path[skip:]: found[path] for path in sorted(found)}
 
     @contextmanager
-    def _faults(
-        self, verb: str, name: str, *, missing_is_an_answer: bool = False, exclusive: bool = False
-    ) -> Iterator[None]:
+    def _errors(self, verb: str, name: str) -> Iterator[None]:
+        """Turn errors into `fault`, except that a file isn't there to ``read`` or ``remove``."""
         try:
             yield
         except Exception as error:
-            if missing_is_an_answer and isinstance(error, FileNotFoundError) and not _is_no_bucket(error):
+            is_absent = isinstance(error, FileNotFoundError) and not _is_no_bucket(error)
+            if is_absent and verb in ("read", "remove"):
                 raise
-            what = f"Can't {verb} {self.url_of(name)}: {_reason(error)}"
-            status = _http_status(error)
+            status, hint = _http_status(error), None
             if isinstance(error, PermissionError) or status in (401, 403):
-                hint = "Give the user that the task runs as the right to read and write there"
-                if self._is("s3"):
-                    hint = (
-                        "Give the account of the storage's connection the right to read, list and write there (in "
-                        "Object Storage the role `storage.uploader` on the bucket, to remove files `storage.editor`)"
-                    )
-                raise self.fault(
-                    what, hint=hint, retry="fails in the same way until then", retry_can_help=False
-                ) from error
-            if exclusive and status in (400, 405, 501):
-                raise self.fault(
-                    f"{what} (HTTP {status} to a write with `If-None-Match: *`)",
-                    hint="Use a bucket whose store supports conditional writes (Object Storage and S3 do), or a disk",
-                    retry="fails in the same way",
-                    retry_can_help=False,
-                ) from error
-            raise self.fault(what, retry="tries it again") from error
+                hint = _NOT_PERMITTED
+            elif verb == "create" and status in (400, 405, 501):
+                hint = _NO_CONDITIONS
+            raise self.fault(
+                f"Can't {verb} {self.url_of(name)}: {_reason(error)}",
+                hint=hint,
+                retry="fails in the same way until then" if hint else "tries it again",
+                retry_can_help=hint is None,
+            ) from error
 
 
 def _response(error: BaseException) -> dict[str, Any]:
     """Return the store's answer, if the error, or the one it was made from, is botocore's."""
-    seen: BaseException | None = error
-    while seen is not None:
-        response = getattr(seen, "response", None)
-        if isinstance(response, dict):
-            return response
-        seen = seen.__cause__
-    return {}
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return response
+    return _response(error.__cause__) if error.__cause__ else {}
 
 
 def _http_status(error: BaseException) -> int | None:

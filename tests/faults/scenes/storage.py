@@ -49,7 +49,7 @@ def disk_full_at_the_claim(job: Job) -> None:
         held.let_go()
         job.until_tried("submit", 2)
         assert job.billed() == []
-    assert "Can't write" in job.log("submit")
+    assert "Can't create" in job.log("submit")
     job.expect_whole()
 
 
