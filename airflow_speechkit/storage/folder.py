@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 CONFLICT_RETRY = RetryPolicy(0.05, 1.6, give_up_failures=6)
 
 _NOT_PERMITTED = (
-    "Give the user that the task runs as, or the account of the storage's connection, the right to read, list and write "
-    "there (in Object Storage the role `storage.uploader` on the bucket, to remove files `storage.editor`)"
+    "Give the user that the task runs as, or the account of the storage's connection, the right to read, list and "
+    "write there (in Object Storage the role `storage.uploader` on the bucket, to remove files `storage.editor`)"
 )
 _NO_CONDITIONS = (
     "The store refuses writes with `If-None-Match: *`: use a bucket whose store supports conditional writes (Object "
@@ -251,7 +251,7 @@ class Folder:
         found: dict[str, dict[str, Any]]
         with self._errors("list", below):
             if self._is_local:
-                found = dict.fromkeys(files_below(self.path(below)), {})
+                found = {path: {} for path in files_below(self.path(below))}
             elif self._is("s3"):
                 # One listing, however deep; with a prefix s3fs neither caches it nor looks for a file of that name.
                 found = self.fs.find(self.root, detail=True, **({"prefix": f"{below}/"} if below else {}))

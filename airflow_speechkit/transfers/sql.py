@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
-    AirflowNotFoundException,
     AirflowSkipException,
     BaseHook,
     BaseOperator,
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.keywords import Checks
     from airflow_speechkit.warehouse.database import Database
-    from airflow_speechkit.warehouse.source import Source
+    from airflow_speechkit.warehouse.load import Source
 
 
 class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
@@ -90,67 +89,36 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
             raise AirflowSkipException("There is nothing to load: the upstream task returned no manifest")
         written = self._load(sources)
         self.log.info("Loaded %s", ", ".join(f"{rows} rows into {table}" for table, rows in written.items()))
-        for outlet in self.outlets or ():
-            events = context.get("outlet_events")
-            if events is not None:
+        if events := context.get("outlet_events"):
+            for outlet in self.outlets or ():
                 events[outlet].extra = {"rows": {**written}}
         return written
 
     def _load(self, sources: list[Source]) -> dict[str, int]:
-        from airflow_speechkit.warehouse.database import DatabaseWithViews
-        from airflow_speechkit.warehouse.driver_errors import step
+        from airflow_speechkit.warehouse.database import DatabaseWithViews, step
         from airflow_speechkit.warehouse.load import create_views, load
 
         hook = self._hook()
-        written: dict[str, int] | None = None
         try:
             with step("loading", quotes_rows=True), self._open(hook) as database:
                 written = load(database, sources, create=self.create)
-                if self.create and self.views and isinstance(database, DatabaseWithViews):
-                    create_views(database)
+                try:
+                    if self.create and self.views and isinstance(database, DatabaseWithViews):
+                        create_views(database)
+                except SpeechKitError as error:
+                    self.log.warning("The rows are loaded; the views were left as they are: %s", error.what)
                 return written
         except SpeechKitError as error:
             failure = error
-        if written is not None:
-            self.log.warning("The rows are loaded; the views were left as they are: %s", failure.what)
-            return written
         # Raised outside of `except`: the driver's error, which may quote a row, would be chained to it.
         failure.__cause__ = failure.__context__ = None
         raise failure.with_traceback(None)
 
-    def _hook(self) -> Any:
-        try:
-            # `BaseHook.get_hook` takes no parameters for the hook before Airflow 3.
-            connection: Any = BaseHook.get_connection(self.conn_id)
-        except AirflowNotFoundException:
-            raise ConnectionSettingsError(
-                f"There is no connection {self.conn_id!r}",
-                hint="Create it, or name another one in `conn_id`",
-                retry="fails in the same way until then",
-            ) from None
-        try:
-            hook = connection.get_hook(hook_params=dict(self.hook_params or {}))
-        except (AirflowException, ImportError) as error:
-            raise ConnectionSettingsError(
-                f"There is no hook for the connection {self.conn_id!r} of the type {connection.conn_type!r}",
-                hint="Install the provider that has it: for DuckDB and PostgreSQL airflow-speechkit[duckdb] or "
-                "[postgres]",
-                retry="fails in the same way until then",
-            ) from error
-        if not hasattr(hook, "get_conn") or not hasattr(hook, "placeholder"):
-            raise ConnectionSettingsError(
-                f"The connection {self.conn_id!r} is of the type {getattr(hook, 'conn_type', '?')!r}, "
-                "which is not a database's",
-                hint="Name a connection whose hook is a DbApiHook",
-            )
-        return hook
-
     @contextmanager
     def _open(self, hook: Any) -> Iterator[Database]:
         """Open the hook's database, and close it in the end."""
-        from airflow_speechkit.warehouse.database import Database
+        from airflow_speechkit.warehouse.database import Database, step
         from airflow_speechkit.warehouse.ddl import Dialect, Names
-        from airflow_speechkit.warehouse.driver_errors import step
         from airflow_speechkit.warehouse.duckdb import DuckDB, connect_when_free
         from airflow_speechkit.warehouse.postgresql import PostgreSQL
 
@@ -172,6 +140,21 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
             else:
                 yield Database(connection, names, hook.placeholder)
 
+    def _hook(self) -> Any:
+        # `BaseHook.get_hook` takes no parameters for the hook before Airflow 3.
+        connection: Any = BaseHook.get_connection(self.conn_id)
+        try:
+            hook = connection.get_hook(hook_params=dict(self.hook_params or {}))
+            hook.get_conn, hook.placeholder  # noqa: B018 - other hooks don't have both
+        except (AirflowException, ImportError, AttributeError) as error:
+            raise ConnectionSettingsError(
+                f"The connection {self.conn_id!r} of the type {connection.conn_type!r} has no hook for a database",
+                hint="Name the connection of a database, or install the provider that has its hook: for DuckDB and "
+                "PostgreSQL airflow-speechkit[duckdb] or [postgres]",
+                retry="fails in the same way until then",
+            ) from error
+        return hook
+
 
 def read_sources(tables: Any) -> list[Source]:
     """Read the manifests of one transform, a list of them, or the lazy sequence that a mapped transform returns.
@@ -189,18 +172,14 @@ def _read_source(given: Any) -> Source:
     from airflow_speechkit.hooks.storage import object_storage_path
     from airflow_speechkit.results.manifest import MANIFESTS
     from airflow_speechkit.storage import Folder
-    from airflow_speechkit.warehouse.source import Source
+    from airflow_speechkit.warehouse.load import Source
 
-    if isinstance(given, Mapping) and "tables" in given:
-        raise SettingsError(
-            "`tables` is what a transform of an older version returned, whose files may not exist any more",
-            hint="Run the transform again: clear its task. It reads the archive, at no cost",
-        )
     url = given.get("manifest") if isinstance(given, Mapping) else given
     if not isinstance(url, str) or f"/{MANIFESTS}/" not in url or not url.endswith(".json"):
         raise SettingsError(
             f"`tables` takes what SpeechKitTransformOperator returned, not this {type(given).__name__}",
-            hint=f"Give `tables=rows.output`, the path of a manifest (…/{MANIFESTS}/….json), or a list of these",
+            hint=f"Give `tables=rows.output`, the path of a manifest (…/{MANIFESTS}/….json), or a list of these. If an "
+            "older version of the transform returned it, run the transform again",
         )
     target, _, name = url.rpartition(f"/{MANIFESTS}/")
     return Source.read(Folder.at(object_storage_path(target)), f"{MANIFESTS}/{name}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_speechkit.warehouse.driver_errors import step
-from airflow_speechkit.warehouse.upgrade import upgrade_generic
+from airflow_speechkit.errors import SpeechKitError, StorageError
 from airflow_speechkit.warehouse.views import VIEWS
 
 if TYPE_CHECKING:
@@ -21,7 +21,64 @@ if TYPE_CHECKING:
 
 #: SQLite's and SQL Server's limits on a statement's parameters are the lowest.
 _IDS_IN_A_DELETE = 500
-_ROWS_IN_AN_INSERT = 1_000
+
+#: Classes of SQLSTATE that a retry does not change: data, constraints, dependents, SQL, rights, unsupported features.
+_LASTING_SQLSTATES = ("0A", "22", "23", "2B", "3D", "3F", "42")
+#: The same for databases without SQLSTATE, by the names of their exceptions.
+_LASTING_KINDS = frozenset(
+    {
+        "ArrowInvalid", "BinderException", "CatalogException", "ConstraintException", "ConversionException",
+        "DataError", "DependencyException", "IntegrityError", "InvalidInputException", "NotSupportedError",
+        "ParserException", "ProgrammingError", "UnicodeDecodeError",
+    }
+)  # fmt: skip
+
+_COPY_COLUMN = re.compile(r"COPY \w+, line \d+, column (\w+)")
+_QUERY = re.compile(r"\?\S+")
+
+
+@contextmanager
+def step(doing: str, *, quotes_rows: bool = False, hint: str | None = None) -> Iterator[None]:
+    """Turn a driver's exception into a `StorageError` that says what was being done, without the values of rows.
+
+    Drivers put rows into their messages: ``DETAIL: Key (word)=(…)``, ``CONTEXT: COPY words, line 3, column text: "…"``,
+    ``Could not convert string '…'``. Kept are the kind of the error, its SQLSTATE, and the names of table and column.
+    The driver's exception is still the context: whoever lets the error out of the room removes that.
+
+    :param doing: what happens inside, such as "inserting into `words`"
+    :param quotes_rows: whether the driver's message may quote a row; otherwise its first line is kept
+    :param hint: what a person can do where it fails
+    :raises StorageError: for any other exception than a `SpeechKitError`
+    """
+    try:
+        yield
+    except SpeechKitError:
+        raise
+    except Exception as error:  # noqa: BLE001 - each driver has its own
+        kind = type(error).__name__
+        sqlstate = str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "")
+        details = [f"SQLSTATE {sqlstate}"] if sqlstate else []
+        diagnosis = getattr(error, "diag", None)
+        named = {what: getattr(diagnosis, f"{what}_name", None) for what in ("table", "column", "constraint")}
+        details += [f"{what} {name}" for what, name in named.items() if name]
+        if column := _COPY_COLUMN.match(getattr(diagnosis, "context", None) or ""):
+            details.append(f"column {column[1]}")
+        if code := getattr(error, "sqlite_errorname", None):
+            details.append(code)
+        if quotes_rows:
+            hint = "The database's own log has the whole message; it is left out here because it may quote a transcript"
+        place = f" ({', '.join(details)})" if details else ""
+        raise StorageError(
+            f"The load failed while {doing}, with {kind}{place}{'' if quotes_rows else f': {first_line(error)}'}",
+            hint=hint,
+            retry="loads everything again: nothing of this load was kept",
+            retry_can_help=not (kind in _LASTING_KINDS or sqlstate.startswith(_LASTING_SQLSTATES)),
+        ) from None
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, without a query string, which may carry a token (MotherDuck's)."""
+    return _QUERY.sub("?…", str(error).strip().partition("\n")[0])
 
 
 class Database:
@@ -35,11 +92,8 @@ class Database:
     def __init__(self, connection: Any, names: Names, placeholder: str) -> None:
         self.names = names
         self._connection = connection
-        self._cursor = self._open_cursor()
+        self._cursor = connection.cursor()
         self._placeholder = placeholder
-
-    def _open_cursor(self) -> Any:
-        return self._connection.cursor()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -65,8 +119,8 @@ class Database:
 
     def _query(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         self._cursor.execute(statement, values)
-        rows: list[tuple[Any, ...]] = self._cursor.fetchall()
-        return rows
+        # PostgreSQL's connection may have been set up to return dictionaries.
+        return [tuple(row.values()) if isinstance(row, dict) else tuple(row) for row in self._cursor.fetchall()]
 
     def create_schema(self) -> None:
         """Create the schema if it is missing. Not every database has schemas: here that is left to a person."""
@@ -85,22 +139,14 @@ class Database:
             self._cursor.fetchall()
         return found
 
-    def upgrade(self, table: TableSchema, existing: Collection[str]) -> list[str]:
-        """Return the statements that bring a table of version 0.1 to this version's columns and keys.
-
-        :param existing: the table's columns
-        """
-        return upgrade_generic(self.names, table, existing)
-
-    def delete_rows(self, tables: Collection[str], recognition_ids: pa.Array) -> None:
+    def delete_rows(self, tables: Collection[str], recognition_ids: Sequence[str]) -> None:
         """Delete the rows of recognitions.
 
         :param tables: the tables' names without prefix
         :param recognition_ids: distinct ids
         """
-        ids = recognition_ids.to_pylist()
-        for start in range(0, len(ids), _IDS_IN_A_DELETE):
-            some = ids[start : start + _IDS_IN_A_DELETE]
+        for start in range(0, len(recognition_ids), _IDS_IN_A_DELETE):
+            some = recognition_ids[start : start + _IDS_IN_A_DELETE]
             marks = ", ".join([self._placeholder] * len(some))
             for table in tables:
                 self._cursor.execute(
@@ -108,27 +154,19 @@ class Database:
                     some,
                 )
 
-    def insert(self, table: TableSchema, rows: Iterator[pa.RecordBatch], existing: Collection[str]) -> int:
-        """Insert rows and return how many.
+    def insert(self, table: TableSchema, rows: pa.RecordBatch, existing: Collection[str]) -> None:
+        """Insert rows.
 
-        :param rows: batches of those of the table's columns that exist in the database
+        :param rows: those of the table's columns that exist in the database
         :param existing: the columns that the database's table has
         """
-        columns = table_columns(table, existing)
+        columns = list(rows.schema.names)
         added = [one.name for one in table.columns if not one.in_files and one.name in existing]
         marks = ", ".join([self._placeholder] * len(columns + added))
         into = f"{self.names.of(table.name)} ({self.names.columns(columns + added)})"
-        now, inserted = [_timestamp(datetime.now(UTC))] * len(added), 0
-        for batch in rows:
-            for start in range(0, batch.num_rows, _ROWS_IN_AN_INSERT):
-                some = batch.slice(start, _ROWS_IN_AN_INSERT)
-                values = zip(*([_plain(value) for value in column.to_pylist()] for column in some), strict=True)
-                self._cursor.executemany(
-                    f"INSERT INTO {into} VALUES ({marks})",  # noqa: S608
-                    [(*row, *now) for row in values],
-                )
-                inserted += some.num_rows
-        return inserted
+        now = [_plain(datetime.now(UTC))] * len(added)
+        values = zip(*([_plain(value) for value in column.to_pylist()] for column in rows), strict=True)
+        self._cursor.executemany(f"INSERT INTO {into} VALUES ({marks})", [(*row, *now) for row in values])  # noqa: S608
 
 
 class DatabaseWithViews(Database):
@@ -159,6 +197,15 @@ class DatabaseWithViews(Database):
         )
         return {name: frozenset(columns) for name, columns in found.items()}
 
+    def delete_rows(self, tables: Collection[str], recognition_ids: Sequence[str]) -> None:
+        """Delete the rows of recognitions."""
+        for table in tables:
+            self._cursor.execute(
+                f"DELETE FROM {self.names.of(table)} "  # noqa: S608 - names are quoted
+                f"WHERE recognition_id IN (SELECT unnest(CAST({self._placeholder} AS VARCHAR[])))",
+                [recognition_ids],
+            )
+
     def view_comments(self) -> Mapping[str, str | None]:
         """Return the comments of all existing tables and views that have the name of one of our views."""
         return self._by_name(self._COMMENTS, VIEWS)
@@ -173,17 +220,8 @@ class DatabaseWithViews(Database):
         self.execute(f"COMMENT ON VIEW {self.names.of(view.name)} IS '{view.comment}'")
 
 
-def table_columns(table: TableSchema, existing: Collection[str]) -> list[str]:
-    """Return the columns that both a table's files and the database's table have."""
-    return [name for name in table.arrow.names if name in existing]
-
-
 def _plain(value: Any) -> Any:
     """Return a value as every driver takes it: a moment is a text in UTC, a boolean 0 or 1."""
     if isinstance(value, datetime):
-        return _timestamp(value)
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
     return int(value) if isinstance(value, bool) else value
-
-
-def _timestamp(value: datetime) -> str:
-    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")

@@ -19,7 +19,8 @@ JSON_COLUMNS = frozenset(
     {("recognitions", "labels"), ("recognitions", "settings"), ("recognitions", "parts"), ("analyses", "payload")}
 )
 
-_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLAIN_SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+_ANY_SCHEMA = re.compile(r".+", re.DOTALL)
 _PREFIX = re.compile(r"[A-Za-z0-9_]{0,30}")
 
 
@@ -46,6 +47,9 @@ _TYPES: dict[Dialect, dict[str, str]] = {
 #: each other: in PostgreSQL after their transaction has begun, whose start `now()` returns; in DuckDB before it begins.
 #: In other databases the load inserts the value.
 _NOW = {Dialect.DUCKDB: "now()", Dialect.POSTGRESQL: "statement_timestamp()"}
+
+#: The column by which a database addresses a row.
+_ROW_ID = {Dialect.DUCKDB: "rowid", Dialect.POSTGRESQL: "ctid"}
 
 
 def sql_type(dialect: Dialect, table: TableSchema, column: Column) -> str:
@@ -75,13 +79,13 @@ class Names:
         """
         if not _PREFIX.fullmatch(self.prefix):
             raise SettingsError("`table_prefix` takes up to 30 ASCII letters, digits and underscores")
-        if self.schema is not None and not self.schema:
-            raise SettingsError("`schema` is empty", hint="Remove it to use the connection's own schema")
-        if self.dialect is Dialect.GENERIC and self.schema is not None:
-            # Databases differ in how they quote names, so names that need quotes are refused.
-            for part in self.schema.split("."):
-                if not _PLAIN_NAME.fullmatch(part):
-                    raise SettingsError("`schema` takes ASCII letters, digits and underscores for this database")
+        # Databases differ in how they quote names, so names that need quotes are refused.
+        allowed = _PLAIN_SCHEMA if self.dialect is Dialect.GENERIC else _ANY_SCHEMA
+        if self.schema is not None and not allowed.fullmatch(self.schema):
+            raise SettingsError(
+                f"`schema` can't be {self.schema!r} in this database",
+                hint="Remove it to use the connection's own schema",
+            )
 
     def bare(self, table: str) -> str:
         """Return a table's or view's name, unquoted and without its schema."""
@@ -106,50 +110,40 @@ class Names:
         return ", ".join(self.quoted(name) for name in names)
 
 
-def column_definition(names: Names, table: TableSchema, column: Column) -> str:
-    """Return a column's name, type and default."""
-    default = "" if column.in_files or names.dialect not in _NOW else f" DEFAULT {_NOW[names.dialect]}"
-    return f"{names.quoted(column.name)} {sql_type(names.dialect, table, column)}{default}"
-
-
 def create_table(names: Names, table: TableSchema) -> str:
     """Return the statement that creates a table.
 
     In PostgreSQL the key is added later, see `add_keys`. In DuckDB there is none: with a key, replacing a million words
     takes fifty times as long.
     """
-    parts = [
-        column_definition(names, table, column) + ("" if column.nullable else " NOT NULL") for column in table.columns
-    ]
+    parts = []
+    for column in table.columns:
+        default = "" if column.in_files or names.dialect not in _NOW else f" DEFAULT {_NOW[names.dialect]}"
+        required = "" if column.nullable else " NOT NULL"
+        parts.append(f"{names.quoted(column.name)} {sql_type(names.dialect, table, column)}{default}{required}")
     if names.dialect is Dialect.GENERIC:
         parts.append(f"PRIMARY KEY ({names.columns(table.key)})")
     return f"CREATE TABLE {names.of(table.name)} ({', '.join(parts)})"
 
 
-def add_keys(names: Names, table: TableSchema) -> list[str]:
-    """Return the statements that create a table's key once it has its rows.
+def add_keys(names: Names, table: TableSchema, *, refers: bool) -> list[str]:
+    """Return the statements that create a table's keys once it has its rows.
 
     `words` has an index only: with a key, replacing words takes 1.4 to 4 times as long.
+
+    :param refers: whether it refers to `recognitions`
     """
     if names.dialect is not Dialect.POSTGRESQL:
         return []
     if table.name == "words":
         index = names.quoted(names.bare("words_recognition_id"))
         return [f"CREATE INDEX {index} ON {names.of('words')} (recognition_id)"]
-    return [f"ALTER TABLE {names.of(table.name)} ADD PRIMARY KEY ({names.columns(table.key)})"]
-
-
-def add_references(names: Names, table: TableSchema, *, check: bool) -> list[str]:
-    """Return the statements that create a foreign key to `recognitions`. `words` has none, as it slows loads down.
-
-    :param check: whether existing rows are checked
-    """
-    if names.dialect is not Dialect.POSTGRESQL or table.name not in ("utterances", "analyses"):
-        return []
-    return [
-        f"ALTER TABLE {names.of(table.name)} ADD FOREIGN KEY (recognition_id) REFERENCES {names.of('recognitions')} "
-        f"(recognition_id) ON DELETE CASCADE{'' if check else ' NOT VALID'}"
-    ]
+    alter = f"ALTER TABLE {names.of(table.name)} ADD"
+    keys = [f"{alter} PRIMARY KEY ({names.columns(table.key)})"]
+    if refers and table.name != "recognitions":
+        referred = f"{names.of('recognitions')} (recognition_id)"
+        keys.append(f"{alter} FOREIGN KEY (recognition_id) REFERENCES {referred} ON DELETE CASCADE")
+    return keys
 
 
 def add_comments(names: Names, table: TableSchema) -> list[str]:
@@ -167,44 +161,71 @@ def add_columns(names: Names, table: TableSchema, existing: Collection[str]) -> 
 
     :param existing: the table's columns
     """
-    new = [column for column in table.columns if column.name not in existing]
     alter = f"ALTER TABLE {names.of(table.name)}"
-    if names.dialect is not Dialect.DUCKDB:
-        return [f"{alter} ADD {column_definition(names, table, column)}" for column in new]
-    # DuckDB 1 can't commit if the table is altered again after a column was added with a default.
+    new = [column for column in table.columns if column.name not in existing]
     added = [f"{alter} ADD {names.quoted(column.name)} {sql_type(names.dialect, table, column)}" for column in new]
-    for column in new:
-        if not column.in_files:
-            name, kind, now = names.quoted(column.name), sql_type(names.dialect, table, column), _NOW[names.dialect]
-            added += [f"{alter} ALTER {name} TYPE {kind} USING {now}", f"{alter} ALTER {name} SET DEFAULT {now}"]
-    return added
+    # DuckDB 1 can't commit if the table is altered again after a column was added with a default.
+    return added + [
+        f"{alter} ALTER {names.quoted(column.name)} SET DEFAULT {_NOW[names.dialect]}"
+        for column in new
+        if not column.in_files and names.dialect in _NOW
+    ]
+
+
+def is_of_version_0_1(columns: Collection[str]) -> bool:
+    """Return whether a table with these columns was created by version 0.1, whose key was `operation_id`."""
+    return "operation_id" in columns and "recognition_id" not in columns
+
+
+def upgrade(names: Names, table: TableSchema, existing: Collection[str]) -> list[str]:
+    """Return the statements that give a table of version 0.1 this version's columns, with values in its rows.
+
+    Rows are changed last: DuckDB 1 can't alter a table after the same transaction has changed its rows.
+
+    :param existing: the table's columns
+    """
+    of = names.of(table.name)
+    # Some drivers don't begin a transaction with DDL.
+    before = [f"UPDATE {of} SET operation_id = operation_id WHERE 1 = 0"] * (names.dialect is Dialect.GENERIC)  # noqa: S608
+    if names.dialect is Dialect.POSTGRESQL:
+        before.append(f"DROP INDEX IF EXISTS {names.of(f'{table.name}_operation_id')}")
+        if table.name == "recognitions":
+            key = names.quoted(names.bare("recognitions_pkey"))
+            before.append(f"ALTER TABLE {of} DROP CONSTRAINT IF EXISTS {key}, ALTER operation_id DROP NOT NULL")
+    after = [f"UPDATE {of} SET recognition_id = operation_id"]  # noqa: S608
+    if table.name == "recognitions":
+        after.append(f"UPDATE {of} SET loaded_at = CURRENT_TIMESTAMP")  # noqa: S608
+        after.append(f"UPDATE {of} SET operation_id = NULL WHERE operation_id LIKE 'refused-%'")  # noqa: S608
+    elif table.name == "analyses" and names.dialect in _ROW_ID:
+        row = _ROW_ID[names.dialect]
+        number = f"row_number() OVER (PARTITION BY operation_id ORDER BY {row}) - 1 AS number"
+        after.append(
+            f"UPDATE {of} SET analysis_index = numbered.number "  # noqa: S608
+            f"FROM (SELECT {row} AS place, {number} FROM {of}) numbered WHERE {of}.{row} = numbered.place"
+        )
+    return [*before, *add_columns(names, table, existing), *add_comments(names, table), *after]
 
 
 def missing(
-    names: Names,
-    tables: Collection[TableSchema],
-    existing: Mapping[str, Collection[str]],
-    upgraded: Collection[TableSchema] = (),
+    names: Names, tables: Collection[TableSchema], existing: Mapping[str, Collection[str]]
 ) -> tuple[list[str], list[str]]:
     """Return the statements that create missing tables and columns, and those that create keys.
 
     Keys come after the rows: over existing rows a key is made in a third of the time.
 
     :param existing: the columns of the tables that exist, by the tables' names without prefix
-    :param upgraded: those of them that this load has upgraded
     :return: statements to run before the rows are written, and after
     """
     before: list[str] = []
     after: list[str] = []
-    new = [table for table in tables if table.name not in existing]
     for table in tables:
-        if table in new:
+        is_new = table.name not in existing
+        if is_new:
             before += [create_table(names, table), *add_comments(names, table)]
-            after += add_keys(names, table)
-        elif table not in upgraded:
+        elif is_of_version_0_1(existing[table.name]):
+            before += upgrade(names, table, existing[table.name])
+        else:
             before += add_columns(names, table, existing[table.name])
-    ours = [*new, *upgraded]
-    if any(table.name == "recognitions" for table in ours):
-        for table in ours:
-            after += add_references(names, table, check=table in new)
+            continue
+        after += add_keys(names, table, refers=is_new and "recognitions" not in existing)
     return before, after

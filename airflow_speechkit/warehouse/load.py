@@ -2,27 +2,94 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.errors import SettingsError, SpeechKitError, StorageError
-from airflow_speechkit.warehouse.database import table_columns
-from airflow_speechkit.warehouse.ddl import missing
-from airflow_speechkit.warehouse.driver_errors import step
-from airflow_speechkit.warehouse.upgrade import HINT, is_of_version_0_1
-from airflow_speechkit.warehouse.views import View, views_for
+from airflow_speechkit.errors import SettingsError, StorageError
+from airflow_speechkit.warehouse.database import step
+from airflow_speechkit.warehouse.ddl import is_of_version_0_1, missing
+from airflow_speechkit.warehouse.views import MARK, views_for
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Generator, Iterable, Mapping
 
     import pyarrow as pa
 
+    from airflow_speechkit.results.manifest import Manifest
     from airflow_speechkit.results.schema import TableSchema
+    from airflow_speechkit.storage import Folder
     from airflow_speechkit.warehouse.database import Database, DatabaseWithViews
-    from airflow_speechkit.warehouse.source import Source
 
 log = logging.getLogger(__name__)
+
+#: What to do if a statement of an upgrade fails: the rows or keys that it refuses are the user's own.
+_UPGRADE_HINT = (
+    "Nothing was changed. Correct what the statement refuses: rows without a value, rows with the same key, a key or "
+    "index of your own on `operation_id`. Or drop the tables: transforming and loading the archive again fills new "
+    "ones and costs nothing"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The output of one transform.
+
+    :param manifest: which files hold which table
+    :param folder: the folder that the files are in
+    """
+
+    manifest: Manifest
+    folder: Folder
+
+    @classmethod
+    def read(cls, folder: Folder, place: str) -> Source:
+        """Read a manifest.
+
+        :param folder: the folder that the transform wrote to
+        :param place: the manifest's path in it
+        :raises StorageError: the manifest is missing, damaged, or can't be read
+        """
+        from airflow_speechkit.results.manifest import Manifest
+
+        url = folder.url_of(place)
+        try:
+            manifest = Manifest.from_json(json.loads(folder.read(place)), url)
+            # Only `recognitions` lists every operation, also those that failed or have no utterances.
+            manifest.tables["recognitions"]
+        except FileNotFoundError:
+            raise _missing(f"The manifest {url} does not exist") from None
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
+            raise _missing(f"{url} is not a manifest, or is damaged") from None
+        return cls(manifest, folder)
+
+    def batches(self, table: TableSchema) -> Generator[pa.RecordBatch]:
+        """Read a table's files as batches of the table's own types; files in a bucket are fetched in advance.
+
+        Close the generator if you don't exhaust it.
+
+        :raises StorageError: a file can't be read
+        """
+        from airflow_speechkit.results.files import rows_of
+
+        def fetch(name: str, copy: str) -> str:
+            try:
+                return self.folder.fetch(name, copy)
+            except FileNotFoundError:
+                raise _missing(f"The file {self.folder.url_of(name)} does not exist") from None
+
+        return rows_of(self.manifest.tables[table.name].paths, fetch, self.manifest.file_format, table.arrow)
+
+
+def _missing(what: str) -> StorageError:
+    return StorageError(
+        what,
+        hint="Run the transform again: it writes the same files from the archive",
+        retry="fails in the same way",
+        retry_can_help=False,
+    )
 
 
 def load(database: Database, sources: Iterable[Source], *, create: bool) -> dict[str, int]:
@@ -41,94 +108,58 @@ def load(database: Database, sources: Iterable[Source], *, create: bool) -> dict
 
     written = dict.fromkeys((table.name for table in TABLES), 0)
     loaded: set[str] = set()
-    after: list[str] = []
     with database.transaction():
         with step("reading the tables' columns"):
             if create:
                 database.create_schema()
             existing = before = database.columns(TABLES)
-        old = [table for table in TABLES if is_of_version_0_1(before.get(table.name, ()))]
+        old = [database.names.of(name) for name, columns in before.items() if is_of_version_0_1(columns)]
+        keys: list[str] = []
         if create:
-            after = _create_missing(database, TABLES, before, old)
-            with step("reading the tables' columns"):
-                existing = database.columns(TABLES)
+            statements, keys = missing(database.names, TABLES, before)
+            if old:
+                log.info("Upgrading the tables of version 0.1: %s", ", ".join(old))
+            elif statements:
+                log.info("Creating what is missing: %d statements, the first: %s", len(statements), statements[0])
+            _run(database, statements, _UPGRADE_HINT if old else None)
+            existing = {table.name: frozenset(column.name for column in table.columns) for table in TABLES}
         elif old:
             raise SettingsError(
-                f"The table {database.names.of(old[0].name)} was made by version 0.1: it has no `recognition_id`",
+                f"Tables of version 0.1 have no `recognition_id`: {', '.join(old)}",
                 hint="Run one load with `create=True`: it upgrades the tables in place and keeps their rows",
             )
         for source in sources:
             with step(f"reading `recognitions` of the manifest {source.manifest.name!r}", quotes_rows=True):
                 recognitions = list(source.batches(RECOGNITIONS))
                 ids = _recognition_ids(recognitions)
+            # Tables that this load created have no index yet: they are searched only for what it has inserted.
+            tables = before if loaded.isdisjoint(ids) else existing
             with step("deleting the rows to replace", quotes_rows=True):
-                _delete_replaced(database, ids, loaded, existing, before)
+                database.delete_rows(tables, ids)
+            loaded.update(ids)
             for table in TABLES:
                 if table.name in source.manifest.tables:
                     # Those of `recognitions` are few, and have been read already.
                     rows = (one for one in recognitions) if table is RECOGNITIONS else source.batches(table)
                     written[table.name] += _insert(database, table, source, rows, existing)
-        _run(database, after)
+        _run(database, keys, _UPGRADE_HINT if old else None)
     return written
 
 
-def _create_missing(
-    database: Database,
-    tables: Collection[TableSchema],
-    existing: Mapping[str, Collection[str]],
-    old: Collection[TableSchema],
-) -> list[str]:
-    """Upgrade old tables, create what is missing, and return the statements to run after the rows are written."""
-    for table in old:
-        log.info("Upgrading the table %s of version 0.1", database.names.of(table.name))
-        _run(database, database.upgrade(table, existing[table.name]), hint=HINT)
-    before, after = missing(database.names, tables, existing, old)
-    if before:
-        log.info("Creating what is missing: %d statements, the first: %s", len(before), before[0])
-        _run(database, before)
-    return after
-
-
-def _run(database: Database, statements: Iterable[str], hint: str | None = None) -> None:
+def _run(database: Database, statements: Iterable[str], hint: str | None) -> None:
     for statement in statements:
         with step(f"running `{statement}`", hint=hint):
             database.execute(statement)
 
 
-def _recognition_ids(recognitions: list[pa.RecordBatch]) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    ids = [batch["recognition_id"] for batch in recognitions]
-    if any(some.null_count for some in ids):
+def _recognition_ids(recognitions: Iterable[pa.RecordBatch]) -> list[str]:
+    ids = [one for batch in recognitions for one in batch["recognition_id"].to_pylist()]
+    if None in ids:
         raise SettingsError(
             "The manifest's files have no `recognition_id`: an earlier version wrote them",
             hint="Run the transform again: it reads the archive and costs nothing",
         )
-    return pc.unique(pa.chunked_array(ids, pa.string()))
-
-
-def _delete_replaced(
-    database: Database, ids: pa.Array, loaded: set[str], existing: Collection[str], before: Collection[str]
-) -> None:
-    """Delete the rows of recognitions that are about to be inserted.
-
-    Tables that this load created have no index yet: they are searched only for recognitions that it has inserted.
-
-    :param loaded: what this load has inserted so far; the ids are added
-    :param existing: the tables
-    :param before: those that existed before this load
-    """
-    import pyarrow as pa
-
-    again = pa.array([one for one in ids.to_pylist() if one in loaded], pa.string())
-    for tables, some in (
-        ([table for table in existing if table in before], ids),
-        ([table for table in existing if table not in before], again),
-    ):
-        if tables and len(some):
-            database.delete_rows(tables, some)
-    loaded.update(ids.to_pylist())
+    return ids
 
 
 def _insert(
@@ -147,27 +178,14 @@ def _insert(
             f"There is no table {database.names.of(name)} in the database",
             hint="Let the operator create it with `create=True`, or create it yourself",
         )
-    columns = table_columns(table, existing[name])
+    columns = [column for column in table.arrow.names if column in existing[name]]
     if left_out := [column for column in table.arrow.names if column not in columns]:
         log.warning("The table `%s` has no column for %s: left out, as `create` is off", name, ", ".join(left_out))
-    failures: list[SpeechKitError] = []
-
-    def rows() -> Iterator[pa.RecordBatch]:
-        try:
-            for batch in batches:
-                yield batch.select(columns)
-        except SpeechKitError as error:
-            failures.append(error)
-            raise
-
+    inserted = 0
     with closing(batches), step(f"inserting into `{name}`", quotes_rows=True):
-        try:
-            inserted = database.insert(table, rows(), existing[name])
-        except Exception:
-            # A driver that reads the rows itself replaces the reader's error by its own.
-            if failures:
-                raise failures[0] from None
-            raise
+        for rows in batches:
+            database.insert(table, rows.select(columns), existing[name])
+            inserted += rows.num_rows
     if inserted != expected:
         raise StorageError(
             f"The files of the manifest {source.manifest.name!r} hold {inserted} rows for `{name}`, "
@@ -190,7 +208,7 @@ def create_views(database: DatabaseWithViews) -> None:
             existing = database.view_comments()
         for view in views_for(database.names):
             name, comment = database.names.of(view.name), existing.get(view.name)
-            if view.name in existing and not View.is_ours(comment):
+            if view.name in existing and not (comment or "").startswith(MARK):
                 log.warning("%s was not created by this package: our view of that name is left out", name)
             elif comment != view.comment:
                 with step(f"creating the view {name}"):

@@ -172,11 +172,11 @@ SPOILS = {
     "a key that is there already": (
         "CREATE TABLE words (operation_id text, word text PRIMARY KEY);"
         f"INSERT INTO words VALUES ('op-other', '{SECRET}')",
-        ["23505", "table words", "constraint words_pkey", "row 1"],
+        ["23505", "table words", "constraint words_pkey"],
     ),
     "a type that does not take it": (
         "CREATE TABLE words (operation_id text, word bigint)",
-        ["22P02", "row 1", "column word"],
+        ["22P02", "column word"],
     ),
     "a check that refuses it": (
         f"CREATE TABLE words (operation_id text, word text CHECK (word <> '{SECRET}'))",
@@ -188,7 +188,7 @@ SPOILS = {
         "CREATE TRIGGER quote BEFORE INSERT ON words FOR EACH ROW EXECUTE FUNCTION quote()",
         ["P0001"],
     ),
-    "JSON that is none": ("SELECT 1", ["22P02", "row 1", "column payload"]),
+    "JSON that is none": ("SELECT 1", ["22P02"]),
 }
 
 

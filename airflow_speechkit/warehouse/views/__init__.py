@@ -25,7 +25,8 @@ VIEWS = (
     "word_search",
 )
 
-_MARK = "airflow-speechkit view"
+#: The comment of a view that this package created begins with it.
+MARK = "airflow-speechkit view"
 _QUOTED = re.compile(r'"([a-z_]+)"')
 
 
@@ -43,12 +44,7 @@ class View:
     @property
     def comment(self) -> str:
         """The view's comment in the database: the mark of this package, and the statement's version."""
-        return f"{_MARK} {hashlib.sha256(self.statement.encode()).hexdigest()[:16]}"
-
-    @staticmethod
-    def is_ours(comment: str | None) -> bool:
-        """Return whether a view with this comment was created by this package."""
-        return (comment or "").startswith(_MARK)
+        return f"{MARK} {hashlib.sha256(self.statement.encode()).hexdigest()[:16]}"
 
 
 def sql_of(name: str) -> str:
