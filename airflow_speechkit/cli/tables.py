@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.cli.storage import ADDRESS, ENDPOINT, folder_at
@@ -57,13 +56,14 @@ def add(subparsers: Any) -> None:
 
 def _transform(arguments: argparse.Namespace) -> int:
     from airflow_speechkit.results.many import answer_in, largest_answer, write_many
+    from airflow_speechkit.storage import Folder
 
     memory_bytes = arguments.memory_mib << 20
 
     def load(path: str) -> Loaded:
-        with Path(path).open("rb") as file:
-            # One byte more than allowed shows that the answer is too large.
-            return answer_in(path, file.read(largest_answer(memory_bytes) + 1), memory_bytes)
+        # One byte more than allowed shows that the answer is too large.
+        raw = Folder.at(path).read("", most_bytes=largest_answer(memory_bytes) + 1)
+        return answer_in(path, raw, memory_bytes)
 
     answers, target = dict.fromkeys(arguments.results), folder_at(arguments.to)
     manifest = write_many(load, answers, target, file_format=arguments.format, memory_bytes=memory_bytes)

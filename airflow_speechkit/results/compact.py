@@ -1,14 +1,12 @@
 """Larger files for query engines: of each day that is over one Parquet file for each table.
 
 A day's parts are the files that transforms wrote, one for each operation. An operation counts once its part of
-``recognitions`` is there: transforms put that in place last, and deletion removes it first. It doesn't count while a
-part is missing that it names rows of: a transform wrote that while an older one was being deleted.
+``recognitions`` is there: transforms put that in place last, and deletion removes it first.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 import tempfile
 from dataclasses import dataclass
@@ -20,18 +18,18 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from more_itertools import constrained_batches
 
-from airflow_speechkit.errors import SettingsError, StorageError
+from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.results.files import ROW_GROUP_ROWS, FileFormat, parquet_writer, rows_of
 from airflow_speechkit.results.manifest import COMPACTED_STEM, stem
-from airflow_speechkit.results.schema import RECOGNITIONS, TABLES, TableSchema
+from airflow_speechkit.results.schema import RECOGNITIONS, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
+    from airflow_speechkit.results.schema import TableSchema
     from airflow_speechkit.storage import Folder
-
-log = logging.getLogger(__name__)
 
 #: In the metadata of a compacted file of `recognitions`: which parts it was made of.
 _PARTS_KEY = b"airflow_speechkit.parts"
@@ -41,9 +39,6 @@ _LEFT_AFTER = timedelta(days=1)
 
 _ROW_GROUP_BYTES = 64 << 20
 _KEY = RECOGNITIONS.key[0]
-#: Tables of which `recognitions` says how many rows there are.
-_COUNTED = ("utterances", "words")
-_MOST_NAMED = 10
 _DAY = re.compile(r"day=(\d{4}-\d{2}-\d{2})")
 
 
@@ -76,6 +71,9 @@ class _Part:
     version: str
     written_at: datetime
 
+    def is_of(self, table: TableSchema) -> bool:
+        return self.name.startswith(f"{table.name}/")
+
 
 def compact(
     source: Folder, target: Folder, *, now: datetime, through: date | None = None, delete_parts: bool = False
@@ -95,7 +93,8 @@ def compact(
     :raises SettingsError: one folder is inside the other, or a part isn't Parquet
     :raises StorageError: a file can't be read, written or removed
     """
-    if source.fs.protocol == target.fs.protocol and _nested(source.root, target.root):
+    roots = sorted(f"{folder.root}/" for folder in (source, target))
+    if source.fs.protocol == target.fs.protocol and roots[1].startswith(roots[0]):
         raise SettingsError(
             f"{source.url} and {target.url} are the same folder, or one is inside the other",
             hint="Use a separate folder for the larger files: a reader must not find rows twice",
@@ -103,10 +102,6 @@ def compact(
     last = through or now.astimezone(UTC).date() - timedelta(days=1)
     days = {match[1] for table in TABLES for name in source.folders(table.name) if (match := _DAY.fullmatch(name))}
     return (_compact_day(source, target, day, now, delete_parts) for day in sorted(days) if _date(day) <= last)
-
-
-def _nested(one: str, other: str) -> bool:
-    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 def _date(day: str) -> date:
@@ -117,156 +112,87 @@ def _date(day: str) -> date:
 
 
 def _compact_day(source: Folder, target: Folder, day: str, now: datetime, delete_parts: bool) -> CompactedDay:
-    there = _parts(source, day)
-    known = {part.stem for part in there[RECOGNITIONS.name]}
-    parts = _of(known, there)
-    rows, counted = None, known
-    if known:
-        with tempfile.TemporaryDirectory(prefix="airflow-speechkit-") as folder:
-            rows, counted = _write_day(source, target, day, parts, Path(folder))
-    parts = _of(counted, parts)
+    parts = _parts(source, day)
+    stems = {part.stem for part in parts if part.is_of(RECOGNITIONS)}
+    rows = _write_day(source, target, day, [part for part in parts if part.stem in stems], stems) if stems else None
     removed = 0
     if delete_parts:
-        old = [
-            part
-            for some in there.values()
-            for part in some
-            if part.stem not in known and now - part.written_at > _LEFT_AFTER
-        ]
-        removed = _remove(source, day, [part for some in parts.values() for part in some], old)
+        there = set(_parts(source, day))
+        written_since = {part.stem for part in there.difference(parts)}
+        # `recognitions` goes first: a part without it doesn't count.
+        for part in parts:
+            is_done = part.stem in stems or now - part.written_at > _LEFT_AFTER
+            if is_done and part in there and part.stem not in written_since:
+                source.delete(part.name)
+                removed += 1
+        for table in TABLES:
+            source.prune(f"{table.name}/day={day}")
     return CompactedDay(_date(day), rows, removed)
 
 
-def _of(stems: Collection[str], parts: dict[str, list[_Part]]) -> dict[str, list[_Part]]:
-    return {table: [part for part in some if part.stem in stems] for table, some in parts.items()}
-
-
-def _parts(source: Folder, day: str) -> dict[str, list[_Part]]:
-    found: dict[str, list[_Part]] = {}
+def _parts(source: Folder, day: str) -> list[_Part]:
+    """Return a day's parts, those of `recognitions` first."""
+    parts = []
     for table in TABLES:
-        found[table.name] = parts = []
         for name, version, written_at in source.versions(f"{table.name}/day={day}"):
-            stem, _, ending = name.rpartition("/")[2].rpartition(".")
-            if ending == FileFormat.PARQUET:
-                parts.append(_Part(name, stem, version, written_at))
-            elif ending in list(FileFormat):
+            path = Path(name)
+            if path.suffix == f".{FileFormat.PARQUET}":
+                parts.append(_Part(name, path.stem, version, written_at))
+            elif path.suffix[1:] in list(FileFormat):
                 raise SettingsError(
                     f"{source.url_of(name)} isn't Parquet, the only format that can be compacted",
                     hint="Transform its operation again with `file_format='parquet'`",
                 )
-    return found
+    return parts
 
 
-def _write_day(
-    source: Folder, target: Folder, day: str, parts: dict[str, list[_Part]], folder: Path
-) -> tuple[dict[str, int] | None, set[str]]:
-    """Write a day's files unless they are made of the same parts.
-
-    :return: their rows, and what the operations that count are called
-    """
-    versions = "\n".join(f"{part.name} {part.version}" for some in parts.values() for part in some)
-    digest = hashlib.sha256(versions.encode()).hexdigest().encode()
-    known = {part.stem for part in parts[RECOGNITIONS.name]}
-    before = {table.name: _compacted(target, table, day, folder) for table in TABLES}
-    last = before[RECOGNITIONS.name]
-    if last is not None and (pq.read_schema(last).metadata or {}).get(_PARTS_KEY) == digest:
-        return None, known
-    replaced, incomplete = _replaced(source, parts)
-    if incomplete:
-        log.warning(
-            "%s has only some of the files of %s recognitions, whose rows stay as they were: transform them again (%s)",
-            source.url_of(f"*/day={day}"),
-            f"{len(incomplete):,}",
-            ", ".join(sorted(incomplete)[:_MOST_NAMED]),
-        )
-        # The next run checks it again.
-        digest = b""
-    parts = _of(known - incomplete, parts)
+def _write_day(source: Folder, target: Folder, day: str, parts: list[_Part], stems: set[str]) -> dict[str, int] | None:
+    """Write a day's files, and return their rows; None if they are made of the same parts already."""
+    digest = hashlib.sha256("\n".join(f"{part.name} {part.version}" for part in parts).encode()).hexdigest().encode()
     rows = {}
-    # `recognitions` comes last, with the digest: until it is there the day counts as not done.
-    for table in reversed(TABLES):
-        names = [part.name for part in parts[table.name]]
-        path = folder / f"{table.name}.new"
-        metadata = {**(table.arrow.metadata or {}), **({_PARTS_KEY: digest} if table is RECOGNITIONS else {})}
-        batches = chain(_left_of(before[table.name], table, replaced), _rows(source, names, table))
-        rows[table.name] = _write(path, batches, table, metadata)
-        target.put(_place(table, day), path)
-        path.unlink()
-    return rows, known - incomplete
-
-
-def _replaced(source: Folder, parts: dict[str, list[_Part]]) -> tuple[pa.Array, set[str]]:
-    """Return the recognitions whose parts are all there, and what those are called that lack some."""
-    there = {table: {part.stem for part in some} for table, some in parts.items()}
-    names = [part.name for part in parts[RECOGNITIONS.name]]
-    replaced: list[str] = []
-    incomplete: set[str] = set()
-    for batch in _rows(source, names, RECOGNITIONS):
-        columns = (batch[name].to_pylist() for name in (_KEY, *_COUNTED))
-        for recognition_id, *counts in zip(*columns, strict=True):
-            called = stem(recognition_id)
-            if all(called in there[table] for table, count in zip(_COUNTED, counts, strict=True) if count):
-                replaced.append(recognition_id)
-            else:
-                incomplete.add(called)
-    return pa.array(replaced, pa.string()), incomplete
+    with tempfile.TemporaryDirectory(prefix="airflow-speechkit-") as folder:
+        if _made_of(target, day, f"{folder}/before") == digest:
+            return None
+        # `recognitions` comes last, with the digest: until it is there the day counts as not done.
+        for table in reversed(TABLES):
+            metadata = {**(table.arrow.metadata or {}), **({_PARTS_KEY: digest} if table is RECOGNITIONS else {})}
+            # A file of an older version may lack what must not be empty now.
+            schema = pa.schema([field.with_nullable(True) for field in table.arrow], metadata=metadata)
+            names = [part.name for part in parts if part.is_of(table)]
+            path, place = Path(folder, table.name), _place(table, day)
+            new = rows_of(source, names, FileFormat.PARQUET, table.arrow)
+            rows[table.name] = _write(path, chain(_other_rows(target, place, table, stems), new), schema)
+            target.put(place, path)
+    return rows
 
 
 def _place(table: TableSchema, day: str) -> str:
     return f"{table.name}/day={day}/{COMPACTED_STEM}.parquet"
 
 
-def _compacted(target: Folder, table: TableSchema, day: str, folder: Path) -> str | None:
+def _made_of(target: Folder, day: str, copy: str) -> bytes | None:
+    """Return the digest of the parts that a day's files were made of."""
     try:
-        return target.fetch(_place(table, day), str(folder / table.name))
+        path = target.fetch(_place(RECOGNITIONS, day), copy)
     except FileNotFoundError:
         return None
+    return (pq.read_schema(path).metadata or {}).get(_PARTS_KEY)
 
 
-def _left_of(path: str | None, table: TableSchema, replaced: pa.Array) -> Iterator[pa.RecordBatch]:
-    """Give the rows of the file before, but for those of operations that have parts."""
-    if path is None:
+def _other_rows(target: Folder, place: str, table: TableSchema, stems: Collection[str]) -> Iterator[pa.RecordBatch]:
+    """Give the rows of the file that is there, but for those of operations that have parts."""
+    if not target.exists(place):
         return
-    for batch in rows_of([path], lambda name, _: name, FileFormat.PARQUET, table.arrow):
-        yield batch.filter(pc.invert(pc.is_in(batch[_KEY], replaced)))
+    for batch in rows_of(target, [place], FileFormat.PARQUET, table.arrow):
+        others = [one for one in pc.unique(batch[_KEY]).to_pylist() if stem(one) not in stems]
+        yield batch.filter(pc.is_in(batch[_KEY], pa.array(others, pa.string())))
 
 
-def _rows(source: Folder, names: list[str], table: TableSchema) -> Iterator[pa.RecordBatch]:
-    def fetch(name: str, copy: str) -> str:
-        try:
-            return source.fetch(name, copy)
-        except FileNotFoundError:
-            raise StorageError(
-                f"{source.url_of(name)} was removed in the meantime", retry="lists the files again"
-            ) from None
-
-    return rows_of(names, fetch, FileFormat.PARQUET, table.arrow)
-
-
-def _write(path: Path, batches: Iterable[pa.RecordBatch], table: TableSchema, metadata: dict[bytes, bytes]) -> int:
-    # A file of an older version may lack what must not be empty now.
-    schema = pa.schema([field.with_nullable(True) for field in table.arrow], metadata=metadata)
+def _write(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
+    """Write a Parquet file, and return its rows."""
     rows = 0
-    waiting: list[pa.RecordBatch] = []
     with parquet_writer(path, schema) as writer:
-        for batch in batches:
-            waiting.append(batch)
-            rows += batch.num_rows
-            full = sum(one.num_rows for one in waiting) >= ROW_GROUP_ROWS
-            if full or sum(one.nbytes for one in waiting) >= _ROW_GROUP_BYTES:
-                writer.write_table(pa.Table.from_batches(waiting, schema), ROW_GROUP_ROWS)
-                waiting = []
-        writer.write_table(pa.Table.from_batches(waiting, schema), ROW_GROUP_ROWS)
+        for some in constrained_batches(batches, _ROW_GROUP_BYTES, get_len=lambda one: one.nbytes, strict=False):
+            writer.write_table(pa.Table.from_batches(some, schema), ROW_GROUP_ROWS)
+            rows += sum(batch.num_rows for batch in some)
     return rows
-
-
-def _remove(source: Folder, day: str, done: list[_Part], old: list[_Part]) -> int:
-    """Remove parts, `recognitions` first: a part without it doesn't count."""
-    versions = {part.name: part.version for some in _parts(source, day).values() for part in some}
-    stale = {part.stem for part in done if versions.get(part.name, part.version) != part.version}
-    going = [part for part in (*done, *old) if part.stem not in stale and part.name in versions]
-    for part in going:
-        source.delete(part.name)
-    for table in TABLES:
-        source.prune(f"{table.name}/day={day}")
-    return len(going)

@@ -8,12 +8,13 @@ import tempfile
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
+from more_itertools import constrained_batches
 
 from airflow_speechkit.errors import StorageError
 from airflow_speechkit.parsing import SURPRISES
@@ -21,7 +22,13 @@ from airflow_speechkit.parsing import SURPRISES
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from concurrent.futures import Future
+    from datetime import datetime
     from pathlib import Path
+
+    from airflow_speechkit.storage import Folder
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 #: Rows in a row group of Parquet: some megabytes of words, which suits query engines.
 ROW_GROUP_ROWS = 250_000
@@ -29,14 +36,12 @@ ROW_GROUP_ROWS = 250_000
 #: Below, dictionaries and page indexes make a file larger, and slower to write and to read.
 _FEW_ROWS = 10_000
 
-_JSON_ROWS = 8192
-
 #: Rows in a batch: large enough to be quick, small enough that memory doesn't depend on the files' size.
 BATCH_ROWS = 32_768
 _BLOCK_BYTES = 4 << 20
 
-#: Files that are fetched at the same time; twice as many wait to be used.
-_AT_ONCE = 16
+#: Files that are read or written at the same time; twice as many wait to be used.
+AT_ONCE = 16
 
 #: A larger file is fetched ahead, and read when its turn comes.
 _READ_AHEAD_BYTES = 1 << 20
@@ -77,154 +82,131 @@ def write_file(path: Path, rows: pa.Table, file_format: FileFormat) -> None:
     elif file_format is FileFormat.CSV:
         pa_csv.write_csv(rows, path)
     else:
-        _write_json_lines(path, rows)
+        encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_moment)
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            for batch in rows.to_batches(max_chunksize=_FEW_ROWS):
+                file.writelines(f"{encoder.encode(row)}\n" for row in batch.to_pylist())
 
 
-def _write_json_lines(path: Path, rows: pa.Table) -> None:
-    """Write JSON Lines: one object for each row."""
-    names = rows.column_names
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for batch in rows.to_batches(max_chunksize=_JSON_ROWS):
-            columns = [_json_values(column) for column in batch.columns]
-            file.writelines(
-                json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, separators=(",", ":")) + "\n"
-                for row in zip(*columns, strict=True)
-            )
+def _moment(value: datetime) -> str:
+    return value.isoformat().replace("+00:00", "Z")
 
 
-def _json_values(column: pa.Array) -> list[Any]:
-    values: list[Any] = column.to_pylist()
-    if pa.types.is_timestamp(column.type):
-        return [value and value.isoformat().replace("+00:00", "Z") for value in values]
-    return values
+def ahead(
+    pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Iterable[_Item], most: Callable[[], int]
+) -> Iterator[_Result]:
+    """Do something with each of some items in threads, and give the results in the order of the items.
+
+    :param most: how many items may be begun and their results not yet used, asked again and again
+    """
+    begun: deque[Future[_Result]] = deque()
+    for item in items:
+        begun.append(pool.submit(do, item))
+        while len(begun) >= most():
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
 
 
-def rows_of(
-    names: Iterable[str],
-    fetch: Callable[[str, str], str],
-    file_format: str,
-    schema: pa.Schema,
-) -> Generator[pa.RecordBatch]:
+def rows_of(folder: Folder, names: Iterable[str], file_format: str, schema: pa.Schema) -> Generator[pa.RecordBatch]:
     """Read the rows of many files, small files together in one batch. Files are fetched and read ahead.
 
     Close the generator if you don't read it to its end: it holds copies of files.
 
+    :param folder: where the files are
     :param names: the files, in the order of their rows
-    :param fetch: takes a name and a path, and returns the path of a local file: that of the file itself, or the given
-        path for a copy, which is removed once it is read. It is called in several threads
     :param file_format: ``parquet``, ``csv`` or ``jsonl``
     :param schema: the table's schema; columns that a file lacks are null
     :return: batches with the types of `schema`
-    :raises StorageError: a file is damaged
+    :raises StorageError: a file is missing or damaged, or can't be read
     """
     # A file of another version may lack a column that must not be null: the database decides.
     nullable = pa.schema([pa.field(field.name, field.type) for field in schema])
     with (
-        tempfile.TemporaryDirectory(prefix="airflow-speechkit-") as folder,
-        ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="files") as pool,
+        tempfile.TemporaryDirectory(prefix="airflow-speechkit-") as copies,
+        ThreadPoolExecutor(AT_ONCE, thread_name_prefix="files") as pool,
     ):
 
-        def read(number: int, name: str) -> Iterator[pa.RecordBatch]:
-            copy = os.path.join(folder, str(number))
-            path = fetch(name, copy)
-            batches = _batches(name, path, copy, file_format, nullable)
-            return batches if os.path.getsize(path) > _READ_AHEAD_BYTES else iter(list(batches))
-
-        reading: deque[Future[Iterator[pa.RecordBatch]]] = deque()
-
-        def in_order() -> Iterator[pa.RecordBatch]:
-            for number, name in enumerate(names):
-                reading.append(pool.submit(read, number, name))
-                if len(reading) > 2 * _AT_ONCE:
-                    yield from reading.popleft().result()
-            while reading:
-                yield from reading.popleft().result()
+        def read(numbered: tuple[int, str]) -> Iterable[pa.RecordBatch]:
+            number, name = numbered
+            copy = os.path.join(copies, str(number))
+            try:
+                path = folder.fetch(name, copy)
+            except FileNotFoundError:
+                raise _unusable(f"The file {folder.url_of(name)} does not exist") from None
+            batches = _batches(folder.url_of(name), path, copy, file_format, nullable)
+            return batches if os.path.getsize(path) > _READ_AHEAD_BYTES else list(batches)
 
         try:
-            yield from _gathered(in_order())
+            every = ahead(pool, read, enumerate(names), lambda: 2 * AT_ONCE)
+            batches = (batch for some in every for batch in some)
+            # Each batch has a fixed cost in a database.
+            for some in constrained_batches(batches, BATCH_ROWS, get_len=lambda one: one.num_rows, strict=False):
+                yield from some if len(some) == 1 else pa.Table.from_batches(some).combine_chunks().to_batches()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Put small batches together: each batch has a fixed cost in a database."""
-    waiting: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in batches:
-        if waiting and rows + batch.num_rows > BATCH_ROWS:
-            yield from _as_one(waiting)
-            waiting, rows = [], 0
-        waiting.append(batch)
-        rows += batch.num_rows
-    if rows:
-        yield from _as_one(waiting)
+def _unusable(what: str) -> StorageError:
+    return StorageError(
+        what,
+        hint="Run the transform again: it writes the same files from the archive",
+        retry="fails in the same way",
+        retry_can_help=False,
+    )
 
 
-def _as_one(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
-    return batches if len(batches) == 1 else pa.Table.from_batches(batches).combine_chunks().to_batches()
-
-
-def _batches(name: str, path: str, copy: str, file_format: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _batches(url: str, path: str, copy: str, file_format: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     failure = None
     try:
-        for batch in _READERS[file_format](path, schema):
-            if (batch.schema.names, batch.schema.types) == (schema.names, schema.types):
-                columns = batch.columns
-            else:
-                there = set(batch.schema.names)
-                columns = [
-                    batch[field.name].cast(field.type) if field.name in there else pa.nulls(batch.num_rows, field.type)
-                    for field in schema
-                ]
-            yield pa.record_batch(columns, schema=schema)
+        yield from _READERS[file_format](path, schema)
     except (*SURPRISES, pa.ArrowException, OSError) as error:
         # The error's text, or that of its cause, can quote a row.
-        failure = f"The file {name} can't be read ({type(error).__name__})"
+        failure = f"The file {url} can't be read ({type(error).__name__})"
     finally:
         if path == copy:
             os.unlink(path)
     if failure:
-        raise StorageError(failure, hint="Run the transform again: it writes the same file", retry_can_help=False)
+        raise _unusable(failure)
 
 
 def _parquet(path: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path) as file:
-        in_file = set(file.schema_arrow.names)
-        there = [name for name in schema.names if name in in_file]
+        there = set(file.schema_arrow.names)
+        names = [name for name in schema.names if name in there]
         if file.metadata.num_rows <= BATCH_ROWS:
-            yield from file.read(columns=there, use_threads=False).to_batches()
+            batches = file.read(columns=names, use_threads=False).to_batches()
         else:
-            yield from file.iter_batches(batch_size=BATCH_ROWS, columns=there)
+            batches = file.iter_batches(batch_size=BATCH_ROWS, columns=names)
+        for batch in batches:
+            columns = [
+                batch[field.name].cast(field.type) if field.name in there else pa.nulls(batch.num_rows, field.type)
+                for field in schema
+            ]
+            yield pa.record_batch(columns, schema=schema)
 
 
 def _csv(path: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    reader = pa_csv.open_csv(
-        path,
-        read_options=pa_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
-        convert_options=pa_csv.ConvertOptions(
-            column_types=schema,
-            include_columns=schema.names,
-            include_missing_columns=True,
-            null_values=[""],
-            strings_can_be_null=True,
-            # An unquoted empty field is null, a quoted one is an empty text.
-            quoted_strings_can_be_null=False,
-        ),
+    convert = pa_csv.ConvertOptions(
+        column_types=schema,
+        include_columns=schema.names,
+        include_missing_columns=True,
+        null_values=[""],
+        strings_can_be_null=True,
+        # An unquoted empty field is null, a quoted one is an empty text.
+        quoted_strings_can_be_null=False,
     )
-    with reader:
+    read = pa_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False)
+    with pa_csv.open_csv(path, read, pa_csv.ParseOptions(newlines_in_values=True), convert) as reader:
         yield from reader
 
 
 def _json_lines(path: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     if os.path.getsize(path) == 0:
         return
-    reader = pa_json.open_json(
-        path,
-        read_options=pa_json.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-        parse_options=pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-    )
-    with reader:
+    read = pa_json.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False)
+    parse = pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    with pa_json.open_json(path, read, parse) as reader:
         yield from reader
 
 

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from more_itertools import constrained_batches
 
-from airflow_speechkit.errors import AnswerUnreadableError, read_status
+from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.models import Answer
 from airflow_speechkit.parsing import SURPRISES, MalformedError, parse_code, parse_time, writable
-from airflow_speechkit.results import columnar, plain
+from airflow_speechkit.results.columnar import read_columns
 from airflow_speechkit.results.order import in_order
+from airflow_speechkit.results.plain import read_plainly
 from airflow_speechkit.results.schema import ANALYSES, RECOGNITIONS, Status, Tables
-from airflow_speechkit.results.speech import CHUNK, MESSAGE, Speech, v2_speech, v3_speech
+from airflow_speechkit.results.speech import Speech
 from airflow_speechkit.results.values import as_json
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
+    from airflow_speechkit.errors import ErrorStatus
     from airflow_speechkit.models import Submission
-    from airflow_speechkit.results.columnar import Columns
-
-    #: An answer with its submission, if that is known.
-    Submitted = tuple[Answer, Submission | None]
+    from airflow_speechkit.results.speech import Reading, Submitted
 
 #: Bytes of answers that are read together: small answers share fixed costs, and more bytes don't make it faster.
 BATCH_BYTES = 4 << 20
@@ -69,12 +68,17 @@ def flatten_many(answers: Sequence[Submitted], *, exact: bool = False) -> Tables
     :raises AnswerUnreadableError: one of them can't be read; `write_many` leaves such ones out
     """
     pieces: list[Tables] = []
-    for some in _batches(answers):
+    for some in constrained_batches(answers, BATCH_BYTES, get_len=lambda one: size_bytes(one[0]), strict=False):
         batch = read_many(some, exact=exact)
         for error in batch.unreadable.values():
             raise error
         pieces.append(batch.tables)
     return Tables.concat(pieces)
+
+
+def size_bytes(answer: Answer) -> int:
+    """Return how large an answer is."""
+    return len(answer.operation) + len(answer.recognition or b"")
 
 
 def read_many(answers: Sequence[Submitted], *, exact: bool = False) -> Batch:
@@ -83,24 +87,36 @@ def read_many(answers: Sequence[Submitted], *, exact: bool = False) -> Batch:
     :param answers: each with its submission, if that is known; together about `BATCH_BYTES`
     :param exact: use the plain reader
     """
-    speeches: list[Speech] = []
+    speeches = [Speech.empty()]
     rows: dict[int, dict[str, Any]] = {}
     analyses: dict[int, list[dict[str, Any]]] = {}
-    for numbers, moments, columns in () if exact else _columns(answers):
-        speeches.append(replace(columns.speech, answer=np.array(numbers, np.int64)[columns.speech.answer]))
+
+    def read(numbers: list[int], reading: Reading) -> None:
+        created_at, finished_at = ([_moment(one[place]) for one in reading.moments] for place in (0, 1))
         for place, number in enumerate(numbers):
-            if place not in columns.left_out:
-                rows[number] = _row(*answers[number], *moments[place])
-                analyses[number] = columns.analyses.get(place, [])
+            if place not in reading.left_out:
+                rows[number] = _row(*answers[number], created_at[place], finished_at[place], reading.errors.get(place))
+                analyses[number] = list(reading.analyses.get(place, ()))
+        speeches.append(replace(reading.speech, answer=np.array(numbers, np.int64)[reading.speech.answer]))
+
+    by_version = [[n for n, one in enumerate(answers) if one[0].api_version is version] for version in ApiVersion]
+    together = [] if exact else [numbers for numbers in by_version if numbers]
+    while together:
+        numbers = together.pop()
+        try:
+            read(numbers, read_columns([answers[number] for number in numbers]))
+        except UNREADABLE:
+            # Find the one that doesn't have the documented shape: the plain reader reads or refuses it.
+            if len(numbers) > 1:
+                middle = len(numbers) // 2
+                together += [numbers[:middle], numbers[middle:]]
     others = [number for number in range(len(answers)) if number not in rows]
     unreadable: dict[int, AnswerUnreadableError] = {}
     for number in others:
         try:
-            rows[number], speech, analyses[number] = _read_plainly(number, *answers[number])
+            read([number], read_plainly(*answers[number]))
         except UNREADABLE as error:
             unreadable[number] = _unreadable(*answers[number], error)
-        else:
-            speeches.append(speech)
     return Batch(_tables(rows, Speech.concat(speeches), analyses), unreadable, frozenset(others) - unreadable.keys())
 
 
@@ -117,86 +133,7 @@ def failed_row(submission: Submission, status: Status, code: int | None = None, 
     row |= {"status": status.value, "error_code": parse_code(code), "error_message": text}
     if status is Status.REFUSED:
         row["operation_id"] = None
-    return _tables({0: row}, Speech.concat([]), {0: []})
-
-
-def _batches(answers: Sequence[Submitted]) -> Iterator[list[Submitted]]:
-    batch: list[Submitted] = []
-    size = 0
-    for one in answers:
-        length = len(one[0].operation) + len(one[0].recognition or b"")
-        if batch and size + length > BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(one)
-        size += length
-    if batch:
-        yield batch
-
-
-def _columns(
-    answers: Sequence[Submitted],
-) -> Iterator[tuple[list[int], list[tuple[datetime | None, datetime | None]], Columns]]:
-    """Read what has the documented shape: all answers of an API at once, or each by itself if one has not."""
-    for version, read in ((ApiVersion.V2, _v2_columns), (ApiVersion.V3, _v3_columns)):
-        ours = [number for number, (answer, _) in enumerate(answers) if answer.api_version is version]
-        if not ours:
-            continue
-        for numbers in (ours, *([number] for number in ours if len(ours) > 1)):
-            # The plain reader reads or refuses what fails here.
-            with suppress(*UNREADABLE):
-                columns, moments = read([answers[number] for number in numbers])
-                yield numbers, [_moments(*both) for both in moments], columns
-                if numbers is ours:
-                    break
-
-
-def _v2_columns(answers: Sequence[Submitted]) -> tuple[Columns, Sequence[tuple[Any, Any]]]:
-    columns = columnar.read_v2([answer.operation for answer, _ in answers])
-    return columns, columns.moments
-
-
-def _v3_columns(answers: Sequence[Submitted]) -> tuple[Columns, Sequence[tuple[Any, Any]]]:
-    operations = [plain.read_operation(answer.operation) for answer, _ in answers]
-    if not all(one.get("done") is True and read_status(one.get("error")) is None for one in operations):
-        raise MalformedError("an operation failed, or is not done")
-    if any(answer.recognition is None for answer, _ in answers):
-        raise MalformedError("a stream is missing")
-    columns = columnar.read_v3(
-        [answer.recognition or b"" for answer, _ in answers], [_speakers(one) for _, one in answers]
-    )
-    return columns, [(one.get("createdAt"), one.get("modifiedAt")) for one in operations]
-
-
-def _read_plainly(
-    number: int, answer: Answer, submission: Submission | None
-) -> tuple[dict[str, Any], Speech, list[dict[str, Any]]]:
-    operation = plain.read_operation(answer.operation)
-    row = _row(answer, submission, *_moments(operation.get("createdAt"), operation.get("modifiedAt")))
-    error = read_status(operation.get("error"))
-    speech, analyses = Speech.concat([]), []
-    # A failed operation can have a response too, and need not be done.
-    if error is None:
-        if operation.get("done") is not True:
-            raise MalformedError("the operation is not done")
-        if answer.api_version is ApiVersion.V2:
-            chunks = pa.array(plain.read_v2(operation), CHUNK)
-            speech = v2_speech(chunks, np.full(len(chunks), number))
-        elif answer.recognition is None:
-            raise MalformedError("what `getRecognition` answered is missing")
-        else:
-            stream = plain.read_v3(answer.recognition)
-            messages = pa.array(stream.messages, MESSAGE)
-            speakers = np.full(number + 1, _speakers(submission))
-            speech = v3_speech(messages, np.full(len(messages), number), speakers)
-            analyses, error = stream.analyses, stream.error
-    if error is not None:
-        row |= {"status": Status.FAILED.value, "error_code": error.code, "error_message": error.message or ""}
-    return row, speech, analyses
-
-
-def _speakers(submission: Submission | None) -> bool:
-    return submission is not None and submission.settings.speaker_labeling
+    return _tables({0: row}, Speech.empty(), {0: []})
 
 
 def _tables(rows: dict[int, dict[str, Any]], speech: Speech, analyses: dict[int, list[dict[str, Any]]]) -> Tables:
@@ -234,9 +171,10 @@ def _row(
     submission: Submission | None,
     created_at: datetime | None = None,
     finished_at: datetime | None = None,
+    error: ErrorStatus | None = None,
 ) -> dict[str, Any]:
     """Return a row of `recognitions`, without what is counted."""
-    row = {
+    row: dict[str, Any] = {
         "recognition_id": answer.operation_id,
         "operation_id": answer.operation_id,
         "labels": "{}",
@@ -246,6 +184,8 @@ def _row(
         "finished_at": finished_at,
         "status": Status.FINISHED.value,
     }
+    if error is not None:
+        row |= {"status": Status.FAILED.value, "error_code": error.code, "error_message": error.message or ""}
     if submission is None:
         return row
     settings = submission.settings
@@ -265,15 +205,8 @@ def _row(
     }
 
 
-def _moments(created_at: Any, finished_at: Any) -> tuple[datetime | None, datetime | None]:
-    """Return RFC 3339 times.
-
-    :raises MalformedError: one of them is none
-    """
-    return (
-        None if created_at is None else parse_time(created_at),
-        None if finished_at is None else parse_time(finished_at),
-    )
+def _moment(stated: Any) -> datetime | None:
+    return None if stated is None else parse_time(stated)
 
 
 def _unreadable(answer: Answer, submission: Submission | None, error: Exception) -> AnswerUnreadableError:

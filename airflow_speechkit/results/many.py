@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
@@ -19,10 +16,9 @@ from airflow_speechkit.errors import (
     PermissionDeniedError,
     SettingsError,
     SpeechKitError,
-    StorageError,
 )
-from airflow_speechkit.results.files import FileFormat
-from airflow_speechkit.results.flatten import BATCH_BYTES, read_many
+from airflow_speechkit.results.files import FileFormat, ahead
+from airflow_speechkit.results.flatten import BATCH_BYTES, read_many, size_bytes
 from airflow_speechkit.results.manifest import Manifest, Unread, name_after, stem
 from airflow_speechkit.results.saved import read_saved
 from airflow_speechkit.results.schema import Tables
@@ -33,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from airflow_speechkit.models import Answer, Submission
+    from airflow_speechkit.results.speech import Submitted
     from airflow_speechkit.storage import Folder
 
     #: An operation's answer with its submission, its rows where it has no answer, or why it is left out.
@@ -69,8 +66,8 @@ def write_many(
     that is given twice, such as in two saved files, is written once: the second one counts as unread.
 
     :param load: fetches an operation's answer; it is called in several threads. An answer that can't be read or that
-        the service or the archive no longer has, and a file that is missing or forbidden, count as unread. Any other
-        error ends the call, since a retry, a key or a permission can still bring the answer
+        the service or the archive no longer has, and a file that is missing, count as unread. Any other error ends the
+        call, since a retry, a key or a permission can still bring the answer
     :param operation_ids: the operations, or the files of their answers
     :param target: where the files go: ``TABLE/day=2026-11-22/OPERATION.parquet``, by the UTC date of ``created_at``,
         else of ``finished_at``, else ``day=1970-01-01``
@@ -90,31 +87,18 @@ def write_many(
     if memory_bytes < 1 or side_by_side < 1:
         raise SettingsError("`memory_bytes` and `side_by_side` count from 1")
     reader = _Reader()
-    batch_bytes = memory_bytes // (4 * _READING)
     with (
         ThreadPoolExecutor(side_by_side, thread_name_prefix="answers") as pool,
-        ThreadPoolExecutor(1, thread_name_prefix="reader") as one_by_one,
-        Writing(target, file_format) as writing,
+        tempfile.TemporaryDirectory(prefix="airflow-speechkit-") as folder,
     ):
+        writing = Writing(target, file_format, Path(folder))
         fetch = partial(_load, load, most_bytes=largest_answer(memory_bytes))
-        loading = _side_by_side(pool, fetch, operation_ids, memory_bytes // 4, side_by_side)
-        reading: deque[Future[Tables]] = deque()
-
-        def write_all_but(behind: int) -> None:
-            while len(reading) > behind:
-                writing.add(reading.popleft().result())
+        loaded = _side_by_side(pool, fetch, operation_ids, memory_bytes // 4, side_by_side)
+        try:
+            for batch in _batches(loaded, min(memory_bytes // (4 * _READING), BATCH_BYTES)):
+                writing.add(reader.rows(batch))
                 if progress:
                     progress(reader.operations)
-
-        try:
-            for batch in _batches(loading, min(batch_bytes, BATCH_BYTES)):
-                # One batch is read while the one before it is written, except for an answer that is large.
-                is_large = sum(_size(one) for _, one in batch) > batch_bytes
-                if is_large:
-                    write_all_but(0)
-                reading.append(one_by_one.submit(reader.rows, batch))
-                write_all_but(0 if is_large else 1)
-            write_all_but(0)
             if reader.unread and not (leave_out_unread and writing.operations):
                 raise _refusal(reader, others=bool(writing.operations))
             return writing.finish(name_after(reader.ids) if name is None else stem(name), reader.unread)
@@ -164,42 +148,34 @@ def _side_by_side(
     side_by_side: int,
 ) -> Iterator[tuple[str, Loaded]]:
     """Fetch answers ahead, as many as fit if they are like the largest so far; yield them in order."""
-    waiting: deque[tuple[str, Future[Loaded]]] = deque()
-    largest, ahead = 1, 1
-    for operation_id in operation_ids:
-        waiting.append((operation_id, pool.submit(load, operation_id)))
-        while len(waiting) >= ahead:
-            known, future = waiting.popleft()
-            loaded = future.result()
-            largest = max(largest, _size(loaded))
-            # Begin with a few: their size isn't known yet.
-            ahead = max(min(side_by_side, ahead * 2, allowed_bytes // largest), 1)
-            yield known, loaded
-            # Don't hold it here too while waiting for the next one.
-            del loaded, future
-    while waiting:
-        known, future = waiting.popleft()
-        yield known, future.result()
+    # Begin with a few: their size isn't known yet.
+    largest, most = 1, 1
+
+    def begun() -> int:
+        return most
+
+    for origin, one in ahead(pool, lambda origin: (origin, load(origin)), operation_ids, begun):
+        largest = max(largest, _size(one))
+        most = max(min(side_by_side, most * 2, allowed_bytes // largest), 1)
+        yield origin, one
+        # Don't hold it here too while waiting for the next one.
+        del one
 
 
 def _load(load: Callable[[str], Loaded], operation_id: str, most_bytes: int) -> Loaded:
     try:
-        return _unpacked(load(operation_id), most_bytes)
+        return _inflated(load(operation_id), most_bytes)
+    except FileNotFoundError:
+        return Unread(operation_id, "There is no such file")
     except SpeechKitError as error:
-        if _concerns_all(error):
+        # The answer can still be had later: its rows must not be left out.
+        needs_person = isinstance(error, (AuthenticationError, PermissionDeniedError, InvalidRequestError))
+        if error.retry_can_help or needs_person or isinstance(error.__cause__, PermissionError):
             raise
-        return Unread(operation_id, error.what, error.retry_can_help)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        return Unread(operation_id, f"It can't be fetched ({type(error).__name__})")
-    except OSError as error:
-        raise StorageError(
-            f"{operation_id} can't be read: {error.strerror or 'the storage failed'} ({type(error).__name__})",
-            hint="Check that the storage can be reached",
-            retry="reads everything again; nothing was written",
-        ) from error
+        return Unread(operation_id, error.what)
 
 
-def _unpacked(loaded: Loaded, most_bytes: int) -> Loaded:
+def _inflated(loaded: Loaded, most_bytes: int) -> Loaded:
     """Inflate what was too large to be read when it came.
 
     :raises AnswerUnreadableError: it still is
@@ -218,25 +194,16 @@ def _unpacked(loaded: Loaded, most_bytes: int) -> Loaded:
     return replace(answer, operation=operation or b"", recognition=recognition), submission
 
 
-def _concerns_all(error: SpeechKitError) -> bool:
-    """Tell whether the answer can still be had later, so that its rows must not be left out."""
-    if isinstance(error, (AuthenticationError, PermissionDeniedError, InvalidRequestError)):
-        return True
-    return error.retry_can_help or isinstance(error.__cause__, PermissionError)
-
-
 def _size(loaded: Loaded) -> int:
     if isinstance(loaded, Unread):
         return 0
-    if isinstance(loaded, Tables):
-        return loaded.nbytes
-    return len(loaded[0].operation) + len(loaded[0].recognition or b"")
+    return loaded.nbytes if isinstance(loaded, Tables) else size_bytes(loaded[0])
 
 
-def _ids(asked_for: str, loaded: Loaded) -> list[str]:
+def _ids(origin: str, loaded: Loaded) -> list[str]:
     """Return the operations that were loaded, if they are known."""
     if isinstance(loaded, Unread):
-        return [_stem(asked_for)]
+        return [_stem(origin)]
     if isinstance(loaded, Tables):
         ids: list[str] = loaded.recognitions["recognition_id"].to_pylist()
         return ids
@@ -247,13 +214,13 @@ def _batches(loaded: Iterable[tuple[str, Loaded]], batch_bytes: int) -> Iterator
     batch: list[tuple[str, Loaded]] = []
     ids: set[str] = set()
     size = 0
-    for asked_for, one in loaded:
+    for origin, one in loaded:
         # A batch has no operation twice: `_Reader` compares it with the batches before.
-        if batch and (size + _size(one) > batch_bytes or not ids.isdisjoint(_ids(asked_for, one))):
+        if batch and (size + _size(one) > batch_bytes or not ids.isdisjoint(_ids(origin, one))):
             yield batch
             batch, ids, size = [], set(), 0
-        batch.append((asked_for, one))
-        ids.update(_ids(asked_for, one))
+        batch.append((origin, one))
+        ids.update(_ids(origin, one))
         size += _size(one)
     if batch:
         yield batch
@@ -270,31 +237,27 @@ class _Reader:
 
     def rows(self, batch: list[tuple[str, Loaded]]) -> Tables:
         """Return the rows of a batch, without those of recognitions that had some in an earlier one."""
-        answers = [(origin, one) for origin, one in batch if isinstance(one, tuple)]
-        read = read_many([one for _, one in answers])
-        unread = [Unread(answers[number][0], error.what) for number, error in read.unreadable.items()]
-        pieces = [read.tables]
-        origins = {one[0].operation_id: name for n, (name, one) in enumerate(answers) if n not in read.unreadable}
+        pieces: list[Tables] = []
+        answers: list[tuple[str, Submitted]] = []
         for origin, one in batch:
-            self.ids.update(_ids(origin, one))
+            ids = _ids(origin, one)
+            self.ids.update(ids)
+            twice = [known for known in ids if known in self._origins]
             if isinstance(one, Unread):
-                unread.append(one)
+                self.unread.append(one)
+            elif twice:
+                why = f"It holds operation {twice[0]}, as {self._origins[twice[0]]} does"
+                self.unread.append(Unread(origin, why))
             elif isinstance(one, Tables):
                 pieces.append(one)
-                origins.update(dict.fromkeys(_ids(origin, one), origin))
-        doubled = [one for one in origins if one in self._origins]
-        unread += [Unread(origins[one], f"It holds operation {one}, as {self._origins[one]} does") for one in doubled]
-        self._origins = origins | self._origins
+                self._origins.update(dict.fromkeys(ids, origin))
+            else:
+                answers.append((origin, one))
+        read = read_many([one for _, one in answers])
+        for number, (origin, (answer, _)) in enumerate(answers):
+            if number in read.unreadable:
+                self.unread.append(Unread(origin, read.unreadable[number].what))
+            else:
+                self._origins[answer.operation_id] = origin
         self.operations += len(batch)
-        self.unread += unread
-        rows = Tables.concat(pieces)
-        return _without(rows, doubled) if doubled else rows
-
-
-def _without(rows: Tables, recognition_ids: list[str]) -> Tables:
-    theirs = pa.array(recognition_ids, pa.string())
-    kept = {
-        schema.name: table.filter(pc.invert(pc.is_in(table["recognition_id"], theirs)))
-        for schema, table in rows.items()
-    }
-    return Tables(**kept)
+        return Tables.concat([read.tables, *pieces])

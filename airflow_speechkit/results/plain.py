@@ -7,16 +7,25 @@ their ``result``, and halves of surrogate pairs.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
 
 from airflow_speechkit.errors import ErrorStatus, read_status
 from airflow_speechkit.parsing import MalformedError, decode, parse_each
 from airflow_speechkit.redaction import without_secrets
 from airflow_speechkit.results.schema import Analysis
+from airflow_speechkit.results.speech import CHUNK, MESSAGE, Reading, Speech, v2_speech, v3_speech
 from airflow_speechkit.results.values import as_json, text, whole
+from airflow_speechkit.settings import ApiVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_speechkit.models import Answer, Submission
 
 Json = dict[str, Any]
 
@@ -40,18 +49,55 @@ def snake(name: str) -> str:
 ANALYSES = tuple(dict.fromkeys(name for camel in _KINDS for name in (camel, snake(camel))))
 
 
-@dataclass(frozen=True)
-class Stream:
-    """What ``getRecognition`` answered.
+def read_plainly(answer: Answer, submission: Submission | None) -> Reading:
+    """Read an answer.
 
-    :param messages: those with a final or a refinement, in the documented shape
-    :param analyses: rows of the table `analyses`, without the ids
-    :param error: what the stream ended with, if that is an error
+    :param submission: what was submitted, if that is known
+    :raises MalformedError: something in it isn't what is documented
     """
-
-    messages: list[Json] = field(default_factory=list)
-    analyses: list[Json] = field(default_factory=list)
-    error: ErrorStatus | None = None
+    operation = read_operation(answer.operation)
+    moments = [(operation.get("createdAt"), operation.get("modifiedAt"))]
+    error = read_status(operation.get("error"))
+    # A failed operation can have a response too, and need not be done.
+    if error is not None:
+        return Reading(Speech.empty(), moments, errors={0: error})
+    if operation.get("done") is not True:
+        raise MalformedError("the operation is not done")
+    if answer.api_version is ApiVersion.V2:
+        response = operation.get("response")
+        if not isinstance(response, dict):
+            raise MalformedError("the operation is done, but has no `response` (one of API v3 never has)")
+        # Without chunks the recording is silent.
+        chunks = pa.array([_chunk(one) for one in _objects(response.get("chunks"))], CHUNK)
+        return Reading(v2_speech(chunks, np.zeros(len(chunks), np.int64)), moments)
+    if answer.recognition is None:
+        raise MalformedError("what `getRecognition` answered is missing")
+    found: list[Json] = []
+    analyses: list[Json] = []
+    for message in _parse(answer.recognition):
+        if isinstance(message, dict):
+            if message.get("error") is not None:
+                return Reading(Speech.empty(), moments, errors={0: _stream_error(message["error"])})
+            message = message.get("result", message)
+        if not isinstance(message, dict):
+            raise MalformedError("a message is no JSON object")
+        analyses += read_analyses(message)
+        names = ("channelTag", "final", "finalRefinement", "audioCursors")
+        tag, final, refinement, cursors = (_either(message, name) for name in names)
+        if final is not None or refinement is not None:
+            found.append(
+                _message(
+                    {
+                        "channelTag": tag,
+                        "final": final,
+                        "finalRefinement": refinement if final is None else None,
+                        "audioCursors": {} if cursors is None else cursors,
+                    }
+                )
+            )
+    messages = pa.array(found, MESSAGE)
+    speech = v3_speech(messages, np.zeros(len(messages), np.int64), np.array([with_speakers(submission)]))
+    return Reading(speech, moments, {0: analyses})
 
 
 def read_operation(raw: bytes) -> Json:
@@ -67,70 +113,18 @@ def read_operation(raw: bytes) -> Json:
     return values[0]
 
 
-def read_v2(operation: Json) -> list[Json]:
-    """Return the chunks of a v2 operation. Without any the recording is silent.
-
-    :raises MalformedError: something in it isn't what is documented
-    """
-    response = operation.get("response")
-    if not isinstance(response, dict):
-        raise MalformedError("the operation is done, but has no `response` (one of API v3 never has)")
-    return [
-        {
-            "channelTag": _channel(_either(chunk, "channelTag")),
-            "alternatives": [
-                {
-                    "text": text(alternative.get("text")),
-                    "words": [
-                        {
-                            "word": text(word.get("word")),
-                            "startTime": _duration(_either(word, "startTime")),
-                            "endTime": _duration(_either(word, "endTime")),
-                        }
-                        for word in _objects(alternative.get("words"))
-                    ],
-                }
-                for alternative in _objects(chunk.get("alternatives"))
-            ],
-        }
-        for chunk in _objects(response.get("chunks"))
-    ]
-
-
-def read_v3(raw: bytes) -> Stream:
-    """Read what ``getRecognition`` answered: JSON objects after each other, on lines of their own or not.
-
-    :raises MalformedError: something in it isn't what is documented
-    """
-    found = Stream()
-    for stated in _parse(raw):
-        if not isinstance(stated, dict):
-            raise MalformedError("a message is no JSON object")
-        if stated.get("error") is not None:
-            return Stream(error=_error(stated["error"]))
-        message = stated.get("result", stated)
-        if not isinstance(message, dict):
-            raise MalformedError("a message is no JSON object")
-        found.analyses.extend(read_analyses(message))
-        final, refinement = message.get("final"), _either(message, "finalRefinement")
-        tag = _channel(_either(message, "channelTag"))
-        if isinstance(final, dict):
-            cursors = _object(_either(message, "audioCursors"))
-            found.messages.append({"channelTag": tag, "final": _update(final), "audioCursors": _index(cursors)})
-        elif isinstance(refinement, dict):
-            update = _update(_object(_either(refinement, "normalizedText")))
-            refined = {**_index(refinement), "normalizedText": update}
-            found.messages.append({"channelTag": tag, "finalRefinement": refined})
-    return found
-
-
 def read_analyses(message: Json) -> list[Json]:
     """Return the rows of the table `analyses` that a message of v3 holds, without the ids.
 
     :raises MalformedError: a time or a channel is malformed
     """
     found = ((kind, _either(message, name)) for name, kind in _KINDS.items())
-    return [_analysis(kind, said, message) for kind, said in found if isinstance(said, dict)]
+    return [_analysis(kind, payload, message) for kind, payload in found if isinstance(payload, dict)]
+
+
+def with_speakers(submission: Submission | None) -> bool:
+    """Return whether a channel of the answer is a speaker, since speaker labelling was asked for."""
+    return submission is not None and submission.settings.speaker_labeling
 
 
 def _parse(raw: bytes) -> list[Any]:
@@ -138,54 +132,30 @@ def _parse(raw: bytes) -> list[Any]:
     return [value for value, _ in parse_each(decode(raw), constant=float)]
 
 
-def _analysis(kind: Analysis, said: Json, message: Json) -> Json:
+def _analysis(kind: Analysis, payload: Json, message: Json) -> Json:
     tag = _either(message, "channelTag")
-    if kind is Analysis.SPEAKER and (speaker := _either(said, "speakerTag")) not in (None, ""):
+    if kind is Analysis.SPEAKER and (speaker := _either(payload, "speakerTag")) not in (None, ""):
         # The one channel of a mono recording has two speakers.
         tag = speaker
     elif kind in (Analysis.CONVERSATION, Analysis.SUMMARIZATION):
         # They are about all channels; the stream still gives each message one.
         tag = None
-    bounds = _either(said, _BOUNDARIES[kind]) if kind in _BOUNDARIES else said
+    bounds = _either(payload, _BOUNDARIES[kind]) if kind in _BOUNDARIES else payload
     is_timed = kind is not Analysis.SUMMARIZATION and isinstance(bounds, dict)
     return {
         "channel": _channel(tag),
         "kind": kind.value,
         "start_ms": whole(_either(bounds, "startTimeMs")) if is_timed else None,
         "end_ms": whole(_either(bounds, "endTimeMs")) if is_timed else None,
-        "payload": as_json(said),
+        "payload": as_json(payload),
     }
 
 
-def _update(update: Json) -> Json:
-    return {
-        "channelTag": _channel(_either(update, "channelTag")),
-        "alternatives": [
-            {
-                "text": text(alternative.get("text")),
-                "words": [
-                    {
-                        "text": text(word.get("text")),
-                        "startTimeMs": str(whole(_either(word, "startTimeMs"))),
-                        "endTimeMs": str(whole(_either(word, "endTimeMs"))),
-                    }
-                    for word in _objects(alternative.get("words"))
-                ],
-                "languages": [
-                    {
-                        "languageCode": text(_either(one, "languageCode")),
-                        "probability": float(one.get("probability") or 0),
-                    }
-                    for one in _objects(alternative.get("languages"))
-                ],
-            }
-            for alternative in _objects(update.get("alternatives"))
-        ],
-    }
-
-
-def _index(message: Json) -> Json:
-    return {"finalIndex": str(whole(_either(message, "finalIndex")))}
+def _stream_error(stated: Any) -> ErrorStatus:
+    """Read an error of any type: the stream broke off with it."""
+    if isinstance(stated, dict):
+        return read_status(stated) or ErrorStatus()
+    return ErrorStatus(message=without_secrets(stated if isinstance(stated, str) else json.dumps(stated)))
 
 
 def _duration(value: Any) -> str | None:
@@ -198,35 +168,20 @@ def _duration(value: Any) -> str | None:
     raise MalformedError("a time is not a duration")
 
 
+def _number(value: Any) -> str:
+    return str(whole(value))
+
+
 def _channel(tag: Any) -> str | None:
     if tag is None or tag == "":
         return None
-    return str(whole(tag)) if isinstance(tag, int) else text(tag)
-
-
-def _error(stated: Any) -> ErrorStatus:
-    """Read an error of any type: the stream broke off with it."""
-    if isinstance(stated, dict):
-        return read_status(stated) or ErrorStatus()
-    return ErrorStatus(message=without_secrets(stated if isinstance(stated, str) else json.dumps(stated)))
+    return _number(tag) if isinstance(tag, int) else text(tag)
 
 
 def _either(message: Json, name: str) -> Any:
     """Return a field by either of its names."""
     value = message.get(name)
     return message.get(snake(name)) if value is None else value
-
-
-def _object(value: Any) -> Json:
-    """Return a message. A missing one is empty.
-
-    :raises MalformedError: it is something else
-    """
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise MalformedError("an object is something else")
-    return value
 
 
 def _objects(value: Any) -> list[Json]:
@@ -239,3 +194,37 @@ def _objects(value: Any) -> list[Json]:
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         raise MalformedError("a list of objects is something else")
     return value
+
+
+#: What reads a field that isn't just a text.
+_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "channelTag": _channel,
+    **dict.fromkeys(("startTime", "endTime"), _duration),
+    **dict.fromkeys(("startTimeMs", "endTimeMs", "finalIndex"), _number),
+    "probability": lambda value: float(value or 0),
+}
+
+
+def _shaped(kind: pa.DataType) -> Callable[[Any], Any]:
+    """Return what brings parsed JSON into the shape of a type. It raises `MalformedError` for what doesn't fit."""
+    if pa.types.is_list(kind):
+        item = _shaped(kind.value_type)
+        return lambda value: [item(one) for one in _objects(value)]
+    if not pa.types.is_struct(kind):
+        return text
+    fields = [(one.name, snake(one.name), _FIELDS.get(one.name) or _shaped(one.type)) for one in kind]
+
+    def shape(value: Any) -> Json | None:
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise MalformedError("an object is something else")
+        return {
+            name: read(value.get(other) if (own := value.get(name)) is None else own) for name, other, read in fields
+        }
+
+    return shape
+
+
+_chunk = _shaped(CHUNK)
+_message = _shaped(MESSAGE)

@@ -6,7 +6,7 @@ From there on everything is columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,15 +16,21 @@ import pyarrow.compute as pc
 from airflow_speechkit.results.values import durations_ms, take, wholes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from airflow_speechkit.errors import ErrorStatus
+    from airflow_speechkit.models import Answer, Submission
 
     Integers = NDArray[np.int64]
     Truths = NDArray[np.bool_]
 
     #: An utterance of v3: number of its answer, channel, index of the final.
     Key = tuple[int, str, int]
+
+    #: An answer with its submission, if that is known.
+    Submitted = tuple[Answer, Submission | None]
 
 _TEXT = pa.string()
 
@@ -101,14 +107,32 @@ class Speech:
 
         def joined(name: str) -> Any:
             columns = [getattr(piece, name) for piece in pieces]
-            if name in _TEXTS:
-                return pa.concat_arrays([pa.array([], _TEXT), *columns])
-            return np.concatenate([np.zeros(0, np.int64), *columns])
+            return pa.concat_arrays(columns) if isinstance(columns[0], pa.Array) else np.concatenate(columns)
 
         return cls(**{field.name: joined(field.name) for field in fields(cls)})
 
+    @classmethod
+    def empty(cls) -> Speech:
+        """Return the speech of a silent answer."""
+        return v2_speech(pa.array([], CHUNK), np.zeros(0, np.int64))
 
-_TEXTS = frozenset({"channel", "text", "text_raw", "language", "speaker", "word"})
+
+@dataclass(frozen=True)
+class Reading:
+    """What some answers say. An answer is meant by its number among them.
+
+    :param speech: what was said
+    :param moments: when each operation was created and last modified, as the service writes it
+    :param analyses: the rows that an answer has in the table `analyses`, without the ids
+    :param errors: the errors of failed operations
+    :param left_out: the answers that are for the plain reader
+    """
+
+    speech: Speech
+    moments: Sequence[tuple[Any, Any]]
+    analyses: Mapping[int, list[dict[str, Any]]] = field(default_factory=dict)
+    errors: Mapping[int, ErrorStatus] = field(default_factory=dict)
+    left_out: frozenset[int] = frozenset()
 
 
 def v2_speech(chunks: pa.StructArray, answer: Integers) -> Speech:

@@ -74,13 +74,8 @@ class Source:
         """
         from airflow_speechkit.results.files import rows_of
 
-        def fetch(name: str, copy: str) -> str:
-            try:
-                return self.folder.fetch(name, copy)
-            except FileNotFoundError:
-                raise _missing(f"The file {self.folder.url_of(name)} does not exist") from None
-
-        return rows_of(self.manifest.tables[table.name].paths, fetch, self.manifest.file_format, table.arrow)
+        paths = self.manifest.tables[table.name].paths
+        return rows_of(self.folder, paths, self.manifest.file_format, table.arrow)
 
 
 def _missing(what: str) -> StorageError:

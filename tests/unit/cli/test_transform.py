@@ -115,7 +115,7 @@ def test_one_that_cannot_be_read_is_told_and_the_others_are_written(tmp_path, ca
         "operation": "save the answer of getRecognition",
         "waiting": "not done",
         "other": "neither",
-        "missing": "can't be fetched (FileNotFoundError)",
+        "missing": "no such file",
     }.items():
         assert any(f"{name}.json: " in line and what in line for line in err.splitlines()), name
     assert pq.read_table(tmp_path / "out/words").num_rows == 2
@@ -154,7 +154,7 @@ def test_an_answer_that_is_not_done_does_not_take_the_place_of_one_that_is(tmp_p
 
 def test_a_path_that_is_wrong_leaves_no_files(tmp_path, capsys):
     assert main(["transform", str(tmp_path / "tpyo.json"), "--to", str(tmp_path / "out")]) == 1
-    assert "tpyo.json: It can't be fetched (FileNotFoundError)" in capsys.readouterr().err
+    assert "tpyo.json: There is no such file" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

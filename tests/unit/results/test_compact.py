@@ -197,24 +197,6 @@ def test_the_command(tmp_path, capsys):
     assert main([*how[:3], str(tmp_path / "lake")]) == 1
 
 
-def test_an_operation_that_was_written_while_its_parts_were_removed_keeps_the_rows_that_it_had(folders, caplog):
-    source, target = folders
-    write_rows(source, said("e03a"), said("e03b", "два"))
-    run(folders, delete_parts=True)
-    write_rows(source, said("e03a", "нет"))
-    source.delete(f"words/day={DAYS[0]}/e03a.parquet")
-    for _ in range(2):
-        caplog.clear()
-        run(folders, delete_parts=True)
-        assert words(target) == [("e03a", "да"), ("e03b", "два")]
-        assert "e03a" in caplog.text
-        assert f"recognitions/day={DAYS[0]}/e03a.parquet" in list(source.names("recognitions"))
-    write_rows(source, said("e03a", "нет"))
-    run(folders, delete_parts=True)
-    assert words(target) == [("e03a", "нет"), ("e03b", "два")]
-    assert list(source.names("recognitions")) == []
-
-
 def test_the_command_says_that_no_day_is_over(tmp_path, capsys):
     write_rows(Folder.at(tmp_path / "lake"), said("e03a", day=DAYS[2]))
     folders = [str(tmp_path / "lake"), "--to", str(tmp_path / "large")]

@@ -109,7 +109,7 @@ def test_recognitions_appear_last_so_that_what_is_there_is_complete(target, monk
         placed.append(name)
 
     monkeypatch.setattr(Folder, "put", put_three)
-    monkeypatch.setattr("airflow_speechkit.results.write._AT_ONCE", 1)
+    monkeypatch.setattr("airflow_speechkit.results.write.AT_ONCE", 1)
     with pytest.raises(StorageError):
         write_rows(target, said(), said("e03two"))
     assert sorted(placed) == sorted(target.names())
@@ -218,7 +218,7 @@ def test_whoever_may_not_delete_can_write_as_long_as_nothing_is_left_over(target
     monkeypatch.setattr(target.fs, "rm_file", refused)
     for _ in range(2):
         write_rows(target, said())
-    with pytest.raises(StorageError, match=r"new files are in place.*left beside them.*right to delete") as raised:
+    with pytest.raises(StorageError, match=r"new files are in place.*left beside them.*Give the") as raised:
         write_rows(target, said(), file_format="csv")
     assert raised.value.retry_can_help is False
     assert "recognitions/day=2026-11-22/e03one.parquet" in str(raised.value)
