@@ -14,11 +14,9 @@ from uuid import uuid4
 
 import duckdb
 import psutil
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from airflow_speechkit.demo.run import missing_files
 from tests.fixtures.environment import ROOT
 
 PATIENCE_S = 600
@@ -143,14 +141,3 @@ def test_an_interrupt_while_the_emulator_starts_leaves_nothing_and_prints_no_tra
     assert demo.end() == 130, demo.printed
     assert "Traceback" not in demo.printed
     demo.leaves_nothing()
-
-
-def test_missing_empty_or_incomplete_files_are_reported(tmp_path: Path) -> None:
-    for table, rows in {"recognitions": 0, "utterances": 3}.items():
-        (tmp_path / table).mkdir()
-        pq.write_table(pa.table({"n": list(range(rows))}), tmp_path / table / "batch.parquet")
-    assert list(missing_files(tmp_path, {"recognitions": 0, "utterances": 5, "words": 2})) == [
-        "the Parquet files of recognitions are empty",
-        "3 rows of utterances in Parquet files became 5 in DuckDB",
-        f"there is no Parquet file of words in {tmp_path}",
-    ]
