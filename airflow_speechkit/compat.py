@@ -141,20 +141,10 @@ def read_task_state(task_instance: Any) -> str | None:
 def _read_task_state_from_database(task_instance: Any) -> str | None:
     # Airflow 2.11: workers and triggerers still reach the database.
     from airflow.models.taskinstance import TaskInstance
-    from airflow.utils.session import create_session
 
-    with create_session() as session:
-        found = (
-            session.query(TaskInstance)
-            .filter(
-                TaskInstance.dag_id == task_instance.dag_id,
-                TaskInstance.task_id == task_instance.task_id,
-                TaskInstance.run_id == task_instance.run_id,
-                TaskInstance.map_index == task_instance.map_index,
-            )
-            .one_or_none()
-        )
-        if found is None:
-            raise LookupError(f"no task instance {task_instance.dag_id}.{task_instance.task_id}")
-        state: str | None = found.state
-        return state
+    key = {name: getattr(task_instance, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
+    found: Any = TaskInstance.get_task_instance(**key)  # type: ignore[attr-defined,unused-ignore]
+    if found is None:
+        raise LookupError(f"no task instance {key}")
+    state: str | None = found.state
+    return state

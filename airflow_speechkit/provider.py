@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from airflow_speechkit import __version__
 
@@ -12,30 +12,29 @@ from airflow_speechkit import __version__
 class Field:
     """A field of the connection's extra.
 
-    :param kind: type of its value; `object` for a JSON object or its text
+    :param kind: type of its value; `Any` for a JSON object or its text
     :param label: in the connection form; a field without one isn't there
     :param description: in the connection form
     :param is_secret: whether logs and the form hide it
-    :param choices: the values that it can have, the default first
     """
 
-    kind: type
+    kind: Any
     label: str = ""
     description: str = ""
     is_secret: bool = False
-    choices: tuple[str, ...] = ()
 
     @property
     def schema(self) -> dict[str, Any]:
         """Its JSON schema, as the connection form needs it."""
-        name = {str: "string", bool: "boolean"}.get(self.kind, "integer")
+        name = {bool: "boolean", int: "integer", float: "integer"}.get(self.kind, "string")
         schema: dict[str, Any] = {"type": [name, "null"]}
         if name == "integer":
             schema["minimum"] = 1
         if self.is_secret:
             schema["format"] = "password"
-        if self.choices:
-            schema |= {"enum": list(self.choices), "default": self.choices[0]}
+        choices = get_args(self.kind)
+        if choices:
+            schema |= {"enum": list(choices), "default": choices[0]}
         return schema
 
 
@@ -52,7 +51,7 @@ FIELDS: dict[str, Field] = {
         "Bucket connection",
         "Id of the Amazon Web Services connection for the buckets. Default: aws_default.",
     ),
-    "api_version": Field(str, "API version", "Used by tasks that do not set one.", choices=("v2", "v3")),
+    "api_version": Field(Literal["v2", "v3"], "API version", "Used by tasks that do not set one."),
     "folder_id": Field(str, "Folder ID", "Sent to API v3 only. Default: the folder of the service account."),
     "authorized_key_path": Field(
         str,
@@ -87,9 +86,9 @@ FIELDS: dict[str, Field] = {
     "ca_bundle": Field(str, "CA bundle", "Path of a file with the certificate authorities to trust."),
     # Not in the form: a key belongs in the password, which Airflow never shows.
     "api_key": Field(str, is_secret=True),
-    "authorized_key": Field(object, is_secret=True),
+    "authorized_key": Field(Any, is_secret=True),
     # Of the yandex provider's connections.
-    "service_account_json": Field(object, is_secret=True),
+    "service_account_json": Field(Any, is_secret=True),
     "service_account_json_path": Field(str),
     "oauth": Field(str, is_secret=True),
     "endpoint": Field(str),

@@ -74,12 +74,12 @@ def _find_connection(conn_id: str) -> None:
 
     from airflow_speechkit.hooks.storage import no_such_connection
 
-    unread = {}
+    unread = []
     for backend in ensure_secrets_loaded():
         try:
             found: Any = backend.get_connection(conn_id=conn_id)
         except Exception as error:  # noqa: BLE001 - whatever a backend raises
-            unread[type(backend).__name__] = type(error).__name__
+            unread.append(f"{type(backend).__name__} ({type(error).__name__})")
             if type(error).__name__ == "AirflowSecretsBackendAccessDenied":
                 # As in Airflow: what one backend denies isn't taken from the next.
                 break
@@ -87,7 +87,7 @@ def _find_connection(conn_id: str) -> None:
         if found:
             os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = found.get_uri()
             return
-    raise no_such_connection(conn_id, unread)
+    raise no_such_connection(conn_id, ", ".join(unread))
 
 
 def _keep_output_clean() -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 
@@ -30,23 +30,11 @@ log = logging.getLogger(__name__)
 READERS = 16
 
 
-class NamesArchive(Protocol):
-    """A hook, or its connection."""
-
-    @property
-    def archive(self) -> str | None:
-        """Path or URL of the archive."""
-
-    @property
-    def aws_conn_id(self) -> str | None:
-        """The connection of its bucket."""
-
-
-def archive_url(given: str | bool | None, hook: NamesArchive) -> str | None:
+def archive_url(given: str | bool | None, hook: Any) -> str | None:
     """Return the archive that a task uses: the operator's, else the connection's, else ``[speechkit] archive``.
 
     :param given: the operator's `archive`; ``False`` for none
-    :param hook: of the task's connection
+    :param hook: of the task's connection, or the connection itself; read only where it is needed
     :return: a URL with the id of the storage connection (never a secret), ``None`` for ``False``
     :raises SettingsError: there is none, or it isn't valid
     """
@@ -69,26 +57,21 @@ def archive_url(given: str | bool | None, hook: NamesArchive) -> str | None:
             "a second run pays again, and results that aren't loaded within three days are lost",
         )
     url = clean_address(str(url))
-    _check_archive(url)
-    scheme, separator, rest = url.partition("://")
-    if separator and scheme.lower().startswith("s3") and "@" not in rest.partition("/")[0]:
-        # Written into the URL, since a trigger gets the URL alone.
-        return f"{scheme}://{hook.aws_conn_id or DEFAULT_AWS_CONN_ID}@{rest}"
-    return url
-
-
-def _check_archive(url: str) -> None:
     check_no_credentials(url, "The archive's address")
     scheme, separator, rest = url.partition("://")
-    local = not separator or scheme.lower() == "file"
+    is_local = not separator or scheme.lower() == "file"
     # `file://folder` is relative too: for Airflow the host is the first folder.
-    if local and not (rest if separator else url).startswith("/"):
+    if is_local and not (rest if separator else url).startswith("/"):
         raise SettingsError(
             f"The archive's path {url!r} is relative: each worker would begin its own archive in its working "
             "directory, and pay for everything again",
             hint="Write an absolute path, as /folder or file:///folder (on a disk that all workers share), or "
             "s3://bucket/folder",
         )
+    if scheme.lower().startswith("s3") and "@" not in rest.partition("/")[0]:
+        # Written into the URL, since a trigger gets the URL alone.
+        return f"{scheme}://{hook.aws_conn_id or DEFAULT_AWS_CONN_ID}@{rest}"
+    return url
 
 
 def open_archive(url: str) -> Archive:
@@ -112,16 +95,13 @@ def correct_labels(archive: Archive, labels: Mapping[str, Mapping[str, Any]], st
 
     given = []
     for about, wanted in labels.items():
-        if not isinstance(about, str) or not isinstance(wanted, Mapping) or not all(map(_is_name, wanted)):
+        is_mapping = isinstance(about, str) and isinstance(wanted, Mapping)
+        if not is_mapping or not all(isinstance(name, str) and name for name in wanted):
             raise SettingsError("`labels` must map operation ids or addresses to mappings of names to texts")
         texts = {name: None if text is None else str(text) for name, text in wanted.items()}
         uri = about if is_operation_id(about) else uri_on_record(about, (Endpoints().storage, storage_endpoint))
         given.append(LabelChange(about=uri, labels=texts))
     return label(archive, given, by=_task_instance() or current_user(), now=datetime.now(UTC))[0]
-
-
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and bool(name)
 
 
 def _task_instance() -> str | None:
@@ -143,8 +123,6 @@ def read_each(read: Callable[[str], _T], operation_ids: Iterable[str]) -> Mappin
     :param read: such as ``archive.outcome``
     """
     ids = list(operation_ids)
-    if len(ids) == 1:
-        return {ids[0]: read(ids[0])}
     with ThreadPoolExecutor(READERS, thread_name_prefix="speechkit-archive") as pool:
         return dict(zip(ids, pool.map(read, ids), strict=True))
 

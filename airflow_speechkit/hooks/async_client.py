@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
+from airflow_speechkit.api.operation import Operation, check_recognition, operation_of
 from airflow_speechkit.errors import AuthenticationError, SpeechKitError
 
 if TYPE_CHECKING:
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from airflow_speechkit.api.async_transport import AsyncTransport
-    from airflow_speechkit.api.http import Outcome, Step
-    from airflow_speechkit.api.operation import Operation
+    from airflow_speechkit.api.http import Outcome, Response, Step
     from airflow_speechkit.api.service import Service
     from airflow_speechkit.hooks.connection import SpeechKitConnection
 
@@ -31,8 +31,8 @@ class SpeechKitAsyncClient:
 
     def __init__(self, connect: Callable[[], Awaitable[SpeechKitConnection]]) -> None:
         self._connect = connect
-        self._opened: tuple[Service, AsyncTransport] | None = None
-        self._is_refused = False
+        self._service: Service | None = None
+        self._transport: AsyncTransport | None = None
 
     async def __aenter__(self) -> SpeechKitAsyncClient:
         connection = await self._connect()
@@ -40,15 +40,14 @@ class SpeechKitAsyncClient:
         transport_kind = await asyncio.to_thread(_import_what_waiting_needs)
         transport = transport_kind(ca_bundle=connection.ca_bundle)
         await transport.open()
-        self._opened = connection.service(), transport
+        self._service, self._transport = connection.service(), transport
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        if self._opened is not None:
-            _, transport = self._opened
-            self._opened = None
+        transport, self._transport = self._transport, None
+        if transport is not None:
             await transport.close()
 
     async def authorize(self) -> None:
@@ -60,50 +59,47 @@ class SpeechKitAsyncClient:
 
         :raises OperationNotFoundError: it never existed, or is older than three days
         """
-        from airflow_speechkit.api.operation import operation_of
-
-        response = await self._send(lambda service: service.operation(operation_id, attempts=1))
-        return await self._transport.aside(operation_of, response, operation_id)
+        return await self._read(lambda service: service.operation(operation_id, attempts=1), operation_of, operation_id)
 
     async def cancel_operation(self, operation_id: str) -> Operation:
         """Ask for an operation to be cancelled, once: best effort."""
-        from airflow_speechkit.api.operation import operation_of
-
-        response = await self._send(lambda service: service.cancel(operation_id, attempts=1))
-        return await self._transport.aside(operation_of, response, operation_id)
+        return await self._read(lambda service: service.cancel(operation_id, attempts=1), operation_of, operation_id)
 
     async def get_recognition(self, operation_id: str) -> bytes:
         """Fetch the v3 result of an operation that is done, see `SpeechKitHook.get_recognition`."""
-        from airflow_speechkit.api.operation import check_recognition
-
-        response = await self._send(lambda service: service.recognition(operation_id, seen_done=True))
-        return await self._transport.aside(check_recognition, response, operation_id)
+        steps = lambda service: service.recognition(operation_id, seen_done=True)  # noqa: E731
+        return await self._read(steps, check_recognition, operation_id)
 
     async def delete_recognition(self, operation_id: str) -> bool:
         """Have the service delete a v3 result; return whether it had one."""
         return await self._send(lambda service: service.delete_recognition(operation_id))
 
-    @property
-    def _transport(self) -> AsyncTransport:
-        if self._opened is None:
+    async def _read(
+        self,
+        request: Callable[[Service], Generator[Step, Outcome, Response]],
+        read: Callable[[Response, str], T],
+        operation_id: str,
+    ) -> T:
+        response = await self._send(request)
+        return await self._open_transport().aside(read, response, operation_id)
+
+    def _open_transport(self) -> AsyncTransport:
+        if self._transport is None:
             raise RuntimeError("the client is used outside of its `async with` statement")
-        return self._opened[1]
+        return self._transport
 
     async def _send(self, request: Callable[[Service], Generator[Step, Outcome, T]]) -> T:
-        transport = self._transport
-        if self._is_refused:
-            self._is_refused = False
-            await self._read_connection_again()
-        assert self._opened is not None  # noqa: S101 - `_transport` has looked
+        transport = self._open_transport()
+        assert self._service is not None  # noqa: S101 - it comes with the transport
         try:
-            return await transport.drive(request(self._opened[0]))
+            return await transport.drive(request(self._service))
         except AuthenticationError:
-            self._is_refused = True
+            await self._read_connection_again()
             raise
 
     async def _read_connection_again(self) -> None:
         try:
-            self._opened = (await self._connect()).service(), self._transport
+            self._service = (await self._connect()).service()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the connection now, the old key stays in use
             what = error if isinstance(error, SpeechKitError) else type(error).__name__
             log.warning("The connection can't be read again, the old key stays in use: %s", what)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import platform
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from airflow_speechkit import __version__
 from airflow_speechkit.api.credentials import ApiKey, AuthorizedKey, Credential, IamToken, Metadata
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Unknown fields are logged once in a process, not by each task and trigger.
-_warned: set[tuple[str, tuple[str, ...]]] = set()
+_warned: set[tuple[str, str]] = set()
 
 #: The documented quota of a folder.
 SUBMITS_PER_HOUR = 500
@@ -33,7 +38,12 @@ SUBMITS_PER_HOUR = 500
 _PREFIX = re.compile("extra__(speechkit|yandexcloud)__")
 #: From here on, of 1, an unknown name is a typing error: `achive` and `archive` have 0.92.
 _TYPING_ERROR = 0.85
-_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_MUST_BE = {
+    bool: "true or false",
+    int: "a whole number above zero",
+    float: "a number above zero",
+    str: "a text",
+}
 
 #: A `yandexcloud` connection's `endpoint` unless it is changed.
 _CLOUD = "api.cloud.yandex.net"
@@ -97,15 +107,15 @@ def read_connection(found: Any) -> SpeechKitConnection:
     :raises ConnectionSettingsError: naming the connection and the field, never the value of a secret
     """
     given = fields_of(found.extra_dejson)
-    unknown = tuple(named_fields(unknown_fields(given)))
     try:
         connection = parse_connection(found, given)
     except ConnectionSettingsError as error:
         what = f"Connection `{found.conn_id}`: {error.what[:1].lower()}{error.what[1:]}"
         raise ConnectionSettingsError(what, hint=error.hint) from error
+    unknown = ", ".join(unknown_fields(given).values())
     if unknown and (found.conn_id, unknown) not in _warned:
         _warned.add((found.conn_id, unknown))
-        log.warning("Connection `%s`: unknown fields in its extra are ignored: %s", found.conn_id, ", ".join(unknown))
+        log.warning("Connection `%s`: unknown fields in its extra are ignored: %s", found.conn_id, unknown)
     return connection
 
 
@@ -125,11 +135,11 @@ def parse_connection(
             f"The connection is of type `{conn_type}`, and must be of type `speechkit` or `yandexcloud`",
             hint="Name another connection in `speechkit_conn_id`",
         )
-    mistyped = {name: meant for name, meant in unknown_fields(given, likeness=_TYPING_ERROR).items() if meant}
+    mistyped = [text for name, text in unknown_fields(given).items() if text != f"`{name}`"]
     if mistyped:
         # Not ignored: in another archive than the intended one everything would be paid for again.
         raise ConnectionSettingsError(
-            f"The extra has unknown fields: {', '.join(named_fields(mistyped))}",
+            f"The extra has unknown fields: {', '.join(mistyped)}",
             hint="Correct or remove the names in the connection's extra",
         )
     is_ours = conn_type != "yandexcloud"
@@ -143,8 +153,6 @@ def parse_connection(
                 "`iam_token`, `authorized_key`, `authorized_key_path`, or on a virtual machine with a linked service "
                 "account `use_metadata`",
             )
-    if "submits_per_hour" in values:
-        values["submits_per_hour"] = max(1, int(values["submits_per_hour"]))
     if "api_version" in values:
         values["api_version"] = ApiVersion(values["api_version"])
     return SpeechKitConnection(
@@ -164,18 +172,14 @@ def fields_of(extra: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def unknown_fields(given: Mapping[str, Any], *, likeness: float = 0.6) -> dict[str, str | None]:
-    """Return the fields that aren't known, each with the known one that it resembles most.
-
-    :param likeness: how similar two names have to be, from 0 to 1
-    """
-    unknown = [name for name in given if name not in FIELDS]
-    return {name: next(iter(get_close_matches(name.lower(), FIELDS, 1, likeness)), None) for name in unknown}
-
-
-def named_fields(unknown: Mapping[str, str | None]) -> list[str]:
-    """Return the result of `unknown_fields` for a message."""
-    return [f"`{name}`" + (f" (did you mean `{meant}`?)" if meant else "") for name, meant in unknown.items()]
+def unknown_fields(given: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields that aren't known, each as a message names it: with the known one that it was meant to be."""
+    unknown = {}
+    for name in given:
+        if name not in FIELDS:
+            meant = get_close_matches(name.lower(), FIELDS, 1, _TYPING_ERROR)
+            unknown[name] = f"`{name}`" + (f" (did you mean `{meant[0]}`?)" if meant else "")
+    return unknown
 
 
 def secrets_in(password: str | None, extra: Mapping[str, Any]) -> list[str]:
@@ -196,29 +200,14 @@ def _private_key(value: object) -> object:
 
 def _value(name: str, value: Any) -> Any:
     """Return a field's value in its type: a connection made from a URI has only strings."""
-    one = FIELDS[name]
-    if one.kind is bool:
-        known = _FLAGS.get(str(value).lower())
-        if known is None:
-            raise ConnectionSettingsError(f"`{name}` must be true or false")
-        return known
-    if one.kind in (int, float):
-        try:
-            number = float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = 0.0
-        if not 0 < number < float("inf"):
-            raise ConnectionSettingsError(f"`{name}` must be a number above zero")
-        return number
-    if one.kind is str and not isinstance(value, str):
-        raise ConnectionSettingsError(f"`{name}` must be a text")
+    kind = FIELDS[name].kind
     if isinstance(value, str):
         value = value.strip()
-    if one.choices:
-        value = value.lower()
-        if value not in one.choices:
-            raise ConnectionSettingsError(f"`{name}` must be {' or '.join(one.choices)}, not {value!r}")
-    return value
+    with suppress(msgspec.ValidationError):
+        converted = msgspec.convert(value, kind, strict=False)
+        if kind not in (int, float) or 0 < converted < math.inf:
+            return converted
+    raise ConnectionSettingsError(f"`{name}` must be {_MUST_BE.get(kind, 'v2 or v3')}")
 
 
 def _credential(values: Mapping[str, Any], password: str | None) -> Credential | None:
@@ -264,8 +253,7 @@ def _authorized_key(value: Any, _: str) -> AuthorizedKey:
 
 def _key_file(path: str, name: str) -> AuthorizedKey:
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = Path(path).read_text("utf-8")
     except (OSError, ValueError) as error:
         # `ValueError`: bytes that aren't UTF-8, or a path that no file can have.
         kind = type(error).__name__

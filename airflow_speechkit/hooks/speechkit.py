@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
 
+from airflow_speechkit.api.operation import Operation, OperationState, check_recognition, operation_of
 from airflow_speechkit.compat import lookup_lock, mask_secret
 from airflow_speechkit.errors import ConnectionSettingsError, NotFinishedError, SettingsError, SpeechKitError
 from airflow_speechkit.hooks.connection import SpeechKitConnection, read_connection, secrets_in
+from airflow_speechkit.models import Answer
 from airflow_speechkit.parsing import MalformedError, parse_object
-from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.provider import legacy_field_behaviour, legacy_form_widgets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Mapping
@@ -22,11 +24,9 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.api.endpoints import Endpoints
     from airflow_speechkit.api.http import Outcome, Step
-    from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.api.service import Service
     from airflow_speechkit.api.sync_transport import SyncTransport
     from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
-    from airflow_speechkit.models import Answer
     from airflow_speechkit.polling.rate_limit import RateLimiter
     from airflow_speechkit.settings import RecognitionSettings
 
@@ -58,19 +58,9 @@ class SpeechKitHook(BaseHook):
         self._read: SpeechKitConnection | None = None
         self._transport: SyncTransport | None = None
 
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the connection form's fields, for Airflow before 3.2: later ones read the provider's info."""
-        from airflow_speechkit.provider import legacy_form_widgets
-
-        return legacy_form_widgets()
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return how the form looks, for Airflow before 3.2."""
-        from airflow_speechkit.provider import legacy_field_behaviour
-
-        return legacy_field_behaviour()
+    #: The connection form, for Airflow before 3.2: later ones read the provider's info.
+    get_connection_form_widgets = staticmethod(legacy_form_widgets)
+    get_ui_field_behaviour = staticmethod(legacy_field_behaviour)
 
     @property
     def connection(self) -> SpeechKitConnection:
@@ -112,7 +102,12 @@ class SpeechKitHook(BaseHook):
                     f"There is no connection `{self.speechkit_conn_id}`",
                     hint="Create it (type `speechkit`), or set `speechkit_conn_id` to another one",
                 ) from None
-            _check_extra(self.speechkit_conn_id, found.extra)
+            # Airflow takes an unreadable extra for an empty one, and the key would seem to be missing.
+            try:
+                parse_object(found.extra or "{}", lenient=True)
+            except MalformedError:
+                what = f"Connection `{self.speechkit_conn_id}`: its extra isn't a JSON object"
+                raise ConnectionSettingsError(what) from None
             for secret in secrets_in(found.password, found.extra_dejson):
                 mask_secret(secret)
         return found
@@ -184,14 +179,10 @@ class SpeechKitHook(BaseHook):
         :param attempts: how often the request is sent at most: each is a status check
         :raises OperationNotFoundError: it never existed, or is older than three days
         """
-        from airflow_speechkit.api.operation import operation_of
-
         return operation_of(self._drive(self._service().operation(operation_id, attempts=attempts)), operation_id)
 
     def cancel_operation(self, operation_id: str) -> Operation:
         """Cancel an operation: best effort, and what was done so far may be charged."""
-        from airflow_speechkit.api.operation import operation_of
-
         return operation_of(self._drive(self._service().cancel(operation_id)), operation_id)
 
     def get_recognition(self, operation_id: str, *, seen_done: bool = False) -> bytes:
@@ -202,8 +193,6 @@ class SpeechKitHook(BaseHook):
         :raises ResultExpiredError: it has expired
         :raises RecognitionFailedError: there is an error among the objects
         """
-        from airflow_speechkit.api.operation import check_recognition
-
         response = self._drive(self._service().recognition(operation_id, seen_done=seen_done))
         return check_recognition(response, operation_id)
 
@@ -216,9 +205,6 @@ class SpeechKitHook(BaseHook):
 
         :raises NotFinishedError: it is running
         """
-        from airflow_speechkit.api.operation import OperationState
-        from airflow_speechkit.models import Answer
-
         operation = self.get_operation(operation_id)
         if operation.state is OperationState.RUNNING:
             raise NotFinishedError(
@@ -228,7 +214,7 @@ class SpeechKitHook(BaseHook):
                 retry="checks again",
             )
         recognition = None
-        if operation.api_version is ApiVersion.V3 and operation.state is OperationState.DONE:
+        if operation.is_fetched_apart:
             recognition = self.get_recognition(operation_id, seen_done=True)
         return Answer(operation_id, operation.api_version, operation.raw, recognition)
 
@@ -305,6 +291,8 @@ class SpeechKitHook(BaseHook):
                 from airflow_speechkit.api.sync_transport import SyncTransport
 
                 self._transport = SyncTransport(ca_bundle=self.connection.ca_bundle)
+                # The other threads wait for the token of the first.
+                self._transport.drive(self._service().authorize())
             transport = self._transport
         return transport.drive(steps)
 
@@ -325,12 +313,3 @@ async def _read_together(
         _reads[key] = (loop, loop.time(), task)
     # The one that began it may be cancelled; the others still wait.
     return await asyncio.shield(task)
-
-
-def _check_extra(conn_id: str, extra: str | None) -> None:
-    # Airflow takes an unreadable extra for an empty one, and the key would seem to be missing.
-    try:
-        if extra:
-            parse_object(extra, lenient=True)
-    except MalformedError:
-        raise ConnectionSettingsError(f"Connection `{conn_id}`: its extra isn't a JSON object") from None

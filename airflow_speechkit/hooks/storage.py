@@ -11,8 +11,6 @@ from airflow_speechkit.errors import ConnectionSettingsError, SettingsError
 from airflow_speechkit.redaction import CUT, clean_address
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 DEFAULT_AWS_CONN_ID = "aws_default"
@@ -48,12 +46,11 @@ def storage_client(aws_conn_id: str = DEFAULT_AWS_CONN_ID, *, storage_endpoint: 
         session = hook.get_session(region_name=hook.region_name)
     endpoint = hook.conn_config.get_service_endpoint_url(service_name="s3")
     if endpoint and urlsplit(endpoint).netloc.lower() != urlsplit(storage_endpoint).netloc.lower():
+        hosts = (aws_conn_id, urlsplit(endpoint).hostname, urlsplit(storage_endpoint).hostname)
         log.warning(
-            "Connection `%s` reads buckets at %s, but links for the service lead to %s: if these aren't the same "
-            "storage, set `storage_host` in the speechkit connection",
-            aws_conn_id,
-            urlsplit(endpoint).hostname,
-            urlsplit(storage_endpoint).hostname,
+            "Connection `%s` leads to %s, links for the service to %s: if these aren't the same storage, set "
+            "`storage_host` in the speechkit connection",
+            *hosts,
         )
     ours = Config(
         region_name=DEFAULT_REGION,
@@ -133,23 +130,15 @@ def check_s3fs(url: str) -> None:
         ) from error
 
 
-def no_such_connection(conn_id: str, unread: Mapping[str, str] | None = None) -> ConnectionSettingsError:
+def no_such_connection(conn_id: str, unread: str = "") -> ConnectionSettingsError:
     """Return the error for a missing connection of a bucket.
 
     :param conn_id: of the connection
-    :param unread: the secrets backends that failed, by class name, and why
+    :param unread: where it could not be looked up, and why
     """
-    unread = dict(unread or {})
-    database = unread.pop("MetastoreBackend", None)
-    places = [
-        f"the environment (AIRFLOW_CONN_{conn_id.upper()}) and secrets backends don't have it",
-        *(f"{backend} failed ({why})" for backend, why in unread.items()),
-        f"Airflow's metadata database can't be read ({database})"
-        if database
-        else "nor does Airflow's metadata database",
-    ]
     return ConnectionSettingsError(
-        f"There is no connection `{conn_id}` for the bucket: {', '.join(places)}",
+        f"There is no connection `{conn_id}` for the bucket in the environment (AIRFLOW_CONN_{conn_id.upper()}), the "
+        f"secrets backends and Airflow's metadata database{unread and f'. Not read: {unread}'}",
         hint=f"Add it: airflow connections add {conn_id} --conn-type aws --conn-login KEY_ID --conn-password SECRET "
         f"--conn-extra '{_EXTRA}'. Or name another one: s3://conn_id@bucket/folder",
     )
@@ -188,15 +177,10 @@ def _path(url: str, conn_id: str | None) -> ObjectStoragePath:
         path = ObjectStoragePath(url, conn_id=conn_id) if conn_id else ObjectStoragePath(url)
         # Makes the filesystem now: Airflow 2.11 and older paths do so only later.
         path.fs  # noqa: B018
-    except ValueError as error:
-        scheme, _ = _parts(url)
-        if scheme in ("", "file", *_S3):
-            raise SettingsError(
-                f"{url!r} isn't a valid address", hint="Write s3://bucket/folder, or an absolute path"
-            ) from error
+    except ValueError:
         raise SettingsError(
-            f"This Airflow has no filesystem for addresses that begin with {scheme}://",
-            hint=f"Write s3://bucket/folder, file:///folder, or a local path, or install the provider for {scheme}://",
+            f"{url!r} isn't a valid address, or Airflow has no filesystem for it",
+            hint="Write s3://bucket/folder, file:///folder or an absolute path, or install the provider of its scheme",
         ) from None
     return path
 

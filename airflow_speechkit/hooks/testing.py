@@ -12,11 +12,9 @@ from airflow_speechkit.api.endpoints import Endpoints, is_local
 from airflow_speechkit.archive.probing import try_out
 from airflow_speechkit.errors import ConnectionSettingsError, SpeechKitError
 from airflow_speechkit.hooks.archive import archive_url, open_archive
-from airflow_speechkit.hooks.connection import fields_of, named_fields, parse_connection, unknown_fields
+from airflow_speechkit.hooks.connection import fields_of, parse_connection, unknown_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from airflow_speechkit.hooks.connection import SpeechKitConnection
 
 #: How often a request is sent at most: somebody waits for the result.
@@ -33,21 +31,12 @@ def try_connection(found: Any) -> tuple[bool, str]:
     given = fields_of(found.extra_dejson)
     unknown = unknown_fields(given)
     if unknown:
-        wrong.append(f"The extra has unknown fields: {', '.join(named_fields(unknown))}. Correct or remove them.")
+        wrong.append(f"The extra has unknown fields: {', '.join(unknown.values())}. Correct or remove them.")
     known = {name: value for name, value in given.items() if name not in unknown}
-
-    def without_key() -> SpeechKitConnection:
-        # What is wrong with the key must not hide what is wrong with the rest.
-        return parse_connection(found, known, credential=Metadata())
-
-    checks: tuple[Callable[[], str], ...] = (
-        lambda: _try_service(parse_connection(found, known)),
-        lambda: _check_storage(without_key()),
-        lambda: _try_archive(without_key()),
-    )
-    for check in checks:
+    # What is wrong with the key must not hide what is wrong with the rest.
+    for check, credential in ((_try_service, None), (_check_storage, Metadata()), (_try_archive, Metadata())):
         try:
-            works.append(check())
+            works.append(check(parse_connection(found, known, credential=credential)))
         except SpeechKitError as error:
             what = " ".join(f"{text.rstrip('.')}." for text in (error.what, error.hint) if text)
             if what not in wrong:

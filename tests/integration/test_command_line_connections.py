@@ -99,7 +99,7 @@ def test_a_missing_connection_is_an_error(airflow: LocalAirflow) -> None:
 
     assert "There is no connection `nowhere`" in message
     assert "AIRFLOW_CONN_NOWHERE" in message
-    assert "nor does Airflow's metadata database" in message
+    assert "and Airflow's metadata database" in message
     assert "airflow connections add nowhere --conn-type aws" in message
 
 
@@ -117,7 +117,7 @@ def test_an_unreachable_metadata_database_is_an_error_that_says_so(
     message = refused(run(environment, "archive", "list", "--archive", "s3://lake/archive"))
 
     assert "There is no connection `aws_default`" in message
-    assert "metadata database can't be read (OperationalError)" in message
+    assert "metadata database. Not read: MetastoreBackend (OperationalError)" in message
     assert "hunter2" not in message
 
 

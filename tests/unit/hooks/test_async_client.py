@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -66,6 +68,18 @@ async def test_after_authorizing_a_check_has_its_token(hook: SpeechKitHook, serv
         assert [asked.path for asked in server.asked] == [IAM_PATH]
         await client.get_operation("f8dabc")
     assert len(server.asked) == 2
+
+
+def test_threads_that_start_together_fetch_one_token(hook: SpeechKitHook, server: Told) -> None:
+    def slow(handler: Any) -> None:
+        time.sleep(0.2)
+        token("t1.one")(handler)
+
+    server.scripts = {IAM_PATH: [slow]}
+    server.script = [answer(200, RUNNING)]
+    with hook, ThreadPoolExecutor(8) as pool:
+        list(pool.map(hook.get_operation, ["f8dabc"] * 8))
+    assert [asked.path for asked in server.asked].count(IAM_PATH) == 1
 
 
 class TestAReplacedKey:
