@@ -41,11 +41,11 @@ class TaskInstance:
 
 def speed_up(speed: float) -> None:
     """Shorten the provider's hour."""
-    from airflow_speechkit.archive import submit_rules
+    from airflow_speechkit.archive import submit_queue
     from airflow_speechkit.polling import rate_limit, schedule
     from airflow_speechkit.settings import ApiVersion
 
-    submit_rules._HOUR = timedelta(hours=1) / speed
+    submit_queue._HOUR = timedelta(hours=1) / speed
     quota, window_s = rate_limit.QUOTAS[ApiVersion.V2]
     rate_limit.QUOTAS[ApiVersion.V2] = quota, window_s / speed
     rate_limit._MARGIN_S[ApiVersion.V2] /= speed

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.layout import OUTCOME_FILE, ROOT_FILE, SUBMISSION_FILE, operation_file
+from airflow_speechkit.archive.layout import OUTCOME_FILE, ROOT_FILE, SUBMISSION_FILE, each, operation_file
 from airflow_speechkit.archive.ledger import ENDED, RESULTS_KEPT, AttemptState, lost_attempts
 from airflow_speechkit.errors import AnswerUnreadableError, ArchiveError
 from airflow_speechkit.parsing import MalformedError, parse_json
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
     from datetime import datetime
-    from typing import TypeVar
 
     from airflow_speechkit.archive.ledger import Failure
     from airflow_speechkit.archive.records import Outcome
@@ -26,9 +25,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.models import Answer, Submission
     from airflow_speechkit.storage import Folder
 
-    _T = TypeVar("_T")
-
-_PARALLEL = 16
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,22 +93,19 @@ def look_up(archive: Archive, operation_id: str) -> Listed | None:
     submission, outcome = archive.submission(operation_id), archive.outcome(operation_id)
     if submission is None and outcome is None:
         return None
-    superseded = (
-        outcome is not None
-        and outcome.state is AttemptState.REFUSED
-        and submission is not None
-        and any(
+    superseded = False
+    if submission is not None and outcome is not None and outcome.state is AttemptState.REFUSED:
+        superseded = any(
             # Not a deleted one: of such a recording the refusal is all there is.
             one.state is not AttemptState.FORGOTTEN and one.submitted_at is not None and one.submitted_at >= outcome.at
             for one in archive.attempts(submission.fingerprint)
         )
-    )
     return Listed(operation_id=operation_id, submission=submission, outcome=outcome, superseded=superseded)
 
 
 def operations(archive: Archive) -> Iterator[Listed]:
     """Return every operation of the archive, ordered by id, without the deleted ones."""
-    return (one for one in _each(lambda one: _listed(archive, one), archive.operations()) if one is not None)
+    return filter(None, each(lambda one: _listed(archive, one), archive.operations()))
 
 
 def _listed(archive: Archive, operation_id: str) -> Listed | None:
@@ -130,13 +124,11 @@ def verify(archive: Archive, now: datetime) -> Verdict:
     states: Counter[str] = Counter()
     findings: list[Finding] = []
     # The ledger first: it restores submissions that a killed process did not write.
-    for found in _each(lambda one: list(_verify_attempts(archive, one, now)), archive.fingerprints()):
+    for found in each(lambda one: list(_verify_attempts(archive, one, now)), archive.fingerprints()):
         findings += found
-    for state, finding in _each(lambda one: _verify_operation(archive, one, now), archive.operations()):
-        if state is not None:
-            states[state] += 1
-        if finding is not None:
-            findings.append(finding)
+    for state, finding in each(lambda one: _verify_operation(archive, one, now), archive.operations()):
+        states.update([state] if state else [])
+        findings += [finding] if finding else []
     return Verdict(operations=dict(sorted(states.items())), findings=findings)
 
 
@@ -156,13 +148,13 @@ def _verify_operation(archive: Archive, operation_id: str, now: datetime) -> tup
         answer = archive.answer(operation_id)
         if outcome.state is AttemptState.FINISHED:
             parse_json(answer.operation if answer is not None else b"")
-    except AnswerUnreadableError:
-        # It is what was written, and only too large to be inflated here.
-        return state, None
     except ArchiveError as error:
         text = error.what
     except MalformedError:
         text = "The answer is not JSON: the service sent it like that"
+    except AnswerUnreadableError:
+        # It is what was written, and only too large to be inflated here.
+        return state, None
     else:
         return state, None
     return "damaged", Finding(about=operation_id, problem=Problem.DAMAGED, text=text)
@@ -196,7 +188,7 @@ def _verify_end(archive: Archive, fingerprint: str, state: AttemptState, operati
         return
     for file, there in ((SUBMISSION_FILE, entry), (OUTCOME_FILE, outcome)):
         if there is None:
-            text = f"According to the ledger this operation is {state.value}, and {place}/{file} is gone"
+            text = f"According to the ledger this operation is {state.value}, and {place}/{file} is missing"
             yield Finding(about=operation_id, problem=Problem.DAMAGED, text=text)
     if entry is not None and entry.submission.fingerprint != fingerprint:
         text = f"The ledger has it under {fingerprint}, and {place}/{SUBMISSION_FILE} under another fingerprint"
@@ -216,21 +208,23 @@ def copy_archive(archive: Archive, target: Folder) -> int:
     def copy(name: str) -> bool:
         return target.create(name, archive.folder.read(name))
 
-    return sum(sum(_each(copy, sorted(part))) for part in (names - last, last))
+    return sum(sum(each(copy, sorted(part))) for part in (names - last, last))
 
 
-def copy_answers(archive: Archive, target: Folder) -> tuple[int, list[str]]:
+def copy_answers(archive: Archive, target: Folder) -> int:
     """Write each answer as a plain file that ``airflow-speechkit transform`` reads, named by its operation.
 
-    :return: how many there are, and the operations whose answers are too large
+    An answer that is too large to be inflated is left out, with a warning.
+
+    :return: how many there are
     """
-    too_large = []
 
     def write(operation_id: str) -> bool:
         try:
             answer = archive.answer(operation_id)
         except AnswerUnreadableError:
-            too_large.append(operation_id)
+            place = archive.folder.url_of(operation_file(operation_id))
+            log.warning("An answer is too large to be inflated, and is not copied: it is in %s", place)
             return False
         if answer is None:
             return False
@@ -238,7 +232,7 @@ def copy_answers(archive: Archive, target: Folder) -> tuple[int, list[str]]:
         target.replace(f"{operation_id}.json", _plain(answer, outcome.failure if outcome else None))
         return True
 
-    return sum(_each(write, archive.operations())), sorted(too_large)
+    return sum(each(write, archive.operations()))
 
 
 def _plain(answer: Answer, failure: Failure | None) -> bytes:
@@ -251,8 +245,3 @@ def _plain(answer: Answer, failure: Failure | None) -> bytes:
         # Without anything behind the operation, its result would count as not saved.
         stream = b"{}"
     return answer.operation if stream is None else answer.operation + b"\n" + stream
-
-
-def _each(do: Callable[[str], _T], names: Iterable[str]) -> Iterator[_T]:
-    with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="speechkit-archive") as pool:
-        yield from pool.map(do, names)

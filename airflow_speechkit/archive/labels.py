@@ -1,25 +1,21 @@
 """Put labels of operations on record, and read files of labels. Nothing is sent, and nothing is paid.
 
-No log line and no error says what a label holds: that may be a customer's number. Names of labels are not secret.
+No log line and no error has the value of a label, which may be a customer's number. Names of labels are not secret.
 """
 
 from __future__ import annotations
 
 import csv
-import getpass
 import io
 import logging
 import os
 import socket
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.archive.layout import SUBMISSION_FILE, labels_file, operation_file
-from airflow_speechkit.archive.records import LabelRecord, label_changes, load, merged_labels, pack, read
-from airflow_speechkit.errors import ArchiveError, SettingsError, SpeechKitError
+from airflow_speechkit.archive.layout import SUBMISSION_FILE, each, labels_file, load, operation_file, pack, read
+from airflow_speechkit.archive.records import LabelRecord, label_changes, merged_labels
+from airflow_speechkit.errors import ArchiveError, SettingsError
 from airflow_speechkit.models import is_operation_id
 from airflow_speechkit.parsing import MalformedError, decode, parse_object
 
@@ -32,13 +28,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PARALLEL = 16
-
-#: How many recordings or operations one message names.
-_MOST_NAMED = 10
-
 #: The columns that identify an operation. The table recognitions has the operation's id as `recognition_id` too.
-_KEYS = ("operation_id", "recognition_id", "audio_uri")
+_KEYS = {"operation_id", "recognition_id", "audio_uri"}
+#: Columns of the table recognitions: a file that was exported from it would make labels of them.
+_NO_LABELS = {"labels", "settings", "api_version", "billed_seconds"}
 _FORMATS = (
     "CSV needs a header with a column `operation_id` or `audio_uri`; its other columns are labels. JSON Lines are "
     "objects with `operation_id` or `audio_uri`, and `labels`. Both are UTF-8. Nothing was written"
@@ -58,15 +51,15 @@ class LabelChange:
     labels: Mapping[str, str | None]
     place: str = ""
 
+    def error(self, what: str) -> SettingsError:
+        """Return the error of a correction that can't be made."""
+        where = f" ({self.place})" if self.place else ""
+        return SettingsError(f"{self.about}{where} {what}", hint="Check --archive and the ids. Nothing was written")
+
 
 def current_user() -> str:
     """Return who runs this process, for people."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
-        # In a container: a number without a name.
-        name = f"uid {os.getuid()}"
-    return f"{name}@{socket.gethostname()}"
+    return f"{os.environ.get('USER') or os.getuid()}@{socket.gethostname()}"
 
 
 def put_labels(
@@ -113,100 +106,45 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
     :param by: who corrects them, for people
     :param now: UTC
     :return: how many operations have other labels now, and how many had these labels before
-    :raises SettingsError: two corrections contradict each other; nothing was written
-    :raises ArchiveError: an operation isn't on record, and nothing was written; or a record is damaged, and all other
-        operations have their labels
+    :raises SettingsError: an operation isn't on record, or two corrections contradict each other; nothing was written
+    :raises ArchiveError: a record is damaged, and all other operations have their labels
     """
-    addresses = {one.about for one in given if not is_operation_id(one.about)}
-    with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="speechkit-archive") as pool:
-        operations: dict[str, list[str]] = {}
-        ids = list(archive.operations()) if addresses else []
-        for operation_id, address in zip(ids, pool.map(lambda one: _address(archive, one), ids), strict=True):
-            operations.setdefault(address, []).append(operation_id)
-        wanted, places = _by_operation(given, operations)
-        is_there = pool.map(lambda one: _is_on_record(archive, one), wanted)
-        unknown = [one for one in given if one.about in addresses and one.about not in operations]
-        unknown += [places[one] for one, there in zip(wanted, is_there, strict=True) if not there]
-        if unknown:
-            raise _unknown(unknown)
+    operations: dict[str, list[str]] = {}
+    if not all(is_operation_id(one.about) for one in given):
+        for entry in each(archive.entry, archive.operations()):
+            if entry is not None:
+                operations.setdefault(entry.submission.audio_uri, []).append(entry.submission.operation_id)
+    wanted: dict[str, dict[str, str | None]] = {}
+    first: dict[str, LabelChange] = {}
+    for change in given:
+        ids = [change.about] if is_operation_id(change.about) else operations.get(change.about)
+        if not ids:
+            raise change.error("is not in the archive")
+        for operation_id in ids:
+            first.setdefault(operation_id, change)
+            labels = wanted.setdefault(operation_id, {})
+            for name, text in change.labels.items():
+                if labels.setdefault(name, text) != text:
+                    raise change.error(f"gives the label {name!r} another value than a correction before it")
+    for change, is_there in zip(first.values(), each(lambda one: _is_on_record(archive, one), wanted), strict=True):
+        if not is_there:
+            raise change.error("is not in the archive")
 
-        def put(operation_id: str) -> bool | ArchiveError:
-            try:
-                return bool(put_labels(archive, operation_id, wanted[operation_id], update=True, by=by, now=now)[0])
-            except ArchiveError as error:
-                if not _is_damage(error):
-                    raise
-                return error
+    def put(operation_id: str) -> bool | ArchiveError:
+        try:
+            return bool(put_labels(archive, operation_id, wanted[operation_id], update=True, by=by, now=now)[0])
+        except ArchiveError as error:
+            return error
 
-        done = list(pool.map(put, wanted))
-    failed = [one for one in done if isinstance(one, ArchiveError)]
-    if failed:
-        raise ArchiveError(
-            f"{len(failed)} of {len(done)} operations did not get their labels, all others have them: "
-            f"{_named([one.what for one in failed])}",
-            hint=failed[0].hint,
-            retry_can_help=False,
-        )
+    done = list(each(put, wanted))
+    for one in done:
+        if isinstance(one, ArchiveError):
+            raise one
     return done.count(True), done.count(False)
-
-
-def _address(archive: Archive, operation_id: str) -> str:
-    try:
-        entry = archive.entry(operation_id)
-    except ArchiveError as error:
-        if not _is_damage(error):
-            raise
-        log.warning("The recording of operation %s is not known: %s", operation_id, error.what)
-        return ""
-    return "" if entry is None else entry.submission.audio_uri
 
 
 def _is_on_record(archive: Archive, operation_id: str) -> bool:
     return read(archive.folder, operation_file(operation_id, SUBMISSION_FILE)) is not None
-
-
-def _by_operation(
-    given: Sequence[LabelChange], operations: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, dict[str, str | None]], dict[str, LabelChange]]:
-    """Return the corrections of each operation, and the first place that names it.
-
-    :raises SettingsError: two corrections contradict each other
-    """
-    wanted: dict[str, dict[str, str | None]] = {}
-    first: dict[str, LabelChange] = {}
-    given_by: dict[tuple[str, str], LabelChange] = {}
-    for change in given:
-        for operation_id in [change.about] if is_operation_id(change.about) else operations.get(change.about, ()):
-            labels = wanted.setdefault(operation_id, {})
-            first.setdefault(operation_id, change)
-            for name, text in change.labels.items():
-                before = given_by.setdefault((operation_id, name), change)
-                if labels.setdefault(name, text) != text:
-                    places = " and ".join(filter(None, (before.place, change.place))) or "it was given twice"
-                    raise SettingsError(
-                        f"The label {name!r} of operation {operation_id} has two different values ({places})",
-                        hint="Keep one of them; nothing was written",
-                    )
-    return wanted, first
-
-
-def _unknown(changes: Sequence[LabelChange]) -> ArchiveError:
-    named = _named([f"{one.about} ({one.place})" if one.place else one.about for one in changes])
-    return ArchiveError(
-        f"The archive does not have {'this operation' if len(changes) == 1 else f'{len(changes)} operations'}: {named}",
-        hint="Check --archive and the ids; `archive list` lists all operations. Nothing was written",
-        retry_can_help=False,
-    )
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
-    return f"{', '.join(names[:_MOST_NAMED])}{more}"
-
-
-def _is_damage(error: ArchiveError) -> bool:
-    """Tell whether one file is damaged or too new, while the store itself can be read and written."""
-    return error.__cause__ is None
 
 
 class SubmitLabels:
@@ -223,7 +161,6 @@ class SubmitLabels:
         self._now = now
         self._changed: dict[str, Collection[str]] = {}
         self._different: dict[str, Collection[str]] = {}
-        self._lock = Lock()
 
     def put(self, archive: Archive, recording: Recording, operation_id: str) -> None:
         """Put the labels of a recording on record. A damaged record is logged, and changes nothing else.
@@ -237,16 +174,14 @@ class SubmitLabels:
                 archive, operation_id, recording.labels, update=self._update, by=self._by, now=self._now()
             )
         except ArchiveError as error:
-            if not _is_damage(error):
+            if error.retry_can_help:
                 raise
             log.error("The labels of %s can't be recorded: %s", recording.audio_uri, error)
             return
-        different = label_changes(labels, recording.labels, update=True)
-        with self._lock:
-            if changed:
-                self._changed[recording.audio_uri] = changed.keys()
-            if different:
-                self._different[recording.audio_uri] = different.keys()
+        if changed:
+            self._changed[recording.audio_uri] = changed.keys()
+        if different := label_changes(labels, recording.labels, update=True):
+            self._different[recording.audio_uri] = different.keys()
 
     def joined(self, first: Recording, other: Recording) -> Recording:
         """Return a recording that is listed twice, with the labels of both, as if the second one came later."""
@@ -258,24 +193,21 @@ class SubmitLabels:
 
     def log(self) -> None:
         """Log what has changed since the last call."""
-        with self._lock:
-            changed, self._changed = self._changed, {}
-            different, self._different = self._different, {}
+        changed, self._changed = self._changed, {}
+        different, self._different = self._different, {}
         if changed:
-            log.info("Recorded the labels of %s recordings that already had operations (%s): %s", *_described(changed))
+            log.info("Recorded the labels %s of %d recordings that already had operations: %s", *_described(changed))
         if different:
             log.warning(
-                "%s recordings keep labels that differ from those given now (%s): %s. `labels_update=True`, or "
-                "`airflow-speechkit archive label`, replaces them",
+                "The labels %s of %d recordings differ from those on record, which are kept: %s. "
+                "`labels_update=True`, or `airflow-speechkit archive label`, replaces them",
                 *_described(different),
             )
 
 
-def _described(names: Mapping[str, Collection[str]]) -> tuple[str, str, str]:
-    """Return how many recordings there are, their labels, and the recordings."""
-    counts = Counter(name for each in names.values() for name in each)
-    labels = _named([f"{name}: {count:,}" for name, count in sorted(counts.items())])
-    return f"{len(names):,}", labels, _named(list(names))
+def _described(names: Mapping[str, Collection[str]]) -> tuple[str, int, str]:
+    """Return the labels, how many recordings there are, and the first ten."""
+    return ", ".join(sorted(set().union(*names.values()))), len(names), ", ".join(list(names)[:10])
 
 
 def read_label_file(raw: bytes, uri: Callable[[str], str]) -> list[LabelChange]:
@@ -288,45 +220,35 @@ def read_label_file(raw: bytes, uri: Callable[[str], str]) -> list[LabelChange]:
     try:
         text = decode(raw)
     except MalformedError as error:
-        raise SettingsError(f"The file of labels can't be read: {error}", hint=_FORMATS) from None
-    rows = _json_lines(text) if text.lstrip().startswith("{") else _csv(text)
-    return [_change(line, row, labels, uri) for line, row, labels in rows]
+        raise _bad(1, error) from None
+    changes = []
+    for line, row, labels in _json_lines(text) if text.lstrip().startswith("{") else _csv(text):
+        try:
+            changes.append(LabelChange(about=_about(row, uri), labels=_texts(labels), place=f"line {line}"))
+        except ValueError as error:
+            raise _bad(line, getattr(error, "what", error)) from None
+    return changes
 
 
-def _csv(text: str) -> Iterator[tuple[int, Mapping[str, Any], Mapping[str, Any]]]:
+def _csv(text: str) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
     # Spreadsheets write semicolons where the comma is the decimal mark.
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names: list[str] = []
-    line = 1
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    names = rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+    known = set(names)
+    if names and (not known & _KEYS or not known - _KEYS or known & {"", *_NO_LABELS} or len(known) < len(names)):
+        raise _bad(1, f"a column is missing, is there twice, or is one of {', '.join(sorted(_NO_LABELS))}")
     try:
-        for cells in reader:
-            if not names and any(cells):
-                names = _header(line, cells)
-            elif any(cells):
-                if len(cells) != len(names):
-                    raise _bad(line, f"it has {len(cells)} cells, the header {len(names)}")
-                row = dict(zip(names, cells, strict=True))
-                yield line, row, {name: cell for name, cell in row.items() if name not in _KEYS and cell}
-            line = reader.line_num + 1
+        for row in rows:
+            if None in row or None in row.values():
+                raise _bad(rows.line_num, "it has not as many cells as the header")
+            if any(row.values()):
+                yield rows.line_num, row, {name: cell for name, cell in row.items() if name not in _KEYS and cell}
     except csv.Error as error:
-        raise _bad(line, f"it is not CSV ({error})") from None
+        raise _bad(rows.reader.line_num, f"it is not CSV ({error})") from None
 
 
-def _header(line: int, cells: list[str]) -> list[str]:
-    names = [cell.strip() for cell in cells]
-    if not set(names) & set(_KEYS):
-        raise _bad(line, "the header has neither `operation_id` nor `audio_uri`")
-    if len(set(names)) < len(names) or not all(names):
-        raise _bad(line, "the header has a column twice, or one without a name")
-    if facts := sorted({*names} & {"labels", "settings", "api_version", "billed_seconds"}):
-        raise _bad(line, f"the header has {', '.join(facts)} of the table recognitions, which are not labels")
-    if not set(names) - set(_KEYS):
-        raise _bad(line, "the header has no labels")
-    return names
-
-
-def _json_lines(text: str) -> Iterator[tuple[int, Mapping[str, Any], Mapping[str, Any]]]:
+def _json_lines(text: str) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
     # Not `splitlines`: JSON may have U+2028 in its texts.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -334,40 +256,36 @@ def _json_lines(text: str) -> Iterator[tuple[int, Mapping[str, Any], Mapping[str
         try:
             row = parse_object(line)
         except MalformedError as error:
-            raise _bad(number, str(error)) from None
-        labels = row.get("labels")
-        if not isinstance(labels, dict):
-            raise _bad(number, "it has no object `labels`")
-        if unknown := row.keys() - {*_KEYS, "labels"}:
-            raise _bad(number, f"it has {len(unknown)} fields beside `operation_id`, `audio_uri` and `labels`")
+            raise _bad(number, error) from None
+        labels = row.pop("labels", None)
+        if not isinstance(labels, dict) or row.keys() - _KEYS:
+            raise _bad(number, "it has no object `labels`, or another field")
         yield number, row, labels
 
 
-def _change(line: int, row: Mapping[str, Any], labels: Mapping[str, Any], uri: Callable[[str], str]) -> LabelChange:
-    texts: dict[str, str | None] = {}
+def _texts(labels: dict[str, Any]) -> dict[str, str | None]:
+    """Return labels as texts: call ids are often written as numbers.
+
+    :raises ValueError: a label has no name, or isn't a text
+    """
     for name, value in labels.items():
-        if not name:
-            raise _bad(line, "a label has no name")
-        # Call ids are often written as numbers.
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int))):
-            raise _bad(line, f"the label {name!r} is not a text")
-        texts[name] = None if value is None else str(value)
+        if not name or isinstance(value, bool) or not isinstance(value, str | int | None):
+            raise ValueError(f"the label {name!r} has no name, or is not a text")
+    return {name: None if value is None else str(value) for name, value in labels.items()}
+
+
+def _about(row: dict[str, Any], uri: Callable[[str], str]) -> str:
+    """Return the operation id, or the address as it is on record.
+
+    :raises ValueError: there is neither
+    """
     operation_id, address = row.get("operation_id") or row.get("recognition_id"), row.get("audio_uri")
-    about = operation_id.strip() if isinstance(operation_id, str) else operation_id
-    if about:
-        if not is_operation_id(about):
-            raise _bad(line, "`operation_id` is not an operation id")
-        return LabelChange(about=about, labels=texts, place=f"line {line}")
-    if not address or not isinstance(address, str):
-        raise _bad(line, "it has neither `operation_id` nor `audio_uri`")
-    if not (address.startswith("/") or "://" in address):
-        raise _bad(line, "`audio_uri` is not an address")
-    try:
-        return LabelChange(about=uri(address), labels=texts, place=f"line {line}")
-    except SpeechKitError as error:
-        what = error.what
-    raise _bad(line, what)
+    if isinstance(operation_id, str) and is_operation_id(operation_id.strip()):
+        return operation_id.strip()
+    if operation_id or not isinstance(address, str) or not (address.startswith("/") or "://" in address):
+        raise ValueError("it has neither a valid `operation_id` nor a valid `audio_uri`")
+    return uri(address)
 
 
-def _bad(line: int, what: str) -> SettingsError:
+def _bad(line: int, what: object) -> SettingsError:
     return SettingsError(f"Line {line} of the file of labels can't be read: {what}", hint=_FORMATS)

@@ -11,13 +11,15 @@ import msgspec
 from airflow_speechkit.archive.layout import (
     REFUSED_PREFIX,
     SUBMISSION_FILE,
-    checked_operation_id,
     forgotten_file,
     ledger_file,
+    load,
     operation_file,
+    pack,
+    read,
 )
 from airflow_speechkit.archive.ledger import Attempt, AttemptState, Failure, lost_attempts
-from airflow_speechkit.archive.records import AttemptEnd, Deletion, load, pack, read
+from airflow_speechkit.archive.records import AttemptEnd, Deletion
 from airflow_speechkit.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -63,16 +65,13 @@ def delete_operation(archive: Archive, operation_id: str, *, now: datetime, even
     # Unfinished files too: one may be a whole answer. The submission last: it leads from the recording to the rest.
     # Twice: a process that writes labels meanwhile removes them itself once the submission is gone.
     for _ in range(2):
-        for name in [*archive.folder.unfinished(folder), *sorted(archive.folder.names(folder), key=_is_submission)]:
+        names = sorted(archive.folder.names(folder), key=lambda name: name.endswith(f"/{SUBMISSION_FILE}"))
+        for name in [*archive.folder.unfinished(folder), *names]:
             archive.folder.delete(name)
             removed += 1
     archive.folder.prune(folder)
     archive.folder.replace(forgotten_file(operation_id), pack(msgspec.structs.replace(deletion, finished_at=now)))
     return removed
-
-
-def _is_submission(name: str) -> bool:
-    return name.endswith(f"/{SUBMISSION_FILE}")
 
 
 def _begun(archive: Archive, operation_id: str) -> Deletion | None:
@@ -83,42 +82,32 @@ def _begun(archive: Archive, operation_id: str) -> Deletion | None:
 
 
 def _begin(archive: Archive, operation_id: str, now: datetime, even_if_running: bool) -> Deletion:
-    checked_operation_id(operation_id)
-    entry, outcome = archive.entry(operation_id), archive.outcome(operation_id)
-    ended = outcome is not None
-    if entry is not None:
-        deletion = Deletion(
-            operation_id=operation_id,
-            began_at=now,
-            fingerprint=entry.submission.fingerprint,
-            attempt=entry.attempt,
-            scope=entry.scope,
-            supersedes=entry.supersedes,
-            submitted_at=entry.submission.submitted_at,
-        )
-    else:
-        # Its files are gone, or it was submitted elsewhere. If the ledger knows it, it would be joined or reused.
+    entry, has_ended = archive.entry(operation_id), archive.outcome(operation_id) is not None
+    fingerprint, attempt = None, None
+    if entry is None:
+        # Its files are missing, or it was submitted elsewhere. If it is in the ledger, it would be joined or reused.
         fingerprint, attempt = _in_ledger(archive, operation_id)
-        if attempt is None and outcome is None:
+        if attempt is None and not has_ended:
             raise ArchiveError("This operation isn't in the archive", operation_id=operation_id, retry_can_help=False)
-        ended = ended or (attempt is not None and attempt.state is not AttemptState.IN_FLIGHT)
-        deletion = Deletion(
-            operation_id=operation_id,
-            began_at=now,
-            fingerprint=fingerprint,
-            attempt=attempt.number if attempt else None,
-            scope=attempt.scope if attempt else None,
-            supersedes=attempt.supersedes if attempt else (),
-            submitted_at=attempt.submitted_at if attempt else None,
-        )
-    if not ended and not even_if_running:
+        has_ended = has_ended or (attempt is not None and attempt.state is not AttemptState.IN_FLIGHT)
+    if not has_ended and not even_if_running:
         raise ArchiveError(
             "According to the archive this operation has not ended: a task that waits for it would restore it",
             operation_id=operation_id,
             hint="Wait until it has ended, or pass --even-if-running",
             retry_can_help=False,
         )
-    return deletion
+    known = entry or attempt
+    submitted = entry.submission if entry else attempt
+    return Deletion(
+        operation_id=operation_id,
+        began_at=now,
+        fingerprint=entry.submission.fingerprint if entry else fingerprint,
+        attempt=entry.attempt if entry else (attempt.number if attempt else None),
+        scope=known.scope if known else None,
+        supersedes=known.supersedes if known else (),
+        submitted_at=submitted.submitted_at if submitted else None,
+    )
 
 
 def _in_ledger(archive: Archive, operation_id: str) -> tuple[str | None, Attempt | None]:
@@ -165,8 +154,7 @@ def delete_attempts(archive: Archive, audio_uri: str, *, now: datetime) -> int:
             raise ArchiveError(
                 "This recording is being submitted now",
                 recording=audio_uri,
-                hint=f"Wait until its operation is on record, or its claim expires at "
-                f"{claim.lease_expires_at:%H:%M:%S} UTC",
+                hint=f"Wait until {claim.lease_expires_at:%H:%M:%S} UTC, when its claim expires",
                 retry_can_help=True,
             )
         end = AttemptEnd(attempt=attempt.number, scope=claim.scope, supersedes=claim.supersedes, at=now)
@@ -183,8 +171,8 @@ def _clear(archive: Archive, fingerprint: str, number: int, end: AttemptEnd) -> 
     """
     folder = archive.folder
     folder.create(ledger_file(fingerprint, number, AttemptState.FORGOTTEN), pack(end))
-    left = [ledger_file(fingerprint, number, one) for one in AttemptState]
-    left = [name for name in left if not name.endswith((".forgotten.json", ".claim.json")) and folder.exists(name)]
+    states = [one for one in AttemptState if one not in (AttemptState.FORGOTTEN, AttemptState.CLAIMED)]
+    left = [name for one in states if folder.exists(name := ledger_file(fingerprint, number, one))]
     left += folder.unfinished(f"ledger/{fingerprint}", untouched_for=UNFINISHED_FOR)
     for name in left:
         folder.delete(name)
@@ -232,18 +220,11 @@ def _lost_claim(archive: Archive, fingerprint: str, now: datetime, number: int |
         lost = [one for one in attempts if one.number == number and one.is_lost(now)]
     claim = archive.planned(fingerprint, lost[0].number) if lost else None
     if claim is None:
-        which = "no lost submission" if number is None else f"no lost submission with the number {number}"
-        known = ", ".join(_described(one, now) for one in attempts) or "nothing"
+        known = ", ".join(f"attempt {one.number} ({one.state.value})" for one in attempts) or "nothing"
         raise ArchiveError(
-            f"There is {which} under {fingerprint}. On record: {known}",
-            hint="A claim counts as lost only when its lease has expired"
-            if any(one.is_live(now) for one in attempts)
-            else "`airflow-speechkit archive verify` lists lost submissions",
+            f"There is no such lost submission under {fingerprint}. On record: {known}",
+            hint="A claim counts as lost once its lease has expired. `airflow-speechkit archive verify` lists lost "
+            "submissions",
             retry_can_help=False,
         )
     return lost[0].number, claim
-
-
-def _described(attempt: Attempt, now: datetime) -> str:
-    until = f" until {attempt.lease_expires_at:%H:%M:%S} UTC" if attempt.is_live(now) else ""
-    return f"attempt {attempt.number} ({attempt.state.value}{until})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.api.operation import OperationState
 from airflow_speechkit.archive import layout
+from airflow_speechkit.archive.layout import load, pack, parsed, read
 from airflow_speechkit.archive.ledger import RESULTS_KEPT, Attempt, AttemptState, Failure
-from airflow_speechkit.archive.probing import probe
 from airflow_speechkit.archive.records import (
     AnswerFile,
     AttemptEnd,
@@ -25,13 +26,8 @@ from airflow_speechkit.archive.records import (
     Entry,
     LabelRecord,
     Outcome,
-    damage,
     is_tombstone,
-    load,
     merged_labels,
-    pack,
-    parsed,
-    read,
     read_attempt,
 )
 from airflow_speechkit.errors import ArchiveError
@@ -77,12 +73,39 @@ class Archive:
         """Where it lies, for people."""
         return self.folder.url
 
-    def probe(self, now: datetime) -> None:
+    def probe(self, now: datetime, *, is_trial: bool = False) -> None:
         """Check that the archive can be read and written, and that the second of two exclusive writers fails.
 
+        :param now: UTC
+        :param is_trial: don't create an archive, and remove what is written, where that is allowed
         :raises ArchiveError: it cannot be relied on; nothing may be submitted
         """
-        probe(self.folder, now)
+        root = pack({"created_at": now})
+        is_new = load(self.folder, layout.ROOT_FILE, dict) is None
+        if is_new and not is_trial and self.folder.create(layout.ROOT_FILE, root):
+            log.warning(
+                "A new archive is created at %s. If there should be one already, stop here: without it everything is "
+                "paid for again",
+                self.url,
+            )
+        # Among the claims, where other rules and disks may apply. Otherwise the file stays: the role that may write
+        # objects (storage.uploader) may not delete any.
+        is_removed = is_trial and not self.folder.exists(layout.PROBE_FILE)
+        try:
+            if all(self.folder.create(layout.PROBE_FILE, root) for _ in range(2)):
+                raise ArchiveError(
+                    f"The store at {self.url} lets a second writer overwrite the first: two runs would both pay",
+                    hint="Keep the archive on a local disk, or in a bucket whose store honours `If-None-Match: *` "
+                    "(Object Storage and S3 do)",
+                    retry="fails in the same way",
+                    retry_can_help=False,
+                )
+        finally:
+            if is_removed:
+                with suppress(ArchiveError):
+                    self.folder.delete(layout.PROBE_FILE)
+                    for name in ("ledger", ""):
+                        self.folder.prune(name)
 
     # The ledger
 
@@ -103,33 +126,31 @@ class Archive:
                 continue
             attempt = parsed(self.folder, name, partial(read_attempt, number, state, data))
             if attempt.state is AttemptState.IN_FLIGHT:
-                attempt = self._completed(attempt, name, Entry.read(data))
+                attempt = self._completed(attempt, Entry.read(data))
             found.append(attempt)
         return found
 
     def _states(self, fingerprint: str) -> dict[int, AttemptState]:
         found: dict[int, AttemptState] = {}
-        for name in self.folder.names(f"ledger/{layout.checked_fingerprint(fingerprint)}"):
+        for name in self.folder.names(layout.ledger_folder(fingerprint)):
             # Other files may lie there too: .DS_Store, a conflicting copy of a sync tool.
             if place := layout.place_in_ledger(name):
                 number, state = place
                 found[number] = min(found.get(number, state), state, key=_WEIGHT.__getitem__)
         return dict(sorted(found.items()))
 
-    def _completed(self, attempt: Attempt, name: str, entry: Entry) -> Attempt:
+    def _completed(self, attempt: Attempt, entry: Entry) -> Attempt:
         operation_id = entry.submission.operation_id
         place = layout.operation_file(operation_id, layout.SUBMISSION_FILE)
         known = self.entry(operation_id)
         if known is None:
-            if self.is_forgotten(operation_id):
-                return replace(attempt, state=AttemptState.FORGOTTEN)
             self.folder.create(place, pack(entry))
         elif known.submission.fingerprint != entry.submission.fingerprint:
-            raise damage(
-                f"{self.folder.url_of(name)} names an operation that, according to {self.folder.url_of(place)}, is of "
-                f"{known.submission.audio_uri}: the operation of this recording is not known",
-                f"Remove {self.folder.url_of(name)} (a mistyped `archive adopt` wrote it). Then the submission is lost "
-                "again, and can be adopted or released",
+            ledger_file = layout.ledger_file(entry.submission.fingerprint, attempt.number, attempt.state)
+            raise layout.damage(
+                f"The ledger names an operation that, according to {self.folder.url_of(place)}, is of "
+                f"{known.submission.audio_uri}: a mistyped `archive adopt` wrote it",
+                f"Remove {self.folder.url_of(ledger_file)}, then adopt or release the submission, which is lost again",
                 operation_id=operation_id,
                 recording=entry.submission.audio_uri,
             )
@@ -150,14 +171,15 @@ class Archive:
         """
         if read(self.folder, layout.ROOT_FILE) is None:
             raise ArchiveError(
-                f"{self.folder.url_of(layout.ROOT_FILE)} is gone: this is not the archive that it was",
+                f"{self.folder.url_of(layout.ROOT_FILE)} is missing: this is not the archive that it was",
                 hint="Check that the disk is mounted, or that the bucket exists",
                 retry="continues once it is restored",
             )
         name = layout.ledger_file(claim.planned.fingerprint, number, AttemptState.CLAIMED)
-        if self.folder.create(name, pack(claim)):
-            return True
-        # A client that retries its own write finds its own claim.
+        return self.folder.create(name, pack(claim)) or self.is_held(number, claim)
+
+    def is_held(self, number: int, claim: Claim) -> bool:
+        """Tell whether a claim is on record: a client that retries its own write finds its own claim."""
         there = self.planned(claim.planned.fingerprint, number)
         return there is not None and there.id == claim.id
 
@@ -183,13 +205,12 @@ class Archive:
         :raises ArchiveError: it cannot be written, or the operation is on record for something else
         """
         entry = Entry(submission=submission, attempt=number, scope=scope, supersedes=supersedes)
-        packed = pack(entry)
         place = layout.operation_file(submission.operation_id, layout.SUBMISSION_FILE)
         # Checked first: the id of another recording's operation must not get into the ledger. Then the ledger is
         # written first: the other file can be made from it, but not the other way round.
         self._check_same(place, entry)
         for name in (layout.ledger_file(submission.fingerprint, number, AttemptState.IN_FLIGHT), place):
-            if not self.folder.create(name, packed):
+            if not self.folder.create(name, pack(entry)):
                 self._check_same(name, entry)
 
     def _check_same(self, name: str, entry: Entry) -> None:
@@ -198,23 +219,20 @@ class Archive:
             return
         on_record = (there.submission.operation_id, there.submission.fingerprint, there.attempt)
         if on_record != (ours.operation_id, ours.fingerprint, entry.attempt):
-            raise ArchiveError(
+            raise layout.damage(
                 f"{self.folder.url_of(name)} has something else on record than operation {ours.operation_id} of this "
                 f"recording: operation {there.submission.operation_id}, attempt {there.attempt}, of "
                 f"{there.submission.audio_uri}",
-                recording=ours.audio_uri,
+                "Check the operation id with `airflow-speechkit archive show`",
                 operation_id=ours.operation_id,
-                hint=f"Check the operation id: `airflow-speechkit archive show {ours.operation_id} --archive "
-                f"{self.url}` shows what is on record of it",
-                retry="fails in the same way",
-                retry_can_help=False,
+                recording=ours.audio_uri,
             )
 
     def planned(self, fingerprint: str, number: int) -> Claim | None:
         """Return an attempt's claim, or None if there is none, or it was deleted."""
         return load(
             self.folder,
-            layout.ledger_file(layout.checked_fingerprint(fingerprint), number, AttemptState.CLAIMED),
+            layout.ledger_file(fingerprint, number, AttemptState.CLAIMED),
             lambda data: None if is_tombstone(data) else Claim.read(data),
         )
 
@@ -283,8 +301,8 @@ class Archive:
         name = layout.operation_file(outcome.operation_id, file)
         raw = read(self.folder, name)
         if raw is None or hashlib.sha256(raw).hexdigest() != outcome.files[file].sha256:
-            raise damage(
-                f"{self.folder.url_of(name)} {'is gone' if raw is None else 'is not what was written'}",
+            raise layout.damage(
+                f"{self.folder.url_of(name)} {'is missing' if raw is None else 'is not what was written'}",
                 "Restore it from a backup if there is one; the service keeps answers for three days only",
                 operation_id=outcome.operation_id,
             )
@@ -292,7 +310,7 @@ class Archive:
 
     def keep_operation(
         self, operation: Operation, recognition: bytes | None, broken: RecognitionFailedError | None = None
-    ) -> Outcome:
+    ) -> None:
         """Archive an ended operation; see `keep`.
 
         :param recognition: v3: the result's stream
@@ -302,22 +320,23 @@ class Archive:
         if operation.state is OperationState.FAILED:
             failure = Failure(operation.error_code, operation.error_message or "")
         answer = Answer(operation.id, operation.api_version, operation.raw, recognition)
-        return self.keep(answer, failure, now=datetime.now(UTC))
+        self.keep(answer, failure, now=datetime.now(UTC))
 
-    def keep(self, answer: Answer, failure: Failure | None = None, *, now: datetime) -> Outcome:
+    def keep(self, answer: Answer, failure: Failure | None = None, *, now: datetime) -> None:
         """Archive an answer. Once this returns it is safe; a second call, or two at once, change nothing.
+
+        The first answer that is archived counts. Nothing is archived of an operation that was deleted.
 
         :param answer: of an operation that has ended
         :param failure: the operation's error, if it ended in one
         :param now: UTC
-        :return: what is on record now: the first answer that was archived
         :raises ArchiveError: it cannot be written; half-written files do not count
         """
         if answer.api_version == ApiVersion.V3 and failure is None and answer.recognition is None:
             raise ValueError("an answer of API v3 without its recognition")
         entry = self.entry(answer.operation_id)
         if entry is None and self.is_forgotten(answer.operation_id):
-            return Outcome(operation_id=answer.operation_id, state=AttemptState.FORGOTTEN, at=now)
+            return
         files = {}
         # The recognition first: the service keeps it for a shorter time than the operation.
         for file, raw in ((layout.RECOGNITION_FILE, answer.recognition), (layout.OPERATION_FILE, answer.operation)):
@@ -331,7 +350,7 @@ class Archive:
             api_version=answer.api_version,
             files=files,
         )
-        return self._conclude(entry, outcome)
+        self._conclude(entry, outcome)
 
     def _kept(self, name: str, raw: bytes) -> AnswerFile:
         is_unread = isinstance(raw, Packed)
@@ -394,6 +413,5 @@ class Archive:
                 at=outcome.at,
                 failure=outcome.failure,
             )
-            self.folder.create(
-                layout.ledger_file(entry.submission.fingerprint, entry.attempt, outcome.state), pack(end)
-            )
+            name = layout.ledger_file(entry.submission.fingerprint, entry.attempt, outcome.state)
+            self.folder.create(name, pack(end))

@@ -42,12 +42,9 @@ def other_recordings(count: int) -> str:
 
     :param count: how many others there are
     """
-    those, them, pronoun = (
-        (f"The other {count:,} are", "them", "they are") if count > 1 else ("The other one is", "it", "it is")
-    )
     return (
-        f"{those} in the archive, and {pronoun} not paid for again. on_failure='record' returns {them}, and makes "
-        "rows with status='refused' or 'failed' of what has no result; on_failure='skip' leaves that out"
+        f"The others ({count:,}) are in the archive, and are not paid for again. on_failure='record' returns them, and "
+        "makes rows with status='refused' or 'failed' of what has no result; on_failure='skip' leaves that out"
     )
 
 
@@ -100,26 +97,25 @@ def not_on_record(
     :param error: why it can't
     :param archive_url: None for a temporary archive
     """
-    adopt = (
-        f"airflow-speechkit archive adopt {submission.fingerprint} {submission.operation_id} --archive {archive_url} "
-        f"--attempt {attempt}"
-    )
+    hint, retry = "Give that operation id to a SpeechKitRecognitionSensor", "pays again: there is no archive"
+    if archive_url is not None:
+        hint = (
+            f"Once the archive can be written: airflow-speechkit archive adopt {submission.fingerprint} "
+            f"{submission.operation_id} --archive {archive_url} --attempt {attempt}"
+        )
+        retry = "treats it as a lost submission until then"
     return ArchiveError(
         f"The service has accepted the recording, and that can't be put on record: {error.what}",
         recording=submission.audio_uri,
         operation_id=submission.operation_id,
-        hint=f"Once the archive can be written: {adopt}"
-        if archive_url
-        else "Give that operation id to a SpeechKitRecognitionSensor",
-        retry="treats it as a lost submission until then"
-        if archive_url
-        else "submits it again and pays again: there is no archive",
+        hint=hint,
+        retry=retry,
         retry_can_help=False,
     )
 
 
 def lost_submission(
-    submission: Submission,
+    fingerprint: str,
     attempt: int,
     owner: str | None,
     error: SpeechKitError | None,
@@ -129,40 +125,36 @@ def lost_submission(
 ) -> SubmissionLostError:
     """Return the error of a recording that the service may have accepted, with an unknown operation id.
 
+    :param fingerprint: its place in the ledger
     :param attempt: its number
     :param owner: the process that sent it
     :param error: what it got in place of an answer, where that is known
     :param archive_url: None for a temporary archive
     :param is_resent: whether the task instance has sent it again already
     """
-    what = f" (attempt {attempt}, by {owner or 'an unknown process'}{f': {error.what}' if error else ''})"
-    if archive_url is None:
-        hint = (
-            "The service has no list of operations, and without an archive the operation is on record nowhere. Look "
-            "for the seconds in the folder's billing first"
+    hint = "The service has no list of operations: look for the id in that process's log, or in the folder's billing"
+    retry = "sends it again, and pays again if it was accepted"
+    if archive_url is not None:
+        options = f"--attempt {attempt} --archive {archive_url}"
+        hint += (
+            f". With the id: `airflow-speechkit archive adopt {fingerprint} OPERATION_ID {options}`; if it surely "
+            f"wasn't accepted: `airflow-speechkit archive release {fingerprint} {options}`. "
         )
-        retry = "sends it again, and pays again if it was accepted"
-    else:
-        command = "airflow-speechkit archive {} " + f"--attempt {attempt} --archive {archive_url}"
-        again = (
-            "This task instance has sent it again once already, as on_lost_submission='resubmit' says"
+        hint += (
+            "It was sent again once already"
             if is_resent
             else "To send it again and perhaps pay twice: on_lost_submission='resubmit'"
         )
-        hint = (
-            "The service has no list of operations: look for the id in that process's log, or for the seconds in the "
-            f"folder's billing. With the id: `{command.format(f'adopt {submission.fingerprint} OPERATION_ID')}`; if "
-            f"it surely wasn't accepted: `{command.format(f'release {submission.fingerprint}')}`. {again}"
-        )
         retry = "fails in the same way until one of these is done"
+    reason = "" if error is None else f": {error.what}"
     return SubmissionLostError(
-        f"The service may have accepted this recording, but the operation's id never came back{what}",
-        recording=submission.audio_uri,
+        "The service may have accepted this recording, but the operation's id never came back "
+        f"(attempt {attempt}, by {owner or 'an unknown process'}{reason})",
         hint=hint,
         retry=retry,
         retry_can_help=False,
-        request_id=error.request_id if error else None,
-        server_trace_id=error.server_trace_id if error else None,
+        request_id=getattr(error, "request_id", None),
+        server_trace_id=getattr(error, "server_trace_id", None),
     )
 
 
@@ -182,9 +174,9 @@ def error_of(
     if not errors:
         return None
     error = errors[0] if len(errors) == 1 else SubmissionsFailedError.of(errors, len(outcomes))
+    others = len({one.fingerprint for one in outcomes if one.error is None})
     if without_archive:
         error.retry = "submits everything again and pays again for what was accepted: there is no archive"
-    others = len({one.fingerprint for one in outcomes if one.error is None})
-    if others and not must_fail and not without_archive:
+    elif others and not must_fail:
         error.add_hint(f"{other_recordings(others)}.")
     return error

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from airflow_speechkit.archive.labels import SubmitLabels
 from airflow_speechkit.archive.layout import OUTCOME_FILE, operation_file
-from airflow_speechkit.archive.ledger import Action, AttemptState, Failure, decide
+from airflow_speechkit.archive.ledger import Action, AttemptState, Failure, Request, decide
 from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.archive.submit_errors import (
     answer_missing,
@@ -19,7 +24,7 @@ from airflow_speechkit.archive.submit_errors import (
     not_on_record,
     refused_before,
 )
-from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
+from airflow_speechkit.archive.submit_rules import OnLostSubmission, Origin, SubmitOutcome, SubmitPolicy, SubmitStatus
 from airflow_speechkit.errors import (
     ArchiveError,
     AuthenticationError,
@@ -28,25 +33,22 @@ from airflow_speechkit.errors import (
     RefusedError,
     SpeechKitError,
 )
+from airflow_speechkit.recordings.cost import CostLimit
 from airflow_speechkit.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from airflow_speechkit.api.operation import Operation
-    from airflow_speechkit.archive.labels import SubmitLabels
-    from airflow_speechkit.archive.ledger import Attempt, Decision, Request
+    from airflow_speechkit.archive.ledger import Attempt, Decision
     from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.archive.submit_rules import Origin, SubmitPolicy
     from airflow_speechkit.models import Recording, Submission
-    from airflow_speechkit.recordings.cost import CostLimit
     from airflow_speechkit.settings import RecognitionSettings
 
 log = logging.getLogger(__name__)
 
 #: How often somebody else's claim is checked.
-_CHECK_CLAIM_EVERY = timedelta(seconds=5)
+CHECK_CLAIM_EVERY = timedelta(seconds=5)
 
 #: Pauses between attempts to put an accepted submission on record: it is worth more than a quick failure.
 RECORD_RETRY = RetryPolicy(1.0, 20.0, give_up_failures=5)
@@ -81,6 +83,14 @@ class Service(Protocol):
         """Ask for an operation."""
 
 
+class Step(Enum):
+    """What a step of a job has come to."""
+
+    ACCEPTED = "accepted"  #: the service has accepted the recording
+    SENT = "sent"  #: a request went out, and was not accepted, as far as is known
+    NOT_SENT = "not sent"  #: no request went out
+
+
 @dataclass
 class SubmitJob:
     """A recording that is being submitted.
@@ -92,6 +102,7 @@ class SubmitJob:
     :param decision: what has to be done about it
     :param is_paid: whether its cost was set aside
     :param faults: how often it was surely not accepted because the service was in trouble
+    :param error: why the last request was not accepted, if the recording is sent again
     :param outcome: what became of it, in the end
     """
 
@@ -102,6 +113,7 @@ class SubmitJob:
     decision: Decision | None = None
     is_paid: bool = False
     faults: int = 0
+    error: SpeechKitError | None = None
     outcome: SubmitOutcome | None = None
 
     @property
@@ -125,33 +137,19 @@ class SubmitJob:
         )
 
 
-@dataclass(frozen=True)
-class Requeue:
-    """A job has no operation yet, or needed no sending.
-
-    :param until: when to try again; at once without
-    :param error: what the service answered, where the recording is to be sent again
-    :param sent: whether a request went out
-    """
-
-    until: datetime | None = None
-    error: SpeechKitError | None = None
-    sent: bool = False
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass
 class SubmitWorker:
     """Takes jobs one step on at a time. Safe to share between threads, except for a job.
 
     :param archive: was probed
     :param source: reads recordings
-    :param service: recognises them
+    :param service: recognises them; blocks
     :param origin: who submits
     :param policy: how
-    :param request: who asks, as the ledger wants it
-    :param owner: this process, for people
-    :param cost_limit: what may still be spent
-    :param labels: puts labels on record of recordings that have their operations already
     :param now: the time, UTC
     :param sleep: waits, in seconds
     """
@@ -159,16 +157,23 @@ class SubmitWorker:
     archive: Archive
     source: Source
     service: Service
-    origin: Origin
-    policy: SubmitPolicy
-    request: Request
-    owner: str
-    cost_limit: CostLimit
-    labels: SubmitLabels
-    now: Callable[[], datetime]
-    sleep: Callable[[float], None]
+    origin: Origin = field(default_factory=Origin)
+    policy: SubmitPolicy = field(default_factory=SubmitPolicy)
+    now: Callable[[], datetime] = _utc_now
+    sleep: Callable[[float], None] = time.sleep
 
-    def decide(self, job: SubmitJob, *, probe: bool = False) -> None:
+    def __post_init__(self) -> None:
+        self.owner = f"{socket.gethostname()}:{os.getpid()}"
+        self.labels = SubmitLabels(update=self.policy.labels_update, by=self.origin.scope or self.owner, now=self.now)
+        self.cost_limit = CostLimit(None)
+        self.request = Request(
+            # Without a task instance there are no retries to give it back to.
+            scope=self.origin.scope or uuid.uuid4().hex,
+            reuse=self.policy.reuse,
+            resubmit_lost=self.policy.on_lost_submission == OnLostSubmission.RESUBMIT,
+        )
+
+    def decide(self, job: SubmitJob, *, probe: bool = False) -> Step:
         """Decide what has to be done about a job, and end it if it needs no sending.
 
         :param probe: read the recording if it has to be sent
@@ -194,14 +199,10 @@ class SubmitWorker:
             raise
         except SpeechKitError as error:
             job.end(SubmitStatus.REFUSED, error=error)
+        return Step.NOT_SENT
 
-    def check_claim(self, job: SubmitJob) -> Requeue:
-        """Check what became of somebody else's claim; nothing is sent."""
-        self.decide(job)
-        return Requeue(until=self._claim_checked_at(job.decision))
-
-    def advance(self, job: SubmitJob) -> Requeue | None:
-        """Take a job one step on; None where it was sent and accepted.
+    def send(self, job: SubmitJob) -> Step:
+        """Claim and send a job, if it still has to be sent.
 
         :raises ArchiveError: the archive can't be read or written
         :raises AuthenticationError: the service refuses the credentials
@@ -212,7 +213,7 @@ class SubmitWorker:
             self.decide(job)
         decision = job.decision
         if decision is None or decision.action is not Action.SUBMIT:
-            return Requeue(until=self._claim_checked_at(decision))
+            return Step.NOT_SENT
         try:
             self._probe(job)
             if not job.is_paid:
@@ -222,17 +223,12 @@ class SubmitWorker:
             raise
         except SpeechKitError as error:
             job.end(SubmitStatus.REFUSED, error=error)
-            return Requeue()
+            return Step.NOT_SENT
         return self._claim_and_send(job, decision)
 
     def _probe(self, job: SubmitJob) -> None:
         if job.recording.channels is None:
             job.recording = self.source.probe(job.recording)
-
-    def _claim_checked_at(self, decision: Decision | None) -> datetime | None:
-        if decision is None or decision.action is not Action.WAIT:
-            return None
-        return min(decision.until or self.now(), self.now() + _CHECK_CLAIM_EVERY)
 
     def _decision(self, job: SubmitJob) -> Decision:
         missing = None
@@ -259,7 +255,7 @@ class SubmitWorker:
             else:
                 return replace(decision, action=Action.JOIN)
 
-    def _claim_and_send(self, job: SubmitJob, decision: Decision) -> Requeue | None:
+    def _claim_and_send(self, job: SubmitJob, decision: Decision) -> Step:
         number, recording, claimed_at = decision.attempt, job.recording, self.now()
         claim = Claim(
             id=uuid.uuid4().hex,
@@ -274,15 +270,19 @@ class SubmitWorker:
         try:
             is_ours = self.archive.claim(number, claim)
         except ArchiveError:
-            self._withdraw(number, claim)
+            # It can be there although writing it ended in an error.
+            with suppress(ArchiveError):
+                if self.archive.is_held(number, claim):
+                    why = "its claim could not be written, and nothing was sent"
+                    self._give_up(number, AttemptState.REFUSED, claim, why)
             raise
         if not is_ours:
             # Somebody else's, which a listing that lags behind doesn't have yet.
-            return Requeue(until=self.now() + _CHECK_CLAIM_EVERY)
+            return Step.NOT_SENT
         doubt = self._doubt(claim)
         if doubt is not None:
             self._give_up(number, AttemptState.REFUSED, claim, doubt)
-            return Requeue()
+            return Step.NOT_SENT
         if claim.supersedes:
             log.warning(
                 "%s may be paid for twice: attempt %s may have been accepted, with an unknown operation id. It is sent "
@@ -298,7 +298,7 @@ class SubmitWorker:
         submission = replace(claim.planned, operation_id=operation.id, submitted_at=self.now())
         self._record(number, claim, submission)
         job.end(SubmitStatus.SUBMITTED, operation.id)
-        return None
+        return Step.ACCEPTED
 
     def _send(self, recording: Recording) -> Operation:
         content = self.source.check_unchanged(recording)
@@ -306,26 +306,25 @@ class SubmitWorker:
             return self.service.submit(recording.link, recording.settings)
         return self.service.submit_inline(content, recording.settings)
 
-    def _not_accepted(self, job: SubmitJob, number: int, claim: Claim, error: SpeechKitError) -> Requeue:
+    def _not_accepted(self, job: SubmitJob, number: int, claim: Claim, error: SpeechKitError) -> Step:
         if error.may_have_been_accepted:
             self._give_up(number, AttemptState.LOST, claim, error)
             if self.request.resubmit_lost and not claim.supersedes:
-                # The ledger has it as lost now, and the next step sends it over that.
+                # The ledger has it as lost now, and the next step sends it in place of that.
                 job.is_paid = False
             else:
                 self._end_lost(job, number, self.owner, error)
-            return Requeue(sent=True)
+            return Step.SENT
         self._give_up(number, AttemptState.REFUSED, claim, error)
-        if isinstance(error, InvalidRequestError):
-            # It is about this recording alone, and nothing went out.
-            job.end(SubmitStatus.REFUSED, error=error)
-            return Requeue()
         if isinstance(error, AuthenticationError):
             raise error
-        if error.retry_can_help:
-            return Requeue(error=error, sent=True)
-        job.end(SubmitStatus.REFUSED, error=error)
-        return Requeue(sent=True)
+        # Of this recording alone, before anything went out.
+        is_invalid = isinstance(error, InvalidRequestError)
+        if error.retry_can_help and not is_invalid:
+            job.error = error
+        else:
+            job.end(SubmitStatus.REFUSED, error=error)
+        return Step.NOT_SENT if is_invalid else Step.SENT
 
     def _doubt(self, claim: Claim) -> str | None:
         """Return why nothing is to be sent although the claim is held."""
@@ -333,21 +332,12 @@ class SubmitWorker:
             attempts = self.archive.attempts(claim.planned.fingerprint)
             if not {one.number for one in attempts if one.is_lost(self.now())}.issuperset(claim.supersedes):
                 # Perhaps a person has just found the operation of one of them.
-                return "what it was to be sent over was settled in the meantime"
+                return "what it was to be sent in place of was settled in the meantime"
         # Nothing may come between this and the sending.
         if self.now() - claim.claimed_at > self.policy.lease / 2:
             # A suspended machine: whoever waits for this claim would soon take it for lost.
             return "its claim was held up before anything was sent"
         return None
-
-    def _withdraw(self, number: int, claim: Claim) -> None:
-        """Put on record that nothing was sent, where a claim is there although writing it ended in an error."""
-        with suppress(ArchiveError):
-            there = self.archive.planned(claim.planned.fingerprint, number)
-            if there is not None and there.id == claim.id:
-                self._give_up(
-                    number, AttemptState.REFUSED, claim, "its claim could not be written, and nothing was sent"
-                )
 
     def _give_up(self, number: int, state: AttemptState, claim: Claim, why: SpeechKitError | str) -> None:
         message = why.what if isinstance(why, SpeechKitError) else why
@@ -374,9 +364,8 @@ class SubmitWorker:
                 self.sleep(pause_s)
 
     def _end_lost(self, job: SubmitJob, number: int, owner: str | None, error: SpeechKitError | None = None) -> None:
-        submission = self.origin.submission(job.recording, job.fingerprint, self.now())
         lost = lost_submission(
-            submission,
+            job.fingerprint,
             number,
             owner,
             error,

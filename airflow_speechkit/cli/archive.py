@@ -131,7 +131,7 @@ def _line(one: Listed) -> str:
 
 
 def _facts(one: Listed, *, whole: bool = False) -> dict[str, Any]:
-    from airflow_speechkit.archive.records import plain
+    from airflow_speechkit.archive.layout import plain
 
     facts: dict[str, Any] = {"operation_id": one.operation_id, "state": one.state}
     if one.submission is not None:
@@ -163,7 +163,9 @@ def _show(arguments: argparse.Namespace, archive: Archive) -> int:
     try:
         answer = archive.answer(operation_id)
     except AnswerUnreadableError:
-        raise ArchiveError(_too_large(archive, operation_id), retry_can_help=False) from None
+        place = archive.folder.url_of(f"operations/{operation_id}")
+        what = f"The answer is too large to be inflated here: it is in {place}"
+        raise ArchiveError(what, retry_can_help=False) from None
     if answer is None:
         raise ArchiveError(f"No answer is archived: this operation is {found.state}", operation_id=operation_id)
     sys.stdout.buffer.write(answer.operation + (b"\n" + answer.recognition if answer.recognition is not None else b""))
@@ -173,20 +175,13 @@ def _show(arguments: argparse.Namespace, archive: Archive) -> int:
 
 def _label_history(archive: Archive, operation_id: str) -> list[dict[str, Any]]:
     """Return who set which labels, and when: the first ones came with the submission."""
-    from airflow_speechkit.archive.records import plain
+    from airflow_speechkit.archive.layout import plain
 
     entry = archive.entry(operation_id)
     if entry is None:
         return []
     first = {"labels": dict(entry.submission.labels), "by": entry.scope, "at": plain(entry.submission.submitted_at)}
     return [first, *map(plain, archive.label_records(operation_id))]
-
-
-def _too_large(archive: Archive, operation_id: str) -> str:
-    from airflow_speechkit.archive.layout import operation_file
-
-    place = archive.folder.url_of(operation_file(operation_id))
-    return f"The answer is too large to be inflated here: it is {place}/operation.json.gz (v3: recognition.json.gz)"
 
 
 def _verify(arguments: argparse.Namespace, archive: Archive) -> int:
@@ -207,10 +202,7 @@ def _export(arguments: argparse.Namespace, archive: Archive) -> int:
     if not arguments.answers:
         print(f"{copy_archive(archive, target)} files to {target.url}")
         return 0
-    copied, too_large = copy_answers(archive, target)
-    print(f"{copied} answers to {target.url}")
-    for operation_id in too_large:
-        print(_too_large(archive, operation_id))
+    print(f"{copy_answers(archive, target)} answers to {target.url}")
     return 0
 
 

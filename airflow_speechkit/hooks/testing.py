@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from airflow_speechkit.api.credentials import Metadata
 from airflow_speechkit.api.endpoints import Endpoints, is_local
-from airflow_speechkit.archive.probing import try_out
 from airflow_speechkit.errors import ConnectionSettingsError, SpeechKitError
 from airflow_speechkit.hooks.archive import archive_url, open_archive
 from airflow_speechkit.hooks.connection import fields_of, parse_connection, unknown_fields
@@ -69,5 +68,5 @@ def _check_storage(connection: SpeechKitConnection) -> str:
 
 def _try_archive(connection: SpeechKitConnection) -> str:
     archive = open_archive(archive_url(None, connection) or "")
-    try_out(archive.folder, datetime.now(UTC))
+    archive.probe(datetime.now(UTC), is_trial=True)
     return f"The archive at {archive.url} can be written, and a second writer of a file is refused."

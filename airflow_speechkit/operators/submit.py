@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_speechkit.archive.run import SubmitRun
+    from airflow_speechkit.archive.runs import SubmitRun
     from airflow_speechkit.archive.submit import Submitter
     from airflow_speechkit.archive.submit_rules import SubmitPolicy
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
@@ -280,7 +280,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         :raises SpeechKitError: nothing more can be sent
         :raises AirflowFailException: the archive lacks the record of the visit before
         """
-        from airflow_speechkit.archive.run import write_run
+        from airflow_speechkit.archive.runs import write_run
         from airflow_speechkit.archive.submit import Submitter
         from airflow_speechkit.archive.submit_rules import OnFailure
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
@@ -318,7 +318,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
                 )
 
     def _find(self, source: RecordingSource, began_at: datetime) -> SubmitRun:
-        from airflow_speechkit.archive.run import SubmitRun
+        from airflow_speechkit.archive.runs import SubmitRun
         from airflow_speechkit.archive.submit_rules import SubmitOutcome
         from airflow_speechkit.operators.audio import OnEmpty, addresses, check_length, choice, labels_for
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_speechkit.archive.deliveries import Delivery, delivered_before, record_delivery
 from airflow_speechkit.archive.layout import ROOT_FILE
-from airflow_speechkit.archive.run import read_run, remove_run
+from airflow_speechkit.archive.runs import Delivery, delivered_before, read_run, record_delivery, remove_run
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.archive.submit_rules import Origin, SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import ArchiveError, NotFinishedError, SpeechKitError, StorageError
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_speechkit.archive.run import SubmitRun
+    from airflow_speechkit.archive.runs import SubmitRun
     from airflow_speechkit.archive.submit import Submitter
     from airflow_speechkit.archive.submit_rules import OnFailure
     from airflow_speechkit.hooks.speechkit import SpeechKitHook

@@ -71,7 +71,7 @@ def test_accepted_recordings_are_passed_on_with_on_failure_record_and_the_error_
     state, log, _ = run("fail")
     assert state == "failed"
     assert f"{prefix}/3.ogg" in log
-    assert "The other 9 are in the archive, and they are not paid for again" in log, log[-8000:]
+    assert "The others (9) are in the archive, and are not paid for again" in log, log[-8000:]
     assert "on_failure='record' returns them" in log
     assert "status='refused'" in log
     assert billed() == 9

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_speechkit.archive import submit_rules
+from airflow_speechkit.archive import submit_queue
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import RecognitionFailedError, SpeechKitError, SubmissionsFailedError
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
@@ -26,7 +26,7 @@ INTERNAL = {"code": 13, "message": "Internal"}
 
 @pytest.fixture
 def _brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit_rules, "_REFUSED_RETRY", RetryPolicy(0.1, 0.1))
+    monkeypatch.setattr(submit_queue, "_REFUSED_RETRY", RetryPolicy(0.1, 0.1))
 
 
 def failure(operator: Any) -> Exception:

@@ -142,7 +142,7 @@ def test_a_lost_submission_is_adopted(world: World, capsys: pytest.CaptureFixtur
     [again] = submitter(world.archive, world.service).submit([recording("lost")])
     assert (again.status, again.operation_id) == (SubmitStatus.JOINED, operation_id)
     assert world.run("adopt", world.lost, operation_id) == 1
-    assert "no lost submission" in capsys.readouterr().err
+    assert "no such lost submission" in capsys.readouterr().err
 
 
 def test_an_exported_archive_is_an_archive(world: World, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Who was handed what is on record, also where a process was killed in the middle of it."""
+"""Deliveries of operations to runs are on record, also where a process was killed in the middle of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from threading import Barrier, Thread
 
 import pytest
 
-from airflow_speechkit.archive.deliveries import Delivery, delivered_before, record_delivery
+from airflow_speechkit.archive.runs import Delivery, delivered_before, record_delivery
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import SettingsError
 from tests.unit.archive.world import T0, Killed, Life, mortal
@@ -17,13 +17,6 @@ from tests.unit.archive.world import T0, Killed, Life, mortal
 MONDAY = Delivery(dag_id="calls", task_id="submit", run_id="scheduled__2026-11-23T00:00:00+00:00")
 TUESDAY = replace(MONDAY, run_id="scheduled__2026-11-24T00:00:00+00:00")
 IDS = [f"e03{number:017d}" for number in range(5)]
-
-
-def test_old_is_what_another_run_was_handed_and_this_one_was_not() -> None:
-    assert not MONDAY.is_old([])
-    assert not MONDAY.is_old([MONDAY.file])
-    assert not MONDAY.is_old([TUESDAY.file, MONDAY.file])
-    assert MONDAY.is_old([TUESDAY.file])
 
 
 @pytest.mark.parametrize(

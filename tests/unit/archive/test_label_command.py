@@ -117,14 +117,14 @@ def test_it_reads_standard_input_and_nothing_in_it_is_no_fault(desk: Desk, monke
     ("bad", "said"),
     [
         ("operation_id,role\n{first},agent\n{first}\n", "Line 3"),
-        ("recognition_id,labels,call_id\n{first},{{}},17\n", "labels of the table recognitions"),
+        ("recognition_id,labels,call_id\n{first},{{}},17\n", "one of api_version, billed_seconds, labels, settings"),
         ("operation_id,role\n{first},agent\n{first},agent,{phone}\n", "Line 3"),
         ('operation_id,role\n{first},"a\nb"\n{phone},agent\n', "Line 4"),
         ('operation_id,role\n{first},agent\n{first},"{phone}\n', "Line 3"),
         ('operation_id,role\n{first},agent\n{first},"{phone}"x\n', "Line 3"),
         ("operation_id,role\n{first},agent\n,{phone}\n", "Line 3"),
         ("operation_id,role\n{first},agent\ne03unknown,agent\n", r"e03unknown (line 3)"),
-        ("operation_id,role\n{first},agent\n{first},customer\n", "(line 2 and line 3)"),
+        ("operation_id,role\n{first},agent\n{first},customer\n", "(line 3) gives the label 'role' another value"),
         ("audio_uri,role\ns3://calls/1.ogg,agent\ns3://calls/9.ogg,agent\n", "s3://calls/9.ogg (line 3)"),
         ("audio_uri,role\ns3://calls/1.ogg,agent\n{phone},agent\n", "Line 3"),
         ("audio_uri,role\ns3://calls/1.ogg,agent\nhttps://elsewhere/1.ogg,agent\n", "Line 3"),
@@ -169,7 +169,7 @@ def test_a_file_that_is_not_utf_8_is_refused(desk: Desk, bad: bytes) -> None:
         (("{first}", "a=b", "--from", "file"), "Either an OPERATION_ID"),
         (("--from", "There is no file /no/such/file"), "There is no file /no/such/file"),
         ((f"a={PHONE}",), "can't be an operation id"),
-        (("e03unknown", f"a={PHONE}"), "does not have this operation: e03unknown"),
+        (("e03unknown", f"a={PHONE}"), "e03unknown is not in the archive"),
     ],
 )
 def test_arguments_that_cannot_be_taken_are_refused(desk: Desk, arguments: tuple[str, ...], said: str) -> None:

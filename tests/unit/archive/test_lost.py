@@ -12,7 +12,7 @@ import pytest
 from airflow_speechkit.archive.inspection import Problem, verify
 from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.maintenance import adopt, delete_operation, release
-from airflow_speechkit.archive.records import plain
+from airflow_speechkit.archive.layout import plain
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.cli import main
@@ -171,7 +171,7 @@ class TestBehindOthers:
             submitter(archive, service, run="again", reuse=False).submit([recording("1")])
         [mark] = archive.fingerprints()
         assert verify(archive, T0).findings == []
-        with pytest.raises(ArchiveError, match=r"attempt 2 \(claim until 12:10:00 UTC\).*when its lease has expired"):
+        with pytest.raises(ArchiveError, match=r"attempt 2 \(claim\).*once its lease has expired"):
             release(archive, mark, now=T0)
         later = T0 + timedelta(minutes=10)
         assert [one.problem for one in verify(archive, later).findings] == [Problem.LOST]
@@ -186,7 +186,7 @@ class TestBehindOthers:
         command = ["archive", "release", gone.fingerprint, "--archive", archive.url]
         assert main([*command, "--attempt", "2"]) == 0
         assert main([*command, "--attempt", "2"]) == 1
-        assert "no lost submission with the number 2" in capsys.readouterr().err
+        assert "no such lost submission" in capsys.readouterr().err
         assert main(command) == 0
         assert stages(archive, gone.fingerprint) == [AttemptState.LOST, AttemptState.REFUSED, AttemptState.REFUSED]
         [first] = [one for one, at in service.created_at.items() if one.endswith("1")]
@@ -240,7 +240,7 @@ class TestUntilSomebodySettlesIt:
         gone = lose(archive, service)
         [first] = service.operations
         submitted(archive, service, run="other", on_lost_submission="resubmit")
-        with pytest.raises(ArchiveError, match="no lost submission"):
+        with pytest.raises(ArchiveError, match="no such lost submission"):
             adopt(archive, gone.fingerprint, first, now=T0)
         assert adopt(archive, gone.fingerprint, first, now=T0, attempt=1) == 1
 
@@ -301,7 +301,7 @@ class TestResubmit:
                 [outcome] = submitter(archive, service, on_lost_submission="resubmit").submit([recording("1")])
                 assert outcome.status is SubmitStatus.LOST
         assert isinstance(outcome.error, SubmissionLostError)
-        assert "sent it again once already" in str(outcome.error)
+        assert "was sent again once already" in str(outcome.error)
         assert service.accepted["1"] == 2
         # Another run is another decision to pay.
         service.script.clear()

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 
 from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.maintenance import adopt, delete_attempts, delete_operation, release
-from airflow_speechkit.archive.run import SubmitRun
+from airflow_speechkit.archive.runs import SubmitRun
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import ArchiveError

@@ -116,7 +116,7 @@ class TestUnreadable:
         archive.probe(T0)
         submitted(archive, service)
         os.rename(tmp_path / "mounted", tmp_path / "elsewhere")
-        with pytest.raises(ArchiveError, match="is gone"):
+        with pytest.raises(ArchiveError, match="is missing"):
             submitter(archive, service).submit([recording("2")])
         assert service.accepted.total() == 1
 

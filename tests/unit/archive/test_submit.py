@@ -203,9 +203,9 @@ class TestLost:
         self, archive: Archive, service: Service
     ) -> None:
         [outcome] = submitter(archive, service).submit([recording("1")])
-        with pytest.raises(ArchiveError, match="no lost submission"):
+        with pytest.raises(ArchiveError, match="no such lost submission"):
             adopt(archive, outcome.fingerprint, "e03other", now=T0)
-        with pytest.raises(ArchiveError, match="no lost submission"):
+        with pytest.raises(ArchiveError, match="no such lost submission"):
             release(archive, outcome.fingerprint, now=T0)
 
 

@@ -271,10 +271,7 @@ class TestHandingOn:
 
     def test_a_failed_task_says_what_becomes_of_the_others(self, archive: Archive, service: Service) -> None:
         said = self.failed(archive, service, "134343", OnFailure.FAIL)
-        assert (
-            "The other 2 are in the archive, and they are not paid for again. on_failure='record' returns them" in said
-        )
-        assert "The other one is" in self.failed(archive, service, "1133", OnFailure.FAIL)
+        assert "The others (2) are in the archive, and are not paid for again. on_failure='record'" in said
 
     def test_where_on_failure_would_change_nothing_it_is_not_advised(self, archive: Archive, service: Service) -> None:
         for on_failure in (OnFailure.SKIP, OnFailure.FAIL):
@@ -311,7 +308,8 @@ class TestProgress:
         caplog.set_level(logging.INFO)
         unknown = recording("3", billed_seconds=None)
         submitter(archive, service).submit([recording("1"), recording("2"), unknown])
-        assert "3 recordings: 3 new, which will be billed 120 seconds and 1 of unknown length\n" in caplog.text
+        assert "3 recordings: 0 known, 0 are being submitted elsewhere, 3 new, which" in caplog.text
+        assert "will be billed 120 seconds and 1 of unknown length\n" in caplog.text
 
     def test_the_cost_is_logged_at_its_price(
         self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
@@ -324,4 +322,4 @@ class TestProgress:
         submitter(archive, service).submit([recording("2", settings=deferred, billed_seconds=3600), recording("3")])
         assert "3,660 seconds, 3,600 of them at a quarter of the price (deferred model)\n" in caplog.text
         submitter(archive, service).submit([recording("3")])
-        assert "1 recordings: 1 joined, 0 new\n" in caplog.text
+        assert "1 recordings: 1 known (1 joined), 0 are being submitted elsewhere, 0 new" in caplog.text

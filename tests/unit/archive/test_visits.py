@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from airflow_speechkit.archive.run import SubmitRun, read_run, write_run
+from airflow_speechkit.archive.runs import SubmitRun, read_run, write_run
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import (

@@ -1,0 +1,240 @@
+"""What the archive records about runs of tasks: what their visits have come to, and what was delivered to them.
+
+Beside what `archive.layout` describes, an archive has ::
+
+    runs/<task instance>.json                    what a task's last visit has come to; removed after the last one
+    handed_on/<task>/<operation id>/<run>.json   the operation was delivered to a run of a task (exclusive create)
+
+The names have hashes, which are safe in any path.
+
+A task that frees its worker while the quota is used up works in visits, each perhaps in another process. A later visit
+goes on with the recordings that the first one found. What came in the meantime is left to the next run, and what was
+sent is returned although its recording was deleted or replaced. The ledger, not this record, says what is paid for.
+
+A later run can leave out operations that were delivered to an earlier one. A run that is cleared or tried again finds
+its own file and gets the operation again, whichever other run got it since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_speechkit.archive.layout import each, load, operation_file, pack
+from airflow_speechkit.archive.records import Record, Time
+from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
+from airflow_speechkit.errors import StorageError, error_from_json
+from airflow_speechkit.models import Recording
+from airflow_speechkit.recordings.address import parse_s3
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.settings import RecognitionSettings
+
+_FACTS = ("audio_uri", "version", "labels", "size_bytes", "duration_ms", "channels", "billed_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitRun:
+    """What one try of a task has come to.
+
+    :param began_at: when its first visit began, UTC
+    :param returns_list: whether it returns a list, of whatever length
+    :param outcomes: of each recording, in their order
+    :param is_resumed: whether there was a visit before
+    :param refused_since: since when the service has refused all submits, if it refused the last one
+    :param sent_at: when each submit of the last hour went out
+    :param next_at: when the next visit goes on; None where nothing is left
+    """
+
+    began_at: datetime
+    outcomes: Sequence[SubmitOutcome] = ()
+    returns_list: bool = True
+    is_resumed: bool = False
+    refused_since: datetime | None = None
+    sent_at: Sequence[datetime] = ()
+    next_at: datetime | None = None
+
+    @property
+    def done(self) -> list[SubmitOutcome]:
+        """The outcomes that there are, in the order of the recordings."""
+        return [one for one in self.outcomes if one.status is not None]
+
+    @property
+    def left(self) -> list[Recording]:
+        """The recordings that have no outcome yet."""
+        return [one.recording for one in self.outcomes if one.status is None]
+
+    @property
+    def billed_seconds(self) -> int:
+        """What the visits before may have been billed."""
+        paid = {one.fingerprint: one for one in self.done if one.status in (SubmitStatus.SUBMITTED, SubmitStatus.LOST)}
+        return sum(one.recording.billed_seconds or 0 for one in paid.values())
+
+
+class _RunRecording(Record, frozen=True, kw_only=True):
+    """A recording of a run, and what became of it."""
+
+    address: str
+    audio_uri: str
+    version: str | None
+    labels: dict[str, str]
+    size_bytes: int | None = None
+    duration_ms: int | None = None
+    channels: int | None = None
+    billed_seconds: int | None = None
+    fingerprint: str = ""
+    status: SubmitStatus | None = msgspec.field(default=None, name="how")
+    operation_id: str | None = None
+    error: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, outcome: SubmitOutcome) -> _RunRecording:
+        recording = outcome.recording
+        return cls(
+            address=recording.address.text if recording.address else recording.audio_uri,
+            fingerprint=outcome.fingerprint,
+            status=outcome.status,
+            operation_id=outcome.operation_id,
+            error=None if outcome.error is None else outcome.error.to_json(),
+            **{name: getattr(recording, name) for name in _FACTS},
+        )
+
+    def outcome(self, settings: RecognitionSettings) -> SubmitOutcome:
+        # Only what is left is resolved again. A refused recording may have no valid address.
+        is_left = self.status is None
+        address = parse_s3(self.address) if is_left and self.address.startswith("s3://") else None
+        facts = {name: getattr(self, name) for name in _FACTS}
+        return SubmitOutcome(
+            recording=Recording(settings=settings, address=address, **facts),
+            fingerprint=self.fingerprint,
+            status=self.status,
+            operation_id=self.operation_id,
+            error=None if self.error is None else error_from_json(self.error),
+        )
+
+
+class _RunRecord(Record, frozen=True, kw_only=True):
+    """The file of a run."""
+
+    began_at: Time
+    returns_list: bool = msgspec.field(name="many")
+    recordings: list[_RunRecording]
+    refused_since: Time | None = None
+    sent_at: list[Time] = msgspec.field(name="sent")
+
+
+def write_run(archive: Archive, scope: str, run: SubmitRun) -> None:
+    """Put a run on record.
+
+    :param scope: the task instance
+    :raises ArchiveError: the archive can't be written
+    """
+    record = _RunRecord(
+        began_at=run.began_at,
+        returns_list=run.returns_list,
+        recordings=[_RunRecording.of(one) for one in run.outcomes],
+        refused_since=run.refused_since,
+        sent_at=list(run.sent_at),
+    )
+    archive.folder.replace(_run_file(scope), pack(record))
+
+
+def read_run(archive: Archive, scope: str, settings: RecognitionSettings) -> SubmitRun | None:
+    """Return what the last visit has come to; None where there is no such record.
+
+    :param scope: the task instance
+    :param settings: those of its recordings
+    :raises ArchiveError: the archive can't be read, or the record is damaged
+    """
+
+    def build(data: dict[str, Any]) -> SubmitRun | None:
+        if "recordings" not in data:
+            # Emptied at the end of an earlier try.
+            return None
+        record = _RunRecord.read(data)
+        return SubmitRun(
+            began_at=record.began_at,
+            returns_list=record.returns_list,
+            outcomes=[one.outcome(settings) for one in record.recordings],
+            is_resumed=True,
+            refused_since=record.refused_since,
+            sent_at=record.sent_at,
+        )
+
+    return load(archive.folder, _run_file(scope), build)
+
+
+def remove_run(archive: Archive, scope: str) -> None:
+    """Remove the record, which has addresses and labels; empty it where nothing may be deleted.
+
+    :param scope: the task instance
+    """
+    try:
+        archive.folder.delete(_run_file(scope))
+    except StorageError:
+        archive.folder.replace(_run_file(scope), pack({}))
+
+
+def _run_file(scope: str) -> str:
+    return f"runs/{_hash(scope)}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """A run of a task that operations are delivered to. All its tries and map indexes count as one.
+
+    :param dag_id: the DAG
+    :param task_id: the task
+    :param run_id: the DAG run
+    """
+
+    dag_id: str
+    task_id: str
+    run_id: str
+
+    def folder(self, operation_id: str) -> str:
+        """Return the folder that has a file for each run of the task that got an operation."""
+        return operation_file(operation_id, folder=f"handed_on/{_hash(json.dumps([self.dag_id, self.task_id]))}")
+
+    def file(self, operation_id: str) -> str:
+        """Return the name of this run's file of an operation."""
+        return f"{self.folder(operation_id)}/{_hash(json.dumps([self.run_id]))}.json"
+
+
+def delivered_before(archive: Archive, delivery: Delivery, operation_ids: Sequence[str]) -> set[str]:
+    """Return those operations that were delivered to other runs of the task, and not to this one.
+
+    :raises ArchiveError: the archive can't be read
+    """
+
+    def is_old(operation_id: str) -> bool:
+        names = list(archive.folder.names(delivery.folder(operation_id)))
+        return bool(names) and delivery.file(operation_id) not in names
+
+    return {one for one, old in zip(operation_ids, each(is_old, operation_ids), strict=True) if old}
+
+
+def record_delivery(archive: Archive, delivery: Delivery, operation_ids: Sequence[str], now: datetime) -> None:
+    """Put on record that operations were delivered to a run. Calling it again changes nothing.
+
+    A process that is killed in the middle of it leaves some out: its retry gets all of them, and puts them on record.
+
+    :param now: UTC
+    :raises ArchiveError: the archive can't be written
+    """
+    names = {"dag_id": delivery.dag_id, "task_id": delivery.task_id, "run_id": delivery.run_id}
+    record = pack({**names, "at": now.isoformat()})
+    list(each(lambda one: archive.folder.create(delivery.file(one), record), dict.fromkeys(operation_ids)))
+
+
+def _hash(text: str) -> str:
+    # 128 bits tell any two names apart.
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:32]
