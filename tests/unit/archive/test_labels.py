@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from airflow_speechkit.archive.inspection import Problem, copy_archive, verify
 from airflow_speechkit.archive.labels import LabelChange, label, put_labels
-from airflow_speechkit.archive.maintenance import delete_operation
 from airflow_speechkit.archive.layout import pack
+from airflow_speechkit.archive.maintenance import delete_operation
 from airflow_speechkit.archive.records import LabelRecord, label_changes, merged_labels
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.archive.submit_rules import OnFailure, SubmitOutcome, SubmitStatus
@@ -132,7 +132,10 @@ class TestALaterSubmit:
         assert added.getMessage() == (
             "Recorded the labels team of 1 recordings that already had operations: s3://calls/1.ogg"
         )
-        assert (differs.levelno, "labels agent of 1 recordings differ" in differs.getMessage()) == (logging.WARNING, True)
+        assert (differs.levelno, "labels agent of 1 recordings differ" in differs.getMessage()) == (
+            logging.WARNING,
+            True,
+        )
         assert "labels_update=True" in differs.getMessage()
         for value in ("17", "Anna", "Boris", "Perm", "blue"):
             assert value not in added.getMessage() + differs.getMessage()

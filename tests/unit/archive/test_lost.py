@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from airflow_speechkit.archive.inspection import Problem, verify
+from airflow_speechkit.archive.layout import plain
 from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.maintenance import adopt, delete_operation, release
-from airflow_speechkit.archive.layout import plain
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.cli import main
