@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -30,8 +31,16 @@ CANCEL_TIMEOUT_S = 27.0
 TERMINAL_TASK_STATES = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
 
 
-#: Where Airflow's versions keep the masking of secrets in logs, the newest first.
+#: Where Airflow's versions keep the same things, the newest first.
 _SECRETS_MASKERS = ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker")
+_TIME_TRIGGERS = ("airflow.providers.standard.triggers.temporal", "airflow.triggers.temporal")
+
+
+def _first_of(modules: Sequence[str], name: str) -> Any:
+    for module in modules:
+        with suppress(ImportError, AttributeError):
+            return getattr(importlib.import_module(module), name)
+    raise ImportError(f"This Airflow has no {name} in any of {', '.join(modules)}")
 
 
 _one_lookup = threading.RLock()
@@ -52,13 +61,7 @@ def lookup_lock() -> AbstractContextManager[object]:
 
 def mask_secret(secret: str) -> None:
     """Mask a secret in Airflow's logs."""
-    for name in _SECRETS_MASKERS:
-        with suppress(ImportError):
-            module = importlib.import_module(name)
-            if hasattr(module, "mask_secret"):
-                module.mask_secret(secret)
-                return
-    raise ImportError("This Airflow has no mask_secret where its versions keep it")
+    _first_of(_SECRETS_MASKERS, "mask_secret")(secret)
 
 
 def task_is_over(task_instance: Any) -> bool:
@@ -81,12 +84,7 @@ def task_is_over(task_instance: Any) -> bool:
 
 def time_trigger(moment: datetime) -> BaseTrigger:
     """Return Airflow's own trigger that fires at a time."""
-    try:
-        module = importlib.import_module("airflow.providers.standard.triggers.temporal")
-    except ImportError:
-        # Airflow 2.11 has it in its core.
-        module = importlib.import_module("airflow.triggers.temporal")
-    trigger: BaseTrigger = module.DateTimeTrigger(moment)
+    trigger: BaseTrigger = _first_of(_TIME_TRIGGERS, "DateTimeTrigger")(moment)
     return trigger
 
 
@@ -103,14 +101,9 @@ def first_start(context: Context, *, retries: int) -> datetime | None:
         began: datetime | None = task_instance.get_first_reschedule_date(context)
         return began
     # Airflow 2.11, whose sensors look it up in the same way.
-    look_up = importlib.import_module("airflow.sensors.base")._orig_start_date
-    found: datetime | None = look_up(
-        dag_id=task_instance.dag_id,
-        task_id=task_instance.task_id,
-        run_id=task_instance.run_id,
-        map_index=task_instance.map_index,
-        try_number=(task_instance.max_tries or 0) - retries + 1,
-    )
+    key = {name: getattr(task_instance, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
+    first_try = (task_instance.max_tries or 0) - retries + 1
+    found: datetime | None = _first_of(("airflow.sensors.base",), "_orig_start_date")(**key, try_number=first_try)
     return found
 
 

@@ -41,43 +41,25 @@ class Field:
 #: The fields that a connection's extra can have, in the order of the form.
 FIELDS: dict[str, Field] = {
     "archive": Field(
-        str,
-        "Archive (required)",
-        "Folder for submissions and answers, for example s3://my-bucket/speechkit-archive. Leave it empty only if "
-        "[speechkit] archive is set in Airflow's configuration.",
+        str, "Archive (required)", "Folder for submissions and answers, for example s3://my-bucket/speechkit-archive."
     ),
-    "aws_conn_id": Field(
-        str,
-        "Bucket connection",
-        "Id of the Amazon Web Services connection for the buckets. Default: aws_default.",
-    ),
+    "aws_conn_id": Field(str, "Bucket connection", "Amazon connection of the buckets. Default: aws_default."),
     "api_version": Field(Literal["v2", "v3"], "API version", "Used by tasks that do not set one."),
     "folder_id": Field(str, "Folder ID", "Sent to API v3 only. Default: the folder of the service account."),
     "authorized_key_path": Field(
-        str,
-        "Path of the authorized key",
-        "Instead of a key above: a JSON file on the machines that run tasks and triggers.",
+        str, "Path of the authorized key", "Instead of a key above: a JSON file where tasks and triggers run."
     ),
     "use_metadata": Field(
-        bool,
-        "Service account of the virtual machine",
-        "Instead of a key above: get tokens from the metadata service of the virtual machine.",
+        bool, "Service account of the virtual machine", "Instead of a key above: tokens from its metadata service."
     ),
     "iam_token": Field(
-        str,
-        "IAM token",
-        "Instead of a key above, for a test: it expires after 12 hours at most and is not renewed.",
-        is_secret=True,
+        str, "IAM token", "Instead of a key above, for a test: it expires within 12 hours.", is_secret=True
     ),
-    "data_logging_enabled": Field(
-        bool, "Data logging", "Allow the service to keep your recordings. Default: it does not keep them."
-    ),
+    "data_logging_enabled": Field(bool, "Data logging", "Allow the service to keep your recordings. Default: no."),
     "submits_per_hour": Field(int, "Submissions per hour", "Quota of the folder. Default: 500."),
     "checks_per_hour": Field(float, "Status checks per hour (v2)", "Limit for this Airflow. Default: 2000."),
     "checks_per_second": Field(float, "Status checks per second (v3)", "Limit for this Airflow. Default: 4."),
-    "storage_host": Field(
-        str, "Object Storage host", "Required with the emulator. Default: https://storage.yandexcloud.net."
-    ),
+    "storage_host": Field(str, "Object Storage host", "Default: https://storage.yandexcloud.net."),
     "recognition_host": Field(str, "Recognition host (v2)", "Default: https://transcribe.api.cloud.yandex.net."),
     "recognition_v3_host": Field(str, "Recognition host (v3)", "Default: https://stt.api.cloud.yandex.net."),
     "operations_host": Field(str, "Operations host", "Default: https://operation.api.cloud.yandex.net."),
@@ -101,6 +83,28 @@ _RELABELING = {"host": "Emulator URL", "password": "API key or authorized key (r
 _PLACEHOLDERS = {
     "host": "Leave empty to use the real service",
     "password": "AQVN…, or the JSON of an authorized key",
+}
+
+#: Options of Airflow's configuration: description, example, default.
+_OPTIONS: dict[str, tuple[str, str, str | None]] = {
+    "archive": (
+        "Folder for submissions and raw answers, if neither the operator nor the connection names one: a path, or a "
+        "URL that Airflow's object storage supports.",
+        "s3://my_conn@bucket/speechkit-archive",
+        None,
+    ),
+    "archive_mode": (
+        "Mode of the files of an archive on a disk, in octal. Users who may read the files may also enter new "
+        "folders. Default: 0640, or less if the umask says so.",
+        "0660",
+        None,
+    ),
+    "triggerers": (
+        "Number of triggerers that run at the same time. Each takes an equal part of the status checks that a "
+        "connection allows.",
+        "2",
+        "1",
+    ),
 }
 
 
@@ -131,36 +135,17 @@ def get_provider_info() -> dict[str, Any]:
             "speechkit": {
                 "description": "Yandex SpeechKit's asynchronous recognition.",
                 "options": {
-                    "archive": _option(
-                        "Folder for submissions and raw answers, if neither the operator nor the connection names one: "
-                        "a path, or a URL that Airflow's object storage supports.",
-                        example="s3://my_conn@bucket/speechkit-archive",
-                    ),
-                    "archive_mode": _option(
-                        "Mode of the files of an archive on a disk, in octal. Users who may read the files may also "
-                        "enter new folders. Default: 0640, or less if the umask says so.",
-                        example="0660",
-                    ),
-                    "triggerers": _option(
-                        "Number of triggerers that run at the same time. Each takes an equal part of the status checks "
-                        "that a connection allows.",
-                        kind="integer",
-                        example="2",
-                        default="1",
-                    ),
+                    name: {
+                        "description": description,
+                        "version_added": "0.1.0",
+                        "type": "string" if default is None else "integer",
+                        "example": example,
+                        "default": default,
+                    }
+                    for name, (description, example, default) in _OPTIONS.items()
                 },
             }
         },
-    }
-
-
-def _option(description: str, *, example: str, kind: str = "string", default: str | None = None) -> dict[str, Any]:
-    return {
-        "description": description,
-        "version_added": "0.1.0",
-        "type": kind,
-        "example": example,
-        "default": default,
     }
 
 

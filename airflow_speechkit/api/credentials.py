@@ -13,9 +13,7 @@ from airflow_speechkit.errors import (
     AnswerUnreadableError,
     AuthenticationError,
     ConnectionSettingsError,
-    QuotaExceededError,
     RefusedError,
-    ServiceFaultError,
     SpeechKitError,
 )
 from airflow_speechkit.parsing import SURPRISES, parse_object, parse_time
@@ -132,14 +130,6 @@ class Token:
     renew_at: float
     unusable_at: float
 
-    @classmethod
-    def valid_until(cls, expires_at: float, value: str, *, now: float) -> Token:
-        """Return a token that is renewed after an hour, or after four fifths of a shorter life."""
-        life_s = max(0.0, expires_at - now)
-        return cls(
-            value, renew_at=now + min(_RENEW_AFTER_S, life_s * 0.8), unusable_at=expires_at - min(60.0, life_s * 0.1)
-        )
-
 
 def read_token(body: bytes, now: float) -> Token:
     """Read a token: IAM gives ``iamToken`` and ``expiresAt``, the metadata service ``access_token`` and ``expires_in``.
@@ -155,7 +145,10 @@ def read_token(body: bytes, now: float) -> Token:
             value, expires_at = data["access_token"], now + float(data["expires_in"])
         # What isn't printable can't stand in a header either.
         if math.isfinite(expires_at) and value and value.isascii() and value.isprintable() and " " not in value:
-            return Token.valid_until(expires_at, value, now=now)
+            # Of a short life, four fifths.
+            life_s = max(0.0, expires_at - now)
+            renew_at = now + min(_RENEW_AFTER_S, life_s * 0.8)
+            return Token(value, renew_at, unusable_at=expires_at - min(60.0, life_s * 0.1))
     except SURPRISES:
         pass
     raise AnswerUnreadableError("The answer to the request for a token has no token in it", retry="asks for one again")
@@ -237,16 +230,10 @@ class Authorization:
             )
         try:
             response = yield from self._exchange.perform(request)
-        except (QuotaExceededError, ServiceFaultError):
-            raise
         except RefusedError as error:
-            raise AuthenticationError(
-                error.what,
-                http_status=error.http_status,
-                grpc_code=error.grpc_code,
-                hint=hint,
-                retry="fails in the same way until this is fixed",
-                request_id=error.request_id,
-                server_trace_id=error.server_trace_id,
-            ) from None
+            if error.retry_can_help:
+                raise
+            refusal = AuthenticationError(error.what)
+            vars(refusal).update(vars(error), hint=hint, retry="fails in the same way until this is fixed")
+            raise refusal from None
         return read_token(response.body, self._exchange.now())

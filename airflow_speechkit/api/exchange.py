@@ -109,9 +109,8 @@ class Exchange:
                 )
                 if 200 <= outcome.status < 300:
                     return outcome
-                asked_for_s = outcome.retry_after_s(self.now())
-                pause_s = max(pause_s, asked_for_s or 0.0)
-                error = refused(request, outcome, asked_for_s)
+                pause_s = max(pause_s, outcome.retry_after_s or 0.0)
+                error = refused(request, outcome)
                 is_useful = (
                     outcome.status in _RETRIED and not request.is_submission and pause_s <= REQUEST_RETRY.longest_s
                 )
@@ -138,14 +137,12 @@ def read_refusal(body: bytes) -> ErrorStatus:
         return ErrorStatus()
 
 
-def refused(request: Request, response: Response, retry_after_s: float | None = None) -> RefusedError:
+def refused(request: Request, response: Response) -> RefusedError:
     """Return the error that a response of status 300 and above means.
 
     A submission may have been accepted after a timeout in a gateway (408, 499, 504), a bad answer behind one (502), and
     a 500 or 503 that the service didn't write itself. With its own ``google.rpc.Status`` (INTERNAL or UNAVAILABLE) it
     says that it has not taken the request, and its FAQ says that such requests aren't billed.
-
-    :param retry_after_s: ``Retry-After``, in seconds
     """
     status, said = response.status, read_refusal(response.body)
     kind = ServiceFaultError if status >= 500 else _KINDS.get(status, RefusedError)
@@ -166,7 +163,7 @@ def refused(request: Request, response: Response, retry_after_s: float | None = 
         f"The service refused {request.purpose} with HTTP {status}" + (f': "{said.message}"' if said.message else ""),
         http_status=status,
         grpc_code=said.code,
-        retry_after_s=retry_after_s if kind is QuotaExceededError else None,
+        retry_after_s=response.retry_after_s if kind is QuotaExceededError else None,
         may_have_been_accepted=is_unsure,
         hint=hint,
         retry=retry,

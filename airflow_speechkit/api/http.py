@@ -7,8 +7,6 @@ or a `Fault`. A transport drives them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -68,23 +66,11 @@ class Response:
             "server_trace_id": self.headers.get("x-server-trace-id"),
         }
 
-    def retry_after_s(self, now: float) -> float | None:
-        """Return ``Retry-After`` in seconds, at most `LONGEST_RETRY_AFTER_S`; None where it is missing or unreadable.
-
-        :param now: seconds since the epoch
-        """
+    @property
+    def retry_after_s(self) -> float | None:
+        """``Retry-After`` in seconds, at most `LONGEST_RETRY_AFTER_S`; None where it is missing or a date."""
         text = self.headers.get("retry-after", "").strip()
-        try:
-            if text.isascii() and text.isdigit():
-                seconds = float(text)
-            else:
-                # HTTP dates are in GMT, also without a time zone.
-                date = parsedate_to_datetime(text)
-                seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
-        except (ArithmeticError, LookupError, OSError, TypeError, ValueError):
-            # The standard library raises each of these for some date.
-            return None
-        return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S)
+        return min(float(text), LONGEST_RETRY_AFTER_S) if text.isascii() and text.isdigit() else None
 
 
 class FaultKind(Enum):

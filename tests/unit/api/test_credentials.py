@@ -76,10 +76,10 @@ def test_no_repr_shows_a_secret() -> None:
 
 
 def test_a_token_is_renewed_every_hour_and_well_before_its_end() -> None:
-    day = Token.valid_until(NOW + 12 * 3600, "t", now=NOW)
+    day = read_token(b'{"access_token":"t","expires_in":43200}', NOW)
     assert day.renew_at == NOW + 3600
     assert day.unusable_at == NOW + 12 * 3600 - 60
-    short = Token.valid_until(NOW + 100, "t", now=NOW)
+    short = read_token(b'{"access_token":"t","expires_in":100}', NOW)
     assert NOW < short.renew_at < short.unusable_at < NOW + 100
 
 

@@ -85,13 +85,6 @@ def test_a_short_retry_after_is_obeyed(server: Told, carry: Carrier) -> None:
     assert carry.pauses == [7.0]
 
 
-def test_retry_after_as_a_date_is_read(server: Told, carry: Carrier) -> None:
-    moment = dt.datetime.fromtimestamp(NOW + 9, dt.UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
-    server.script = [answer(503, retry_after=moment), answer(200)]
-    carry(get(server.url, now=lambda: NOW))
-    assert carry.pauses == [9.0]
-
-
 def test_retry_after_that_is_too_long_is_left_to_the_caller(server: Told, carry: Carrier) -> None:
     server.script = [answer(429, retry_after="600")]
     with pytest.raises(QuotaExceededError) as caught:
@@ -107,13 +100,8 @@ def test_retry_after_that_is_too_long_is_left_to_the_caller(server: Told, carry:
         ("604800", 3600.0),
         ("9" * 400, 3600.0),
         ("9" * 5000, 3600.0),
-        ("Sat, 31 Dec 9999 23:59:59 GMT", 3600.0),
-        ("Sat, 31 Dec 9999 23:59:59 -0000", 3600.0),
-        ("Sat, 31 Dec 9999 23:59:59 -2359", 3600.0),
-        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
-        ("Mon, 01 Jan 0001 00:00:00 +2359", 0.0),
-        ("Mon, 01 Jan 2026 00:00:00 +999999999999", None),
-        ("Mon, 99 Foo 2026 99:99:99 GMT", None),
+        ("Sat, 31 Dec 9999 23:59:59 GMT", None),
+        ("²", None),
         ("-5", None),
         ("1.5", None),
         ("1e9", None),

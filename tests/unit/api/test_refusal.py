@@ -63,10 +63,10 @@ def test_the_query_of_a_link_is_taken_out() -> None:
     assert text == "no such object https://storage.yandexcloud.net/b/k.ogg !"
 
 
-def error_of(status: int, body: object = STATUS, *, submission: bool = False, **more: float | None) -> RefusedError:
+def error_of(status: int, body: object = STATUS, *, submission: bool = False, **more: str) -> RefusedError:
     request = Request(method="POST", url="https://s", purpose="the submission", is_submission=submission)
-    headers = {"x-request-id": "rq", "x-server-trace-id": "tr"}
-    return refused(request, Response(status, headers, json.dumps(body).encode()), more.get("retry_after_s"))
+    headers = {"x-request-id": "rq", "x-server-trace-id": "tr", **more}
+    return refused(request, Response(status, headers, json.dumps(body).encode()))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_submission_that_is_not_found_is_no_missing_operation() -> None:
 
 
 def test_retry_after_reaches_the_caller() -> None:
-    error = error_of(429, retry_after_s=77.0)
+    error = error_of(429, **{"retry-after": "77"})
     assert isinstance(error, QuotaExceededError)
     assert error.retry_after_s == 77.0
 
