@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import AnswerUnreadableError, ErrorStatus, RecognitionFailedError, read_status
 from airflow_speechkit.models import is_operation_id, version_of
-from airflow_speechkit.parsing import MalformedError, decode, parse_columns, parse_each, parse_json, parse_time
+from airflow_speechkit.parsing import MalformedError, decode, parse_columns, parse_each, parse_object, parse_time
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage.compressed import Packed
 
@@ -137,7 +138,7 @@ def read_operation(raw: bytes) -> Operation:
     :param raw: the body of an answer
     :raises AnswerUnreadableError: it is cut off, isn't JSON, or isn't an Operation
     """
-    envelope = (_large_envelope(raw) if len(raw) >= LARGE_BODY else None) or _envelope(raw)
+    envelope = _envelope(raw)
     operation_id = envelope.get("id")
     if not isinstance(operation_id, str) or not is_operation_id(operation_id):
         raise AnswerUnreadableError("The answer isn't an Operation: it has no valid `id`")
@@ -181,45 +182,37 @@ def id_within(raw: bytes) -> str | None:
 
 
 def _envelope(raw: bytes) -> dict[str, Any]:
-    try:
-        envelope = parse_json(raw, lenient=True)
-    except MalformedError:
-        # The other parser skips what this one refuses in a result, such as deep nesting and endless numbers.
-        envelope = _large_envelope(raw) if raw.lstrip().startswith(b"{") else None
-        if envelope is None:
-            raise AnswerUnreadableError(
-                f"The answer isn't JSON, or is cut off ({len(raw)} bytes)", retry="checks again"
-            ) from None
-    if not isinstance(envelope, dict):
-        raise AnswerUnreadableError("The answer is JSON, but not an Operation")
-    return envelope
+    # Each reads something that the other refuses: one an error's code as a text, the other deep nesting in a result.
+    readers = (_read_columns, _read_json) if len(raw) >= LARGE_BODY else (_read_json, _read_columns)
+    for read in readers:
+        with suppress(MalformedError):
+            return read(raw)
+    raise AnswerUnreadableError(
+        f"The answer isn't an Operation, or is cut off ({len(raw)} bytes)", retry="checks again"
+    )
 
 
-def _large_envelope(raw: bytes) -> dict[str, Any] | None:
-    """Read the envelope's fields without holding the interpreter's lock; None where `_envelope` has to decide."""
+def _read_json(raw: bytes) -> dict[str, Any]:
+    return parse_object(raw, lenient=True)
+
+
+def _read_columns(raw: bytes) -> dict[str, Any]:
+    """Read the envelope's fields without holding the interpreter's lock."""
     import pyarrow as pa
 
-    if not raw.rstrip().endswith(b"}"):
-        raise AnswerUnreadableError(f"The answer is cut off ({len(raw)} bytes)", retry="checks again")
+    texts = [(name, pa.string()) for name in ("id", "description", "createdAt", "modifiedAt")]
+    error = pa.struct([("code", pa.int64()), ("message", pa.string()), ("error_message", pa.string())])
     schema = pa.schema(
-        [
-            ("done", pa.bool_()),
-            ("id", pa.string()),
-            ("description", pa.string()),
-            ("createdAt", pa.string()),
-            ("modifiedAt", pa.string()),
-            ("error", pa.struct([("code", pa.int64()), ("message", pa.string()), ("error_message", pa.string())])),
-            ("response", pa.struct([("@type", pa.string())])),
-        ]
+        [*texts, ("done", pa.bool_()), ("error", error), ("response", pa.struct([("@type", pa.string())]))]
     )
     try:
-        rows = parse_columns(raw, schema)
-        if len(rows) != 1:
-            return None
-        envelope: dict[str, Any] = rows.to_pylist()[0]
-    except (pa.ArrowException, MalformedError, UnicodeDecodeError):
-        return None
-    return envelope
+        if raw.lstrip().startswith(b"{") and raw.rstrip().endswith(b"}"):
+            rows: list[dict[str, Any]] = parse_columns(raw, schema).to_pylist()
+            if len(rows) == 1:
+                return rows[0]
+    except (pa.ArrowException, UnicodeDecodeError):
+        pass
+    raise MalformedError("it isn't one JSON object with such fields")
 
 
 def _time(text: object) -> datetime | None:

@@ -189,21 +189,15 @@ def _s3_hook(aws_conn_id: str) -> Any:
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
     hook = S3Hook(aws_conn_id=aws_conn_id)
-    unreadable = None
     try:
-        found = bool(hook.conn_config)
+        is_found = bool(hook.conn_config)
         endpoint = hook.conn_config.get_service_endpoint_url(service_name="s3") or ""
+        wrong = "its `endpoint_url` has a user name or password in it" if "@" in endpoint else ""
     except (TypeError, ValueError) as error:
-        unreadable = type(error).__name__
+        is_found, wrong = True, f"its extra can't be read ({type(error).__name__})"
     # Not from within `except`: a parser's error holds the whole extra.
-    if unreadable is not None:
-        raise ConnectionSettingsError(
-            f"The extra of the connection `{aws_conn_id}` can't be read ({unreadable})", hint=_CONNECTION
-        )
-    if "@" in endpoint:
-        raise ConnectionSettingsError(
-            f"The `endpoint_url` of the connection `{aws_conn_id}` has a user name or password in it", hint=_CONNECTION
-        )
-    if not found:
+    if wrong:
+        raise ConnectionSettingsError(f"The connection `{aws_conn_id}` can't be used: {wrong}", hint=_CONNECTION)
+    if not is_found:
         raise no_such_connection(aws_conn_id)
     return hook
