@@ -1,4 +1,4 @@
-"""What a user may write as `audio`, `bucket` and `labels`, checked and made into lists; and how long a list may be."""
+"""What a user may write as `audio`, `bucket` and `labels`, checked and made into lists."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import MappedOperator, XComArg, conf
-
 from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.recordings.finding import Choice
 from airflow_speechkit.redaction import clean_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from airflow.providers.common.compat.sdk import BaseOperator
-
     from airflow_speechkit.recordings.source import Findings
 
 log = logging.getLogger(__name__)
@@ -42,20 +36,28 @@ def addresses(audio: Any, bucket: str | None) -> str | list[str]:
     :param bucket: ``bucket`` or ``conn_id@bucket``
     :raises SettingsError: it is empty, or holds something else
     """
-    given = audio_list(audio)
-    if bucket is None:
-        return given[0] if isinstance(audio, str) else given
-    [place] = text_list(bucket, "bucket")
-    if place.strip() == "None" or "/" in place:
+    given = _text_list(audio, "audio")
+    if "None" in (one.strip() for one in given):
         raise SettingsError(
-            f"`bucket` must be the name of a bucket, not {place!r}", hint="Write it as bucket or conn_id@bucket"
+            "`audio` is the text 'None': a template found nothing",
+            hint="Check the template, and why the upstream task returned nothing. Its `.output` needs no template",
         )
-    if isinstance(audio, str):
-        return given[0] if _SCHEME.match(audio) else f"s3://{place}/{given[0]}"
-    kept = [one for one in given if _SCHEME.match(one) or not one.endswith("/")]
-    if len(kept) < len(given):
-        log.info("Left out %s folder markers (keys that end in a slash)", f"{len(given) - len(kept):,}")
-    return [one if _SCHEME.match(one) else f"s3://{place}/{one}" for one in audio_list(kept)]
+    # What comes lazily, from a mapped upstream, was not cut when it was rendered.
+    found = [clean_address(one) for one in given]
+    if bucket is not None:
+        [place] = _text_list(bucket, "bucket")
+        if place.strip() == "None" or "/" in place:
+            raise SettingsError(
+                f"`bucket` must be the name of a bucket, not {place!r}", hint="Write it as bucket or conn_id@bucket"
+            )
+        if not isinstance(audio, str):
+            found = [one for one in found if _SCHEME.match(one) or not one.endswith("/")]
+            if len(found) < len(given):
+                log.info("Left out %d folder markers (keys that end in a slash)", len(given) - len(found))
+        found = [one if _SCHEME.match(one) else f"s3://{place}/{one}" for one in found]
+    if not found:
+        raise SettingsError("`audio` is an empty list", hint="Give it at least one recording, or a prefix")
+    return found[0] if isinstance(audio, str) else found
 
 
 def choice(include: Any, exclude: Any) -> Choice | None:
@@ -65,44 +67,19 @@ def choice(include: Any, exclude: Any) -> Choice | None:
     """
     if include is None and exclude is None:
         return None
-    globs = {
-        name: () if given is None else tuple(text_list(given, name))
-        for name, given in (("include", include), ("exclude", exclude))
-    }
-    return Choice(**globs)
+    return Choice(
+        include=() if include is None else _text_list(include, "include"),
+        exclude=() if exclude is None else _text_list(exclude, "exclude"),
+    )
 
 
-def audio_list(audio: Any) -> list[str]:
-    """Make a list of what `audio` is.
-
-    :param audio: an address, or a list or lazy sequence of them
-    :raises SettingsError: it is empty, or holds something else
-    """
-    found = text_list(audio, "audio")
-    if "None" in (one.strip() for one in found):
-        raise SettingsError(
-            "`audio` is the text 'None': a template found nothing",
-            hint="Check the template, and why the upstream task returned nothing. Its `.output` needs no template",
-        )
-    if not found:
-        raise SettingsError("`audio` is an empty list", hint="Give it at least one recording, or a prefix")
-    # What comes lazily, from a mapped upstream, was not cut when it was rendered.
-    return [clean_address(one) for one in found]
-
-
-def text_list(given: Any, name: str) -> list[str]:
-    """Make a list of a keyword that takes one text or several. Blanks at a text's ends may be part of a key.
-
-    :param given: a text, or a list or lazy sequence of them
-    :param name: the keyword's, for the message
-    :raises SettingsError: it holds something else, or an empty text
-    """
+def _text_list(given: Any, name: str) -> list[str]:
+    """Make a list of a keyword that takes one text or several. Blanks at a text's ends may be part of a key."""
     found = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
     for one in found:
-        if not isinstance(one, str):
-            raise SettingsError(f"`{name}` has a {type(one).__name__} in place of a text")
-        if not one.strip():
-            raise SettingsError(f"`{name}` has an empty text")
+        if not isinstance(one, str) or not one.strip():
+            found_type = "an empty text" if isinstance(one, str) else type(one).__name__
+            raise SettingsError(f"`{name}` must be a text or a list of texts, and it has {found_type}")
     return found
 
 
@@ -114,14 +91,14 @@ def labels_for(labels: Any, findings: Findings) -> list[dict[str, str]]:
     :raises SettingsError: the list has another length, or a label has no value
     """
     number = len(findings.places)
-    if isinstance(labels, str):
+    if labels is None or isinstance(labels, Mapping):
+        each = [labels or {}] * number
+    elif isinstance(labels, str):
         raise SettingsError(
             "`labels` must be a mapping of names to texts, or a list of mappings, not a text",
             hint="Templates return texts unless the DAG has render_template_as_native_obj=True: write "
             "a mapping with templates for values, or give it an upstream's `.output`",
         )
-    if labels is None or isinstance(labels, Mapping):
-        each = [labels or {}] * number
     elif findings.by_pattern:
         raise SettingsError("`labels` is a list, and a prefix or glob matches any number of recordings")
     else:
@@ -131,44 +108,9 @@ def labels_for(labels: Any, findings: Findings) -> list[dict[str, str]]:
     for one in each:
         if not isinstance(one, Mapping) or not all(isinstance(name, str) for name in one):
             raise SettingsError("`labels` has something in it that isn't a mapping of names to texts")
-        for name, value in one.items():
-            if value is None:
-                raise SettingsError(
-                    f"The label {name!r} is None: the tables would have it as the text 'None'",
-                    hint="Leave out labels that have no value",
-                )
+        if empty := [name for name, value in one.items() if value is None]:
+            raise SettingsError(
+                f"The label {empty[0]!r} is None: the tables would have it as the text 'None'",
+                hint="Leave out labels that have no value",
+            )
     return [{name: str(value) for name, value in one.items()} for one in each]
-
-
-def check_length(operator: BaseOperator, length: int) -> None:
-    """Refuse a list of operation ids that Airflow would refuse after it was paid for.
-
-    :param operator: the one that returns them
-    :param length: how many they will be
-    :raises SettingsError: a task is mapped over them, and `[core] max_map_length` is less
-    """
-    limit = conf.getint("core", "max_map_length", fallback=1024)
-    if length <= limit or not operator.has_dag():  # type: ignore[no-untyped-call]
-        return
-    # What is mapped over a mapped task has as many instances as that one has, however long each one's list is.
-    if isinstance(operator.dag.get_task(operator.task_id), MappedOperator):
-        return
-    mapped = next(_mapped_over_ids_of(operator), None)
-    if mapped is not None:
-        raise SettingsError(
-            f"{length} operation ids would be passed to {mapped.node_id!r}, which is mapped over them, and "
-            f"`[core] max_map_length` is {limit}",
-            hint=f"Pass the whole list to {mapped.node_id!r} (`operation_id=`, without expand), or raise the limit; "
-            "nothing has been uploaded or sent",
-        )
-
-
-def _mapped_over_ids_of(operator: BaseOperator) -> Iterator[Any]:
-    """Give what is mapped over the operation ids: as they are returned, or as a sensor hands them on."""
-    yield from operator.iter_mapped_dependants()
-    for task in operator.downstream_list:
-        # By its name: operators and sensors know nothing of each other.
-        if any(kind.__name__ == "SpeechKitRecognitionSensor" for kind in type(task).__mro__):
-            given = XComArg.iter_xcom_references(getattr(task, "operation_id", None))
-            if any(upstream.node_id == operator.node_id for upstream, _ in given):
-                yield from task.iter_mapped_dependants()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Event
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -46,10 +47,23 @@ def collect(archive: Archive, hook: SpeechKitHook, outcomes: Iterable[SubmitOutc
     awaited = [one for one, ended in read_each(archive.outcome, _awaited(outcomes)).items() if ended is None]
     submissions = read_submissions(archive, awaited)
     submitted_at = {one: known.submitted_at for one, known in submissions.items() if known is not None}
-    old = [one for one, at in submitted_at.items() if now - at >= OLD]
-    asked = sorted(old, key=submitted_at.__getitem__)[:MOST]
+    used_up = Event()
+
+    def archive_if_ended(operation_id: str) -> bool:
+        if used_up.is_set():
+            return False
+        try:
+            return _archive_if_ended(archive, hook, operation_id)
+        except SpeechKitError as error:
+            # It must not hide the task's own error.
+            log.warning("Operation %s is not archived: %s", operation_id, error)
+            if isinstance(error, QuotaExceededError):
+                used_up.set()
+            return False
+
+    old = sorted((one for one, at in submitted_at.items() if now - at >= OLD), key=submitted_at.__getitem__)[:MOST]
     with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="speechkit-collect") as pool:
-        kept = {one for one, ended in zip(asked, pool.map(_Collector(archive, hook), asked), strict=True) if ended}
+        kept = {one for one, ended in zip(old, pool.map(archive_if_ended, old), strict=True) if ended}
     if kept:
         log.info("%d operations that were submitted before have ended; their answers are archived now", len(kept))
     left = [at for one, at in submitted_at.items() if one not in kept]
@@ -77,8 +91,8 @@ def fail_without_archive(error: SpeechKitError, outcomes: Iterable[SubmitOutcome
         )
     if lost := [one.recording.audio_uri for one in known if one.status is SubmitStatus.LOST]:
         raise AirflowFailException(
-            f"{error} The task is not tried again: that could pay twice for {lost[0]}"
-            f"{'' if len(lost) == 1 else f' and {len(lost) - 1} more'}, which may have been accepted."
+            f"{error} The task is not tried again: that could pay twice for what may have been accepted: "
+            f"{', '.join(lost)}"
         ) from error
 
 
@@ -86,32 +100,12 @@ def _awaited(outcomes: Iterable[SubmitOutcome]) -> list[str]:
     return list(dict.fromkeys(one.operation_id for one in outcomes if one.is_awaited and one.operation_id))
 
 
-class _Collector:
-    """Archives what has ended, as long as the quota lasts. Its errors must not hide the task's own."""
+def _archive_if_ended(archive: Archive, hook: SpeechKitHook, operation_id: str) -> bool:
+    from airflow_speechkit.api.operation import OperationState
 
-    def __init__(self, archive: Archive, hook: SpeechKitHook) -> None:
-        self._archive = archive
-        self._hook = hook
-        self._used_up = False
-
-    def __call__(self, operation_id: str) -> bool:
-        if self._used_up:
-            return False
-        try:
-            return self._archive_if_ended(operation_id)
-        except SpeechKitError as error:
-            self._used_up = self._used_up or isinstance(error, QuotaExceededError)
-            log.warning("Operation %s is not archived: %s", operation_id, error)
-            return False
-
-    def _archive_if_ended(self, operation_id: str) -> bool:
-        from airflow_speechkit.api.operation import OperationState
-
-        operation = self._hook.get_operation(operation_id, attempts=1)
-        if operation.state is OperationState.RUNNING:
-            return False
-        recognition = None
-        if operation.is_fetched_apart:
-            recognition = self._hook.get_recognition(operation_id, seen_done=True)
-        self._archive.keep_operation(operation, recognition)
-        return True
+    operation = hook.get_operation(operation_id, attempts=1)
+    if operation.state is OperationState.RUNNING:
+        return False
+    recognition = hook.get_recognition(operation_id, seen_done=True) if operation.is_fetched_apart else None
+    archive.keep_operation(operation, recognition)
+    return True

@@ -100,10 +100,9 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
         """Cancel what is left, where that was asked for and the task is really over."""
         if self.cancel_on_kill and self._waiting is None and self._submitter is not None:
             # In the middle of a visit.
-            archive, sent = self._submitter.archive, self._submitter.done
-            ended = read_each(
-                archive.outcome, {one.operation_id for one in sent if one.operation_id and one.is_awaited}
-            )
+            archive = self._submitter.archive
+            sent = {one.operation_id for one in self._submitter.done if one.operation_id and one.is_awaited}
+            ended = read_each(archive.outcome, sent)
             targets = [PollTarget.of(one, None) for one, outcome in ended.items() if outcome is None]
             self._waiting = WorkerWait(self._trigger(targets, archive.url, 0.0).wait)
         super().on_kill()
@@ -131,14 +130,14 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
 
         with self.visit(context, is_first=is_first, timeout_s=self.timeout) as visit:
             targets = self._targets(visit, gone, is_first=is_first)
-            if not targets and visit.next_at is None:
+            if not targets and visit.run.next_at is None:
                 return self._hand_on(visit, gone), None
-            check_time(visit.began_at, self.timeout, f"{len(targets)} operations have not ended")
-            deadline = visit.began_at + timedelta(seconds=self.timeout)
-            resume_at = None if visit.next_at is None else min(visit.next_at, deadline).timestamp()
+            check_time(visit.run.began_at, self.timeout, f"{len(targets)} operations have not ended")
+            deadline = visit.run.began_at + timedelta(seconds=self.timeout)
+            resume_at = None if visit.run.next_at is None else min(visit.run.next_at, deadline).timestamp()
             trigger = self._trigger(targets, visit.archive.url, deadline.timestamp(), resume_at)
             if self.deferrable:
-                timeout = self.time_left(visit.began_at, deadline + BACKSTOP)
+                timeout = self.time_left(visit.run.began_at, deadline + BACKSTOP)
                 self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
             return None, trigger
 
@@ -148,14 +147,14 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
         from airflow_speechkit.triggers.failures import ended_so_far
         from airflow_speechkit.triggers.result_archiver import delete_archived_results
 
-        ids = list(dict.fromkeys(one.operation_id for one in visit.outcomes if one.operation_id and one.error is None))
+        ids = _accepted(visit)
         ended = read_each(visit.archive.outcome, ids)
         if self.delete_after_archiving and is_first:
             delete_archived_results(visit.archive, ended, visit.hook)
         running = [one for one in ids if ended[one] is None and one not in gone]
         failed = sum(found is not None and found.failure is not None for found in ended.values())
         ended_before = (SubmitStatus.REUSED, SubmitStatus.FAILED)
-        before = {one.operation_id: one.status for one in visit.outcomes if one.status in ended_before}
+        before = {one.operation_id: one.status for one in visit.run.done if one.status in ended_before}
         failed_before = sum(status is SubmitStatus.FAILED for status in before.values())
         progress = ended_so_far(
             len(ids) - len(running) + failed_before, failed=failed + failed_before, archived_before=len(before)
@@ -168,18 +167,18 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
         from airflow_speechkit.archive.submit_rules import OnFailure
         from airflow_speechkit.triggers.failures import archived_failures, handed_on, is_sent_again, raise_failed
 
-        ids = [one.operation_id for one in visit.outcomes if one.operation_id and one.error is None]
-        failures = archived_failures(visit.archive, list(dict.fromkeys(ids)), gone)
+        failures = archived_failures(visit.archive, _accepted(visit), gone)
+        fails = visit.on_failure is OnFailure.FAIL
         try:
-            if visit.on_failure is OnFailure.FAIL and failures:
+            if fails and failures:
                 visit.close()
-                refused = [one.error for one in visit.outcomes if one.error is not None]
-                raise_failed([*refused, *failures.values()], of=len(visit.outcomes))
+                refused = [one.error for one in visit.run.done if one.error is not None]
+                raise_failed([*refused, *failures.values()], of=len(visit.run.done))
             ids_on = visit.hand_on()
         except ArchiveError:
             raise
         except SpeechKitError as error:
-            if failures and (visit.on_failure is OnFailure.FAIL or any(map(is_sent_again, failures.values()))):
+            if failures and (fails or any(map(is_sent_again, failures.values()))):
                 raise AirflowFailException(
                     f"{error} The task is not tried again: a retry would pay again, or end in the same way. Clear "
                     "it to send again what may end differently."
@@ -187,3 +186,8 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
             raise
         left = handed_on([ids_on] if isinstance(ids_on, str) else ids_on, failures, visit.on_failure)
         return left[0] if isinstance(ids_on, str) else left
+
+
+def _accepted(visit: SubmitVisit) -> list[str]:
+    """Return the operations of the recordings that were submitted without an error."""
+    return list(dict.fromkeys(one.operation_id for one in visit.run.done if one.operation_id and one.error is None))

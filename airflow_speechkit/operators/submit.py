@@ -9,11 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import (
-    AirflowSkipException,
-    BaseOperator,
-    conf,
-)
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
 from airflow_speechkit.errors import RecordingNotFoundError, SettingsError
 from airflow_speechkit.keywords import CheckedFields, cleaned, count, optional, switch
@@ -181,6 +177,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
+        given = locals()
         super().__init__(**kwargs)
         self.audio = cleaned(audio)
         self.bucket = cleaned(bucket)
@@ -189,25 +186,14 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         self.on_empty = on_empty
         self.language = language
         self.model = model
-        self.profanity_filter = profanity_filter
-        self.literature_text = literature_text
-        self.raw_results = raw_results
-        self.audio_encoding = audio_encoding
         self.sample_rate_hertz = self.typed("sample_rate_hertz", sample_rate_hertz)
         self.audio_channel_count = self.typed("audio_channel_count", audio_channel_count)
-        self.api_version = api_version
         self.languages = languages
-        self.language_restriction = language_restriction
-        self.phone_formatting = phone_formatting
-        self.classifiers = classifiers
-        self.speaker_analysis = speaker_analysis
-        self.conversation_analysis = conversation_analysis
-        self.analysis_quantiles = analysis_quantiles
-        self.speaker_silence_threshold_ms = speaker_silence_threshold_ms
-        self.simultaneous_silence_threshold_ms = simultaneous_silence_threshold_ms
-        self.simultaneous_speech_threshold_ms = simultaneous_speech_threshold_ms
-        self.speaker_labeling = speaker_labeling
         self.summarization = summarization
+        # The settings that aren't templated. `_source` reads all of them by their names.
+        for one in fields(RecognitionSettings):
+            if one.name not in self.template_fields:
+                setattr(self, one.name, given[one.name])
         self.labels = labels
         self.labels_update = self.typed("labels_update", labels_update)
         self.speechkit_conn_id = speechkit_conn_id
@@ -255,10 +241,11 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         """Defer until the next visit, or return the operation ids if nothing is left."""
         from airflow_speechkit.compat import time_trigger
 
-        if visit.next_at is None:
+        next_at = visit.run.next_at
+        if next_at is None:
             return visit.hand_on()
-        timeout = self.time_left(visit.began_at)
-        return self.defer(trigger=time_trigger(visit.next_at), method_name="execute_complete", timeout=timeout)
+        timeout = self.time_left(visit.run.began_at)
+        return self.defer(trigger=time_trigger(next_at), method_name="execute_complete", timeout=timeout)
 
     def time_left(self, began_at: datetime, *ends: datetime) -> timedelta | None:
         """Return the time until the first of some ends; `execution_timeout`, of all visits together, is another."""
@@ -284,43 +271,36 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         from airflow_speechkit.archive.submit import Submitter
         from airflow_speechkit.archive.submit_rules import OnFailure
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
-        from airflow_speechkit.operators.visit import (
-            SubmitVisit,
-            delivery_to,
-            opened_archive,
-            origin_of,
-            resumed_run,
-            submit,
-        )
+        from airflow_speechkit.operators import visit
 
-        began_at, origin = datetime.now(UTC), origin_of(context, self.speechkit_conn_id)
+        began_at, origin = datetime.now(UTC), visit.origin_of(context, self.speechkit_conn_id)
         self._check_keywords()
         on_failure = member_of(OnFailure, self.on_failure, "on_failure")
         with SpeechKitHook(self.speechkit_conn_id) as hook:
             policy, source = self._policy(hook), self._source(hook)
-            with opened_archive(self.archive, hook, is_first=is_first) as archive:
+            with visit.opened_archive(self.archive, hook, is_first=is_first) as archive:
                 if is_first:
                     run = self._find(source, began_at)
                 else:
-                    run = resumed_run(archive, origin.scope, source, timeout_s)
+                    run = visit.resumed_run(archive, origin.scope, source, timeout_s)
                 submitter = self._submitter = Submitter(archive, source, hook, origin, policy)
-                run = submit(submitter, run, waits=waits)
+                run = visit.submit(submitter, run, waits=waits)
                 record_scope = None if waits else origin.scope
                 if record_scope is not None:
                     write_run(archive, record_scope, run)
-                yield SubmitVisit(
+                yield visit.SubmitVisit(
                     hook=hook,
                     submitter=submitter,
                     run=run,
                     on_failure=on_failure,
                     record_scope=record_scope,
-                    delivery=delivery_to(context) if self.only_new else None,
+                    delivery=visit.delivery_to(context) if self.only_new else None,
                 )
 
     def _find(self, source: RecordingSource, began_at: datetime) -> SubmitRun:
         from airflow_speechkit.archive.runs import SubmitRun
         from airflow_speechkit.archive.submit_rules import SubmitOutcome
-        from airflow_speechkit.operators.audio import OnEmpty, addresses, check_length, choice, labels_for
+        from airflow_speechkit.operators.audio import OnEmpty, addresses, choice, labels_for
 
         on_empty = member_of(OnEmpty, self.on_empty, "on_empty")
         try:
@@ -330,32 +310,29 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
                 raise
             log.warning("Skipped (on_empty='skip'): %s", error)
             raise AirflowSkipException(error.what) from None
-        returns_list = findings.by_pattern or not isinstance(self.audio, str)
-        if returns_list:
-            check_length(self, len(findings.places))
         recordings = source.resolve(findings, labels_for(self.labels, findings))
-        outcomes = [SubmitOutcome(recording=one) for one in recordings]
-        return SubmitRun(began_at=began_at, returns_list=returns_list, outcomes=outcomes)
+        return SubmitRun(
+            began_at=began_at,
+            returns_list=findings.by_pattern or not isinstance(self.audio, str),
+            outcomes=[SubmitOutcome(recording=one) for one in recordings],
+        )
 
     def _source(self, hook: SpeechKitHook) -> RecordingSource:
         from airflow_speechkit.hooks.storage import storage_client
         from airflow_speechkit.recordings.source import CONCURRENCY, ProbeMode, RecordingSource
 
+        settings = {one.name: getattr(self, one.name) for one in fields(RecognitionSettings)}
+        settings["api_version"] = settings["api_version"] or hook.api_version
         probe = member_of(ProbeMode, self.probe, "probe")
         endpoint = hook.endpoints.storage
         return RecordingSource(
-            settings=self._settings(hook),
+            settings=RecognitionSettings(**settings),
             storage_endpoint=endpoint,
             aws_conn_id=self.aws_conn_id or hook.aws_conn_id,
             connect=partial(storage_client, storage_endpoint=endpoint, connections=CONCURRENCY),
             upload_to=self.upload_to,
             read_whole=probe is ProbeMode.FULL or self.max_billed_seconds is not None,
         )
-
-    def _settings(self, hook: SpeechKitHook) -> RecognitionSettings:
-        given = {field.name: getattr(self, field.name) for field in fields(RecognitionSettings)}
-        given["api_version"] = self.api_version or hook.api_version
-        return RecognitionSettings(**given)
 
     def _policy(self, hook: SpeechKitHook) -> SubmitPolicy:
         from airflow_speechkit.archive.submit_rules import OnLostSubmission, SubmitPolicy
@@ -371,13 +348,12 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         )
 
     def _check_keywords(self) -> None:
-        if self.archive is not False:
-            return
-        if self.deferrable:
-            raise SettingsError(
-                "`deferrable` needs an archive, and `archive` is False: each run would pay for all recordings again",
-                hint="Set an archive, or set deferrable=False",
-            )
-        for name, asked in (("on_failure='record'", self.on_failure == "record"), ("only_new", self.only_new)):
-            if asked:
-                raise SettingsError(f"`{name}` needs an archive, and `archive` is False")
+        for name, is_set in (
+            ("deferrable", self.deferrable),
+            ("on_failure='record'", self.on_failure == "record"),
+            ("only_new", self.only_new),
+        ):
+            if self.archive is False and is_set:
+                raise SettingsError(
+                    f"`{name}` needs an archive, and `archive` is False", hint=f"Set an archive, or remove `{name}`"
+                )

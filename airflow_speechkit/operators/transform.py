@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 
-#: Keywords that are no more.
-_GONE = ("name", "partition_by_date")
-
 
 class SpeechKitTransformOperator(CheckedFields, BaseOperator):
     """Turn answers into the tables `recognitions`, `utterances`, `words` and `analyses`, as files.
@@ -98,12 +95,6 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         on_unread: str = "report",
         **kwargs: Any,
     ) -> None:
-        for name in _GONE:
-            if name in kwargs:
-                raise SettingsError(
-                    f"`{name}` is no keyword any more: each operation has its own files under day=…",
-                    hint="Remove it; `airflow-speechkit compact` makes larger files of them",
-                )
         super().__init__(**kwargs)
         self.target = cleaned(target)
         self.operation_id = operation_id
@@ -134,15 +125,15 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         from airflow_speechkit.storage import Folder
 
         with SpeechKitHook(self.speechkit_conn_id) as hook:
+            # Saved answers need no SpeechKit connection.
+            aws_conn_id = self.aws_conn_id or ("aws_default" if self.files is not None else hook.aws_conn_id)
             not_ended: list[str] = []
-            ids, name, load = self._source(hook, not_ended)
-            storage_conn_id = self._storage_conn_id(hook)
+            ids, load = self._source(hook, aws_conn_id, not_ended)
             try:
                 manifest = write_many(
                     load,
                     ids,
-                    Folder.at(object_storage_path(self.target, storage_conn_id)),
-                    name=name,
+                    Folder.at(object_storage_path(self.target, aws_conn_id)),
                     file_format=self.file_format,
                     memory_bytes=self.memory_mib * MIB,
                     side_by_side=self.side_by_side,
@@ -162,48 +153,39 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         return summary
 
     def _source(
-        self, hook: SpeechKitHook, not_ended: list[str]
-    ) -> tuple[list[str], str | None, Callable[[str], Loaded]]:
-        """Say which answers, what the manifest is called if not after the operations, and how one is fetched.
+        self, hook: SpeechKitHook, aws_conn_id: str, not_ended: list[str]
+    ) -> tuple[list[str], Callable[[str], Loaded]]:
+        """Return which answers to read, and how one is fetched.
 
-        :param not_ended: is told, while they are fetched, which operations of a prefix have no end on record
+        :param not_ended: gets the operations of a prefix that have not ended, while they are fetched
         """
+        from airflow_speechkit.hooks.archive import archive_url, open_archive
+        from airflow_speechkit.results.many import largest_answer
+
         given = [one for one in ("operation_id", "operation_prefix", "files") if getattr(self, one) is not None]
         if len(given) != 1:
             raise SettingsError(
-                f"Exactly one of `operation_id`, `operation_prefix` and `files` says what to read, not {len(given)}"
+                f"Exactly one of `operation_id`, `operation_prefix` and `files` must be set, not {len(given)}"
             )
-        from airflow_speechkit.results.many import largest_answer
-
         memory_bytes = self.memory_mib * MIB
-        most_bytes = largest_answer(memory_bytes)
         if self.files is not None:
             paths = [self.files] if isinstance(self.files, str) else list(self.files)
             if not paths:
                 raise SettingsError("`files` is an empty list")
-            conn_id = self._storage_conn_id(hook)
-            return list(dict.fromkeys(paths)), None, lambda path: _saved(path, conn_id, memory_bytes)
-
-        from airflow_speechkit.hooks.archive import archive_url, open_archive
-
+            return list(dict.fromkeys(paths)), lambda path: _saved(path, aws_conn_id, memory_bytes)
         url = archive_url(self.archive, hook)
-        archive = None if url is None else open_archive(url)
-        if self.operation_prefix is not None:
-            if archive is None:
-                raise SettingsError("`operation_prefix` reads an archive, and `archive` is False")
-            prefixes = self.operation_prefix
-            ids = sorted(archive.operations(prefixes if isinstance(prefixes, str) else tuple(prefixes)))
-            if not ids:
-                raise AirflowSkipException(f"No operation in {archive.url} begins with {self.operation_prefix!r}")
-            return ids, None, lambda one: _archived_by_now(archive, one, most_bytes, not_ended)
-        ids = operation_ids(self.operation_id)
-        if archive is None:
-            return ids, None, lambda one: (hook.get_answer(one), None)
-        return ids, None, lambda one: _archived(archive, one, most_bytes)
-
-    def _storage_conn_id(self, hook: SpeechKitHook) -> str:
-        # Saved answers need no SpeechKit connection.
-        return self.aws_conn_id or ("aws_default" if self.files is not None else hook.aws_conn_id)
+        if url is None and self.operation_prefix is not None:
+            raise SettingsError("`operation_prefix` reads an archive, and `archive` is False")
+        if url is None:
+            return operation_ids(self.operation_id), lambda one: (hook.get_answer(one), None)
+        archive, most_bytes = open_archive(url), largest_answer(memory_bytes)
+        if self.operation_prefix is None:
+            return operation_ids(self.operation_id), lambda one: _archived(archive, one, most_bytes)
+        prefixes = self.operation_prefix
+        ids = sorted(archive.operations(prefixes if isinstance(prefixes, str) else tuple(prefixes)))
+        if not ids:
+            raise AirflowSkipException(f"No operation in {archive.url} begins with {self.operation_prefix!r}")
+        return ids, lambda one: _archived_by_now(archive, one, most_bytes, not_ended)
 
     def _report(self, manifest: Manifest, of: int) -> None:
         for table, written in manifest.tables.items():
@@ -227,29 +209,26 @@ def _archived(archive: Archive, operation_id: str, most_bytes: int) -> Loaded:
 
     outcome = archive.outcome(operation_id)
     submission = archive.submission(operation_id)
-    if outcome is None and submission is None and archive.is_forgotten(operation_id):
-        return Unread(operation_id, "It was removed by `archive forget`")
     if outcome is None:
+        if submission is None and archive.is_forgotten(operation_id):
+            return Unread(operation_id, "It was removed by `archive forget`")
         raise NotFinishedError(
-            "Its answer isn't in the archive: SpeechKitRecognitionSensor waits for it and archives it"
-            if submission
-            else "The archive doesn't know it: is it the one that SpeechKitRecognitionSensor archived the answer in?",
+            "The archive has no answer of this operation",
             operation_id=operation_id,
+            hint="SpeechKitRecognitionSensor waits for it and archives it; both need the same archive",
         )
-    answer = archive.answer(operation_id, most_bytes)
+    answer, failure = archive.answer(operation_id, most_bytes), outcome.failure
     if answer is not None:
-        if outcome.failure is not None and answer.recognition is None:
+        if failure is not None and answer.recognition is None:
             # A v3 result that broke off was not kept, only what it broke off with; v2 has none.
-            ended = {"code": outcome.failure.code, "message": outcome.failure.message}
+            ended = {"code": failure.code, "message": failure.message}
             answer = replace(answer, recognition=json.dumps({"error": ended}).encode())
         return answer, submission
     if submission is None:
         # Whoever removed it didn't get to the end.
         raise ResultExpiredError("The archive has neither its answer nor its submission", operation_id=operation_id)
     status = Status.REFUSED if outcome.state is AttemptState.REFUSED else Status.LOST
-    if outcome.failure is None:
-        return failed_row(submission, status)
-    return failed_row(submission, status, outcome.failure.code, outcome.failure.message)
+    return failed_row(submission, status, *((failure.code, failure.message) if failure else ()))
 
 
 def _archived_by_now(archive: Archive, operation_id: str, most_bytes: int, not_ended: list[str]) -> Loaded:

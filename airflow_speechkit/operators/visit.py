@@ -15,7 +15,7 @@ from airflow_speechkit.archive.layout import ROOT_FILE
 from airflow_speechkit.archive.runs import Delivery, delivered_before, read_run, record_delivery, remove_run
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.archive.submit_rules import Origin, SubmitOutcome, SubmitStatus
-from airflow_speechkit.errors import ArchiveError, NotFinishedError, SpeechKitError, StorageError
+from airflow_speechkit.errors import ArchiveError, NotFinishedError, SpeechKitError
 from airflow_speechkit.hooks.archive import archive_url, open_archive
 from airflow_speechkit.operators.collecting import collect, fail_without_archive
 
@@ -57,36 +57,17 @@ class SubmitVisit:
         """Where submissions and answers are kept."""
         return self.submitter.archive
 
-    @property
-    def began_at(self) -> datetime:
-        """When the first visit of this try began."""
-        return self.run.began_at
-
-    @property
-    def outcomes(self) -> Sequence[SubmitOutcome]:
-        """What became of the recordings, in their order, except for those that are left."""
-        return self.run.done
-
-    @property
-    def left(self) -> int:
-        """How many recordings are left to send; one that is listed twice counts once."""
-        return len({(one.audio_uri, one.version) for one in self.run.left})
-
-    @property
-    def next_at(self) -> datetime | None:
-        """When the next visit goes on; None where nothing is left."""
-        return self.run.next_at
-
     def progress(self, ended: str = "") -> str:
         """Return how far the task is, in words.
 
         :param ended: what to say about operations that have ended
         """
         # A recording that is listed twice is one.
-        each = {one.fingerprint: one for one in self.outcomes}.values()
+        each = {one.fingerprint: one for one in self.run.done}.values()
+        left = len({(one.audio_uri, one.version) for one in self.run.left})
         refused = sum(one.operation_id is None for one in each)
-        numbers = [f"submitted {len(each) - refused:,} of {len(each) + self.left:,}", ended, f"refused {refused:,}"]
-        next_at = "" if self.next_at is None else f"the next go out at {self.next_at:%H:%M:%S} UTC"
+        numbers = [f"submitted {len(each) - refused:,} of {len(each) + left:,}", ended, f"refused {refused:,}"]
+        next_at = "" if self.run.next_at is None else f"the next go out at {self.run.next_at:%H:%M:%S} UTC"
         return ", ".join(filter(None, [*numbers, next_at]))
 
     def hand_on(self) -> str | list[str]:
@@ -96,7 +77,7 @@ class SubmitVisit:
         :raises AirflowFailException: without an archive, a request may have been accepted: a retry could pay again
         :raises AirflowSkipException: there is nothing to return
         """
-        outcomes = self.outcomes
+        outcomes = self.run.done
         if self.delivery is not None:
             reused = [one.operation_id for one in outcomes if one.status is SubmitStatus.REUSED and one.operation_id]
             old = delivered_before(self.archive, self.delivery, reused)
@@ -119,13 +100,8 @@ class SubmitVisit:
 
     def close(self) -> None:
         """Remove the record of the visits: no other one follows."""
-        if self.record_scope is None:
-            return
-        try:
+        if self.record_scope is not None:
             remove_run(self.archive, self.record_scope)
-        except StorageError as error:
-            # The task's next try replaces it.
-            log.warning("The record of this task's visits stays in the archive: %s", error)
 
     def _collect(self, outcomes: Sequence[SubmitOutcome], error: SpeechKitError) -> None:
         """Archive the answers of ended operations that nobody waits for while the task fails."""
@@ -198,15 +174,8 @@ def opened_archive(setting: str | bool | None, hook: SpeechKitHook, *, is_first:
 def origin_of(context: Context, speechkit_conn_id: str) -> Origin:
     """Return who submits: the connection, and the task instance where there is one."""
     ti = context.get("ti")
-    if ti is None:
-        return Origin(speechkit_conn_id=speechkit_conn_id)
-    return Origin(
-        speechkit_conn_id=speechkit_conn_id,
-        dag_id=ti.dag_id,
-        run_id=ti.run_id,
-        task_id=ti.task_id,
-        map_index=ti.map_index,
-    )
+    names = () if ti is None else ("dag_id", "run_id", "task_id", "map_index")
+    return Origin(speechkit_conn_id=speechkit_conn_id, **{name: getattr(ti, name) for name in names})
 
 
 def delivery_to(context: Context) -> Delivery | None:

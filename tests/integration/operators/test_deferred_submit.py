@@ -289,12 +289,12 @@ def test_a_derived_operator_can_change_what_happens_between_visits(desk: Desk, c
     operator = SpeechKitSubmitOperator(task_id="submit", audio=recordings, language="en-US", submits_per_hour=OWN_QUOTA)
     context: Any = {"ti": TaskInstance("monday")}
     with operator.visit(context) as visit:
-        assert visit.left == 5
-        assert visit.next_at is not None
-        assert [one.status for one in visit.outcomes] == [SubmitStatus.SUBMITTED] * 10
-        assert all(visit.archive.submission(one.operation_id or "") for one in visit.outcomes)
+        assert len(visit.run.left) == 5
+        assert visit.run.next_at is not None
+        assert [one.status for one in visit.run.done] == [SubmitStatus.SUBMITTED] * 10
+        assert all(visit.archive.submission(one.operation_id or "") for one in visit.run.done)
     clock.shift(HOUR_S)
     with operator.visit(context, is_first=False) as visit:
-        assert visit.left == 0
-        assert visit.next_at is None
+        assert not visit.run.left
+        assert visit.run.next_at is None
         assert len(visit.hand_on()) == 15

@@ -106,12 +106,6 @@ def test_overlapping_lists_have_their_rows_once_even_if_written_concurrently(
             assert connection.execute(query).fetchall() == [(manifests[-1]["rows"][table], 6)]
 
 
-@pytest.mark.parametrize("removed", [{"name": "mine"}, {"partition_by_date": True}], ids=str)
-def test_the_error_for_a_removed_keyword_names_its_replacement(desk: Desk, removed: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match=r"its own files under day=.*airflow-speechkit compact"):
-        transform(desk, operation_id="e03a", **removed)
-
-
 def test_without_an_archive_the_service_or_saved_files_are_read(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins()
     from_service = transform(desk, operation_id=operation_id, archive=False)
