@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from threading import Event
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -31,9 +29,6 @@ OLD = timedelta(hours=1)
 #: The folder has 2,500 checks an hour (v2), and others wait too. A retry goes on with the next ones.
 MOST = 1000
 
-#: An answer of v2 has megabytes.
-_CONCURRENCY = 4
-
 
 def collect(archive: Archive, hook: SpeechKitHook, outcomes: Iterable[SubmitOutcome], now: datetime) -> None:
     """Archive the answers of older operations that have ended, and log until when the others are kept.
@@ -47,23 +42,17 @@ def collect(archive: Archive, hook: SpeechKitHook, outcomes: Iterable[SubmitOutc
     awaited = [one for one, ended in read_each(archive.outcome, _awaited(outcomes)).items() if ended is None]
     submissions = read_submissions(archive, awaited)
     submitted_at = {one: known.submitted_at for one, known in submissions.items() if known is not None}
-    used_up = Event()
-
-    def archive_if_ended(operation_id: str) -> bool:
-        if used_up.is_set():
-            return False
+    old = sorted((one for one, at in submitted_at.items() if now - at >= OLD), key=submitted_at.__getitem__)
+    kept = set()
+    for operation_id in old[:MOST]:
         try:
-            return _archive_if_ended(archive, hook, operation_id)
+            if _archive_if_ended(archive, hook, operation_id):
+                kept.add(operation_id)
         except SpeechKitError as error:
             # It must not hide the task's own error.
             log.warning("Operation %s is not archived: %s", operation_id, error)
             if isinstance(error, QuotaExceededError):
-                used_up.set()
-            return False
-
-    old = sorted((one for one, at in submitted_at.items() if now - at >= OLD), key=submitted_at.__getitem__)[:MOST]
-    with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="speechkit-collect") as pool:
-        kept = {one for one, ended in zip(old, pool.map(archive_if_ended, old), strict=True) if ended}
+                break
     if kept:
         log.info("%d operations that were submitted before have ended; their answers are archived now", len(kept))
     left = [at for one, at in submitted_at.items() if one not in kept]

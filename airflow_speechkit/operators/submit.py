@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
-from airflow_speechkit.errors import RecordingNotFoundError, SettingsError
+from airflow_speechkit.errors import RecordingNotFoundError, SettingsError, SpeechKitError
 from airflow_speechkit.keywords import CheckedFields, cleaned, count, optional, switch
 from airflow_speechkit.settings import RecognitionSettings, member_of
 
@@ -265,13 +265,15 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         :param waits: wait for the quota until all are submitted: there is no other visit
         :param timeout_s: how long after the first visit began nothing more is sent, in seconds
         :raises SpeechKitError: nothing more can be sent
-        :raises AirflowFailException: the archive lacks the record of the visit before
+        :raises AirflowFailException: the archive lacks the record of the visit before; or there is none, and a request
+            may have been accepted: a retry could pay again
         """
         from airflow_speechkit.archive.runs import write_run
         from airflow_speechkit.archive.submit import Submitter
         from airflow_speechkit.archive.submit_rules import OnFailure
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
         from airflow_speechkit.operators import visit
+        from airflow_speechkit.operators.collecting import fail_without_archive
 
         began_at, origin = datetime.now(UTC), visit.origin_of(context, self.speechkit_conn_id)
         self._check_keywords()
@@ -284,18 +286,23 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
                 else:
                     run = visit.resumed_run(archive, origin.scope, source, timeout_s)
                 submitter = self._submitter = Submitter(archive, source, hook, origin, policy)
-                run = visit.submit(submitter, run, waits=waits)
                 record_scope = None if waits else origin.scope
-                if record_scope is not None:
-                    write_run(archive, record_scope, run)
-                yield visit.SubmitVisit(
-                    hook=hook,
-                    submitter=submitter,
-                    run=run,
-                    on_failure=on_failure,
-                    record_scope=record_scope,
-                    delivery=visit.delivery_to(context) if self.only_new else None,
-                )
+                try:
+                    run = submitter.visit(run, waits=waits)
+                    if record_scope is not None:
+                        write_run(archive, record_scope, run)
+                    yield visit.SubmitVisit(
+                        hook=hook,
+                        submitter=submitter,
+                        run=run,
+                        on_failure=on_failure,
+                        record_scope=record_scope,
+                        delivery=visit.delivery_to(context) if self.only_new else None,
+                    )
+                except SpeechKitError as error:
+                    if policy.without_archive:
+                        fail_without_archive(error, submitter.done)
+                    raise
 
     def _find(self, source: RecordingSource, began_at: datetime) -> SubmitRun:
         from airflow_speechkit.archive.runs import SubmitRun

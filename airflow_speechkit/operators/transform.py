@@ -190,12 +190,6 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
     def _report(self, manifest: Manifest, of: int) -> None:
         for table, written in manifest.tables.items():
             self.log.info("%s: %d rows in %d files below %s", table, written.rows, len(written.paths), manifest.target)
-        if manifest.identical_channels:
-            self.log.warning(
-                "%d of %d recordings say the same in all their channels: mono that was stored as stereo",
-                manifest.identical_channels,
-                of,
-            )
         if manifest.unread:
             named = "; ".join(f"{one.operation_id}: {one.reason}" for one in manifest.unread[: manifest.NAMED])
             self.log.error("%d of %d answers can't be read, and are left out: %s", len(manifest.unread), of, named)

@@ -17,7 +17,7 @@ from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.archive.submit_rules import Origin, SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import ArchiveError, NotFinishedError, SpeechKitError
 from airflow_speechkit.hooks.archive import archive_url, open_archive
-from airflow_speechkit.operators.collecting import collect, fail_without_archive
+from airflow_speechkit.operators.collecting import collect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,9 +87,9 @@ class SubmitVisit:
         except ArchiveError:
             # Another visit may follow.
             raise
-        except SpeechKitError as error:
+        except SpeechKitError:
             self.close()
-            self._collect(outcomes, error)
+            self._collect(outcomes)
             raise
         if self.delivery is not None:
             record_delivery(self.archive, self.delivery, ids, datetime.now(UTC))
@@ -103,30 +103,14 @@ class SubmitVisit:
         if self.record_scope is not None:
             remove_run(self.archive, self.record_scope)
 
-    def _collect(self, outcomes: Sequence[SubmitOutcome], error: SpeechKitError) -> None:
+    def _collect(self, outcomes: Sequence[SubmitOutcome]) -> None:
         """Archive the answers of ended operations that nobody waits for while the task fails."""
         if self.submitter.policy.without_archive:
-            fail_without_archive(error, outcomes)
             return
         try:
             collect(self.archive, self.hook, outcomes, datetime.now(UTC))
-        except SpeechKitError as trouble:
-            log.warning("Ended operations of this task can't be archived: %s", trouble)
-
-
-def submit(submitter: Submitter, run: SubmitRun, *, waits: bool) -> SubmitRun:
-    """Submit recordings: all of them, or those for which the quota needn't be waited for.
-
-    :param waits: wait for it
-    :raises SpeechKitError: nothing more could be sent
-    :raises AirflowFailException: without an archive, a request may have been accepted: a retry could pay again
-    """
-    try:
-        return submitter.visit(run, waits=waits)
-    except SpeechKitError as error:
-        if submitter.policy.without_archive:
-            fail_without_archive(error, submitter.done)
-        raise
+        except SpeechKitError as error:
+            log.warning("Ended operations of this task can't be archived: %s", error)
 
 
 def resumed_run(archive: Archive, scope: str | None, source: RecordingSource, timeout_s: float | None) -> SubmitRun:

@@ -135,11 +135,7 @@ class Bucket:
         :raises RecordingError: it isn't there, is empty, or may not be read
         :raises StorageError: the storage can't be reached, or is in trouble
         """
-        with storage_errors(address.uri):
-            answer = self._client.get_object(Bucket=address.bucket, Key=address.key, Range=f"bytes=0-{length - 1}")
-            with closing(answer["Body"]) as body:
-                # Not every storage keeps to the range.
-                return bytes(body.read(length))
+        return _get(self._client, address, 0, length)[1]
 
     def put(self, content: BinaryIO, address: RecordingAddress) -> StoredObject:
         """Write an object, in parts where it is long; a few of them are in memory at a time.
@@ -186,7 +182,7 @@ class _Recording:
         self._client = client
         self._address = address
         # One ranged GET brings the size, the ETag and the head at once; of an empty object there is no range (416).
-        answer, piece = self._get(0, _HEAD_BYTES)
+        answer, piece = _get(client, address, 0, _HEAD_BYTES)
         self._pieces = [(0, piece)]
         self.stored = _stored(address, answer, _total(answer))
 
@@ -207,7 +203,7 @@ class _Recording:
         etag = self.stored.etag
         # A weak ETag never matches in If-Match.
         same = {"IfMatch": f'"{etag}"'} if etag and not etag.startswith("W/") else {}
-        answer, piece = self._get(start, end - start, **same)
+        answer, piece = _get(self._client, self._address, start, end - start, **same)
         if _stored(self._address, answer, 0).etag != etag:
             raise replaced_while_read(self._address.uri)
         if len(piece) != end - start:
@@ -220,17 +216,18 @@ class _Recording:
             self._pieces.append((start, piece))
         return piece
 
-    def _get(self, start: int, length: int, **same: str) -> tuple[dict[str, Any], bytes]:
-        address = self._address
-        with storage_errors(address.uri):
-            answer = self._client.get_object(
-                Bucket=address.bucket, Key=address.key, Range=f"bytes={start}-{start + length - 1}", **same
-            )
-            with closing(answer["Body"]) as body:
-                if start and answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
-                    raise RecordingError(
-                        "The storage ignores Range requests, so this recording can't be read in parts",
-                        recording=address.uri,
-                        hint="Check `endpoint_url` in the connection's extra: the storage must support Range requests",
-                    )
-                return answer, bytes(body.read(length))
+
+def _get(client: Any, address: RecordingAddress, start: int, length: int, **same: str) -> tuple[dict[str, Any], bytes]:
+    with storage_errors(address.uri):
+        answer = client.get_object(
+            Bucket=address.bucket, Key=address.key, Range=f"bytes={start}-{start + length - 1}", **same
+        )
+        with closing(answer["Body"]) as body:
+            if start and answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
+                raise RecordingError(
+                    "The storage ignores Range requests, so this recording can't be read in parts",
+                    recording=address.uri,
+                    hint="Check `endpoint_url` in the connection's extra: the storage must support Range requests",
+                )
+            # Not every storage keeps to the range.
+            return answer, bytes(body.read(length))

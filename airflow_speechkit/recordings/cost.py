@@ -6,7 +6,6 @@ costs 15 seconds at least (`yandex-cloud/docs`, ``en/speechkit/pricing.md``).
 
 from __future__ import annotations
 
-from fractions import Fraction
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 MINIMUM_SECONDS = 15
 CHANNELS_IN_A_UNIT = 2
 
-#: `deferred-general` and its kin cost a quarter.
-DEFERRED_PRICE_FACTOR = Fraction(1, 4)
-
 
 def billed_seconds(duration_ms: int, channels: int) -> int:
     """Return the units of a recording: ``max(15, ceil(seconds)) * ceil(channels / 2)``.
@@ -35,15 +31,15 @@ def billed_seconds(duration_ms: int, channels: int) -> int:
     return max(MINIMUM_SECONDS, seconds) * pairs
 
 
-def price_factor(model: str) -> Fraction:
-    """Return what a unit costs with a model, as a multiple of the price of a unit with `general`."""
-    return DEFERRED_PRICE_FACTOR if model.startswith("deferred-") else Fraction(1)
+def is_deferred(model: str) -> bool:
+    """Tell whether a model is one of those whose seconds cost a quarter: `deferred-general` and its kin."""
+    return model.startswith("deferred-")
 
 
 def describe_cost(recordings: Sequence[Recording]) -> str:
     """Return what sending recordings will be billed, in words."""
     known = [one for one in recordings if one.billed_seconds is not None]
-    deferred = _billed(one for one in known if price_factor(one.settings.model) < 1)
+    deferred = _billed(one for one in known if is_deferred(one.settings.model))
     text = f"{_billed(known):,} seconds"
     if deferred:
         text += f", {deferred:,} of them at a quarter of the price (deferred model)"

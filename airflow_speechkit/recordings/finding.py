@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError, RecordingNotFoundError
@@ -40,13 +41,6 @@ class Choice:
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
-    _included: Sequence[str] = field(init=False, repr=False, compare=False)
-    _excluded: Sequence[str] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        for name, globs in (("_included", self.include), ("_excluded", self.exclude)):
-            each = [one for glob in globs for one in alternatives(glob)]
-            object.__setattr__(self, name, [one if "/" in one else f"**/{one}" for one in each])
 
     def takes(self, key: str, folder: str) -> bool:
         """Tell whether an object is meant.
@@ -55,9 +49,15 @@ class Choice:
         """
 
         def matches(globs: Sequence[str]) -> bool:
-            return any(glob_matches(glob, one) for glob in globs for one in (key, key.removeprefix(folder)))
+            names = (key, key.removeprefix(folder))
+            return any(glob_matches(one, name) for glob in globs for one in _at_any_depth(glob) for name in names)
 
-        return (not self.include or matches(self._included)) and not matches(self._excluded)
+        return (not self.include or matches(self.include)) and not matches(self.exclude)
+
+
+@cache
+def _at_any_depth(glob: str) -> list[str]:
+    return [one if "/" in one else f"**/{one}" for one in alternatives(glob)]
 
 
 def find_recordings(bucket: Bucket, pattern: RecordingPattern, choice: Choice) -> list[StoredObject]:

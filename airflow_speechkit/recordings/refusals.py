@@ -43,13 +43,7 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:
     :raises ConnectionSettingsError: the storage doesn't know the key
     :raises StorageError: the storage can't be reached, or is in trouble
     """
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        NoCredentialsError,
-        ParamValidationError,
-        PartialCredentialsError,
-    )
+    from botocore import exceptions
     from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
@@ -57,15 +51,15 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:
         yield
     except SpeechKitError:
         raise
-    except ClientError as error:
+    except exceptions.ClientError as error:
         raise _refusal(error, uri, writing) from None
-    except (NoCredentialsError, PartialCredentialsError):
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
         raise ConnectionSettingsError(
             "The connection has no key for the bucket", recording=uri, hint=_STORAGE_CONNECTION
         ) from None
-    except ParamValidationError:
+    except exceptions.ParamValidationError:
         raise RecordingError("Object Storage doesn't allow such a bucket or key", recording=uri) from None
-    except (BotoCoreError, HTTPError, OSError, ResponseParserError, ValueError) as error:
+    except (exceptions.BotoCoreError, HTTPError, OSError, ResponseParserError, ValueError) as error:
         # The exception's own text may hold the link that was asked for, with its signature.
         raise StorageError(
             f"The bucket can't be reached, or its answer can't be read ({type(error).__name__})",

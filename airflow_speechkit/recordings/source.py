@@ -57,10 +57,6 @@ class Findings:
     by_pattern: bool = False
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass
 class RecordingSource:
     """Finds recordings and reads them. Safe to share between threads.
@@ -80,7 +76,7 @@ class RecordingSource:
     connect: Callable[[str], Any]
     upload_to: str | None = None
     read_whole: bool = False
-    now: Callable[[], datetime] = _utc_now
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _buckets: dict[str, Bucket] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 

@@ -9,11 +9,12 @@ import os
 import stat as file_kinds
 import tempfile
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_speechkit.api.submission import check_inline
 from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.recordings.address import check_bucket, object_address, split_s3
 from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms
 from airflow_speechkit.recordings.audio.reading import read_audio
@@ -35,35 +36,20 @@ _COPIED_AT_ONCE = 1024 * 1024
 _DIGITS_IN_KEY = 32
 
 
-@dataclass(frozen=True)
-class UploadFolder:
-    """Where local recordings are put.
-
-    :param bucket: the bucket's name
-    :param prefix: what their keys begin with; empty, or with a slash at its end
-    :param conn_id: the Airflow connection to write with, where it names one
-    """
-
-    bucket: str
-    prefix: str
-    conn_id: str | None = None
-
-
-def parse_upload_to(text: str) -> UploadFolder:
+def parse_upload_to(text: str) -> RecordingAddress:
     """Read ``s3://bucket/prefix`` or ``s3://conn_id@bucket/prefix``, with or without a slash at its end.
 
+    :return: the folder where local recordings are put: its key is empty, or has a slash at its end
     :raises RecordingError: it isn't one
     """
     scheme, separator, rest = text.partition("://")
     conn_id, bucket, prefix = split_s3(rest, text) if separator and scheme.lower() == "s3" else (None, "", "")
     if not bucket or has_magic(prefix):
         raise RecordingError(
-            "`upload_to` isn't a folder in a bucket",
-            recording=text.partition("?")[0] if "@" not in text else None,
-            hint="Write it as s3://bucket/prefix/",
+            "`upload_to` isn't a folder in a bucket", recording=text, hint="Write it as s3://bucket/prefix/"
         )
     check_bucket(bucket, text)
-    return UploadFolder(bucket, prefix if not prefix or prefix.endswith("/") else f"{prefix}/", conn_id)
+    return RecordingAddress(bucket, prefix if not prefix or prefix.endswith("/") else f"{prefix}/", conn_id)
 
 
 def read_local(path: Path, settings: RecognitionSettings) -> tuple[AudioFacts, bytes]:
@@ -87,7 +73,7 @@ def read_whole(path: Path) -> bytes:
         return file.read()
 
 
-def upload_local(bucket: Bucket, path: Path, folder: UploadFolder, settings: RecognitionSettings) -> Probe:
+def upload_local(bucket: Bucket, path: Path, folder: RecordingAddress, settings: RecognitionSettings) -> Probe:
     """Put a local recording into a bucket, and settle its settings.
 
     For API v2 a 16-bit PCM WAV at 8, 16 or 48 kHz goes without its header, as LPCM. The key holds a hash of what is put
@@ -115,7 +101,7 @@ def upload_local(bucket: Bucket, path: Path, folder: UploadFolder, settings: Rec
         digest = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
         content.seek(0)
         suffix = ".lpcm" if facts.encoding is AudioEncoding.LINEAR16_PCM else path.suffix
-        key = f"{folder.prefix}{path.stem}-{digest[:_DIGITS_IN_KEY]}{suffix}"
+        key = f"{folder.key}{path.stem}-{digest[:_DIGITS_IN_KEY]}{suffix}"
         address = object_address(folder.bucket, key, folder.conn_id)
         stored = bucket.stat_if_there(address)
         if stored is None or stored.size_bytes != facts.size_bytes:

@@ -52,15 +52,15 @@ class Scene:
     :param fault: the row
     :param stage: the column
     :param name: what tells it from the others of its cell
-    :param says: what happens, and what comes of it
-    :param window: whether the request may have been taken and its answer never came back
-    :param play: makes it happen, and checks what came of it
+    :param text: what happens, and the result
+    :param window: whether the request may have been accepted and its answer never came back
+    :param play: makes it happen, and checks the result
     """
 
     fault: Fault
     stage: Stage
     name: str
-    says: str
+    text: str
     window: bool
     play: Play
 
@@ -79,28 +79,28 @@ class Scene:
 SCENES: list[Scene] = []
 
 
-def scene(fault: Fault, stage: Stage, name: str, says: str, *, window: bool = False) -> Callable[[Play], Play]:
+def scene(fault: Fault, stage: Stage, name: str, text: str, *, window: bool = False) -> Callable[[Play], Play]:
     """Enter a function into the matrix."""
 
     def entered(play: Play) -> Play:
-        SCENES.append(Scene(fault=fault, stage=stage, name=name, says=says, window=window, play=play))
+        SCENES.append(Scene(fault=fault, stage=stage, name=name, text=text, window=window, play=play))
         return play
 
     return entered
 
 
-_ASKS_NOBODY = "asks the service for nothing (a transform reads the archive, a load reads the tables' files)"
-_NOT_THERE = "runs in no triggerer"
+_NO_REQUEST = "sends no request to the service (a transform reads the archive, a load reads the tables' files)"
+_NOT_THERE = "does not run in the triggerer"
 
 #: Why a cell has no test.
 LEFT_OUT: dict[tuple[Fault, Stage], str] = {
     **{(Fault.TRIGGERER_KILLED, stage): _NOT_THERE for stage in (Stage.TRANSFORM, Stage.LOAD)},
     **{
-        (fault, stage): _ASKS_NOBODY
+        (fault, stage): _NO_REQUEST
         for fault in (Fault.UNAUTHORIZED, Fault.TOO_MANY)
         for stage in (Stage.TRANSFORM, Stage.LOAD)
     },
-    (Fault.FULL_DISK, Stage.WAIT): "writes nothing; what comes at its end is the next column",
+    (Fault.FULL_DISK, Stage.WAIT): "writes nothing; its end is in the next column",
     (Fault.FULL_DISK, Stage.TRANSFORM): "reads the archive, and writes nothing into it",
     (Fault.FULL_DISK, Stage.LOAD): "reads the tables' files, not the archive",
     (Fault.UNREACHABLE, Stage.LOAD): "reads the tables' files, not the archive",

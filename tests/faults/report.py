@@ -16,24 +16,24 @@ HEAD = """\
 <!-- Made from the matrix: python -m tests.faults.report > docs/reliability.md -->
 # Reliability
 
-`make faults` breaks things at every step of the main job (submit, wait, archive, transform, load) and looks what
-became of it. Airflow is a real one: API server, scheduler, DAG processor, triggerer and LocalExecutor on PostgreSQL;
-what is killed is killed with SIGKILL. The service is the [emulator](emulator.md), which keeps its own record of what
-it has accepted and billed; the archive is a bucket behind a TCP forwarder that can be shut. Every cell has recordings,
-an archive and connections of its own, and tasks with three retries.
+`make faults` causes faults at every step of the main job (submit, wait, archive, transform, load) and checks the
+result. Airflow is a real one: API server, scheduler, DAG processor, triggerer and LocalExecutor on PostgreSQL.
+Processes are killed with SIGKILL. The service is the [emulator](emulator.md), which keeps its own record of what it
+has accepted and billed. The archive is a bucket behind a TCP forwarder that can be closed. Every cell has its own
+recordings, archive and connections, and tasks with three retries.
 
 After each cell
 
 - every recording has exactly one finished operation in the emulator's billing record,
 - every answer is in the archive as the service gave it, and `airflow-speechkit archive verify` finds nothing wrong,
-- every row is in the warehouse once, and says what was said.
+- every row is in the warehouse once, and has the right content.
 
-**The one window that can't be closed** is a request that went out and whose answer never came back: the service may
-have taken it, has no list of operations, and knows no idempotency key. Such cells are marked ◐. There the archive's
-claim shows it; the task fails with a message that names the recording and both ways out, and nothing is sent again,
-by no retry and by no other run. A person who knows the operation's id gives it to `airflow-speechkit archive adopt`,
-one who knows that it was not taken says `archive release`, and `on_lost_submission='resubmit'` sends it again by
-itself and may pay twice. Of a list only that recording is concerned.
+**One window can't be closed**: a request was sent and its answer never came back. The service may have accepted it; it
+has no list of operations and no idempotency keys. Such cells are marked ◐. The archive's claim shows that the request
+was sent. The task fails with an error that names the recording and both solutions, and nothing is sent again, by no
+retry and by no other run. If you know the operation's id, give it to `airflow-speechkit archive adopt`. If you know
+that the request was not accepted, use `archive release`. `on_lost_submission='resubmit'` sends it again without
+asking, and may pay twice. Other recordings of a list are not affected.
 """
 
 
@@ -71,7 +71,7 @@ def _document() -> Iterator[str]:
     for fault in Fault:
         yield f"| {fault} | " + " | ".join(_cell(fault, stage) for stage in Stage) + " |"
     yield ""
-    yield "✓ tested; ◐ tested, with the one window among it; – left out, for the reason below."
+    yield "✓ tested; ◐ tested, includes the window above; – left out, for the reason below."
     yield ""
     yield "## The cells"
     for fault in Fault:
@@ -93,7 +93,7 @@ def _cell(fault: Fault, stage: Stage) -> str:
 
 
 def _line(one: Scene) -> str:
-    return f"- {'◐' if one.window else '✓'} **{one.stage}**, {one.name}: {one.says}"
+    return f"- {'◐' if one.window else '✓'} **{one.stage}**, {one.name}: {one.text}"
 
 
 if __name__ == "__main__":

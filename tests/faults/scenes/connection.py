@@ -12,8 +12,8 @@ from tests.faults.scenes.requests import ANSWER_READ, ANSWER_WRITTEN, ANY_FILE, 
     Fault.DROPPED_BEFORE,
     Stage.SUBMIT,
     "by default",
-    "the request is gone, and nobody here can know that: the task fails, of the two recordings for this one only; "
-    "`archive release`, and the next run sends it.",
+    "the request does not arrive, which the client can't know: the task fails for this one of the two recordings; "
+    "after `archive release` the next run sends it.",
     window=True,
 )
 def submit_dropped_before(job: Job) -> None:
@@ -37,7 +37,7 @@ def submit_dropped_before_resubmitting(job: Job) -> None:
     job.expect_whole()
 
 
-@scene(Fault.DROPPED_BEFORE, Stage.WAIT, "checks", "checks never arrive: the wait goes on, and slower.")
+@scene(Fault.DROPPED_BEFORE, Stage.WAIT, "checks", "checks never arrive: the wait continues, and checks less often.")
 def check_dropped_before(job: Job) -> None:
     job.start(long=True)
     job.until_waiting()
@@ -47,7 +47,7 @@ def check_dropped_before(job: Job) -> None:
     job.expect_whole()
 
 
-@scene(Fault.DROPPED_BEFORE, Stage.ARCHIVE, "the answer", "an answer never gets to the archive: it is written again.")
+@scene(Fault.DROPPED_BEFORE, Stage.ARCHIVE, "the answer", "an answer does not reach the archive: it is written again.")
 def answer_dropped_before(job: Job) -> None:
     planned = job.storage.add(Deed.DROP, ANSWER_WRITTEN, times=3)
     job.start()
@@ -55,7 +55,7 @@ def answer_dropped_before(job: Job) -> None:
     assert planned.fired == 3
 
 
-@scene(Fault.DROPPED_BEFORE, Stage.TRANSFORM, "a file", "a file never gets to its folder: it is written again.")
+@scene(Fault.DROPPED_BEFORE, Stage.TRANSFORM, "a file", "a file does not reach its folder: it is written again.")
 def file_dropped_before(job: Job) -> None:
     planned = job.storage.add(Deed.DROP, ANY_FILE, times=3)
     job.start()
@@ -67,7 +67,7 @@ def file_dropped_before(job: Job) -> None:
     Fault.DROPPED_BEFORE,
     Stage.LOAD,
     "the commit",
-    "the commit never gets to the database, which rolls back: the next try loads the rows.",
+    "the commit does not reach the database, which rolls back: the next try loads the rows.",
 )
 def commit_dropped_before(job: Job) -> None:
     planned = job.warehouse.add(Deed.DROP, COMMIT)
@@ -80,8 +80,8 @@ def commit_dropped_before(job: Job) -> None:
     Fault.DROPPED_AFTER,
     Stage.SUBMIT,
     "by default",
-    "the service has taken it and the id is lost: the task fails, of the two recordings for this one only, and sends "
-    "nothing again; `archive adopt` with the id, and it goes on. Paid for once.",
+    "the service has accepted it and the id is lost: the task fails for this one of the two recordings, and sends "
+    "nothing again; after `archive adopt` with the id the task continues. Paid for once.",
     window=True,
 )
 def submit_dropped_after(job: Job) -> None:
@@ -95,8 +95,8 @@ def submit_dropped_after(job: Job) -> None:
     Fault.DROPPED_AFTER,
     Stage.SUBMIT,
     "resubmitting",
-    "with `on_lost_submission='resubmit'` both are sent again, as the log says, and paid for twice; in the tables they "
-    "are once.",
+    "with `on_lost_submission='resubmit'` both are sent again, as the log says, and paid for twice; the tables have "
+    "them once.",
     window=True,
 )
 def submit_dropped_after_resubmitting(job: Job) -> None:
@@ -107,7 +107,12 @@ def submit_dropped_after_resubmitting(job: Job) -> None:
     job.expect_whole(paid=2)
 
 
-@scene(Fault.DROPPED_AFTER, Stage.WAIT, "checks", "answers to checks never arrive: the wait goes on, and slower.")
+@scene(
+    Fault.DROPPED_AFTER,
+    Stage.WAIT,
+    "checks",
+    "answers to checks never arrive: the wait continues, and checks less often.",
+)
 def check_dropped_after(job: Job) -> None:
     job.start(long=True)
     job.until_waiting()
@@ -121,7 +126,7 @@ def check_dropped_after(job: Job) -> None:
     Fault.DROPPED_AFTER,
     Stage.ARCHIVE,
     "the answer",
-    "an answer is in the archive, and nobody is told: the write is repeated, finds it there, and takes it for its own.",
+    "an answer is written, and the confirmation is lost: the write is repeated, and finds the answer there.",
 )
 def answer_dropped_after(job: Job) -> None:
     planned = job.storage.add(Deed.DROP_ANSWER, ANSWER_WRITTEN, times=3)
@@ -131,7 +136,10 @@ def answer_dropped_after(job: Job) -> None:
 
 
 @scene(
-    Fault.DROPPED_AFTER, Stage.TRANSFORM, "a file", "a file is there, and nobody is told: the same is put in its place."
+    Fault.DROPPED_AFTER,
+    Stage.TRANSFORM,
+    "a file",
+    "a file is written, and the confirmation is lost: it is replaced by the same content.",
 )
 def file_dropped_after(job: Job) -> None:
     planned = job.storage.add(Deed.DROP_ANSWER, ANY_FILE, times=3)
@@ -144,7 +152,8 @@ def file_dropped_after(job: Job) -> None:
     Fault.DROPPED_AFTER,
     Stage.LOAD,
     "the commit",
-    "the rows are committed, and the task fails all the same: the next try puts the same in their place.",
+    "the rows are committed, and the task fails because the confirmation is lost: the next try replaces them by the "
+    "same rows.",
 )
 def commit_dropped_after(job: Job) -> None:
     planned = job.warehouse.add(Deed.DROP_ANSWER, COMMIT)
@@ -157,7 +166,8 @@ def commit_dropped_after(job: Job) -> None:
     Fault.CUT_ANSWER,
     Stage.SUBMIT,
     "by default",
-    "the answer with the id breaks off: the task fails, for this recording only; `archive adopt`, and it goes on.",
+    "the answer with the id is cut off: the task fails, for this recording only; after `archive adopt` the task "
+    "continues.",
     window=True,
 )
 def submit_cut(job: Job) -> None:
@@ -167,7 +177,7 @@ def submit_cut(job: Job) -> None:
     job.expect_whole()
 
 
-@scene(Fault.CUT_ANSWER, Stage.WAIT, "checks", "answers to checks break off: they are asked again.")
+@scene(Fault.CUT_ANSWER, Stage.WAIT, "checks", "answers to checks are cut off: the checks are repeated.")
 def check_cut(job: Job) -> None:
     job.start(long=True)
     job.until_waiting()
@@ -181,7 +191,7 @@ def check_cut(job: Job) -> None:
     Fault.CUT_ANSWER,
     Stage.ARCHIVE,
     "of v2",
-    "the check's answer, which is the result, breaks off: what is archived is a whole one.",
+    "the check's answer, which is the result, is cut off: it is fetched again, and archived complete.",
 )
 def result_cut(job: Job) -> None:
     job.start(long=True)
@@ -193,7 +203,12 @@ def result_cut(job: Job) -> None:
     job.expect_whole()
 
 
-@scene(Fault.CUT_ANSWER, Stage.ARCHIVE, "of v3", "the result's stream breaks off: what is archived is a whole one.")
+@scene(
+    Fault.CUT_ANSWER,
+    Stage.ARCHIVE,
+    "of v3",
+    "the result's stream is cut off: it is fetched again, and archived complete.",
+)
 def stream_cut(job: Job) -> None:
     job.start("with_v3", long=True)
     job.until_waiting()
@@ -204,7 +219,10 @@ def stream_cut(job: Job) -> None:
 
 
 @scene(
-    Fault.CUT_ANSWER, Stage.TRANSFORM, "reading the archive", "an archived answer breaks off as it is read: read again."
+    Fault.CUT_ANSWER,
+    Stage.TRANSFORM,
+    "reading the archive",
+    "an archived answer is cut off while it is read: it is read again.",
 )
 def archived_answer_cut(job: Job) -> None:
     planned = job.storage.add(Deed.CUT_ANSWER, ANSWER_READ, times=3)
@@ -213,7 +231,7 @@ def archived_answer_cut(job: Job) -> None:
     assert planned.fired == 3
 
 
-@scene(Fault.CUT_ANSWER, Stage.LOAD, "a file", "a table's file breaks off as it is read: read again.")
+@scene(Fault.CUT_ANSWER, Stage.LOAD, "a file", "a table's file is cut off while it is read: it is read again.")
 def file_cut(job: Job) -> None:
     planned = job.storage.add(Deed.CUT_ANSWER, FILE_READ, times=3)
     job.start()

@@ -21,7 +21,7 @@ def kill_at(job: Job, task_id: str, held: Rule) -> None:
     Fault.WORKER_KILLED,
     Stage.SUBMIT,
     "before it is sent",
-    "killed while it writes a claim: the next try claims it anew and sends it.",
+    "killed while it writes a claim: the next try writes a new claim and sends the request.",
 )
 def worker_before_it_is_sent(job: Job) -> None:
     held = job.storage.add(Deed.HOLD, CLAIM, times=0)
@@ -37,9 +37,9 @@ def worker_before_it_is_sent(job: Job) -> None:
     Fault.WORKER_KILLED,
     Stage.SUBMIT,
     "request under way",
-    "killed while a request is under way, which the service then takes: once the claim's lease is over (the test puts "
-    "its end forward) the task fails and says so; the other recording keeps its operation; `archive adopt` with the "
-    "id, and it goes on.",
+    "killed while a request is under way, which the service then accepts: when the claim's lease has ended (the test "
+    "ends it early) the task fails with an error that explains it; the other recording keeps its operation; after "
+    "`archive adopt` with the id the task continues.",
     window=True,
 )
 def worker_with_request_under_way(job: Job) -> None:
@@ -59,8 +59,8 @@ def worker_with_request_under_way(job: Job) -> None:
     Fault.WORKER_KILLED,
     Stage.SUBMIT,
     "between its two records",
-    "killed after the ledger has the operation's id, and before the id leads back to the recording: the next try makes "
-    "the record whole and joins the operation.",
+    "killed after the ledger has the operation's id, and before the id leads back to the recording: the next try "
+    "completes the record and joins the operation.",
 )
 def worker_between_records(job: Job) -> None:
     held = job.storage.add(Deed.HOLD, RECORD)
@@ -72,8 +72,8 @@ def worker_between_records(job: Job) -> None:
     Fault.WORKER_KILLED,
     Stage.SUBMIT,
     "in a later visit",
-    "one task for both: killed when it came back to submit what the quota had not allowed, between the two records: "
-    "the next try makes the record whole, joins the operation, and waits for both.",
+    "one task for both: killed when it returned to submit what the quota had not allowed, between the two records: "
+    "the next try completes the record, joins the operation, and waits for both.",
 )
 def worker_in_a_later_visit(job: Job) -> None:
     job.fault_on_submits(429, match=job.key("second"), retry_after="30")
@@ -83,7 +83,10 @@ def worker_in_a_later_visit(job: Job) -> None:
 
 
 @scene(
-    Fault.WORKER_KILLED, Stage.WAIT, "on a worker", "killed while it waits without a triggerer: the next try waits on."
+    Fault.WORKER_KILLED,
+    Stage.WAIT,
+    "on a worker",
+    "killed while it waits without a triggerer: the next try continues the wait.",
 )
 def worker_while_it_waits(job: Job) -> None:
     job.start("on_a_worker", long=True)
@@ -98,7 +101,7 @@ def worker_while_it_waits(job: Job) -> None:
     Fault.WORKER_KILLED,
     Stage.ARCHIVE,
     "before the answer",
-    "killed while it writes an answer: the next try asks for it again.",
+    "killed while it writes an answer: the next try fetches it again.",
 )
 def worker_while_it_archives(job: Job) -> None:
     held = job.storage.add(Deed.HOLD, ANSWER_WRITTEN)
@@ -110,7 +113,7 @@ def worker_while_it_archives(job: Job) -> None:
     Fault.WORKER_KILLED,
     Stage.ARCHIVE,
     "behind the answer",
-    "killed when the answer is there, and not yet that it is complete: the next try completes it.",
+    "killed when the answer is written, and not yet marked as complete: the next try marks it.",
 )
 def worker_before_the_outcome(job: Job) -> None:
     held = job.storage.add(Deed.HOLD, OUTCOME)
@@ -134,7 +137,7 @@ def worker_while_it_transforms(job: Job) -> None:
     Fault.WORKER_KILLED,
     Stage.LOAD,
     "before the commit",
-    "killed when all rows are in, and not yet committed: the database rolls back, and the next try loads them.",
+    "killed when all rows are inserted, and not yet committed: the database rolls back, and the next try loads them.",
 )
 def worker_while_it_loads(job: Job) -> None:
     held = job.warehouse.add(Deed.HOLD, COMMIT)
@@ -147,7 +150,7 @@ def worker_while_it_loads(job: Job) -> None:
     Stage.SUBMIT,
     "between visits",
     "one task for both: killed when one recording was submitted and the other has to wait for the quota: the next "
-    "triggerer archives the first and has a worker submit the other.",
+    "triggerer archives the first, and a worker submits the other.",
 )
 def triggerer_between_visits(job: Job) -> None:
     job.fault_on_submits(429, match=job.key("second"), retry_after="60")
@@ -162,7 +165,7 @@ def triggerer_between_visits(job: Job) -> None:
     Fault.TRIGGERER_KILLED,
     Stage.WAIT,
     "while it waits",
-    "killed while the recognitions run, which end while there is no triggerer: the next one goes on with the wait.",
+    "killed while the recognitions run, which end while there is no triggerer: the next one continues the wait.",
 )
 def triggerer_while_it_waits(job: Job) -> None:
     job.start(long=True)
@@ -177,7 +180,7 @@ def triggerer_while_it_waits(job: Job) -> None:
     Fault.TRIGGERER_KILLED,
     Stage.ARCHIVE,
     "before the answer",
-    "killed while it writes an answer: the next one asks for it again.",
+    "killed while it writes an answer: the next one fetches it again.",
 )
 def triggerer_while_it_archives(job: Job) -> None:
     held = job.storage.add(Deed.HOLD, ANSWER_WRITTEN)
@@ -204,8 +207,8 @@ def kill_scheduler_at(job: Job, held: Rule) -> None:
     Fault.SCHEDULER_KILLED,
     Stage.SUBMIT,
     "before it is sent",
-    "killed with its workers while one of them writes a claim: the next scheduler runs the task again, which claims "
-    "it anew and sends it.",
+    "killed with its workers while one of them writes a claim: the next scheduler runs the task again, which writes a "
+    "new claim and sends the request.",
 )
 def scheduler_while_it_submits(job: Job) -> None:
     kill_scheduler_at(job, job.storage.add(Deed.HOLD, CLAIM, times=0))
@@ -215,9 +218,9 @@ def scheduler_while_it_submits(job: Job) -> None:
     Fault.SCHEDULER_KILLED,
     Stage.SUBMIT,
     "request under way",
-    "killed with its workers while a request is under way, which the service then takes: once the claim's lease is "
-    "over the task fails and says so; the other recording keeps its operation; `archive adopt` with the id, and it "
-    "goes on.",
+    "killed with its workers while a request is under way, which the service then accepts: when the claim's lease has "
+    "ended the task fails with an error that explains it; the other recording keeps its operation; after `archive "
+    "adopt` with the id the task continues.",
     window=True,
 )
 def scheduler_with_request_under_way(job: Job) -> None:
@@ -238,8 +241,8 @@ def scheduler_with_request_under_way(job: Job) -> None:
     Fault.SCHEDULER_KILLED,
     Stage.WAIT,
     "while deferred",
-    "killed while the recognitions run, which end and are archived while there is no scheduler: the next one lets the "
-    "task go on.",
+    "killed while the recognitions run, which end and are archived while there is no scheduler: the next one resumes "
+    "the task.",
 )
 def scheduler_while_it_waits(job: Job) -> None:
     job.start(long=True)
@@ -255,8 +258,8 @@ def scheduler_while_it_waits(job: Job) -> None:
     Fault.SCHEDULER_KILLED,
     Stage.ARCHIVE,
     "while it archives",
-    "killed while the triggerer writes an answer, which is none of the scheduler's business: it is there when the next "
-    "one comes.",
+    "killed while the triggerer writes an answer: the triggerer continues, and the answer is there when the next "
+    "scheduler starts.",
 )
 def scheduler_while_it_archives(job: Job) -> None:
     held = job.storage.add(Deed.HOLD, ANSWER_WRITTEN)
@@ -284,8 +287,8 @@ def scheduler_while_it_transforms(job: Job) -> None:
     Fault.SCHEDULER_KILLED,
     Stage.LOAD,
     "before the commit",
-    "killed with its workers when all rows are in, and not yet committed: the database rolls back, and they are loaded "
-    "again.",
+    "killed with its workers when all rows are inserted, and not yet committed: the database rolls back, and they are "
+    "loaded again.",
 )
 def scheduler_while_it_loads(job: Job) -> None:
     kill_scheduler_at(job, job.warehouse.add(Deed.HOLD, COMMIT))
@@ -302,8 +305,9 @@ def while_the_service_is_away(job: Job, then: str) -> None:
 @scene(
     Fault.EMULATOR_RESTARTED,
     Stage.SUBMIT,
-    "while it is away",
-    "away when the task begins: no connection, so surely nothing was taken; it is sent again until it is back.",
+    "while it is down",
+    "down when the task begins: no connection is made, so nothing can have been accepted; the request is sent again "
+    "until the service is back.",
 )
 def service_away_at_submit(job: Job) -> None:
     job.meet(job.emulator.kill)
@@ -317,8 +321,8 @@ def service_away_at_submit(job: Job) -> None:
     Fault.EMULATOR_RESTARTED,
     Stage.SUBMIT,
     "request under way",
-    "killed with both requests under way: the task fails, and says what to look for; `archive release` says that they "
-    "were not taken, and the next run sends them.",
+    "killed with both requests under way: the task fails with an error that says what to check; `archive release` "
+    "marks them as not accepted, and the next run sends them.",
     window=True,
 )
 def service_killed_with_request_under_way(job: Job) -> None:
@@ -334,7 +338,7 @@ def service_killed_with_request_under_way(job: Job) -> None:
     Fault.EMULATOR_RESTARTED,
     Stage.WAIT,
     "while it waits",
-    "away for some checks: the wait goes on with what the service remembers.",
+    "down during some checks: the wait continues; the emulator still has its operations.",
 )
 def service_away_while_waiting(job: Job) -> None:
     job.start(long=True)
@@ -362,8 +366,8 @@ def service_killed_while_archiving(job: Job) -> None:
 @scene(
     Fault.EMULATOR_RESTARTED,
     Stage.TRANSFORM,
-    "while it is away",
-    "away from before the first answer is read until the run has ended: nobody asks it for anything.",
+    "while it is down",
+    "down from before the first answer is read until the run has ended: the service is not called.",
 )
 def service_away_while_transforming(job: Job) -> None:
     held = job.storage.add(Deed.HOLD, ANSWER_READ)
@@ -379,8 +383,8 @@ def service_away_while_transforming(job: Job) -> None:
 @scene(
     Fault.EMULATOR_RESTARTED,
     Stage.LOAD,
-    "while it is away",
-    "away from before the first row is loaded until the run has ended: nobody asks it for anything.",
+    "while it is down",
+    "down from before the first row is loaded until the run has ended: the service is not called.",
 )
 def service_away_while_loading(job: Job) -> None:
     held = job.warehouse.add(Deed.HOLD, COPY)

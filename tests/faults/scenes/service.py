@@ -9,7 +9,10 @@ from tests.faults.scenes.requests import ANSWER_READ, ANSWER_WRITTEN, CLAIM, FIL
 
 
 @scene(
-    Fault.UNAUTHORIZED, Stage.SUBMIT, "a token", "the token is refused once: a new one is had, and it is sent again."
+    Fault.UNAUTHORIZED,
+    Stage.SUBMIT,
+    "a token",
+    "the token is refused once: a new one is fetched, and the request is sent again.",
 )
 def submit_401(job: Job) -> None:
     planned = [job.fault_on_submits(401, match=job.key(name)) for name in ("first", "second")]
@@ -22,7 +25,7 @@ def submit_401(job: Job) -> None:
     Fault.UNAUTHORIZED,
     Stage.WAIT,
     "a token",
-    "all tokens are made invalid during the wait, which gets itself a new one.",
+    "all tokens become invalid during the wait, which fetches a new one.",
 )
 def token_revoked(job: Job) -> None:
     job.start(long=True, authorized_key=job.emulator.credentials()["authorized_key"])
@@ -35,7 +38,7 @@ def token_revoked(job: Job) -> None:
     job.expect_whole()
 
 
-@scene(Fault.UNAUTHORIZED, Stage.WAIT, "a key", "the API key is refused twice: the wait goes on, and ends as ever.")
+@scene(Fault.UNAUTHORIZED, Stage.WAIT, "a key", "the API key is refused twice: the wait continues, and ends as usual.")
 def key_refused(job: Job) -> None:
     job.start(long=True)
     job.until_waiting()
@@ -49,7 +52,7 @@ def key_refused(job: Job) -> None:
     Fault.UNAUTHORIZED,
     Stage.ARCHIVE,
     "a token",
-    "the token is refused when a v3 result is fetched: a new one is had, and it is fetched again.",
+    "the token is refused when a v3 result is fetched: a new one is fetched, and then the result.",
 )
 def result_401(job: Job) -> None:
     job.start("with_v3", long=True, authorized_key=job.emulator.credentials()["authorized_key"])
@@ -61,7 +64,10 @@ def result_401(job: Job) -> None:
 
 
 @scene(
-    Fault.TOO_MANY, Stage.SUBMIT, "a storm", "three submits are refused: nothing goes out for a while, then both do."
+    Fault.TOO_MANY,
+    Stage.SUBMIT,
+    "a storm",
+    "three submits are refused: nothing is sent during the pause, then both are.",
 )
 def submit_429(job: Job) -> None:
     planned = job.fault_on_submits(429, times=3)
@@ -82,7 +88,8 @@ def submits_refused(job: Job, status: int) -> None:
     Fault.ERRORS_500,
     Stage.SUBMIT,
     "in its own words",
-    "the service says that it broke off, and its FAQ that such requests aren't billed: sent again after a pause.",
+    "the service says that it aborted the request; its FAQ says that such requests aren't billed: sent again after a "
+    "pause.",
 )
 def submit_500(job: Job) -> None:
     submits_refused(job, 500)
@@ -92,7 +99,7 @@ def submit_500(job: Job) -> None:
     Fault.ERRORS_500,
     Stage.SUBMIT,
     "from a gateway",
-    "a 504 doesn't say whether an operation exists: the task fails, for that recording only; `archive release`, and "
+    "a 504 doesn't say whether an operation exists: the task fails, for that recording only; after `archive release` "
     "the next run sends it.",
     window=True,
 )
@@ -170,7 +177,7 @@ def storage_refuses(job: Job, request: str, status: int) -> None:
     Fault.TOO_MANY,
     Stage.WAIT,
     "a storm",
-    "a check is refused: all checks of the connection pause for minutes, and then go on slower.",
+    "a check is refused: all checks of the connection pause for minutes, and continue less often.",
 )
 def checks_429(job: Job) -> None:
     check_over_quota(job)
@@ -180,7 +187,7 @@ def checks_429(job: Job) -> None:
     Fault.TOO_MANY,
     Stage.WAIT,
     "with Retry-After",
-    "a check is refused for some seconds: all checks go on when they may.",
+    "a check is refused for some seconds: all checks continue when that time is over.",
 )
 def checks_429_for_a_while(job: Job) -> None:
     check_over_quota(job, retry_after="4")
@@ -191,7 +198,12 @@ def results_429(job: Job) -> None:
     results_refused(job, 429)
 
 
-@scene(Fault.ERRORS_500, Stage.WAIT, "checks", "checks fail, two of each operation: the wait goes on, and slower.")
+@scene(
+    Fault.ERRORS_500,
+    Stage.WAIT,
+    "checks",
+    "checks fail, two of each operation: the wait continues, and checks less often.",
+)
 def checks_500(job: Job) -> None:
     checks_refused(job, 500)
 
@@ -225,7 +237,7 @@ def answers_500(job: Job) -> None:
     Fault.ERRORS_503,
     Stage.ARCHIVE,
     "the answers",
-    "the archive's storage says to slow down when an answer is written: it is written again.",
+    "the archive's storage answers 503 to an answer: it is written again.",
 )
 def answers_503(job: Job) -> None:
     storage_refuses(job, ANSWER_WRITTEN, 503)
@@ -251,7 +263,12 @@ def files_500(job: Job) -> None:
     storage_refuses(job, FILE_READ, 500)
 
 
-@scene(Fault.ERRORS_503, Stage.WAIT, "checks", "checks fail, two of each operation: the wait goes on, and slower.")
+@scene(
+    Fault.ERRORS_503,
+    Stage.WAIT,
+    "checks",
+    "checks fail, two of each operation: the wait continues, and checks less often.",
+)
 def checks_503(job: Job) -> None:
     checks_refused(job, 503)
 
@@ -261,13 +278,21 @@ def results_503(job: Job) -> None:
     results_refused(job, 503)
 
 
-@scene(Fault.ERRORS_503, Stage.TRANSFORM, "reading the archive", "the archive's storage says to slow down: read again.")
+@scene(
+    Fault.ERRORS_503,
+    Stage.TRANSFORM,
+    "reading the archive",
+    "the archive's storage answers 503: answers are read again.",
+)
 def archive_503(job: Job) -> None:
     storage_refuses(job, ANSWER_READ, 503)
 
 
 @scene(
-    Fault.ERRORS_503, Stage.LOAD, "reading the files", "the storage of the tables' files says to slow down: read again."
+    Fault.ERRORS_503,
+    Stage.LOAD,
+    "reading the files",
+    "the storage of the tables' files answers 503: they are read again.",
 )
 def files_503(job: Job) -> None:
     storage_refuses(job, FILE_READ, 503)

@@ -39,7 +39,7 @@ def full_disk(processes: Iterable[psutil.Process]) -> Iterator[None]:
     Fault.FULL_DISK,
     Stage.SUBMIT,
     "before it is sent",
-    "full when the claims are written: nothing is sent, and the next try finds room.",
+    "full when the claims are written: nothing is sent, and the next try finds space.",
 )
 def disk_full_at_the_claim(job: Job) -> None:
     held = job.storage.add(Deed.HOLD, RECORDING_LOOKED_UP, times=2)
@@ -57,7 +57,7 @@ def disk_full_at_the_claim(job: Job) -> None:
     Fault.FULL_DISK,
     Stage.SUBMIT,
     "after acceptance",
-    "full when the operations' ids come back: they are kept in hand until there is room to write them down.",
+    "full when the operations' ids arrive: they are kept in memory until there is space to write them.",
 )
 def disk_full_at_the_record(job: Job) -> None:
     held = job.hold_submits(times=2)
@@ -74,7 +74,7 @@ def disk_full_at_the_record(job: Job) -> None:
     Fault.FULL_DISK,
     Stage.ARCHIVE,
     "for a while",
-    "full when the recognitions end: the triggerer tries again until there is room.",
+    "full when the recognitions end: the triggerer tries again until there is space.",
 )
 def disk_full_at_the_answer(job: Job) -> None:
     job.start(long=True, on_disk=True)
@@ -90,7 +90,7 @@ def disk_full_at_the_answer(job: Job) -> None:
     Fault.UNREACHABLE,
     Stage.SUBMIT,
     "from the start",
-    "gone when the task begins: it is not taken for an empty one, nothing is sent, and the next try finds it.",
+    "unreachable when the task begins: it is not treated as empty, nothing is sent, and the next try finds it.",
 )
 def archive_gone_at_the_start(job: Job) -> None:
     job.storage.close()
@@ -105,7 +105,7 @@ def archive_gone_at_the_start(job: Job) -> None:
     Fault.UNREACHABLE,
     Stage.SUBMIT,
     "after acceptance",
-    "gone when the operations' ids come back: they are kept in hand until it can be written.",
+    "unreachable when the operations' ids arrive: they are kept in memory until it can be written.",
 )
 def archive_gone_at_the_record(job: Job) -> None:
     held = job.hold_submits(times=2)
@@ -122,7 +122,7 @@ def archive_gone_at_the_record(job: Job) -> None:
     Fault.UNREACHABLE,
     Stage.WAIT,
     "at its beginning",
-    "gone when the wait begins, which looks for answers that are there already: the next try waits.",
+    "unreachable when the wait begins, which reads the answers that are there already: the next try waits.",
 )
 def archive_gone_at_the_wait(job: Job) -> None:
     held = job.storage.add(Deed.HOLD, OUTCOME_READ)
@@ -140,7 +140,7 @@ def archive_gone_at_the_wait(job: Job) -> None:
     Fault.UNREACHABLE,
     Stage.ARCHIVE,
     "for a while",
-    "gone when the recognitions end: the triggerer tries again until it is back.",
+    "unreachable when the recognitions end: the triggerer tries again until it is back.",
 )
 def archive_unreachable(job: Job) -> None:
     job.start(long=True)
@@ -156,7 +156,7 @@ def archive_unreachable(job: Job) -> None:
     Fault.UNREACHABLE,
     Stage.TRANSFORM,
     "for a while",
-    "gone when answers are to be read: the task fails rather than leave them out, and the next try reads them.",
+    "unreachable when answers are read: the task fails rather than leave them out, and the next try reads them.",
 )
 def archive_gone_at_the_transform(job: Job) -> None:
     held = job.storage.add(Deed.HOLD, ANSWER_READ)

@@ -64,7 +64,6 @@ def test_an_error_of_the_collection_does_not_hide_why_the_task_fails(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(collecting, "OLD", timedelta(0))
-    monkeypatch.setattr(collecting, "_CONCURRENCY", 1)
     good = [desk.put("1.ogg"), desk.put("2.ogg")]
     ids = submit(good)
     desk.emulator.fault(429, on="operation", times=9)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from airflow_speechkit.errors import CostLimitExceededError
 from airflow_speechkit.models import Recording
-from airflow_speechkit.recordings.cost import CostLimit, billed_seconds, describe_cost, price_factor
+from airflow_speechkit.recordings.cost import CostLimit, billed_seconds, describe_cost, is_deferred
 from airflow_speechkit.settings import RecognitionSettings
 
 
@@ -47,8 +47,8 @@ def recording(model: str, billed: int | None) -> Recording:
 
 
 def test_a_deferred_model_costs_a_quarter() -> None:
-    assert price_factor("general") == price_factor("general:rc") == 1
-    assert price_factor("deferred-general") == price_factor("deferred-general:rc") == 0.25
+    assert not is_deferred("general:rc")
+    assert is_deferred("deferred-general:rc")
     assert describe_cost([]) == "0 seconds"
     assert describe_cost([recording("general", 3600), recording("general", None)]) == (
         "3,600 seconds and 1 of unknown length"

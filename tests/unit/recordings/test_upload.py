@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.recordings.bucket import Bucket
-from airflow_speechkit.recordings.upload import UploadFolder, parse_upload_to, upload_local
+from airflow_speechkit.recordings.upload import parse_upload_to, upload_local
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
 from tests.unit.recordings.sounds import ogg, wav, wav_format, wav_of_chunks
 
 V2 = RecognitionSettings()
 V3 = RecognitionSettings(api_version=ApiVersion.V3)
-FOLDER = UploadFolder("calls", "in/", "own")
+FOLDER = RecordingAddress("calls", "in/", "own")
 
 
 @pytest.fixture
@@ -182,13 +183,13 @@ def test_a_file_that_is_not_there_or_is_none_is_refused(client: Any, tmp_path: P
 
 def test_a_bucket_that_is_not_there_is_refused(client: Any, tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="no such bucket"):
-        upload_local(Bucket(client), written(tmp_path, "1.ogg", ogg()), UploadFolder("nowhere", ""), V2)
+        upload_local(Bucket(client), written(tmp_path, "1.ogg", ogg()), RecordingAddress("nowhere", ""), V2)
 
 
 def test_the_folder_to_upload_to_is_read_from_its_address() -> None:
-    assert parse_upload_to("s3://calls") == UploadFolder("calls", "")
-    assert parse_upload_to("s3://calls/in") == parse_upload_to("s3://calls/in/") == UploadFolder("calls", "in/")
-    assert parse_upload_to("s3://own@calls/a/b") == UploadFolder("calls", "a/b/", "own")
+    assert parse_upload_to("s3://calls") == RecordingAddress("calls", "")
+    assert parse_upload_to("s3://calls/in") == parse_upload_to("s3://calls/in/") == RecordingAddress("calls", "in/")
+    assert parse_upload_to("s3://own@calls/a/b") == RecordingAddress("calls", "a/b/", "own")
     for wrong in (
         "calls/in",
         "https://storage.yandexcloud.net/calls/",
