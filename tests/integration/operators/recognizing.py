@@ -13,8 +13,8 @@ from tests.fixtures.direct import OGG, Desk, TaskInstance, again, events_of
 
 
 def put(desk: Desk, count: int) -> str:
-    said = {"channels": [{"utterances": [{"text": "two words"}]}], "processing_s": 0}
-    desk.emulator.seed(said, glob=f"*{desk.prefix}/???.ogg")
+    answer = {"channels": [{"utterances": [{"text": "two words"}]}], "processing_s": 0}
+    desk.emulator.seed(answer, glob=f"*{desk.prefix}/???.ogg")
     for number in range(count):
         desk.emulator.put(f"{desk.prefix}/{number:03}.ogg", OGG + number.to_bytes(2))
     return f"s3://{desk.bucket}/{desk.prefix}/"

@@ -111,10 +111,10 @@ def test_a_prefix_or_a_glob_that_matches_nothing_skips_with_one_warning_or_fails
     audio = f"s3://{desk.bucket}/{desk.prefix}/{below}"
     with caplog.at_level(logging.WARNING), pytest.raises(AirflowSkipException):
         submit(audio)
-    [said] = [record.getMessage() for record in caplog.records if record.name.startswith("airflow_speechkit.operators")]
-    assert audio in said
-    assert "\n" not in said
-    assert "check the schedule" in said
+    [line] = [record.getMessage() for record in caplog.records if record.name.startswith("airflow_speechkit.operators")]
+    assert audio in line
+    assert "\n" not in line
+    assert "check the schedule" in line
     with pytest.raises(RecordingNotFoundError, match=re.escape(audio)):
         submit(audio, on_empty="fail")
     with pytest.raises(SettingsError, match="on_empty"):

@@ -279,9 +279,9 @@ def test_the_log_has_found_remaining_and_finished_recordings(
     assert "submitted 15 of 25, refused 0, the next go out at " in caplog.text
     submit.finish()
     assert caplog.messages[-1] == "submitted 25 of 25, refused 0"
-    said = [one.getMessage() for one in caplog.records if "airflow_speechkit" in one.name]
-    assert not [one for one in said if ".ogg" in one], "nothing for each recording"
-    assert not [one for one in said if "request-id" in one]
+    logged = [one.getMessage() for one in caplog.records if "airflow_speechkit" in one.name]
+    assert not [one for one in logged if ".ogg" in one], "nothing for each recording"
+    assert not [one for one in logged if "request-id" in one]
 
 
 def test_a_derived_operator_can_change_what_happens_between_visits(desk: Desk, clock: Any) -> None:

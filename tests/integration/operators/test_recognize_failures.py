@@ -41,8 +41,8 @@ def test_a_failed_recognition_is_paid_again_by_a_clear_but_not_by_a_retry(desk: 
     # Airflow doesn't try again after this one.
     assert isinstance(error, AirflowFailException)
     assert isinstance(error.__cause__, RecognitionFailedError)
-    for said in ("Internal", "bad.ogg", "not tried again", "Clear"):
-        assert said in str(error)
+    for word in ("Internal", "bad.ogg", "not tried again", "Clear"):
+        assert word in str(error)
     assert desk.billed() == 2
     failure(recognize(desk, audio))
     assert desk.billed() == 3, "a cleared task sends it again"
@@ -133,11 +133,11 @@ def test_all_of_many_failures_are_named(
         audio.append(f"s3://{desk.bucket}/{desk.prefix}/b{number:02}.ogg")
     if on_failure == "skip":
         assert len(Runs(recognize(desk, audio, on_failure=on_failure)).finish()) == 1
-        said = capsys.readouterr().out + caplog.text
-        assert "and 10 more" in said
+        output = capsys.readouterr().out + caplog.text
+        assert "and 10 more" in output
     else:
-        said = str(failure(recognize(desk, audio)))
-        assert "30 of 31" in said
-        assert "and 20 more" in said
+        output = str(failure(recognize(desk, audio)))
+        assert "30 of 31" in output
+        assert "and 20 more" in output
     for number in range(30):
-        assert f"/b{number:02}.ogg" in said
+        assert f"/b{number:02}.ogg" in output

@@ -126,7 +126,7 @@ def test_a_small_local_file_is_sent_inline_by_v3(desk: Desk, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("given", "kind", "said"),
+    ("given", "kind", "expected"),
     [
         ({"audio": []}, SettingsError, "empty list"),
         ({"audio": ["  "]}, SettingsError, "audio"),
@@ -189,10 +189,10 @@ def test_a_small_local_file_is_sent_inline_by_v3(desk: Desk, tmp_path: Path) -> 
     ids=str,
 )
 def test_an_invalid_recording_is_refused_and_nothing_is_paid(
-    desk: Desk, given: dict[str, Any], kind: type[SpeechKitError], said: str
+    desk: Desk, given: dict[str, Any], kind: type[SpeechKitError], expected: str
 ) -> None:
     before = len(desk.emulator.billing())
-    with pytest.raises(kind, match=re.escape(said)) as raised:
+    with pytest.raises(kind, match=re.escape(expected)) as raised:
         submit(**{"audio": desk.put(), **given})
     assert "5ecret" not in str(raised.value)
     assert len(desk.emulator.billing()) == before

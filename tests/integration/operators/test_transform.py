@@ -316,7 +316,7 @@ def test_the_error_for_an_unreadable_saved_answer_has_a_hint(desk: Desk) -> None
 
 
 @pytest.mark.parametrize(
-    ("given", "kind", "said"),
+    ("given", "kind", "expected"),
     [
         ({}, SettingsError, "Exactly one"),
         ({"operation_id": "e03", "files": "x.json"}, SettingsError, "Exactly one"),
@@ -336,11 +336,11 @@ def test_the_error_for_an_unreadable_saved_answer_has_a_hint(desk: Desk) -> None
     ids=str,
 )
 def test_the_error_for_invalid_input_has_a_hint(
-    desk: Desk, given: dict[str, Any], kind: type[SpeechKitError], said: str
+    desk: Desk, given: dict[str, Any], kind: type[SpeechKitError], expected: str
 ) -> None:
     with pytest.raises(kind) as raised:
         transform(desk, **given)
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_an_unreachable_target_or_archive_is_an_error(desk: Desk) -> None:

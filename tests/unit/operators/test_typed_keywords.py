@@ -56,7 +56,7 @@ def test_a_template_of_a_number_becomes_that_number(operator: Any, name: str) ->
 @pytest.mark.parametrize(
     "value", ["ten", "None", "", "nan", "inf", "-inf", "0", "-1", "True", "9" * 5000, "0x10", "1 2"]
 )
-def test_what_is_no_number_is_refused_with_the_keyword_and_the_value(operator: Any, name: str, value: str) -> None:
+def test_an_invalid_number_is_refused_with_the_keyword_and_the_value(operator: Any, name: str, value: str) -> None:
     for give in (rendered, lambda *given: made(given[0], **{given[1]: given[2]})):
         with pytest.raises(SettingsError, match=f"`{name}` must be .*, not '{re.escape(value[:90])}"):
             give(operator, name, value)

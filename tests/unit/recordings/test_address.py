@@ -50,21 +50,21 @@ buckets = st.from_regex(r"[a-z0-9][a-z0-9.-]{1,30}[a-z0-9]", fullmatch=True)
         ("s3://calls/ 1.ogg ", " 1.ogg "),
     ],
 )
-def test_every_form_of_an_address_leads_to_the_same_object(text: str, key: str) -> None:
+def test_every_form_of_an_address_parses_to_the_same_object(text: str, key: str) -> None:
     address = parse_address(text, [ENDPOINT])
 
     assert address == RecordingAddress("calls", key)
     assert parse_address(address.uri, [ENDPOINT]) == address
 
 
-def test_a_bucket_with_dots_is_read_from_both_kinds_of_link_and_written_path_style() -> None:
+def test_a_bucket_with_dots_is_accepted_in_both_kinds_of_link() -> None:
     address = parse_address("https://my.own.calls.storage.yandexcloud.net/a/1.ogg", [ENDPOINT])
 
     assert address == RecordingAddress("my.own.calls", "a/1.ogg")
     assert address.link(ENDPOINT) == "https://storage.yandexcloud.net/my.own.calls/a/1.ogg"
 
 
-def test_a_connection_id_in_the_address_is_kept_apart_from_what_the_recording_is_called() -> None:
+def test_a_connection_id_in_the_address_is_not_part_of_the_uri() -> None:
     address = parse_address("s3://yandex_storage@calls/1.ogg", [ENDPOINT])
 
     assert address == RecordingAddress("calls", "1.ogg", "yandex_storage")
@@ -72,7 +72,7 @@ def test_a_connection_id_in_the_address_is_kept_apart_from_what_the_recording_is
     assert address.link(ENDPOINT) == f"{ENDPOINT}/calls/1.ogg"
 
 
-def test_other_regions_and_the_emulator_are_storage_when_the_connection_says_so() -> None:
+def test_links_to_the_storage_of_the_connection_are_accepted() -> None:
     kazakhstan = "https://storage.yandexcloud.kz"
 
     assert parse_address(f"{kazakhstan}/calls/1.ogg", [kazakhstan]).link(kazakhstan) == f"{kazakhstan}/calls/1.ogg"
@@ -113,7 +113,7 @@ def test_other_regions_and_the_emulator_are_storage_when_the_connection_says_so(
         (f"{ENDPOINT}/calls/1%00.ogg", "NUL"),
     ],
 )
-def test_what_is_no_address_is_refused_without_giving_a_secret_away(text: str, what: str) -> None:
+def test_an_invalid_address_is_refused_without_its_secret(text: str, what: str) -> None:
     with pytest.raises(RecordingError, match=what) as refused:
         parse_address(text, [ENDPOINT])
 
@@ -121,14 +121,14 @@ def test_what_is_no_address_is_refused_without_giving_a_secret_away(text: str, w
 
 
 @pytest.mark.parametrize("key", ["../1.ogg", "a/./b", "a/.."])
-def test_a_key_that_http_clients_would_resolve_is_never_made_a_link(key: str) -> None:
+def test_a_key_with_dot_segments_has_no_link(key: str) -> None:
     with pytest.raises(RecordingError, match="can't be written as a link"):
         RecordingAddress("calls", key).link(ENDPOINT)
 
 
 @settings(derandomize=True, deadline=None)
 @given(bucket=buckets, key=keys, endpoint=st.sampled_from([ENDPOINT, EMULATOR, "https://storage.yandexcloud.kz/"]))
-def test_a_link_leads_back_to_the_address_it_was_made_of(bucket: str, key: str, endpoint: str) -> None:
+def test_a_link_parses_back_to_its_address(bucket: str, key: str, endpoint: str) -> None:
     address = RecordingAddress(bucket, key)
     link = address.link(endpoint)
 
@@ -141,7 +141,7 @@ def test_a_link_leads_back_to_the_address_it_was_made_of(bucket: str, key: str, 
 
 @settings(derandomize=True, deadline=None)
 @given(bucket=buckets, key=keys)
-def test_a_virtual_host_link_leads_to_the_address_too(bucket: str, key: str) -> None:
+def test_a_virtual_host_link_parses_to_the_address(bucket: str, key: str) -> None:
     link = f"https://{bucket}.storage.yandexcloud.net/{quote(key)}?X-Amz-Signature=1"
 
     assert parse_address(link, [ENDPOINT]) == RecordingAddress(bucket, key)
@@ -149,20 +149,20 @@ def test_a_virtual_host_link_leads_to_the_address_too(bucket: str, key: str) -> 
 
 @settings(derandomize=True, deadline=None, max_examples=300)
 @given(text=st.text(max_size=80) | st.text(max_size=40).map(lambda rest: f"https://{rest}"))
-def test_no_text_whatever_breaks_the_reading_of_addresses(text: str) -> None:
+def test_any_text_gives_an_address_or_a_recording_error(text: str) -> None:
     with suppress(RecordingError):
         assert parse_address(text, [ENDPOINT]).key
 
 
 @pytest.mark.parametrize("text", ["/calls/1\0.wav", "file:///calls/1%00.wav"])
-def test_a_file_that_no_disk_can_hold_is_refused(text: str) -> None:
+def test_a_path_with_a_nul_is_refused(text: str) -> None:
     with pytest.raises(RecordingError, match="NUL") as refused:
         local_path(text)
 
     assert "\0" not in str(refused.value)
 
 
-def test_local_files_are_told_from_addresses_in_a_bucket() -> None:
+def test_local_files_are_distinguished_from_addresses_in_a_bucket() -> None:
     assert local_path("/calls/1 2.wav") == Path("/calls/1 2.wav")
     assert local_path("calls/1.wav") == Path("calls/1.wav")
     assert local_path("file:///calls/1%202.wav") == Path("/calls/1 2.wav")

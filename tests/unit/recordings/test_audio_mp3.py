@@ -54,7 +54,7 @@ def test_the_length_is_right_where_no_header_counts_the_frames(quality: int | No
     assert abs(facts.duration_ms - decoded_seconds(data) * 1000) < 27
 
 
-def test_a_header_whose_counts_were_never_filled_in_counts_nothing() -> None:
+def test_a_header_without_counts_is_not_used() -> None:
     data = bytearray(mp3(rate=44_100, seconds=20, bit_rate=64_000))
     data[data.index(b"Info") + 7] = 0
 
@@ -64,14 +64,14 @@ def test_a_header_whose_counts_were_never_filled_in_counts_nothing() -> None:
     assert abs(facts.duration_ms - 20_000) < 80
 
 
-def test_a_vbri_header_is_no_sound_and_the_frames_are_counted() -> None:
+def test_frames_are_counted_after_a_vbri_header() -> None:
     first = bytearray(lone_frames(1))
     first[36:62] = b"VBRI" + struct.pack(">HHHII", 1, 0, 75, 417 * 101, 17) + bytes(8)
 
     assert facts_of(bytes(first) + lone_frames(100)).duration_ms == ms_of_frames(100)
 
 
-def test_what_nothing_counts_is_read_through_where_that_is_little_or_a_limit_depends_on_it() -> None:
+def test_an_mp3_without_counts_is_read_completely_if_small_or_if_a_limit_depends_on_it() -> None:
     varying = lone_frames(1_000) + lone_frames(1_000, header=b"\xff\xfb\x50\xc4", length=208)
     reader = InMemory(varying * 5)
     facts = read_audio(reader, len(reader.data), RecognitionSettings())
@@ -84,7 +84,7 @@ def test_what_nothing_counts_is_read_through_where_that_is_little_or_a_limit_dep
     assert facts_of(reader.data, exact=True).duration_ms == ms_of_frames(10_000)
 
 
-def test_what_may_be_longer_than_the_service_takes_is_read_through_a_piece_at_a_time() -> None:
+def test_an_mp3_that_may_be_too_long_is_read_completely_in_pieces() -> None:
     reader = InMemory(lone_frames(1_000) * 20)
     facts = read_audio(reader, len(reader.data), RecognitionSettings())
 
@@ -95,7 +95,7 @@ def test_what_may_be_longer_than_the_service_takes_is_read_through_a_piece_at_a_
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("field", ["frames", "bytes", "delay"])
-def test_a_header_that_contradicts_itself_or_what_is_there_is_not_used(field: str, exact: bool) -> None:
+def test_a_header_that_contradicts_itself_or_the_file_is_not_used(field: str, exact: bool) -> None:
     data = bytearray(mp3(rate=16_000, seconds=30, quality=0, bit_rate=None))
     place = max(data.find(b"Xing"), data.find(b"Info"))
     for at, value in {"frames": [(8, 3)], "bytes": [(12, 5_000)], "delay": [(141, 0xFFFFFF00)]}[field]:
@@ -119,7 +119,7 @@ def test_a_header_without_a_checksum_proves_nothing() -> None:
 
 @pytest.mark.parametrize("count", [2, 4, 7])
 @pytest.mark.parametrize("quality", [None, 0])
-def test_joined_recordings_are_counted_as_what_a_decoder_gets(quality: int | None, count: int) -> None:
+def test_concatenated_mp3s_have_the_length_that_a_decoder_gets(quality: int | None, count: int) -> None:
     one = mp3(rate=16_000, seconds=9, quality=quality, bit_rate=None if quality == 0 else 32_000)
     facts = facts_of(one * count)
 
@@ -129,7 +129,7 @@ def test_joined_recordings_are_counted_as_what_a_decoder_gets(quality: int | Non
     assert facts.duration_ms >= 9_000 * count
 
 
-def test_recordings_of_different_kinds_that_were_joined_are_counted_each_by_its_own_rate() -> None:
+def test_concatenated_mp3s_with_different_rates_are_counted() -> None:
     parts = [
         mp3(rate=44_100, channels=2, seconds=3),
         mp3(rate=8_000, seconds=4, write_id3v1="1"),
@@ -144,7 +144,7 @@ def test_recordings_of_different_kinds_that_were_joined_are_counted_each_by_its_
 
 @pytest.mark.parametrize("counted", [True, False])
 @pytest.mark.parametrize("tag", ["id3v2 to the end", "id3v2 far behind the end", "ape to the end", "ape"])
-def test_no_sound_hides_in_a_tag_that_claims_to_be_longer_than_it_is(tag: str, counted: bool) -> None:
+def test_sound_within_the_declared_length_of_a_tag_is_counted(tag: str, counted: bool) -> None:
     one = mp3(rate=16_000, seconds=9, bit_rate=32_000, write_xing=str(int(counted)), id3v2_version="0")
     more = one * 3
     ape = b"APETAGEX" + struct.pack("<IIIQI", 2000, len(more), 1, 0, 0)
@@ -159,7 +159,7 @@ def test_no_sound_hides_in_a_tag_that_claims_to_be_longer_than_it_is(tag: str, c
     assert facts.duration_ms > decoded_seconds(joined) * 1000 - 40
 
 
-def test_an_mp3_among_much_that_is_none_is_as_long_as_its_frames() -> None:
+def test_bytes_that_are_no_frames_do_not_count() -> None:
     data = lone_frames(100) + b"nothing of the kind " * 5_000 + lone_frames(100)
 
     assert facts_of(data).duration_ms == ms_of_frames(200)
@@ -186,7 +186,7 @@ TAGS = {
 
 @pytest.mark.parametrize("tags", TAGS)
 @pytest.mark.parametrize("exact", [False, True])
-def test_tags_are_stepped_over_wherever_they_stand(tags: str, exact: bool) -> None:
+def test_tags_are_skipped_before_and_after_the_sound(tags: str, exact: bool) -> None:
     before, behind = TAGS[tags]
     whole = mp3(rate=44_100, seconds=5, bit_rate=128_000)
     sound = whole[whole.index(b"\xff\xfb") :]
@@ -198,7 +198,7 @@ def test_tags_are_stepped_over_wherever_they_stand(tags: str, exact: bool) -> No
 
 @pytest.mark.parametrize("count", range(1, 8))
 @pytest.mark.parametrize("tags", [(b"", b""), (id3v2(30), b""), (b"", b"TAG" + bytes(125)), (id3v2(9), bytes(300))])
-def test_a_few_frames_are_an_mp3(count: int, tags: tuple[bytes, bytes]) -> None:
+def test_an_mp3_may_have_few_frames(count: int, tags: tuple[bytes, bytes]) -> None:
     for header, length in ((b"\xff\xfb\x90\xc4", 417), (b"\xff\xe3\x48\xc4", 288)):
         facts = facts_of(tags[0] + lone_frames(count, header=header, length=length) + tags[1])
 
@@ -206,14 +206,14 @@ def test_a_few_frames_are_an_mp3(count: int, tags: tuple[bytes, bytes]) -> None:
         assert facts.duration_ms == -(-count * (1152 if length == 417 else 576) * 1000 // facts.sample_rate_hertz)
 
 
-def test_a_header_without_a_frame_behind_it_is_no_sound() -> None:
+def test_a_header_without_any_frame_is_refused() -> None:
     first = lone_frames(1)
 
     with pytest.raises(RecordingError, match="no sound in it: not one whole frame"):
         facts_of(first[:21] + b"Info" + first[25:])
 
 
-def test_a_tag_with_a_picture_before_the_sound_is_stepped_over() -> None:
+def test_a_tag_with_a_picture_before_the_sound_is_skipped() -> None:
     data = mp3(rate=44_100, seconds=5)
     sound = data[data.index(b"\xff\xfb") :]
     for length in (1_000, 300_000):
@@ -231,7 +231,7 @@ def test_a_tag_at_the_end_is_not_counted_as_sound() -> None:
     assert facts_of(sound).duration_ms == facts_of(sound + b"TAG" + bytes(125)).duration_ms
 
 
-def test_a_file_that_is_cut_off_is_refused() -> None:
+def test_a_truncated_mp3_is_refused() -> None:
     data = mp3(rate=44_100, seconds=10)
 
     with pytest.raises(RecordingError, match=r"truncated: its header promises \d+,\d+ bytes"):

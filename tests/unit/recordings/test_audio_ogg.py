@@ -47,7 +47,7 @@ def test_the_length_is_exactly_what_a_decoder_gets(seconds: float, channels: int
     assert 0 <= facts.duration_ms - decoded_seconds(data) * 1000 < 1
 
 
-def test_a_recorder_that_joined_a_running_stream_does_not_make_the_recording_longer() -> None:
+def test_the_length_is_right_if_the_counts_do_not_begin_at_zero() -> None:
     data = ogg(seconds=4)
     joined = b""
     for page in pages_of(data):
@@ -78,7 +78,7 @@ def numbered(pages: Sequence[bytes], *, serial: int) -> bytes:
     return b"".join(page[:14] + struct.pack("<II", serial, sequence) + page[22:] for sequence, page in enumerate(pages))
 
 
-def test_a_long_recording_is_read_in_its_head_and_its_tail_only() -> None:
+def test_only_head_and_tail_of_a_long_ogg_are_read() -> None:
     data = long_recording(10_000)
     reader = InMemory(data)
     facts = read_audio(reader, len(data), RecognitionSettings())
@@ -91,7 +91,7 @@ def test_a_long_recording_is_read_in_its_head_and_its_tail_only() -> None:
     assert facts_of(data, exact=True) == facts
 
 
-def test_what_is_read_through_is_read_a_piece_at_a_time() -> None:
+def test_an_ogg_is_read_in_pieces() -> None:
     data = long_recording(3_000)
     reader = InMemory(data)
     read_audio(reader, len(data), RecognitionSettings(), exact=True)
@@ -111,7 +111,7 @@ def without_end(data: bytes) -> bytes:
 @pytest.mark.parametrize("serials", [(7, 7), (7, 8), (7, 7, 7), (7, 8, 7)], ids=str)
 @pytest.mark.parametrize("ended", [True, False])
 @pytest.mark.parametrize("pages", [0, 400])
-def test_joined_recordings_are_counted_whatever_their_serials_and_ends(
+def test_concatenated_oggs_are_counted_with_any_serials_and_ends(
     pages: int, ended: bool, serials: tuple[int, ...], exact: bool
 ) -> None:
     links = [long_recording(pages, serial=serial) for serial in serials]
@@ -126,7 +126,7 @@ def test_joined_recordings_are_counted_whatever_their_serials_and_ends(
         assert abs(decoded_seconds(decodable) * 1000 - one * len(serials)) < 100
 
 
-def test_joined_recordings_of_any_lengths_are_counted() -> None:
+def test_concatenated_oggs_of_any_lengths_are_counted() -> None:
     for first, second in ((400, 100), (100, 400), (1_000, 300), (2_000, 20)):
         joined = long_recording(first) + long_recording(second)
         facts = facts_of(joined)
@@ -159,32 +159,32 @@ def test_counts_that_contradict_the_packets_are_not_used(lie: str, pages: int, e
     assert abs((facts_of(made, exact=exact).duration_ms or 0) - right) < 25
 
 
-def test_a_stream_of_another_kind_beside_the_opus_stream_is_left_out() -> None:
+def test_a_stream_of_another_codec_beside_the_opus_stream_is_ignored() -> None:
     pages = pages_of(ogg(seconds=2))
     index = bytearray(numbered([bytes(pages[0]).replace(b"OpusHead", b"fishead\0")], serial=5))
 
     assert facts_of(b"".join([index, *pages])).duration_ms == 2000
 
 
-def test_a_recording_whose_beginning_is_missing_says_so() -> None:
+def test_an_ogg_without_its_first_page_is_refused() -> None:
     with pytest.raises(RecordingError, match="beginning is missing: no stream begins"):
         facts_of(b"".join(pages_of(ogg(seconds=2))[2:]))
 
 
-def test_bytes_between_the_pages_are_stepped_over() -> None:
+def test_bytes_between_the_pages_are_skipped() -> None:
     pages = pages_of(ogg(seconds=2))
 
     assert facts_of(b"".join([*pages[:-1], bytearray(5_000), pages[-1]])).duration_ms == 2000
 
 
-def test_what_was_added_behind_the_last_page_does_not_hide_it() -> None:
+def test_bytes_behind_the_last_page_are_ignored() -> None:
     data = ogg(seconds=2)
 
     assert facts_of(data + b"TAG" + bytes(125)).duration_ms == 2000
     assert facts_of(data + bytes(100_000)).duration_ms == 2000
 
 
-def test_sound_that_spells_a_page_s_beginning_is_not_taken_for_one() -> None:
+def test_sound_that_contains_the_page_signature_is_not_a_page() -> None:
     pages = pages_of(ogg(seconds=2))
     pages[-1][60:64] = b"OggS"
     pages[-1][64] = 7
@@ -192,7 +192,7 @@ def test_sound_that_spells_a_page_s_beginning_is_not_taken_for_one() -> None:
     assert facts_of(b"".join(pages)).duration_ms == 2000
 
 
-def test_a_recording_that_is_cut_off_anywhere_is_refused_or_counted_as_what_is_there() -> None:
+def test_an_ogg_truncated_within_a_page_is_refused() -> None:
     data = ogg(seconds=3)
     ends = set()
     place = 0
@@ -217,7 +217,7 @@ def test_other_codecs_in_ogg_are_refused_by_name() -> None:
             facts_of(data)
 
 
-def test_a_file_that_was_never_written_to_its_end_is_refused() -> None:
+def test_an_ogg_that_was_not_written_completely_is_refused() -> None:
     data = ogg(seconds=2)
 
     with pytest.raises(RecordingError, match="never written to its end"):

@@ -19,7 +19,7 @@ def facts_of(data: bytes) -> AudioFacts:
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_the_samples_are_found_behind_every_other_chunk(rate: int, channels: int) -> None:
+def test_the_samples_are_found_behind_other_chunks(rate: int, channels: int) -> None:
     data = wav(rate, channels, seconds=1.5)
     facts = facts_of(data)
 
@@ -37,7 +37,7 @@ def test_the_extensible_format_is_read() -> None:
         facts_of(wav_of_chunks((b"fmt ", extensible_format(16_000, 2, form=3)), (b"data", bytes(64_000))))
 
 
-def test_chunks_of_any_length_are_stepped_over_and_what_follows_the_samples_is_no_sound() -> None:
+def test_other_chunks_are_skipped_before_and_after_the_samples() -> None:
     data = wav_of_chunks(
         (b"JUNK", bytes(100_001)),
         (b"fmt ", wav_format(8_000)),
@@ -52,7 +52,7 @@ def test_chunks_of_any_length_are_stepped_over_and_what_follows_the_samples_is_n
 
 
 @pytest.mark.parametrize("declared", [0, 0x7FFFF000, 0xFFFFFFFF])
-def test_a_recorder_that_could_not_seek_back_left_no_size_and_the_file_s_end_counts(declared: int) -> None:
+def test_without_a_declared_size_the_samples_end_with_the_file(declared: int) -> None:
     data = bytearray(wav_of_chunks((b"fmt ", wav_format(8_000)), (b"data", bytes(16_001))))
     struct.pack_into("<I", data, data.index(b"data") + 4, declared)
 
@@ -90,12 +90,12 @@ def test_a_recorder_that_could_not_seek_back_left_no_size_and_the_file_s_end_cou
     ],
     ids=lambda given: given if isinstance(given, str) else f"{len(given)} bytes",
 )
-def test_what_the_service_would_not_understand_is_refused_by_name(data: bytes, what: str) -> None:
+def test_a_wav_that_the_service_does_not_accept_is_refused_by_name(data: bytes, what: str) -> None:
     with pytest.raises(RecordingError, match=what):
         facts_of(data)
 
 
-def test_a_rate_that_no_sound_has_is_refused() -> None:
+def test_an_impossible_rate_is_refused() -> None:
     data = bytearray(wav_of_chunks((b"fmt ", wav_format(8_000)), (b"data", bytes(160_000))))
     struct.pack_into("<I", data, 24, 4_294_967_295)
 
@@ -104,7 +104,7 @@ def test_a_rate_that_no_sound_has_is_refused() -> None:
 
 
 @pytest.mark.parametrize("missing", [1, 2, 8, 36, 44, 4_096])
-def test_a_size_that_is_a_little_too_large_is_taken_for_what_is_there(missing: int) -> None:
+def test_a_declared_size_slightly_too_large_is_accepted(missing: int) -> None:
     data = bytearray(wav_of_chunks((b"fmt ", wav_format(8_000)), (b"data", bytes(16_000))))
     struct.pack_into("<I", data, data.index(b"data") + 4, 16_000 + missing)
     facts = facts_of(bytes(data))
@@ -129,13 +129,13 @@ def test_samples_behind_the_data_chunk_are_noted_and_make_the_length_unknown(beh
 
 
 @pytest.mark.parametrize("junk", [b"\0", b"\0\0"])
-def test_a_stray_byte_behind_the_samples_is_nothing(junk: bytes) -> None:
+def test_a_stray_byte_behind_the_samples_is_ignored(junk: bytes) -> None:
     facts = facts_of(wav_of_chunks((b"fmt ", wav_format(8_000)), (b"data", bytes(16_000))) + junk)
 
     assert (facts.duration_ms, facts.notes) == (1000, ())
 
 
-def test_chunks_of_odd_length_are_stepped_over_whether_they_are_filled_up_or_not() -> None:
+def test_chunks_of_odd_length_are_skipped_with_or_without_padding() -> None:
     odd = b"LIST" + struct.pack("<I", 7) + b"INFOabc"
     for filling in (b"", b"\0"):
         body = b"WAVE" + odd + filling + b"fmt " + struct.pack("<I", 16) + wav_format(8_000)
@@ -157,7 +157,7 @@ def test_a_header_that_contradicts_itself_leaves_the_length_unknown(place: int, 
     assert "header contradicts itself" in facts.notes[0]
 
 
-def test_a_header_that_leaves_out_what_follows_from_the_rest_is_read() -> None:
+def test_a_header_without_derived_fields_is_read() -> None:
     data = bytearray(wav_of_chunks((b"fmt ", wav_format(8_000)), (b"data", bytes(16_000))))
     struct.pack_into("<IH", data, 28, 0, 0)
 

@@ -92,7 +92,7 @@ def client_of(endpoint: str, **about: Any) -> Any:
         ("a key/with ? # % and звонок.mp3", mp3(rate=16_000), AudioEncoding.MP3, 1),
     ],
 )
-def test_what_a_recording_is_takes_one_or_two_requests(
+def test_a_probe_takes_one_or_two_requests(
     client: Any, requests: Counter[str], key: str, data: bytes, encoding: AudioEncoding, gets: int
 ) -> None:
     etag = client.put_object(Bucket="calls", Key=key, Body=data)["ETag"].strip('"')
@@ -106,7 +106,7 @@ def test_what_a_recording_is_takes_one_or_two_requests(
     assert probe.facts.duration_ms in (2000, 20_000, 40_000)
 
 
-def test_a_stat_says_the_same_as_a_probe_and_as_a_listing(client: Any) -> None:
+def test_stat_probe_and_listing_agree(client: Any) -> None:
     client.put_object(Bucket="calls", Key="1.ogg", Body=ogg())
     bucket = Bucket(client)
     stat = bucket.stat(calls("1.ogg"))
@@ -116,7 +116,7 @@ def test_a_stat_says_the_same_as_a_probe_and_as_a_listing(client: Any) -> None:
     assert (found.address, found.etag, found.size_bytes) == (calls("1.ogg"), stat.etag, stat.size_bytes)
 
 
-def test_a_bucket_that_keeps_versions_tells_which_one_it_was(client: Any) -> None:
+def test_the_version_id_is_read_from_a_versioned_bucket(client: Any) -> None:
     client.put_bucket_versioning(Bucket="calls", VersioningConfiguration={"Status": "Enabled"})
     version = client.put_object(Bucket="calls", Key="1.ogg", Body=ogg())["VersionId"]
 
@@ -132,7 +132,7 @@ def test_a_bucket_that_keeps_versions_tells_which_one_it_was(client: Any) -> Non
         ("text.mp3", b"not a recording", "a text, which the service"),
     ],
 )
-def test_a_recording_that_is_not_what_its_name_says_is_refused_before_anything_is_paid(
+def test_a_recording_with_a_wrong_extension_is_refused_before_it_is_sent(
     client: Any, key: str, data: bytes, what: str
 ) -> None:
     client.put_object(Bucket="calls", Key=key, Body=data)
@@ -141,7 +141,7 @@ def test_a_recording_that_is_not_what_its_name_says_is_refused_before_anything_i
         Bucket(client).probe(calls(key), V2)
 
 
-def test_a_missing_object_or_bucket_is_said_to_be_missing(client: Any) -> None:
+def test_a_missing_object_or_bucket_is_a_typed_error(client: Any) -> None:
     bucket = Bucket(client)
 
     with pytest.raises(RecordingNotFoundError, match="There is no such object"):
@@ -155,7 +155,7 @@ def test_a_missing_object_or_bucket_is_said_to_be_missing(client: Any) -> None:
             missing()
 
 
-def test_one_request_tells_that_a_recording_is_missing(client: Any, requests: Counter[str]) -> None:
+def test_one_request_finds_that_a_recording_is_missing(client: Any, requests: Counter[str]) -> None:
     bucket = Bucket(client)
     requests.clear()
     assert bucket.stat_if_there(calls("2.ogg")) is None
@@ -164,7 +164,7 @@ def test_one_request_tells_that_a_recording_is_missing(client: Any, requests: Co
     assert requests == {"HeadObject": 2}
 
 
-def test_a_recording_that_is_replaced_while_it_is_read_is_not_read_half_and_half(client: Any) -> None:
+def test_a_recording_replaced_while_it_is_read_is_an_error(client: Any) -> None:
     client.put_object(Bucket="calls", Key="1.ogg", Body=ogg(seconds=40, bit_rate=64_000))
 
     def replaced(**_: object) -> None:
@@ -190,7 +190,7 @@ def test_a_recording_that_is_replaced_while_it_is_read_is_not_read_half_and_half
         (429, "TooManyRequests", StorageError, "HTTP 429"),
     ],
 )
-def test_each_refusal_of_the_storage_says_what_to_do(status: int, code: str, kind: type[Exception], what: str) -> None:
+def test_each_refusal_of_the_storage_has_a_hint(status: int, code: str, kind: type[Exception], what: str) -> None:
     with answering(status, code) as client:
         for ask in (
             lambda: Bucket(client).probe(calls("1.ogg"), V2),
@@ -201,7 +201,7 @@ def test_each_refusal_of_the_storage_says_what_to_do(status: int, code: str, kin
             assert "Secret" not in str(refused.value)
 
 
-def test_a_storage_that_cannot_be_reached_is_its_own_trouble() -> None:
+def test_an_unreachable_storage_is_a_storage_error() -> None:
     client = client_of("http://127.0.0.1:1")
 
     with pytest.raises(
@@ -212,7 +212,9 @@ def test_a_storage_that_cannot_be_reached_is_its_own_trouble() -> None:
     client.close()
 
 
-def test_a_connection_without_a_key_says_so(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_without_a_key_is_an_error_of_the_connection(
+    s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     client = client_of(s3_endpoint, aws_access_key_id=None, aws_secret_access_key=None)

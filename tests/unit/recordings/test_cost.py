@@ -26,13 +26,13 @@ from airflow_speechkit.settings import RecognitionSettings
         (3_600_000, 8, 14_400),
     ],
 )
-def test_the_documentation_s_own_table_is_what_is_worked_out(duration_ms: int, channels: int, billed: int) -> None:
+def test_billed_seconds_match_the_service_s_documentation(duration_ms: int, channels: int, billed: int) -> None:
     assert billed_seconds(duration_ms, channels) == billed
 
 
 @settings(derandomize=True, deadline=None)
 @given(duration_ms=st.integers(1, 14_400_000), channels=st.integers(1, 8))
-def test_no_recording_costs_less_when_it_is_longer_or_has_more_channels(duration_ms: int, channels: int) -> None:
+def test_longer_recordings_and_more_channels_never_cost_less(duration_ms: int, channels: int) -> None:
     billed = billed_seconds(duration_ms, channels)
 
     assert billed * 1000 >= duration_ms
@@ -58,7 +58,7 @@ def test_a_deferred_model_costs_a_quarter() -> None:
     )
 
 
-def test_a_limit_holds_for_all_and_for_each() -> None:
+def test_the_cost_limit_covers_all_recordings_of_a_run() -> None:
     limit = CostLimit(100, billed_seconds=30)
     with pytest.raises(CostLimitExceededError, match="billed 71 seconds"):
         limit.spend([recording("general", 60), recording("general", 11)])

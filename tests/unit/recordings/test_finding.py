@@ -47,7 +47,7 @@ def find(client: Any, objects: dict[str, bytes], text: str, choice: Choice | Non
     return [one.address.key for one in found]
 
 
-def test_only_audio_is_taken_and_one_line_says_what_was_left_out(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_audio_is_selected_and_one_line_counts_the_rest(client: Any, caplog: pytest.LogCaptureFixture) -> None:
     sound = ogg()
     with caplog.at_level(logging.INFO, "airflow_speechkit.recordings.finding"):
         keys = find(client, {**BESIDE, "in/1.ogg": sound, "in/sub/2.OGG": sound}, "s3://calls/in/")
@@ -56,7 +56,7 @@ def test_only_audio_is_taken_and_one_line_says_what_was_left_out(client: Any, ca
     assert f"2 recordings. Left out: 0 by `include` and `exclude`, {len(BESIDE)} that aren't audio (such as in/" in line
 
 
-def test_a_prefix_of_recordings_alone_says_nothing(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_logged_if_nothing_is_left_out(client: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "airflow_speechkit.recordings.finding"):
         find(client, {"1.ogg": ogg()}, "s3://calls/")
     assert not caplog.records
@@ -76,17 +76,17 @@ def test_a_prefix_of_recordings_alone_says_nothing(client: Any, caplog: pytest.L
     ids=["ogg", "mp3", "mp3 with a long tag", "wav", "flac", "m4a", "amr"],
 )
 @pytest.mark.parametrize("name", ["in/17", "in/17.tmp", "in/17.json"])
-def test_what_begins_like_audio_is_a_recording_whatever_it_is_called(client: Any, name: str, data: bytes) -> None:
+def test_a_file_with_the_first_bytes_of_audio_is_a_recording_with_any_name(client: Any, name: str, data: bytes) -> None:
     assert find(client, {name: data}, "s3://calls/in/") == [name]
 
 
 @pytest.mark.parametrize("name", ["in/1.m4a", "in/1.FLAC", "in/1.amr", "in/1.pcm", "in/1.ogg", "in/1.sln16"])
 @pytest.mark.parametrize("data", [b"", b"anything"])
-def test_what_is_audio_by_its_extension_is_never_left_out_silently(client: Any, name: str, data: bytes) -> None:
+def test_a_file_with_an_audio_extension_is_always_a_recording(client: Any, name: str, data: bytes) -> None:
     assert find(client, {name: data}, "s3://calls/in/") == [name]
 
 
-def test_an_extension_that_the_glob_names_is_meant(client: Any) -> None:
+def test_an_extension_in_the_glob_is_a_recording(client: Any) -> None:
     objects = {"1.dat": b"samples", "2.DAT": b"samples", "3.dat/": b"", "4.json": b"{}"}
     assert find(client, objects, "s3://calls/*.dat") == ["1.dat"]
     assert find(client, objects, "s3://calls/*.{ogg,dat}") == ["1.dat"]
@@ -109,19 +109,19 @@ def test_an_extension_that_the_glob_names_is_meant(client: Any) -> None:
     ],
     ids=str,
 )
-def test_include_and_exclude_choose(client: Any, choice: Choice, found: list[str]) -> None:
+def test_include_and_exclude_select_objects(client: Any, choice: Choice, found: list[str]) -> None:
     objects = {"in/1.ogg": b"x", "in/a/2.ogg": b"x", "in/a/3.wav": b"x", "in/a/test.ogg": b"x", "in/a/x.json": b"{}"}
     assert find(client, objects, "s3://calls/in/", choice) == found
 
 
-def test_what_is_not_chosen_is_not_read(client: Any) -> None:
+def test_excluded_objects_are_not_read(client: Any) -> None:
     read: list[str] = []
     client.meta.events.register("before-call.s3.GetObject", lambda **about: read.append(str(about)))
     find(client, {"1.ogg": b"x", "1.json": b"{}", "_SUCCESS": b""}, "s3://calls/", Choice(exclude=["*.json"]))
     assert not read
 
 
-def test_the_error_about_nothing_says_what_was_there(client: Any) -> None:
+def test_the_error_for_an_empty_listing_counts_what_was_left_out(client: Any) -> None:
     for key in ("in/1.json", "in/2.ogg"):
         client.put_object(Bucket="calls", Key=key, Body=b"{}")
     with pytest.raises(RecordingNotFoundError, match=r"out: 1 by `include` and `exclude`, 1 that .* as in/1\.json"):

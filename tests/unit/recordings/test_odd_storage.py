@@ -102,7 +102,7 @@ def test_a_storage_that_gives_no_size_is_refused(answered: str | None) -> None:
         Bucket(client).stat(CALL)
 
 
-def test_a_weak_etag_is_compared_and_never_asked_for() -> None:
+def test_a_weak_etag_is_compared_but_not_sent_in_if_match() -> None:
     storage = OddStorage(headers=lambda method, start, given: {"ETag": 'W/"one"'})
     with storage.client() as client:
         assert Bucket(client).probe(CALL, RecognitionSettings()).facts.duration_ms == 40_000
@@ -118,7 +118,7 @@ def test_a_weak_etag_is_compared_and_never_asked_for() -> None:
     assert [asked for _, asked in strong.asked] == [None, '"one"']
 
 
-def test_a_storage_that_ignores_ranges_is_refused_unless_the_first_answer_is_enough() -> None:
+def test_a_storage_that_ignores_ranges_is_refused_unless_one_request_is_enough() -> None:
     with (
         OddStorage(ranges=False).client() as client,
         pytest.raises(RecordingError, match="ignores Range requests"),
@@ -129,7 +129,7 @@ def test_a_storage_that_ignores_ranges_is_refused_unless_the_first_answer_is_eno
         assert Bucket(client).probe(CALL, RecognitionSettings()).facts.duration_ms == 2000
 
 
-def test_a_piece_that_is_shorter_than_what_was_asked_for_is_the_storage_s_trouble() -> None:
+def test_a_piece_shorter_than_requested_is_a_storage_error() -> None:
     storage = OddStorage(cut=1000)
     with storage.client() as client, pytest.raises(StorageError, match=r"returned [\d,]+ of [\d,]+ requested bytes"):
         Bucket(client).probe(CALL, RecognitionSettings())
@@ -141,7 +141,7 @@ def test_a_piece_that_is_shorter_than_what_was_asked_for_is_the_storage_s_troubl
     [{"Content_Length": "many"}, {"Last_Modified": "never"}, {"x_amz_missing_meta": "many"}],
     ids=str,
 )
-def test_headers_that_cannot_be_read_are_the_storage_s_trouble(headers: dict[str, str]) -> None:
+def test_unreadable_headers_are_a_storage_error(headers: dict[str, str]) -> None:
     with OddStorage(headers=only_for("GET", **headers)).client() as client, pytest.raises(StorageError) as refused:
         Bucket(client).probe(CALL, RecognitionSettings())
     assert refused.value.recording == CALL.uri

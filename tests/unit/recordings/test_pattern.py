@@ -57,7 +57,7 @@ def matching(text: str) -> list[str]:
         ("s3://b/2026-11-01[/]*", []),
     ],
 )
-def test_a_pattern_stands_for_just_these_keys(text: str, keys: list[str]) -> None:
+def test_a_pattern_matches_exactly_these_keys(text: str, keys: list[str]) -> None:
     assert is_pattern(text)
     assert matching(text) == keys
 
@@ -72,7 +72,7 @@ def test_a_pattern_stands_for_just_these_keys(text: str, keys: list[str]) -> Non
         ("s3://conn@b/1?.ogg", "", False),
     ],
 )
-def test_a_pattern_has_the_folder_below_which_everything_is(text: str, folder: str, is_prefix: bool) -> None:
+def test_a_pattern_has_a_folder(text: str, folder: str, is_prefix: bool) -> None:
     pattern = parse_pattern(text)
     assert (pattern.folder, pattern.is_prefix) == (folder, is_prefix)
     assert pattern.conn_id == ("conn" if "@" in text else None)
@@ -81,7 +81,7 @@ def test_a_pattern_has_the_folder_below_which_everything_is(text: str, folder: s
 @pytest.mark.parametrize(
     "text", ["s3://b/1.ogg", "https://storage.yandexcloud.net/b/*.ogg", "https://host/b/", "/calls/*.ogg", "", "s3:/b/"]
 )
-def test_what_is_one_recording_is_no_pattern(text: str) -> None:
+def test_the_address_of_one_recording_is_no_pattern(text: str) -> None:
     assert not is_pattern(text)
     with pytest.raises(RecordingError, match="neither a prefix nor a glob"):
         parse_pattern(text)
@@ -97,12 +97,12 @@ def test_what_is_one_recording_is_no_pattern(text: str) -> None:
         ("{a,b}/*", ""),
     ],
 )
-def test_alternatives_take_one_listing_of_what_all_begin_with(glob: str, prefix: str) -> None:
+def test_alternatives_are_listed_by_their_common_prefix(glob: str, prefix: str) -> None:
     assert parse_pattern(f"s3://b/{glob}").prefix == prefix
 
 
 @pytest.mark.parametrize("key", ["{a}.ogg", "{a,b.ogg", "a,b}.ogg", "{}.ogg"])
-def test_braces_without_alternatives_are_themselves(key: str) -> None:
+def test_braces_without_alternatives_are_literal(key: str) -> None:
     assert parse_pattern(f"s3://b/{key}*").matches(key)
     assert not is_pattern(f"s3://b/{key}")
 
@@ -112,7 +112,7 @@ def test_too_many_alternatives_are_refused() -> None:
         parse_pattern("s3://b/" + "{a,b}" * 11)
 
 
-def test_a_bucket_that_cannot_be_is_refused() -> None:
+def test_a_bucket_with_an_invalid_name_is_refused() -> None:
     with pytest.raises(RecordingError, match="name of a bucket"):
         parse_pattern("s3://*/calls/")
     with pytest.raises(RecordingError, match="NUL"):
@@ -121,7 +121,7 @@ def test_a_bucket_that_cannot_be_is_refused() -> None:
 
 @settings(derandomize=True, deadline=None)
 @given(key=st.text("ab*?[]{,}!-./я\n", min_size=1, max_size=20).filter(lambda key: not key.endswith("/")))
-def test_any_key_can_be_named_by_putting_its_glob_characters_in_brackets(key: str) -> None:
+def test_glob_characters_in_brackets_are_literal(key: str) -> None:
     escaped = re.sub(r"[*?\[{]", lambda found: f"[{found[0]}]", key)
     pattern = parse_pattern(f"s3://bucket/{escaped}*")
 
@@ -131,7 +131,7 @@ def test_any_key_can_be_named_by_putting_its_glob_characters_in_brackets(key: st
 
 @settings(derandomize=True, deadline=None)
 @given(glob=st.text("ab*?[]{,}!-/.", max_size=20), key=st.text("ab*?[]!-/.", min_size=1, max_size=12))
-def test_no_glob_whatever_breaks_and_what_matches_begins_with_what_is_listed(glob: str, key: str) -> None:
+def test_any_glob_is_accepted_and_matches_only_below_its_prefix(glob: str, key: str) -> None:
     if is_pattern(f"s3://bucket/{glob}"):
         pattern = parse_pattern(f"s3://bucket/{glob}")
         assert not pattern.matches(key) or key.startswith(pattern.prefix)

@@ -35,11 +35,11 @@ def test_the_format_is_filled_in_from_the_recording(version: RecognitionSettings
     assert settled(mp3(channels=2), version) == replace(version, audio_encoding=AudioEncoding.MP3)
 
 
-def test_a_wav_goes_to_v3_as_it_is() -> None:
+def test_a_wav_is_accepted_by_v3() -> None:
     assert settled(wav(44_100, 2), V3) == replace(V3, audio_encoding=AudioEncoding.WAV)
 
 
-def test_v2_refuses_a_wav_and_says_each_way_out() -> None:
+def test_v2_refuses_a_wav_and_names_the_solutions() -> None:
     for wanted in (V2, LPCM):
         with pytest.raises(RecordingError) as refused:
             settled(wav(), wanted)
@@ -47,7 +47,7 @@ def test_v2_refuses_a_wav_and_says_each_way_out() -> None:
             assert way in str(refused.value)
 
 
-def test_samples_without_a_header_are_what_the_settings_say() -> None:
+def test_samples_without_a_header_are_read_as_the_settings_describe() -> None:
     samples = wav(8000, 2)[-32_000:]
     stereo = replace(LPCM, audio_channel_count=2)
 
@@ -58,12 +58,12 @@ def test_samples_without_a_header_are_what_the_settings_say() -> None:
     assert facts_of(bytes(16_000), LPCM).duration_ms == 1000
 
 
-def test_samples_that_nobody_described_are_refused_with_the_settings_they_need() -> None:
+def test_samples_without_settings_are_refused_with_a_hint() -> None:
     with pytest.raises(RecordingError, match="audio_encoding='LINEAR16_PCM'` and `sample_rate_hertz`"):
         settled(wav()[-32_000:], V2)
 
 
-def test_an_odd_number_of_bytes_is_no_lpcm() -> None:
+def test_an_odd_number_of_bytes_is_not_accepted_as_lpcm() -> None:
     with pytest.raises(RecordingError, match="2 channels: it is cut off, or it isn't LPCM"):
         settled(bytes(16_002), replace(LPCM, audio_channel_count=2))
 
@@ -85,7 +85,7 @@ def test_settings_that_contradict_the_recording_are_refused(
         settled(data, wanted)
 
 
-def test_a_rate_or_a_channel_count_that_the_recording_has_not_is_refused() -> None:
+def test_a_rate_or_channel_count_that_differs_from_the_recording_is_refused() -> None:
     facts = AudioFacts(
         encoding=AudioEncoding.LINEAR16_PCM, sample_rate_hertz=16_000, channels=2, duration_ms=1000, size_bytes=64_000
     )
@@ -101,7 +101,7 @@ def test_a_rate_or_a_channel_count_that_the_recording_has_not_is_refused() -> No
     )
 
 
-def test_the_service_s_limits_are_kept() -> None:
+def test_the_service_s_limits_are_enforced() -> None:
     facts = facts_of(ogg())
     longest = replace(facts, duration_ms=4 * 3_600_000, size_bytes=1024**3)
 
@@ -143,7 +143,7 @@ def test_the_service_s_limits_are_kept() -> None:
     ],
     ids=lambda given: given if isinstance(given, str) else f"{len(given)} bytes",
 )
-def test_whatever_it_is_called_a_file_that_is_something_else_is_refused_by_name(data: bytes, name: str) -> None:
+def test_a_file_of_another_kind_is_refused_by_name(data: bytes, name: str) -> None:
     with pytest.raises(RecordingError, match=name):
         settled(data, V2)
 
@@ -166,9 +166,7 @@ damaged = st.builds(
 )
 @example(data=b"\xff" * 70_000, wanted=V2)
 @example(data=b"OggS\0" * 14_000, wanted=V2)
-def test_garbage_gives_a_recording_error_or_facts_and_never_anything_else(
-    data: bytes, wanted: RecognitionSettings
-) -> None:
+def test_any_bytes_give_facts_or_a_recording_error(data: bytes, wanted: RecognitionSettings) -> None:
     with suppress(RecordingError):
         facts = facts_of(data, wanted)
         assert facts.channels > 0
@@ -177,14 +175,14 @@ def test_garbage_gives_a_recording_error_or_facts_and_never_anything_else(
         settle(wanted, facts)
 
 
-def test_what_is_too_short_to_hold_a_word_is_refused() -> None:
+def test_a_recording_shorter_than_a_word_is_refused() -> None:
     for data in (b"\xff\xe3\x48\xc4" + bytes(284), wav(seconds=0.099), ogg(seconds=0.05)):
         with pytest.raises(RecordingError, match=r"too short: \d+ ms long.*unanswered call"):
             settled(data, V3)
     assert settled(wav(seconds=0.1), V3)
 
 
-def test_an_unknown_length_does_not_pass_the_service_s_limit() -> None:
+def test_an_unknown_length_that_may_exceed_the_limit_is_refused() -> None:
     facts = replace(facts_of(ogg()), duration_ms=None, longest_ms=4 * 3_600_000, notes=("its header lies",))
 
     assert settle(V2, facts)
@@ -194,7 +192,7 @@ def test_an_unknown_length_does_not_pass_the_service_s_limit() -> None:
         settle(V2, replace(facts, channels=2))
 
 
-def test_a_text_is_no_lpcm_whatever_the_settings_say() -> None:
+def test_a_text_is_not_accepted_as_lpcm() -> None:
     for text in (b"<html><body>Bad gateway</body></html>", b'{"error": "not found"}', b"not found\n"):
         with pytest.raises(RecordingError, match="error message in its place"):
             settled(text, LPCM)

@@ -57,7 +57,7 @@ def test_a_pcm_wav_is_unwrapped_for_v2(client: Any, tmp_path: Path, rate: int, c
     assert Bucket(client).probe(probe.stored.address, probe.settings).facts == probe.facts
 
 
-def test_what_follows_the_samples_is_not_uploaded_as_sound(client: Any, tmp_path: Path) -> None:
+def test_chunks_behind_the_samples_are_not_uploaded(client: Any, tmp_path: Path) -> None:
     data = wav_of_chunks((b"fmt ", wav_format(8000)), (b"data", b"ab" * 8000), (b"LIST", b"c" * 99))
     probe = upload_local(Bucket(client), written(tmp_path, "1.wav", data), FOLDER, V2)
 
@@ -77,7 +77,7 @@ def test_samples_behind_the_data_chunk_are_left_out_with_a_warning(
     assert upload_local(Bucket(client), path, FOLDER, V3).facts.duration_ms is None
 
 
-def test_a_local_recording_is_read_through_where_its_head_does_not_prove_its_length(
+def test_a_local_recording_is_read_completely_if_its_head_does_not_prove_its_length(
     client: Any, tmp_path: Path
 ) -> None:
     frames = (b"\xff\xfb\x90\xc4" + bytes(413)) * 4_000
@@ -86,7 +86,7 @@ def test_a_local_recording_is_read_through_where_its_head_does_not_prove_its_len
     assert upload_local(Bucket(client), path, FOLDER, V2).facts.duration_ms == -(-4_000 * 1152 * 1000 // 44_100)
 
 
-def test_other_recordings_and_any_for_v3_go_as_they_are(client: Any, tmp_path: Path) -> None:
+def test_other_recordings_and_all_for_v3_are_uploaded_unchanged(client: Any, tmp_path: Path) -> None:
     for name, data, wanted in (("1.ogg", ogg(), V2), ("1.wav", wav(44_100), V3)):
         probe = upload_local(Bucket(client), written(tmp_path, name, data), FOLDER, wanted)
 
@@ -121,7 +121,7 @@ def test_a_long_recording_is_uploaded_in_parts_and_keeps_the_same_etag(client: A
     assert upload_local(Bucket(client), path, FOLDER, V2).stored.etag == first.stored.etag
 
 
-def test_an_upload_that_was_broken_off_is_made_whole(client: Any, tmp_path: Path) -> None:
+def test_an_incomplete_upload_is_repeated(client: Any, tmp_path: Path) -> None:
     path = written(tmp_path, "1.ogg", ogg())
     key = upload_local(Bucket(client), path, FOLDER, V2).stored.address.key
     client.put_object(Bucket="calls", Key=key, Body=ogg()[:100])
@@ -130,7 +130,7 @@ def test_an_upload_that_was_broken_off_is_made_whole(client: Any, tmp_path: Path
     assert stored(client, key) == ogg()
 
 
-def test_what_a_changing_file_left_is_not_taken_for_it_afterwards(client: Any, tmp_path: Path) -> None:
+def test_an_upload_of_a_changing_file_is_not_reused(client: Any, tmp_path: Path) -> None:
     path = written(tmp_path, "1.ogg", ogg())
 
     def change(**_: object) -> None:
@@ -161,7 +161,7 @@ def test_what_a_changing_file_left_is_not_taken_for_it_afterwards(client: Any, t
         ("1.wav", wav(codec="pcm_alaw"), V2, "A-law"),
     ],
 )
-def test_what_is_not_taken_is_not_uploaded(
+def test_a_refused_recording_is_not_uploaded(
     client: Any, tmp_path: Path, name: str, data: bytes, wanted: RecognitionSettings, what: str
 ) -> None:
     path = written(tmp_path, name, data)
@@ -172,7 +172,7 @@ def test_what_is_not_taken_is_not_uploaded(
     assert "Contents" not in client.list_objects_v2(Bucket="calls")
 
 
-def test_a_file_that_is_not_there_or_is_none_is_refused(client: Any, tmp_path: Path) -> None:
+def test_a_missing_file_or_a_directory_is_refused(client: Any, tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match=r"can't be read \(No such file or directory\)"):
         upload_local(Bucket(client), tmp_path / "nothing.wav", FOLDER, V2)
     with pytest.raises(RecordingError, match=r"can't be read \(Is a directory\)"):
@@ -181,7 +181,7 @@ def test_a_file_that_is_not_there_or_is_none_is_refused(client: Any, tmp_path: P
         upload_local(Bucket(client), Path("/dev/null"), FOLDER, V2)
 
 
-def test_a_bucket_that_is_not_there_is_refused(client: Any, tmp_path: Path) -> None:
+def test_a_missing_bucket_is_refused(client: Any, tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="no such bucket"):
         upload_local(Bucket(client), written(tmp_path, "1.ogg", ogg()), RecordingAddress("nowhere", ""), V2)
 
