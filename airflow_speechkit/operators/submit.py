@@ -179,6 +179,9 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
     ) -> None:
         given = locals()
         super().__init__(**kwargs)
+        # `_source` reads all settings by their names. Airflow wants to see those assigned below that are templated.
+        for one in fields(RecognitionSettings):
+            setattr(self, one.name, given[one.name])
         self.audio = cleaned(audio)
         self.bucket = cleaned(bucket)
         self.include = include
@@ -190,10 +193,6 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         self.audio_channel_count = self.typed("audio_channel_count", audio_channel_count)
         self.languages = languages
         self.summarization = summarization
-        # The settings that aren't templated. `_source` reads all of them by their names.
-        for one in fields(RecognitionSettings):
-            if one.name not in self.template_fields:
-                setattr(self, one.name, given[one.name])
         self.labels = labels
         self.labels_update = self.typed("labels_update", labels_update)
         self.speechkit_conn_id = speechkit_conn_id

@@ -92,3 +92,12 @@ def test_the_docstring_says_what_is_templated(operator: Any) -> None:
     docs = "\n".join(inspect.cleandoc(kind.__doc__ or "") for kind in ours)
     params = dict(re.findall(r"^:param (\w+):(.*?)(?=^:|\Z)", docs, re.DOTALL | re.MULTILINE))
     assert {name for name in params if "(templated)" in params[name]} == set(operator.template_fields)
+
+
+def test_a_derived_operator_can_template_more_settings() -> None:
+    class Derived(SpeechKitSubmitOperator):
+        template_fields = (*SpeechKitSubmitOperator.template_fields, "audio_encoding")
+
+    operator = Derived(task_id="submit", audio="s3://calls/1.ogg", audio_encoding="{{ params.encoding }}")
+    operator.render_template_fields({"params": {"encoding": "MP3"}})
+    assert (operator.audio_encoding, operator.literature_text) == ("MP3", False)  # type: ignore[attr-defined]
