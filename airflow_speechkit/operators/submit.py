@@ -272,7 +272,6 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         from airflow_speechkit.archive.submit_rules import OnFailure
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
         from airflow_speechkit.operators import visit
-        from airflow_speechkit.operators.collecting import fail_without_archive
 
         began_at, origin = datetime.now(UTC), visit.origin_of(context, self.speechkit_conn_id)
         self._check_keywords()
@@ -300,7 +299,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
                     )
                 except SpeechKitError as error:
                     if policy.without_archive:
-                        fail_without_archive(error, submitter.done)
+                        visit.fail_without_archive(error, submitter.done)
                     raise
 
     def _find(self, source: RecordingSource, began_at: datetime) -> SubmitRun:

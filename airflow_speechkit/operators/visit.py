@@ -1,4 +1,4 @@
-"""One visit of a submit task: it opens the archive, submits what the quota allows, and returns ids in the end."""
+"""One visit of a submit task: what it opens, what it returns in the end, and what happens if it fails."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_speechkit.archive.layout import ROOT_FILE
+from airflow_speechkit.archive.ledger import RESULTS_KEPT
 from airflow_speechkit.archive.runs import Delivery, delivered_before, read_run, record_delivery, remove_run
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.archive.submit_rules import Origin, SubmitOutcome, SubmitStatus
-from airflow_speechkit.errors import ArchiveError, NotFinishedError, SpeechKitError
-from airflow_speechkit.hooks.archive import archive_url, open_archive
-from airflow_speechkit.operators.collecting import collect
+from airflow_speechkit.errors import ArchiveError, NotFinishedError, QuotaExceededError, SpeechKitError
+from airflow_speechkit.hooks.archive import archive_url, open_archive, read_each, read_submissions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from airflow_speechkit.recordings.source import RecordingSource
 
 log = logging.getLogger(__name__)
+
+#: Younger ones may well run, and a check of one that runs is a check for nothing.
+OLD = timedelta(hours=1)
+
+#: The folder has 2,500 checks an hour (v2), and others wait too. A retry goes on with the next ones.
+MOST = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,3 +186,73 @@ def check_time(began_at: datetime, timeout_s: float | None, left: str) -> None:
         raise NotFinishedError(
             f"Not all recordings are through within {timeout_s:g} s: {left}", retry="continues where this one stopped"
         )
+
+
+def collect(archive: Archive, hook: SpeechKitHook, outcomes: Iterable[SubmitOutcome], now: datetime) -> None:
+    """Archive the answers of older operations that have ended, and log until when the others are kept.
+
+    With one bad recording among them a nightly run fails each night, before anything waits: after three days all the
+    others would have to be paid for again. This way the next run finds their answers.
+
+    :param outcomes: what became of the recordings
+    :param now: UTC
+    """
+    awaited = [one for one, ended in read_each(archive.outcome, _awaited(outcomes)).items() if ended is None]
+    submissions = read_submissions(archive, awaited)
+    submitted_at = {one: known.submitted_at for one, known in submissions.items() if known is not None}
+    old = sorted((one for one, at in submitted_at.items() if now - at >= OLD), key=submitted_at.__getitem__)
+    kept = set()
+    for operation_id in old[:MOST]:
+        try:
+            if _archive_if_ended(archive, hook, operation_id):
+                kept.add(operation_id)
+        except SpeechKitError as error:
+            # It must not hide the task's own error.
+            log.warning("Operation %s is not archived: %s", operation_id, error)
+            if isinstance(error, QuotaExceededError):
+                break
+    if kept:
+        log.info("%d operations that were submitted before have ended; their answers are archived now", len(kept))
+    left = [at for one, at in submitted_at.items() if one not in kept]
+    if left:
+        log.warning(
+            "%d accepted operations have no archived answer, and nobody waits for them while this task fails. Run it "
+            "again, or wait for them otherwise, before %s UTC: then the service deletes their results",
+            len(left),
+            f"{min(left) + RESULTS_KEPT:%Y-%m-%d %H:%M}",
+        )
+
+
+def fail_without_archive(error: SpeechKitError, outcomes: Iterable[SubmitOutcome]) -> None:
+    """Log the operation ids of a failing task that has no archive, and prevent a retry that could pay twice.
+
+    :param error: what it fails with
+    :param outcomes: what became of its recordings until then
+    :raises AirflowFailException: a submission was lost. With an archive the retry would find it there, and send nothing
+    """
+    known = list(outcomes)
+    if ids := _awaited(known):
+        log.warning(
+            "Without an archive nothing records the accepted operations. Give their ids to a sensor: %s",
+            ", ".join(ids),
+        )
+    if lost := [one.recording.audio_uri for one in known if one.status is SubmitStatus.LOST]:
+        raise AirflowFailException(
+            f"{error} The task is not tried again: that could pay twice for what may have been accepted: "
+            f"{', '.join(lost)}"
+        ) from error
+
+
+def _awaited(outcomes: Iterable[SubmitOutcome]) -> list[str]:
+    return list(dict.fromkeys(one.operation_id for one in outcomes if one.is_awaited and one.operation_id))
+
+
+def _archive_if_ended(archive: Archive, hook: SpeechKitHook, operation_id: str) -> bool:
+    from airflow_speechkit.api.operation import OperationState
+
+    operation = hook.get_operation(operation_id, attempts=1)
+    if operation.state is OperationState.RUNNING:
+        return False
+    recognition = hook.get_recognition(operation_id, seen_done=True) if operation.is_fetched_apart else None
+    archive.keep_operation(operation, recognition)
+    return True

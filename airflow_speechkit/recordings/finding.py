@@ -9,8 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError, RecordingNotFoundError
-from airflow_speechkit.recordings.audio.kinds import is_audio_name
-from airflow_speechkit.recordings.audio.reading import AUDIO_HEAD_BYTES, is_audio
+from airflow_speechkit.recordings.audio.reading import AUDIO_HEAD_BYTES, is_audio, is_audio_name
 from airflow_speechkit.recordings.pattern import alternatives, glob_matches, has_magic
 
 if TYPE_CHECKING:

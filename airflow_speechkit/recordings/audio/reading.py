@@ -1,15 +1,21 @@
 """What a recording is, read from its own bytes: format, rate, channels and length, in few ranged reads.
 
-The name says nothing: half of the failures that people report are a WAV or a WebM that is called ``.ogg``.
+The name proves nothing: half of the failures that people report are a WAV or a WebM that is called ``.ogg``. Of files
+that the service doesn't take, ``kinds.csv`` lists the bytes that each kind has at an offset; the first line that fits
+counts.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
+from enum import StrEnum
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.audio.facts import UPLOAD_AGAIN, AudioFacts, samples_to_ms
-from airflow_speechkit.recordings.audio.kinds import Remedy, foreign_kind
+from airflow_speechkit.recordings.audio.facts import CONVERT, UPLOAD_AGAIN, AudioFacts, samples_to_ms
 from airflow_speechkit.recordings.audio.mp3 import read_frame, read_mp3, tag_length
 from airflow_speechkit.recordings.audio.ogg import read_ogg
 from airflow_speechkit.recordings.audio.wav import read_wav
@@ -23,6 +29,24 @@ _HEAD_BYTES = 512
 
 #: How much of a file `is_audio` takes: a few frames of an MP3.
 AUDIO_HEAD_BYTES = 16 * 1024
+
+#: Of audio, of video with a sound track, and of samples without a header.
+_EXTENSIONS = frozenset(
+    """
+    3g2 3gp aac ac3 aif aifc aiff alac alaw amr ape asf au avi awb caf dss dts dvf flac g722 g726 g729 gsm lpcm m2a m4a
+    m4b m4v mka mkv mov mp1 mp2 mp3 mp4 mpa mpeg mpg mpga mts msv oga ogg ogv ogx opus pcm qcp ra raw rf64 rm sln sln12
+    sln16 sln24 sln32 sln44 sln48 snd spx sph tta ul ulaw voc vox w64 wav wave weba webm wma wmv wv
+    """.split()  # noqa: SIM905 - a list would take a page
+)
+
+
+class Remedy(StrEnum):
+    """What can be done about a file that isn't taken."""
+
+    CONVERT = CONVERT
+    UNPACK = "Unpack it, and upload the recordings that are in it"
+    NO_AUDIO = "Exclude it: there is no sound in it"
+    ERROR_PAGE = "Inspect it: the writer of the recording may have left an answer or an error message in its place"
 
 
 def read_audio(read: Read, size: int, settings: RecognitionSettings, *, exact: bool = False) -> AudioFacts:
@@ -45,7 +69,7 @@ def read_audio(read: Read, size: int, settings: RecognitionSettings, *, exact: b
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return read_wav(read, size)
     samples = settings.audio_encoding is AudioEncoding.LINEAR16_PCM
-    if (foreign := foreign_kind(head, certain=samples)) is not None:
+    if (foreign := _foreign_kind(head, certain=samples)) is not None:
         raise RecordingError(f"The recording is {foreign[0]}, which the service doesn't accept", hint=foreign[1])
     if (facts := read_mp3(read, size, exact=exact)) is not None:
         return facts
@@ -88,7 +112,7 @@ def is_audio(head: bytes) -> bool:
     """
     if head[:4] == b"OggS" or (head[:4] == b"RIFF" and head[8:12] == b"WAVE"):
         return True
-    foreign = foreign_kind(head)
+    foreign = _foreign_kind(head)
     if foreign is not None:
         return foreign[1] is Remedy.CONVERT
     try:
@@ -96,3 +120,39 @@ def is_audio(head: bytes) -> bool:
     except RecordingError:
         # Cut off, or without sound: audio all the same.
         return True
+
+
+def is_audio_name(name: str) -> bool:
+    """Return whether a file's extension is one of audio."""
+    _, dot, extension = name.rpartition(".")
+    return bool(dot) and extension.lower() in _EXTENSIONS
+
+
+@cache
+def _kinds() -> tuple[tuple[int, bytes, str, Remedy], ...]:
+    lines = files(__package__).joinpath("kinds.csv").read_text(encoding="ascii").splitlines()
+    return tuple(
+        (int(offset), written.encode().decode("unicode_escape").encode("latin-1"), kind, Remedy[remedy.upper()])
+        for offset, written, kind, remedy in csv.reader(lines[1:])
+    )
+
+
+def _foreign_kind(head: bytes, *, certain: bool = False) -> tuple[str, Remedy] | None:
+    """Return the kind of a file that the service doesn't take, and what can be done about it; None if unknown.
+
+    :param head: the first bytes of the file
+    :param certain: whether to go by four bytes at least: two may just as well be a sample of LPCM
+    """
+    for offset, magic, kind, remedy in _kinds():
+        if head.startswith(magic, offset) and (not certain or len(magic) >= 4):
+            return kind, remedy
+    return ("a text", Remedy.ERROR_PAGE) if _is_text(head) else None
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        # The last character may be cut.
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\r\n\t\ufeff" for character in text)

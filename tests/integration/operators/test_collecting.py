@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_speechkit.errors import ArchiveError, RecordingError
-from airflow_speechkit.operators import collecting
+from airflow_speechkit.operators import visit
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from tests.fixtures.direct import Desk
 
@@ -28,7 +28,7 @@ def fail(desk: Desk, *good: str, **kwargs: Any) -> str:
 def test_ended_operations_are_archived_before_the_task_fails(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, api_version: str
 ) -> None:
-    monkeypatch.setattr(collecting, "OLD", timedelta(0))
+    monkeypatch.setattr(visit, "OLD", timedelta(0))
     good = desk.put()
     operation_id = submit(good, api_version=api_version)
     until = time.monotonic() + 600
@@ -63,7 +63,7 @@ def test_running_operations_continue_and_their_last_day_is_logged(desk: Desk, ca
 def test_an_error_of_the_collection_does_not_hide_why_the_task_fails(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(collecting, "OLD", timedelta(0))
+    monkeypatch.setattr(visit, "OLD", timedelta(0))
     good = [desk.put("1.ogg"), desk.put("2.ogg")]
     ids = submit(good)
     desk.emulator.fault(429, on="operation", times=9)
@@ -76,8 +76,8 @@ def test_an_error_of_the_collection_does_not_hide_why_the_task_fails(
 
 
 def test_the_collection_leaves_checks_for_others(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collecting, "OLD", timedelta(0))
-    monkeypatch.setattr(collecting, "MOST", 1)
+    monkeypatch.setattr(visit, "OLD", timedelta(0))
+    monkeypatch.setattr(visit, "MOST", 1)
     good = [desk.put("1.ogg", processing_s=9999), desk.put("2.ogg", processing_s=9999)]
     submit(good)
     checks = desk.checks()
@@ -91,5 +91,5 @@ def test_an_archive_error_during_the_collection_does_not_hide_the_tasks_error(
     def fails(*_: Any) -> None:
         raise ArchiveError("a bad moment")
 
-    monkeypatch.setattr(collecting, "read_each", fails)
+    monkeypatch.setattr(visit, "read_each", fails)
     assert "none.ogg" in fail(desk, desk.put())

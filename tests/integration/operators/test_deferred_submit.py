@@ -250,7 +250,7 @@ def test_local_files_are_uploaded_once(desk: Desk, clock: Any, tmp_path: Path) -
 
 def test_without_an_archive_nothing_is_deferred(desk: Desk, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     recordings = put(desk, 1)
-    with pytest.raises(SettingsError, match="`deferrable` needs an archive.*Set an archive"):
+    with pytest.raises(SettingsError, match=r"`deferrable` needs an archive.*Set an archive"):
         task(desk, clock, recordings, archive=False).start()
     assert desk.billed() == 0
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")

@@ -67,7 +67,7 @@ def test_nothing_is_submitted_after_the_timeout(desk: Desk, deferrable: bool) ->
         # All that was sent is archived, and the quota is there again.
         runs.operator = recognize(desk, f"s3://{desk.bucket}/{desk.prefix}/", **how | {"submits_per_hour": 100_000})
     # On a slow machine the time is over before the first visit ends.
-    with pytest.raises(NotFinishedError, match="1 recordings are not submitted|50 operations have not ended"):
+    with pytest.raises(NotFinishedError, match=r"1 recordings are not submitted|50 operations have not ended"):
         runs.finish() if not deferrable else runs.go_on()
     assert desk.billed() == 50
 
