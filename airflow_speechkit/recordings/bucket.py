@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, StorageError
 from airflow_speechkit.models import RecordingAddress
+from airflow_speechkit.recordings.audio.facts import AudioFacts, settle
 from airflow_speechkit.recordings.audio.reading import read_audio
-from airflow_speechkit.recordings.audio.settling import settle
 from airflow_speechkit.recordings.refusals import replaced_while_read, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from airflow_speechkit.recordings.audio.facts import AudioFacts
     from airflow_speechkit.recordings.pattern import RecordingPattern
     from airflow_speechkit.settings import RecognitionSettings
 

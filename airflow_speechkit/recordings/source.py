@@ -15,7 +15,7 @@ from airflow_speechkit.api.endpoints import Endpoints
 from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError
 from airflow_speechkit.models import Recording, RecordingAddress
 from airflow_speechkit.recordings.address import local_path, parse_address
-from airflow_speechkit.recordings.audio.settling import settle
+from airflow_speechkit.recordings.audio.facts import AudioFacts, settle
 from airflow_speechkit.recordings.bucket import Bucket, StoredObject
 from airflow_speechkit.recordings.cost import billed_seconds
 from airflow_speechkit.recordings.finding import Choice, find_recordings
@@ -27,7 +27,6 @@ from airflow_speechkit.settings import ApiVersion
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from airflow_speechkit.recordings.audio.facts import AudioFacts
     from airflow_speechkit.settings import RecognitionSettings
 
 #: How many recordings are looked up side by side.

@@ -16,9 +16,8 @@ from airflow_speechkit.api.submission import check_inline
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.recordings.address import check_bucket, object_address, split_s3
-from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms
+from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms, settle
 from airflow_speechkit.recordings.audio.reading import read_audio
-from airflow_speechkit.recordings.audio.settling import settle
 from airflow_speechkit.recordings.bucket import Probe
 from airflow_speechkit.recordings.pattern import has_magic
 from airflow_speechkit.settings import SAMPLE_RATES_HERTZ, ApiVersion, AudioEncoding, RecognitionSettings

@@ -16,9 +16,8 @@ from functools import cache
 import pytest
 
 from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.audio.facts import AudioFacts
+from airflow_speechkit.recordings.audio.facts import AudioFacts, settle
 from airflow_speechkit.recordings.audio.reading import read_audio
-from airflow_speechkit.recordings.audio.settling import settle
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 from tests.fuzz.cases import Reached, cases
 from tests.unit.recordings.sounds import InMemory, mp3, ogg, wav

@@ -10,9 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.audio.facts import AudioFacts
+from airflow_speechkit.recordings.audio.facts import AudioFacts, settle
 from airflow_speechkit.recordings.audio.reading import read_audio
-from airflow_speechkit.recordings.audio.settling import settle
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
 from tests.unit.recordings.sounds import InMemory, encoded, mp3, ogg, wav
 
