@@ -13,7 +13,7 @@ from airflow_speechkit.cli.storage import ADDRESS, ENDPOINT, folder_at
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection
 
     from airflow_speechkit.archive.inspection import Listed
     from airflow_speechkit.archive.labels import LabelChange
@@ -121,35 +121,30 @@ def _list(arguments: argparse.Namespace, archive: Archive) -> int:
 
 
 def _line(one: Listed) -> str:
-    submission = one.submission
-    at = f"{submission.submitted_at:%Y-%m-%d %H:%M}" if submission else "-"
-    seconds = "-" if submission is None or submission.billed_seconds is None else str(submission.billed_seconds)
-    recording = submission.audio_uri if submission else "(submitted elsewhere)"
-    failure = one.outcome.failure if one.outcome is not None else None
-    why = f"  {failure.message}" if failure is not None else ""
-    return f"{one.operation_id:22} {one.state:9} {at:16} {seconds:>7} s  {recording}{why}"
+    submission, failure = one.submission, one.outcome and one.outcome.failure
+    why = f"  {failure.message}" if failure else ""
+    if submission is None:
+        return f"{one.operation_id:22} {one.state:9} {'-':16} {'-':>7} s  (submitted elsewhere){why}"
+    at, billed_s = f"{submission.submitted_at:%Y-%m-%d %H:%M}", submission.billed_seconds
+    seconds = "-" if billed_s is None else billed_s
+    return f"{one.operation_id:22} {one.state:9} {at} {seconds:>7} s  {submission.audio_uri}{why}"
 
 
-def _facts(one: Listed, *, whole: bool = False) -> dict[str, Any]:
+def _facts(one: Listed) -> dict[str, Any]:
     from airflow_speechkit.archive.layout import plain
 
-    facts: dict[str, Any] = {"operation_id": one.operation_id, "state": one.state}
-    if one.submission is not None:
-        facts |= {**plain(one.submission), "operation_id": one.operation_id}
-        if not whole:
-            del facts["settings"], facts["fingerprint"]
+    first: dict[str, Any] = {"operation_id": one.operation_id, "state": one.state}
+    facts = first if one.submission is None else first | plain(one.submission) | first
     if one.outcome is not None:
         failure = one.outcome.failure
-        facts["ended_at"] = plain(one.outcome.at)
-        facts["error"] = None if failure is None else {"code": failure.code, "message": failure.message}
-        if whole:
-            facts["files"] = plain(one.outcome.files)
+        error = None if failure is None else {"code": failure.code, "message": failure.message}
+        facts |= {"ended_at": plain(one.outcome.at), "error": error, "files": plain(one.outcome.files)}
     return facts
 
 
 def _show(arguments: argparse.Namespace, archive: Archive) -> int:
     from airflow_speechkit.archive.inspection import look_up
-    from airflow_speechkit.errors import AnswerUnreadableError, ArchiveError
+    from airflow_speechkit.errors import ArchiveError
 
     operation_id = arguments.operation_id
     found = look_up(archive, operation_id)
@@ -157,15 +152,10 @@ def _show(arguments: argparse.Namespace, archive: Archive) -> int:
         what = "was forgotten" if archive.is_forgotten(operation_id) else "isn't in the archive"
         raise ArchiveError(f"This operation {what}", operation_id=operation_id, retry_can_help=False)
     if not arguments.answer:
-        facts = {**_facts(found, whole=True), "label_history": _label_history(archive, operation_id)}
+        facts = {**_facts(found), "label_history": _label_history(archive, operation_id)}
         print(json.dumps(facts, ensure_ascii=False, indent=2))
         return 0
-    try:
-        answer = archive.answer(operation_id)
-    except AnswerUnreadableError:
-        place = archive.folder.url_of(f"operations/{operation_id}")
-        what = f"The answer is too large to be inflated here: it is in {place}"
-        raise ArchiveError(what, retry_can_help=False) from None
+    answer = archive.answer(operation_id, most_bytes=sys.maxsize)
     if answer is None:
         raise ArchiveError(f"No answer is archived: this operation is {found.state}", operation_id=operation_id)
     sys.stdout.buffer.write(answer.operation + (b"\n" + answer.recognition if answer.recognition is not None else b""))
@@ -208,24 +198,21 @@ def _export(arguments: argparse.Namespace, archive: Archive) -> int:
 
 def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
     from airflow_speechkit.archive.maintenance import attempts_of, delete_attempts, delete_operation, operations_of
-    from airflow_speechkit.errors import ArchiveError, SettingsError
+    from airflow_speechkit.errors import ArchiveError
 
     now, recording, attempts = datetime.now(UTC), None, []
-    ids = list(dict.fromkeys(arguments.operation_ids))
+    ids = dict.fromkeys(arguments.operation_ids)
     if arguments.recording:
         recording = _recording(arguments, arguments.recording)
-        found = list(operations_of(archive, recording))
+        ids |= dict.fromkeys(operations_of(archive, recording))
         attempts = [(fingerprint, attempt.number) for fingerprint, attempt, _ in attempts_of(archive, recording)]
-        if not found and not attempts:
-            raise ArchiveError(
-                "Nothing of this recording is on record, and nothing was deleted",
-                recording=recording,
-                hint="`airflow-speechkit archive list` names the recordings that are",
-                retry_can_help=False,
-            )
-        ids = list(dict.fromkeys([*ids, *found]))
     if not ids and not attempts:
-        raise SettingsError("There is nothing to forget", hint="Give an OPERATION_ID, or a --recording")
+        raise ArchiveError(
+            "There is nothing on record to forget, and nothing was deleted",
+            recording=recording,
+            hint="Give an OPERATION_ID, or a --recording that `airflow-speechkit archive list` shows",
+            retry_can_help=False,
+        )
     if arguments.dry_run:
         print("\n".join([*ids, *(f"attempt {number} under {fingerprint}" for fingerprint, number in attempts)]))
         return 0
@@ -240,7 +227,7 @@ def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
     return 0
 
 
-def _delete_rows(arguments: argparse.Namespace, ids: Sequence[str]) -> None:
+def _delete_rows(arguments: argparse.Namespace, ids: Collection[str]) -> None:
     from airflow_speechkit.warehouse import deletion
     from airflow_speechkit.warehouse.ddl import Dialect, Names
 
@@ -248,17 +235,12 @@ def _delete_rows(arguments: argparse.Namespace, ids: Sequence[str]) -> None:
     for url in arguments.tables:
         target = folder_at(url, arguments.endpoint_url)
         print(f"Deleted their rows from {len(deletion.delete_rows_in_files(target, ids))} files below {target.url}")
-        deleted, unfinished = deletion.delete_unfinished_files(target)
-        if deleted:
-            print(f"Deleted {len(deleted)} unfinished files there, left by processes that were killed")
-        for name in unfinished:
+        for name in deletion.delete_unfinished_files(target):
             print(f"{target.url_of(name)} may still be written to, and may get their rows: forget them again later")
     if arguments.duckdb:
-        rows = deletion.delete_rows_in_duckdb(arguments.duckdb, ids, schema=names.schema, table_prefix=names.prefix)
-        print(f"Deleted {rows} rows from {arguments.duckdb}")
+        print(f"Deleted {deletion.delete_rows_in_duckdb(arguments.duckdb, ids, names)} rows from {arguments.duckdb}")
     elif ids:
-        statements = deletion.delete_statements(ids, schema=names.schema, table_prefix=names.prefix)
-        print(f"If the rows were loaded into a database:\n{statements}")
+        print(f"If the rows were loaded into a database:\n{deletion.delete_statements(ids, names)}")
 
 
 def _label(arguments: argparse.Namespace, archive: Archive) -> int:
@@ -285,22 +267,16 @@ def _label_changes(arguments: argparse.Namespace) -> list[LabelChange]:
     if (operation_id is None) == (arguments.source is None) or (arguments.source and arguments.remove):
         raise SettingsError("Either an OPERATION_ID with its labels, or --from FILE, says what to correct")
     if arguments.source is not None:
-        try:
-            raw = sys.stdin.buffer.read() if arguments.source == "-" else folder_at(arguments.source).read("")
-        except FileNotFoundError:
-            raise SettingsError(f"There is no file {arguments.source}") from None
+        raw = sys.stdin.buffer.read() if arguments.source == "-" else folder_at(arguments.source).read("")
         return read_label_file(raw, lambda address: _recording(arguments, address))
     if not is_operation_id(operation_id):
         # Not quoted: it may be a label, with a customer's number.
         raise SettingsError("The first argument can't be an operation id")
     labels: dict[str, str | None] = dict.fromkeys(arguments.remove)
-    for number, pair in enumerate(pairs, start=1):
-        name, equals, text = pair.partition("=")
+    for pair in pairs:
+        name, equals, labels[name] = pair.partition("=")
         if not name or not equals:
-            raise SettingsError(f"Label {number} isn't written as KEY=VALUE")
-        if name in labels:
-            raise SettingsError(f"The label {name!r} is given twice")
-        labels[name] = text
+            raise SettingsError("A label isn't written as KEY=VALUE")
     if not labels:
         raise SettingsError("There is no label to correct", hint="Give KEY=VALUE, or --remove KEY")
     return [LabelChange(about=operation_id, labels=labels)]

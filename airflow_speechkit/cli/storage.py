@@ -67,27 +67,19 @@ def _with_keys_of_the_environment(url: str, endpoint_url: str) -> Folder:
 def _find_connection(conn_id: str) -> None:
     """Look a connection up where Airflow's own commands do, and put it where this process's hooks find it.
 
-    Outside of tasks the hooks of Airflow 3 don't read the metadata database, and don't report one that can't be read.
+    Outside of tasks the hooks of Airflow 3 don't read the metadata database.
     The environment variable has the secret in this process only: no process is started from here.
     """
-    from airflow.configuration import ensure_secrets_loaded
+    from airflow.models.connection import Connection
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
     from airflow_speechkit.hooks.storage import no_such_connection
 
-    unread = []
-    for backend in ensure_secrets_loaded():
-        try:
-            found: Any = backend.get_connection(conn_id=conn_id)
-        except Exception as error:  # noqa: BLE001 - whatever a backend raises
-            unread.append(f"{type(backend).__name__} ({type(error).__name__})")
-            if type(error).__name__ == "AirflowSecretsBackendAccessDenied":
-                # As in Airflow: what one backend denies isn't taken from the next.
-                break
-            continue
-        if found:
-            os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = found.get_uri()
-            return
-    raise no_such_connection(conn_id, ", ".join(unread))
+    try:
+        found: Any = Connection.get_connection_from_secrets(conn_id)
+    except AirflowNotFoundException:
+        raise no_such_connection(conn_id) from None
+    os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = found.get_uri()
 
 
 def _keep_output_clean() -> None:
@@ -99,9 +91,7 @@ def _keep_output_clean() -> None:
         warnings.simplefilter("ignore")
     import airflow.configuration  # noqa: F401 - sets logging up
 
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("airflow-speechkit: %(message)s"))
     ours = logging.getLogger("airflow_speechkit")
     ours.setLevel(logging.WARNING)
-    ours.handlers[:] = [handler]
+    ours.handlers[:] = [logging.StreamHandler(sys.stderr)]
     ours.propagate = False

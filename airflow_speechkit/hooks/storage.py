@@ -130,15 +130,11 @@ def check_s3fs(url: str) -> None:
         ) from error
 
 
-def no_such_connection(conn_id: str, unread: str = "") -> ConnectionSettingsError:
-    """Return the error for a missing connection of a bucket.
-
-    :param conn_id: of the connection
-    :param unread: where it could not be looked up, and why
-    """
+def no_such_connection(conn_id: str) -> ConnectionSettingsError:
+    """Return the error for a missing connection of a bucket."""
     return ConnectionSettingsError(
         f"There is no connection `{conn_id}` for the bucket in the environment (AIRFLOW_CONN_{conn_id.upper()}), the "
-        f"secrets backends and Airflow's metadata database{unread and f'. Not read: {unread}'}",
+        "secrets backends and Airflow's metadata database, or they can't be read",
         hint=f"Add it: airflow connections add {conn_id} --conn-type aws --conn-login KEY_ID --conn-password SECRET "
         f"--conn-extra '{_EXTRA}'. Or name another one: s3://conn_id@bucket/folder",
     )

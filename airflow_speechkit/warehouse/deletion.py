@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from airflow_speechkit.errors import StorageError
 from airflow_speechkit.parsing import SURPRISES
 from airflow_speechkit.warehouse.ddl import Dialect, Names
+from airflow_speechkit.warehouse.duckdb import connect_when_free
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -19,24 +20,27 @@ if TYPE_CHECKING:
 
 TABLES = ("recognitions", "utterances", "words", "analyses")
 
-#: A name that means the same with and without quotes; a schema may have several parts.
-_PLAIN = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*", re.ASCII)
+#: Schema and prefix that mean the same with and without quotes.
+_LOWER = re.compile(r"([a-z_][a-z0-9_.]*)?", re.ASCII)
 
 #: An unfinished file that was not written to for so long was left by a process that was killed.
 UNFINISHED_FOR = timedelta(hours=1)
 
+#: How long to wait while another process has a DuckDB file open.
+_LOCK_TIMEOUT_S = 30.0
 
-def delete_unfinished_files(target: Folder) -> tuple[list[str], list[str]]:
+
+def delete_unfinished_files(target: Folder) -> list[str]:
     """Delete the unfinished files of processes that were killed: any operation's rows may be in them.
 
     :param target: the folder that the transform wrote to
-    :return: the deleted files, and those that may still be written to
+    :return: those that may still be written to, which are kept
     :raises StorageError: a file can't be deleted
     """
-    deleted = [name for table in TABLES for name in target.unfinished(table, untouched_for=UNFINISHED_FOR)]
-    for name in deleted:
-        target.delete(name)
-    return deleted, [name for table in TABLES for name in target.unfinished(table)]
+    for table in TABLES:
+        for name in target.unfinished(table, untouched_for=UNFINISHED_FOR):
+            target.delete(name)
+    return [name for table in TABLES for name in target.unfinished(table)]
 
 
 def delete_rows_in_files(target: Folder, recognition_ids: Collection[str]) -> list[str]:
@@ -77,14 +81,18 @@ def _delete_in_shared_file(target: Folder, name: str, ids: frozenset[str], folde
     path, remaining = Path(target.fetch(name, str(folder / "whole"))), folder / "remaining"
     try:
         if ending != "parquet":
-            _check_absent(target.url_of(name), path, ids)
-            return []
+            # Only version 0.1 wrote these for several operations.
+            with path.open("rb") as lines:
+                if not any(one.encode() in line for line in lines for one in ids):
+                    return []
+            raise ValueError("not Parquet")
         rows, rows_remaining = _without(path, remaining, ids)
     except (*SURPRISES, pa.ArrowException, OSError) as error:
         raise StorageError(
-            f"{target.url_of(name)} was not written by the transform, or is damaged ({type(error).__name__}): whether "
-            "it has rows of these operations is unknown",
-            hint="Inspect the file, and delete it if it is not needed",
+            f"{target.url_of(name)} may hold rows of these operations, and they can't be deleted: it isn't Parquet, "
+            f"or is damaged ({type(error).__name__})",
+            hint="Inspect the file, delete it, and forget the operations again. `airflow-speechkit archive export "
+            "--answers` and `airflow-speechkit transform` write the tables of others in it again, at no cost",
             retry_can_help=False,
         ) from None
     if rows_remaining == rows:
@@ -94,20 +102,6 @@ def _delete_in_shared_file(target: Folder, name: str, ids: frozenset[str], folde
     else:
         target.delete(name)
     return [name]
-
-
-def _check_absent(url: str, path: Path, ids: frozenset[str]) -> None:
-    """Check that a CSV or JSON Lines file, which only version 0.1 wrote for several operations, has no such rows."""
-    with path.open("rb") as lines:
-        found = {one for line in lines for one in ids if one.encode() in line}
-    if found:
-        raise StorageError(
-            f"{url} holds rows of several operations, {', '.join(sorted(found))} among them, and rows can't be deleted "
-            "from CSV and JSON Lines files",
-            hint="Delete the file, then forget the operation again. `airflow-speechkit archive export --answers` and "
-            "`airflow-speechkit transform` write the other operations' tables again, at no cost",
-            retry_can_help=False,
-        )
 
 
 def _without(path: Path, remaining: Path, ids: frozenset[str]) -> tuple[int, int]:
@@ -130,51 +124,41 @@ def _without(path: Path, remaining: Path, ids: frozenset[str]) -> tuple[int, int
         return file.metadata.num_rows, rows_remaining
 
 
-def delete_rows_in_duckdb(
-    database: str, recognition_ids: Collection[str], *, schema: str | None = None, table_prefix: str = ""
-) -> int:
+def delete_rows_in_duckdb(database: str, recognition_ids: Collection[str], names: Names) -> int:
     """Delete the recognitions' rows from the tables of a DuckDB database, in one transaction.
 
     :param database: its file
-    :param schema: the tables' schema; None for all schemas
-    :param table_prefix: the prefix of the tables' names
+    :param names: the names of the tables; without a schema they are searched for in all schemas
     :return: how many rows were deleted
-    :raises StorageError: the file can't be opened, another process has it open, or it has none of the tables
+    :raises StorageError: the file can't be opened, another process keeps it open, or it has none of the tables
     """
     import duckdb
 
     if not Path(database).is_file():
         raise StorageError(f"There is no DuckDB database at {database}", retry_can_help=False)
-    try:
-        connection = duckdb.connect(database)
-    except duckdb.Error as error:
-        raise StorageError(
-            f"The DuckDB database {database} can't be opened: {type(error).__name__}",
-            hint="Close whatever has it open",
-        ) from error
-    tables = [f"{table_prefix}{table}" for table in TABLES]
+    connection = connect_when_free(lambda: duckdb.connect(database), _LOCK_TIMEOUT_S)
+    tables = [names.bare(table) for table in TABLES]
     deleted = 0
     with connection:
         # Tables of version 0.1 have no `recognition_id`, which is after `operation_id` in the alphabet.
         found = connection.execute(
             "SELECT table_schema, table_name, max(column_name) FROM information_schema.columns "
             "JOIN information_schema.tables USING (table_catalog, table_schema, table_name) "
-            "WHERE table_type = 'BASE TABLE' AND list_contains(?, table_name) AND (? IS NULL OR table_schema = ?) "
+            "WHERE table_type = 'BASE TABLE' AND list_contains(?, table_name) "
+            "AND table_schema = coalesce(?, table_schema) "
             "AND column_name IN ('operation_id', 'recognition_id') GROUP BY ALL",
-            [tables, schema, schema],
+            [tables, names.schema],
         ).fetchall()
         if not found:
             raise StorageError(
-                f"There is none of the tables {', '.join(tables)} in {f'schema `{schema}` of ' if schema else ''}"
-                f"{database}",
+                f"There is none of the tables {', '.join(tables)} in {database}",
                 hint="Give the `table_prefix` and the `schema` that SpeechKitToSqlOperator loads them with",
                 retry_can_help=False,
             )
         connection.begin()
-        for table_schema, table, key in found:
-            name = Names(Dialect.DUCKDB, table_schema).of(table)
+        for schema, table, key in found:
             [(count,)] = connection.execute(
-                f"DELETE FROM {name} WHERE list_contains(?, {key})",  # noqa: S608 - names are quoted
+                f"DELETE FROM {Names(Dialect.DUCKDB, schema).of(table)} WHERE list_contains(?, {key})",  # noqa: S608
                 [sorted(recognition_ids)],
             ).fetchall()
             deleted += count
@@ -184,19 +168,12 @@ def delete_rows_in_duckdb(
     return deleted
 
 
-def delete_statements(recognition_ids: Collection[str], *, schema: str | None = None, table_prefix: str = "") -> str:
+def delete_statements(recognition_ids: Collection[str], names: Names) -> str:
     """Return the SQL that deletes the recognitions' rows from any other database.
 
-    :param schema: the tables' schema
-    :param table_prefix: the prefix of the tables' names
+    :param names: the names of the tables; names are quoted only where they have to be, as databases differ in quotes
     """
+    if _LOWER.fullmatch(f"{names.schema or ''}{names.prefix}"):
+        names = Names(Dialect.GENERIC, names.schema, names.prefix)
     ids = ", ".join(f"'{one}'" for one in sorted(recognition_ids))
-    tables = [
-        ".".join(_quoted_if_needed(part) for part in (schema, f"{table_prefix}{table}") if part) for table in TABLES
-    ]
-    return "\n".join(f"DELETE FROM {table} WHERE recognition_id IN ({ids});" for table in tables)  # noqa: S608
-
-
-def _quoted_if_needed(name: str) -> str:
-    """Quote a name only where it has to be: not every database understands these quotes."""
-    return name if _PLAIN.fullmatch(name) else Names(Dialect.DUCKDB).quoted(name)
+    return "\n".join(f"DELETE FROM {names.of(table)} WHERE recognition_id IN ({ids});" for table in TABLES)  # noqa: S608

@@ -41,7 +41,7 @@ def connect_when_free(connect: Callable[[], Any], timeout_s: float) -> Any:
         except Exception as error:
             if not any(text in str(error) for text in _LOCKED):
                 raise StorageError(
-                    f"The load failed while connecting to the DuckDB file: {first_line(error)}",
+                    f"Connecting to the DuckDB file failed: {first_line(error)}",
                     hint="Check the path in the connection's host: the folder has to exist, the task's user needs "
                     "write access, and a file that exists has to be a database that this version of DuckDB reads",
                     retry="fails in the same way until then",

@@ -25,6 +25,7 @@ from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.schema import Tables
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage import Folder
+from airflow_speechkit.warehouse.ddl import Dialect, Names
 from airflow_speechkit.warehouse.deletion import delete_rows_in_duckdb, delete_rows_in_files
 from tests.fixtures.manifests import write_rows
 from tests.unit.archive.world import T0, Clock, Service, answer, archive_at, failure, lost, recording, submitter
@@ -286,7 +287,7 @@ class TestForget:
         assert delete_rows_in_files(target, [world.done]) == []
         target.put(f"words/both.{file_format}", tmp_path / "both")
         assert world.run("forget", world.done, "--tables", target.url) == 1
-        assert f"words/both.{file_format} holds rows of several operations" in capsys.readouterr().err
+        assert f"words/both.{file_format} may hold rows of these operations" in capsys.readouterr().err
         assert world.archive.answer(world.done) is not None
 
     def test_a_refused_recording_s_rows_are_removed_from_duckdb(self, world: World, tmp_path: Path) -> None:
@@ -296,7 +297,7 @@ class TestForget:
         with duckdb.connect(database) as connection:
             connection.execute("CREATE TABLE recognitions (recognition_id VARCHAR, operation_id VARCHAR)")
             connection.execute("INSERT INTO recognitions VALUES ('refused-1', NULL), ('e03other', 'e03other')")
-        assert delete_rows_in_duckdb(database, ["refused-1"]) == 1
+        assert delete_rows_in_duckdb(database, ["refused-1"], Names(Dialect.DUCKDB)) == 1
         with duckdb.connect(database) as connection:
             assert connection.execute("SELECT recognition_id FROM recognitions").fetchall() == [("e03other",)]
 
@@ -313,7 +314,7 @@ class TestForget:
             assert connection.execute("SELECT operation_id FROM words").fetchall() == [("e03other",)]
             assert connection.execute("SELECT operation_id FROM recognitions").fetchall() == [("e03other",)]
         with pytest.raises(StorageError, match="no DuckDB database"):
-            delete_rows_in_duckdb(str(tmp_path / "none.duckdb"), [world.done])
+            delete_rows_in_duckdb(str(tmp_path / "none.duckdb"), [world.done], Names(Dialect.DUCKDB))
 
 
 def test_keys_in_an_address_are_refused_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:

@@ -263,7 +263,7 @@ def test_a_file_that_can_not_be_opened_is_an_error_with_a_hint(name, make, hint,
     if make is not None:
         make(path)
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "duckdb", "host": str(path)}))
-    with pytest.raises(StorageError, match=rf"connecting to the DuckDB file.*{name}.*{hint}") as caught:
+    with pytest.raises(StorageError, match=rf"Connecting to the DuckDB file failed.*{name}.*{hint}") as caught:
         load(write_manifest(tmp_path, the_call()))
     assert caught.value.retry_can_help is False
     assert "A retry fails in the same way" in str(caught.value)

@@ -92,5 +92,5 @@ def test_another_database(tmp_path, sqlite_file, failing_load) -> None:
 def test_an_error_before_any_row_is_quoted_in_full(tmp_path, monkeypatch, failing_load) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", f'{{"conn_type": "duckdb", "host": "{tmp_path}/no/such.duckdb"}}')
     error = failing_load(a_secret_said(tmp_path))
-    assert "connecting" in error.what
+    assert "Connecting" in error.what
     assert "no/such.duckdb" in error.what
