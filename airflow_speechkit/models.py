@@ -93,7 +93,7 @@ class Recording:
     """One recording, as it was found.
 
     :param audio_uri: ``s3://bucket/key`` without a connection id, or the ``file://`` URL of a local file
-    :param version: its ETag or version id; of a local file a hash of its bytes
+    :param version: its ETag; of a local file a hash of its bytes
     :param settings: what is asked for. Probing fills in what is read from the recording
     :param address: the object to read; None for a local file, which is sent along with the request
     :param link: the https link that the service gets

@@ -185,7 +185,7 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         ids = sorted(archive.operations(prefixes if isinstance(prefixes, str) else tuple(prefixes)))
         if not ids:
             raise AirflowSkipException(f"No operation in {archive.url} begins with {self.operation_prefix!r}")
-        return ids, lambda one: _archived_by_now(archive, one, most_bytes, not_ended)
+        return ids, lambda one: _archived(archive, one, most_bytes, not_ended)
 
     def _report(self, manifest: Manifest, of: int) -> None:
         for table, written in manifest.tables.items():
@@ -195,22 +195,34 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
             self.log.error("%d of %d answers can't be read, and are left out: %s", len(manifest.unread), of, named)
 
 
-def _archived(archive: Archive, operation_id: str, most_bytes: int) -> Loaded:
+def _archived(archive: Archive, operation_id: str, most_bytes: int, not_ended: list[str] | None = None) -> Loaded:
+    """Fetch an archived answer.
+
+    :param not_ended: gets the operation if it has not ended, which is no error then: of a prefix, there is always one
+    """
+    from airflow_speechkit.archive.layout import operation_file
     from airflow_speechkit.archive.ledger import AttemptState
     from airflow_speechkit.results.flatten import failed_row
     from airflow_speechkit.results.manifest import Unread
-    from airflow_speechkit.results.schema import Status
+    from airflow_speechkit.results.schema import Status, Tables
 
     outcome = archive.outcome(operation_id)
     submission = archive.submission(operation_id)
     if outcome is None:
         if submission is None and archive.is_forgotten(operation_id):
             return Unread(operation_id, "It was removed by `archive forget`")
-        raise NotFinishedError(
-            "The archive has no answer of this operation",
-            operation_id=operation_id,
-            hint="SpeechKitRecognitionSensor waits for it and archives it; both need the same archive",
-        )
+        what = "The archive has no answer of this operation"
+        if not_ended is None:
+            raise NotFinishedError(
+                what,
+                operation_id=operation_id,
+                hint="SpeechKitRecognitionSensor waits for it and archives it; both need the same archive",
+            )
+        not_ended.append(operation_id)
+        if any(archive.folder.names(operation_file(operation_id))):
+            return Unread(operation_id, what, retry_can_help=True)
+        # The folder that is left on a disk of an operation that was removed.
+        return Tables.empty()
     answer, failure = archive.answer(operation_id, most_bytes), outcome.failure
     if answer is not None:
         if failure is not None and answer.recognition is None:
@@ -223,22 +235,6 @@ def _archived(archive: Archive, operation_id: str, most_bytes: int) -> Loaded:
         raise ResultExpiredError("The archive has neither its answer nor its submission", operation_id=operation_id)
     status = Status.REFUSED if outcome.state is AttemptState.REFUSED else Status.LOST
     return failed_row(submission, status, *((failure.code, failure.message) if failure else ()))
-
-
-def _archived_by_now(archive: Archive, operation_id: str, most_bytes: int, not_ended: list[str]) -> Loaded:
-    """Fetch an answer that nobody named: while others submit there is always one that isn't there yet."""
-    from airflow_speechkit.archive.layout import operation_file
-    from airflow_speechkit.results.manifest import Unread
-    from airflow_speechkit.results.schema import Tables
-
-    try:
-        return _archived(archive, operation_id, most_bytes)
-    except NotFinishedError as error:
-        not_ended.append(operation_id)
-        if not any(archive.folder.names(operation_file(operation_id))):
-            # The folder that is left on a disk of an operation that was removed.
-            return Tables.empty()
-        return Unread(operation_id, error.what, error.retry_can_help)
 
 
 def _saved(path: str, aws_conn_id: str, memory_bytes: int) -> Loaded:

@@ -37,20 +37,13 @@ class StoredObject:
     """An object, as the storage describes it.
 
     :param address: where it is
-    :param etag: its ETag, without the quotes
-    :param version_id: its version id, in a bucket that keeps versions; a listing doesn't have it
+    :param etag: its ETag, without the quotes, which changes when the object is replaced; None where there is none
     :param size_bytes: its size
     """
 
     address: RecordingAddress
     etag: str | None
-    version_id: str | None
     size_bytes: int
-
-    @property
-    def version(self) -> str | None:
-        """What changes when the object is replaced; None where the storage gives neither."""
-        return self.etag or self.version_id
 
 
 @dataclass(frozen=True)
@@ -156,13 +149,7 @@ class Bucket:
 def _stored(address: RecordingAddress, answer: Mapping[str, Any], size_bytes: int | None) -> StoredObject:
     if size_bytes is None:
         raise RecordingError("The storage gives no size for this object", recording=address.uri)
-    version_id = answer.get("VersionId")
-    return StoredObject(
-        address=address,
-        etag=(answer.get("ETag") or "").strip('"') or None,
-        version_id=version_id if version_id != "null" else None,
-        size_bytes=size_bytes,
-    )
+    return StoredObject(address=address, etag=(answer.get("ETag") or "").strip('"') or None, size_bytes=size_bytes)
 
 
 def _total(answer: Mapping[str, Any]) -> int | None:

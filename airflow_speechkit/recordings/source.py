@@ -168,7 +168,7 @@ class RecordingSource:
     def _stored(self, stored: StoredObject) -> Recording:
         return Recording(
             audio_uri=stored.address.uri,
-            version=stored.version,
+            version=stored.etag,
             settings=self.settings,
             address=stored.address,
             link=stored.address.link(self.storage_endpoint),
@@ -235,7 +235,7 @@ class RecordingSource:
             return content
         if recording.version is None or (recording.checked_at and self.now() - recording.checked_at < VERSION_HOLDS):
             return None
-        if self._stat(recording.address).version != recording.version:
+        if self._stat(recording.address).etag != recording.version:
             raise _replaced("while it waited to be sent", recording)
         return None
 

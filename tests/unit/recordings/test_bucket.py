@@ -101,7 +101,6 @@ def test_a_probe_takes_one_or_two_requests(
 
     assert requests == {"GetObject": gets}
     assert (probe.stored.address, probe.stored.etag, probe.stored.size_bytes) == (calls(key), etag, len(data))
-    assert probe.stored.version_id is None
     assert probe.facts.encoding is probe.settings.audio_encoding is encoding
     assert probe.facts.duration_ms in (2000, 20_000, 40_000)
 
@@ -114,13 +113,6 @@ def test_stat_probe_and_listing_agree(client: Any) -> None:
     assert stat == bucket.probe(calls("1.ogg"), V2).stored
     (found,) = bucket.find(parse_pattern("s3://calls/"))
     assert (found.address, found.etag, found.size_bytes) == (calls("1.ogg"), stat.etag, stat.size_bytes)
-
-
-def test_the_version_id_is_read_from_a_versioned_bucket(client: Any) -> None:
-    client.put_bucket_versioning(Bucket="calls", VersioningConfiguration={"Status": "Enabled"})
-    version = client.put_object(Bucket="calls", Key="1.ogg", Body=ogg())["VersionId"]
-
-    assert Bucket(client).probe(calls("1.ogg"), V2).stored.version_id == version
 
 
 @pytest.mark.parametrize(
