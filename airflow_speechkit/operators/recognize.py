@@ -14,7 +14,7 @@ from airflow_speechkit.hooks.archive import read_each, read_submissions, when_re
 from airflow_speechkit.keywords import optional, seconds
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.polling.target import PollTarget
-from airflow_speechkit.triggers.worker import BACKSTOP, DEFAULT_TIMEOUT, WaitingTask, WorkerWait
+from airflow_speechkit.triggers.worker import BACKSTOP, DEFAULT_TIMEOUT, WaitingTask
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -104,7 +104,7 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
             sent = {one.operation_id for one in self._submitter.done if one.operation_id and one.is_awaited}
             ended = read_each(archive.outcome, sent)
             targets = [PollTarget.of(one, None) for one, outcome in ended.items() if outcome is None]
-            self._waiting = WorkerWait(self._trigger(targets, archive.url, 0.0).wait)
+            self._waiting = self._trigger(targets, archive.url, 0.0).wait
         super().on_kill()
 
     def _run(self, context: Context, *, is_first: bool = True, gone: Collection[str] = ()) -> Any:
@@ -116,9 +116,9 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
             handed_on, trigger = visit() if is_first else when_reachable(visit)
             if trigger is None:
                 return handed_on
-            self._waiting, is_first = WorkerWait(trigger.wait), False
+            is_first = False
             until = trigger.resume_at or trigger.deadline
-            gone = self._waiting.run(until).gone
+            gone = self._run_wait(trigger.wait, until).gone
             if trigger.resume_at is not None:
                 time.sleep(max(until - time.time(), 0.0))
 
@@ -150,7 +150,7 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
         ids = _accepted(visit)
         ended = read_each(visit.archive.outcome, ids)
         if self.delete_after_archiving and is_first:
-            delete_archived_results(visit.archive, ended, visit.hook)
+            delete_archived_results(ended, visit.hook)
         running = [one for one in ids if ended[one] is None and one not in gone]
         failed = sum(found is not None and found.failure is not None for found in ended.values())
         ended_before = (SubmitStatus.REUSED, SubmitStatus.FAILED)

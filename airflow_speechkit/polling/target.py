@@ -1,27 +1,33 @@
-"""What is waited for, and what came of it."""
+"""An operation as it is waited for, and what came of it."""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
-from enum import StrEnum
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from airflow_speechkit.models import version_of
+from airflow_speechkit.retry import FailureStreak
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from airflow_speechkit.api.operation import Operation
-    from airflow_speechkit.errors import SpeechKitError
     from airflow_speechkit.models import Submission
 
+#: A user's interval is this long at least, in seconds.
+_SHORTEST_SET_INTERVAL_S = 0.1
 
-@dataclass(frozen=True, slots=True)
-class PollTarget:
-    """One operation that a task waits for.
+
+class PollTarget(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One operation that a task waits for. A trigger carries it as JSON, without the fields that have their defaults.
 
     :param operation_id: the service's id
     :param submitted_at: when it was submitted, in seconds since the epoch; None where that isn't on record: the
-        operation is asked for at once, and says it
+        operation is asked for at once, and the answer has the time
     :param audio_s: length of the recording in seconds, where it is known
     :param channels: number of channels, where it is known: each one costs the service its time
     :param model: ``deferred-*`` may take up to 24 hours
@@ -57,36 +63,69 @@ class PollTarget:
             interval_s=interval_s,
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields that differ from their defaults: a trigger may carry ten thousand of them."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        defaults = {one.name: one.default for one in fields(self) if one.default is not MISSING}
-        values = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
-        return values | ({"api_version": self.api_version.value} if "api_version" in values else {})
-
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> PollTarget:
-        """Read what `to_json` returned."""
+        """Read what `msgspec.to_builtins` returned."""
+        # Not by `msgspec.convert`: threads that convert at the same time for the first time crash it.
         return cls(**values | {"api_version": ApiVersion(values.get("api_version", ApiVersion.V2))})
-
-
-class PollOutcome(StrEnum):
-    """What came of the wait for an operation."""
-
-    ENDED = "ended"  #: in a result or in an error of its own: `operation.state` says which
-    GONE = "gone"  #: the service doesn't know it (404): it never existed, or its three days are over
-    UNANSWERED = "unanswered"  #: no usable answer came, many times in a row
 
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
     """What came of one operation.
 
-    :param operation: where it has ended
-    :param error: where it is gone or unanswered
+    :param operation: where it has ended, in a result or in an error of its own
+    :param error: why there is no answer: `OperationNotFoundError` where the service doesn't know the operation, an
+        error that lasts, or one that ended all checks
     """
 
     operation_id: str
-    outcome: PollOutcome
     operation: Operation | None = None
-    error: SpeechKitError | None = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True, eq=False)
+class PendingOperation:
+    """An operation that tasks wait for, as the scheduler knows it. Times are of a clock that nobody sets, in seconds.
+
+    :param target: what the first task knows about it
+    :param task: that task: the check counts as its own
+    :param began_at: when it was submitted, as far as that is known
+    :param due: when to ask for it; infinite while it is asked for
+    :param asked_age_s: its age at the last answer, which was "not yet"; 0 if there was none
+    :param load: how many operations like it are expected to end in a second
+    :param streak: its checks that failed
+    """
+
+    target: PollTarget
+    task: Hashable
+    began_at: float
+    age_is_known: bool = False
+    due: float = -math.inf
+    asked_at: float = -math.inf
+    asked_age_s: float = 0.0
+    load: float = 0.0
+    is_learned: bool = False
+    interval_s: float = math.inf
+    streak: FailureStreak = field(default_factory=FailureStreak)
+
+    def join(self, target: PollTarget) -> None:
+        """Let a task wait for it: of the tasks' intervals and the learned schedule, the earliest check counts."""
+        if target.interval_s is None:
+            self.is_learned = True
+        else:
+            self.interval_s = min(self.interval_s, max(target.interval_s, _SHORTEST_SET_INTERVAL_S))
+
+    @property
+    def is_being_asked(self) -> bool:
+        """Whether a check is under way."""
+        return self.due == math.inf
+
+    def set_age(self, now: float, age_s: float | None) -> None:
+        """Set the age in seconds, unless it is known already."""
+        if age_s is not None and not self.age_is_known:
+            self.began_at, self.age_is_known = min(now - age_s, self.began_at), True
+
+    def age_s(self, now: float) -> float:
+        """Return the seconds since the submission, as far as that is known."""
+        return now - self.began_at

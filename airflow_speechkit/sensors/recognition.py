@@ -24,7 +24,7 @@ from airflow_speechkit.operation_ids import operation_ids
 from airflow_speechkit.polling.target import PollTarget
 from airflow_speechkit.settings import member_of
 from airflow_speechkit.triggers.failures import archived_failures, ended_so_far, handed_on, service_failures
-from airflow_speechkit.triggers.worker import BACKSTOP, DEFAULT_TIMEOUT, WaitingTask, WorkerWait
+from airflow_speechkit.triggers.worker import BACKSTOP, DEFAULT_TIMEOUT, WaitingTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -141,7 +141,7 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
     def _reset(self) -> None:
         #: How many had ended before, and what the log says about them.
         self._ended_before, self._progress = 0, ""
-        self._waiting: WorkerWait | None = None
+        self._waiting = None
         self._next_check_s = 0.0
         self._task_instance: Any = None
 
@@ -185,8 +185,8 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
                 )
             self._log_start(targets, "in this worker")
             deadline = (before.timestamp() if before else time.time()) + self.timeout
-            self._waiting = WorkerWait(self._trigger(targets, self._archive_url, deadline).wait)
-            result = self._waiting.run(deadline, stop_when_idle=self.reschedule)
+            wait = self._trigger(targets, self._archive_url, deadline).wait
+            result = self._run_wait(wait, deadline, stop_when_idle=self.reschedule)
             if result.next_check_s is not None:
                 self._next_check_s = result.next_check_s
                 self.log.info(
@@ -218,7 +218,7 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
             if self.delete_after_archiving:
                 from airflow_speechkit.triggers.result_archiver import delete_archived_results
 
-                delete_archived_results(self._opened, outcomes, self._hook)
+                delete_archived_results(outcomes, self._hook)
             ended = [found for found in outcomes.values() if found is not None]
             self._ended_before = sum(began_at is None or found.at < began_at for found in ended)
             failed = sum(found.failure is not None for found in ended)

@@ -31,7 +31,7 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
 
     All triggers of a connection in one triggerer share one poller, HTTP session, token and rate limiter.
 
-    :param waiting: what is waited for: `PollTarget.to_json`, one mapping for each operation
+    :param waiting: what is waited for: a `PollTarget` as JSON for each operation
     :param speechkit_conn_id: the connection (its secrets are read in the triggerer, never kept here)
     :param archive: the archive's URL; ``None``: answers are not archived
     :param deadline: when to give up, in seconds since the epoch: a restarted triggerer goes on with the same one
@@ -118,7 +118,7 @@ class SpeechKitRecognitionTrigger(BaseTrigger):
         """
         from asgiref.sync import sync_to_async
 
-        # See `ArchiveAccess`.
+        # See `use_archive`.
         is_over = sync_to_async(task_is_over, thread_sensitive=False)
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT_S):

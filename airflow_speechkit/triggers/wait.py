@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import (
+    OperationNotFoundError,
     QuotaExceededError,
     ResultExpiredError,
     SpeechKitError,
@@ -22,7 +23,6 @@ from airflow_speechkit.errors import (
     error_from_json,
     unexpected,
 )
-from airflow_speechkit.polling.target import PollOutcome, PollResult, PollTarget
 from airflow_speechkit.redaction import where_it_came_from
 from airflow_speechkit.triggers.result_archiver import ResultArchiver
 
@@ -31,16 +31,15 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
-    from airflow_speechkit.polling.poller import Poller, Subscription
+    from airflow_speechkit.polling.poller import Poller, Results
+    from airflow_speechkit.polling.target import PollTarget
     from airflow_speechkit.settings import ApiVersion
 
 log = logging.getLogger(__name__)
 
-#: The least time of a wait that starts when its deadline is over, or nearly, because no triggerer ran: its operations
-#: may have ended long ago, so each is asked for once. Shorter than what is left until Airflow ends the deferral.
+#: The time of a wait that starts when its deadline is over, because no triggerer ran: its operations may have ended
+#: long ago, so each is asked for once. Shorter than what is left until Airflow ends the deferral.
 FIRST_ROUND_S = 120.0
-#: Operations that were submitted so recently have not been waited for before: a short `timeout` stays short.
-NEW_S = 60.0
 #: A rescheduled task gives its worker back where nothing is due for so many seconds, and after so many at the latest.
 IDLE_S, LONGEST_POKE_S = 10.0, 60.0
 #: The task's log gets a line about its wait this often at most, in seconds.
@@ -69,27 +68,29 @@ class WaitResult:
     def to_event(self) -> dict[str, Any]:
         """Return a trigger's event: ids and numbers, never a result.
 
-        :return: ``state``: ``finished`` (with the ids that ``failed`` and those that are ``gone``), ``timeout`` (with
-            how many are ``left``), both with how many there were (``of``); or ``error``, with `SpeechKitError.to_json`
+        :return: ``state`` (``finished``, ``timeout`` or ``error``), the ids that ``failed`` or are ``gone``, how many
+            are ``left`` ``of`` how many, and the ``error`` (`SpeechKitError.to_json`)
         """
-        if self.error is not None:
-            return {"state": "error", **self.error.to_json()}
-        if self.left:
-            return {"state": "timeout", "left": self.left, "of": self.of}
-        return {"state": "finished", "failed": self.failed, "gone": self.gone, "of": self.of}
+        return {
+            "state": "error" if self.error else "timeout" if self.left else "finished",
+            "failed": self.failed,
+            "gone": self.gone,
+            "left": self.left,
+            "of": self.of,
+            "error": self.error.to_json() if self.error else None,
+        }
 
     @classmethod
     def from_event(cls, event: dict[str, Any]) -> WaitResult:
-        """Read what `to_event` returned.
-
-        :raises ValueError: it is no such event
-        """
-        numbers = {name: value for name, value in event.items() if name != "state"}
-        if event.get("state") == "error":
-            return cls(error=error_from_json(numbers))
-        if event.get("state") in ("timeout", "finished"):
-            return cls(**numbers)
-        raise ValueError("This is no event of a wait")
+        """Read what `to_event` returned."""
+        error = event.get("error")
+        return cls(
+            event.get("failed", []),
+            event.get("gone", []),
+            event.get("left", 0),
+            event.get("of", 0),
+            error_from_json(error) if error else None,
+        )
 
 
 class OperationWait:
@@ -130,16 +131,16 @@ class OperationWait:
         :param exactly: stop then, even if operations were not asked for yet
         :param stop_when_idle: stop where nothing is due for a while
         """
-        by_version: dict[ApiVersion, list[str]] = defaultdict(list)
+        left_s, next_check_s = deadline - time.time(), None
+        by_version: dict[ApiVersion, list[PollTarget]] = defaultdict(list)
         for target in self._targets.values():
-            by_version[target.api_version].append(target.operation_id)
-        next_check_s: float | None = None
+            by_version[target.api_version].append(target)
         try:
             async with (
-                asyncio.timeout(self._time_s(deadline, time.time(), exactly=exactly)) as time_left,
+                asyncio.timeout(left_s if exactly or left_s > 0.0 else FIRST_ROUND_S) as time_left,
                 asyncio.TaskGroup() as tasks,
             ):
-                waits = [tasks.create_task(self._wait_for(*group)) for group in by_version.items()]
+                waits = [tasks.create_task(self._wait_for(*one)) for one in by_version.items()]
                 if stop_when_idle:
                     next_check_s = await self._idle(waits)
                     if next_check_s is not None:
@@ -171,13 +172,6 @@ class OperationWait:
                 except SpeechKitError as error:
                     log.warning("Operation %s was not cancelled: %s", operation_id, error)
 
-    def _time_s(self, deadline: float, now: float, *, exactly: bool) -> float:
-        left_s = deadline - now
-        begun = [one.submitted_at for one in self._targets.values()]
-        if exactly or (left_s > 0.0 and all(at is None or now - at <= NEW_S for at in begun)):
-            return max(left_s, 0.0)
-        return max(left_s, FIRST_ROUND_S)
-
     async def _idle(self, waits: Sequence[asyncio.Task[None]]) -> float | None:
         """Wait until nothing is due for a while; return the seconds until the next check, None where all have ended.
 
@@ -186,95 +180,78 @@ class OperationWait:
         stop_at = time.monotonic() + LONGEST_POKE_S
         while not all(wait.done() for wait in waits):
             await asyncio.wait(waits, timeout=0.5)
-            pollers = self._pollers.values()
+            schedulers = [one.scheduler for one in self._pollers.values()]
             # While checks fail or an answer can't be archived the task stays: it alone knows for how long they do.
-            if not self.left or self.running != self.left or any(one.scheduler.is_failing for one in pollers):
+            if not self.left or self.running != self.left or any(one.is_failing for one in schedulers):
                 continue
-            idle_s = min((one.next_check_in_s() for one in pollers), default=0.0)
-            if idle_s > IDLE_S or time.monotonic() >= stop_at:
-                return max([idle_s, *(one.earned_in_s() for one in pollers)])
+            now = time.monotonic()
+            idle_s = min((one.next_in_s(now) for one in schedulers), default=0.0)
+            if idle_s > IDLE_S or now >= stop_at:
+                return max([idle_s, *(one.limiter.sent(now) / one.limiter.rate(now) for one in schedulers)])
         return None
 
-    async def _wait_for(self, api_version: ApiVersion, operation_ids: Sequence[str]) -> None:
+    async def _wait_for(self, api_version: ApiVersion, targets: Sequence[PollTarget]) -> None:
         """Wait for operations of one API. While their archive can't be written, nothing is asked for."""
         poller = await self._poller(api_version)
-        archiver = None
-        if self._archive is not None:
-            archiver = ResultArchiver(self._archive, delete_after_archiving=self._delete_after_archiving)
-        while left := [one for one in operation_ids if one in self.left]:
+        archiver = ResultArchiver(self._archive, delete_after_archiving=self._delete_after_archiving)
+        while left := [one for one in targets if one.operation_id in self.left]:
             try:
-                async with (
-                    poller.subscribed(self._targets[one] for one in left) as subscription,
-                    asyncio.TaskGroup() as fetching,
-                ):
-                    await self._handle_results(subscription, poller, archiver, fetching)
-            except ExceptionGroup as group:
-                error = _first(group)
-                if archiver is None or not isinstance(error, StorageError):
-                    raise
-                await archiver.until_back(left[0], error)
+                async with poller.subscribed(left) as results, asyncio.TaskGroup() as tasks:
+                    logged = tasks.create_task(self._log_progress(poller, left))
+                    for _ in left:
+                        await self._handle_next(results, poller, archiver, tasks)
+                    logged.cancel()
+            except* StorageError as errors:
+                error = _first(errors)
+                assert isinstance(error, StorageError)  # noqa: S101 - for the type checker
+                await archiver.until_back(left[0].operation_id, error)
 
-    async def _handle_results(
-        self,
-        subscription: Subscription,
-        poller: Poller,
-        archiver: ResultArchiver | None,
-        fetching: asyncio.TaskGroup,
+    async def _log_progress(self, poller: Poller, targets: Sequence[PollTarget]) -> None:
+        while running := [one.operation_id for one in targets if one.operation_id in self.running]:
+            next_check = poller.scheduler.next_check(running, time.monotonic())
+            log.info("%s of %s operations left, %s", f"{len(running):,}", f"{len(self._targets):,}", next_check)
+            await asyncio.sleep(LOG_EVERY_S)
+
+    async def _handle_next(
+        self, results: Results, poller: Poller, archiver: ResultArchiver, tasks: asyncio.TaskGroup
     ) -> None:
-        log_at = -math.inf
-        while not subscription.is_over:
-            if time.monotonic() >= log_at and subscription.left:
-                log_at = time.monotonic() + LOG_EVERY_S
-                progress = f"{len(subscription.left):,} operations left, " if len(self._targets) > 1 else ""
-                log.info("%s%s", progress, poller.reason(subscription))
-            try:
-                async with asyncio.timeout(LOG_EVERY_S) as silence:
-                    result = await subscription.next()
-            except TimeoutError:
-                if silence.expired():
-                    continue
-                raise
+        result = await results.get()
+        try:
             self.running.discard(result.operation_id)
-            if result.operation is None:
-                self._not_answered(result)
-            elif archiver is not None and result.operation.is_fetched_apart:
-                fetching.create_task(self._archive_answer(result.operation, poller, archiver))
-            else:
-                # A large answer counts among the poller's until the next one is asked for.
+            if isinstance(result.error, SpeechKitError):
+                self._take_error(result.operation_id, result.error)
+            elif result.error is not None:
+                raise result.error
+            elif result.operation is not None and result.operation.is_fetched_apart:
+                tasks.create_task(self._archive_answer(result.operation, poller, archiver))
+            elif result.operation is not None:
                 await self._archive_answer(result.operation, poller, archiver)
-            del result
+        finally:
+            results.task_done()
 
-    def _not_answered(self, result: PollResult) -> None:
-        self.left.discard(result.operation_id)
-        if result.outcome is PollOutcome.GONE:
-            self._gone.append(result.operation_id)
-        else:
-            self._error = self._error or result.error
-
-    async def _archive_answer(self, operation: Operation, poller: Poller, archiver: ResultArchiver | None) -> None:
+    async def _archive_answer(self, operation: Operation, poller: Poller, archiver: ResultArchiver) -> None:
         """Archive an answer.
 
         :raises StorageError: the archive can't be written: none of the other answers could be archived either
         """
-        from airflow_speechkit.api.operation import OperationState
-
-        failed = operation.state is OperationState.FAILED
         try:
-            if archiver is not None:
-                failed = await archiver.archive(operation, poller)
-        except ResultExpiredError:
-            self._gone.append(operation.id)
+            if await archiver.archive(operation, poller):
+                self._failed.append(operation.id)
+            self.left.discard(operation.id)
         except StorageError:
             raise
         except SpeechKitError as error:
-            self._error = self._error or error
+            self._take_error(operation.id, error)
         except Exception as error:  # noqa: BLE001 - one bad answer must not end the others' waits
             log.error("Operation %s can't be archived: an unexpected %s", operation.id, where_it_came_from(error))
-            self._error = self._error or unexpected(operation.id, error)
+            self._take_error(operation.id, unexpected(operation.id, error))
+
+    def _take_error(self, operation_id: str, error: SpeechKitError) -> None:
+        self.left.discard(operation_id)
+        if isinstance(error, (OperationNotFoundError, ResultExpiredError)):
+            self._gone.append(operation_id)
         else:
-            if failed:
-                self._failed.append(operation.id)
-        self.left.discard(operation.id)
+            self._error = self._error or error
 
     async def _poller(self, api_version: ApiVersion) -> Poller:
         from airflow.providers.common.compat.sdk import Stats

@@ -10,6 +10,8 @@ import random
 from collections import deque
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from airflow_speechkit.polling.target import PollTarget
 
 QUOTA, QUOTA_WINDOW_S = 2500, 3600.0
@@ -44,7 +46,7 @@ class Recording:
         submitted_s = self.submitted_s + shift_s
         return replace(
             self,
-            target=replace(self.target, submitted_at=EPOCH_S + submitted_s),
+            target=msgspec.structs.replace(self.target, submitted_at=EPOCH_S + submitted_s),
             submitted_s=submitted_s,
             ended_s=self.ended_s + shift_s,
             waited_from_s=start_s,

@@ -16,6 +16,7 @@ from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
 from tests.fixtures.direct import Desk
 from tests.fixtures.pauses import shorten
 from tests.fixtures.until import until
+from tests.integration.triggers.waiting import FINISHED
 
 _conn_ids = (f"away_{number}" for number in count())
 
@@ -66,7 +67,7 @@ def test_an_archive_that_is_unreachable_for_long_delays_no_other_wait(desk: Desk
         await asyncio.to_thread(hindrance.unlink)
         return [other, await away]
 
-    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": [], "of": of} for of in (1, 12)]
+    assert asyncio.run(scene()) == [FINISHED | {"of": of} for of in (1, 12)]
     assert all(desk.archive.answer(one) for one in large)
 
 
@@ -92,6 +93,6 @@ def test_no_check_is_spent_while_the_archive_is_unreachable(
             assert await asyncio.to_thread(desk.checks) == asked
         return await waiting
 
-    assert asyncio.run(scene()) == {"state": "finished", "failed": [], "gone": [], "of": 3}
+    assert asyncio.run(scene()) == FINISHED | {"of": 3}
     assert desk.checks() <= before + 6
     assert all(desk.archive.answer(one) for one in ids)

@@ -19,7 +19,7 @@ from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
 from airflow_speechkit.triggers import wait
 from tests.fixtures.direct import Desk, events_of, trigger_of
 from tests.fixtures.until import until
-from tests.integration.triggers.waiting import event, trigger
+from tests.integration.triggers.waiting import FINISHED, event, trigger
 
 FAILED = {"code": 3, "message": "Unsupported audio"}
 
@@ -33,8 +33,7 @@ def test_a_trigger_is_restored_from_its_serialized_form(desk: Desk) -> None:
 
 def test_the_event_contains_ids_and_states_only(desk: Desk) -> None:
     good, bad = *desk.emulator.stand_ins(result_bytes=100_000), *desk.emulator.stand_ins(error=FAILED)
-    assert event(desk, good, bad, "e03neverwas000000000") == {
-        "state": "finished",
+    assert event(desk, good, bad, "e03neverwas000000000") == FINISHED | {
         "failed": [bad],
         "gone": ["e03neverwas000000000"],
         "of": 3,
@@ -49,7 +48,7 @@ def test_the_event_contains_ids_and_states_only(desk: Desk) -> None:
 
 def test_without_an_archive_the_trigger_only_waits(desk: Desk) -> None:
     good, bad = *desk.emulator.stand_ins(api="v3"), *desk.emulator.stand_ins(error=FAILED)
-    assert event(desk, good, bad, archive=None) == {"state": "finished", "failed": [bad], "gone": [], "of": 2}
+    assert event(desk, good, bad, archive=None) == FINISHED | {"failed": [bad], "of": 2}
 
 
 def test_at_the_deadline_the_wait_ends_and_the_operations_continue(desk: Desk) -> None:
@@ -60,24 +59,24 @@ def test_at_the_deadline_the_wait_ends_and_the_operations_continue(desk: Desk) -
         found = event(desk, good, slow, deadline=time.time() + seconds)
         if found["left"] == 1:
             break
-    assert found == {"state": "timeout", "left": 1, "of": 2}
+    assert found == FINISHED | {"state": "timeout", "left": 1, "of": 2}
     assert desk.archive.answer(good) is not None
     assert desk.emulator.requests().get("cancel", {}) == before
 
 
 def test_a_trigger_started_after_its_deadline_checks_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     good, slow = *desk.emulator.stand_ins(), *desk.emulator.stand_ins(processing_s=36_000)
-    assert event(desk, good, deadline=time.time() - 5) == {"state": "finished", "failed": [], "gone": [], "of": 1}
+    assert event(desk, good, deadline=time.time() - 5) == FINISHED | {"of": 1}
     assert desk.archive.answer(good) is not None
     monkeypatch.setattr(wait, "FIRST_ROUND_S", 2.0)
-    assert event(desk, slow, deadline=time.time() - 5) == {"state": "timeout", "left": 1, "of": 1}
+    assert event(desk, slow, deadline=time.time() - 5) == FINISHED | {"state": "timeout", "left": 1, "of": 1}
 
 
 def test_triggers_of_a_connection_share_their_checks(desk: Desk) -> None:
     ids = desk.emulator.stand_ins(3)
     before = desk.checks()
     events = events_of(trigger(desk, *ids).serialize(), trigger(desk, *ids[1:]).serialize())
-    assert events == [{"state": "finished", "failed": [], "gone": [], "of": of} for of in (3, 2)]
+    assert events == [FINISHED | {"of": of} for of in (3, 2)]
     assert desk.checks() == before + 3
 
 
@@ -103,7 +102,7 @@ def test_an_answer_is_archived_when_the_archive_is_writable_again(desk: Desk) ->
         await making_way
         return found
 
-    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": [], "of": 1}]
+    assert asyncio.run(scene()) == [FINISHED | {"of": 1}]
     assert desk.archive.answer(operation_id) is not None
 
 
@@ -112,8 +111,8 @@ def test_an_archive_that_is_never_writable_fails_the_wait_with_its_error(desk: D
     (operation_id,) = desk.emulator.stand_ins()
     Path(desk.archive_url).write_text("")
     found = event(desk, operation_id)
-    assert (found["state"], found["kind"]) == ("error", ArchiveError.__name__)
-    assert desk.archive_url in found["what"]
+    assert (found["state"], found["error"]["kind"]) == ("error", ArchiveError.__name__)
+    assert desk.archive_url in found["error"]["what"]
 
 
 @pytest.mark.usefixtures("brief_pauses")
@@ -121,8 +120,8 @@ def test_a_v3_result_that_breaks_off_is_fetched_again(desk: Desk) -> None:
     first, second = desk.emulator.stand_ins(2, api="v3")
     desk.emulator.fault(503, on="recognition", times=2)
     desk.emulator.fault("cut", on="recognition", times=1)
-    assert event(desk, first) == {"state": "finished", "failed": [], "gone": [], "of": 1}
-    assert event(desk, second) == {"state": "finished", "failed": [], "gone": [], "of": 1}
+    assert event(desk, first) == FINISHED | {"of": 1}
+    assert event(desk, second) == FINISHED | {"of": 1}
 
 
 def without_results(desk: Desk, *ids: str, times: int | None = None, kind: str = "not_ready") -> None:
@@ -153,7 +152,7 @@ def test_a_result_that_is_ready_late_is_archived(desk: Desk) -> None:
     late, *others = desk.emulator.stand_ins(3, api="v3")
     # Three times for each of five tries, which was the most before a wait ended.
     without_results(desk, late, times=18)
-    assert event(desk, late, *others) == {"state": "finished", "failed": [], "gone": [], "of": 3}
+    assert event(desk, late, *others) == FINISHED | {"of": 3}
     assert desk.archive.answer(late) is not None
 
 
@@ -162,7 +161,11 @@ def test_a_result_that_is_never_ready_fails_the_wait_after_the_others_are_archiv
     stuck, *others = desk.emulator.stand_ins(3, api="v3")
     without_results(desk, stuck)
     found = event(desk, stuck, *others)
-    assert (found["state"], found["kind"], found["retry_can_help"]) == ("error", NotFinishedError.__name__, True)
+    assert (found["state"], found["error"]["kind"], found["error"]["retry_can_help"]) == (
+        "error",
+        NotFinishedError.__name__,
+        True,
+    )
     assert all(desk.archive.answer(one) for one in others)
 
 
@@ -171,7 +174,7 @@ def test_a_wait_continues_after_an_outage_of_the_results(desk: Desk) -> None:
     (operation_id,) = desk.emulator.stand_ins(api="v3")
     # Four attempts in each of seven tries.
     without_results(desk, operation_id, times=28, kind="503")
-    assert event(desk, operation_id) == {"state": "finished", "failed": [], "gone": [], "of": 1}
+    assert event(desk, operation_id) == FINISHED | {"of": 1}
 
 
 @pytest.mark.usefixtures("little_patience")
@@ -179,7 +182,7 @@ def test_a_long_outage_of_the_results_fails_the_wait_with_its_error(desk: Desk) 
     (operation_id,) = desk.emulator.stand_ins(api="v3")
     without_results(desk, operation_id, kind="503")
     found = event(desk, operation_id)
-    assert (found["state"], found["kind"]) == ("error", ServiceFaultError.__name__)
+    assert (found["state"], found["error"]["kind"]) == ("error", ServiceFaultError.__name__)
 
 
 def test_checks_and_results_of_a_wait_share_one_session(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +201,7 @@ def test_checks_and_results_of_a_wait_share_one_session(desk: Desk, monkeypatch:
 
 def test_a_missing_connection_fails_the_wait_with_its_error(desk: Desk) -> None:
     found = event(desk, "e03a", speechkit_conn_id="nobody")
-    assert (found["state"], found["kind"]) == ("error", "ConnectionSettingsError")
+    assert (found["state"], found["error"]["kind"]) == ("error", "ConnectionSettingsError")
 
 
 def test_a_wait_renews_an_expired_token(desk: Desk) -> None:
@@ -216,4 +219,4 @@ def test_a_wait_renews_an_expired_token(desk: Desk) -> None:
         await revoking
         return found
 
-    assert asyncio.run(scene()) == [{"state": "finished", "failed": [], "gone": [], "of": 1}]
+    assert asyncio.run(scene()) == [FINISHED | {"of": 1}]

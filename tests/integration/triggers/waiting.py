@@ -8,6 +8,9 @@ from typing import Any
 from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
 from tests.fixtures.direct import Desk, events_of
 
+#: What the event of a wait has that brought results only, apart from their number.
+FINISHED: dict[str, Any] = {"state": "finished", "failed": [], "gone": [], "left": 0, "error": None}
+
 
 def trigger(desk: Desk, *ids: str, **more: Any) -> SpeechKitRecognitionTrigger:
     waiting = [

@@ -6,6 +6,6 @@ import pytest
 
 
 @pytest.fixture
-def key(request: pytest.FixtureRequest) -> str:
-    """A connection of the test's own."""
-    return str(request.node.name)
+def key(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A poller of the test's own."""
+    return str(request.node.name), "v2"

@@ -1,4 +1,4 @@
-"""Pollers to be tested: what they open, and what they are told."""
+"""Pollers to be tested: what they open, and what they answer."""
 
 from __future__ import annotations
 
@@ -100,9 +100,10 @@ def plenty() -> RateLimiter:
 
 async def collect(subject: Poller, targets: list[PollTarget]) -> list[PollResult]:
     results = []
-    async with subject.subscribed(targets) as subscription:
-        while not subscription.is_over:
-            results.append(await subscription.next())
+    async with subject.subscribed(targets) as coming:
+        for _ in targets:
+            results.append(await coming.get())
+            coming.task_done()
     return results
 
 

@@ -156,9 +156,9 @@ class TestTheModel:
 
     @settings(deadline=None, derandomize=True, max_examples=100)
     @given(st.lists(st.tuples(st.booleans(), st.floats(0.01, 1e6), st.floats(0.01, 1e7)), max_size=60), kinds)
-    def test_stays_usable_whatever_it_is_told(self, told: list[tuple[bool, float, float]], kind: DurationKind) -> None:
+    def test_stays_usable_whatever_it_learns(self, events: list[tuple[bool, float, float]], kind: DurationKind) -> None:
         model = DurationModel(kind)
-        for has_ended, documented, age_s in told:
+        for has_ended, documented, age_s in events:
             if has_ended:
                 model.learn(documented, age_s)
             else:

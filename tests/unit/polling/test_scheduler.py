@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
+from collections import Counter
 
 import pytest
 
@@ -127,15 +128,12 @@ class TestAUsersInterval:
         world.run_until_seen()
         assert world.elapsed_s < 100.0
 
-    def test_of_all_who_wait_the_shortest_counts_and_leaves_with_its_task(self) -> None:
+    def test_of_all_tasks_that_wait_the_shortest_counts(self) -> None:
         world = World()
         world.add("a", interval_s=600.0, task="rarely")
         world.add("a", interval_s=60.0, task="often")
         world.run(130.0)
         assert world.ages("a") == pytest.approx([60, 120], abs=1.0)
-        world.scheduler.leave("a", "often", world.now)
-        world.run(500.0)
-        assert world.ages("a")[2:] == pytest.approx([600], abs=1.0)
 
     def test_of_seconds_for_hundreds_does_not_keep_others_from_being_asked_for(self) -> None:
         world = World(RateLimiter.for_checks("v2"))
@@ -151,37 +149,31 @@ class TestAUsersInterval:
 
 
 class TestSeveralTasks:
-    def test_who_wait_for_the_same_operation_cost_one_check_and_know_what_one_of_them_knows(self) -> None:
+    def test_that_wait_for_the_same_operation_cost_one_check(self) -> None:
         world = World(RateLimiter.for_checks("v2"))
-        world.add("a", 600.0, audio_s=None, channels=None, task="stranger")
-        world.add("a", 600.0, audio_s=3600.0, task="owner")
-        assert world.scheduler.pending["a"].documented_s > 600.0
+        world.add("a", 100.0, age_s=1000.0, task="one")
+        world.add("a", 100.0, age_s=1000.0, task="other")
         world.run_until_seen()
-        assert 1 < len(world.ages("a")) < 60
+        assert len(world.asked) == 1
+        assert world.scheduler.turn(world.now).wait_s == math.inf
 
-    @pytest.mark.parametrize("first", ["one", "other"])
-    @pytest.mark.parametrize("is_due", [True, False])
-    def test_may_leave_without_taking_along_what_the_others_wait_for(self, first: str, is_due: bool) -> None:
-        world = World(RateLimiter(1, 300.0))
-        world.scheduler.limiter.spend(START)
-        for task in ("one", "other"):
-            world.add("a", 100.0, age_s=1000.0 if is_due else 0.0, task=task)
-        world.run(10.0)
-        world.scheduler.leave("a", first, world.now)
-        world.run(3600.0, until=lambda: "a" in world.seen)
-        assert "a" in world.seen
-        assert not world.scheduler.pending
-
-    def test_are_forgotten_with_the_last_one(self) -> None:
+    def test_take_turns_and_each_goes_on_with_what_was_due_first(self) -> None:
         world = World()
-        for task in ("one", "other"):
-            world.add("a", task=task)
-        world.scheduler.leave("a", "one", START)
-        world.scheduler.leave("a", "one", START)
-        assert world.scheduler.pending
-        world.scheduler.leave("a", "other", START)
-        assert not world.scheduler.pending
-        assert world.scheduler.turn(START + 1e6).wait_s == math.inf
+        for number in range(3):
+            for task in "abc":
+                world.add(f"{task}{number}", 1.0, age_s=1000.0 - number, interval_s=10.0, task=task)
+        world.run_until_seen()
+        asked = [name for _, name in world.asked]
+        assert [{name[0] for name in asked[turn : turn + 3]} for turn in (0, 3, 6)] == [set("abc")] * 3
+
+    def test_share_the_checks_of_a_service_that_is_behind(self) -> None:
+        world = World(RateLimiter(60, 600.0))
+        for number in range(60):
+            world.add(f"batch {number}", 1.0, age_s=1000.0)
+            world.add(f"call {number}", 1.0, age_s=1000.0, task=f"call {number % 9}")
+        world.run(500.0)
+        asked = Counter(name.split()[0] for _, name in world.asked)
+        assert asked["batch"] >= 0.08 * asked.total()
 
 
 class TestTheRestOfTheHour:
@@ -254,21 +246,20 @@ def test_what_is_learned_moves_what_is_planned() -> None:
     for number in range(20):
         world.scheduler.ended(str(number), START + 30.0, 29.0)
     world.run(40.0)
-    left = [name for name, operation in world.scheduler.pending.items() if operation.entry]
+    left = [name for name, operation in world.scheduler.pending.items() if not operation.is_being_asked]
     assert left
     assert all(world.scheduler.pending[name].due < planned[name] - 60.0 for name in left)
 
 
-def test_the_reason_names_the_first_check_of_the_tasks_own_operations() -> None:
+def test_the_log_has_the_next_check_of_a_tasks_own_operations() -> None:
     world = World()
     world.add("a")
     world.add("b", interval_s=6.0)
     assert re.fullmatch(
-        r"next check in \d+ s: submitted 0 s ago, expected to take 58 s by the recording's length "
-        r"and 0 ended operations; 2 waiting, 100000 checks an hour",
-        world.scheduler.reason(["a"], START),
+        r"next check in \d+ s; 2 waiting, 100000 checks an hour", world.scheduler.next_check(["a"], START)
     )
-    assert "next check in 6 s: every 6 s, as set" in world.scheduler.reason(["a", "b"], START)
+    assert "next check in 6 s" in world.scheduler.next_check(["a", "b"], START)
     world.scheduler.failed("a", START, AnswerUnreadableError("Not JSON"))
-    assert "next check in 5 s: 1 check in a row failed (Not JSON.)" in world.scheduler.reason(["a"], START)
-    assert world.scheduler.reason(["c"], START) == "no check is due"
+    failing = world.scheduler.next_check(["a"], START)
+    assert "next check in 5 s" in failing
+    assert failing.endswith("failed checks in a row: 1 (Not JSON.)")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from asgiref.sync import async_to_sync
 
-from airflow_speechkit.triggers.archive_access import AT_ONCE, ArchiveAccess
+from airflow_speechkit.triggers.result_archiver import WRITTEN_AT_ONCE, use_archive
 from tests.fixtures.until import until
 
 
@@ -19,7 +19,7 @@ async def running_loop() -> asyncio.AbstractEventLoop:
 
 async def test_lookups_find_the_event_loop_as_those_of_airflow_3_0_and_3_1_do(tmp_path: Path) -> None:
     found: list[asyncio.AbstractEventLoop] = []
-    await ArchiveAccess(str(tmp_path)).run(lambda archive: found.append(async_to_sync(running_loop)()))
+    await use_archive(str(tmp_path), lambda archive: found.append(async_to_sync(running_loop)()))
     assert found == [asyncio.get_running_loop()]
 
 
@@ -36,7 +36,7 @@ async def test_a_lookup_is_seen_through_when_the_wait_for_it_is_cancelled(tmp_pa
             ends.append("cancelled")
             raise
 
-    writing = asyncio.create_task(ArchiveAccess(str(tmp_path)).run(lambda archive: async_to_sync(ask)()))
+    writing = asyncio.create_task(use_archive(str(tmp_path), lambda archive: async_to_sync(ask)()))
     await asked.wait()
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -46,15 +46,15 @@ async def test_a_lookup_is_seen_through_when_the_wait_for_it_is_cancelled(tmp_pa
     assert ends == ["answered"]
 
 
-async def test_what_nobody_waits_for_any_more_is_not_begun(tmp_path: Path) -> None:
-    access, over, written = ArchiveAccess(str(tmp_path)), threading.Event(), []
-    slow = [asyncio.create_task(access.run(lambda archive: over.wait(600))) for _ in range(AT_ONCE)]
-    given_up = asyncio.create_task(access.run(lambda archive: written.append("given up")))
+async def test_what_no_task_waits_for_is_not_begun(tmp_path: Path) -> None:
+    url, over, written = str(tmp_path), threading.Event(), []
+    slow = [asyncio.create_task(use_archive(url, lambda archive: over.wait(600))) for _ in range(WRITTEN_AT_ONCE)]
+    given_up = asyncio.create_task(use_archive(url, lambda archive: written.append("given up")))
     await asyncio.sleep(0)
     given_up.cancel()
     with pytest.raises(asyncio.CancelledError):
         await given_up
     over.set()
     await asyncio.gather(*slow)
-    await access.run(lambda archive: written.append("wanted"))
+    await use_archive(url, lambda archive: written.append("wanted"))
     assert written == ["wanted"]

@@ -1,4 +1,4 @@
-"""What a triggerer does while an archive is away, or doesn't answer."""
+"""What a triggerer does while an archive is out of reach, or doesn't answer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.errors import ArchiveError
 from airflow_speechkit.polling.poller import RESULTS_AT_ONCE
 from airflow_speechkit.settings import ApiVersion
-from airflow_speechkit.triggers import archive_access as module
 from airflow_speechkit.triggers import result_archiver
-from airflow_speechkit.triggers.archive_access import AT_ONCE, ArchiveAccess, archive_access
-from airflow_speechkit.triggers.result_archiver import ResultArchiver
+from airflow_speechkit.triggers.result_archiver import WRITTEN_AT_ONCE, ResultArchiver, use_archive
 from tests.fixtures.pauses import shorten
 from tests.fixtures.until import until
 from tests.unit.triggers.results import Results, ended
@@ -30,8 +28,8 @@ def archiving(url: object, results: Results, *numbers: int) -> list[asyncio.Task
     return [asyncio.create_task(archiver.archive(ended(number, ApiVersion.V3), poller)) for number in numbers]
 
 
-async def write(access: ArchiveAccess, number: int) -> None:
-    await access.run(lambda archive: archive.keep_operation(ended(number), None))
+async def write(url: str, number: int) -> None:
+    await use_archive(url, lambda archive: archive.keep_operation(ended(number), None))
 
 
 async def cancelled(*tasks: asyncio.Task[Any]) -> None:
@@ -45,7 +43,7 @@ def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An archive that doesn't answer."""
     over = threading.Event()
     url = str(tmp_path / "silent")
-    opens = module._opened.__wrapped__
+    opens = result_archiver._opened.__wrapped__
 
     def hang(which: str, age: int) -> Archive:
         if which != url:
@@ -53,7 +51,7 @@ def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         over.wait(600)
         raise ArchiveError("timed out")
 
-    monkeypatch.setattr(module, "_opened", hang)
+    monkeypatch.setattr(result_archiver, "_opened", hang)
     yield url
     over.set()
 
@@ -84,34 +82,21 @@ async def test_an_archive_that_does_not_answer_leaves_the_event_loops_own_thread
     await cancelled(*tasks)
 
 
-async def test_an_archive_that_does_not_answer_counts_as_away_and_for_whoever_has_no_thread(
+async def test_an_archive_that_does_not_answer_counts_as_out_of_reach_also_for_what_has_no_thread(
     silent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ANSWERS_WITHIN_S", 0.5)
-    access = archive_access(silent)
-    writes = [write(access, number) for number in range(AT_ONCE + 4)]
+    monkeypatch.setattr(result_archiver, "ANSWERS_WITHIN_S", 0.5)
+    writes = [write(silent, number) for number in range(WRITTEN_AT_ONCE + 4)]
     found = await asyncio.gather(*writes, return_exceptions=True)
     assert [type(one) for one in found] == [ArchiveError] * len(found)
     assert all("has not answered" in str(one) for one in found)
 
 
-async def test_an_archive_that_is_slow_with_many_is_not_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ANSWERS_WITHIN_S", 2.0)
-    access, busy = archive_access(str(tmp_path / "slow")), threading.Event()
-
-    def slow(_: Archive) -> None:
-        busy.wait(0.1)
-
-    found = await asyncio.gather(*(access.run(slow) for _ in range(25 * AT_ONCE)), return_exceptions=True)
-    assert found == [None] * len(found)
-
-
 async def test_an_archive_that_does_not_answer_delays_no_other(silent: str, tmp_path: Path) -> None:
-    access = archive_access(silent)
-    stuck = [asyncio.create_task(write(access, number)) for number in range(20)]
+    stuck = [asyncio.create_task(write(silent, number)) for number in range(20)]
     await asyncio.sleep(0.2)
     async with asyncio.timeout(600):
-        await write(archive_access(str(tmp_path / "there")), 1)
+        await write(str(tmp_path / "there"), 1)
     await cancelled(*stuck)
 
 
@@ -119,14 +104,14 @@ async def test_one_operations_damaged_file_says_nothing_about_the_archive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(result_archiver, "DROPPED_S", 0.0)
-    access = archive_access(str(tmp_path / "archive"))
-    await write(access, 1)
+    url = str(tmp_path / "archive")
+    await write(url, 1)
     for file in (tmp_path / "archive").rglob("*e031/*"):
         file.write_bytes(b"{")
-    archiver = ResultArchiver(access.url, delete_after_archiving=False)
+    archiver = ResultArchiver(url, delete_after_archiving=False)
     shorten(monkeypatch, 0.0)
     async with asyncio.timeout(600):
-        await archiver.until_back("e031", ArchiveError("away"))
+        await archiver.until_back("e031", ArchiveError("out of reach"))
     with pytest.raises(ArchiveError):
-        await write(access, 1)
-    await write(access, 2)
+        await write(url, 1)
+    await write(url, 2)

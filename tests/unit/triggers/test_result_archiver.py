@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -36,21 +35,21 @@ OUT_OF_REACH = ArchiveError("out of reach")
 
 
 class Access:
-    """An archive in memory, in place of `ArchiveAccess`; writing fails with these errors at first."""
+    """An archive in memory; writing fails with these errors at first."""
 
     def __init__(self) -> None:
         self.errors: Iterator[SpeechKitError] = iter(())
         self.kept: list[tuple[bytes | None, bool]] = []
-        self.tries = self.looks = 0
+        self.tries = self.reads = 0
 
-    async def run(self, do: Callable[[object], object]) -> None:
+    async def use(self, url: str, do: Callable[[object], object]) -> None:
         self.tries += 1
         if (error := next(self.errors, None)) is not None:
             raise error
         do(self)
 
     def outcome(self, operation_id: str) -> None:
-        self.looks += 1
+        self.reads += 1
 
     def keep_operation(self, operation: Operation, recognition: bytes | None, broken: Exception | None) -> None:
         self.kept.append((recognition, broken is not None or operation.state is FAILED))
@@ -59,7 +58,7 @@ class Access:
 @pytest.fixture
 def access(monkeypatch: pytest.MonkeyPatch) -> Access:
     made = Access()
-    monkeypatch.setattr(result_archiver, "archive_access", lambda url: made)
+    monkeypatch.setattr(result_archiver, "use_archive", made.use)
     return made
 
 
@@ -225,7 +224,7 @@ class TestAnArchiveThatCannotBeWritten:
         with pytest.raises(ArchiveError):
             await drop_answers()
         assert drops >= 8
-        assert access.looks == drops - 1
+        assert access.reads == drops - 1
         assert 3600.0 <= pauses.elapsed_s <= 4300.0
 
     @in_virtual_time
@@ -240,12 +239,3 @@ class TestAnArchiveThatCannotBeWritten:
         with pytest.raises(ArchiveError):
             await archiver().until_back("e031", ArchiveError("damaged", retry_can_help=False))
         assert access.tries == 0
-
-    @in_virtual_time
-    async def test_is_logged_once_a_minute_at_most(self, access: Access, caplog: pytest.LogCaptureFixture) -> None:
-        subject, pauses = archiver(), Pauses()
-        with caplog.at_level(logging.WARNING):
-            await asyncio.gather(
-                *(subject.archive(ended(number, ApiVersion.V3), Results([OUTAGE] * 6)) for number in range(50))  # type: ignore[arg-type]
-            )
-        assert 1 <= len(caplog.records) <= 2 + pauses.elapsed_s / 60.0

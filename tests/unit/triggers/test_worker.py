@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +14,7 @@ from airflow_speechkit import compat
 from airflow_speechkit.errors import UnreachableError
 from airflow_speechkit.triggers import worker
 from airflow_speechkit.triggers.wait import WaitResult
-from airflow_speechkit.triggers.worker import WorkerWait
+from airflow_speechkit.triggers.worker import WaitingTask
 
 
 class Waiting:
@@ -24,8 +25,12 @@ class Waiting:
         self.began, self.was_cancelled = threading.Event(), threading.Event()
         self.cancels = 0
         self.running = {"e03a"}
+        self.end: Callable[[], object] = lambda: None
 
     async def run(self, deadline: float, **how: bool) -> WaitResult:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        self.end = lambda: loop.call_soon_threadsafe(task.cancel)
         self.began.set()
         try:
             return self.result or await asyncio.Future()
@@ -37,14 +42,19 @@ class Waiting:
         self.cancels += 1
 
 
-def worker_wait(waiting: Waiting) -> WorkerWait:
-    return WorkerWait(waiting)  # type: ignore[arg-type]
+class Task(WaitingTask):
+    """A task that cancels on kill."""
+
+    cancel_on_kill = True
+
+    def run(self, waiting: Waiting) -> WaitResult:
+        return self._run_wait(waiting, 0.0)  # type: ignore[arg-type]
 
 
-def test_a_result_is_handed_on_and_an_error_is_raised() -> None:
-    assert worker_wait(Waiting(WaitResult(left=1))).run(0.0).left == 1
+def test_a_result_is_returned_and_an_error_is_raised() -> None:
+    assert Task().run(Waiting(WaitResult(left=1))).left == 1
     with pytest.raises(UnreachableError):
-        worker_wait(Waiting(WaitResult(error=UnreachableError("No answer")))).run(0.0)
+        Task().run(Waiting(WaitResult(error=UnreachableError("No answer"))))
 
 
 class Interrupted(ThreadPoolExecutor):
@@ -81,8 +91,8 @@ def test_a_wait_that_is_interrupted_is_cancelled(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Interrupted, "at_once", at_once)
     monkeypatch.setattr(Interrupted, "waiting", waiting, raising=False)
     with pytest.raises(KeyboardInterrupt):
-        worker_wait(waiting).run(0.0)
-    assert waiting.was_cancelled.is_set() == (not at_once)
+        Task().run(waiting)
+    assert waiting.was_cancelled.is_set() or at_once
 
 
 @pytest.mark.parametrize(("state", "cancels"), [("failed", 1), ("running", 0), (None, 0)])
@@ -90,25 +100,22 @@ def test_what_runs_is_cancelled_where_the_task_is_over(
     monkeypatch: pytest.MonkeyPatch, state: str | None, cancels: int
 ) -> None:
     monkeypatch.setattr(compat, "read_task_state", lambda task_instance: state)
-    waiting = Waiting()
-    subject = worker_wait(waiting)
-    subject.cancel_if_over(None)
-    assert waiting.cancels == cancels, "it isn't waited for yet"
-    waiting.running, waiting.cancels = set(), 0
-    subject.cancel_if_over(None)
-    assert waiting.cancels == 0, "nothing runs"
-    waiting.running = {"e03a"}
+    waiting, subject = Waiting(), Task()
+    subject.on_kill()
 
     def run() -> None:
         with pytest.raises(asyncio.CancelledError):
-            subject.run(0.0)
+            subject.run(waiting)
 
     thread = threading.Thread(target=run)
     thread.start()
     waiting.began.wait(60)
-    subject.cancel_if_over(None)
-    assert waiting.cancels == cancels
-    assert subject._loop is not None
-    assert subject._task is not None
-    subject._loop.call_soon_threadsafe(subject._task.cancel)
+    subject.on_kill()
+    assert waiting.cancels == cancels, "while it is waited for"
+    waiting.end()
     thread.join()
+    subject.on_kill()
+    assert waiting.cancels == 2 * cancels, "after the wait"
+    waiting.running = set()
+    subject.on_kill()
+    assert waiting.cancels == 2 * cancels, "nothing runs"
