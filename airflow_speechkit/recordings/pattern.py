@@ -9,24 +9,24 @@ object whose key equals the glob takes precedence: `RecordingSource.find` asks f
 
 from __future__ import annotations
 
+import fnmatch
 import os.path
 import re
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cache, cached_property
 
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.address import check_bucket, check_key, split_s3
 from airflow_speechkit.redaction import clean_address
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 _MAGIC = re.compile(r"[*?\[]")
 #: A class of characters, which may have braces in it; or the innermost braces with a comma.
 _CLASS_OR_BRACES = re.compile(r"\[!?[^/][^]/]*\]|\{([^{}]*,[^{}]*)\}")
 _MOST_ALTERNATIVES = 1000
+
+#: All levels of a path, a class of characters, or one character.
+_TOKENS = re.compile(r"(?<![^/])\*\*(?:/|\Z)|\[!?[^/][^]/]*\]|.", re.DOTALL)
+_WILDCARDS = {"**/": "(?:[^/]*/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,16 @@ def glob_matches(glob: str, key: str) -> bool:
 
     :param glob: one that is empty or ends in a slash matches everything below
     """
+    return _regex(glob).fullmatch(key) is not None
+
+
+@cache
+def _regex(glob: str) -> re.Pattern[str]:
+    def translate(token: str) -> str:
+        if token in _WILDCARDS:
+            return _WILDCARDS[token]
+        # Only what is inside of "(?s:[a-z])\Z".
+        return f"(?!/){fnmatch.translate(token)[4:-3]}" if len(token) > 1 else re.escape(token)
+
     whole = f"{glob}**" if not glob or glob.endswith("/") else glob
-    return _match(whole.split("/"), key.split("/"))
-
-
-def _match(globs: Sequence[str], levels: Sequence[str]) -> bool:
-    if not globs or not levels:
-        return not globs and not levels
-    if globs[0] != "**":
-        return fnmatchcase(levels[0], globs[0]) and _match(globs[1:], levels[1:])
-    return len(globs) == 1 or any(_match(globs[1:], levels[skip:]) for skip in range(len(levels)))
+    return re.compile("".join(map(translate, _TOKENS.findall(whole))), re.DOTALL)
