@@ -63,8 +63,6 @@ def step(doing: str, *, quotes_rows: bool = False, hint: str | None = None) -> I
         details += [f"{what} {name}" for what, name in named.items() if name]
         if column := _COPY_COLUMN.match(getattr(diagnosis, "context", None) or ""):
             details.append(f"column {column[1]}")
-        if code := getattr(error, "sqlite_errorname", None):
-            details.append(code)
         if quotes_rows:
             hint = "The database's own log has the whole message; it is left out here because it may quote a transcript"
         place = f" ({', '.join(details)})" if details else ""

@@ -112,9 +112,7 @@ def load(database: Database, sources: Iterable[Source], *, create: bool) -> dict
         keys: list[str] = []
         if create:
             statements, keys = missing(database.names, TABLES, before)
-            if old:
-                log.info("Upgrading the tables of version 0.1: %s", ", ".join(old))
-            elif statements:
+            if statements:
                 log.info("Creating what is missing: %d statements, the first: %s", len(statements), statements[0])
             _run(database, statements, _UPGRADE_HINT if old else None)
             existing = {table.name: frozenset(column.name for column in table.columns) for table in TABLES}

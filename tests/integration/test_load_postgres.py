@@ -131,7 +131,7 @@ def test_concurrent_loads_duplicate_nothing(driver, tmp_path, ask, load) -> None
         barrier.wait()
         try:
             load(manifest)
-        except Exception as error:  # noqa: BLE001 - told by the test
+        except Exception as error:  # noqa: BLE001 - reported by the test
             failures.append(error)
 
     threads = [threading.Thread(target=run) for _ in range(4)]
@@ -156,7 +156,7 @@ def test_a_reader_never_sees_a_partial_load(driver, tmp_path, ask, load) -> None
     assert ask("SELECT count(*) FROM utterances WHERE operation_id = 'op-new'") == [(5,)]
 
 
-def test_a_lock_that_stays_is_an_error(driver, tmp_path, ask, load) -> None:
+def test_a_lock_that_is_not_released_is_an_error(driver, tmp_path, ask, load) -> None:
     manifest = write_manifest(tmp_path, the_call())
     load(manifest)
     ask("BEGIN")

@@ -1,6 +1,6 @@
 -- How long each channel spoke and was silent. Time in which utterances of a channel overlap counts once.
--- A channel that was never heard has a row too; silence_ms needs the recording's length. Where the service told no
--- times for any utterance of a channel, how long it spoke isn't known: that is no silence.
+-- A silent channel has a row too; silence_ms needs the recording's length. If no utterance of a channel has times, how
+-- long it spoke isn't known: that is not silence.
 CREATE OR REPLACE VIEW "talk_time" AS
 WITH spoken AS (
     SELECT
@@ -13,7 +13,7 @@ WITH spoken AS (
             PARTITION BY u.recognition_id, u.channel
             ORDER BY u.start_ms, u.end_ms
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-        ) AS heard_until_ms
+        ) AS covered_until_ms
     FROM "utterances" AS u
     WHERE u.alternative = 0
 ),
@@ -25,7 +25,7 @@ talked AS (
         count(*) AS utterances,
         CAST(sum(
             CASE WHEN start_ms IS NOT NULL AND end_ms IS NOT NULL
-                THEN greatest(end_ms - greatest(start_ms, coalesce(heard_until_ms, start_ms)), 0)
+                THEN greatest(end_ms - greatest(start_ms, coalesce(covered_until_ms, start_ms)), 0)
             END
         ) AS BIGINT) AS talk_ms
     FROM spoken

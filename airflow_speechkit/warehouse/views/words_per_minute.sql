@@ -1,6 +1,6 @@
 -- How fast each channel spoke: words in a minute of its own talk time.
 CREATE OR REPLACE VIEW "words_per_minute" AS
-WITH said AS (
+WITH counted AS (
     SELECT
         u.recognition_id,
         u.channel,
@@ -17,9 +17,9 @@ SELECT
     t.channel,
     t.channel_index,
     t.role,
-    coalesce(s.words, 0) AS words,
+    coalesce(n.words, 0) AS words,
     t.talk_ms,
-    CAST(s.words_with_times * 60000.0 / nullif(t.talk_ms, 0) AS DOUBLE PRECISION) AS words_per_minute,
+    CAST(n.words_with_times * 60000.0 / nullif(t.talk_ms, 0) AS DOUBLE PRECISION) AS words_per_minute,
     t.recognition_id
 FROM "talk_time" AS t
-LEFT JOIN said AS s ON s.recognition_id = t.recognition_id AND s.channel = t.channel
+LEFT JOIN counted AS n ON n.recognition_id = t.recognition_id AND n.channel = t.channel

@@ -35,7 +35,7 @@ def load() -> Load:
 
 @pytest.fixture
 def ask(database: Path) -> Callable[[str], list[tuple[Any, ...]]]:
-    """Ask the DuckDB file."""
+    """Query the DuckDB file."""
 
     def answer(sql: str) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(database), read_only=True) as connection:
@@ -46,7 +46,7 @@ def ask(database: Path) -> Callable[[str], list[tuple[Any, ...]]]:
 
 @pytest.fixture
 def sqlite_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A SQLite file behind the connection `other`: a database that there is no dialect of ours for."""
+    """A SQLite file behind the connection `other`: a database without a dialect of its own."""
     path = tmp_path / "speech.sqlite"
     sqlite3.connect(path).close()
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": "sqlite", "host": str(path)}))

@@ -1,4 +1,4 @@
-"""A database that there is no dialect of ours for, here SQLite: plain SQL, inserts in batches."""
+"""A database without a dialect of its own, here SQLite: plain SQL, inserts in batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ask(path: Any, sql: str) -> list[tuple[Any, ...]]:
         return connection.execute(sql).fetchall()
 
 
-def test_a_rerun_doubles_nothing(tmp_path, sqlite_file, load) -> None:
+def test_a_rerun_duplicates_nothing(tmp_path, sqlite_file, load) -> None:
     manifest = write_manifest(tmp_path / "lake", the_call())
     for _ in range(2):
         assert load(manifest, conn_id="other") == EVERYTHING
@@ -30,7 +30,7 @@ def test_a_rerun_doubles_nothing(tmp_path, sqlite_file, load) -> None:
     assert ask(sqlite_file, silent) == [("2026-11-22 10:00:00.000000", "{}", 5000)]
 
 
-def test_more_rows_than_a_statement_takes_are_replaced(tmp_path, sqlite_file, load) -> None:
+def test_more_recognitions_than_a_statement_has_parameters_are_replaced(tmp_path, sqlite_file, load) -> None:
     rows = {"recognitions": [recognition(f"op-{number}", None) for number in range(2_100)]}
     manifest = write_manifest(tmp_path / "lake", rows)
     for _ in range(2):
@@ -46,7 +46,7 @@ def test_new_columns_are_added(tmp_path, sqlite_file, load) -> None:
     ]
 
 
-def test_a_failure_half_way_leaves_everything_as_it_was(tmp_path, sqlite_file, load) -> None:
+def test_a_failed_load_changes_nothing(tmp_path, sqlite_file, load) -> None:
     load(write_manifest(tmp_path, the_call()), conn_id="other")
     again = write_manifest(tmp_path, {"recognitions": [recognition("op-new", None)]}, name="again")
     file = Path(again["manifest"])
@@ -61,6 +61,6 @@ def test_a_failure_half_way_leaves_everything_as_it_was(tmp_path, sqlite_file, l
     assert ask(sqlite_file, "SELECT count(*) FROM words WHERE operation_id = 'op-new'") == [(13,)]
 
 
-def test_a_schema_that_would_need_quotes_is_refused(tmp_path, sqlite_file, load) -> None:
+def test_a_schema_that_needs_quotes_is_refused(tmp_path, sqlite_file, load) -> None:
     with pytest.raises(SettingsError, match="schema"):
         load(write_manifest(tmp_path, the_call()), conn_id="other", schema="a b; DROP TABLE x")

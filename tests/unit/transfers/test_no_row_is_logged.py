@@ -1,4 +1,4 @@
-"""Drivers quote rows in their errors; none of it may reach a log, an error, or anything that is chained to it."""
+"""Drivers quote rows in their errors: no row may get into a log, an error, or anything chained to it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.fixtures.manifests import paths_of, recognition, utterance, words_of,
 SECRET = "паспорт-4509-secret"
 
 
-def a_secret_said(folder: Path, **keywords: Any) -> dict[str, Any]:
+def manifest_with_a_secret(folder: Path, **keywords: Any) -> dict[str, Any]:
     said = [utterance("op-1", 0, 1, 0, 100, SECRET)]
     rows = {"recognitions": [recognition("op-1", None)], "utterances": said, "words": words_of(said)}
     return write_manifest(folder, rows, **keywords)
 
 
-def spoiled(manifest: dict[str, Any]) -> dict[str, Any]:
+def with_text_for_a_number(manifest: dict[str, Any]) -> dict[str, Any]:
     """Put a word where a number belongs, which the file's reader quotes."""
     (path,) = paths_of(manifest, "words")
     text = path.read_text(encoding="utf-8")
@@ -53,7 +53,7 @@ def failing_load(load, capfd, caplog) -> Callable[..., StorageError]:
 def test_duckdb(file_format, tmp_path, database, failing_load) -> None:
     with duckdb.connect(str(database)) as connection:
         connection.execute("CREATE TABLE words (operation_id VARCHAR, word BIGINT)")
-    error = failing_load(a_secret_said(tmp_path, file_format=file_format))
+    error = failing_load(manifest_with_a_secret(tmp_path, file_format=file_format))
     assert "inserting" in error.what
     assert "words" in error.what
     assert "ConversionException" in error.what
@@ -64,17 +64,17 @@ def test_duckdb_constraint(tmp_path, database, failing_load) -> None:
     with duckdb.connect(str(database)) as connection:
         connection.execute("CREATE TABLE words (operation_id VARCHAR, word VARCHAR PRIMARY KEY)")
         connection.execute("INSERT INTO words VALUES ('op-other', ?)", [SECRET])
-    assert "ConstraintException" in failing_load(a_secret_said(tmp_path)).what
+    assert "ConstraintException" in failing_load(manifest_with_a_secret(tmp_path)).what
 
 
 @pytest.mark.parametrize("file_format", ["csv", "jsonl"])
-def test_a_file_that_is_not_what_it_should_be(file_format, tmp_path, database, failing_load) -> None:
-    error = failing_load(spoiled(a_secret_said(tmp_path, file_format=file_format)))
+def test_a_text_file_with_a_wrong_type(file_format, tmp_path, database, failing_load) -> None:
+    error = failing_load(with_text_for_a_number(manifest_with_a_secret(tmp_path, file_format=file_format)))
     assert "words" in error.what
 
 
-def test_a_parquet_file_that_is_cut_off(tmp_path, database, failing_load) -> None:
-    manifest = a_secret_said(tmp_path)
+def test_a_truncated_parquet_file(tmp_path, database, failing_load) -> None:
+    manifest = manifest_with_a_secret(tmp_path)
     (path,) = paths_of(manifest, "utterances")
     path.write_bytes(path.read_bytes()[:-20])
     assert "utterances" in failing_load(manifest).what
@@ -84,13 +84,13 @@ def test_another_database(tmp_path, sqlite_file, failing_load) -> None:
     with closing(sqlite3.connect(sqlite_file)) as connection:
         connection.execute(f"CREATE TABLE words (operation_id TEXT, word TEXT CHECK (word <> '{SECRET}'))")
         connection.commit()
-    error = failing_load(a_secret_said(tmp_path), conn_id="other")
-    assert "SQLITE_CONSTRAINT_CHECK" in error.what
+    error = failing_load(manifest_with_a_secret(tmp_path), conn_id="other")
+    assert "IntegrityError" in error.what
     assert error.retry_can_help is False
 
 
-def test_an_error_before_any_row_is_quoted_in_full(tmp_path, monkeypatch, failing_load) -> None:
+def test_an_error_before_any_row_keeps_its_message(tmp_path, monkeypatch, failing_load) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", f'{{"conn_type": "duckdb", "host": "{tmp_path}/no/such.duckdb"}}')
-    error = failing_load(a_secret_said(tmp_path))
+    error = failing_load(manifest_with_a_secret(tmp_path))
     assert "Connecting" in error.what
     assert "no/such.duckdb" in error.what

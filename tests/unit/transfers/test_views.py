@@ -1,4 +1,4 @@
-"""The views over a call whose figures were worked out by hand. PostgreSQL gives the same: test_load_postgres.py."""
+"""The views over a call whose figures were computed by hand. PostgreSQL: test_load_postgres.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.fixtures.views import FIGURES, FIGURES_WITHOUT_TIMES
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_view_gives_what_was_worked_out_by_hand(view, tmp_path, database, load, ask) -> None:
+def test_a_view_gives_the_figures_computed_by_hand(view, tmp_path, database, load, ask) -> None:
     load(write_manifest(tmp_path, the_call()))
     query, expected = FIGURES[view]
     assert ask(query) == expected
@@ -26,7 +26,7 @@ def test_a_channel_whose_utterances_have_no_times_is_not_silent(view, tmp_path, 
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("dialect", [Dialect.DUCKDB, Dialect.POSTGRESQL])
-def test_a_file_quotes_tables_and_views_and_nothing_else(view, dialect) -> None:
+def test_a_file_quotes_only_tables_and_views(view, dialect) -> None:
     plain = {one.name: one.statement for one in views_for(Names(dialect))}
     assert plain[view] == sql_of(view)
     renamed = {one.name: one.statement for one in views_for(Names(dialect, "s", "p_"))}
@@ -34,7 +34,7 @@ def test_a_file_quotes_tables_and_views_and_nothing_else(view, dialect) -> None:
     assert renamed[view].replace('"s"."p_', '"') == plain[view]
 
 
-def test_views_that_are_there_already_are_not_made_again(tmp_path, database, load, ask) -> None:
+def test_existing_views_are_not_created_again(tmp_path, database, load, ask) -> None:
     manifest = write_manifest(tmp_path, the_call())
     load(manifest)
     made = ask("SELECT view_name, view_oid FROM duckdb_views() WHERE NOT internal ORDER BY 1")
@@ -43,6 +43,6 @@ def test_views_that_are_there_already_are_not_made_again(tmp_path, database, loa
     assert ask("SELECT view_name, view_oid FROM duckdb_views() WHERE NOT internal ORDER BY 1") == made
 
 
-def test_there_are_none_where_they_are_not_wanted(tmp_path, database, load, ask) -> None:
+def test_views_can_be_switched_off(tmp_path, database, load, ask) -> None:
     load(write_manifest(tmp_path, the_call()), views=False)
     assert ask("SELECT count(*) FROM duckdb_views() WHERE NOT internal") == [(0,)]
