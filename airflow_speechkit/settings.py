@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping  # noqa: TC003 - msgspec needs it when it checks
 from dataclasses import dataclass, field, fields
 from enum import Enum, StrEnum
 from functools import cache
@@ -193,7 +193,7 @@ class RecognitionSettings:
             "Remove `language`",
         )
         if self.summarization is not None:
-            _check_summarization(self.summarization)
+            object.__setattr__(self, "summarization", _summarization(self.summarization))
 
     @property
     def language_asked(self) -> str | None:
@@ -210,7 +210,8 @@ class RecognitionSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types, every field, in a stable order."""
-        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+        data: dict[str, Any] = _as_json({one.name: getattr(self, one.name) for one in fields(self)})
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RecognitionSettings:
@@ -237,7 +238,6 @@ class RecognitionSettings:
                 what = f"`{one.name}` must be {one.metadata['must_be']}, not {value!r}"
                 raise SettingsError(what, hint=one.metadata["hint"]) from None
             object.__setattr__(self, one.name, converted)
-        object.__setattr__(self, "summarization", _plain(self.summarization))
 
 
 @cache
@@ -245,12 +245,16 @@ def _kinds() -> dict[str, Any]:
     return get_type_hints(RecognitionSettings, include_extras=True)
 
 
-def _check_summarization(asked: Any) -> None:
+def _as_json(value: object) -> Any:
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+def _summarization(asked: object) -> Any:
+    """Return a summarization as JSON has it."""
     try:
-        msgspec.convert(asked, _Summarization)
-        if json.loads(json.dumps(asked, allow_nan=False)) == asked:
-            return
-        why = "something in it isn't JSON"
+        plain = _as_json(asked)
+        msgspec.convert(plain, _Summarization)
+        return plain
     except msgspec.ValidationError as error:
         why = str(error)
     except (TypeError, ValueError, RecursionError):
@@ -281,13 +285,3 @@ def member_of(kind: type[_E], value: object, name: str) -> _E:
 def _require(holds: object, what: str, hint: str | None = None) -> None:
     if not holds:
         raise SettingsError(what, hint=hint)
-
-
-def _plain(value: object) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return value

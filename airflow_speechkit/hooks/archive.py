@@ -40,9 +40,7 @@ def archive_url(given: str | bool | None, hook: Any) -> str | None:
     """
     if given is False:
         return None
-    if given is True:
-        raise SettingsError("`archive` must be a URL or False, not True")
-    if given is not None and (not given.strip() or given.strip() == "None"):
+    if given is not None and str(given).strip() in ("", "None"):
         # The connection's isn't used instead: in another archive everything is new, and is paid for again.
         raise SettingsError(
             f"`archive` is the text {given!r}: a template found nothing",

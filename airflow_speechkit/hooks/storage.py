@@ -81,24 +81,34 @@ def object_storage_path(url: str, aws_conn_id: str = DEFAULT_AWS_CONN_ID) -> Obj
     :raises SettingsError: it has credentials in it, or Airflow has no filesystem for it
     :raises ConnectionSettingsError: there is no such connection, or it can't be read
     """
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
     # Not at the top: the command line checks addresses without Airflow.
     from airflow_speechkit.compat import lookup_lock
 
     url = clean_address(url)
     check_no_credentials(url)
-    scheme, authority = _parts(url)
     check_s3fs(url)
-    conn_id = None
+    scheme, authority = _parts(url)
+    options = {}
     with lookup_lock():
         if scheme in _S3:
-            named = authority.rpartition("@")[0]
-            conn_id = None if named else aws_conn_id
+            options["conn_id"] = authority.rpartition("@")[0] or aws_conn_id
             # The path's own error for a missing connection comes late, and doesn't say what is missing.
-            _s3_hook(named or aws_conn_id)
-        path = _path(url, conn_id)
-        if scheme in _S3 and path.fs.anon:
+            _s3_hook(options["conn_id"])
+        try:
+            path = ObjectStoragePath(url, **options)
+            # Makes the filesystem now: Airflow 2.11 and older paths do so only later.
+            path.fs  # noqa: B018
+        except ValueError:
+            raise SettingsError(
+                f"{url!r} isn't a valid address, or Airflow has no filesystem for it",
+                hint="Write s3://bucket/folder, file:///folder or an absolute path, or install the provider of its "
+                "scheme",
+            ) from None
+        if options and path.fs.anon:
             raise ConnectionSettingsError(
-                f"The connection `{named or aws_conn_id}` has no keys, and there are none elsewhere: requests to the "
+                f"The connection `{options['conn_id']}` has no keys, and there are none elsewhere: requests to the "
                 "bucket would be anonymous",
                 hint=_CONNECTION,
             )
@@ -164,21 +174,6 @@ def _parts(url: str) -> tuple[str, str]:
     """Return a URL's scheme and what stands before its path; of a local path neither."""
     scheme, separator, rest = url.partition("://")
     return (scheme.lower(), rest.partition("/")[0]) if separator else ("", "")
-
-
-def _path(url: str, conn_id: str | None) -> ObjectStoragePath:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    try:
-        path = ObjectStoragePath(url, conn_id=conn_id) if conn_id else ObjectStoragePath(url)
-        # Makes the filesystem now: Airflow 2.11 and older paths do so only later.
-        path.fs  # noqa: B018
-    except ValueError:
-        raise SettingsError(
-            f"{url!r} isn't a valid address, or Airflow has no filesystem for it",
-            hint="Write s3://bucket/folder, file:///folder or an absolute path, or install the provider of its scheme",
-        ) from None
-    return path
 
 
 def _s3_hook(aws_conn_id: str) -> Any:

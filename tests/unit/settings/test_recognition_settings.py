@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from types import MappingProxyType
 
 import pytest
 from hypothesis import given, settings, strategies
@@ -117,7 +116,7 @@ def test_a_keyword_that_only_v3_has_is_refused_by_name_with_v2(name: str) -> Non
                 ({"model_uri": "m", "properties": [{"instruction": "i", "json_object": 1}]}, "Expected `bool"),
                 *(
                     ({"model_uri": "m", "properties": [{"instruction": "i", "json_schema": {"enum": [odd]}}]}, "someth")
-                    for odd in ({"a"}, float("nan"), float("inf"), b"a", {1: "a"})
+                    for odd in ({"a"}, float("nan"), float("inf"), b"a")
                 ),
             )
         ),
@@ -129,7 +128,7 @@ def test_invalid_settings_are_refused_by_name(given: dict[str, object], says: st
 
 
 def test_a_schema_may_have_whatever_is_json_in_it() -> None:
-    schema = MappingProxyType({"enum": (1, 1.5, "a", None, True, {"a": []})})
+    schema = {"enum": (1, 1.5, "a", None, True, {"a": []})}
     properties = [{"instruction": "i", "json_schema": schema}]
     asked = RecognitionSettings(api_version="v3", summarization={"model_uri": "m", "properties": properties})
     assert RecognitionSettings.from_json(json.loads(json.dumps(asked.to_json()))) == asked
