@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.api.loopback import Carrier, Told, told_server
+from tests.unit.api.loopback import Carrier, ScriptedServer, scripted_server
 
 
 @pytest.fixture
-def server() -> Iterator[Told]:
-    with told_server() as told:
-        yield told
+def server() -> Iterator[ScriptedServer]:
+    with scripted_server() as server:
+        yield server
 
 
 @pytest.fixture(params=["requests", "aiohttp"])

@@ -1,4 +1,4 @@
-"""A server on loopback that does as it is told, and both transports to reach it with."""
+"""A server on loopback that answers by a script, and both transports to reach it with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUNNING = {"id": "e03abc", "done": False, "createdAt": "2025-08-09T20:48:53Z"}
 
 
 @dataclass
-class Asked:
+class ReceivedRequest:
     """A request as it arrived."""
 
     method: str
@@ -88,13 +88,15 @@ def silent(handler: Handler) -> None:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Told
+    server: ScriptedServer
 
     def _serve(self) -> None:
         length = int(self.headers.get("content-length") or 0)
-        asked = Asked(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, self.rfile.read(length))
+        request = ReceivedRequest(
+            self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, self.rfile.read(length)
+        )
         with self.server.lock:
-            self.server.asked.append(asked)
+            self.server.received.append(request)
             script = self.server.scripts.get(self.path.split("?")[0], self.server.script)
             behaviour = script.pop(0) if len(script) > 1 else script[0]
         behaviour(self)
@@ -105,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-class Told(ThreadingHTTPServer):
+class ScriptedServer(ThreadingHTTPServer):
     """The server. The last of a script is done over and over."""
 
     daemon_threads = True
@@ -114,7 +116,7 @@ class Told(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.lock = threading.Lock()
-        self.asked: list[Asked] = []
+        self.received: list[ReceivedRequest] = []
         self.script: list[Behaviour] = [answer(200)]
         self.scripts: dict[str, list[Behaviour]] = {}
 
@@ -127,13 +129,13 @@ class Told(ThreadingHTTPServer):
 
 
 @contextmanager
-def told_server() -> Iterator[Told]:
+def scripted_server() -> Iterator[ScriptedServer]:
     """Run a server."""
-    with Told() as told:
-        thread = threading.Thread(target=told.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    with ScriptedServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
-        yield told
-        told.shutdown()
+        yield server
+        server.shutdown()
         thread.join()
 
 

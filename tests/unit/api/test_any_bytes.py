@@ -25,7 +25,7 @@ from airflow_speechkit.api.operation import (
 )
 from airflow_speechkit.errors import AnswerUnreadableError, ConnectionSettingsError, SpeechKitError
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
-from tests.unit.api.loopback import Carrier, Told, answer, service_at
+from tests.unit.api.loopback import Carrier, ScriptedServer, answer, service_at
 
 DEEP = 100_000
 NESTED = b"[" * DEEP + b"]" * DEEP
@@ -70,7 +70,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], list[str]]] = {
             '{"id":"e03abc"}?' + " " * LARGE_BODY + "{}",
         ],
     ),
-    "operation asked for": (
+    "operation request for": (
         lambda body: operation_of(Response(200, {}, body), "e03abc"),
         ['{"id":?}', '{"id":"e03abc","done":?}'],
     ),
@@ -158,7 +158,9 @@ ACCEPTED: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("body", ACCEPTED.values(), ids=ACCEPTED.keys())
-def test_the_id_in_an_accepted_submissions_answer_is_never_dropped(server: Told, carry: Carrier, body: bytes) -> None:
+def test_the_id_in_an_accepted_submissions_answer_is_never_dropped(
+    server: ScriptedServer, carry: Carrier, body: bytes
+) -> None:
     server.script = [answer(200, body)]
     settings = RecognitionSettings(api_version="v3", audio_encoding="WAV")
     operation: Operation = carry(service_at(server.url).submit(settings, audio_uri="https://host/b/k.wav"))

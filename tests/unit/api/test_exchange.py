@@ -24,7 +24,19 @@ from airflow_speechkit.errors import (
     ServiceFaultError,
     UnreachableError,
 )
-from tests.unit.api.loopback import KEY, RUNNING, Carrier, Told, answer, cut, get, reset, service_at, silent, submission
+from tests.unit.api.loopback import (
+    KEY,
+    RUNNING,
+    Carrier,
+    ScriptedServer,
+    answer,
+    cut,
+    get,
+    reset,
+    service_at,
+    silent,
+    submission,
+)
 
 NOW = 1_800_000_000.0
 PRIVATE = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -39,11 +51,11 @@ def unused_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_a_request_has_credentials_and_an_id_of_its_own(server: Told, carry: Carrier) -> None:
+def test_a_request_has_credentials_and_an_id_of_its_own(server: ScriptedServer, carry: Carrier) -> None:
     server.script = [answer(200, RUNNING)]
     for _ in range(2):
         carry(submission(server.url))
-    first, second = server.asked
+    first, second = server.received
     assert first.headers["authorization"] == f"Api-Key {KEY}"
     assert first.headers["user-agent"] == "tests"
     assert first.headers["content-type"] == "application/json"
@@ -52,40 +64,40 @@ def test_a_request_has_credentials_and_an_id_of_its_own(server: Told, carry: Car
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_a_get_is_asked_again_with_growing_pauses(server: Told, carry: Carrier, status: int) -> None:
+def test_a_get_is_sent_again_with_growing_pauses(server: ScriptedServer, carry: Carrier, status: int) -> None:
     server.script = [answer(status), answer(status), answer(200, b"yes")]
     assert carry(get(server.url)).body == b"yes"
     assert carry.pauses == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("broken", [reset, cut(b'{"id":', 500)])
-def test_a_get_that_breaks_off_is_asked_again(server: Told, carry: Carrier, broken: Any) -> None:
+def test_a_get_that_breaks_off_is_sent_again(server: ScriptedServer, carry: Carrier, broken: Any) -> None:
     server.script = [broken, answer(200, b"yes")]
     assert carry(get(server.url)).body == b"yes"
 
 
-def test_a_get_gives_up_after_its_attempts(server: Told, carry: Carrier) -> None:
+def test_a_get_gives_up_after_its_attempts(server: ScriptedServer, carry: Carrier) -> None:
     server.script = [answer(503)]
     with pytest.raises(ServiceFaultError):
         carry(get(server.url, attempts=3))
-    assert len(server.asked) == 3
+    assert len(server.received) == 3
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 413, 501])
-def test_a_get_that_was_refused_for_good_is_not_asked_again(server: Told, carry: Carrier, status: int) -> None:
+def test_a_get_that_was_refused_for_good_is_not_sent_again(server: ScriptedServer, carry: Carrier, status: int) -> None:
     server.script = [answer(status)]
     with pytest.raises(RefusedError):
         carry(get(server.url))
-    assert len(server.asked) == 1
+    assert len(server.received) == 1
 
 
-def test_a_short_retry_after_is_obeyed(server: Told, carry: Carrier) -> None:
+def test_a_short_retry_after_is_obeyed(server: ScriptedServer, carry: Carrier) -> None:
     server.script = [answer(429, retry_after="7"), answer(200)]
     carry(get(server.url))
     assert carry.pauses == [7.0]
 
 
-def test_retry_after_that_is_too_long_is_left_to_the_caller(server: Told, carry: Carrier) -> None:
+def test_retry_after_that_is_too_long_is_left_to_the_caller(server: ScriptedServer, carry: Carrier) -> None:
     server.script = [answer(429, retry_after="600")]
     with pytest.raises(QuotaExceededError) as caught:
         carry(get(server.url))
@@ -113,7 +125,7 @@ def test_retry_after_that_is_too_long_is_left_to_the_caller(server: Told, carry:
         ("", None),
     ],
 )
-def test_retry_after_is_bounded_whatever_it_says(server: Told, text: str, seconds: float | None) -> None:
+def test_retry_after_is_bounded(server: ScriptedServer, text: str, seconds: float | None) -> None:
     server.script = [answer(429, retry_after=text)]
     with pytest.raises(QuotaExceededError) as caught:
         Carrier("requests")(get(server.url, now=lambda: NOW, attempts=1))
@@ -124,32 +136,36 @@ def test_retry_after_is_bounded_whatever_it_says(server: Told, text: str, second
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 502, 503, 504])
-def test_a_submission_that_was_answered_is_never_sent_again(server: Told, carry: Carrier, status: int) -> None:
+def test_a_submission_that_was_answered_is_never_sent_again(
+    server: ScriptedServer, carry: Carrier, status: int
+) -> None:
     server.script = [answer(status)]
     with pytest.raises(RefusedError) as caught:
         carry(submission(server.url))
-    assert len(server.asked) == 1
+    assert len(server.received) == 1
     assert caught.value.may_have_been_accepted is (status >= 500)
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_submission_whose_answer_is_a_broken_connection_is_never_sent_again(server: Told, carry: Carrier) -> None:
+def test_a_submission_whose_answer_is_a_broken_connection_is_never_sent_again(
+    server: ScriptedServer, carry: Carrier
+) -> None:
     server.script = [reset]
     with pytest.raises(UnreachableError) as caught:
         carry(submission(server.url))
-    assert len(server.asked) == 1
+    assert len(server.received) == 1
     assert caught.value.may_have_been_accepted
 
 
-def test_a_submission_whose_answer_is_cut_off_is_never_sent_again(server: Told, carry: Carrier) -> None:
+def test_a_submission_whose_answer_is_cut_off_is_never_sent_again(server: ScriptedServer, carry: Carrier) -> None:
     server.script = [cut(b'{"id":"e0', 60)]
     with pytest.raises(AnswerUnreadableError) as caught:
         carry(submission(server.url))
-    assert len(server.asked) == 1
+    assert len(server.received) == 1
     assert caught.value.may_have_been_accepted
 
 
-def test_a_submission_that_is_not_answered_in_time_is_never_sent_again(server: Told, carry: Carrier) -> None:
+def test_a_submission_that_is_not_answered_in_time_is_never_sent_again(server: ScriptedServer, carry: Carrier) -> None:
     def impatient(steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         outcome = yield replace(next(steps), read_timeout_s=0.2)
         steps.send(outcome)
@@ -157,11 +173,11 @@ def test_a_submission_that_is_not_answered_in_time_is_never_sent_again(server: T
     server.script = [silent]
     with pytest.raises(UnreachableError, match="no bytes within") as caught:
         carry(impatient(submission(server.url)))
-    assert len(server.asked) == 1
+    assert len(server.received) == 1
     assert caught.value.may_have_been_accepted
 
 
-def test_a_submission_that_was_not_sent_is_sent_again(server: Told, carry: Carrier) -> None:
+def test_a_submission_that_was_not_sent_is_sent_again(server: ScriptedServer, carry: Carrier) -> None:
     nobody = f"http://127.0.0.1:{unused_port()}"
     with pytest.raises(UnreachableError, match="the connection was refused") as caught:
         carry(submission(nobody, attempts=3))
@@ -177,7 +193,9 @@ def test_a_host_name_that_does_not_resolve_is_named_as_the_reason(carry: Carrier
     assert not caught.value.may_have_been_accepted
 
 
-def test_a_submission_goes_out_on_a_fresh_connection_after_an_idle_time(server: Told, monkeypatch: Any) -> None:
+def test_a_submission_goes_out_on_a_fresh_connection_after_an_idle_time(
+    server: ScriptedServer, monkeypatch: Any
+) -> None:
     from airflow_speechkit.api import sync_transport
 
     monkeypatch.setattr(sync_transport, "_FRESH_S", -1.0)
@@ -186,10 +204,10 @@ def test_a_submission_goes_out_on_a_fresh_connection_after_an_idle_time(server: 
     for _ in range(3):
         transport.drive(submission(server.url))
     transport.close()
-    assert len(server.asked) == 3
+    assert len(server.received) == 3
 
 
-def test_threads_share_one_pooled_session(server: Told) -> None:
+def test_threads_share_one_pooled_session(server: ScriptedServer) -> None:
     from airflow_speechkit.api.sync_transport import SyncTransport
 
     transport = SyncTransport()
@@ -203,25 +221,25 @@ def test_threads_share_one_pooled_session(server: Told) -> None:
     for thread in threads:
         thread.join()
     transport.close()
-    assert len(server.asked) == 40
+    assert len(server.received) == 40
 
 
-def test_a_redirect_is_not_followed_with_the_key(server: Told, carry: Carrier) -> None:
+def test_a_redirect_is_not_followed_with_the_key(server: ScriptedServer, carry: Carrier) -> None:
     server.script = [answer(307, location="http://127.0.0.1:1/elsewhere")]
     with pytest.raises(RefusedError, match="Redirects are not followed"):
         carry(get(server.url))
-    assert len(server.asked) == 1
+    assert len(server.received) == 1
 
 
 def test_neither_a_netrc_nor_a_proxy_comes_between_key_and_loopback(
-    server: Told, carry: Carrier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: ScriptedServer, carry: Carrier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{unused_port()}")
     monkeypatch.delenv("no_proxy", raising=False)
     carry(get(server.url, IamToken("t1.mine")))
-    assert server.asked[0].headers["authorization"] == "Bearer t1.mine"
+    assert server.received[0].headers["authorization"] == "Bearer t1.mine"
 
 
 def test_the_environments_proxy_is_used_beyond_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +279,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tls_url(server: Told, certificate: Path) -> str:
+def tls_url(server: ScriptedServer, certificate: Path) -> str:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     plain = server.socket
@@ -269,11 +287,13 @@ def tls_url(server: Told, certificate: Path) -> str:
     return server.url.replace("http:", "https:")
 
 
-def test_nothing_is_sent_to_a_server_with_an_untrusted_certificate(server: Told, carry: Carrier, tls_url: str) -> None:
+def test_nothing_is_sent_to_a_server_with_an_untrusted_certificate(
+    server: ScriptedServer, carry: Carrier, tls_url: str
+) -> None:
     with pytest.raises(UnreachableError, match=r"TLS failed \(.*certificate") as caught:
         carry(submission(tls_url, attempts=2))
     assert not caught.value.may_have_been_accepted
-    assert not server.asked
+    assert not server.received
 
 
 def test_the_authorities_of_ca_bundle_are_trusted(carry: Carrier, tls_url: str, certificate: Path) -> None:
@@ -281,7 +301,7 @@ def test_the_authorities_of_ca_bundle_are_trusted(carry: Carrier, tls_url: str, 
     assert carry(get(tls_url)).status == 200
 
 
-def test_plain_http_where_tls_is_expected_sends_nothing(server: Told, carry: Carrier) -> None:
+def test_plain_http_where_tls_is_expected_sends_nothing(server: ScriptedServer, carry: Carrier) -> None:
     url = server.url.replace("http:", "https:")
     with pytest.raises(UnreachableError) as caught:
         carry(submission(url, attempts=1))

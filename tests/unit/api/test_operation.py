@@ -71,7 +71,7 @@ def test_a_code_written_as_a_string_is_read(make: Any) -> None:
     assert read_operation(make(error={"code": "5", "message": "gone"})).error_code == 5
 
 
-def test_v3_is_told_by_its_description_its_missing_response_or_its_id() -> None:
+def test_v3_is_recognised_by_its_description_its_missing_response_or_its_id() -> None:
     assert read_operation(body(description="STT v3 async recognition", done=False)).api_version is ApiVersion.V3
     assert read_operation(body(done=True)).api_version is ApiVersion.V3
     assert read_operation(body(id="f8dabc", done=False)).api_version is ApiVersion.V3
@@ -144,7 +144,7 @@ def test_a_large_answer_is_read_like_a_small_one(fields: dict[str, Any]) -> None
     )
 
 
-def test_the_error_of_an_operation_is_told_without_secrets() -> None:
+def test_the_error_of_an_operation_has_no_secrets() -> None:
     message = (
         "can't read https://storage.yandexcloud.net/b/k.ogg?X-Amz-Signature=hunter2 with AQVNhunter2hunter2\n at all"
     )

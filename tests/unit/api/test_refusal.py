@@ -38,7 +38,7 @@ def test_each_form_of_an_errors_body_is_read(body: object, code: int | None, mes
 
 
 @pytest.mark.parametrize("body", [b"", b"<html><h1>502</h1></html>", b"\xff\xfe", b'{"code":'])
-def test_a_body_that_is_none_of_the_services_own_says_nothing(body: bytes) -> None:
+def test_a_body_that_the_service_did_not_write_is_ignored(body: bytes) -> None:
     assert read_refusal(body).message is None
 
 
@@ -117,7 +117,7 @@ def test_each_status_is_an_error_of_its_own_with_the_ids_for_the_support(
         (504, True),
     ],
 )
-def test_a_submissions_error_says_whether_it_may_have_been_accepted(status: int, may: bool) -> None:
+def test_a_submissions_error_has_whether_it_may_have_been_accepted(status: int, may: bool) -> None:
     assert error_of(status, submission=True).may_have_been_accepted is may
 
 
@@ -125,7 +125,7 @@ def test_a_submissions_error_says_whether_it_may_have_been_accepted(status: int,
     ("status", "code", "may"),
     [(500, 13, False), (503, 14, False), (500, 14, True), (503, 13, True), (502, 14, True), (504, 4, True)],
 )
-def test_the_services_own_word_says_that_it_took_nothing(status: int, code: int, may: bool) -> None:
+def test_the_services_own_code_means_that_nothing_was_accepted(status: int, code: int, may: bool) -> None:
     assert error_of(status, {"code": code, "message": "no"}, submission=True).may_have_been_accepted is may
     gateway = {"error": {"grpcCode": code, "httpCode": status, "message": "no"}}
     assert error_of(status, gateway, submission=True).may_have_been_accepted is may

@@ -109,7 +109,7 @@ def test_v3_writes_the_whole_request_message() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["WAV", "OGG_OPUS", "MP3"])
-def test_v3_takes_containers_and_asks_for_nothing_that_was_not_asked_for(encoding: str) -> None:
+def test_v3_takes_containers_and_only_what_was_set_is_sent(encoding: str) -> None:
     settings = RecognitionSettings(api_version="v3", audio_encoding=encoding)
     body = json.loads(v3_body(settings, audio_uri=LINK))
     assert set(body) == {"uri", "recognition_model"}

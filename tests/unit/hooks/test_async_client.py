@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from airflow_speechkit.errors import AuthenticationError, SpeechKitError
 from airflow_speechkit.hooks import speechkit
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
-from tests.unit.api.loopback import Asked, Behaviour, Told, answer, told_server
+from tests.unit.api.loopback import Behaviour, ReceivedRequest, ScriptedServer, answer, scripted_server
 
 RUNNING = {"id": "f8dabc", "done": False, "createdAt": "2025-08-09T20:48:53Z", "description": "STT v3"}
 PEM = (
@@ -27,13 +27,13 @@ IAM_PATH = "/iam/v1/tokens"
 
 
 @pytest.fixture
-def server() -> Iterator[Told]:
-    with told_server() as told:
-        yield told
+def server() -> Iterator[ScriptedServer]:
+    with scripted_server() as server:
+        yield server
 
 
 @pytest.fixture
-def hook(server: Told, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> SpeechKitHook:
+def hook(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> SpeechKitHook:
     key = {"id": request.node.name, "service_account_id": "aje1", "private_key": PEM}
     connection = {"conn_type": "speechkit", "host": server.url, "extra": {"authorized_key": json.dumps(key)}}
     monkeypatch.setenv("AIRFLOW_CONN_SPEECHKIT_DEFAULT", json.dumps(connection))
@@ -45,12 +45,12 @@ def token(name: str, expires_in_s: float = 43_000.0) -> Behaviour:
     return answer(200, {"iamToken": name, "expiresAt": at})
 
 
-def to_operations(server: Told) -> list[Asked]:
-    return [asked for asked in server.asked if asked.path.startswith("/operations/")]
+def to_operations(server: ScriptedServer) -> list[ReceivedRequest]:
+    return [request for request in server.received if request.path.startswith("/operations/")]
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_check_and_a_cancel_are_sent_once(hook: SpeechKitHook, server: Told, status: int) -> None:
+async def test_a_check_and_a_cancel_are_sent_once(hook: SpeechKitHook, server: ScriptedServer, status: int) -> None:
     server.scripts = {IAM_PATH: [token("t1.one")]}
     server.script = [answer(status), answer(status)]
     async with hook.async_client() as client:
@@ -60,17 +60,17 @@ async def test_a_check_and_a_cancel_are_sent_once(hook: SpeechKitHook, server: T
     assert len(to_operations(server)) == 2
 
 
-async def test_after_authorizing_a_check_has_its_token(hook: SpeechKitHook, server: Told) -> None:
+async def test_after_authorizing_a_check_has_its_token(hook: SpeechKitHook, server: ScriptedServer) -> None:
     server.scripts = {IAM_PATH: [token("t1.one")]}
     server.script = [answer(200, RUNNING)]
     async with hook.async_client() as client:
         await client.authorize()
-        assert [asked.path for asked in server.asked] == [IAM_PATH]
+        assert [request.path for request in server.received] == [IAM_PATH]
         await client.get_operation("f8dabc")
-    assert len(server.asked) == 2
+    assert len(server.received) == 2
 
 
-def test_threads_that_start_together_fetch_one_token(hook: SpeechKitHook, server: Told) -> None:
+def test_threads_that_start_together_fetch_one_token(hook: SpeechKitHook, server: ScriptedServer) -> None:
     def slow(handler: Any) -> None:
         time.sleep(0.2)
         token("t1.one")(handler)
@@ -79,14 +79,14 @@ def test_threads_that_start_together_fetch_one_token(hook: SpeechKitHook, server
     server.script = [answer(200, RUNNING)]
     with hook, ThreadPoolExecutor(8) as pool:
         list(pool.map(hook.get_operation, ["f8dabc"] * 8))
-    assert [asked.path for asked in server.asked].count(IAM_PATH) == 1
+    assert [request.path for request in server.received].count(IAM_PATH) == 1
 
 
 class TestAReplacedKey:
     """After a 401 the connection is read again, and the session stays open."""
 
     @pytest.fixture
-    def connect(self, server: Told, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def connect(self, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         # What was read within a minute is shared.
         monkeypatch.setattr(speechkit, "READ_AGAIN_AFTER_S", 0.0)
 
@@ -95,7 +95,7 @@ class TestAReplacedKey:
 
         return connect
 
-    async def test_is_used_after_the_first_401(self, server: Told, connect: Callable[[str], None]) -> None:
+    async def test_is_used_after_the_first_401(self, server: ScriptedServer, connect: Callable[[str], None]) -> None:
         server.script = [answer(401), answer(200, RUNNING)]
         connect(with_key(server, "old"))
         async with SpeechKitHook().async_client() as client:
@@ -103,10 +103,10 @@ class TestAReplacedKey:
             with pytest.raises(AuthenticationError):
                 await client.get_operation("f8dabc")
             await client.get_operation("f8dabc")
-        assert [asked.headers["authorization"] for asked in server.asked] == ["Api-Key old", "Api-Key new"]
+        assert [request.headers["authorization"] for request in server.received] == ["Api-Key old", "Api-Key new"]
 
     async def test_that_cannot_be_read_leaves_the_old_one_in_use(
-        self, server: Told, connect: Callable[[str], None], caplog: pytest.LogCaptureFixture
+        self, server: ScriptedServer, connect: Callable[[str], None], caplog: pytest.LogCaptureFixture
     ) -> None:
         server.script = [answer(401), answer(200, RUNNING)]
         connect(with_key(server, "old"))
@@ -116,8 +116,8 @@ class TestAReplacedKey:
                 await client.get_operation("f8dabc")
             await client.get_operation("f8dabc")
         assert "can't be read again, the old key stays in use" in caplog.text
-        assert {asked.headers["authorization"] for asked in server.asked} == {"Api-Key old"}
+        assert {request.headers["authorization"] for request in server.received} == {"Api-Key old"}
 
 
-def with_key(server: Told, key: str) -> str:
+def with_key(server: ScriptedServer, key: str) -> str:
     return json.dumps({"conn_type": "speechkit", "host": server.url, "password": key})

@@ -77,7 +77,7 @@ def test_another_event_loop_and_another_minute_read_again(
     assert keys == ["the-first-key-there-was", "the-second-key-there-was", "the-third-key-there-was"]
 
 
-def test_a_failure_is_told_to_all_and_not_kept(kind: type[CountingHook], connect: Callable[[str], None]) -> None:
+def test_a_failure_is_raised_for_all_and_not_kept(kind: type[CountingHook], connect: Callable[[str], None]) -> None:
     async def mended() -> list[Any]:
         failures = await gathered(kind, 3)
         connect("key-of-the-service")

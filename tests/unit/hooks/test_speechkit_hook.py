@@ -18,7 +18,7 @@ from airflow_speechkit.errors import (
 )
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
-from tests.unit.api.loopback import Told, answer, told_server
+from tests.unit.api.loopback import ScriptedServer, answer, scripted_server
 
 KEY = "AQVNhunter2hunter2hunter2"
 V2_RESPONSE = {"@type": "type.googleapis.com/yandex.cloud.ai.stt.v2.LongRunningRecognitionResponse"}
@@ -33,9 +33,9 @@ LINK = "https://storage.yandexcloud.net/b/k.ogg"
 
 
 @pytest.fixture
-def server() -> Iterator[Told]:
-    with told_server() as told:
-        yield told
+def server() -> Iterator[ScriptedServer]:
+    with scripted_server() as server:
+        yield server
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def hook(server: Told, connect: Callable[..., None]) -> Iterator[SpeechKitHook]:
+def hook(server: ScriptedServer, connect: Callable[..., None]) -> Iterator[SpeechKitHook]:
     connect(host=server.url)
     with SpeechKitHook() as made:
         yield made
@@ -65,18 +65,18 @@ def test_the_connection_is_read_once(hook: SpeechKitHook, monkeypatch: pytest.Mo
     assert asyncio.run(hook.async_connection()) is first
 
 
-def test_what_the_connection_says_is_offered(connect: Callable[..., None]) -> None:
+def test_the_hook_has_the_connections_settings(connect: Callable[..., None]) -> None:
     connect()
     bare = SpeechKitHook()
     assert (bare.api_version, bare.archive, bare.aws_conn_id) == ("v2", None, "aws_default")
     assert bare.submits_per_hour == 500
     connect(extra={"api_version": "v3", "archive": "s3://a/b", "aws_conn_id": "aws_x", "checks_per_second": 2})
-    told = SpeechKitHook()
-    assert (told.api_version, told.archive, told.aws_conn_id) == ("v3", "s3://a/b", "aws_x")
-    assert asyncio.run(told.rate_limiter("v3")).limit == 2
+    server = SpeechKitHook()
+    assert (server.api_version, server.archive, server.aws_conn_id) == ("v3", "s3://a/b", "aws_x")
+    assert asyncio.run(server.rate_limiter("v3")).limit == 2
 
 
-def test_a_connection_that_is_not_there_is_told() -> None:
+def test_a_missing_connection_is_an_error() -> None:
     hook = SpeechKitHook("nowhere")
     for read in (lambda: hook.connection, lambda: asyncio.run(hook.async_connection())):
         with pytest.raises(ConnectionSettingsError, match="There is no connection `nowhere`"):
@@ -85,7 +85,7 @@ def test_a_connection_that_is_not_there_is_told() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Encountered non-JSON")
-def test_an_extra_that_is_no_json_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extra_that_is_no_json_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_BROKEN", json.dumps({"conn_type": "speechkit", "extra": '{"api_key": "hunter2'}))
     hook = SpeechKitHook("broken")
     for read in (lambda: hook.connection, lambda: asyncio.run(hook.async_connection())):
@@ -107,47 +107,49 @@ def test_secrets_of_the_connection_are_masked(connect: Callable[..., None]) -> N
     assert "hunter4" not in redact("oh no: hunter4hunter4hunter4")
 
 
-def test_a_recording_is_submitted_with_the_versions_of_all_who_take_part(hook: SpeechKitHook, server: Told) -> None:
+def test_a_recording_is_submitted_with_the_versions_of_all_who_take_part(
+    hook: SpeechKitHook, server: ScriptedServer
+) -> None:
     server.script = [answer(200, RUNNING)]
     operation = hook.submit(LINK, RecognitionSettings(audio_encoding="OGG_OPUS"))
     assert operation.id == "e03abc"
-    agent = server.asked[0].headers["user-agent"]
+    agent = server.received[0].headers["user-agent"]
     assert agent.startswith("airflow-speechkit/")
     assert "apache-airflow/" in agent
 
 
-def test_a_recording_is_sent_along_with_v3(hook: SpeechKitHook, server: Told) -> None:
+def test_a_recording_is_sent_along_with_v3(hook: SpeechKitHook, server: ScriptedServer) -> None:
     server.script = [answer(200, {**RUNNING, "id": "f8dabc"})]
     operation = hook.submit_inline(b"RIFF", RecognitionSettings(api_version="v3", audio_encoding="WAV"))
     assert operation.api_version is ApiVersion.V3
 
 
-def test_an_answer_of_v2_is_the_operation_itself(hook: SpeechKitHook, server: Told) -> None:
+def test_an_answer_of_v2_is_the_operation_itself(hook: SpeechKitHook, server: ScriptedServer) -> None:
     body = json.dumps(SILENCE).encode()
     server.script = [answer(200, body)]
     found = hook.get_answer("e03abc")
     assert (found.api_version, found.operation, found.recognition) == (ApiVersion.V2, body, None)
 
 
-def test_an_answer_of_v3_has_its_stream_too(hook: SpeechKitHook, server: Told) -> None:
+def test_an_answer_of_v3_has_its_stream_too(hook: SpeechKitHook, server: ScriptedServer) -> None:
     server.script = [answer(200, V3_DONE), answer(200, V3_STREAM)]
     found = hook.get_answer("f8dabc")
     assert (found.api_version, found.recognition) == (ApiVersion.V3, V3_STREAM)
 
 
-def test_an_answer_of_a_failed_v3_operation_has_none(hook: SpeechKitHook, server: Told) -> None:
+def test_an_answer_of_a_failed_v3_operation_has_none(hook: SpeechKitHook, server: ScriptedServer) -> None:
     server.script = [answer(200, {**V3_DONE, "error": {"code": 3, "message": "no"}})]
     assert hook.get_answer("f8dabc").recognition is None
-    assert len(server.asked) == 1
+    assert len(server.received) == 1
 
 
-def test_an_answer_of_an_operation_that_runs_is_not_there_yet(hook: SpeechKitHook, server: Told) -> None:
+def test_an_answer_of_an_operation_that_runs_is_not_there_yet(hook: SpeechKitHook, server: ScriptedServer) -> None:
     server.script = [answer(200, RUNNING)]
     with pytest.raises(NotFinishedError, match="still running"):
         hook.get_answer("e03abc")
 
 
-def test_answers_come_as_data_frames_too(hook: SpeechKitHook, server: Told) -> None:
+def test_answers_come_as_data_frames_too(hook: SpeechKitHook, server: ScriptedServer) -> None:
     server.scripts = {
         "/operations/e03abc": [answer(200, SILENCE)],
         "/operations/f8dabc": [answer(200, V3_DONE)],
@@ -159,14 +161,14 @@ def test_answers_come_as_data_frames_too(hook: SpeechKitHook, server: Told) -> N
     assert len(frames["utterances"]) == 1
 
 
-def test_data_frames_of_one_operation_take_its_id_as_it_is(hook: SpeechKitHook, server: Told) -> None:
+def test_data_frames_of_one_operation_take_its_id_as_it_is(hook: SpeechKitHook, server: ScriptedServer) -> None:
     server.scripts = {"/operations/e03abc": [answer(200, SILENCE)]}
     assert list(hook.tables("e03abc")["recognitions"]["operation_id"]) == ["e03abc"]
     with pytest.raises(SettingsError, match="operation_id"):
         hook.tables(["e03abc", ""])
 
 
-def test_a_hook_can_be_closed_twice_and_used_again(hook: SpeechKitHook, server: Told) -> None:
+def test_a_hook_can_be_closed_twice_and_used_again(hook: SpeechKitHook, server: ScriptedServer) -> None:
     server.script = [answer(200, RUNNING)]
     for _ in range(2):
         assert hook.get_operation("e03abc").state is OperationState.RUNNING
@@ -177,7 +179,7 @@ def test_a_hook_can_be_closed_twice_and_used_again(hook: SpeechKitHook, server: 
 # --- on an event loop
 
 
-def test_a_trigger_asks_through_one_session(hook: SpeechKitHook, server: Told) -> None:
+def test_a_trigger_asks_through_one_session(hook: SpeechKitHook, server: ScriptedServer) -> None:
     server.scripts = {
         "/operations/e03abc": [answer(200, RUNNING)],
         "/operations/e03abc:cancel": [answer(200, SILENCE)],
@@ -200,7 +202,7 @@ def test_a_trigger_asks_through_one_session(hook: SpeechKitHook, server: Told) -
     ("status", "kind"), [(404, OperationNotFoundError), (429, QuotaExceededError), (503, ServiceFaultError)]
 )
 def test_a_trigger_asks_once_and_leaves_it_to_its_budget_to_ask_again(
-    hook: SpeechKitHook, server: Told, status: int, kind: type[Exception]
+    hook: SpeechKitHook, server: ScriptedServer, status: int, kind: type[Exception]
 ) -> None:
     server.script = [answer(status)]
 
@@ -210,10 +212,10 @@ def test_a_trigger_asks_once_and_leaves_it_to_its_budget_to_ask_again(
                 await client.get_operation("e03abc")
 
     asyncio.run(ask())
-    assert len(server.asked) == 1
+    assert len(server.received) == 1
 
 
-def test_a_large_answer_is_read_on_an_event_loop_too(hook: SpeechKitHook, server: Told) -> None:
+def test_a_large_answer_is_read_on_an_event_loop_too(hook: SpeechKitHook, server: ScriptedServer) -> None:
     chunk = {"alternatives": [{"text": "слово " * 50, "words": []}], "channelTag": "1"}
     body = json.dumps({**SILENCE, "response": {**V2_RESPONSE, "chunks": [chunk] * 1000}}).encode()
     assert len(body) > LARGE_BODY
@@ -228,6 +230,6 @@ def test_a_large_answer_is_read_on_an_event_loop_too(hook: SpeechKitHook, server
     asyncio.run(ask())
 
 
-def test_a_client_outside_of_its_statement_says_so(hook: SpeechKitHook) -> None:
+def test_a_client_outside_of_its_statement_is_an_error(hook: SpeechKitHook) -> None:
     with pytest.raises(RuntimeError, match="async with"):
         asyncio.run(hook.async_client().get_operation("e03abc"))

@@ -60,7 +60,7 @@ def test_two_different_storages_are_pointed_out(own: Any, s3_endpoint: str, capl
     assert "if these aren't the same storage" in caplog.text
 
 
-def test_a_connection_that_is_not_there_is_said_to_be_missing(
+def test_a_missing_bucket_connection_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for ask in (
@@ -72,7 +72,7 @@ def test_a_connection_that_is_not_there_is_said_to_be_missing(
             ask()
 
 
-def test_without_the_default_connection_nothing_is_asked() -> None:
+def test_a_missing_default_connection_is_an_error() -> None:
     for ask in (
         lambda: storage_client(storage_endpoint=REAL),
         lambda: object_storage_path("s3://calls/archive/"),

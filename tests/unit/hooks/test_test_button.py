@@ -13,7 +13,7 @@ import pytest
 
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
-from tests.unit.api.loopback import Told, answer, told_server
+from tests.unit.api.loopback import ScriptedServer, answer, scripted_server
 from tests.unit.archive.world import T0
 
 KEY = "AQVNhunter2hunter2hunter2"
@@ -23,13 +23,13 @@ Button = Callable[..., tuple[bool, str]]
 
 
 @pytest.fixture
-def server() -> Iterator[Told]:
-    with told_server() as told:
-        yield told
+def server() -> Iterator[ScriptedServer]:
+    with scripted_server() as server:
+        yield server
 
 
 @pytest.fixture
-def press(server: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Button:
+def press(server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Button:
     """Press the button of a connection that is sound but for what is given; None takes a field away."""
 
     def tested(extra: dict[str, Any] | None = None, script: list[Any] | None = None, **fields: Any) -> tuple[bool, str]:
@@ -81,7 +81,7 @@ def forgetful(s3: str) -> Iterator[str]:
         thread.join()
 
 
-def test_a_sound_connection_says_what_was_tried(press: Button, tmp_path: Path) -> None:
+def test_a_sound_connection_lists_what_was_tried(press: Button, tmp_path: Path) -> None:
     well, message = press()
 
     assert well
@@ -106,7 +106,7 @@ def test_an_archive_that_is_there_is_left_as_it_was(press: Button, tmp_path: Pat
         ([NOT_FOUND, answer(403, {"code": 7, "message": "denied"})], "ai.speechkit-stt.user"),
     ],
 )
-def test_what_the_service_refuses_is_told_apart(press: Button, script: list[Any], says: str) -> None:
+def test_each_refusal_of_the_service_has_its_own_message(press: Button, script: list[Any], says: str) -> None:
     well, message = press(script=script)
 
     assert not well

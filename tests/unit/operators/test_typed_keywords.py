@@ -87,7 +87,7 @@ def test_times_may_be_timedeltas() -> None:
 
 
 @pytest.mark.parametrize("operator", NEEDED)
-def test_the_docstring_says_what_is_templated(operator: Any) -> None:
+def test_the_docstring_names_what_is_templated(operator: Any) -> None:
     ours = (kind for kind in operator.__mro__ if kind.__module__.startswith("airflow_speechkit"))
     docs = "\n".join(inspect.cleandoc(kind.__doc__ or "") for kind in ours)
     params = dict(re.findall(r"^:param (\w+):(.*?)(?=^:|\Z)", docs, re.DOTALL | re.MULTILINE))

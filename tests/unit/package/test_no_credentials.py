@@ -120,7 +120,7 @@ def test_a_partial_that_is_never_expanded_is_still_airflow_s() -> None:
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_no_error_about_an_address_says_it(address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_error_about_an_address_has_it(address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_SPEECHKIT_DEFAULT", json.dumps({"conn_type": "speechkit", "password": "key"}))
     monkeypatch.chdir(tmp_path)
     refused_or_none = (
@@ -152,7 +152,7 @@ def test_no_error_about_an_address_says_it(address: str, monkeypatch: pytest.Mon
     ],
 )
 @pytest.mark.parametrize("field", ["host", "recognition_host", "storage_host", "iam_host"])
-def test_no_error_about_a_connection_s_host_says_it(host: str, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_error_about_a_connection_s_host_has_it(host: str, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     connection = {"conn_type": "speechkit", "password": "AQVNkey", "extra": {}}
     place = connection if field == "host" else connection["extra"]
     place[field] = host  # type: ignore[index]
@@ -161,7 +161,7 @@ def test_no_error_about_a_connection_s_host_says_it(host: str, field: str, monke
 
 
 @pytest.mark.parametrize("endpoint", [f"https://u:{SECRET}@host", f"https://u:5ec/{SECRET}@host"])
-def test_no_error_about_the_bucket_s_connection_says_it(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_error_about_the_bucket_s_connection_has_it(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     connection = {"conn_type": "aws", "login": "k", "password": "s", "extra": {"endpoint_url": endpoint}}
     monkeypatch.setenv("AIRFLOW_CONN_STORE", json.dumps(connection))
     refused(lambda: storage_client("store", storage_endpoint="https://storage.yandexcloud.net"))
@@ -178,7 +178,7 @@ KEY = json.dumps(
 
 
 @pytest.mark.parametrize("cut", [KEY[:-1], KEY[:-30], KEY + "}", KEY.replace('"id"', "id"), f"{{{SECRET}"])
-def test_no_error_about_an_authorized_key_says_it(cut: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_error_about_an_authorized_key_has_it(cut: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "key.json").write_text(cut)
     (tmp_path / "latin1.json").write_bytes(KEY.encode() + b"\xff")
     refused(lambda: AuthorizedKey.from_json(cut))
@@ -202,7 +202,7 @@ def _not_found(*_: Any) -> Any:
     raise AirflowNotFoundException("it isn't defined")
 
 
-def test_no_error_about_a_private_key_or_a_token_says_it() -> None:
+def test_no_error_about_a_private_key_or_a_token_has_it() -> None:
     refused(lambda: AuthorizedKey.from_json(KEY).jwt(1_800_000_000.0))
     for body in (f'{{"iamToken": "{SECRET}", "expiresAt": "never"}}', f'{{"iamToken": "{SECRET}"', f'["{SECRET}"]'):
         refused(lambda body=body: read_token(body.encode(), 0.0))

@@ -66,7 +66,7 @@ def test_there_are_operators_hooks_and_triggers_to_check() -> None:
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_an_operators_templated_fields_are_its_attributes_and_said_to_be_templated(operator: type) -> None:
+def test_an_operators_templated_fields_are_attributes_and_documented_as_templated(operator: type) -> None:
     fields = set(operator.template_fields)  # type: ignore[attr-defined]
     assert fields, "nothing of it is templated"
     assert fields <= attributes_set(operator)

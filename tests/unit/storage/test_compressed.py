@@ -28,7 +28,7 @@ from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
 from airflow_speechkit.storage.compressed import LARGEST_ANSWER_BYTES, Body, BrokenBodyError, Packed, inflated
 from tests.fixtures.direct import wait_for
 from tests.fixtures.manifests import paths_of
-from tests.unit.api.loopback import Carrier, Handler, Told, answer, service_at, told_server
+from tests.unit.api.loopback import Carrier, Handler, ScriptedServer, answer, scripted_server, service_at
 
 MIB = 1 << 20
 OPERATION_ID = "e03sncdp55uvg2tfpso1"
@@ -50,8 +50,8 @@ def packed_operation(padding_mib: int) -> bytes:
 
 
 @pytest.fixture
-def server() -> Iterator[Told]:
-    with told_server() as told:
+def server() -> Iterator[ScriptedServer]:
+    with scripted_server() as told:
         yield told
 
 
@@ -95,15 +95,17 @@ def letters_without_end() -> Iterator[bytes]:
 
 class TestResponses:
     @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", None])
-    def test_an_answer_is_the_same_compressed_or_not(self, server: Told, carry: Carrier, encoding: str | None) -> None:
+    def test_an_answer_is_the_same_compressed_or_not(
+        self, server: ScriptedServer, carry: Carrier, encoding: str | None
+    ) -> None:
         plain = os.urandom(3 * MIB).hex().encode()
         body = plain if encoding is None else gzip.compress(plain[:MIB]) + gzip.compress(plain[MIB:]) + b"\0" * 8
         server.script = [answer(200, body, **({} if encoding is None else {"content_encoding": encoding}))]
         response = carry(service_at(server.url).operation(OPERATION_ID))
         assert response.body == plain
-        assert server.asked[0].headers["accept-encoding"] == "gzip"
+        assert server.received[0].headers["accept-encoding"] == "gzip"
 
-    def test_a_too_large_answer_stays_compressed(self, server: Told, carry: Carrier) -> None:
+    def test_a_too_large_answer_stays_compressed(self, server: ScriptedServer, carry: Carrier) -> None:
         packed = packed_operation(LARGEST_ANSWER_BYTES // MIB)
         server.script = [answer(200, packed, content_encoding="gzip")]
         response = carry(service_at(server.url).operation(OPERATION_ID))
@@ -121,13 +123,13 @@ class TestResponses:
         ids=["endless", "cut off", "not gzip", "something else"],
     )
     def test_an_unusable_body_is_a_typed_error(
-        self, server: Told, carry: Carrier, behaviour: Callable[[Handler], None]
+        self, server: ScriptedServer, carry: Carrier, behaviour: Callable[[Handler], None]
     ) -> None:
         server.script = [behaviour]
         with pytest.raises(AnswerUnreadableError):
             carry(service_at(server.url, attempts=1).operation(OPERATION_ID))
 
-    def test_a_too_large_error_response_is_a_typed_error(self, server: Told, carry: Carrier) -> None:
+    def test_a_too_large_error_response_is_a_typed_error(self, server: ScriptedServer, carry: Carrier) -> None:
         server.script = [answer(400, packed_operation(LARGEST_ANSWER_BYTES // MIB), content_encoding="gzip")]
         with pytest.raises(SpeechKitError, match="400"):
             carry(service_at(server.url, attempts=1).operation(OPERATION_ID))
@@ -194,14 +196,14 @@ class TestAnAnswerThatIsTooLarge:
     """It was paid for: it is archived, never submitted again, and read once there is memory for it."""
 
     @pytest.fixture
-    def archive(self, server: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
+    def archive(self, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
         extra = {"archive": str(tmp_path / "archive")}
         connection = {"conn_type": "speechkit", "host": server.url, "password": "AQVNtest", "extra": extra}
         monkeypatch.setenv("AIRFLOW_CONN_SPEECHKIT_DEFAULT", json.dumps(connection))
         return Archive.at(tmp_path / "archive")
 
     @pytest.mark.parametrize("deferrable", [False, True], ids=["poke", "deferred"])
-    def test_of_v2(self, server: Told, archive: Archive, tmp_path: Path, deferrable: bool) -> None:
+    def test_of_v2(self, server: ScriptedServer, archive: Archive, tmp_path: Path, deferrable: bool) -> None:
         packed = packed_operation(LARGEST_ANSWER_BYTES // MIB)
         server.script = [answer(200, packed, content_encoding="gzip")]
         sensor = SpeechKitRecognitionSensor(
@@ -224,7 +226,7 @@ class TestAnAnswerThatIsTooLarge:
         (path,) = paths_of(rows(memory_mib=640), "words")
         assert pq.ParquetFile(path).read()["word"].to_pylist() == ["да"]
 
-    def test_of_v3_is_not_deleted_from_the_service(self, server: Told, archive: Archive) -> None:
+    def test_of_v3_is_not_deleted_from_the_service(self, server: ScriptedServer, archive: Archive) -> None:
         operation_id = "f8d2h7m07t4i00000001"
         operation = {"done": True, "id": operation_id, "description": "STT v3 async recognition", **AT}
         server.script = [answer(200, operation)]
@@ -235,10 +237,10 @@ class TestAnAnswerThatIsTooLarge:
         )
         assert wait_for(sensor) == operation_id
         assert archive.folder.read(f"operations/{operation_id}/recognition.json.gz") == result
-        assert {one.method for one in server.asked} == {"GET"}
+        assert {one.method for one in server.received} == {"GET"}
 
     def test_commands_show_and_export_a_too_large_answer(
-        self, server: Told, archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, server: ScriptedServer, archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         server.script = [answer(200, packed_operation(LARGEST_ANSWER_BYTES // MIB), content_encoding="gzip")]
         archive.probe(datetime.now(UTC))
@@ -250,7 +252,9 @@ class TestAnAnswerThatIsTooLarge:
         assert (tmp_path / "plain" / f"{OPERATION_ID}.json").stat().st_size > LARGEST_ANSWER_BYTES
         assert main(["archive", "verify", *at]) == 0
 
-    def test_a_body_that_does_not_begin_as_an_answer_is_not_archived(self, server: Told, archive: Archive) -> None:
+    def test_a_body_that_does_not_begin_as_an_answer_is_not_archived(
+        self, server: ScriptedServer, archive: Archive
+    ) -> None:
         server.script = [answer(200, gzip.compress(b" " * (LARGEST_ANSWER_BYTES + 1), 1), content_encoding="gzip")]
         with SpeechKitHook() as hook, pytest.raises(AnswerUnreadableError, match="too large"):
             hook.get_operation(OPERATION_ID, attempts=1)
