@@ -225,16 +225,18 @@ class RecognitionSettings:
         settings = object.__new__(cls)
         for one in fields(cls):
             object.__setattr__(settings, one.name, data.get(one.name, one.default))
-        settings._convert()
+        settings._convert(is_recorded=True)
         return settings
 
-    def _convert(self) -> None:
+    def _convert(self, *, is_recorded: bool = False) -> None:
         kinds = _kinds()
         for one in fields(self):
             value = getattr(self, one.name)
             try:
                 converted = msgspec.convert(value, kinds[one.name])
             except msgspec.ValidationError:
+                if is_recorded and type(value) is type(one.default):
+                    continue
                 what = f"`{one.name}` must be {one.metadata['must_be']}, not {value!r}"
                 raise SettingsError(what, hint=one.metadata["hint"]) from None
             object.__setattr__(self, one.name, converted)

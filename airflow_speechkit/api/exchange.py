@@ -156,7 +156,7 @@ def refused(request: Request, response: Response) -> RefusedError:
         hint = "Redirects are not followed, because the key would be sent elsewhere: check the host in the connection"
     elif status == 400 and "folder id" in (said.message or "").lower():
         hint = "Remove `folder_id` from the connection, or set it to the service account's own folder"
-    elif request.is_submission and status in (400, 404, 409):
+    elif request.is_submission and kind in (RefusedError, OperationNotFoundError) and status != 413:
         kind = RefusedError
         hint = "Check that the recording matches its settings, and that the link leads to Object Storage"
     return kind(

@@ -60,8 +60,8 @@ def test_json_there_and_back_is_the_same(given: dict[str, object]) -> None:
 
 def test_recorded_settings_are_read_although_the_rules_refuse_them() -> None:
     data = RecognitionSettings(api_version=ApiVersion.V3, languages=("en-US",)).to_json()
-    asked = RecognitionSettings.from_json({**data, "api_version": "v2"})
-    assert asked.languages == ("en-US",)
+    asked = RecognitionSettings.from_json({**data, "api_version": "v2", "model": "A later one's"})
+    assert (asked.languages, asked.model) == (("en-US",), "A later one's")
 
 
 def test_missing_fields_get_defaults_and_unknown_ones_are_ignored() -> None:
