@@ -37,7 +37,7 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
     What was refused or failed is named at the end, by recording; see `on_failure`. It takes all keywords of
     `SpeechKitSubmitOperator`, and these:
 
-    :param timeout: seconds, or a timedelta, until the task gives up, and submits no more; the operations go on, and a
+    :param timeout: seconds, or a timedelta, until the task fails, and submits no more; the operations continue, and a
         retry waits for them (templated)
     :param poke_interval: seconds between checks of an operation; by default the checks come when the recording's
         length predicts its end (templated)
@@ -74,13 +74,13 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
         self.delete_after_archiving = delete_after_archiving
 
     def execute(self, context: Context) -> Any:
-        """Submit what the quota allows, wait, archive, and go on until all recordings are through.
+        """Submit what the quota allows, wait and archive, until all recordings are done.
 
         :return: an operation id for one recording, a list for a list or a pattern
-        :raises SpeechKitError: what went wrong, and with which recordings; a retry goes on where this one stopped
+        :raises SpeechKitError: what went wrong, and with which recordings; a retry continues where this one stopped
         :raises AirflowFailException: an operation ended without a result: a retry would submit and pay for it again
         :raises NotFinishedError: `timeout` is over
-        :raises AirflowSkipException: there is nothing to hand on
+        :raises AirflowSkipException: there is nothing to return
         """
         return self._run(context)
 
@@ -112,7 +112,7 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
         while True:
             self._waiting = None
             visit = partial(self._visit, context, gone, is_first=is_first)
-            # An archive that isn't the right one is found out by the first visit. Later it can only be out of reach.
+            # The first visit finds that it is the wrong archive. Later it can only be unreachable.
             handed_on, trigger = visit() if is_first else when_reachable(visit)
             if trigger is None:
                 return handed_on
@@ -125,7 +125,7 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
     def _visit(
         self, context: Context, gone: Collection[str], *, is_first: bool
     ) -> tuple[Any, SpeechKitRecognitionTrigger | None]:
-        """Submit what the quota allows; return what to hand on, or the wait until there is more to do, or defer it."""
+        """Submit what the quota allows; return what the task returns, or the next wait, or defer that."""
         from airflow_speechkit.operators.visit import check_time
 
         with self.visit(context, is_first=is_first, timeout_s=self.timeout) as visit:

@@ -217,7 +217,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         """Submit all recordings; if deferrable, as many as the quota allows now.
 
         :return: an operation id for one recording, a list for a list or a pattern
-        :raises SpeechKitError: what went wrong, and with which recording; a retry goes on where this one stopped
+        :raises SpeechKitError: what went wrong, and with which recording; a retry continues where this one stopped
         :raises AirflowFailException: without an archive, a request may have been accepted: a retry could pay again
         :raises AirflowSkipException: a prefix or glob matches no recording, and `on_empty` is ``skip``
         """
@@ -258,7 +258,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
     ) -> Iterator[SubmitVisit]:
         """Find the recordings, and submit what the quota allows now.
 
-        The archive keeps what was found and what became of it, so each visit can be made by another process.
+        The archive keeps the recordings and their outcomes, so each visit can run in another process.
 
         :param is_first: whether it is the first visit of a try, which finds the recordings for all visits
         :param waits: wait for the quota until all are submitted: there is no other visit

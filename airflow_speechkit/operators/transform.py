@@ -30,19 +30,19 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
     """Turn answers into the tables `recognitions`, `utterances`, `words` and `analyses`, as files.
 
     Each operation has a file of its own for each table, ``words/day=2026-11-22/OPERATION.parquet``, under the UTC date
-    on which it was created. Whoever writes it again, in whatever list, replaces its files, so its rows stand once below
-    a target; a file is there whole or not at all. An operation that failed is a row of `recognitions` that says so.
-    Returns the path of a manifest of these files and how many rows they have, never a row. ``docs/tables.md`` has the
-    columns.
+    on which it was created. A transform that writes an operation again, in whatever list, replaces its files, so a
+    target has its rows once. Files are complete or not there. An operation that failed is a row of `recognitions` with
+    its error. Returns the path of a manifest of these files and how many rows they have, never a row.
+    ``docs/tables.md`` has the columns.
 
-    Rows that may be had yet are never left out: where the service, the archive or a file can't be reached or may not
-    be read, or an operation that is named isn't finished, the task fails, and no file is touched.
+    Rows that a retry could still read are never left out: if the service, the archive or a file can't be reached or
+    may not be read, or an operation that is named isn't finished, the task fails, and no file is changed.
 
     Give it one of `operation_id`, `operation_prefix` and `files`.
 
     :param target: the folder, on any path that Airflow's object storage reaches: ``s3://conn_id@bucket/prefix``,
         ``file:///…`` (templated)
-    :param operation_id: an operation id, a list of them, or what a mapped upstream hands on (templated)
+    :param operation_id: an operation id, a list of them, or the output of a mapped upstream (templated)
     :param operation_prefix: all operations in the archive whose id begins with this, or with one of a list, ``""``
         for all: a backfill, for nothing; with ``.expand()`` one shard for each task. Those that still run count as
         unread; where there is no other the task is skipped (templated)
@@ -58,9 +58,9 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         small ones, `side_by_side` times the largest on top of that. An answer that is larger than a quarter of it
         (of saved ones an eighth), inflated, is unread; any of up to 16 MiB is read (templated)
     :param side_by_side: answers that are fetched at the same time (templated)
-    :param on_unread: what an answer that is broken or gone for good does: ``report`` it (in the log and in what is
-        handed on, the others are written), or ``fail`` the task, with nothing written and nothing replaced. So it
-        ends in any case where none can be read
+    :param on_unread: what an answer does that is broken, or that the service or the archive no longer has: ``report``
+        it (in the log and in the XCom; the others are written), or ``fail`` the task, with nothing written and nothing
+        replaced. The task always fails if no answer can be read
     """
 
     template_fields: Sequence[str] = (
@@ -231,7 +231,7 @@ def _archived(archive: Archive, operation_id: str, most_bytes: int, not_ended: l
             answer = replace(answer, recognition=json.dumps({"error": ended}).encode())
         return answer, submission
     if submission is None:
-        # Whoever removed it didn't get to the end.
+        # It is only partly removed.
         raise ResultExpiredError("The archive has neither its answer nor its submission", operation_id=operation_id)
     status = Status.REFUSED if outcome.state is AttemptState.REFUSED else Status.LOST
     return failed_row(submission, status, *((failure.code, failure.message) if failure else ()))

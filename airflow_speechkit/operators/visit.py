@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 #: Younger ones may well run, and a check of one that runs is a check for nothing.
 OLD = timedelta(hours=1)
 
-#: The folder has 2,500 checks an hour (v2), and others wait too. A retry goes on with the next ones.
+#: The folder has 2,500 checks an hour (v2), and others wait too. A retry continues with the next ones.
 MOST = 1000
 
 
@@ -45,7 +45,7 @@ class SubmitVisit:
 
     :param hook: the service's connection
     :param submitter: what has submitted them, with their archive
-    :param run: what became of them
+    :param run: their outcomes
     :param on_failure: what a recording that can't be submitted does to the task
     :param record_scope: the task instance, if another visit may follow
     :param delivery: the run to deliver to, if it gets only what no other one got
@@ -120,7 +120,7 @@ class SubmitVisit:
 
 
 def resumed_run(archive: Archive, scope: str | None, source: RecordingSource, timeout_s: float | None) -> SubmitRun:
-    """Return what the visits before this one have come to, with the recordings that are left looked up again.
+    """Return the result of the visits before this one, with the recordings that are left looked up again.
 
     :param scope: the task instance
     :param timeout_s: how long after the first visit began nothing more is sent, in seconds
@@ -184,7 +184,7 @@ def check_time(began_at: datetime, timeout_s: float | None, left: str) -> None:
     """
     if timeout_s is not None and datetime.now(UTC) >= began_at + timedelta(seconds=timeout_s):
         raise NotFinishedError(
-            f"Not all recordings are through within {timeout_s:g} s: {left}", retry="continues where this one stopped"
+            f"Not all recordings are done within {timeout_s:g} s: {left}", retry="continues where this one stopped"
         )
 
 
@@ -194,7 +194,7 @@ def collect(archive: Archive, hook: SpeechKitHook, outcomes: Iterable[SubmitOutc
     With one bad recording among them a nightly run fails each night, before anything waits: after three days all the
     others would have to be paid for again. This way the next run finds their answers.
 
-    :param outcomes: what became of the recordings
+    :param outcomes: of the recordings
     :param now: UTC
     """
     awaited = [one for one, ended in read_each(archive.outcome, _awaited(outcomes)).items() if ended is None]
@@ -227,7 +227,7 @@ def fail_without_archive(error: SpeechKitError, outcomes: Iterable[SubmitOutcome
     """Log the operation ids of a failing task that has no archive, and prevent a retry that could pay twice.
 
     :param error: what it fails with
-    :param outcomes: what became of its recordings until then
+    :param outcomes: of its recordings until then
     :raises AirflowFailException: a submission was lost. With an archive the retry would find it there, and send nothing
     """
     known = list(outcomes)

@@ -102,7 +102,7 @@ def find_recordings(bucket: Bucket, pattern: RecordingPattern, choice: Choice) -
             recording=pattern.uri,
             hint="Check the bucket and the key. If it has a date, check the schedule too: on Airflow 3, `ds` of a cron "
             "schedule is the day that has just begun (docs/nightly.md)",
-            retry="looks again",
+            retry="lists the bucket again",
         )
     return found
 

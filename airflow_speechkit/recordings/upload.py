@@ -106,7 +106,7 @@ def upload_local(bucket: Bucket, path: Path, folder: RecordingAddress, settings:
         if stored is None or stored.size_bytes != facts.size_bytes:
             stored = bucket.put(content, address)
             if _identity(path) != before:
-                # Empty, it isn't taken for the recording whose hash its key has. Whoever may upload may not delete.
+                # An empty object isn't taken for the recording whose hash is in its key. Deleting may not be permitted.
                 bucket.put(io.BytesIO(), address)
                 raise RecordingError(
                     "The file was changed while it was uploaded",

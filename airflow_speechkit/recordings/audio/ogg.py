@@ -230,7 +230,7 @@ def _find_page(data: bytes, place: int) -> int:
 
 
 def _read_page(data: bytes, place: int) -> _Page | None:
-    """Return the page that begins at a place, None where it goes on after the data's end."""
+    """Return the page that begins at a place, None where it continues after the data's end."""
     header = data[place : place + 27]
     if len(header) < 27:
         return None
