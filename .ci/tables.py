@@ -23,6 +23,24 @@ Times are whole milliseconds from the recording's beginning, rounded half to eve
 recording has its row in `recognitions` and none in the other tables. The service's `confidence` is
 left out: it is documented as not supported."""
 
+_STATUSES = {
+    Status.FINISHED: "There is a result. `utterances = 0` means that the recording has no speech.",
+    Status.FAILED: "The service accepted the recording, and the operation ended in an error.",
+    Status.REFUSED: "The recording could not be submitted: no operation, `recognition_id` is `refused-…`.",
+    Status.LOST: "The recording may have been paid for, but its result is no longer available.",
+}
+
+_KINDS = {
+    Analysis.CLASSIFIER: "`classifierUpdate`: `windowType`, and the `classifierResult` with the `classifier`'s name, "
+    "its `highlights` in the text and its `labels` with their confidence. The times are the window's.",
+    Analysis.SPEAKER: "`speakerAnalysis`: `speakerTag`, `windowType`, and statistics of one speaker's speech, silence, "
+    "rate and utterances. The times are those of `speechBoundaries`.",
+    Analysis.CONVERSATION: "`conversationAnalysis`: statistics of the whole conversation: speech and silence together, "
+    "interrupts by speaker. The times are those of `conversationBoundaries`.",
+    Analysis.SUMMARIZATION: "`summarization`: `results`, a `response` for each instruction in their order, and "
+    "`contentUsage`, the tokens used. Without times.",
+}
+
 
 def tables_markdown() -> str:
     """Return the document."""
@@ -53,14 +71,14 @@ def _lines() -> Iterator[str]:
     yield "| status | what it means |"
     yield "|---|---|"
     for status in Status:
-        yield f"| `{status.value}` | {status.about} |"
+        yield f"| `{status.value}` | {_STATUSES[status]} |"
     yield ""
     yield "## `analyses.kind`"
     yield ""
     yield "| kind | the service's message in `payload` |"
     yield "|---|---|"
     for kind in Analysis:
-        yield f"| `{kind.value}` | {kind.about} |"
+        yield f"| `{kind.value}` | {_KINDS[kind]} |"
 
 
 def _type(kind: pa.DataType) -> str:

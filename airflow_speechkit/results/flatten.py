@@ -87,7 +87,7 @@ def read_many(answers: Sequence[Submitted], *, exact: bool = False) -> Batch:
     :param answers: each with its submission, if that is known; together about `BATCH_BYTES`
     :param exact: use the plain reader
     """
-    speeches = [Speech.empty()]
+    speeches: list[Speech] = []
     rows: dict[int, dict[str, Any]] = {}
     analyses: dict[int, list[dict[str, Any]]] = {}
 
@@ -117,7 +117,8 @@ def read_many(answers: Sequence[Submitted], *, exact: bool = False) -> Batch:
             read([number], read_plainly(*answers[number]))
         except UNREADABLE as error:
             unreadable[number] = _unreadable(*answers[number], error)
-    return Batch(_tables(rows, Speech.concat(speeches), analyses), unreadable, frozenset(others) - unreadable.keys())
+    speech = Speech.concat(speeches or [Speech.empty()])
+    return Batch(_tables(rows, speech, analyses), unreadable, frozenset(others) - unreadable.keys())
 
 
 def failed_row(submission: Submission, status: Status, code: int | None = None, message: str | None = None) -> Tables:

@@ -7,19 +7,17 @@ from typing import Any
 
 from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.models import Answer, is_operation_id, version_of
-from airflow_speechkit.parsing import decode, parse_each, skip_space, writable
+from airflow_speechkit.parsing import decode, parse_each, parse_json, writable
+from airflow_speechkit.results.plain import snake
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage.compressed import LARGEST_ANSWER_BYTES, check_size, inflated, is_gzip
 
-#: What v3's messages have in them: the reader takes either spelling, and any of them alone.
-_OF_MESSAGES = frozenset(
-    {
-        *("sessionUuid", "audioCursors", "responseWallTimeMs", "channelTag", "partial", "final", "finalRefinement"),
-        *("eouUpdate", "statusCode", "classifierUpdate", "speakerAnalysis", "conversationAnalysis", "summarization"),
-        *("session_uuid", "audio_cursors", "response_wall_time_ms", "channel_tag", "final_refinement", "eou_update"),
-        *("status_code", "classifier_update", "speaker_analysis", "conversation_analysis"),
-    }
+_NAMES = (
+    *("sessionUuid", "audioCursors", "responseWallTimeMs", "channelTag", "partial", "final", "finalRefinement"),
+    *("eouUpdate", "statusCode", "classifierUpdate", "speakerAnalysis", "conversationAnalysis", "summarization"),
 )
+#: What v3's messages have in them: the reader takes either spelling, and any of them alone.
+_OF_MESSAGES = frozenset({*_NAMES, *map(snake, _NAMES)})
 
 
 def read_saved(raw: bytes, stem: str, most_bytes: int = LARGEST_ANSWER_BYTES) -> Answer:
@@ -37,7 +35,8 @@ def read_saved(raw: bytes, stem: str, most_bytes: int = LARGEST_ANSWER_BYTES) ->
         check_size(len(raw), most_bytes)
         text = decode(raw)
         if text.lstrip().startswith("["):
-            text = _without_array(text)
+            # Many clients save the messages of v3 as an array.
+            text = "\n".join(map(json.dumps, parse_json(text)))
             raw = text.encode()
         each = parse_each(text)
         first, end = next(each, (None, 0))
@@ -70,25 +69,6 @@ def read_saved(raw: bytes, stem: str, most_bytes: int = LARGEST_ANSWER_BYTES) ->
         operation = json.dumps({"done": True, "id": operation_id}).encode()
         return Answer(operation_id, ApiVersion.V3, operation, raw)
     raise AnswerUnreadableError("It is neither a finished operation (API v2) nor what getRecognition gave (API v3)")
-
-
-def _without_array(text: str) -> str:
-    """Return the values of a JSON array one after the other: many clients save the messages of v3 as an array.
-
-    :raises ValueError: it is cut off, or isn't JSON
-    """
-    found, at, decoder = [], text.index("[") + 1, json.JSONDecoder()
-    while True:
-        begin = skip_space(text, at)
-        _, end = decoder.raw_decode(text, begin)
-        found.append(text[begin:end])
-        at = skip_space(text, end)
-        if text[at : at + 1] != ",":
-            break
-        at += 1
-    if text[at:].strip() != "]":
-        raise ValueError("the array doesn't end")
-    return "\n".join(found)
 
 
 def _is_message(message: dict[str, Any]) -> bool:

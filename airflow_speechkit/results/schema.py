@@ -28,16 +28,6 @@ class Status(StrEnum):
     REFUSED = "refused"
     LOST = "lost"
 
-    @property
-    def about(self) -> str:
-        """What it means."""
-        return {
-            Status.FINISHED: "There is a result. `utterances = 0` means that the recording has no speech.",
-            Status.FAILED: "The service accepted the recording, and the operation ended in an error.",
-            Status.REFUSED: "The recording could not be submitted: no operation, `recognition_id` is `refused-…`.",
-            Status.LOST: "The recording may have been paid for, but its result is no longer available.",
-        }[self]
-
 
 class Analysis(StrEnum):
     """What a row of ``analyses`` is about: ``analyses.kind``."""
@@ -46,20 +36,6 @@ class Analysis(StrEnum):
     SPEAKER = "speaker_analysis"
     CONVERSATION = "conversation_analysis"
     SUMMARIZATION = "summarization"
-
-    @property
-    def about(self) -> str:
-        """What its ``payload`` holds."""
-        return {
-            Analysis.CLASSIFIER: "`classifierUpdate`: `windowType`, and the `classifierResult` with the `classifier`'s "
-            "name, its `highlights` in the text and its `labels` with their confidence. The times are the window's.",
-            Analysis.SPEAKER: "`speakerAnalysis`: `speakerTag`, `windowType`, and statistics of one speaker's speech, "
-            "silence, rate and utterances. The times are those of `speechBoundaries`.",
-            Analysis.CONVERSATION: "`conversationAnalysis`: statistics of the whole conversation: speech and silence "
-            "together, interrupts by speaker. The times are those of `conversationBoundaries`.",
-            Analysis.SUMMARIZATION: "`summarization`: `results`, a `response` for each instruction in their order, "
-            "and `contentUsage`, the tokens used. Without times.",
-        }[self]
 
 
 @dataclass(frozen=True)
@@ -99,41 +75,29 @@ class TableSchema:
     def arrow(self) -> pa.Schema:
         """The files' Arrow schema, with the schema version in its metadata."""
         return pa.schema(
-            [
-                pa.field(column.name, column.type, nullable=column.nullable)
-                for column in self.columns
-                if column.in_files
-            ],
+            [pa.field(one.name, one.type, nullable=one.nullable) for one in self.columns if one.in_files],
             metadata={VERSION_KEY: str(SCHEMA_VERSION)},
         )
 
 
 _TEXT = pa.string()
 _COUNT = pa.int32()
-_MILLISECONDS = pa.int64()
+_LONG = pa.int64()
 _MOMENT = pa.timestamp("us", tz="UTC")
 
-_RECOGNITION = Column(
-    "recognition_id",
-    _TEXT,
-    "The recognition: the operation id, or `refused-…` if nothing was submitted. Joins all tables.",
-)
+_RECOGNITION = Column("recognition_id", _TEXT, "The operation id, or `refused-…` without one. Joins all tables.")
 _OPERATION = Column("operation_id", _TEXT, "The operation id; empty if there is no operation.", True)
-_CHANNEL = Column(
-    "channel",
-    _TEXT,
-    "The channel as the service names it: v2 counts from `1`, v3 from `0`. A missing one is the first.",
+#: What says which alternative of which utterance a row belongs to.
+_PLACE = (
+    _RECOGNITION,
+    _OPERATION,
+    Column(
+        "channel", _TEXT, "The service's name of the channel: v2 counts from `1`, v3 from `0`. Missing is the first."
+    ),
+    Column("channel_index", _COUNT, "The channel, from 0 in both APIs; empty if its name isn't a number.", True),
+    Column("utterance", _COUNT, "Number of the utterance within the recognition, from 0, in the tables' order."),
+    Column("alternative", _COUNT, "Number of the hypothesis, from 0; the service gives one."),
 )
-_CHANNEL_INDEX = Column(
-    "channel_index",
-    _COUNT,
-    "The channel, counted from 0 in both APIs; empty if the service's name isn't a number.",
-    nullable=True,
-)
-_UTTERANCE = Column(
-    "utterance", _COUNT, "Number of the utterance within the recognition, from 0, in the tables' order."
-)
-_ALTERNATIVE = Column("alternative", _COUNT, "Number of the hypothesis, from 0; the service gives one.")
 
 RECOGNITIONS = TableSchema(
     "recognitions",
@@ -141,61 +105,33 @@ RECOGNITIONS = TableSchema(
     (
         _RECOGNITION,
         _OPERATION,
-        Column(
-            "audio_uri", _TEXT, "The recording, `s3://bucket/key`; empty for an answer without its submission.", True
-        ),
+        Column("audio_uri", _TEXT, "The recording, `s3://bucket/key`; empty without its submission.", True),
         Column("labels", _TEXT, "The recording's newest labels, a JSON object as text; `{}` for none."),
         Column("api_version", _TEXT, "`v2` or `v3`."),
         Column("model", _TEXT, "The requested model.", True),
-        Column(
-            "language", _TEXT, "The requested language; several are separated by commas. Empty for a blacklist.", True
-        ),
-        Column(
-            "channels", _COUNT, "Number of channels of the recording, or else of the answer; empty if unknown.", True
-        ),
-        Column("duration_ms", _MILLISECONDS, "The recording's duration, if it is known.", True),
+        Column("language", _TEXT, "The requested language, or several with commas. Empty for a blacklist.", True),
+        Column("channels", _COUNT, "Number of channels of the recording, or else of the answer, if it is known.", True),
+        Column("duration_ms", _LONG, "The recording's duration, if it is known.", True),
         Column("utterances", _COUNT, "Number of utterances; 0 means silence."),
         Column("words", _COUNT, "Number of words of the first alternatives."),
-        Column("billed_seconds", pa.int64(), "Seconds that the service charges for, if the duration is known.", True),
+        Column("billed_seconds", _LONG, "Seconds that the service charges for, if the duration is known.", True),
         Column("created_at", _MOMENT, "When the operation was created, UTC.", True),
         Column("finished_at", _MOMENT, "When the operation was done, UTC.", True),
         Column("status", _TEXT, "How the recognition ended, see below."),
         Column("error_code", _COUNT, "The gRPC code of the error.", True),
         Column("error_message", _TEXT, "The error's text.", True),
-        Column(
-            "settings",
-            _TEXT,
-            "The requested settings, a JSON object as text; empty for an answer without its submission.",
-            True,
-        ),
+        Column("settings", _TEXT, "The requested settings, a JSON object as text; empty without a submission.", True),
         Column("dag_id", _TEXT, "The DAG that submitted the recording; empty outside of Airflow.", True),
         Column("run_id", _TEXT, "The DAG run that submitted the recording.", True),
         Column(
-            "submitted_uri",
-            _TEXT,
-            "The object that the service read, if it isn't `audio_uri`. Always empty in this version.",
-            True,
+            "submitted_uri", _TEXT, "What the service read, if not `audio_uri`. Always empty in this version.", True
         ),
+        Column("paired_uri", _TEXT, "The second recording, if two were joined. Always empty in this version.", True),
         Column(
-            "paired_uri",
-            _TEXT,
-            "The second recording, if two were joined. Always empty in this version.",
-            True,
-        ),
-        Column(
-            "parts",
-            _TEXT,
-            "The operations of a recording that was sent in parts, with their offsets, a JSON array as text. "
-            "Always empty in this version.",
-            True,
+            "parts", _TEXT, "The operations and offsets of a recording in parts. Always empty in this version.", True
         ),
         Column("filter_reason", _TEXT, "Why the recording was left out. Always empty in this version.", True),
-        Column(
-            "loaded_at",
-            _MOMENT,
-            "When the row was loaded, UTC. Set by the database; the files don't have it.",
-            in_files=False,
-        ),
+        Column("loaded_at", _MOMENT, "When the row was loaded, UTC. Only in databases, which set it.", in_files=False),
     ),
     ("recognition_id",),
 )
@@ -204,14 +140,9 @@ UTTERANCES = TableSchema(
     "utterances",
     "one alternative of a chunk (v2), of a final with its refinement (v3)",
     (
-        _RECOGNITION,
-        _OPERATION,
-        _CHANNEL,
-        _CHANNEL_INDEX,
-        _UTTERANCE,
-        _ALTERNATIVE,
-        Column("start_ms", _MILLISECONDS, "Start of its first word; empty without words.", True),
-        Column("end_ms", _MILLISECONDS, "End of its last word; empty without words.", True),
+        *_PLACE,
+        Column("start_ms", _LONG, "Start of its first word; empty without words.", True),
+        Column("end_ms", _LONG, "End of its last word; empty without words.", True),
         Column("text", _TEXT, "The text; in v3 the normalised text if there is one."),
         Column("text_raw", _TEXT, "v3: the text before normalisation. Always empty in v2.", True),
         Column("words", _COUNT, "Number of words."),
@@ -225,16 +156,11 @@ WORDS = TableSchema(
     "words",
     "one word",
     (
-        _RECOGNITION,
-        _OPERATION,
-        _CHANNEL,
-        _CHANNEL_INDEX,
-        _UTTERANCE,
-        _ALTERNATIVE,
+        *_PLACE,
         Column("word_index", _COUNT, "Number of the word within the alternative, from 0, as in the answer."),
         Column("word", _TEXT, "The word: lower case, numbers spelled out."),
-        Column("start_ms", _MILLISECONDS, "Start of the word. The service documents an error of 1 to 2 s.", True),
-        Column("end_ms", _MILLISECONDS, "End of the word.", True),
+        Column("start_ms", _LONG, "Start of the word. The service documents an error of 1 to 2 s.", True),
+        Column("end_ms", _LONG, "End of the word.", True),
     ),
     ("recognition_id", "utterance", "alternative", "word_index"),
 )
@@ -246,15 +172,10 @@ ANALYSES = TableSchema(
         _RECOGNITION,
         _OPERATION,
         Column("analysis_index", _COUNT, "Number of the row within the recognition, from 0, as in the answer."),
-        Column(
-            "channel",
-            _TEXT,
-            "The channel as the service names it; empty if the analysis is about the whole recording.",
-            True,
-        ),
+        Column("channel", _TEXT, "The service's name of the channel; empty for the whole recording.", True),
         Column("kind", _TEXT, "The kind of analysis, see below."),
-        Column("start_ms", _MILLISECONDS, "Start of the analysed part, if the answer has it.", True),
-        Column("end_ms", _MILLISECONDS, "End of the analysed part, if the answer has it.", True),
+        Column("start_ms", _LONG, "Start of the analysed part, if the answer has it.", True),
+        Column("end_ms", _LONG, "End of the analysed part, if the answer has it.", True),
         Column("payload", _TEXT, "The service's message, a JSON object as text."),
     ),
     ("recognition_id", "analysis_index"),
@@ -297,15 +218,9 @@ class Tables:
     def to_pandas(self) -> dict[str, pd.DataFrame]:
         """Return each table as a DataFrame, by its name.
 
-        Columns that can be null have pandas' nullable types, so a count or a time stays a whole number.
+        Whole numbers have pandas' nullable types, so a missing one doesn't make them floats.
         """
         import pandas as pd
 
-        nullable = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}
-        frames: dict[str, pd.DataFrame] = {}
-        for schema, table in self.items():
-            frame = frames[schema.name] = table.to_pandas(split_blocks=True)
-            for column in schema.columns:
-                if column.nullable and column.type in nullable:
-                    frame[column.name] = table[column.name].to_pandas(types_mapper=nullable.get)
-        return frames
+        types = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}
+        return {schema.name: table.to_pandas(types_mapper=types.get) for schema, table in self.items()}

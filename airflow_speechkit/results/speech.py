@@ -204,13 +204,9 @@ def v3_speech(messages: pa.StructArray, answer: Integers, speakers: Truths) -> S
     per_alternative = np.concatenate([counts for _, counts in word_lists])
     word_count = per_alternative[place]
     word_place = np.repeat(_begins(per_alternative)[place], word_count) + number_within(word_count)
-    in_place = bool((word_place == np.arange(len(word_place))).all())
 
     def words(name: str) -> pa.StringArray:
-        columns = [found.field(name) for found, _ in word_lists]
-        if in_place and len(word_place) <= len(columns[0]):
-            return columns[0][: len(word_place)]
-        return take(pa.concat_arrays(columns), word_place)
+        return take(pa.concat_arrays([found.field(name) for found, _ in word_lists]), word_place)
 
     said = [key for (key, _, _), alternatives in zip(utterances, count.tolist(), strict=True) if alternatives]
     own = np.array([number for number, _, _ in said], np.int64)

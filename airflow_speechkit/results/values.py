@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import suppress
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,8 @@ MEMORY = pa.system_memory_pool()
 
 _DURATION = re.compile(r"(-?[0-9]{1,12}(?:\.[0-9]{1,12})?)s", re.ASCII)
 
-#: The same without a sign, and within a Duration's range.
-_DECIMAL = r"^[0-9]{1,11}(\.[0-9]{1,12})?s$"
+#: A Duration of so many characters is a float that is off by less than a hundredth of a millisecond.
+_EXACT_LENGTH = 16
 
 #: The largest Duration, in seconds: about 10,000 years.
 _LONGEST_S = 315_576_000_000
@@ -84,29 +85,27 @@ def durations_ms(column: pa.StringArray) -> Integers:
     if column.null_count or not len(column):
         return _each(column, duration_ms, NO_TIME)
     offsets, data = _content(column)
-    octets, lengths, ends = np.frombuffer(data, np.uint8), np.diff(offsets), offsets[1:]
-    # Up to 11 digits and an "s"; a point only before the last three digits.
+    octets, lengths, last = np.frombuffer(data, np.uint8), np.diff(offsets), offsets[1:] - 1
+    # Digits and points, with a digit at both ends, then an "s". The cast refuses a second point.
     if (
         not data.translate(None, _DIGITS + b".s")
-        and np.count_nonzero(octets == ord("s")) == len(column)
-        and bool((octets[ends - 1] == ord("s")).all())
         and lengths.min() > 1
-        and lengths.max() <= 12
-        and np.count_nonzero(octets == ord("."))
-        == np.count_nonzero((octets[np.maximum(ends - 5, 0)] == ord(".")) & (lengths > 5))
+        and lengths.max() <= _EXACT_LENGTH
+        and np.count_nonzero(octets == ord("s")) == len(column)
+        and not (octets[last] != ord("s")).any()
+        and not (octets[last - 1] == ord(".")).any()
+        and not (octets[offsets[:-1]] == ord(".")).any()
     ):
-        # Each "s" becomes a leading zero of the next number. With three decimals a float is exact enough.
+        # Each "s" becomes a leading zero of the next number.
         zeros = octets.copy()
-        zeros[ends - 1] = ord("0")
-        offsets[1:] -= 1
-        texts = [pa.py_buffer(offsets), pa.py_buffer(zeros)]
-        seconds = pa.StringArray.from_buffers(len(column), *texts).cast(pa.float64()).to_numpy()
-        milliseconds: Integers = np.rint(seconds * 1000).astype(np.int64)
-        return milliseconds
-    if pc.all(pc.match_substring_regex(column, _DECIMAL)).as_py():
-        exact = pc.round(pc.utf8_slice_codeunits(column, 0, -1).cast(pa.decimal128(24, 12)), 3, "half_to_even")
-        # A decimal is its digits as an integer of 128 bits.
-        return np.frombuffer(exact.cast(pa.decimal128(15, 3)).buffers()[1], np.int64)[: 2 * len(exact) : 2]
+        zeros[last] = ord("0")
+        texts = [pa.py_buffer(np.append(0, last).astype(np.int32)), pa.py_buffer(zeros)]
+        with suppress(pa.ArrowInvalid):
+            seconds = pa.StringArray.from_buffers(len(column), *texts).cast(pa.float64()).to_numpy()
+            milliseconds: Integers = np.rint(seconds * 1000).astype(np.int64)
+            # Of what is close to a half a float doesn't say which way it goes.
+            if seconds.max() <= _LONGEST_S and np.abs(seconds * 1000 - milliseconds).max() < 0.49:
+                return milliseconds
     return _each(column, duration_ms, NO_TIME)
 
 
