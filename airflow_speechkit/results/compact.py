@@ -99,16 +99,9 @@ def compact(
             f"{source.url} and {target.url} are the same folder, or one is inside the other",
             hint="Use a separate folder for the larger files: a reader must not find rows twice",
         )
-    last = through or now.astimezone(UTC).date() - timedelta(days=1)
+    last = (through or now.astimezone(UTC).date() - timedelta(days=1)).isoformat()
     days = {match[1] for table in TABLES for name in source.folders(table.name) if (match := _DAY.fullmatch(name))}
-    return (_compact_day(source, target, day, now, delete_parts) for day in sorted(days) if _date(day) <= last)
-
-
-def _date(day: str) -> date:
-    try:
-        return date.fromisoformat(day)
-    except ValueError:
-        raise SettingsError(f"There is no such day as in the folder day={day}", hint="Remove that folder") from None
+    return (_compact_day(source, target, day, now, delete_parts) for day in sorted(days) if day <= last)
 
 
 def _compact_day(source: Folder, target: Folder, day: str, now: datetime, delete_parts: bool) -> CompactedDay:
@@ -127,7 +120,7 @@ def _compact_day(source: Folder, target: Folder, day: str, now: datetime, delete
                 removed += 1
         for table in TABLES:
             source.prune(f"{table.name}/day={day}")
-    return CompactedDay(_date(day), rows, removed)
+    return CompactedDay(date.fromisoformat(day), rows, removed)
 
 
 def _parts(source: Folder, day: str) -> list[_Part]:

@@ -22,9 +22,7 @@ from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
-    from airflow_speechkit.errors import ErrorStatus
     from airflow_speechkit.models import Submission
     from airflow_speechkit.results.speech import Reading, Submitted
 
@@ -92,11 +90,13 @@ def read_many(answers: Sequence[Submitted], *, exact: bool = False) -> Batch:
     analyses: dict[int, list[dict[str, Any]]] = {}
 
     def read(numbers: list[int], reading: Reading) -> None:
-        created_at, finished_at = ([_moment(one[place]) for one in reading.moments] for place in (0, 1))
+        made = {number: _row(*answers[number], *reading.moments[place]) for place, number in enumerate(numbers)}
         for place, number in enumerate(numbers):
             if place not in reading.left_out:
-                rows[number] = _row(*answers[number], created_at[place], finished_at[place], reading.errors.get(place))
+                rows[number] = made[number]
                 analyses[number] = list(reading.analyses.get(place, ()))
+                if error := reading.errors.get(place):
+                    rows[number] |= _ended(Status.FAILED, error.code, error.message or "")
         speeches.append(replace(reading.speech, answer=np.array(numbers, np.int64)[reading.speech.answer]))
 
     by_version = [[n for n, one in enumerate(answers) if one[0].api_version is version] for version in ApiVersion]
@@ -131,7 +131,7 @@ def failed_row(submission: Submission, status: Status, code: int | None = None, 
     """
     row = _row(Answer(submission.operation_id, submission.settings.api_version, b""), submission)
     text = None if message is None else writable(message)
-    row |= {"status": status.value, "error_code": parse_code(code), "error_message": text}
+    row |= _ended(status, parse_code(code), text)
     if status is Status.REFUSED:
         row["operation_id"] = None
     return _tables({0: row}, Speech.empty(), {0: []})
@@ -147,13 +147,11 @@ def _tables(rows: dict[int, dict[str, Any]], speech: Speech, analyses: dict[int,
     per_utterance = speech.words[np.cumsum(speech.alternatives) - speech.alternatives]
     utterance_counts = np.bincount(speech.answer, minlength=size).tolist()
     word_counts = np.bincount(speech.answer, per_utterance, minlength=size).astype(np.int64).tolist()
-    encoded = speech.channel.dictionary_encode()
-    names = len(encoded.dictionary) + 1
-    distinct = np.unique(speech.answer * names + encoded.indices.to_numpy())
-    channels = np.bincount(distinct // names, minlength=size).tolist()
+    channel = speech.channel.dictionary_encode().indices.to_numpy().astype(np.int64)
+    channels = np.bincount(np.unique((speech.answer << 32) + channel) >> 32, minlength=size).tolist()
     for number, row in rows.items():
         row |= {"utterances": utterance_counts[number], "words": word_counts[number]}
-        row["channels"] = row["channels"] or channels[number] or None
+        row["channels"] = row.get("channels") or channels[number] or None
     found = [
         {"recognition_id": ids[number][0], "operation_id": ids[number][1], "analysis_index": index, **analysis}
         for number in numbers
@@ -167,47 +165,41 @@ def _tables(rows: dict[int, dict[str, Any]], speech: Speech, analyses: dict[int,
     )
 
 
-def _row(
-    answer: Answer,
-    submission: Submission | None,
-    created_at: datetime | None = None,
-    finished_at: datetime | None = None,
-    error: ErrorStatus | None = None,
-) -> dict[str, Any]:
-    """Return a row of `recognitions`, without what is counted."""
+def _row(answer: Answer, submission: Submission | None, created: Any = None, modified: Any = None) -> dict[str, Any]:
+    """Return a row of `recognitions`, without what is counted.
+
+    :param created: when the operation was created, as the service writes it
+    :param modified: when it was done
+    """
     row: dict[str, Any] = {
         "recognition_id": answer.operation_id,
         "operation_id": answer.operation_id,
         "labels": "{}",
         "api_version": answer.api_version.value,
-        "channels": None,
-        "created_at": created_at,
-        "finished_at": finished_at,
+        "created_at": None if created is None else parse_time(created),
+        "finished_at": None if modified is None else parse_time(modified),
         "status": Status.FINISHED.value,
     }
-    if error is not None:
-        row |= {"status": Status.FAILED.value, "error_code": error.code, "error_message": error.message or ""}
-    if submission is None:
-        return row
-    settings = submission.settings
-    return {
-        **row,
-        "audio_uri": writable(submission.audio_uri),
-        "labels": as_json(dict(sorted(submission.labels.items()))),
-        "model": writable(settings.model),
-        "language": writable(settings.language_asked) if settings.language_asked else None,
-        "channels": submission.channels,
-        "duration_ms": submission.duration_ms,
-        "billed_seconds": submission.billed_seconds,
-        "created_at": created_at or submission.submitted_at,
-        "settings": as_json(settings.to_json()),
-        "dag_id": submission.dag_id,
-        "run_id": submission.run_id,
-    }
+    if submission is not None:
+        settings = submission.settings
+        row |= {
+            "audio_uri": writable(submission.audio_uri),
+            "labels": as_json(dict(sorted(submission.labels.items()))),
+            "model": writable(settings.model),
+            "language": writable(settings.language_asked) if settings.language_asked else None,
+            "channels": submission.channels,
+            "duration_ms": submission.duration_ms,
+            "billed_seconds": submission.billed_seconds,
+            "created_at": row["created_at"] or submission.submitted_at,
+            "settings": as_json(settings.to_json()),
+            "dag_id": submission.dag_id,
+            "run_id": submission.run_id,
+        }
+    return row
 
 
-def _moment(stated: Any) -> datetime | None:
-    return None if stated is None else parse_time(stated)
+def _ended(status: Status, code: int | None, message: str | None) -> dict[str, Any]:
+    return {"status": status.value, "error_code": code, "error_message": message}
 
 
 def _unreadable(answer: Answer, submission: Submission | None, error: Exception) -> AnswerUnreadableError:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
+
+from more_itertools import constrained_batches
 
 from airflow_speechkit.errors import (
     AnswerUnreadableError,
@@ -26,7 +27,7 @@ from airflow_speechkit.results.write import Writing
 from airflow_speechkit.storage.compressed import Packed, check_size, inflated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from airflow_speechkit.models import Answer, Submission
     from airflow_speechkit.results.speech import Submitted
@@ -86,16 +87,35 @@ def write_many(
     """
     if memory_bytes < 1 or side_by_side < 1:
         raise SettingsError("`memory_bytes` and `side_by_side` count from 1")
+    most_bytes = largest_answer(memory_bytes)
+
+    def fetch(origin: str) -> tuple[str, Loaded]:
+        return origin, _load(load, origin, most_bytes)
+
+    # Fetch ahead as many as fit if they are like the largest so far. Begin with a few: their size isn't known yet.
+    largest, fetched_ahead = 1, 1
+
+    def most() -> int:
+        return fetched_ahead
+
+    def fetched(pool: ThreadPoolExecutor) -> Iterator[tuple[str, Loaded]]:
+        nonlocal largest, fetched_ahead
+        for origin, one in ahead(pool, fetch, operation_ids, most):
+            largest = max(largest, _size(one))
+            fetched_ahead = max(min(side_by_side, fetched_ahead * 2, memory_bytes // 4 // largest), 1)
+            yield origin, one
+            # Don't hold it here too while waiting for the next one.
+            del one
+
     reader = _Reader()
+    batch_bytes = max(min(memory_bytes // (4 * _READING), BATCH_BYTES), 1)
     with (
         ThreadPoolExecutor(side_by_side, thread_name_prefix="answers") as pool,
         tempfile.TemporaryDirectory(prefix="airflow-speechkit-") as folder,
     ):
         writing = Writing(target, file_format, Path(folder))
-        fetch = partial(_load, load, most_bytes=largest_answer(memory_bytes))
-        loaded = _side_by_side(pool, fetch, operation_ids, memory_bytes // 4, side_by_side)
         try:
-            for batch in _batches(loaded, min(memory_bytes // (4 * _READING), BATCH_BYTES)):
+            for batch in constrained_batches(fetched(pool), batch_bytes, get_len=lambda it: _size(it[1]), strict=False):
                 writing.add(reader.rows(batch))
                 if progress:
                     progress(reader.operations)
@@ -140,31 +160,20 @@ def _refusal(reader: _Reader, *, others: bool) -> AnswerUnreadableError:
     )
 
 
-def _side_by_side(
-    pool: ThreadPoolExecutor,
-    load: Callable[[str], Loaded],
-    operation_ids: Iterable[str],
-    allowed_bytes: int,
-    side_by_side: int,
-) -> Iterator[tuple[str, Loaded]]:
-    """Fetch answers ahead, as many as fit if they are like the largest so far; yield them in order."""
-    # Begin with a few: their size isn't known yet.
-    largest, most = 1, 1
-
-    def begun() -> int:
-        return most
-
-    for origin, one in ahead(pool, lambda origin: (origin, load(origin)), operation_ids, begun):
-        largest = max(largest, _size(one))
-        most = max(min(side_by_side, most * 2, allowed_bytes // largest), 1)
-        yield origin, one
-        # Don't hold it here too while waiting for the next one.
-        del one
-
-
 def _load(load: Callable[[str], Loaded], operation_id: str, most_bytes: int) -> Loaded:
     try:
-        return _inflated(load(operation_id), most_bytes)
+        loaded = load(operation_id)
+        if not isinstance(loaded, tuple):
+            return loaded
+        answer, submission = loaded
+        # One that was too large to be read when it came is inflated if it may be larger now.
+        operation, recognition = (
+            inflated(part, most_bytes) if isinstance(part, Packed) else part
+            for part in (answer.operation, answer.recognition)
+        )
+        answer = replace(answer, operation=operation or b"", recognition=recognition)
+        check_size(size_bytes(answer), most_bytes)
+        return answer, submission
     except FileNotFoundError:
         return Unread(operation_id, "There is no such file")
     except SpeechKitError as error:
@@ -175,55 +184,10 @@ def _load(load: Callable[[str], Loaded], operation_id: str, most_bytes: int) -> 
         return Unread(operation_id, error.what)
 
 
-def _inflated(loaded: Loaded, most_bytes: int) -> Loaded:
-    """Inflate what was too large to be read when it came.
-
-    :raises AnswerUnreadableError: it still is
-    """
-    if not isinstance(loaded, tuple):
-        return loaded
-    answer, submission = loaded
-    try:
-        operation, recognition = (
-            inflated(part, most_bytes) if isinstance(part, Packed) else part
-            for part in (answer.operation, answer.recognition)
-        )
-    except ValueError:
-        raise AnswerUnreadableError("It is damaged", retry_can_help=False) from None
-    check_size(_size(loaded), most_bytes)
-    return replace(answer, operation=operation or b"", recognition=recognition), submission
-
-
 def _size(loaded: Loaded) -> int:
     if isinstance(loaded, Unread):
         return 0
     return loaded.nbytes if isinstance(loaded, Tables) else size_bytes(loaded[0])
-
-
-def _ids(origin: str, loaded: Loaded) -> list[str]:
-    """Return the operations that were loaded, if they are known."""
-    if isinstance(loaded, Unread):
-        return [_stem(origin)]
-    if isinstance(loaded, Tables):
-        ids: list[str] = loaded.recognitions["recognition_id"].to_pylist()
-        return ids
-    return [loaded[0].operation_id]
-
-
-def _batches(loaded: Iterable[tuple[str, Loaded]], batch_bytes: int) -> Iterator[list[tuple[str, Loaded]]]:
-    batch: list[tuple[str, Loaded]] = []
-    ids: set[str] = set()
-    size = 0
-    for origin, one in loaded:
-        # A batch has no operation twice: `_Reader` compares it with the batches before.
-        if batch and (size + _size(one) > batch_bytes or not ids.isdisjoint(_ids(origin, one))):
-            yield batch
-            batch, ids, size = [], set(), 0
-        batch.append((origin, one))
-        ids.update(_ids(origin, one))
-        size += _size(one)
-    if batch:
-        yield batch
 
 
 class _Reader:
@@ -235,29 +199,27 @@ class _Reader:
         self.unread: list[Unread] = []
         self._origins: dict[str, str] = {}
 
-    def rows(self, batch: list[tuple[str, Loaded]]) -> Tables:
-        """Return the rows of a batch, without those of recognitions that had some in an earlier one."""
+    def rows(self, batch: Sequence[tuple[str, Loaded]]) -> Tables:
+        """Return the rows of a batch, without those of operations that were given before."""
         pieces: list[Tables] = []
         answers: list[tuple[str, Submitted]] = []
         for origin, one in batch:
-            ids = _ids(origin, one)
-            self.ids.update(ids)
-            twice = [known for known in ids if known in self._origins]
             if isinstance(one, Unread):
                 self.unread.append(one)
-            elif twice:
+                self.ids.add(_stem(origin))
+                continue
+            ids = one.recognitions["recognition_id"].to_pylist() if isinstance(one, Tables) else [one[0].operation_id]
+            self.ids.update(ids)
+            if twice := [known for known in ids if known in self._origins]:
                 why = f"It holds operation {twice[0]}, as {self._origins[twice[0]]} does"
                 self.unread.append(Unread(origin, why))
-            elif isinstance(one, Tables):
+                continue
+            self._origins.update(dict.fromkeys(ids, origin))
+            if isinstance(one, Tables):
                 pieces.append(one)
-                self._origins.update(dict.fromkeys(ids, origin))
             else:
                 answers.append((origin, one))
         read = read_many([one for _, one in answers])
-        for number, (origin, (answer, _)) in enumerate(answers):
-            if number in read.unreadable:
-                self.unread.append(Unread(origin, read.unreadable[number].what))
-            else:
-                self._origins[answer.operation_id] = origin
+        self.unread += [Unread(answers[number][0], error.what) for number, error in read.unreadable.items()]
         self.operations += len(batch)
         return Tables.concat([read.tables, *pieces])

@@ -33,7 +33,7 @@ def in_order(ids: Sequence[tuple[str, str | None]], speech: Speech) -> tuple[pa.
     """
     operation, alternatives, count = speech.answer, speech.alternatives, speech.words
     start_ms, end_ms = speech.start_ms, speech.end_ms
-    names, indexes, channel = _channels(speech)
+    channel = _ranks(speech)
     first = np.cumsum(count) - count
 
     utterance_of = np.repeat(np.arange(len(alternatives)), alternatives)
@@ -56,17 +56,18 @@ def in_order(ids: Sequence[tuple[str, str | None]], speech: Speech) -> tuple[pa.
 
     recognition_ids, operation_ids = (pa.array([one[place] for one in ids], pa.string()) for place in (0, 1))
     operation, channel, number = operation[utterance_of], channel[utterance_of], number[utterance_of]
+    indexes = pa.array(_small(speech.channel_index), mask=speech.channel_index < 0)
 
     def known(rows: Integers) -> list[pa.Array]:
         """Return the columns that say which alternative a row belongs to."""
-        named, owner = _small(channel)[rows], _small(operation)[rows]
+        owner, utterance = _small(operation)[rows], utterance_of[rows]
         recognition_id = take(recognition_ids, owner)
         return [
             recognition_id,
             # Mostly the same: then the memory is, too.
             recognition_id if operation_ids.equals(recognition_ids) else take(operation_ids, owner),
-            take(names, named),
-            take(indexes, named),
+            take(speech.channel, utterance),
+            take(indexes, utterance),
             pa.array(_small(number)[rows]),
             pa.array(_small(alternative)[rows]),
         ]
@@ -104,21 +105,14 @@ def in_order(ids: Sequence[tuple[str, str | None]], speech: Speech) -> tuple[pa.
     return utterances, words
 
 
-def _channels(speech: Speech) -> tuple[pa.StringArray, pa.Int32Array, Integers]:
-    """Return names and indexes of the distinct channels in order, and of each utterance the place of its own."""
+def _ranks(speech: Speech) -> Integers:
+    """Return of each utterance what its channel is sorted by: the index, then the name; those without one come last."""
     encoded = speech.channel.dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    # The same name is another channel in the other API.
-    pairs, own = np.unique(
-        (encoded.indices.to_numpy().astype(np.int64) << 32) + speech.channel_index + 1, return_inverse=True
-    )
-    distinct = [(names[pair >> 32], (pair & 0xFFFFFFFF) - 1) for pair in pairs.tolist()]
-    order = sorted(range(len(distinct)), key=lambda one: (distinct[one][1] < 0, distinct[one][1], distinct[one][0]))
-    return (
-        pa.array([distinct[one][0] for one in order], pa.string()),
-        pa.array([None if distinct[one][1] < 0 else distinct[one][1] for one in order], pa.int32()),
-        np.argsort(np.array(order, np.int64))[own],
-    )
+    names = np.argsort(np.argsort(encoded.dictionary.to_numpy(zero_copy_only=False)))
+    index = speech.channel_index
+    index = np.where(index < 0, index.max(initial=0) + 1, index)
+    ranks: Integers = index * len(names) + names[encoded.indices.to_numpy()]
+    return ranks
 
 
 def _order(start_ms: Integers, operation: Integers, channel: Integers, group: Integers) -> Integers:

@@ -83,7 +83,7 @@ def read_plainly(answer: Answer, submission: Submission | None) -> Reading:
             raise MalformedError("a message is no JSON object")
         analyses += read_analyses(message)
         names = ("channelTag", "final", "finalRefinement", "audioCursors")
-        tag, final, refinement, cursors = (_either(message, name) for name in names)
+        tag, final, refinement, cursors = (either(message, name) for name in names)
         if final is not None or refinement is not None:
             found.append(
                 _message(
@@ -118,7 +118,7 @@ def read_analyses(message: Json) -> list[Json]:
 
     :raises MalformedError: a time or a channel is malformed
     """
-    found = ((kind, _either(message, name)) for name, kind in _KINDS.items())
+    found = ((kind, either(message, name)) for name, kind in _KINDS.items())
     return [_analysis(kind, payload, message) for kind, payload in found if isinstance(payload, dict)]
 
 
@@ -133,20 +133,20 @@ def _parse(raw: bytes) -> list[Any]:
 
 
 def _analysis(kind: Analysis, payload: Json, message: Json) -> Json:
-    tag = _either(message, "channelTag")
-    if kind is Analysis.SPEAKER and (speaker := _either(payload, "speakerTag")) not in (None, ""):
+    tag = either(message, "channelTag")
+    if kind is Analysis.SPEAKER and (speaker := either(payload, "speakerTag")) not in (None, ""):
         # The one channel of a mono recording has two speakers.
         tag = speaker
     elif kind in (Analysis.CONVERSATION, Analysis.SUMMARIZATION):
         # They are about all channels; the stream still gives each message one.
         tag = None
-    bounds = _either(payload, _BOUNDARIES[kind]) if kind in _BOUNDARIES else payload
+    bounds = either(payload, _BOUNDARIES[kind]) if kind in _BOUNDARIES else payload
     is_timed = kind is not Analysis.SUMMARIZATION and isinstance(bounds, dict)
     return {
         "channel": _channel(tag),
         "kind": kind.value,
-        "start_ms": whole(_either(bounds, "startTimeMs")) if is_timed else None,
-        "end_ms": whole(_either(bounds, "endTimeMs")) if is_timed else None,
+        "start_ms": whole(either(bounds, "startTimeMs")) if is_timed else None,
+        "end_ms": whole(either(bounds, "endTimeMs")) if is_timed else None,
         "payload": as_json(payload),
     }
 
@@ -178,7 +178,7 @@ def _channel(tag: Any) -> str | None:
     return _number(tag) if isinstance(tag, int) else text(tag)
 
 
-def _either(message: Json, name: str) -> Any:
+def either(message: Json, name: str) -> Any:
     """Return a field by either of its names."""
     value = message.get(name)
     return message.get(snake(name)) if value is None else value

@@ -8,7 +8,7 @@ from typing import Any
 from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.models import Answer, is_operation_id, version_of
 from airflow_speechkit.parsing import decode, parse_each, parse_json, writable
-from airflow_speechkit.results.plain import snake
+from airflow_speechkit.results.plain import either, snake
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage.compressed import LARGEST_ANSWER_BYTES, check_size, inflated, is_gzip
 
@@ -81,10 +81,7 @@ def _is_message(message: dict[str, Any]) -> bool:
 
 def _requested_id(message: dict[str, Any]) -> str | None:
     """Return the operation's id as v3's messages repeat it; the service also says ``undefined`` there."""
-    inner = message.get("result", message)
-    for session, request in (("sessionUuid", "userRequestId"), ("session_uuid", "user_request_id")):
-        ids = inner.get(session) if isinstance(inner, dict) else None
-        request_id = ids.get(request) if isinstance(ids, dict) else None
-        if is_operation_id(request_id) and request_id != "undefined":
-            return str(request_id)
-    return None
+    found: Any = message.get("result", message)
+    for name in ("sessionUuid", "userRequestId"):
+        found = either(found, name) if isinstance(found, dict) else None
+    return found if is_operation_id(found) and found != "undefined" else None

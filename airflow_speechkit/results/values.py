@@ -141,13 +141,7 @@ def as_json(value: Any) -> str:
 
     U+0000, which PostgreSQL refuses, becomes U+FFFD; a number outside of the range of a double becomes null.
     """
-    try:
-        written = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        written = ""
-    if not written or "\\u0000" in written:
-        written = json.dumps(_storable(value), ensure_ascii=False, separators=(",", ":"))
-    return writable(written)
+    return writable(json.dumps(_storable(value), ensure_ascii=False, separators=(",", ":")))
 
 
 def take(values: pa.Array, places: NDArray[Any]) -> pa.Array:

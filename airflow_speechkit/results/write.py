@@ -8,14 +8,13 @@ its files. Everything is on the local disk first, and is put in place when all o
 from __future__ import annotations
 
 import json
-import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
-from airflow_speechkit.errors import SettingsError, StorageError
+from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.results.files import AT_ONCE, FileFormat, write_file
 from airflow_speechkit.results.manifest import Manifest, WrittenTable, stem
 from airflow_speechkit.results.schema import RECOGNITIONS, TABLES, Tables
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.results.manifest import Unread
     from airflow_speechkit.storage import Folder
-
-log = logging.getLogger(__name__)
 
 #: Where rows go whose operation has no time at all. A date, since one that is none turns DuckDB's column into text,
 #: and beside Hive's own ``__HIVE_DEFAULT_PARTITION__`` pandas reads nothing.
@@ -123,25 +120,10 @@ class Writing:
             return [one[0] for one in matches if one and one["stem"] in self._stems and one[0] not in placed]
 
         days = [""] if NO_DATE in self._days else [f"/day={day}" for day in sorted({*self._days, NO_DATE})]
-        try:
-            found = list(pool.map(others, [f"{table.name}{day}" for table in TABLES for day in days]))
-        except StorageError as error:
-            if error.retry_can_help:
-                raise
-            # The account may only write. The files are in place, and there seldom are any others.
-            log.warning("Other files of these operations are kept, if there are any: %s", error.what)
-            return
-        try:
-            # As whoever finds an operation in `recognitions` finds the rest of it; `TABLES` begins with that.
-            for place in (place for places in found for place in places):
+        # As whoever finds an operation in `recognitions` finds the rest of it; `TABLES` begins with that.
+        for found in list(pool.map(others, [f"{table.name}{day}" for table in TABLES for day in days])):
+            for place in found:
                 self._target.delete(place)
-        except StorageError as error:
-            raise StorageError(
-                f"The new files are in place, but older ones of the same operations are left beside them. {error.what}",
-                hint=error.hint,
-                retry="writes the same files again, and removes the older ones",
-                retry_can_help=error.retry_can_help,
-            ) from error
 
 
 def _identical_channels(utterances: pa.Table) -> int:
