@@ -89,7 +89,8 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
             raise AirflowSkipException("There is nothing to load: the upstream task returned no manifest")
         written = self._load(sources)
         self.log.info("Loaded %s", ", ".join(f"{rows} rows into {table}" for table, rows in written.items()))
-        if events := context.get("outlet_events"):
+        # Empty, and false, until its first outlet is asked for.
+        if (events := context.get("outlet_events")) is not None:
             for outlet in self.outlets or ():
                 events[outlet].extra = {"rows": {**written}}
         return written

@@ -137,6 +137,13 @@ class Database:
             self._cursor.fetchall()
         return found
 
+    def primary_keys(self, tables: Collection[TableSchema]) -> dict[str, tuple[str, list[str]]]:
+        """Return the names and columns of the tables' primary keys, by the tables' names without prefix.
+
+        Only PostgreSQL looks them up: there an old table's key is replaced.
+        """
+        return {}
+
     def delete_rows(self, tables: Collection[str], recognition_ids: Sequence[str]) -> None:
         """Delete the rows of recognitions.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from airflow_speechkit.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from airflow_speechkit.results.schema import Column, TableSchema
 
@@ -126,12 +126,13 @@ def create_table(names: Names, table: TableSchema) -> str:
     return f"CREATE TABLE {names.of(table.name)} ({', '.join(parts)})"
 
 
-def add_keys(names: Names, table: TableSchema, *, refers: bool) -> list[str]:
+def add_keys(names: Names, table: TableSchema, *, refers: bool, has_key: bool = False) -> list[str]:
     """Return the statements that create a table's keys once it has its rows.
 
     `words` has an index only: with a key, replacing words takes 1.4 to 4 times as long.
 
     :param refers: whether it refers to `recognitions`
+    :param has_key: whether it has a primary key of the user's own
     """
     if names.dialect is not Dialect.POSTGRESQL:
         return []
@@ -139,7 +140,7 @@ def add_keys(names: Names, table: TableSchema, *, refers: bool) -> list[str]:
         index = names.quoted(names.bare("words_recognition_id"))
         return [f"CREATE INDEX {index} ON {names.of('words')} (recognition_id)"]
     alter = f"ALTER TABLE {names.of(table.name)} ADD"
-    keys = [f"{alter} PRIMARY KEY ({names.columns(table.key)})"]
+    keys = [f"{alter} {'UNIQUE' if has_key else 'PRIMARY KEY'} ({names.columns(table.key)})"]
     if refers and table.name != "recognitions":
         referred = f"{names.of('recognitions')} (recognition_id)"
         keys.append(f"{alter} FOREIGN KEY (recognition_id) REFERENCES {referred} ON DELETE CASCADE")
@@ -172,29 +173,36 @@ def add_columns(names: Names, table: TableSchema, existing: Collection[str]) -> 
     ]
 
 
+def _fill_moments(names: Names, table: TableSchema, existing: Collection[str]) -> list[str]:
+    """Return the statements that put the time of the load into a new `loaded_at` of older rows."""
+    new = [column.name for column in table.columns if not column.in_files and column.name not in existing]
+    return [f"UPDATE {names.of(table.name)} SET {names.quoted(name)} = CURRENT_TIMESTAMP" for name in new]  # noqa: S608
+
+
 def is_of_version_0_1(columns: Collection[str]) -> bool:
     """Return whether a table with these columns was created by version 0.1, whose key was `operation_id`."""
     return "operation_id" in columns and "recognition_id" not in columns
 
 
-def upgrade(names: Names, table: TableSchema, existing: Collection[str]) -> list[str]:
+def upgrade(
+    names: Names, table: TableSchema, existing: Collection[str], key: tuple[str, Sequence[str]] | None
+) -> list[str]:
     """Return the statements that give a table of version 0.1 this version's columns, with values in its rows.
 
     Rows are changed last: DuckDB 1 can't alter a table after the same transaction has changed its rows.
 
     :param existing: the table's columns
+    :param key: name and columns of its primary key, where it is known to have one
     """
     of = names.of(table.name)
     # Some drivers don't begin a transaction with DDL.
     before = [f"UPDATE {of} SET operation_id = operation_id WHERE 1 = 0"] * (names.dialect is Dialect.GENERIC)  # noqa: S608
     if names.dialect is Dialect.POSTGRESQL:
         before.append(f"DROP INDEX IF EXISTS {names.of(f'{table.name}_operation_id')}")
-        if table.name == "recognitions":
-            key = names.quoted(names.bare("recognitions_pkey"))
-            before.append(f"ALTER TABLE {of} DROP CONSTRAINT IF EXISTS {key}, ALTER operation_id DROP NOT NULL")
+        if key is not None and _is_of_0_1(key):
+            before.append(f"ALTER TABLE {of} DROP CONSTRAINT {names.quoted(key[0])}, ALTER operation_id DROP NOT NULL")
     after = [f"UPDATE {of} SET recognition_id = operation_id"]  # noqa: S608
     if table.name == "recognitions":
-        after.append(f"UPDATE {of} SET loaded_at = CURRENT_TIMESTAMP")  # noqa: S608
         after.append(f"UPDATE {of} SET operation_id = NULL WHERE operation_id LIKE 'refused-%'")  # noqa: S608
     elif table.name == "analyses" and names.dialect in _ROW_ID:
         row = _ROW_ID[names.dialect]
@@ -203,29 +211,40 @@ def upgrade(names: Names, table: TableSchema, existing: Collection[str]) -> list
             f"UPDATE {of} SET analysis_index = numbered.number "  # noqa: S608
             f"FROM (SELECT {row} AS place, {number} FROM {of}) numbered WHERE {of}.{row} = numbered.place"
         )
-    return [*before, *add_columns(names, table, existing), *add_comments(names, table), *after]
+    added = add_columns(names, table, existing)
+    return [*before, *added, *add_comments(names, table), *_fill_moments(names, table, existing), *after]
+
+
+def _is_of_0_1(key: tuple[str, Sequence[str]]) -> bool:
+    return list(key[1]) == ["operation_id"]
 
 
 def missing(
-    names: Names, tables: Collection[TableSchema], existing: Mapping[str, Collection[str]]
+    names: Names,
+    tables: Collection[TableSchema],
+    existing: Mapping[str, Collection[str]],
+    primary_keys: Mapping[str, tuple[str, Sequence[str]]],
 ) -> tuple[list[str], list[str]]:
     """Return the statements that create missing tables and columns, and those that create keys.
 
     Keys come after the rows: over existing rows a key is made in a third of the time.
 
     :param existing: the columns of the tables that exist, by the tables' names without prefix
+    :param primary_keys: the names and columns of their primary keys, where these are known
     :return: statements to run before the rows are written, and after
     """
     before: list[str] = []
     after: list[str] = []
     for table in tables:
-        is_new = table.name not in existing
+        is_new, key = table.name not in existing, primary_keys.get(table.name)
         if is_new:
             before += [create_table(names, table), *add_comments(names, table)]
         elif is_of_version_0_1(existing[table.name]):
-            before += upgrade(names, table, existing[table.name])
+            before += upgrade(names, table, existing[table.name], key)
         else:
             before += add_columns(names, table, existing[table.name])
+            before += _fill_moments(names, table, existing[table.name])
             continue
-        after += add_keys(names, table, refers=is_new and "recognitions" not in existing)
+        has_key = key is not None and not _is_of_0_1(key)
+        after += add_keys(names, table, refers=is_new and "recognitions" not in existing, has_key=has_key)
     return before, after

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_speechkit.errors import ConnectionSettingsError, StorageError
@@ -12,7 +14,7 @@ from airflow_speechkit.retry import RetryPolicy
 from airflow_speechkit.warehouse.database import DatabaseWithViews, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     import pyarrow as pa
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOCKED_RETRY = RetryPolicy(first_s=0.1, longest_s=5.0)
+#: The file's lock keeps processes apart, not the threads of one: without a key, loads at once double their rows.
+_ONE_LOAD_IN_THIS_PROCESS = threading.Lock()
 _LOCKED = ("Could not set lock on file", "being used by another process")
 
 
@@ -87,6 +91,12 @@ class DuckDB(DatabaseWithViews):
         super().__init__(connection, names, "?")
         # A cursor of DuckDB is a connection of its own, with its own transaction.
         self._cursor = connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run what is inside in one transaction, during which this process runs no other load."""
+        with _ONE_LOAD_IN_THIS_PROCESS, super().transaction():
+            yield
 
     def _begin(self) -> None:
         self._connection.begin()

@@ -108,10 +108,11 @@ def load(database: Database, sources: Iterable[Source], *, create: bool) -> dict
             if create:
                 database.create_schema()
             existing = before = database.columns(TABLES)
+            primary_keys = database.primary_keys(TABLES)
         old = [database.names.of(name) for name, columns in before.items() if is_of_version_0_1(columns)]
         keys: list[str] = []
         if create:
-            statements, keys = missing(database.names, TABLES, before)
+            statements, keys = missing(database.names, TABLES, before, primary_keys)
             if statements:
                 log.info("Creating what is missing: %d statements, the first: %s", len(statements), statements[0])
             _run(database, statements, _UPGRADE_HINT if old else None)

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_speechkit.errors import SettingsError, StorageError
 from tests.fixtures import version_0_1
-from tests.fixtures.manifests import write_manifest
+from tests.fixtures.manifests import the_call, write_manifest
 
 
 @pytest.fixture
@@ -44,6 +44,14 @@ def test_a_second_load_into_duckdb_creates_nothing(tmp_path, old, load, ask, cap
     load(manifest)
     assert "Creating" not in caplog.text
     assert ask(version_0_1.ANALYSES) == version_0_1.NUMBERED
+
+
+def test_rows_of_a_table_that_was_upgraded_by_hand_get_a_load_time(tmp_path, database, load, ask) -> None:
+    load(write_manifest(tmp_path / "1", the_call()), views=False)
+    with duckdb.connect(str(database)) as connection:
+        connection.execute("ALTER TABLE recognitions DROP COLUMN loaded_at")
+    load(write_manifest(tmp_path / "2", version_0_1.NEW_ROWS))
+    assert ask("SELECT count(*) FROM recognitions WHERE loaded_at IS NULL") == [(0,)]
 
 
 def test_without_create_the_error_names_old_tables(tmp_path, old, load) -> None:
