@@ -222,15 +222,20 @@ class Folder:
         """
         path = self.path(below)
         with self._errors("list", below):
-            self.fs.invalidate_cache(path)
             try:
-                entries = self.fs.ls(path, detail=True, refresh=True)
+                if self._is_local:
+                    # Follows links to folders, and reads no entry's size: `fs.ls` takes ten times as long.
+                    with os.scandir(path) as entries:
+                        found = [one.name for one in entries if one.is_dir()]
+                else:
+                    self.fs.invalidate_cache(path)
+                    listing = self.fs.ls(path, detail=True, refresh=True)
+                    found = [one["name"].rstrip("/") for one in listing if one["type"] == "directory"]
             except FileNotFoundError as error:
                 if _is_no_bucket(error):
                     raise
-                entries = []
-        names = (one["name"].rstrip("/") for one in entries if one["type"] == "directory")
-        yield from sorted(name.rpartition("/")[2] for name in names)
+                found = []
+        yield from sorted(name.rpartition("/")[2] for name in found)
 
     def delete(self, name: str) -> None:
         """Remove a file if it is there.

@@ -92,6 +92,13 @@ def test_folders_are_those_right_below(folder: Folder) -> None:
     assert list(folder.folders("nowhere")) == []
 
 
+def test_a_link_to_a_folder_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive/link").symlink_to(tmp_path / "elsewhere")
+    assert list(Folder.at(tmp_path / "archive").folders()) == ["link"]
+
+
 def test_deleting_a_missing_file_is_no_error(folder: Folder) -> None:
     folder.replace("a", b"1")
     folder.delete("a")
