@@ -185,10 +185,7 @@ class SubmitLabels:
 
     def joined(self, first: Recording, other: Recording) -> Recording:
         """Return a recording that is listed twice, with the labels of both, as if the second one came later."""
-        different = [name for name in first.labels.keys() & other.labels if first.labels[name] != other.labels[name]]
         winner, loser = (other, first) if self._update else (first, other)
-        if different and not self._update:
-            self._different[first.audio_uri] = different
         return replace(first, labels={**loser.labels, **winner.labels})
 
     def log(self) -> None:

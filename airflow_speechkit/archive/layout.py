@@ -163,9 +163,9 @@ def damage(
     operation_id: str | None = None,
     recording: str | None = None,
 ) -> ArchiveError:
-    """Return the error of a damaged file: unlike an unreachable archive, a retry does not help.
+    """Return the error of what a person has to settle, such as a damaged file: a retry does not help.
 
-    :param what: what is wrong with the file
+    :param what: what is wrong
     :param hint: what to do
     """
     retry = "fails in the same way until then"

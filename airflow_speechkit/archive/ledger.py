@@ -161,13 +161,9 @@ class Attempt:
 
     def was_sent_by(self, request: Request) -> bool:
         """Whether the requesting run has sent it, and the service has answered."""
-        since = request.since
-        return (
-            since is not None
-            and self.scope == request.scope
-            and self.submitted_at is not None
-            and (self.submitted_at >= since)
-        )
+        if request.since is None or self.submitted_at is None:
+            return False
+        return self.scope == request.scope and self.submitted_at >= request.since
 
     def is_lost(self, now: datetime) -> bool:
         """Whether the service may have accepted it, and no process knows the operation id any more."""

@@ -11,6 +11,7 @@ import msgspec
 from airflow_speechkit.archive.layout import (
     REFUSED_PREFIX,
     SUBMISSION_FILE,
+    damage,
     forgotten_file,
     ledger_file,
     load,
@@ -88,15 +89,11 @@ def _begin(archive: Archive, operation_id: str, now: datetime, even_if_running: 
         # Its files are missing, or it was submitted elsewhere. If it is in the ledger, it would be joined or reused.
         fingerprint, attempt = _in_ledger(archive, operation_id)
         if attempt is None and not has_ended:
-            raise ArchiveError("This operation isn't in the archive", operation_id=operation_id, retry_can_help=False)
+            raise damage("This operation isn't in the archive", "Check the id", operation_id=operation_id)
         has_ended = has_ended or (attempt is not None and attempt.state is not AttemptState.IN_FLIGHT)
     if not has_ended and not even_if_running:
-        raise ArchiveError(
-            "According to the archive this operation has not ended: a task that waits for it would restore it",
-            operation_id=operation_id,
-            hint="Wait until it has ended, or pass --even-if-running",
-            retry_can_help=False,
-        )
+        what = "According to the archive this operation has not ended: a task that waits for it would restore it"
+        raise damage(what, "Wait until it has ended, or pass --even-if-running", operation_id=operation_id)
     known = entry or attempt
     submitted = entry.submission if entry else attempt
     return Deletion(
@@ -151,12 +148,8 @@ def delete_attempts(archive: Archive, audio_uri: str, *, now: datetime) -> int:
     count = 0
     for fingerprint, attempt, claim in attempts_of(archive, audio_uri):
         if attempt.is_live(now):
-            raise ArchiveError(
-                "This recording is being submitted now",
-                recording=audio_uri,
-                hint=f"Wait until {claim.lease_expires_at:%H:%M:%S} UTC, when its claim expires",
-                retry_can_help=True,
-            )
+            hint = f"Wait until {claim.lease_expires_at:%H:%M:%S} UTC, when its claim expires"
+            raise ArchiveError("This recording is being submitted now", recording=audio_uri, hint=hint)
         end = AttemptEnd(attempt=attempt.number, scope=claim.scope, supersedes=claim.supersedes, at=now)
         _clear(archive, fingerprint, attempt.number, end)
         count += 1
@@ -221,10 +214,8 @@ def _lost_claim(archive: Archive, fingerprint: str, now: datetime, number: int |
     claim = archive.planned(fingerprint, lost[0].number) if lost else None
     if claim is None:
         known = ", ".join(f"attempt {one.number} ({one.state.value})" for one in attempts) or "nothing"
-        raise ArchiveError(
+        raise damage(
             f"There is no such lost submission under {fingerprint}. On record: {known}",
-            hint="A claim counts as lost once its lease has expired. `airflow-speechkit archive verify` lists lost "
-            "submissions",
-            retry_can_help=False,
+            "A claim counts as lost once its lease has expired. `airflow-speechkit archive verify` lists lost ones",
         )
     return lost[0].number, claim

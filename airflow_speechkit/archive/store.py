@@ -146,14 +146,7 @@ class Archive:
         if known is None:
             self.folder.create(place, pack(entry))
         elif known.submission.fingerprint != entry.submission.fingerprint:
-            ledger_file = layout.ledger_file(entry.submission.fingerprint, attempt.number, attempt.state)
-            raise layout.damage(
-                f"The ledger names an operation that, according to {self.folder.url_of(place)}, is of "
-                f"{known.submission.audio_uri}: a mistyped `archive adopt` wrote it",
-                f"Remove {self.folder.url_of(ledger_file)}, then adopt or release the submission, which is lost again",
-                operation_id=operation_id,
-                recording=entry.submission.audio_uri,
-            )
+            raise self._conflict(place, known, entry)
         else:
             # Two processes that put it on record at once may each have written one of the two files. `decide` and
             # `expire` have to see the same age.
@@ -219,14 +212,18 @@ class Archive:
             return
         on_record = (there.submission.operation_id, there.submission.fingerprint, there.attempt)
         if on_record != (ours.operation_id, ours.fingerprint, entry.attempt):
-            raise layout.damage(
-                f"{self.folder.url_of(name)} has something else on record than operation {ours.operation_id} of this "
-                f"recording: operation {there.submission.operation_id}, attempt {there.attempt}, of "
-                f"{there.submission.audio_uri}",
-                "Check the operation id with `airflow-speechkit archive show`",
-                operation_id=ours.operation_id,
-                recording=ours.audio_uri,
-            )
+            raise self._conflict(name, there, entry)
+
+    def _conflict(self, name: str, there: Entry, ours: Entry) -> ArchiveError:
+        place = layout.ledger_file(ours.submission.fingerprint, ours.attempt or 0, AttemptState.IN_FLIGHT)
+        return layout.damage(
+            f"{self.folder.url_of(name)} has operation {there.submission.operation_id} on record as attempt "
+            f"{there.attempt} of {there.submission.audio_uri}, and not as attempt {ours.attempt} of this recording",
+            "Check the operation id. If a mistyped `archive adopt` has put it on record, remove "
+            f"{self.folder.url_of(place)}: then the submission is lost again, and can be adopted or released",
+            operation_id=ours.submission.operation_id,
+            recording=ours.submission.audio_uri,
+        )
 
     def planned(self, fingerprint: str, number: int) -> Claim | None:
         """Return an attempt's claim, or None if there is none, or it was deleted."""

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.ledger import Failure, fingerprint
 from airflow_speechkit.archive.runs import SubmitRun
-from airflow_speechkit.archive.submit_errors import error_of
 from airflow_speechkit.archive.submit_queue import SubmitQueue, SubmitRateLimiter, count_outcomes, in_words
-from airflow_speechkit.archive.submit_rules import OnFailure, SubmitOutcome, SubmitStatus
-from airflow_speechkit.archive.submit_worker import SubmitJob, SubmitWorker
+from airflow_speechkit.archive.submit_rules import OnFailure, SubmitJob, SubmitOutcome, SubmitStatus, error_of
+from airflow_speechkit.archive.submit_worker import SubmitWorker
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.cost import CostLimit, describe_cost
 
@@ -94,7 +93,7 @@ class Submitter(SubmitWorker):
             outcomes=outcomes,
             is_resumed=True,
             refused_since=limiter.refused_since,
-            sent_at=limiter.sent_at,
+            sent_at=list(limiter.sent_at),
             next_at=next_at,
         )
 

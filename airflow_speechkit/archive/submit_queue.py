@@ -8,8 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.submit_rules import SubmitStatus
-from airflow_speechkit.archive.submit_worker import CHECK_CLAIM_EVERY, Step
+from airflow_speechkit.archive.submit_rules import Step, SubmitStatus
 from airflow_speechkit.errors import QuotaExceededError, ServiceFaultError
 from airflow_speechkit.retry import RetryPolicy
 
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    from airflow_speechkit.archive.submit_worker import SubmitJob, SubmitWorker
+    from airflow_speechkit.archive.submit_rules import SubmitJob
+    from airflow_speechkit.archive.submit_worker import SubmitWorker
     from airflow_speechkit.errors import SpeechKitError
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ MIN_SUBMITS_OF_A_VISIT = 50
 
 _HOUR = timedelta(hours=1)
 _LOG_EVERY = timedelta(minutes=1)
+#: How often somebody else's claim is checked.
+_CHECK_CLAIM_EVERY = timedelta(seconds=5)
 _REFUSED_RETRY = RetryPolicy(10.0, 600.0)
 
 #: Freeing the worker and resuming takes a task longer than this.
@@ -45,30 +47,22 @@ class SubmitRateLimiter:
         self.per_hour = per_hour
         self.patience = patience
         self.refused_since = refused_since
-        self._sent: deque[datetime] = deque()
+        #: When each submit of the last hour went out.
+        self.sent_at: deque[datetime] = deque()
         self._paused_until: datetime | None = None
         self._is_over_quota = False
-
-    @property
-    def sent_at(self) -> list[datetime]:
-        """When each submit of the last hour went out."""
-        return list(self._sent)
 
     def add_sent(self, sent_at: Iterable[datetime], now: datetime) -> None:
         """Count submits that went out before: those of an earlier try or visit, or of other tasks.
 
         :param sent_at: when each went out
         """
-        self._sent = deque(sorted([*self._sent, *(min(at, now) for at in sent_at)]))
-
-    def send(self, now: datetime) -> None:
-        """Count one that goes out now."""
-        self._sent.append(now)
+        self.sent_at = deque(sorted([*self.sent_at, *(min(at, now) for at in sent_at)]))
 
     def take_back(self) -> None:
         """Don't count the last one: it was not sent after all, or the service did not count it."""
-        if self._sent:
-            self._sent.pop()
+        if self.sent_at:
+            self.sent_at.pop()
 
     def delay_s(self, now: datetime, number: int = 1) -> float:
         """Return in how many seconds so many more may have gone out; 0 is now.
@@ -118,13 +112,13 @@ class SubmitRateLimiter:
         :param each_s: how many seconds one has taken so far, with what goes on side by side
         """
         by_work = timedelta(seconds=left * each_s + self.delay_s(now))
-        return now + max(by_work, _HOUR * ((left + len(self._sent)) / self.per_hour - 1))
+        return now + max(by_work, _HOUR * ((left + len(self.sent_at)) / self.per_hour - 1))
 
     def _quota_s(self, now: datetime, number: int) -> float:
-        while self._sent and now - self._sent[0] >= _HOUR:
-            self._sent.popleft()
-        place = len(self._sent) + min(number, self.per_hour) - self.per_hour - 1
-        return 0.0 if place < 0 else (self._sent[place] + _HOUR - now).total_seconds()
+        while self.sent_at and now - self.sent_at[0] >= _HOUR:
+            self.sent_at.popleft()
+        place = len(self.sent_at) + min(number, self.per_hour) - self.per_hour - 1
+        return 0.0 if place < 0 else (self.sent_at[place] + _HOUR - now).total_seconds()
 
 
 class SubmitQueue:
@@ -184,7 +178,7 @@ class SubmitQueue:
         if job.has_to_be_sent:
             self._to_send.append(job)
         else:
-            self._claimed.append((now + CHECK_CLAIM_EVERY, job))
+            self._claimed.append((now + _CHECK_CLAIM_EVERY, job))
 
     def _start(self, now: datetime) -> bool:
         """Start one more job, if one may be started."""
@@ -200,7 +194,7 @@ class SubmitQueue:
         if self._limiter.refused_since and any(sends for _, sends in self._running.values()):
             return False
         job = self._to_send.popleft()
-        self._limiter.send(now)
+        self._limiter.sent_at.append(now)
         self._running[self._pool.submit(self._worker.send, job)] = job, True
         return True
 
@@ -212,6 +206,7 @@ class SubmitQueue:
         if step is Step.ACCEPTED:
             self._limiter.refused_since = None
         elif sends and (step is Step.NOT_SENT or isinstance(error, QuotaExceededError)):
+            # It was not sent after all, or the service did not count it.
             self._limiter.take_back()
         if error is not None:
             self._pause(job, error)

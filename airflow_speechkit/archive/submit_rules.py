@@ -1,19 +1,30 @@
-"""How recordings are submitted, and what becomes of them: facts, without any I/O."""
+"""How recordings are submitted, and what becomes of them: facts, and the errors of a task. No I/O."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import TYPE_CHECKING
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Protocol
 
-from airflow_speechkit.errors import ServiceFaultError
+from airflow_speechkit.archive.ledger import Action
+from airflow_speechkit.errors import ServiceFaultError, SubmissionsFailedError
 from airflow_speechkit.models import Submission
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_speechkit.api.operation import Operation
+    from airflow_speechkit.archive.ledger import Attempt, Decision
     from airflow_speechkit.errors import SpeechKitError
     from airflow_speechkit.models import Recording
+    from airflow_speechkit.settings import RecognitionSettings
+
+
+#: What a submission takes over from its recording.
+_FACTS = ("audio_uri", "settings", "size_bytes", "duration_ms", "channels", "billed_seconds", "labels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +53,9 @@ class Origin:
         return Submission(
             operation_id="",
             fingerprint=fingerprint,
-            audio_uri=recording.audio_uri,
-            settings=recording.settings,
             submitted_at=now,
             etag=recording.version,
-            size_bytes=recording.size_bytes,
-            duration_ms=recording.duration_ms,
-            channels=recording.channels,
-            billed_seconds=recording.billed_seconds,
-            labels=recording.labels,
+            **{name: getattr(recording, name) for name in _FACTS},
             **asdict(self),
         )
 
@@ -146,3 +151,119 @@ class SubmitOutcome:
             # "Internal Server Error = check that the declared format matches the file" (the service's FAQ).
             return self.error.http_status != 500
         return self.error.retry_can_help
+
+
+class Service(Protocol):
+    """Recognises recordings: `hooks.speechkit.SpeechKitHook`. It never repeats a submit that may have been accepted."""
+
+    def submit(self, audio_uri: str, settings: RecognitionSettings) -> Operation:
+        """Have a recording recognised, by its link."""
+
+    def submit_inline(self, content: bytes, settings: RecognitionSettings) -> Operation:
+        """Have a recording recognised, by its bytes."""
+
+    def get_operation(self, operation_id: str) -> Operation:
+        """Ask for an operation."""
+
+
+class Step(Enum):
+    """What a step of a job has come to."""
+
+    ACCEPTED = "accepted"  #: the service has accepted the recording
+    SENT = "sent"  #: a request went out, and was not accepted, as far as is known
+    NOT_SENT = "not sent"  #: no request went out
+
+
+@dataclass
+class SubmitJob:
+    """A recording that is being submitted.
+
+    :param fingerprint: its place in the ledger
+    :param places: where it stands among the recordings of the task
+    :param recording: the recording
+    :param attempts: what is on record of it
+    :param decision: what has to be done about it
+    :param is_paid: whether its cost was set aside
+    :param faults: how often it was surely not accepted because the service was in trouble
+    :param error: why the last request was not accepted, if the recording is sent again
+    :param outcome: what became of it, in the end
+    """
+
+    fingerprint: str
+    places: list[int]
+    recording: Recording
+    attempts: Sequence[Attempt] = ()
+    decision: Decision | None = None
+    is_paid: bool = False
+    faults: int = 0
+    error: SpeechKitError | None = None
+    outcome: SubmitOutcome | None = None
+
+    @property
+    def has_to_be_sent(self) -> bool:
+        """Whether the ledger leaves nothing else to do."""
+        return self.decision is not None and self.decision.action is Action.SUBMIT
+
+    def end(
+        self, status: SubmitStatus, operation_id: str | None = None, *, error: SpeechKitError | None = None
+    ) -> None:
+        """Give it its outcome."""
+        if error is not None:
+            error.about_recording(self.recording.audio_uri)
+        self.decision = None
+        self.outcome = SubmitOutcome(
+            recording=self.recording,
+            fingerprint=self.fingerprint,
+            status=status,
+            operation_id=operation_id,
+            error=error,
+        )
+
+
+def forget_command(archive_url: str, operation_id: str) -> str:
+    """Return the command after which the next submit sends an operation's recording, and pays for it, again."""
+    return f"`airflow-speechkit archive forget {operation_id} --archive {shlex.quote(archive_url)}`"
+
+
+def would_fail_again(archive_url: str, operation_id: str) -> str:
+    """Return the hint for an operation that failed because of what was submitted."""
+    return (
+        "It would fail again, so it isn't submitted again: correct the recording or the settings. If you want it "
+        f"submitted, and paid for, again as it is, run {forget_command(archive_url, operation_id)}, then clear the "
+        "task that submits it"
+    )
+
+
+def other_recordings(count: int) -> str:
+    """Return the hint for a task that fails for some of its recordings, about the others.
+
+    :param count: how many others there are
+    """
+    return (
+        f"The others ({count:,}) are in the archive, and are not paid for again. on_failure='record' returns them, and "
+        "makes rows with status='refused' or 'failed' of what has no result; on_failure='skip' leaves that out"
+    )
+
+
+def error_of(
+    outcomes: Sequence[SubmitOutcome], on_failure: OnFailure, *, without_archive: bool = False
+) -> SpeechKitError | None:
+    """Return the error that a task fails with; None where it doesn't.
+
+    :param outcomes: what became of all its recordings
+    :param on_failure: what those do that can't be submitted
+    :param without_archive: whether there is no archive
+    :return: the error of the recording where there is one, `SubmissionsFailedError` where there are several
+    """
+    must_fail = [one.error for one in outcomes if one.error is not None and one.must_fail]
+    every = [one.error for one in outcomes if one.error is not None]
+    errors = every if on_failure is OnFailure.FAIL else must_fail
+    if not errors:
+        return None
+    error = errors[0] if len(errors) == 1 else SubmissionsFailedError.of(errors, len(outcomes))
+    others = len({one.fingerprint for one in outcomes if one.error is None})
+    if without_archive:
+        error.retry = "submits everything again and pays again for what was accepted: there is no archive"
+    elif others and not must_fail:
+        error.add_hint(f"{other_recordings(others)}.")
+    return error

@@ -9,46 +9,47 @@ import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.labels import SubmitLabels
-from airflow_speechkit.archive.layout import OUTCOME_FILE, operation_file
+from airflow_speechkit.archive.layout import OUTCOME_FILE, damage, operation_file
 from airflow_speechkit.archive.ledger import Action, AttemptState, Failure, Request, decide
 from airflow_speechkit.archive.records import Claim
-from airflow_speechkit.archive.submit_errors import (
-    answer_missing,
-    failed_before,
-    lost_submission,
-    not_on_record,
-    refused_before,
+from airflow_speechkit.archive.submit_rules import (
+    OnLostSubmission,
+    Origin,
+    Step,
+    SubmitJob,
+    SubmitPolicy,
+    SubmitStatus,
+    forget_command,
+    would_fail_again,
 )
-from airflow_speechkit.archive.submit_rules import OnLostSubmission, Origin, SubmitOutcome, SubmitPolicy, SubmitStatus
 from airflow_speechkit.errors import (
     ArchiveError,
     AuthenticationError,
     InvalidRequestError,
     OperationNotFoundError,
+    RecognitionFailedError,
     RefusedError,
     SpeechKitError,
+    SubmissionLostError,
 )
 from airflow_speechkit.recordings.cost import CostLimit
 from airflow_speechkit.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from airflow_speechkit.api.operation import Operation
-    from airflow_speechkit.archive.ledger import Attempt, Decision
+    from airflow_speechkit.archive.ledger import Decision
     from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.archive.submit_rules import Service
     from airflow_speechkit.models import Recording, Submission
-    from airflow_speechkit.settings import RecognitionSettings
+    from airflow_speechkit.recordings.source import RecordingSource
 
 log = logging.getLogger(__name__)
-
-#: How often somebody else's claim is checked.
-CHECK_CLAIM_EVERY = timedelta(seconds=5)
 
 #: Pauses between attempts to put an accepted submission on record: it is worth more than a quick failure.
 RECORD_RETRY = RetryPolicy(1.0, 20.0, give_up_failures=5)
@@ -58,83 +59,6 @@ _REUSED = {
     Action.REUSE: SubmitStatus.REUSED,
     Action.SENT: SubmitStatus.SUBMITTED,
 }
-
-
-class Source(Protocol):
-    """Reads recordings: `recordings.source.RecordingSource`."""
-
-    def probe(self, recording: Recording) -> Recording:
-        """Return the recording with what has to be read from it before it is sent."""
-
-    def check_unchanged(self, recording: Recording) -> bytes | None:
-        """Check that it is still the same version; return the bytes of a local file."""
-
-
-class Service(Protocol):
-    """Recognises recordings: `hooks.speechkit.SpeechKitHook`. It never repeats a submit that may have been accepted."""
-
-    def submit(self, audio_uri: str, settings: RecognitionSettings) -> Operation:
-        """Have a recording recognised, by its link."""
-
-    def submit_inline(self, content: bytes, settings: RecognitionSettings) -> Operation:
-        """Have a recording recognised, by its bytes."""
-
-    def get_operation(self, operation_id: str) -> Operation:
-        """Ask for an operation."""
-
-
-class Step(Enum):
-    """What a step of a job has come to."""
-
-    ACCEPTED = "accepted"  #: the service has accepted the recording
-    SENT = "sent"  #: a request went out, and was not accepted, as far as is known
-    NOT_SENT = "not sent"  #: no request went out
-
-
-@dataclass
-class SubmitJob:
-    """A recording that is being submitted.
-
-    :param fingerprint: its place in the ledger
-    :param places: where it stands among the recordings of the task
-    :param recording: the recording
-    :param attempts: what is on record of it
-    :param decision: what has to be done about it
-    :param is_paid: whether its cost was set aside
-    :param faults: how often it was surely not accepted because the service was in trouble
-    :param error: why the last request was not accepted, if the recording is sent again
-    :param outcome: what became of it, in the end
-    """
-
-    fingerprint: str
-    places: list[int]
-    recording: Recording
-    attempts: Sequence[Attempt] = ()
-    decision: Decision | None = None
-    is_paid: bool = False
-    faults: int = 0
-    error: SpeechKitError | None = None
-    outcome: SubmitOutcome | None = None
-
-    @property
-    def has_to_be_sent(self) -> bool:
-        """Whether the ledger leaves nothing else to do."""
-        return self.decision is not None and self.decision.action is Action.SUBMIT
-
-    def end(
-        self, status: SubmitStatus, operation_id: str | None = None, *, error: SpeechKitError | None = None
-    ) -> None:
-        """Give it its outcome."""
-        if error is not None:
-            error.about_recording(self.recording.audio_uri)
-        self.decision = None
-        self.outcome = SubmitOutcome(
-            recording=self.recording,
-            fingerprint=self.fingerprint,
-            status=status,
-            operation_id=operation_id,
-            error=error,
-        )
 
 
 def _utc_now() -> datetime:
@@ -155,7 +79,7 @@ class SubmitWorker:
     """
 
     archive: Archive
-    source: Source
+    source: RecordingSource
     service: Service
     origin: Origin = field(default_factory=Origin)
     policy: SubmitPolicy = field(default_factory=SubmitPolicy)
@@ -185,12 +109,8 @@ class SubmitWorker:
                 self.labels.put(self.archive, job.recording, decision.operation_id)
             if decision.action in _REUSED:
                 job.end(_REUSED[decision.action], decision.operation_id)
-            elif decision.action is Action.FAIL and decision.operation_id is None:
-                job.end(SubmitStatus.REFUSED, error=refused_before(decision.failure))
             elif decision.action is Action.FAIL:
-                operation_id = decision.operation_id or ""
-                error = failed_before(self.archive.url, decision.failure, operation_id)
-                job.end(SubmitStatus.FAILED, operation_id, error=error)
+                self._end_failed(job, decision)
             elif decision.action is Action.LOST:
                 self._end_lost(job, decision.attempt, decision.owner)
             elif decision.action is Action.SUBMIT and probe:
@@ -242,7 +162,13 @@ class SubmitWorker:
             if decision.action is Action.REUSE and self.archive.outcome(operation_id) is None:
                 if missing == operation_id:
                     place = self.archive.folder.url_of(operation_file(operation_id, OUTCOME_FILE))
-                    raise answer_missing(self.archive.url, place, operation_id, job.recording.audio_uri)
+                    raise damage(
+                        f"The ledger says that the answer to this recording is archived, but {place} is missing",
+                        "Restore that folder from a backup; or, to submit the recording again and pay for it again: "
+                        f"{forget_command(self.archive.url, operation_id)}",
+                        operation_id=operation_id,
+                        recording=job.recording.audio_uri,
+                    )
                 # It may just have been forgotten: the ledger knows.
                 missing = operation_id
                 continue
@@ -360,20 +286,61 @@ class SubmitWorker:
                     error.what,
                 )
                 if pause_s is None:
-                    raise not_on_record(submission, number, error, archive_url=self._archive_url) from error
+                    raise self._not_on_record(submission, number, error) from error
                 self.sleep(pause_s)
 
+    def _not_on_record(self, submission: Submission, number: int, error: ArchiveError) -> ArchiveError:
+        hint, retry = "Give that operation id to a SpeechKitRecognitionSensor", "pays again: there is no archive"
+        if not self.policy.without_archive:
+            hint = (
+                f"Once the archive can be written: airflow-speechkit archive adopt {submission.fingerprint} "
+                f"{submission.operation_id} --archive {self.archive.url} --attempt {number}"
+            )
+            retry = "treats it as a lost submission until then"
+        return ArchiveError(
+            f"The service has accepted the recording, and that can't be put on record: {error.what}",
+            recording=submission.audio_uri,
+            operation_id=submission.operation_id,
+            hint=hint,
+            retry=retry,
+            retry_can_help=False,
+        )
+
+    def _end_failed(self, job: SubmitJob, decision: Decision) -> None:
+        failure, operation_id = decision.failure or Failure(None, "no reason is on record"), decision.operation_id
+        if operation_id is None:
+            # In an earlier visit of this run.
+            refused = RefusedError(failure.message, grpc_code=failure.code, retry="sends it again")
+            return job.end(SubmitStatus.REFUSED, error=refused)
+        failed = RecognitionFailedError(
+            f"This recording was submitted before, and failed: {failure.message} (code {failure.code})",
+            code=failure.code,
+            message=failure.message,
+            operation_id=operation_id,
+            hint=would_fail_again(self.archive.url, operation_id),
+            retry="fails here at once and costs nothing",
+        )
+        return job.end(SubmitStatus.FAILED, operation_id, error=failed)
+
     def _end_lost(self, job: SubmitJob, number: int, owner: str | None, error: SpeechKitError | None = None) -> None:
-        lost = lost_submission(
-            job.fingerprint,
-            number,
-            owner,
-            error,
-            archive_url=self._archive_url,
-            is_resent=self.request.resubmit_lost,
+        hint = "The service has no list of operations: look for the id in that process's log or the folder's billing"
+        retry = "sends it again, and pays again if it was accepted"
+        if not self.policy.without_archive:
+            command, options = "airflow-speechkit archive", f"--attempt {number} --archive {self.archive.url}"
+            hint += (
+                f". With the id: `{command} adopt {job.fingerprint} OPERATION_ID {options}`; if it surely wasn't "
+                f"accepted: `{command} release {job.fingerprint} {options}`. on_lost_submission='resubmit' sends it "
+                "again, once for each task instance, and perhaps pays twice"
+            )
+            retry = "fails in the same way until one of these is done"
+        reason = "" if error is None else f": {error.what}"
+        lost = SubmissionLostError(
+            "The service may have accepted this recording, but the operation's id never came back "
+            f"(attempt {number}, by {owner or 'an unknown process'}{reason})",
+            hint=hint,
+            retry=retry,
+            retry_can_help=False,
+            request_id=getattr(error, "request_id", None),
+            server_trace_id=getattr(error, "server_trace_id", None),
         )
         job.end(SubmitStatus.LOST, error=lost)
-
-    @property
-    def _archive_url(self) -> str | None:
-        return None if self.policy.without_archive else self.archive.url

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_speechkit.archive.ledger import AttemptState, Failure
-from airflow_speechkit.archive.submit_errors import other_recordings, would_fail_again
-from airflow_speechkit.archive.submit_rules import OnFailure
+from airflow_speechkit.archive.submit_rules import OnFailure, other_recordings, would_fail_again
 from airflow_speechkit.errors import (
     ArchiveError,
     OperationNotFoundError,

@@ -301,7 +301,7 @@ class TestResubmit:
                 [outcome] = submitter(archive, service, on_lost_submission="resubmit").submit([recording("1")])
                 assert outcome.status is SubmitStatus.LOST
         assert isinstance(outcome.error, SubmissionLostError)
-        assert "was sent again once already" in str(outcome.error)
+        assert "once for each task instance" in str(outcome.error)
         assert service.accepted["1"] == 2
         # Another run is another decision to pay.
         service.script.clear()

@@ -12,8 +12,7 @@ import pytest
 
 from airflow_speechkit.archive.ledger import AttemptState
 from airflow_speechkit.archive.store import Archive
-from airflow_speechkit.archive.submit_rules import OnFailure, SubmitOutcome, SubmitStatus
-from airflow_speechkit.archive.submit_worker import SubmitJob
+from airflow_speechkit.archive.submit_rules import OnFailure, SubmitJob, SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import (
     ArchiveError,
     CostLimitExceededError,
