@@ -1,15 +1,15 @@
-"""The shapes that cross rooms: a recording, its submission, the answer."""
+"""The shapes that cross rooms: a recording, its submission, the answer; and operation ids."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping  # noqa: TC003 - the archive's codec resolves the annotations of a Submission
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime  # noqa: TC003
+from datetime import datetime  # noqa: TC003 - the archive's codec resolves the annotations of a Submission
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.errors import RecordingError, SettingsError
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 
 if TYPE_CHECKING:
@@ -22,6 +22,36 @@ _OPERATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
 def is_operation_id(text: object) -> bool:
     """Tell whether this has the form of an operation id."""
     return isinstance(text, str) and _OPERATION_ID.fullmatch(text) is not None
+
+
+def operation_ids(given: Any) -> list[str]:
+    """Return an upstream task's output as a list, each id once, in the order given.
+
+    A mapped task that was given lists returns a sequence of lists: one level is flattened.
+
+    :param given: an id, a list of ids, a lazy sequence, or a sequence of lists
+    :return: at least one id
+    :raises SettingsError: there is no id, or something else
+    """
+    found: dict[str, None] = {}
+    for one in _items(given):
+        for each in _items(one):
+            operation_id = each.strip() if isinstance(each, str) else None
+            if operation_id == "None" or not is_operation_id(operation_id):
+                what = f"a {type(each).__name__}" if operation_id is None else repr(operation_id[:100])
+                raise SettingsError(
+                    f"`operation_id` has {what} in place of an operation id",
+                    hint="Give it `submit.output`, an id such as e03sncdp55uvg2tfpso1, or a list of ids. None means "
+                    "that the upstream task returned nothing",
+                )
+            found[str(operation_id)] = None
+    if not found:
+        raise SettingsError("`operation_id` is an empty list", hint="Give it at least one operation id")
+    return list(found)
+
+
+def _items(given: Any) -> Iterable[Any]:
+    return (given,) if isinstance(given, str) or not isinstance(given, Iterable) else given
 
 
 def version_of(operation: Mapping[str, Any], *, finished: bool) -> ApiVersion:

@@ -26,7 +26,7 @@ RESULTS_KEPT = timedelta(days=3)
 
 #: INVALID_ARGUMENT, OUT_OF_RANGE and UNIMPLEMENTED depend on the request alone: the same recording with the same
 #: settings ends the same way each time. After any other code another attempt can succeed.
-HOPELESS_CODES = frozenset({3, 11, 12})
+PERMANENT_CODES = frozenset({3, 11, 12})
 
 #: Settings that a container's header has. They depend on the recording's bytes, which the ETag identifies.
 _IN_THE_CONTAINER = frozenset({"audio_encoding", "sample_rate_hertz", "audio_channel_count"})
@@ -125,9 +125,9 @@ class Failure:
     final: bool = False
 
     @property
-    def hopeless(self) -> bool:
+    def is_permanent(self) -> bool:
         """Whether the same recording with the same settings would end the same way."""
-        return self.code in HOPELESS_CODES
+        return self.code in PERMANENT_CODES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +267,7 @@ def decide(attempts: Sequence[Attempt], request: Request, now: datetime) -> Deci
     if lost and not (request.resubmit_lost and _may_resubmit(ours, request, now)):
         return Decision(action=Action.LOST, attempt=lost[0].number, until=lost[0].lease_expires_at, owner=lost[0].owner)
     newest = next((one for one in ours if not one.is_lost(now)), None)
-    if newest is not None and newest.state is AttemptState.FAILED and newest.failure and newest.failure.hopeless:
+    if newest is not None and newest.state is AttemptState.FAILED and newest.failure and newest.failure.is_permanent:
         return Decision(
             action=Action.FAIL, attempt=newest.number, operation_id=newest.operation_id, failure=newest.failure
         )

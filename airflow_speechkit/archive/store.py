@@ -76,7 +76,6 @@ class Archive:
     def probe(self, now: datetime, *, is_trial: bool = False) -> None:
         """Check that the archive can be read and written, and that the second of two exclusive writers fails.
 
-        :param now: UTC
         :param is_trial: don't create an archive, and remove what is written, where that is allowed
         :raises ArchiveError: it cannot be relied on; nothing may be submitted
         """
@@ -106,8 +105,6 @@ class Archive:
                     self.folder.delete(layout.PROBE_FILE)
                     for name in ("ledger", ""):
                         self.folder.prune(name)
-
-    # The ledger
 
     def attempts(self, fingerprint: str, *, refusals: bool = False) -> list[Attempt]:
         """Return what is on record under a fingerprint, and complete what a killed process left half done.
@@ -141,8 +138,7 @@ class Archive:
 
     def _completed(self, attempt: Attempt, entry: Entry) -> Attempt:
         operation_id = entry.submission.operation_id
-        place = layout.operation_file(operation_id, layout.SUBMISSION_FILE)
-        known = self.entry(operation_id)
+        place, known = layout.operation_file(operation_id, layout.SUBMISSION_FILE), self.entry(operation_id)
         if known is None:
             self.folder.create(place, pack(entry))
         elif known.submission.fingerprint != entry.submission.fingerprint:
@@ -151,8 +147,7 @@ class Archive:
             # Two processes that put it on record at once may each have written one of the two files. `decide` and
             # `expire` have to see the same age.
             attempt = replace(attempt, submitted_at=known.submission.submitted_at)
-        outcome = self.outcome(operation_id)
-        if outcome is None:
+        if (outcome := self.outcome(operation_id)) is None:
             return attempt
         self._settle(entry, outcome)
         return replace(attempt, state=outcome.state, failure=outcome.failure)
@@ -181,7 +176,6 @@ class Archive:
 
         :param state: `AttemptState.REFUSED` if the service has certainly not accepted it, `AttemptState.LOST` if it
             may have
-        :param failure: what happened
         """
         end = AttemptEnd(scope=claim.scope, owner=claim.owner, supersedes=claim.supersedes, at=now, failure=failure)
         self.folder.create(layout.ledger_file(claim.planned.fingerprint, number, state), pack(end))
@@ -193,8 +187,6 @@ class Archive:
 
         :param number: the attempt
         :param scope: the task instance that made it
-        :param submission: with its operation id
-        :param supersedes: as in its `Claim`
         :raises ArchiveError: it cannot be written, or the operation is on record for something else
         """
         entry = Entry(submission=submission, attempt=number, scope=scope, supersedes=supersedes)
@@ -237,8 +229,6 @@ class Archive:
         """Return every fingerprint in the ledger."""
         return filter(layout.is_fingerprint, self.folder.folders("ledger"))
 
-    # Operations
-
     def operations(self, prefix: str | tuple[str, ...] = "") -> Iterator[str]:
         """Return the ids on record that begin with one of these, the synthetic ones of refused recordings included."""
         return (one for one in self.folder.folders("operations") if is_operation_id(one) and one.startswith(prefix))
@@ -276,8 +266,6 @@ class Archive:
         """Tell whether it is on record that the operation was deleted."""
         return read(self.folder, layout.forgotten_file(operation_id)) is not None
 
-    # Answers
-
     def answer(self, operation_id: str, most_bytes: int = LARGEST_ANSWER_BYTES) -> Answer | None:
         """Return the service's answer byte for byte, or None if none is archived.
 
@@ -310,7 +298,6 @@ class Archive:
     ) -> None:
         """Archive an ended operation; see `keep`.
 
-        :param recognition: v3: the result's stream
         :param broken: v3: what the service sent in place of the result of an operation that is done
         """
         failure = None if broken is None else Failure(broken.code, broken.message or broken.what)
@@ -324,9 +311,7 @@ class Archive:
 
         The first answer that is archived counts. Nothing is archived of an operation that was deleted.
 
-        :param answer: of an operation that has ended
         :param failure: the operation's error, if it ended in one
-        :param now: UTC
         :raises ArchiveError: it cannot be written; half-written files do not count
         """
         if answer.api_version == ApiVersion.V3 and failure is None and answer.recognition is None:

@@ -226,7 +226,7 @@ class SpeechKitHook(BaseHook):
         :raises SettingsError: there is none, or something that isn't an operation id
         :raises NotFinishedError: an operation is running
         """
-        from airflow_speechkit.operation_ids import operation_ids
+        from airflow_speechkit.models import operation_ids
         from airflow_speechkit.results.flatten import flatten_many
 
         return flatten_many([(self.get_answer(one), None) for one in operation_ids(operation_id)]).to_pandas()

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperat
 
 from airflow_speechkit.errors import AnswerUnreadableError, NotFinishedError, ResultExpiredError, SettingsError
 from airflow_speechkit.keywords import CheckedFields, cleaned, count
-from airflow_speechkit.operation_ids import operation_ids
+from airflow_speechkit.models import operation_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

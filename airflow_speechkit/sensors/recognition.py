@@ -20,7 +20,7 @@ from airflow_speechkit.archive.submit_rules import OnFailure
 from airflow_speechkit.errors import SettingsError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_each, read_submissions, when_reachable
 from airflow_speechkit.keywords import CheckedFields, cleaned, optional, seconds
-from airflow_speechkit.operation_ids import operation_ids
+from airflow_speechkit.models import operation_ids
 from airflow_speechkit.polling.target import PollTarget
 from airflow_speechkit.settings import member_of
 from airflow_speechkit.triggers.failures import archived_failures, ended_so_far, handed_on, service_failures

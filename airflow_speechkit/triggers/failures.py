@@ -109,7 +109,7 @@ def _failure(
 def _recognition_failed(
     operation_id: str, failure: Failure, recording: str | None, archive: Archive | None
 ) -> RecognitionFailedError:
-    if not failure.hopeless:
+    if not failure.is_permanent:
         hint = (
             "Clearing the task that submits it sends it again, and pays again; waiting again for this operation "
             "changes and costs nothing"
@@ -142,7 +142,7 @@ def ended_so_far(ended: int, *, failed: int, archived_before: int) -> str:
 def is_sent_again(error: SpeechKitError) -> bool:
     """Whether the recording would be submitted, and paid for, again."""
     if isinstance(error, RecognitionFailedError):
-        return not Failure(error.code, "").hopeless
+        return not Failure(error.code, "").is_permanent
     return isinstance(error, ResultExpiredError)
 
 

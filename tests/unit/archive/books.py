@@ -22,7 +22,7 @@ from tests.unit.archive.world import Clock, Service, lost, origin, recording
 #: The service keeps an operation this long after it was created; a little longer than it promises.
 KEPT = timedelta(days=3, hours=12)
 
-_WEIGHT = [stage.value for stage in AttemptState]
+_WEIGHT = [state.value for state in AttemptState]
 
 
 @dataclass(frozen=True)
@@ -149,15 +149,15 @@ class Books:
 
     # What lies in the ledger
 
-    def stages(self, name: str) -> dict[int, str]:
-        """The weightiest stage of each attempt, by the names of the files alone."""
+    def states(self, name: str) -> dict[int, str]:
+        """The most important state of each attempt, by the names of the files alone."""
         found: dict[int, str] = {}
         for file in list(self.files):
             if file.startswith(f"ledger/{mark_of(name)}/"):
-                number, stage = file.rsplit("/", 1)[-1].split(".")[:2]
-                if stage == "claim" and b"forgotten_at" in self.files[file]:
-                    stage = "forgotten"
-                found[int(number)] = min(found.get(int(number), stage), stage, key=_WEIGHT.index)
+                number, state = file.rsplit("/", 1)[-1].split(".")[:2]
+                if state == "claim" and b"forgotten_at" in self.files[file]:
+                    state = "forgotten"
+                found[int(number)] = min(found.get(int(number), state), state, key=_WEIGHT.index)
         return found
 
     def claim(self, name: str, number: int) -> dict[str, Any]:
@@ -169,18 +169,18 @@ class Books:
         known = {one.number for one in self.paid.values() if one.name == name and one.status != "running"}
         return {
             number: self.claim(name, number)["scope"]
-            for number, stage in self.stages(name).items()
-            if stage in ("claim", "lost") and number not in known
+            for number, state in self.states(name).items()
+            if state in ("claim", "lost") and number not in known
         }
 
     def is_live(self, name: str, number: int) -> bool:
         until = datetime.fromisoformat(self.claim(name, number)["lease_expires_at"])
-        return self.stages(name)[number] == "claim" and self.clock.now() < until
+        return self.states(name)[number] == "claim" and self.clock.now() < until
 
     def counts(self, one: Paid) -> bool:
         """Whether the ledger knows the operation, and that hasn't been taken back."""
         place = f"ledger/{mark_of(one.name)}/{one.number:04d}.operation.json"
-        return one.id in self.files.get(place, b"").decode() and self.stages(one.name)[one.number] != "forgotten"
+        return one.id in self.files.get(place, b"").decode() and self.states(one.name)[one.number] != "forgotten"
 
     # What stands against paying once more
 
@@ -199,9 +199,9 @@ class Books:
         ]
 
     def is_settled(self, name: str, number: int, asked: Asked) -> bool:
-        stages = self.stages(name)
+        states = self.states(name)
         return any(
-            (asked.reuse or scope == asked.scope) and stages[later] != "refused"
+            (asked.reuse or scope == asked.scope) and states[later] != "refused"
             for later, scope in self.sent_over.get((name, number), ())
         )
 
@@ -262,7 +262,7 @@ class Books:
         """What a process sends with: it looks whether that can be defended, and then things happen."""
 
         def send(name: str, settings: RecognitionSettings) -> Operation:
-            claims = [one for one, stage in self.stages(name).items() if stage == "claim"]
+            claims = [one for one, state in self.states(name).items() if state == "claim"]
             mine = [one for one in claims if self.claim(name, one)["scope"] == asked.scope]
             assert mine, f"{name} goes out, and no claim says so"
             number = max(mine)

@@ -31,9 +31,7 @@ def operations_used_by_a_whole_submit(path: Path) -> int:
 
 
 @pytest.mark.parametrize("dies_after", [False, True], ids=["before", "after"])
-def test_fault_submit_killed_at_every_write_pays_once_or_says_that_it_cannot_know(
-    tmp_path: Path, dies_after: bool
-) -> None:
+def test_fault_submit_killed_at_every_write_pays_once_or_reports_it_as_lost(tmp_path: Path, dies_after: bool) -> None:
     steps = operations_used_by_a_whole_submit(tmp_path / "whole")
     lost = 0
     for step in range(steps):
@@ -126,7 +124,7 @@ def test_fault_archive_killed_while_it_keeps_an_answer(
     assert step >= 4
 
 
-def test_fault_archive_killed_between_answer_and_ledger_is_made_whole_by_whoever_asks_next(tmp_path: Path) -> None:
+def test_fault_archive_killed_between_answer_and_ledger_is_made_whole_by_the_next_request(tmp_path: Path) -> None:
     archive = new_archive(tmp_path)
     service = Service(Clock())
     [outcome] = submitter(archive, service).submit([recording()])

@@ -76,7 +76,7 @@ def test_an_answer_without_its_operation_is_damaged(
 
 
 @pytest.mark.parametrize("stage", ["refused", "forgotten", "lost", "claim", "operation"])
-def test_an_operation_that_ended_in_a_way_that_none_can_is_damaged(
+def test_an_operation_that_ended_in_an_impossible_state_is_damaged(
     archive: Archive, service: Service, stage: str
 ) -> None:
     operation_id = ended(archive, service, failed=False)

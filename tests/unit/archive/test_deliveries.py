@@ -22,14 +22,14 @@ IDS = [f"e03{number:017d}" for number in range(5)]
 @pytest.mark.parametrize(
     "other", [replace(MONDAY, dag_id="quality"), replace(MONDAY, task_id="submit_others")], ids=["dag", "task"]
 )
-def test_each_task_of_each_dag_is_handed_everything(tmp_path: Path, other: Delivery) -> None:
+def test_each_task_of_each_dag_gets_everything(tmp_path: Path, other: Delivery) -> None:
     archive = Archive.at(tmp_path)
     record_delivery(archive, MONDAY, IDS, T0)
     assert delivered_before(archive, replace(other, run_id=TUESDAY.run_id), IDS) == set()
     assert delivered_before(archive, TUESDAY, IDS) == set(IDS)
 
 
-def test_a_run_that_was_handed_something_is_handed_it_again(tmp_path: Path) -> None:
+def test_a_run_that_got_something_gets_it_again(tmp_path: Path) -> None:
     archive = Archive.at(tmp_path)
     for _ in range(2):
         record_delivery(archive, MONDAY, [*IDS[:3], IDS[0]], T0)
@@ -51,7 +51,7 @@ def test_what_people_call_a_run_is_in_the_file_and_does_no_harm_in_its_name(tmp_
         record_delivery(archive, odd, ["../../etc"], T0)
 
 
-def test_a_process_that_is_killed_at_any_point_hands_its_retry_all_of_it(tmp_path: Path) -> None:
+def test_a_process_that_is_killed_at_any_point_leaves_all_of_it_to_its_retry(tmp_path: Path) -> None:
     for number in range(5):
         place = tmp_path / str(number)
         with pytest.raises(Killed):

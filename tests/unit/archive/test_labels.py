@@ -183,7 +183,7 @@ class TestALaterSubmit:
         assert labels_of(archive, one.operation_id or "") == {"call": "17", "role": role, "site": "P"}
         assert ("labels role of 1 recordings differ" in caplog.text) is not update
 
-    def test_a_damaged_record_is_said_and_stops_nobody(
+    def test_a_damaged_record_is_logged_and_stops_nothing(
         self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
     ) -> None:
         first, second = submitted(archive, service, "1", a="1"), submitted(archive, service, "2", a="1")
@@ -199,7 +199,7 @@ class TestALaterSubmit:
 
 class TestTwoAtOnce:
     @pytest.mark.parametrize("place", ["disk", "s3"])
-    def test_all_are_on_record_and_nobody_overwrites_an_addition_by_one(
+    def test_all_are_on_record_and_none_overwrites_an_addition_by_one(
         self, archive: Archive, service: Service, request: pytest.FixtureRequest, tmp_path: Path, place: str
     ) -> None:
         if place == "s3":
@@ -244,7 +244,7 @@ class TestTwoAtOnce:
         assert labels_of(archive, operation_id) == {"role": "customer", "team": "red"}
 
     @pytest.mark.parametrize("before", range(5))
-    def test_nothing_stays_of_what_is_forgotten_meanwhile(
+    def test_nothing_stays_of_what_is_deleted_meanwhile(
         self, archive: Archive, service: Service, tmp_path: Path, before: int
     ) -> None:
         operation_id = submitted(archive, service, call="17")
@@ -259,7 +259,7 @@ class TestTwoAtOnce:
         assert list(archive.folder.names(f"operations/{operation_id}")) == []
 
     @pytest.mark.parametrize("before", range(12))
-    def test_nothing_stays_of_what_is_labelled_while_it_is_forgotten(
+    def test_nothing_stays_of_what_is_labelled_while_it_is_deleted(
         self, archive: Archive, service: Service, tmp_path: Path, before: int
     ) -> None:
         operation_id = submitted(archive, service, call="17")
@@ -342,7 +342,7 @@ class TestCorrecting:
             {"by": 7},
         ],
     )
-    def test_a_record_that_says_something_impossible_is_damaged(
+    def test_a_record_with_impossible_values_is_damaged(
         self, archive: Archive, service: Service, damaged: dict[str, Any]
     ) -> None:
         operation_id = submitted(archive, service)
@@ -353,7 +353,7 @@ class TestCorrecting:
         with pytest.raises(ArchiveError, match=r"labels-0001\.json is damaged"):
             archive.submission(operation_id)
 
-    def test_exported_they_are_there_and_forgotten_they_are_gone(
+    def test_exported_they_are_there_and_deleted_they_are_deleted(
         self, archive: Archive, service: Service, tmp_path: Path
     ) -> None:
         operation_id = submitted(archive, service, a="1")

@@ -152,7 +152,7 @@ class TestDecide:
         assert (decision.action, decision.attempt, decision.supersedes) == (Action.SUBMIT, 3, (2, 1))
         assert decided(*both, failed(3, 13, supersedes=(2, 1))) == (Action.SUBMIT, 4, None)
 
-    def test_what_is_sent_over_nothing_says_so(self) -> None:
+    def test_what_is_in_place_of_nothing_has_no_such_fact(self) -> None:
         assert decide([], Request(scope=MINE, resubmit_lost=True), NOW).supersedes == ()
         over = attempt(1, AttemptState.LOST), failed(2, 13, supersedes=(1,))
         assert decide(over, Request(scope=MINE, resubmit_lost=True), NOW).supersedes == ()
@@ -165,7 +165,7 @@ class TestDecide:
         ],
         ids=["lost", "killed"],
     )
-    def test_a_task_instance_sends_over_a_lost_submission_once(self, again: Attempt) -> None:
+    def test_a_task_instance_sends_a_lost_submission_again_once(self, again: Attempt) -> None:
         before = attempt(1, AttemptState.LOST)
         assert decided(before, again, resubmit_lost=True) == (Action.LOST, 2, None)
         # Another one may, once; and then that one has settled them all, also if the second was never really sent.
@@ -174,7 +174,7 @@ class TestDecide:
         released = attempt(2, AttemptState.REFUSED, scope=MINE, supersedes=(1,))
         assert decided(before, released, failed(3, 13, supersedes=theirs.supersedes)) == (Action.SUBMIT, 4, None)
 
-    def test_a_task_instance_whose_second_send_was_taken_may_send_over_a_lost_one_again(self) -> None:
+    def test_a_task_instance_whose_second_send_was_accepted_may_send_a_lost_one_again(self) -> None:
         story = (
             attempt(1, AttemptState.LOST),
             failed(2, 13, scope=MINE, supersedes=(1,)),
@@ -188,7 +188,7 @@ class TestDecide:
     def test_what_would_fail_again_is_not_sent_over_a_lost_submission(self, story: tuple[Attempt, Attempt]) -> None:
         assert decided(*story, resubmit_lost=True) == (Action.FAIL, 2, "op2")
 
-    def test_a_forgotten_failure_counts_as_never_having_been(self) -> None:
+    def test_a_deleted_failure_counts_as_never_having_been(self) -> None:
         assert decided(failed(1, 3), attempt(2, AttemptState.FORGOTTEN)) == (Action.FAIL, 1, "op1")
 
     def test_the_order_of_the_records_does_not_matter(self) -> None:
@@ -223,7 +223,7 @@ class TestPayAgainOnPurpose:
         found = decided(attempt(1, AttemptState.LOST, scope=MINE), failed(2, 13, supersedes=(1,)), reuse=False)
         assert found == (Action.LOST, 1, None)
 
-    def test_its_own_hopeless_failure_ends_at_once(self) -> None:
+    def test_its_own_permanent_failure_ends_at_once(self) -> None:
         assert decided(failed(1, 3, scope=MINE), reuse=False)[0] is Action.FAIL
 
 
@@ -334,11 +334,11 @@ class TestFingerprint:
         assert fingerprint(*address, RecognitionSettings()) != fingerprint(*self.ADDRESS, RecognitionSettings())
 
     @pytest.mark.parametrize("encoding", ["OGG_OPUS", "MP3"])
-    def test_what_a_container_says_about_itself_does_not_matter(self, encoding: str) -> None:
+    def test_what_a_container_has_in_its_header_does_not_matter(self, encoding: str) -> None:
         settled = RecognitionSettings(audio_encoding=AudioEncoding(encoding))
         assert fingerprint(*self.ADDRESS, settled) == fingerprint(*self.ADDRESS, RecognitionSettings())
 
-    def test_one_channel_is_the_same_said_or_unsaid(self) -> None:
+    def test_one_channel_is_the_same_given_or_not(self) -> None:
         pcm = {"audio_encoding": AudioEncoding.LINEAR16_PCM, "sample_rate_hertz": 8000}
         assert fingerprint(*self.ADDRESS, RecognitionSettings(**pcm)) == fingerprint(
             *self.ADDRESS, RecognitionSettings(**pcm, audio_channel_count=1)
@@ -366,7 +366,7 @@ class TestFingerprint:
             *self.ADDRESS, RecognitionSettings(api_version=ApiVersion.V3, **other)
         )
 
-    def test_what_was_said_to_v3_in_fewest_words_never_changes(self) -> None:
+    def test_the_shortest_settings_of_v3_never_changes(self) -> None:
         # These too stand in archives.
         default = RecognitionSettings(api_version=ApiVersion.V3)
         assert fingerprint(*self.ADDRESS, default) == "85683a1bca11bbbf6d2ade27d35a99e7dbe32d27fe7ac0b1391fe2f879f675be"

@@ -77,7 +77,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     return Old(release, version, tmp_path / version)
 
 
-def said_by(capsys: pytest.CaptureFixture[str], old: Old, command: str, *arguments: str, status: int = 0) -> list[str]:
+def printed(capsys: pytest.CaptureFixture[str], old: Old, command: str, *arguments: str, status: int = 0) -> list[str]:
     capsys.readouterr()
     assert main(["archive", command, *arguments, "--archive", str(old.path)]) == status
     return capsys.readouterr().out.splitlines()
@@ -85,7 +85,7 @@ def said_by(capsys: pytest.CaptureFixture[str], old: Old, command: str, *argumen
 
 def listed(capsys: pytest.CaptureFixture[str], old: Old, *arguments: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for line in said_by(capsys, old, "list", "--json", *arguments):
+    for line in printed(capsys, old, "list", "--json", *arguments):
         facts = json.loads(line)
         found.setdefault(Path(facts.get("audio_uri", "elsewhere")).stem, []).append(facts["state"])
     return found
@@ -105,20 +105,20 @@ def test_each_operation_is_listed_with_its_state(old: Old, capsys: pytest.Captur
 
 
 def test_all_that_is_on_record_of_one_is_shown(old: Old, capsys: pytest.CaptureFixture[str]) -> None:
-    facts = json.loads("".join(said_by(capsys, old, "show", old.id("done"))))
+    facts = json.loads("".join(printed(capsys, old, "show", old.id("done"))))
     assert facts["labels"] == {"call_id": "17", "channel_0": "оператор"}
     assert facts["settings"]["api_version"] == old.version
     assert (facts["billed_seconds"], facts["duration_ms"], facts["task_id"]) == (15, 11915, "submit")
     assert set(facts["files"]) == {"operation.json.gz"} | ({"recognition.json.gz"} if old.version == "v3" else set())
-    assert "Это done" in "".join(said_by(capsys, old, "show", old.id("done"), "--answer"))
-    failed = json.loads("".join(said_by(capsys, old, "show", old.id("invalid"))))
+    assert "Это done" in "".join(printed(capsys, old, "show", old.id("done"), "--answer"))
+    failed = json.loads("".join(printed(capsys, old, "show", old.id("invalid"))))
     assert failed["error"] == {"code": 3, "message": "audio: unsupported format"}
-    assert json.loads("".join(said_by(capsys, old, "show", old.id("raw"))))["settings"]["raw_results"] is True
-    assert said_by(capsys, old, "show", old.id("forgotten"), status=1) == []
+    assert json.loads("".join(printed(capsys, old, "show", old.id("raw"))))["settings"]["raw_results"] is True
+    assert printed(capsys, old, "show", old.id("forgotten"), status=1) == []
 
 
 def test_what_has_neither_an_answer_nor_a_reason_is_found(old: Old, capsys: pytest.CaptureFixture[str]) -> None:
-    *findings, summary = said_by(capsys, old, "verify", status=1)
+    *findings, summary = printed(capsys, old, "verify", status=1)
     assert Counter(line.split()[0] for line in findings) == {"lost": 2, "overdue": 4}
     for name in ("claimed.ogg", "lost.ogg"):
         assert any(name in line for line in findings if line.startswith("lost"))
@@ -165,10 +165,10 @@ def test_every_answer_becomes_rows(old: Old, tmp_path: Path) -> None:
 def test_exported_it_is_the_same_archive_or_plain_answers(
     old: Old, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said_by(capsys, old, "export", "--to", str(tmp_path / "copy"))
+    printed(capsys, old, "export", "--to", str(tmp_path / "copy"))
     copied = Old(old.release, old.version, tmp_path / "copy")
     assert listed(capsys, copied) == old.states
-    said_by(capsys, old, "export", "--to", str(tmp_path / "plain"), "--answers")
+    printed(capsys, old, "export", "--to", str(tmp_path / "plain"), "--answers")
     files = [str(path) for path in (tmp_path / "plain").iterdir()]
     statuses = Counter(row["status"] for row in rows_of(transformed(tmp_path / "rows", files=files), "recognitions"))
     ended = Counter(state for states in old.states.values() for state in states)
@@ -217,11 +217,11 @@ class TestSubmittingAgain:
             self.submit("invalid")
 
     @pytest.mark.parametrize("name", ["lost", "claimed"])
-    def test_a_lost_submission_is_still_in_the_way(self, old: Old, name: str) -> None:
+    def test_a_lost_submission_still_stops_the_recording(self, old: Old, name: str) -> None:
         with pytest.raises(SubmissionLostError):
             self.submit(name)
 
-    def test_what_was_handed_on_once_is_not_new(self, old: Old, s3_client: Any) -> None:
+    def test_what_was_delivered_once_is_not_new(self, old: Old, s3_client: Any) -> None:
         content = (ROOT / "emulator/speechkit_emulator/samples/message.ogg").read_bytes()
         s3_client.put_object(Bucket="calls", Key="handed-on.ogg", Body=content)
         submit = SpeechKitSubmitOperator(task_id="submit_new", audio="s3://calls/handed-on.ogg", only_new=True)

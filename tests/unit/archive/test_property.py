@@ -336,10 +336,10 @@ class Payments(RuleBasedStateMachine):
     @invariant()
     def note_what_was_reached(self) -> None:
         for name in NAMES:
-            self.reached.update(map(AttemptState, self.books.stages(name).values()))
+            self.reached.update(map(AttemptState, self.books.states(name).values()))
 
 
-def test_nobody_pays_twice_unless_they_said_so_and_everybody_gets_what_was_paid_for() -> None:
+def test_nobody_pays_twice_unless_they_ask_for_it_and_everybody_gets_what_was_paid_for() -> None:
     Payments.reached.clear()
     logging.disable(logging.CRITICAL)
     try:

@@ -69,7 +69,7 @@ class TestProbe:
         with pytest.raises(ArchiveError, match="If-None-Match"):
             Archive(Folder(fs, "/archive", "memory://archive", ArchiveError)).probe(T0)
 
-    def test_whoever_may_write_need_not_be_allowed_to_delete(
+    def test_a_role_that_may_write_need_not_be_allowed_to_delete(
         self, archive: Archive, service: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(self: Folder, name: str) -> None:
@@ -111,7 +111,7 @@ class TestUnreadable:
             submitter(archive, service).submit([recording()])
         assert service.accepted.total() == 1
 
-    def test_an_archive_that_has_gone_stops_the_submit(self, tmp_path: Path, service: Service) -> None:
+    def test_an_archive_that_is_missing_stops_the_submit(self, tmp_path: Path, service: Service) -> None:
         archive = Archive.at(tmp_path / "mounted")
         archive.probe(T0)
         submitted(archive, service)
@@ -158,7 +158,7 @@ class TestUnreadable:
         archive.keep(answer(operation_id, ApiVersion.V3), now=T0)
         assert archive.answer(operation_id) == answer(operation_id, ApiVersion.V3)
 
-    def test_an_answer_that_is_not_what_was_written_is_said_to_be_so(self, archive: Archive, service: Service) -> None:
+    def test_an_answer_that_is_not_what_was_written_is_reported(self, archive: Archive, service: Service) -> None:
         operation_id = submitted(archive, service)
         archive.keep(answer(operation_id), now=T0)
         archive.folder.replace(f"operations/{operation_id}/operation.json.gz", gzip.compress(b"{}"))

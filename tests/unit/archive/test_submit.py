@@ -27,7 +27,7 @@ from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
 from tests.unit.archive.world import T0, Service, answer, failure, failure_of, lost, recording, submitter
 
 
-def ways(outcomes: list[SubmitOutcome]) -> list[SubmitStatus]:
+def ends(outcomes: list[SubmitOutcome]) -> list[SubmitStatus]:
     return [one.status for one in outcomes]
 
 
@@ -39,7 +39,7 @@ class TestOnce:
         archive.keep(answer(first.operation_id), now=service.clock.now())
         service.clock.advance(days=400)
         [third] = submitter(archive, service, run="three").submit([recording()])
-        assert ways([first, second, third]) == [SubmitStatus.SUBMITTED, SubmitStatus.JOINED, SubmitStatus.REUSED]
+        assert ends([first, second, third]) == [SubmitStatus.SUBMITTED, SubmitStatus.JOINED, SubmitStatus.REUSED]
         assert first.operation_id == second.operation_id == third.operation_id
         assert service.accepted.total() == 1
 
@@ -69,7 +69,7 @@ class TestOnce:
         assert isinstance(refused.error, RecordingError)
         assert "allow_unversioned" in str(refused.error)
         outcomes = submitter(archive, service, allow_unversioned=True).submit([unversioned])
-        assert ways(outcomes) == [SubmitStatus.SUBMITTED]
+        assert ends(outcomes) == [SubmitStatus.SUBMITTED]
 
     def test_paying_again_on_purpose_happens_once_for_each_task_instance(
         self, archive: Archive, service: Service
@@ -79,7 +79,7 @@ class TestOnce:
             submitter(archive, service, run="two", reuse=False).submit([recording()])
         assert service.accepted.total() == 2
 
-    def test_a_hopeless_failure_ends_at_once_and_costs_nothing(self, archive: Archive, service: Service) -> None:
+    def test_a_permanent_failure_ends_at_once_and_costs_nothing(self, archive: Archive, service: Service) -> None:
         [first] = submitter(archive, service).submit([recording()])
         archive.keep(answer(first.operation_id or ""), failure(3), now=T0)
         [again] = submitter(archive, service).submit([recording()])
@@ -110,7 +110,7 @@ class TestOnce:
             return replace(given, settings=settings, billed_seconds=77, channels=1)
 
         outcomes = submitter(archive, service, probe=probe).submit([recording("1"), recording("2", channels=None)])
-        assert ways(outcomes) == [SubmitStatus.JOINED, SubmitStatus.SUBMITTED]
+        assert ends(outcomes) == [SubmitStatus.JOINED, SubmitStatus.SUBMITTED]
         assert read == ["2"]
         submission = archive.submission(outcomes[1].operation_id or "")
         assert submission is not None
@@ -140,7 +140,7 @@ class TestThreeDays:
     def test_a_404_of_a_young_operation_is_not_taken_for_an_expiry(self, archive: Archive, service: Service) -> None:
         [first] = submitter(archive, service).submit([recording()])
         assert archive.expire(first.operation_id or "", service.clock.now() + timedelta(days=2)) is False
-        assert ways(submitter(archive, service).submit([recording()])) == [SubmitStatus.JOINED]
+        assert ends(submitter(archive, service).submit([recording()])) == [SubmitStatus.JOINED]
 
     def test_an_answer_that_turns_up_after_all_counts_more_than_the_expiry(
         self, archive: Archive, service: Service
@@ -151,23 +151,23 @@ class TestThreeDays:
         assert archive.expire(operation_id, service.clock.now())
         assert archive.expire(operation_id, service.clock.now())
         archive.keep(answer(operation_id), now=service.clock.now())
-        assert ways(submitter(archive, service).submit([recording()])) == [SubmitStatus.REUSED]
+        assert ends(submitter(archive, service).submit([recording()])) == [SubmitStatus.REUSED]
 
 
 class TestLost:
-    def test_it_is_said_at_once_what_to_check_and_how_to_go_on(self, archive: Archive, service: Service) -> None:
+    def test_the_error_has_what_to_check_and_how_to_continue(self, archive: Archive, service: Service) -> None:
         service.script["2"] = [lost()]
         outcomes = submitter(archive, service).submit([recording(name) for name in "123"])
-        assert ways(outcomes) == [SubmitStatus.SUBMITTED, SubmitStatus.LOST, SubmitStatus.SUBMITTED]
+        assert ends(outcomes) == [SubmitStatus.SUBMITTED, SubmitStatus.LOST, SubmitStatus.SUBMITTED]
         text = str(outcomes[1].error)
         assert isinstance(outcomes[1].error, SubmissionLostError)
         for word in ("adopt", "release", outcomes[1].fingerprint, archive.url, "on_lost_submission", "billing"):
             assert word in text
 
-    def test_it_stays_lost_until_somebody_decides(self, archive: Archive, service: Service) -> None:
+    def test_it_stays_lost_until_a_person_decides(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [lost()]
         for _ in range(3):
-            assert ways(submitter(archive, service).submit([recording("1"), recording("2")]))[0] is SubmitStatus.LOST
+            assert ends(submitter(archive, service).submit([recording("1"), recording("2")]))[0] is SubmitStatus.LOST
         assert service.accepted == {"1": 1, "2": 1}
 
     def test_resubmit_sends_it_again_once(self, archive: Archive, service: Service) -> None:
@@ -182,7 +182,7 @@ class TestLost:
         assert outcome.status is SubmitStatus.LOST
         assert service.accepted["1"] == 2
 
-    def test_a_known_operation_id_can_be_adopted(self, archive: Archive, service: Service) -> None:
+    def test_an_operation_id_can_be_adopted(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [lost()]
         [outcome] = submitter(archive, service).submit([recording("1")])
         [operation_id] = service.operations
@@ -197,7 +197,7 @@ class TestLost:
         service.script["1"] = [lost()]
         [outcome] = submitter(archive, service).submit([recording("1")])
         release(archive, outcome.fingerprint, now=T0)
-        assert ways(submitter(archive, service).submit([recording("1")])) == [SubmitStatus.SUBMITTED]
+        assert ends(submitter(archive, service).submit([recording("1")])) == [SubmitStatus.SUBMITTED]
 
     def test_there_is_nothing_to_adopt_or_release_for_a_recording_with_its_operation(
         self, archive: Archive, service: Service
@@ -214,7 +214,7 @@ class TestRefused:
         service.script["2"] = [RefusedError("ogg header has not been found", http_status=400, grpc_code=3)]
         missing = recording("3", error=RecordingError("It isn't there"))
         outcomes = submitter(archive, service).submit([recording("1"), recording("2"), missing, recording("4")])
-        assert ways(outcomes) == [
+        assert ends(outcomes) == [
             SubmitStatus.SUBMITTED,
             SubmitStatus.REFUSED,
             SubmitStatus.REFUSED,
@@ -275,12 +275,12 @@ class TestRefused:
         service.script["1"] = [ServiceFaultError("Unavailable", http_status=503) for _ in range(9)]
         process = submitter(archive, service)
         outcomes = process.submit([recording("1"), recording("2")])
-        assert ways(outcomes) == [SubmitStatus.REFUSED, SubmitStatus.SUBMITTED]
+        assert ends(outcomes) == [SubmitStatus.REFUSED, SubmitStatus.SUBMITTED]
         with pytest.raises(ServiceFaultError):
             process.hand_on(outcomes, OnFailure.SKIP)
 
 
-def test_an_error_says_which_recording_it_was() -> None:
+def test_an_error_names_which_recording_it_was() -> None:
     error = SpeechKitError("No")
     error.about_recording("https://storage.yandexcloud.net/b/1.ogg?X-Amz-Signature=secret")
     error.about_recording("s3://b/2.ogg")

@@ -27,7 +27,7 @@ from airflow_speechkit.settings import RecognitionSettings
 from tests.unit.archive.world import T0, Life, Service, lost, mortal, recording, submitter
 
 
-def ways(outcomes: list[SubmitOutcome]) -> list[SubmitStatus]:
+def ends(outcomes: list[SubmitOutcome]) -> list[SubmitStatus]:
     return [one.status for one in outcomes]
 
 
@@ -35,14 +35,14 @@ class TestQuota:
     def test_a_429_stops_all_for_as_long_as_the_service_asks(self, archive: Archive, service: Service) -> None:
         service.script["2"] = [QuotaExceededError("quota", http_status=429, retry_after_s=95.0)]
         outcomes = submitter(archive, service).submit([recording(name) for name in "123"])
-        assert ways(outcomes) == [SubmitStatus.SUBMITTED] * 3
+        assert ends(outcomes) == [SubmitStatus.SUBMITTED] * 3
         assert sum(service.clock.slept_s) >= 95
         assert service.accepted == {"1": 1, "2": 1, "3": 1}
 
     def test_a_429_storm_is_waited_out_with_growing_pauses(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [QuotaExceededError("quota", http_status=429) for _ in range(5)]
         outcomes = submitter(archive, service).submit([recording("1"), recording("2")])
-        assert ways(outcomes) == [SubmitStatus.SUBMITTED] * 2
+        assert ends(outcomes) == [SubmitStatus.SUBMITTED] * 2
         assert sum(service.clock.slept_s) >= 10 + 20 + 40 + 80
 
     def test_a_quota_that_stays_used_up_ends_the_task_and_a_retry_goes_on(
@@ -52,7 +52,7 @@ class TestQuota:
         with pytest.raises(QuotaExceededError):
             submitter(archive, service, patience=timedelta(hours=1)).submit([recording("1"), recording("2")])
         service.script.clear()
-        assert ways(submitter(archive, service).submit([recording("1"), recording("2")])) == [
+        assert ends(submitter(archive, service).submit([recording("1"), recording("2")])) == [
             SubmitStatus.JOINED,
             SubmitStatus.SUBMITTED,
         ]
@@ -97,7 +97,7 @@ class TestQuota:
 
         monkeypatch.setattr(SubmitJob, "end", noted)
         outcomes = submitter(archive, service, submits_per_hour=1).submit([recording(name) for name in "123"])
-        assert ways(outcomes) == [SubmitStatus.SUBMITTED, SubmitStatus.SUBMITTED, SubmitStatus.LOST]
+        assert ends(outcomes) == [SubmitStatus.SUBMITTED, SubmitStatus.SUBMITTED, SubmitStatus.LOST]
         assert concluded["3"] == pytest.approx(600, abs=10), "when the other's lease ends"
         assert (concluded["1"], concluded["2"]) == (0, pytest.approx(3600))
 
@@ -106,12 +106,12 @@ class TestQuota:
         with pytest.raises(KeyboardInterrupt):
             submitter(archive, service, run="killed").submit([recording("1")])
         outcomes = submitter(archive, service, submits_per_hour=2).submit([recording(name) for name in "123"])
-        assert ways(outcomes) == [SubmitStatus.LOST, SubmitStatus.SUBMITTED, SubmitStatus.SUBMITTED]
+        assert ends(outcomes) == [SubmitStatus.LOST, SubmitStatus.SUBMITTED, SubmitStatus.SUBMITTED]
         assert sum(service.clock.slept_s) < 700
 
     def test_trouble_is_retried_after_a_pause_and_then_raised(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [UnreachableError("connection refused") for _ in range(3)]
-        assert ways(submitter(archive, service).submit([recording("1")])) == [SubmitStatus.SUBMITTED]
+        assert ends(submitter(archive, service).submit([recording("1")])) == [SubmitStatus.SUBMITTED]
         service.script["2"] = [UnreachableError("connection refused") for _ in range(9)]
         with pytest.raises(UnreachableError):
             submitter(archive, service).submit([recording("2")])
@@ -127,14 +127,19 @@ class TestBudget:
     def test_what_costs_nothing_does_not_count(self, archive: Archive, service: Service) -> None:
         submitter(archive, service).submit([recording("1"), recording("2")])
         outcomes = submitter(archive, service, max_billed_seconds=60).submit([recording(name) for name in "1231"])
-        assert ways(outcomes) == [SubmitStatus.JOINED, SubmitStatus.JOINED, SubmitStatus.SUBMITTED, SubmitStatus.JOINED]
+        assert ends(outcomes) == [
+            SubmitStatus.JOINED,
+            SubmitStatus.JOINED,
+            SubmitStatus.SUBMITTED,
+            SubmitStatus.JOINED,
+        ]
 
     def test_an_unknown_length_with_a_budget_is_an_error_not_a_guess(self, archive: Archive, service: Service) -> None:
         unknown = recording("2", billed_seconds=None, duration_ms=None)
         with pytest.raises(CostLimitExceededError, match="unknown"):
             submitter(archive, service, max_billed_seconds=10_000).submit([recording("1"), unknown])
         assert service.asked == 0
-        assert ways(submitter(archive, service).submit([unknown])) == [SubmitStatus.SUBMITTED]
+        assert ends(submitter(archive, service).submit([unknown])) == [SubmitStatus.SUBMITTED]
 
     def test_a_resubmission_counts_too(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [lost()]
@@ -146,7 +151,7 @@ class TestBudget:
 
 
 class TestTwoAtOnce:
-    def test_who_comes_second_waits_for_the_operation_id(self, archive: Archive, service: Service) -> None:
+    def test_the_second_process_waits_for_the_operation_id(self, archive: Archive, service: Service) -> None:
         other: list[SubmitOutcome] = []
         accept = service.send
 
@@ -167,7 +172,7 @@ class TestTwoAtOnce:
         assert (other[0].status, other[0].operation_id) == (SubmitStatus.JOINED, first.operation_id)
         assert service.accepted.total() == 1
 
-    def test_a_claim_whose_owner_is_gone_is_lost_when_its_lease_ends(self, archive: Archive, service: Service) -> None:
+    def test_a_claim_of_a_killed_process_is_lost_when_its_lease_ends(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [KeyboardInterrupt()]
         with pytest.raises(KeyboardInterrupt):
             submitter(archive, service, run="killed").submit([recording()])
@@ -242,7 +247,7 @@ class TestArchiveInTrouble:
 
         monkeypatch.setattr(Archive, "record_submission", shaky)
         assert (
-            ways(submitter(archive, service).submit([recording("1"), recording("2")])) == [SubmitStatus.SUBMITTED] * 2
+            ends(submitter(archive, service).submit([recording("1"), recording("2")])) == [SubmitStatus.SUBMITTED] * 2
         )
 
 
@@ -256,7 +261,7 @@ class TestHandingOn:
         service.script["2"] = [RefusedError("ogg header has not been found", http_status=400, grpc_code=3)]
         process = submitter(archive, service, on_lost_submission=on_lost_submission)
         outcomes = process.submit([recording(name) for name in "123"])
-        assert ways(outcomes) == [SubmitStatus.LOST, SubmitStatus.REFUSED, SubmitStatus.SUBMITTED]
+        assert ends(outcomes) == [SubmitStatus.LOST, SubmitStatus.REFUSED, SubmitStatus.SUBMITTED]
         with pytest.raises((SubmissionLostError, SubmissionsFailedError), match=r"s3://calls/1\.ogg"):
             process.hand_on(outcomes, on_failure)
 
@@ -268,7 +273,7 @@ class TestHandingOn:
             process.hand_on(process.submit([recording(name) for name in names]), on_failure)
         return str(raised.value)
 
-    def test_a_failed_task_says_what_becomes_of_the_others(self, archive: Archive, service: Service) -> None:
+    def test_a_failed_task_names_what_becomes_of_the_others(self, archive: Archive, service: Service) -> None:
         said = self.failed(archive, service, "134343", OnFailure.FAIL)
         assert "The others (2) are in the archive, and are not paid for again. on_failure='record'" in said
 
@@ -276,7 +281,7 @@ class TestHandingOn:
         for on_failure in (OnFailure.SKIP, OnFailure.FAIL):
             assert "on_failure=" not in self.failed(archive, service, "23", on_failure)
 
-    def test_a_retry_without_an_archive_is_not_said_to_be_free(self, archive: Archive, service: Service) -> None:
+    def test_a_retry_without_an_archive_is_not_called_free(self, archive: Archive, service: Service) -> None:
         said = self.failed(archive, service, "13", OnFailure.FAIL, without_archive=True)
         assert "A retry submits everything again and pays again for what was accepted" in said
         said = self.failed(archive, service, "12", OnFailure.FAIL, without_archive=True)

@@ -48,7 +48,7 @@ def test_what_went_out_before_counts_but_for_what_is_older_than_an_hour() -> Non
     sent=st.lists(st.integers(0, 3599), max_size=200),
     left=st.integers(1, 1000),
 )
-def test_who_leaves_may_send_50_when_back_or_the_rest_or_the_hours_quota(
+def test_a_deferred_task_may_send_50_when_back_or_the_rest_or_the_hours_quota(
     quota: int, sent: list[int], left: int
 ) -> None:
     limiter = SubmitRateLimiter(quota, PATIENCE)
@@ -65,7 +65,7 @@ def test_who_leaves_may_send_50_when_back_or_the_rest_or_the_hours_quota(
         limiter.sent_at.append(at)
 
 
-def test_nobody_leaves_for_less_than_it_takes_to_come_back() -> None:
+def test_no_task_defers_for_less_than_it_takes_to_come_back() -> None:
     limiter = SubmitRateLimiter(2, PATIENCE)
     limiter.add_sent([minutes(-59.95)] * 2, T0)
     assert limiter.delay_s(T0) == pytest.approx(3)
@@ -110,7 +110,7 @@ class TestPauses:
         assert not limiter.is_exhausted(minutes(119))
         assert limiter.is_exhausted(minutes(120))
 
-    def test_who_is_refused_for_the_quota_leaves_and_who_meets_trouble_stays(self) -> None:
+    def test_a_refusal_for_the_quota_ends_the_visit_and_trouble_does_not(self) -> None:
         refused, troubled = SubmitRateLimiter(500, PATIENCE), SubmitRateLimiter(500, PATIENCE)
         refused.pause(T0, over_quota=True)
         troubled.pause(T0)

@@ -23,7 +23,7 @@ from airflow_speechkit.storage import Folder
 from tests.unit.archive.world import T0, Life, Service, answer, lost, mortal, recording, submitter
 
 
-def ways(outcomes: list[SubmitOutcome]) -> list[SubmitStatus]:
+def ends(outcomes: list[SubmitOutcome]) -> list[SubmitStatus]:
     return [one.status for one in outcomes]
 
 
@@ -34,14 +34,14 @@ class TestFoundOutWhileSending:
         changed = RecordingError("The file was changed after it was looked at", retry_can_help=True)
         service.script["1"] = [changed for _ in range(9)]
         outcomes = submitter(archive, service).submit([recording("1"), recording("2")])
-        assert ways(outcomes) == [SubmitStatus.REFUSED, SubmitStatus.SUBMITTED]
+        assert ends(outcomes) == [SubmitStatus.REFUSED, SubmitStatus.SUBMITTED]
         assert outcomes[0].error is changed
         assert len(service.script["1"]) == 8, "it was asked once"
         assert service.clock.slept_s == []
         [attempt] = archive.attempts(outcomes[0].fingerprint)
         assert attempt.state is AttemptState.REFUSED
         service.script.clear()
-        assert ways(submitter(archive, service).submit([recording("1")])) == [SubmitStatus.SUBMITTED]
+        assert ends(submitter(archive, service).submit([recording("1")])) == [SubmitStatus.SUBMITTED]
         assert service.clock.slept_s == [], "nobody waits for a claim that was given up"
 
 
@@ -84,7 +84,7 @@ class TestInTheLastMoment:
             assert (outcome.status is SubmitStatus.SUBMITTED) is (len(taken) == 2)
             assert (outcome.status is SubmitStatus.SUBMITTED) is (moment > 6), f"{outcome.status} at {moment}"
 
-    def test_an_answer_that_is_forgotten_while_it_is_looked_at_is_no_error(
+    def test_an_answer_that_is_deleted_while_it_is_read_is_no_error(
         self, tmp_path: Path, archive: Archive, service: Service
     ) -> None:
         [first] = submitter(archive, service).submit([recording("1")])
@@ -157,11 +157,11 @@ class TestOnRecord:
             assert len(asked) < 5, "it is asked for without end"
             return False
 
-        assert ways(submitter(archive, service, has=gone, run="later").submit([recording("1")])) == [
+        assert ends(submitter(archive, service, has=gone, run="later").submit([recording("1")])) == [
             SubmitStatus.JOINED
         ]
         service.clock.time += timedelta(minutes=20)
-        assert ways(submitter(archive, service, has=gone, run="later").submit([recording("1")])) == [
+        assert ends(submitter(archive, service, has=gone, run="later").submit([recording("1")])) == [
             SubmitStatus.SUBMITTED
         ]
         assert asked == [operation_id]

@@ -68,7 +68,7 @@ def test_an_error_and_a_label_with_one_become_rows_with_u_fffd(
         assert (row["error_message"], json.loads(row["labels"])) == (REPLACED, {"a": REPLACED})
 
 
-def test_an_archives_error_about_a_damaged_record_says_nothing_of_what_stands_there(archive: Archive) -> None:
+def test_an_archives_error_about_a_damaged_record_does_not_quote_it(archive: Archive) -> None:
     operation_id = submitted(archive)
     archive.folder.replace(f"operations/{operation_id}/outcome.json", b'{"archive_version":1,"stage":"hunter2"}')
     with pytest.raises(ArchiveError, match="is damaged") as caught:

@@ -75,7 +75,7 @@ def run(archive: Archive, service: Service) -> Run:
     return Run(archive, service, recordings(12))
 
 
-def ways(outcomes: list[SubmitOutcome]) -> set[SubmitStatus]:
+def ends(outcomes: list[SubmitOutcome]) -> set[SubmitStatus]:
     return {one.status for one in outcomes}
 
 
@@ -85,14 +85,14 @@ def test_each_visit_sends_what_the_quota_allows_and_no_hour_sees_more(run: Run, 
         sent.append(len(run.go_on().done))
     assert sent == [5, 10, 12]
     assert not service.clock.slept_s
-    assert ways(run.finish()) == {SubmitStatus.SUBMITTED}
+    assert ends(run.finish()) == {SubmitStatus.SUBMITTED}
     times = sorted(service.created_at.values())
     assert all(later - earlier >= timedelta(hours=1) for earlier, later in zip(times, times[5:], strict=False))
     assert set(service.accepted.values()) == {1}
 
 
 @pytest.mark.parametrize("reuse", [True, False])
-def test_a_new_try_knows_what_has_used_up_the_quota(run: Run, service: Service, reuse: bool) -> None:
+def test_a_new_try_counts_what_has_used_up_the_quota(run: Run, service: Service, reuse: bool) -> None:
     run.policy = {"reuse": reuse}
     run.start()
     for _ in range(3):
@@ -106,7 +106,7 @@ def test_so_does_another_run(run: Run, archive: Archive, service: Service) -> No
     other = Run(archive, service, run.found, name="run-2")
     run.start()
     assert len(other.start().left) == 7
-    assert ways(other.last.done if other.last else []) == {SubmitStatus.JOINED}
+    assert ends(other.last.done if other.last else []) == {SubmitStatus.JOINED}
     ids = [one.operation_id for one in run.finish()]
     assert [one.operation_id for one in other.finish()] == ids
     assert set(service.accepted.values()) == {1}
@@ -148,7 +148,7 @@ def test_a_process_that_is_killed_at_any_moment_of_a_later_visit_pays_nothing_tw
     outcomes = run.finish()
     assert len(outcomes) == 8
     assert set(service.accepted.values()) == {1}
-    assert ways(outcomes) <= {SubmitStatus.JOINED, SubmitStatus.SUBMITTED, SubmitStatus.LOST}
+    assert ends(outcomes) <= {SubmitStatus.JOINED, SubmitStatus.SUBMITTED, SubmitStatus.LOST}
 
 
 class TestWhatBecameOfItMeanwhile:
@@ -171,7 +171,7 @@ class TestWhatBecameOfItMeanwhile:
     def test_what_runs_for_days_is_still_its_own(self, run: Run, service: Service) -> None:
         run.start()
         service.clock.advance(days=4)
-        assert ways(run.finish()) == {SubmitStatus.SUBMITTED}
+        assert ends(run.finish()) == {SubmitStatus.SUBMITTED}
         assert service.accepted.total() == 12
 
     def test_what_the_service_refused_is_not_sent_again(self, run: Run, service: Service) -> None:
@@ -190,7 +190,7 @@ class TestWhatBecameOfItMeanwhile:
 
     def test_what_was_not_taken_for_other_reasons_is_sent_again(self, run: Run, service: Service) -> None:
         service.script["00"] = [QuotaExceededError("quota", http_status=429), UnreachableError("refused")]
-        assert ways(run.finish()) == {SubmitStatus.SUBMITTED}
+        assert ends(run.finish()) == {SubmitStatus.SUBMITTED}
         assert set(service.accepted.values()) == {1}
 
     @pytest.mark.parametrize("again", [False, True])
@@ -200,15 +200,15 @@ class TestWhatBecameOfItMeanwhile:
         outcomes = run.finish()
         assert outcomes[0].status is SubmitStatus.LOST
         assert service.accepted["00"] == (2 if again else 1)
-        assert ways(outcomes[1:]) == {SubmitStatus.SUBMITTED}
+        assert ends(outcomes[1:]) == {SubmitStatus.SUBMITTED}
 
-    def test_what_is_deleted_or_replaced_meanwhile_is_handed_on(self, run: Run, service: Service) -> None:
+    def test_what_is_deleted_or_replaced_meanwhile_is_returned(self, run: Run, service: Service) -> None:
         ids = [one.operation_id for one in run.start().done]
         missing = recording("01", version=None, error=RecordingError("There is no such object"))
         run.found = [recording("00", version="another"), missing, *run.found[2:]]
         outcomes = run.finish()
         assert [one.operation_id for one in outcomes[:5]] == ids
-        assert ways(outcomes) == {SubmitStatus.SUBMITTED}
+        assert ends(outcomes) == {SubmitStatus.SUBMITTED}
         assert service.accepted.total() == 12
 
     def test_a_later_visit_asks_the_archive_only_for_what_is_left(self, run: Run) -> None:
@@ -217,7 +217,7 @@ class TestWhatBecameOfItMeanwhile:
             run.finish()
         assert len({one.args[1] for one in attempts.call_args_list}) == 7
 
-    def test_a_new_try_forgets_the_record_of_the_last_one(self, run: Run, service: Service) -> None:
+    def test_a_new_try_replaces_the_record_of_the_last_one(self, run: Run, service: Service) -> None:
         run.start()
         run.found = [recording("00", version="another"), *run.found[1:]]
         outcomes = run.finish(run.start())
@@ -231,8 +231,8 @@ class TestWhatBecameOfItMeanwhile:
         settings = recording("00").settings
         run.found = [Recording(audio_uri=text, version=None, settings=settings, error=error), *run.found[1:]]
         outcomes = run.finish()
-        assert ways(outcomes[:1]) == {SubmitStatus.REFUSED}
-        assert ways(outcomes[1:]) == {SubmitStatus.SUBMITTED}
+        assert ends(outcomes[:1]) == {SubmitStatus.REFUSED}
+        assert ends(outcomes[1:]) == {SubmitStatus.SUBMITTED}
         assert service.accepted.total() == 11
         assert outcomes[0].recording.audio_uri == text
 
@@ -253,7 +253,7 @@ class TestRefusals:
         assert visit.next_at is not None
         assert visit.next_at - service.clock.now() == timedelta(seconds=900)
         assert visit.refused_since == service.clock.now()
-        assert ways(run.finish()) == {SubmitStatus.SUBMITTED}
+        assert ends(run.finish()) == {SubmitStatus.SUBMITTED}
 
     def test_after_a_429_one_request_finds_out_whether_it_is_over(self, run: Run, service: Service) -> None:
         run.policy = {"concurrency": 8, "submits_per_hour": 500}
@@ -278,7 +278,7 @@ class TestRefusals:
         run.policy = {"submits_per_hour": 1}
         service.script["02"] = [QuotaExceededError("quota", http_status=429)]
         run.found, began_at = run.found[:3], service.clock.now()
-        assert ways(run.finish()) == {SubmitStatus.SUBMITTED}
+        assert ends(run.finish()) == {SubmitStatus.SUBMITTED}
         assert service.clock.now() - began_at < timedelta(hours=2, minutes=2)
 
     def test_trouble_is_sat_out_in_place(self, run: Run, service: Service) -> None:

@@ -88,7 +88,7 @@ def test_a_result_of_v3_is_known_by_whatever_its_first_message_is(tmp_path, firs
     ],
     ids=["v2", "by its id", "by its description", "by the file's name"],
 )
-def test_a_failed_operation_says_which_api_it_came_from(tmp_path, operation, version):
+def test_a_failed_operation_has_which_api_it_came_from(tmp_path, operation, version):
     failed = {**operation, "error": {"code": 3, "message": "no header"}}
     saved = save(tmp_path / "f8dstem.json", json.dumps(failed).encode())
     assert main(["transform", saved, "--to", str(tmp_path)]) == 0
@@ -96,7 +96,7 @@ def test_a_failed_operation_says_which_api_it_came_from(tmp_path, operation, ver
     assert (row["api_version"], row["status"], row["error_code"]) == (version, "failed", 3)
 
 
-def test_one_that_cannot_be_read_is_told_and_the_others_are_written(tmp_path, capsys):
+def test_one_that_cannot_be_read_is_reported_and_the_others_are_written(tmp_path, capsys):
     operation = v3()
     saved = [
         save(tmp_path / "good.json", SAID.operation),

@@ -58,23 +58,23 @@ def finished(archive: Archive, service: Service, name: str = "1", run: str = "ru
     return operation_id
 
 
-def stages(archive: Archive, fingerprint: str) -> list[AttemptState]:
+def states(archive: Archive, fingerprint: str) -> list[AttemptState]:
     return [one.state for one in archive.attempts(fingerprint)]
 
 
 class TestAdopt:
     def test_an_id_that_belongs_to_another_recording_changes_nothing(self, archive: Archive, service: Service) -> None:
         other = finished(archive, service, "other")
-        gone = lose(archive, service)
+        lost_one = lose(archive, service)
         before = contents(archive)
         with pytest.raises(ArchiveError, match=r"of s3://calls/other\.ogg.*archive show") as raised:
-            adopt(archive, gone.fingerprint, other, now=T0)
+            adopt(archive, lost_one.fingerprint, other, now=T0)
         assert not raised.value.retry_can_help
         assert contents(archive) == before
         [again] = submitter(archive, service).submit([recording("1")])
         assert again.status is SubmitStatus.LOST
         [real] = [one for one, link in service.operations.items() if link == "1"]
-        adopt(archive, gone.fingerprint, real, now=T0)
+        adopt(archive, lost_one.fingerprint, real, now=T0)
         [again] = submitter(archive, service).submit([recording("1")])
         assert (again.status, again.operation_id) == (SubmitStatus.JOINED, real)
 
@@ -82,14 +82,14 @@ class TestAdopt:
         self, archive: Archive, service: Service
     ) -> None:
         first = submitted(archive, service)
-        gone = lose(archive, service, run="again", reuse=False)
+        lost_one = lose(archive, service, run="again", reuse=False)
         before = contents(archive)
         with pytest.raises(ArchiveError, match="attempt 1"):
-            adopt(archive, gone.fingerprint, first, now=T0)
+            adopt(archive, lost_one.fingerprint, first, now=T0)
         assert contents(archive) == before
 
     @pytest.mark.parametrize("dies_after", [False, True], ids=["before", "after"])
-    def test_fault_adopt_killed_at_every_step_is_finished_by_the_next_one_or_by_whoever_asks(
+    def test_fault_adopt_killed_at_every_step_is_finished_by_the_next_one_or_by_a_request(
         self, tmp_path: Path, dies_after: bool
     ) -> None:
         step, done = 0, False
@@ -97,16 +97,16 @@ class TestAdopt:
             path = tmp_path / str(step)
             service, archive = Service(Clock()), Archive.at(path)
             archive.probe(T0)
-            gone = lose(archive, service)
+            lost_one = lose(archive, service)
             [operation_id] = service.operations
             try:
-                adopt(mortal(path, Life(step, dies_after=dies_after)), gone.fingerprint, operation_id, now=T0)
+                adopt(mortal(path, Life(step, dies_after=dies_after)), lost_one.fingerprint, operation_id, now=T0)
                 done = True
             except Killed:
                 step += 1
             [again] = submitter(archive, service).submit([recording("1")])
             if again.status is SubmitStatus.LOST:
-                adopt(archive, gone.fingerprint, operation_id, now=T0)
+                adopt(archive, lost_one.fingerprint, operation_id, now=T0)
                 [again] = submitter(archive, service).submit([recording("1")])
             assert (again.status, again.operation_id) == (SubmitStatus.JOINED, operation_id)
             assert archive.submission(operation_id) is not None
@@ -118,8 +118,8 @@ class TestAdopt:
     ) -> None:
         # As two who adopt the same id at the same moment could leave it.
         other = finished(archive, service, "other")
-        gone = lose(archive, service)
-        claim = archive.planned(gone.fingerprint, 1)
+        lost_one = lose(archive, service)
+        claim = archive.planned(lost_one.fingerprint, 1)
         assert claim is not None
         record = {
             "archive_version": 1,
@@ -127,16 +127,16 @@ class TestAdopt:
             "scope": claim.scope,
             "submission": {**plain(claim.planned), "operation_id": other},
         }
-        poisoned = f"ledger/{gone.fingerprint}/0001.operation.json"
+        poisoned = f"ledger/{lost_one.fingerprint}/0001.operation.json"
         archive.folder.create(poisoned, json.dumps(record).encode())
         with pytest.raises(ArchiveError, match=r"is of s3://calls/other\.ogg") as raised:
             submitter(archive, service).submit([recording("1")])
         assert poisoned in str(raised.value)
         assert [(one.about, one.problem) for one in verify(archive, T0).findings] == [
-            (gone.fingerprint, Problem.DAMAGED)
+            (lost_one.fingerprint, Problem.DAMAGED)
         ]
         archive.folder.delete(poisoned)
-        assert stages(archive, gone.fingerprint) == [AttemptState.LOST]
+        assert states(archive, lost_one.fingerprint) == [AttemptState.LOST]
 
 
 class TestBehindOthers:
@@ -146,19 +146,19 @@ class TestBehindOthers:
         self, archive: Archive, service: Service, capsys: pytest.CaptureFixture[str]
     ) -> None:
         finished(archive, service)
-        gone = lose(archive, service, run="again", reuse=False)
+        lost_one = lose(archive, service, run="again", reuse=False)
         [finding] = verify(archive, T0).findings
-        assert (finding.about, finding.problem) == (gone.fingerprint, Problem.LOST)
+        assert (finding.about, finding.problem) == (lost_one.fingerprint, Problem.LOST)
         assert "attempt 2" in finding.text
-        assert main(["archive", "release", gone.fingerprint, "--archive", archive.url]) == 0
+        assert main(["archive", "release", lost_one.fingerprint, "--archive", archive.url]) == 0
         assert "Attempt 2 is released" in capsys.readouterr().out
         assert verify(archive, T0).findings == []
 
     def test_one_behind_an_answer_can_be_adopted(self, archive: Archive, service: Service) -> None:
         first = finished(archive, service)
-        gone = lose(archive, service, run="again", reuse=False)
+        lost_one = lose(archive, service, run="again", reuse=False)
         [second] = set(service.operations) - {first}
-        assert adopt(archive, gone.fingerprint, second, now=T0) == 2
+        assert adopt(archive, lost_one.fingerprint, second, now=T0) == 2
         [retry] = submitter(archive, service, run="again", reuse=False).submit([recording("1")])
         assert (retry.status, retry.operation_id) == (SubmitStatus.JOINED, second)
 
@@ -181,28 +181,36 @@ class TestBehindOthers:
         self, archive: Archive, service: Service, capsys: pytest.CaptureFixture[str]
     ) -> None:
         for run in ("one", "two", "three"):
-            gone = lose(archive, service, run=run, reuse=False)
+            lost_one = lose(archive, service, run=run, reuse=False)
         assert len(verify(archive, T0).findings) == 3
-        command = ["archive", "release", gone.fingerprint, "--archive", archive.url]
+        command = ["archive", "release", lost_one.fingerprint, "--archive", archive.url]
         assert main([*command, "--attempt", "2"]) == 0
         assert main([*command, "--attempt", "2"]) == 1
         assert "no such lost submission" in capsys.readouterr().err
         assert main(command) == 0
-        assert stages(archive, gone.fingerprint) == [AttemptState.LOST, AttemptState.REFUSED, AttemptState.REFUSED]
+        assert states(archive, lost_one.fingerprint) == [
+            AttemptState.LOST,
+            AttemptState.REFUSED,
+            AttemptState.REFUSED,
+        ]
         [first] = [one for one, at in service.created_at.items() if one.endswith("1")]
-        assert main(["archive", "adopt", gone.fingerprint, first, "--archive", archive.url, "--attempt", "1"]) == 0
-        assert stages(archive, gone.fingerprint) == [AttemptState.IN_FLIGHT, AttemptState.REFUSED, AttemptState.REFUSED]
+        assert main(["archive", "adopt", lost_one.fingerprint, first, "--archive", archive.url, "--attempt", "1"]) == 0
+        assert states(archive, lost_one.fingerprint) == [
+            AttemptState.IN_FLIGHT,
+            AttemptState.REFUSED,
+            AttemptState.REFUSED,
+        ]
 
     def test_the_error_names_the_attempt_that_its_commands_are_about(self, archive: Archive, service: Service) -> None:
         finished(archive, service)
-        gone = lose(archive, service, run="again", reuse=False)
-        assert f"adopt {gone.fingerprint} OPERATION_ID --attempt 2 --archive {archive.url}`" in str(gone.error)
-        assert f"release {gone.fingerprint} --attempt 2 --archive {archive.url}`" in str(gone.error)
+        lost_one = lose(archive, service, run="again", reuse=False)
+        assert f"adopt {lost_one.fingerprint} OPERATION_ID --attempt 2 --archive {archive.url}`" in str(lost_one.error)
+        assert f"release {lost_one.fingerprint} --attempt 2 --archive {archive.url}`" in str(lost_one.error)
 
 
 class TestUntilSomebodySettlesIt:
     @pytest.mark.parametrize("end", ["failed", "expired", "forgotten"])
-    def test_somebody_else_s_submission_that_came_to_nothing_does_not_settle_it(
+    def test_anothers_submission_without_a_result_does_not_settle_it(
         self, archive: Archive, service: Service, end: str
     ) -> None:
         lose(archive, service)
@@ -237,22 +245,22 @@ class TestUntilSomebodySettlesIt:
     def test_one_that_was_sent_again_on_purpose_can_still_be_adopted_by_its_number(
         self, archive: Archive, service: Service
     ) -> None:
-        gone = lose(archive, service)
+        lost_one = lose(archive, service)
         [first] = service.operations
         submitted(archive, service, run="other", on_lost_submission="resubmit")
         with pytest.raises(ArchiveError, match="no such lost submission"):
-            adopt(archive, gone.fingerprint, first, now=T0)
-        assert adopt(archive, gone.fingerprint, first, now=T0, attempt=1) == 1
+            adopt(archive, lost_one.fingerprint, first, now=T0)
+        assert adopt(archive, lost_one.fingerprint, first, now=T0, attempt=1) == 1
 
     def test_records_that_are_older_than_that_fact_are_read(self, archive: Archive, service: Service) -> None:
-        gone = lose(archive, service)
+        lost_one = lose(archive, service)
         submitted(archive, service, run="other", on_lost_submission="resubmit")
         for name, raw in contents(archive).items():
             data = json.loads(raw)
             data.pop("over", None)
             archive.folder.replace(name, json.dumps(data).encode())
-        assert [one.supersedes for one in archive.attempts(gone.fingerprint)] == [(), ()]
-        claim = archive.planned(gone.fingerprint, 2)
+        assert [one.supersedes for one in archive.attempts(lost_one.fingerprint)] == [(), ()]
+        claim = archive.planned(lost_one.fingerprint, 2)
         assert claim is not None
         assert claim.supersedes == ()
 
@@ -260,7 +268,7 @@ class TestUntilSomebodySettlesIt:
 class TestResubmit:
     WARNING = "s3://calls/1.ogg may be paid for twice: attempt 1 may have been accepted"
 
-    def test_it_says_so_also_when_another_process_lost_it(
+    def test_it_is_logged_also_when_another_process_lost_it(
         self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
     ) -> None:
         lose(archive, service)
@@ -268,14 +276,14 @@ class TestResubmit:
         submitted(archive, service, run="other", on_lost_submission="resubmit")
         assert caplog.text.count(self.WARNING) == 1
 
-    def test_it_says_so_once_in_the_run_that_lost_it(
+    def test_it_is_logged_once_in_the_run_that_lost_it(
         self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
     ) -> None:
         service.script["1"] = [lost()]
         submitted(archive, service, on_lost_submission="resubmit")
         assert caplog.text.count("may be paid for twice") == 1
 
-    def test_it_says_so_after_a_kill_and_a_restart(
+    def test_it_is_logged_after_a_kill_and_a_restart(
         self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
     ) -> None:
         service.script["1"] = [Killed()]
@@ -285,7 +293,7 @@ class TestResubmit:
         assert caplog.text.count(self.WARNING) == 1
         assert sum(service.clock.slept_s) == pytest.approx(600)
 
-    def test_nothing_is_said_of_what_is_sent_over_nothing(
+    def test_nothing_is_logged_of_a_first_submission(
         self, archive: Archive, service: Service, caplog: pytest.LogCaptureFixture
     ) -> None:
         submitted(archive, service, on_lost_submission="resubmit")
@@ -310,7 +318,7 @@ class TestResubmit:
 
 
 class TestWithoutAnArchive:
-    def test_the_error_says_what_a_retry_costs_and_names_no_command(self, archive: Archive, service: Service) -> None:
+    def test_the_error_has_what_a_retry_costs_and_names_no_command(self, archive: Archive, service: Service) -> None:
         text = str(lose(archive, service, without_archive=True).error)
         assert "pays again" in text
         assert "billing" in text

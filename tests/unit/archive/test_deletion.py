@@ -58,7 +58,7 @@ def left_of(archive: Archive, name: str) -> list[str]:
 
 class TestNumbers:
     @pytest.mark.parametrize("what", ["operation", "refusal"])
-    def test_a_run_that_waits_for_the_quota_does_not_claim_a_forgotten_number(
+    def test_a_run_that_waits_for_the_quota_does_not_claim_a_deleted_number(
         self, archive: Archive, service: Service, what: str
     ) -> None:
         """It found number 1 free, was sent to the end of the queue, and meanwhile number 1 came and went."""
@@ -108,14 +108,14 @@ class TestNumbers:
         assert attempt.state is AttemptState.FORGOTTEN
         assert [one.status for one in submitter(archive, service).submit([recording("1")])] == [SubmitStatus.SUBMITTED]
 
-    def test_a_forgotten_failure_is_not_the_end_of_the_matter(self, archive: Archive, service: Service) -> None:
+    def test_a_deleted_failure_is_submitted_again(self, archive: Archive, service: Service) -> None:
         first = ended(archive, service, code=3)
         delete_operation(archive, first, now=T0)
         assert [one.status for one in submitter(archive, service).submit([recording("1")])] == [SubmitStatus.SUBMITTED]
 
 
 class TestNothingIsLeft:
-    def test_a_forgotten_operation_is_neither_listed_nor_overdue(
+    def test_a_deleted_operation_is_neither_listed_nor_overdue(
         self, archive: Archive, service: Service, capsys: pytest.CaptureFixture[str]
     ) -> None:
         operation_id = ended(archive, service)
@@ -195,7 +195,7 @@ class TestNothingIsLeft:
 class TestGone:
     """The files of an operation have gone, by a lifecycle rule or by hand, and the ledger doesn't know."""
 
-    def test_forgetting_it_frees_the_recording(self, archive: Archive, service: Service) -> None:
+    def test_deleting_it_frees_the_recording(self, archive: Archive, service: Service) -> None:
         operation_id = ended(archive, service)
         for name in list(archive.folder.names(f"operations/{operation_id}")):
             archive.folder.delete(name)
@@ -205,7 +205,7 @@ class TestGone:
         assert [one.status for one in submitter(archive, service).submit([recording("1")])] == [SubmitStatus.SUBMITTED]
         assert verify(archive, T0).findings == []
 
-    def test_it_is_forgotten_with_the_recording(self, archive: Archive, service: Service) -> None:
+    def test_it_is_deleted_with_the_recording(self, archive: Archive, service: Service) -> None:
         operation_id = ended(archive, service)
         for name in list(archive.folder.names(f"operations/{operation_id}")):
             archive.folder.delete(name)
@@ -213,7 +213,7 @@ class TestGone:
         assert left_of(archive, "1") == []
         assert [one.status for one in submitter(archive, service).submit([recording("1")])] == [SubmitStatus.SUBMITTED]
 
-    def test_one_that_runs_is_still_forgotten_only_on_request(self, archive: Archive, service: Service) -> None:
+    def test_one_that_runs_is_still_deleted_only_on_request(self, archive: Archive, service: Service) -> None:
         [outcome] = submitter(archive, service).submit([recording("1")])
         archive.folder.delete(f"operations/{outcome.operation_id}/submission.json")
         with pytest.raises(ArchiveError, match="--even-if-running"):
@@ -221,7 +221,7 @@ class TestGone:
         delete_operation(archive, outcome.operation_id or "", now=T0, even_if_running=True)
         assert left_of(archive, "1") == []
 
-    def test_an_operation_submitted_elsewhere_is_forgotten_too(self, archive: Archive) -> None:
+    def test_an_operation_submitted_elsewhere_is_deleted_too(self, archive: Archive) -> None:
         archive.keep(answer("e03byhand"), now=T0)
         assert delete_operation(archive, "e03byhand", now=T0) == 2
         assert archive.answer("e03byhand") is None
@@ -279,7 +279,7 @@ class TestRecording:
         assert f"attempt 1 under {gone.fingerprint}" in capsys.readouterr().out
         assert [one.state for one in archive.attempts(gone.fingerprint)] == [AttemptState.LOST]
 
-    def test_somebody_who_is_submitting_it_is_not_disturbed(self, archive: Archive, service: Service) -> None:
+    def test_a_process_that_is_submitting_it_is_not_disturbed(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [Killed()]
         with suppress(Killed):
             submitter(archive, service).submit([recording("1")])

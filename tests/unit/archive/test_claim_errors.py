@@ -64,14 +64,14 @@ class Refusing:
 
 @pytest.mark.parametrize("status", [400, 501])
 @pytest.mark.parametrize("below", ["archive.json", "ledger/"])
-def test_a_store_that_knows_no_conditional_write_is_refused_for_good(status: int, below: str) -> None:
+def test_a_store_that_supports_no_conditional_write_is_refused_for_good(status: int, below: str) -> None:
     fs: Any = Refusing(status, below)
     with pytest.raises(ArchiveError, match="If-None-Match") as caught:
         Archive(Folder(fs, "b/archive", "s3://b/archive", ArchiveError)).probe(T0)
     assert not caught.value.retry_can_help
 
 
-def test_who_waits_for_a_claim_that_no_listing_shows_yet_pauses_between_looks(
+def test_who_waits_for_a_claim_that_no_listing_shows_yet_pauses_between_checks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive, service = Archive.at(tmp_path), Service(Clock())

@@ -77,7 +77,7 @@ class TestTables:
         assert [rows_in(database, table) for table in tables] == [1, 2, 2]
 
     @pytest.mark.parametrize("more", [[], ["--table-prefix", "x_"], ["--schema", "other"]])
-    def test_a_database_without_any_table_of_ours_is_an_error_and_nothing_is_forgotten(
+    def test_a_database_without_any_table_of_ours_is_an_error_and_nothing_is_deleted(
         self, archive: Archive, operation_id: str, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
     ) -> None:
         table = "words" if more else "sk_words"
@@ -102,7 +102,7 @@ class TestTables:
 
 
 class TestMissingModules:
-    def test_a_command_that_needs_an_extra_says_which_in_one_line(
+    def test_a_command_that_needs_an_extra_names_it_in_one_line(
         self,
         archive: Archive,
         operation_id: str,

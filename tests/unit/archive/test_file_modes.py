@@ -51,7 +51,7 @@ def test_the_configuration_sets_others_whatever_the_umask_is(
     assert modes(tmp_path / "archive") == ({int(mode, 8)}, {of_folders})
 
 
-def test_folders_that_are_there_keep_their_modes_and_hand_on_their_group(tmp_path: Path) -> None:
+def test_folders_that_are_there_keep_their_modes_and_pass_on_their_group(tmp_path: Path) -> None:
     root = tmp_path / "archive"
     root.mkdir()
     root.chmod(0o2775)

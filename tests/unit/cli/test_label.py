@@ -63,7 +63,7 @@ def test_one_operation_by_hand(desk: Desk) -> None:
     assert desk.labels(desk.second) == {"call_id": "2"}
 
 
-def test_show_says_who_gave_which_and_when(desk: Desk) -> None:
+def test_show_has_who_gave_which_and_when(desk: Desk) -> None:
     desk.label(desk.first, "role=agent")
     desk.output.readouterr()
     assert main(["archive", "show", "--archive", desk.archive.url, desk.first]) == 0

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_speechkit.errors import SettingsError
-from airflow_speechkit.operation_ids import operation_ids
+from airflow_speechkit.models import operation_ids
 
 
 class LazySequence:

@@ -34,18 +34,18 @@ def problems(archive: Archive) -> set[tuple[str, Problem]]:
     return {(one.about, one.problem) for one in verify(archive, T0).findings}
 
 
-class TestGone:
-    @pytest.mark.parametrize("gone", ["outcome.json", "operation.json.gz", "submission.json", ""])
-    def test_an_answer_of_which_a_file_has_gone_is_damaged(self, archive: Archive, service: Service, gone: str) -> None:
+class TestMissing:
+    @pytest.mark.parametrize("file", ["outcome.json", "operation.json.gz", "submission.json", ""])
+    def test_an_answer_without_one_of_its_files_is_damaged(self, archive: Archive, service: Service, file: str) -> None:
         operation_id = submitted(archive, service)
         archive.keep(answer(operation_id), now=T0)
         assert problems(archive) == set()
         for name in list(archive.folder.names(f"operations/{operation_id}")):
-            if name.endswith(gone):
+            if name.endswith(file):
                 archive.folder.delete(name)
         assert problems(archive) == {(operation_id, Problem.DAMAGED)}
 
-    def test_a_failure_of_which_the_reason_has_gone_is_damaged(self, archive: Archive, service: Service) -> None:
+    def test_a_failure_of_which_the_reason_is_missing_is_damaged(self, archive: Archive, service: Service) -> None:
         operation_id = submitted(archive, service)
         archive.keep(answer(operation_id), failure(13), now=T0)
         archive.folder.delete(f"operations/{operation_id}/outcome.json")
@@ -98,7 +98,7 @@ class TestSuperseded:
         refused(archive, service)
         assert sorted(one.state for one in operations(archive)) == ["failed", "refused"]
 
-    def test_one_whose_operation_was_forgotten_is_not(self, archive: Archive, service: Service) -> None:
+    def test_one_whose_operation_was_deleted_is_not(self, archive: Archive, service: Service) -> None:
         refused(archive, service)
         service.clock.advance(minutes=5)
         operation_id = submitted(archive, service)

@@ -125,7 +125,7 @@ def test_verify_finds_what_has_neither_answer_nor_reason(world: World, capsys: p
     assert f"damaged  {world.done}" in capsys.readouterr().out
 
 
-def test_verify_finds_what_the_service_has_forgotten_by_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_finds_what_the_service_has_deleted_by_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     archive = Archive.at(tmp_path)
     archive.probe(T0)
     service = Service(Clock())
@@ -197,7 +197,7 @@ def test_there_has_to_be_an_archive(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 class TestForget:
-    def test_a_forgotten_recording_leaves_no_trace_but_that_it_was_forgotten(
+    def test_a_deleted_recording_leaves_no_trace_but_that_it_was_deleted(
         self, world: World, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert world.run("forget", world.done) == 0
@@ -222,14 +222,14 @@ class TestForget:
         assert again.status is SubmitStatus.SUBMITTED
         assert again.operation_id != world.done
 
-    def test_one_that_runs_is_forgotten_only_on_request(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_one_that_runs_is_deleted_only_on_request(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         assert world.run("forget", world.runs) == 1
         assert "--even-if-running" in capsys.readouterr().err
         assert world.archive.submission(world.runs) is not None
         assert world.run("forget", world.runs, "--even-if-running") == 0
         assert world.archive.submission(world.runs) is None
 
-    def test_every_operation_and_attempt_of_a_recording_is_forgotten(self, world: World) -> None:
+    def test_every_operation_and_attempt_of_a_recording_is_deleted(self, world: World) -> None:
         submitter(world.archive, world.service, run="again", reuse=False).submit([recording("done")])
         assert world.run("forget", "--recording", "s3://calls/done.ogg", "--even-if-running") == 0
         assert world.run("forget", "--recording", "s3://calls/lost.ogg") == 0
@@ -238,7 +238,7 @@ class TestForget:
         assert b"lost.ogg" not in left
         assert b"failed.ogg" in left
 
-    def test_nothing_to_forget_is_an_error(self, world: World) -> None:
+    def test_nothing_to_delete_is_an_error(self, world: World) -> None:
         assert world.run("forget") == 1
         assert world.run("forget", "e03unknown") == 1
         with pytest.raises(ArchiveError, match="isn't in the archive"):
@@ -276,7 +276,7 @@ class TestForget:
         ]
 
     @pytest.mark.parametrize("file_format", ["csv", "jsonl"])
-    def test_a_shared_csv_or_json_lines_file_with_its_rows_is_refused_and_nothing_is_forgotten(
+    def test_a_shared_csv_or_json_lines_file_with_its_rows_is_refused_and_nothing_is_deleted(
         self, world: World, tmp_path: Path, file_format: Any, capsys: pytest.CaptureFixture[str]
     ) -> None:
         target = Folder.at(tmp_path / "tables")
