@@ -134,7 +134,7 @@ def read(folder: Folder, name: str) -> bytes | None:
 
 
 def load(folder: Folder, name: str, build: Callable[[dict[str, Any]], _T]) -> _T | None:
-    """Return what a record says, or None if there is no such file.
+    """Return a record's contents, or None if there is no such file.
 
     :param build: makes it of the record's JSON, such as `Outcome.read`
     :raises ArchiveError: the record is damaged, or a later version wrote it

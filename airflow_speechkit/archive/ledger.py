@@ -166,7 +166,7 @@ class Attempt:
         return self.scope == request.scope and self.submitted_at >= request.since
 
     def is_lost(self, now: datetime) -> bool:
-        """Whether the service may have accepted it, and no process knows the operation id any more."""
+        """Whether the service may have accepted it, and the operation id is known to no process."""
         return self.state is AttemptState.LOST or (self.state is AttemptState.CLAIMED and not self.is_live(now))
 
 
@@ -207,8 +207,7 @@ class Decision:
     :param action: what
     :param attempt: the attempt it is about; for `Action.SUBMIT` the one to claim
     :param operation_id: the operation, if there is one
-    :param until: for `Action.WAIT`: when the lease ends; for `Action.LOST`: when it ended
-    :param owner: for `Action.WAIT` and `Action.LOST`: the process that has the claim
+    :param owner: the process that made the attempt
     :param failure: for `Action.FAIL`: the reason; without an operation the service has refused the submission
     :param supersedes: for `Action.SUBMIT`: the lost attempts that it may pay for a second time
     """
@@ -216,7 +215,6 @@ class Decision:
     action: Action
     attempt: int
     operation_id: str | None = None
-    until: datetime | None = None
     owner: str | None = None
     failure: Failure | None = None
     supersedes: tuple[int, ...] = ()
@@ -244,35 +242,36 @@ def decide(attempts: Sequence[Attempt], request: Request, now: datetime) -> Deci
     :param request: who asks
     :param now: UTC
     """
-    anew = Decision(action=Action.SUBMIT, attempt=max((one.number for one in attempts), default=0) + 1)
     seen = [one for one in sorted(attempts, key=lambda one: -one.number) if request.reuse or one.scope == request.scope]
     ours = [one for one in seen if one.state not in (AttemptState.REFUSED, AttemptState.FORGOTTEN)]
     for one in seen:
         if one.state is not AttemptState.FORGOTTEN and one.was_sent_by(request):
-            action = Action.FAIL if one.operation_id is None else Action.SENT
-            return Decision(action=action, attempt=one.number, operation_id=one.operation_id, failure=one.failure)
+            return _about(Action.FAIL if one.operation_id is None else Action.SENT, one)
     for one in ours:
         if one.state is AttemptState.FINISHED:
-            return Decision(action=Action.REUSE, attempt=one.number, operation_id=one.operation_id)
+            return _about(Action.REUSE, one)
     for one in ours:
         if one.state is AttemptState.IN_FLIGHT:
-            old = one.submitted_at is not None and now - one.submitted_at >= RESULTS_KEPT
-            return Decision(
-                action=Action.ASK if old else Action.JOIN, attempt=one.number, operation_id=one.operation_id
-            )
+            is_old = one.submitted_at is not None and now - one.submitted_at >= RESULTS_KEPT
+            return _about(Action.ASK if is_old else Action.JOIN, one)
     for one in ours:
         if one.is_live(now):
-            return Decision(action=Action.WAIT, attempt=one.number, until=one.lease_expires_at, owner=one.owner)
+            return _about(Action.WAIT, one)
     lost = lost_attempts(seen, now)
     if lost and not (request.resubmit_lost and _may_resubmit(ours, request, now)):
-        return Decision(action=Action.LOST, attempt=lost[0].number, until=lost[0].lease_expires_at, owner=lost[0].owner)
+        return _about(Action.LOST, lost[0])
     newest = next((one for one in ours if not one.is_lost(now)), None)
     if newest is not None and newest.state is AttemptState.FAILED and newest.failure and newest.failure.is_permanent:
-        return Decision(
-            action=Action.FAIL, attempt=newest.number, operation_id=newest.operation_id, failure=newest.failure
-        )
+        return _about(Action.FAIL, newest)
     # Settled ones too: the attempt that settled them may turn out not to have been sent.
-    return replace(anew, supersedes=tuple(one.number for one in seen if one.is_lost(now)) if lost else ())
+    supersedes = tuple(one.number for one in seen if one.is_lost(now)) if lost else ()
+    number = max((one.number for one in attempts), default=0) + 1
+    return Decision(action=Action.SUBMIT, attempt=number, supersedes=supersedes)
+
+
+def _about(action: Action, one: Attempt) -> Decision:
+    number, operation_id, owner = one.number, one.operation_id, one.owner
+    return Decision(action=action, attempt=number, operation_id=operation_id, owner=owner, failure=one.failure)
 
 
 def _may_resubmit(attempts: Iterable[Attempt], request: Request, now: datetime) -> bool:

@@ -108,11 +108,8 @@ def _begin(archive: Archive, operation_id: str, now: datetime, even_if_running: 
 
 
 def _in_ledger(archive: Archive, operation_id: str) -> tuple[str | None, Attempt | None]:
-    for fingerprint in archive.fingerprints():
-        for attempt in archive.attempts(fingerprint):
-            if attempt.operation_id == operation_id:
-                return fingerprint, attempt
-    return None, None
+    known = ((one, attempt) for one in archive.fingerprints() for attempt in archive.attempts(one))
+    return next((found for found in known if found[1].operation_id == operation_id), (None, None))
 
 
 def operations_of(archive: Archive, audio_uri: str) -> Iterator[str]:
@@ -157,7 +154,7 @@ def delete_attempts(archive: Archive, audio_uri: str, *, now: datetime) -> int:
 
 
 def _clear(archive: Archive, fingerprint: str, number: int, end: AttemptEnd) -> int:
-    """Leave of an attempt only its number, which nobody can claim again; return how many files were removed.
+    """Leave of an attempt only its number, which can't be claimed again; return how many files were removed.
 
     A run that found the number free hours ago, and waits for the quota, would otherwise claim it now, and what it is
     billed for would be hidden.

@@ -255,7 +255,7 @@ def read_attempt(number: int, state: AttemptState, data: dict[str, Any]) -> Atte
     elif state in ENDED and (
         facts["operation_id"] is None or (facts["failure"] is None) != (state is AttemptState.FINISHED)
     ):
-        # Without its reason a failure does not say whether sending the recording again could help.
+        # Only its reason shows whether sending the recording again could help.
         raise MalformedError("the end of an attempt lacks its operation or its reason")
     supersedes = record.supersedes or ()
     if any(one >= number for one in supersedes):

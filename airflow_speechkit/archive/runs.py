@@ -8,8 +8,8 @@ Beside what `archive.layout` describes, an archive has ::
 The names have hashes, which are safe in any path.
 
 A task that frees its worker while the quota is used up works in visits, each perhaps in another process. A later visit
-goes on with the recordings that the first one found. What came in the meantime is left to the next run, and what was
-sent is returned although its recording was deleted or replaced. The ledger, not this record, says what is paid for.
+continues with the recordings that the first one found. Recordings that came meanwhile are left to the next run, and
+operations are returned although their recordings were deleted or replaced. What is paid for is in the ledger, not here.
 
 A later run can leave out operations that were delivered to an earlier one. A run that is cleared or tried again finds
 its own file and gets the operation again, whichever other run got it since.
@@ -51,7 +51,7 @@ class SubmitRun:
     :param is_resumed: whether there was a visit before
     :param refused_since: since when the service has refused all submits, if it refused the last one
     :param sent_at: when each submit of the last hour went out
-    :param next_at: when the next visit goes on; None where nothing is left
+    :param next_at: when the next visit begins; None where nothing is left
     """
 
     began_at: datetime

@@ -28,7 +28,7 @@ _MAX_NAMED = 1000
 
 @dataclass
 class Submitter(SubmitWorker):
-    """Makes operations of all recordings of a task: joins, reuses or submits, as the archive's ledger says."""
+    """Makes operations of all recordings of a task: joins, reuses or submits, as the archive's ledger decides."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,15 +40,15 @@ class Submitter(SubmitWorker):
         return [job.outcome for job in self._jobs if job.outcome is not None]
 
     def submit(self, recordings: Iterable[Recording]) -> list[SubmitOutcome]:
-        """Get every recording its operation. Killed at any point and started again, it goes on where it was.
+        """Get every recording its operation. Killed at any point and started again, it continues there.
 
-        A recording that can't be submitted doesn't hold up the others; its outcome says why. What concerns all of
+        A recording that can't be submitted doesn't hold up the others; its outcome has the error. What concerns all of
         them is raised: the archive, the credentials, the cost limit, a quota that stays used up, a service that can't
         be reached.
 
         :param recordings: one that is there twice is paid for once
         :return: one outcome for each, in the same order
-        :raises SpeechKitError: nothing more could be sent; a retry goes on from there
+        :raises SpeechKitError: nothing more could be sent; a retry continues there
         """
         outcomes = [SubmitOutcome(recording=one) for one in recordings]
         return self.visit(SubmitRun(began_at=self.now(), outcomes=outcomes), waits=True).done
@@ -61,7 +61,7 @@ class Submitter(SubmitWorker):
         :param run: what the visits before have come to
         :param waits: wait for the quota, until nothing is left
         :return: what the run has come to now
-        :raises SpeechKitError: nothing more could be sent; a retry goes on from there
+        :raises SpeechKitError: nothing more could be sent; a retry continues there
         """
         jobs = self._jobs = self._make_jobs(run.outcomes)
         self.request = replace(self.request, since=run.began_at if run.is_resumed else None)

@@ -27,7 +27,7 @@ MIN_SUBMITS_OF_A_VISIT = 50
 
 _HOUR = timedelta(hours=1)
 _LOG_EVERY = timedelta(minutes=1)
-#: How often somebody else's claim is checked.
+#: How often another process's claim is checked.
 _CHECK_CLAIM_EVERY = timedelta(seconds=5)
 _REFUSED_RETRY = RetryPolicy(10.0, 600.0)
 
@@ -73,7 +73,7 @@ class SubmitRateLimiter:
         return max(0.0, paused_s, self._quota_s(now, number))
 
     def resume_at(self, left: int, now: datetime) -> datetime | None:
-        """Return when a task that doesn't wait for the quota resumes; None: it goes on at once.
+        """Return when a task that doesn't wait for the quota resumes; None: it continues at once.
 
         :param left: how many have still to go out
         """
@@ -91,7 +91,7 @@ class SubmitRateLimiter:
 
         A pause ends in time for one more attempt before the task fails.
 
-        :param retry_after_s: what ``Retry-After`` says
+        :param retry_after_s: the value of ``Retry-After``
         :param over_quota: whether the service refused for its quota, rather than being in trouble
         :return: how many seconds the pause lasts; None if it was on already, and isn't any longer now
         """
@@ -109,7 +109,7 @@ class SubmitRateLimiter:
         """Return about when the last of those that are left will have gone out.
 
         :param left: how many have still to go out
-        :param each_s: how many seconds one has taken so far, with what goes on side by side
+        :param each_s: how many seconds one has taken so far, with those that are sent side by side
         """
         by_work = timedelta(seconds=left * each_s + self.delay_s(now))
         return now + max(by_work, _HOUR * ((left + len(self.sent_at)) / self.per_hour - 1))
@@ -124,7 +124,7 @@ class SubmitRateLimiter:
 class SubmitQueue:
     """The jobs of one visit that have no outcome yet.
 
-    Only what has to be sent waits for the quota. Others' claims are checked all the while.
+    Only what has to be sent waits for the quota. Other processes' claims are checked meanwhile.
 
     :param worker: takes one job a step on
     :param limiter: when submits may go out
@@ -137,13 +137,13 @@ class SubmitQueue:
         self._limiter = limiter
         self._pool = pool
         self._to_send: deque[SubmitJob] = deque()
-        #: Jobs that wait for somebody else's claim, and when that is checked next.
+        #: Jobs that wait for another process's claim, and when that is checked next.
         self._claimed: deque[tuple[datetime, SubmitJob]] = deque()
         #: The jobs that are taken a step on, and whether that may send them.
         self._running: dict[Future[Step], tuple[SubmitJob, bool]] = {}
 
     def work_off(self, jobs: Sequence[SubmitJob], *, waits: bool) -> datetime | None:
-        """Send what may be sent; return when to go on with the rest.
+        """Send what may be sent; return when to continue with the rest.
 
         :param jobs: all of the run, for the log
         :param waits: wait for the quota, until nothing is left
@@ -199,7 +199,7 @@ class SubmitQueue:
         return True
 
     def _take(self, done: Future[Step]) -> None:
-        """Take note of what became of a job."""
+        """Put a job back into the queue, if it has no outcome."""
         job, sends = self._running.pop(done)
         step = done.result()
         error, job.error = job.error, None

@@ -140,7 +140,7 @@ class SubmitOutcome:
 
     @property
     def must_fail(self) -> bool:
-        """Whether it fails the task whatever `OnFailure` says.
+        """Whether it fails the task with any `OnFailure`.
 
         A lost submission may have been paid for, and a person has to settle it. What a retry of the task may solve
         isn't the recording's fault.

@@ -127,8 +127,8 @@ class SubmitWorker:
         :raises ArchiveError: the archive can't be read or written
         :raises AuthenticationError: the service refuses the credentials
         """
-        # Nobody can have come in between as long as the first attempt is free to claim: what was claimed once stays
-        # so, even if it is forgotten.
+        # No other process can have claimed the recording while the first attempt is free: a claimed attempt stays
+        # claimed, even if it is deleted.
         if not job.has_to_be_sent or (job.decision is not None and job.decision.attempt > 1):
             self.decide(job)
         decision = job.decision
@@ -163,13 +163,13 @@ class SubmitWorker:
                 if missing == operation_id:
                     place = self.archive.folder.url_of(operation_file(operation_id, OUTCOME_FILE))
                     raise damage(
-                        f"The ledger says that the answer to this recording is archived, but {place} is missing",
+                        f"According to the ledger the answer to this recording is archived, but {place} is missing",
                         "Restore that folder from a backup; or, to submit the recording again and pay for it again: "
                         f"{forget_command(self.archive.url, operation_id)}",
                         operation_id=operation_id,
                         recording=job.recording.audio_uri,
                     )
-                # It may just have been forgotten: the ledger knows.
+                # It may just have been deleted, which is in the ledger.
                 missing = operation_id
                 continue
             if decision.action is not Action.ASK:
@@ -203,7 +203,7 @@ class SubmitWorker:
                     self._give_up(number, AttemptState.REFUSED, claim, why)
             raise
         if not is_ours:
-            # Somebody else's, which a listing that lags behind doesn't have yet.
+            # Another process's, which a listing that lags behind doesn't have yet.
             return Step.NOT_SENT
         doubt = self._doubt(claim)
         if doubt is not None:
@@ -261,7 +261,7 @@ class SubmitWorker:
                 return "what it was to be sent in place of was settled in the meantime"
         # Nothing may come between this and the sending.
         if self.now() - claim.claimed_at > self.policy.lease / 2:
-            # A suspended machine: whoever waits for this claim would soon take it for lost.
+            # A suspended machine: processes that wait for this claim would soon take it for lost.
             return "its claim was held up before anything was sent"
         return None
 

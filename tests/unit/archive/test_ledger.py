@@ -89,11 +89,7 @@ class TestDecide:
 
     def test_a_live_claim_is_waited_for(self) -> None:
         decision = decide([attempt(1, AttemptState.CLAIMED)], Request(scope=MINE), NOW)
-        assert (decision.action, decision.until, decision.owner) == (
-            Action.WAIT,
-            NOW + timedelta(minutes=5),
-            "worker-7",
-        )
+        assert (decision.action, decision.owner) == (Action.WAIT, "worker-7")
 
     def test_an_expired_claim_is_a_lost_submission(self) -> None:
         assert decided(attempt(1, AttemptState.CLAIMED, lease_expires_at=NOW)) == (Action.LOST, 1, None)
