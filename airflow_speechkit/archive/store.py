@@ -353,7 +353,8 @@ class Archive:
         :return: whether it is on record as expired now
         """
         entry = self.entry(operation_id)
-        if entry is None or now - entry.submission.submitted_at < RESULTS_KEPT:
+        is_refused = operation_id.startswith(layout.REFUSED_PREFIX)
+        if entry is None or is_refused or now - entry.submission.submitted_at < RESULTS_KEPT:
             return False
         failure = Failure(5, "the service no longer has the result, and no answer was archived within three days")
         outcome = Outcome(operation_id=operation_id, state=AttemptState.EXPIRED, at=now, failure=failure)

@@ -67,7 +67,7 @@ class TestAdopt:
         other = finished(archive, service, "other")
         lost_one = lose(archive, service)
         before = contents(archive)
-        with pytest.raises(ArchiveError, match=r"of s3://calls/other\.ogg.*archive show") as raised:
+        with pytest.raises(ArchiveError, match=r"of s3://calls/other\.ogg.*Check the operation id") as raised:
             adopt(archive, lost_one.fingerprint, other, now=T0)
         assert not raised.value.retry_can_help
         assert contents(archive) == before
@@ -129,7 +129,7 @@ class TestAdopt:
         }
         poisoned = f"ledger/{lost_one.fingerprint}/0001.operation.json"
         archive.folder.create(poisoned, json.dumps(record).encode())
-        with pytest.raises(ArchiveError, match=r"is of s3://calls/other\.ogg") as raised:
+        with pytest.raises(ArchiveError, match=r"on record as attempt 1 of s3://calls/other\.ogg") as raised:
             submitter(archive, service).submit([recording("1")])
         assert poisoned in str(raised.value)
         assert [(one.about, one.problem) for one in verify(archive, T0).findings] == [

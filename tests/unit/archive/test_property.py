@@ -308,7 +308,7 @@ class Payments(RuleBasedStateMachine):
         known = [one for one in self.books.paid if self.archive.submission(one)]
         self.archive.attempts(mark_of(name))
         before = dict(self.books.files)
-        with pytest.raises(ArchiveError, match="something else"):
+        with pytest.raises(ArchiveError, match="and not as attempt"):
             adopt(
                 self.archive,
                 mark_of(name),

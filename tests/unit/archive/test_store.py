@@ -20,7 +20,17 @@ from airflow_speechkit.errors import ArchiveError, SettingsError
 from airflow_speechkit.models import Answer
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage import Folder
-from tests.unit.archive.world import T0, Service, answer, archive_at, failure, failure_of, recording, submitter
+from tests.unit.archive.world import (
+    T0,
+    Service,
+    answer,
+    archive_at,
+    failure,
+    failure_of,
+    origin,
+    recording,
+    submitter,
+)
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -249,7 +259,7 @@ class TestClaims:
         operation_id = submitted(archive, service, "1")
         service.operations.clear()
         service._ids = iter([1, 2, 3])
-        with pytest.raises(ArchiveError, match="something else"):
+        with pytest.raises(ArchiveError, match="and not as attempt 1 of this recording"):
             submitted(archive, service, "2")
         submission = archive.submission(operation_id)
         assert submission is not None
@@ -288,3 +298,11 @@ class TestRefusals:
         assert outcome is not None
         assert outcome.failure is not None
         assert (refused.submitted_at, outcome.failure.code) == (T0, 5)
+
+
+def test_a_recording_that_was_refused_does_not_expire(archive: Archive) -> None:
+    """Before, an outcome was recorded that could not be read again."""
+    operation_id = archive.refuse(origin().submission(recording(), "f" * 64, T0), failure(3), T0)
+    archive.folder.delete(f"operations/{operation_id}/outcome.json")
+    assert not archive.expire(operation_id, T0 + timedelta(days=4))
+    assert archive.outcome(operation_id) is None
