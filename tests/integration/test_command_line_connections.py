@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.fixtures.local_airflow import LocalAirflow
-from tests.unit.archive.test_cli import spoken
 from tests.unit.archive.world import T0, archive_at
+from tests.unit.cli.test_archive import spoken
 
 OPERATION = "e03sncdp55uvg2tfpso1"
 
