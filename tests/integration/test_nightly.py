@@ -40,7 +40,7 @@ def on_one_night(source: str, place: Path, bucket: str) -> str:
     return source
 
 
-def test_a_scheduled_run_takes_yesterday(emulator: EmulatorProcess, tmp_path: Path) -> None:
+def test_a_scheduled_run_takes_yesterday(emulator: EmulatorProcess, tmp_path: Path, migrated_database: Path) -> None:
     prefix = f"{emulator.bucket}/{uuid4().hex}"
     for day, recordings in DAYS.items():
         for number in range(recordings):
@@ -48,7 +48,7 @@ def test_a_scheduled_run_takes_yesterday(emulator: EmulatorProcess, tmp_path: Pa
     warehouse = tmp_path / "warehouse.duckdb"
     (home := tmp_path / "airflow").mkdir()
     # Its scheduler makes runs of every DAG that its database has: of this one only.
-    run = LocalAirflow(home).run_on_schedule(
+    run = LocalAirflow(home, migrated_database).run_on_schedule(
         "speechkit_nightly",
         on_one_night((ROOT / "dags/speechkit_nightly.py").read_text(), tmp_path, prefix),
         environment={

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import duckdb
-import pytest
 
 from tests.fixtures.direct import OGG
 from tests.fixtures.emulator import airflow_connections
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from speechkit_emulator.process import EmulatorProcess
-    from tests.fixtures.local_airflow import LocalAirflow
+    from tests.fixtures.local_airflow import FinishedRun, LocalAirflow
 
 DAG_FILE = """
 from datetime import UTC, datetime
@@ -33,19 +32,17 @@ when = {"schedule": None, "start_date": datetime(2026, 1, 1, tzinfo=UTC), "catch
 about = {"audio": "PREFIX", "language": "en-US"}
 wait = {"poke_interval": 1, "deferrable": True}
 for how in ("fail", "record"):
-    with DAG(f"submit_{how}", **when):
+    with DAG(how, **when):
         ids = SpeechKitSubmitOperator(task_id="submit", on_failure=how, **about).output
-        ids = SpeechKitRecognitionSensor(task_id="last", operation_id=ids, on_failure=how, **wait).output
+        ids = SpeechKitRecognitionSensor(task_id="wait", operation_id=ids, on_failure=how, **wait).output
         tables = SpeechKitTransformOperator(task_id="rows", operation_id=ids, target="TABLES").output
         SpeechKitToSqlOperator(task_id="load", conn_id="warehouse", tables=tables)
-    with DAG(f"recognize_{how}", **when):
-        SpeechKitRecognizeOperator(task_id="last", on_failure=how, **about, **wait)
+        SpeechKitRecognizeOperator(task_id="recognize", on_failure=how, **about, **wait)
 """
 
 
-@pytest.mark.parametrize("way", ["submit", "recognize"])
 def test_accepted_recordings_are_passed_on_with_on_failure_record_and_the_error_says_so(
-    local_airflow: LocalAirflow, emulator: EmulatorProcess, tmp_path: Path, way: str
+    local_airflow: LocalAirflow, emulator: EmulatorProcess, tmp_path: Path
 ) -> None:
     prefix = uuid4().hex
     said = {"channels": [{"utterances": [{"text": "two words"}]}], "processing_s": 0}
@@ -61,33 +58,40 @@ def test_accepted_recordings_are_passed_on_with_on_failure_record_and_the_error_
         "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "duckdb", "host": str(database)}),
     }
 
-    def run(how: str) -> tuple[str, str, list[str]]:
-        ran = local_airflow.run(f"{way}_{how}", environment=environment, dags=dags)
-        return ran.state, ran.log, ran.xcom("last") if ran.state == "success" else []
+    def run(how: str) -> FinishedRun:
+        return local_airflow.run(how, environment=environment, dags=dags)
 
     def billed() -> int:
         return sum(f"/{prefix}/" in str(one) for one in emulator.billing())
 
-    state, log, _ = run("fail")
-    assert state == "failed"
-    assert f"{prefix}/3.ogg" in log
-    assert "The others (9) are in the archive, and are not paid for again" in log, log[-8000:]
-    assert "on_failure='record' returns them" in log
-    assert "status='refused'" in log
+    ran = run("fail")
+    assert {task_id: state for (task_id, _), state in ran.tasks.items()} == {
+        "submit": "failed",
+        "recognize": "failed",
+        **dict.fromkeys(("wait", "rows", "load"), "upstream_failed"),
+    }
+    assert f"{prefix}/3.ogg" in ran.log
+    errors = [line for line in ran.log.splitlines() if f"[recording s3://{emulator.bucket}/{prefix}/3.ogg]" in line]
+    assert len(errors) == 2, ran.log[-8000:]
+    for error in errors:
+        assert "The others (9) are in the archive, and are not paid for again" in error
+        assert "on_failure='record' returns them" in error
+        assert "status='refused'" in error
     assert billed() == 9
 
-    state, log, ids = run("record")
-    assert state == "success", log[-8000:]
-    assert [one.startswith("refused-") for one in ids] == [number == 3 for number in range(10)]
-    if way == "submit":
-        query = "SELECT status, count(*) FROM recognitions GROUP BY status ORDER BY status"
-        with duckdb.connect(str(database), read_only=True) as connection:
-            assert connection.execute(query).fetchall() == [("finished", 9), ("refused", 1)]
+    ran = run("record")
+    assert ran.state == "success", ran.log[-8000:]
+    for task_id in ("wait", "recognize"):
+        assert [one.startswith("refused-") for one in ran.xcom(task_id)] == [number == 3 for number in range(10)]
+    query = "SELECT status, count(*) FROM recognitions GROUP BY status ORDER BY status"
+    with duckdb.connect(str(database), read_only=True) as connection:
+        assert connection.execute(query).fetchall() == [("finished", 9), ("refused", 1)]
     assert billed() == 9
 
     emulator.put(f"{prefix}/3.ogg", OGG, said)
-    state, log, ids = run("fail")
-    assert state == "success", log[-8000:]
-    assert len(ids) == 10
-    assert not [one for one in ids if one.startswith("refused-")]
+    ran = run("fail")
+    assert ran.state == "success", ran.log[-8000:]
+    assert ran.xcom("wait") == ran.xcom("recognize")
+    assert len(ran.xcom("wait")) == 10
+    assert not [one for one in ran.xcom("wait") if one.startswith("refused-")]
     assert billed() == 10
