@@ -57,7 +57,7 @@ def main() -> int:
     from airflow_speechkit.storage import Folder
     from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
     from tests.fixtures.postgres import start_postgres
-    from tests.unit.results.saying import chunk, submission, v2, word
+    from tests.unit.results.answers import chunk, submission, v2, word
 
     chunks = [
         chunk("1", *(word("слово", f"{first + n}s", f"{first + n}.5s") for n in range(10)))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.results.speech import Submitted
 
-#: Stands between two answers, with the number of the second: an answer that is cut off can't run on into the next one
+#: Separates two answers, with the number of the second: an answer that is cut off can't run on into the next one
 #: unseen.
 _NEXT = "airflow-speechkit-next"
 
@@ -83,9 +83,9 @@ def read_columns(answers: Sequence[Submitted]) -> Reading:
 
 def _read_v2(answers: Sequence[Submitted]) -> Reading:
     rows = _parse([answer.operation for answer, _ in answers], _V2)
-    # Every second row stands between two answers.
+    # Every second row separates two answers.
     if len(rows) != 2 * len(answers) - 1:
-        raise MalformedError("something stands behind an operation")
+        raise MalformedError("more text follows an operation")
     response = rows["response"]
     chunks, per_row = items(response.field("chunks"))
     finished = _all(rows["done"], rows["error"].is_null(), response.is_valid())[::2]

@@ -58,7 +58,7 @@ def in_order(ids: Sequence[tuple[str, str | None]], speech: Speech) -> tuple[pa.
     operation, channel, number = operation[utterance_of], channel[utterance_of], number[utterance_of]
     indexes = pa.array(_small(speech.channel_index), mask=speech.channel_index < 0)
 
-    def known(rows: Integers) -> list[pa.Array]:
+    def place(rows: Integers) -> list[pa.Array]:
         """Return the columns that say which alternative a row belongs to."""
         owner, utterance = _small(operation)[rows], utterance_of[rows]
         recognition_id = take(recognition_ids, owner)
@@ -78,7 +78,7 @@ def in_order(ids: Sequence[tuple[str, str | None]], speech: Speech) -> tuple[pa.
     rows = np.argsort(operation * (len(order) + 1) + number, kind="stable")
     utterances = pa.Table.from_arrays(
         [
-            *known(rows),
+            *place(rows),
             _times(opens[rows]),
             _times(closes[rows]),
             said("text"),
@@ -94,7 +94,7 @@ def in_order(ids: Sequence[tuple[str, str | None]], speech: Speech) -> tuple[pa.
     rows = _order(start_ms, operation, channel, alternative_of)
     words = pa.Table.from_arrays(
         [
-            *known(alternative_of[rows]),
+            *place(alternative_of[rows]),
             pa.array(_small(number_within(count))[rows]),
             take(speech.word, rows),
             _times(start_ms[rows]),

@@ -109,7 +109,7 @@ def read_operation(raw: bytes) -> Json:
     if not values:
         raise MalformedError("it isn't JSON, or is cut off")
     if len(values) != 1 or not isinstance(values[0], dict):
-        raise MalformedError("an operation is no JSON object, or something stands behind it")
+        raise MalformedError("an operation is no JSON object, or more text follows it")
     return values[0]
 
 

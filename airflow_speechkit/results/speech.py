@@ -66,7 +66,7 @@ MESSAGE = _object(
 
 @dataclass(frozen=True)
 class Speech:
-    """The utterances of some answers, in the order of the answers and of what stands in them.
+    """The utterances of some answers, in the order of the answers and within each.
 
     Of each utterance:
 

@@ -108,7 +108,7 @@ class Writing:
     def _remove_others(self, pool: ThreadPoolExecutor) -> None:
         """Remove files of these operations that are in another format or under another day, or have no rows now.
 
-        An operation's day is that of the service's own time. Only where an answer doesn't tell it the day may have
+        An operation's day is that of the service's own time. Only if an answer doesn't have it the day may have
         been another: it is looked for under `NO_DATE`, and whatever has no day now, under all days.
 
         :raises StorageError: the target can't be listed, or a file not be removed

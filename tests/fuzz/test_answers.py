@@ -23,7 +23,7 @@ from airflow_speechkit.storage import Folder
 from tests.fuzz import plainly
 from tests.fuzz.cases import Case, Reached, cases
 from tests.fuzz.mutations import DEEP, NUMBERS, Verbatim, mutate, written
-from tests.unit.results.saying import V2_TYPE
+from tests.unit.results.answers import V2_TYPE
 
 CASES = 900
 TEXTS = ["да", "нет", "алло", "добрый", "e\u0301", "🎄", "ok"]
@@ -136,7 +136,7 @@ def no_limits() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_limits")
 @pytest.mark.parametrize(("api", "make"), [("v2", v2_case), ("v3", v3_case)])
-def test_an_answer_is_read_as_it_stands_or_refused(api: str, make: Callable[[random.Random], Answer]) -> None:
+def test_an_answer_is_read_exactly_or_refused(api: str, make: Callable[[random.Random], Answer]) -> None:
     reached, read = Reached(), 0
     for case in cases(f"answers/{api}", CASES):
         with case:

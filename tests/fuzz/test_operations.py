@@ -23,7 +23,7 @@ from airflow_speechkit.models import is_operation_id
 from tests.fuzz import plainly
 from tests.fuzz.cases import Reached, cases
 from tests.fuzz.mutations import mutate, written
-from tests.unit.results.saying import V2_TYPE
+from tests.unit.results.answers import V2_TYPE
 
 CASES = 2500
 ERROR = {"code": 3, "message": "ogg header has not been found", "details": [{"@type": "x"}]}

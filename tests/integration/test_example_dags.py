@@ -18,7 +18,7 @@ from airflow_speechkit.archive.store import Archive
 from tests.fixtures.emulator import airflow_connections
 from tests.fixtures.environment import ROOT
 from tests.fixtures.local_airflow import FinishedRun, LocalAirflow
-from tests.unit.results.saying import final, submission, v3
+from tests.unit.results.answers import final, submission, v3
 
 if TYPE_CHECKING:
     from speechkit_emulator.process import EmulatorProcess

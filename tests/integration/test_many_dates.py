@@ -13,7 +13,7 @@ import resource, sys
 import pyarrow.dataset as ds
 from airflow_speechkit.storage import Folder
 from airflow_speechkit.results.many import write_many
-from tests.unit.results.saying import chunk, v2, word
+from tests.unit.results.answers import chunk, v2, word
 
 import datetime
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_speechkit.cli import main
-from tests.unit.results.saying import chunk, final, v2, v3, word
+from tests.unit.results.answers import chunk, final, v2, v3, word
 
 SAID = v2(chunk("1", word("да", "1s", "1.500s"), word("нет", "2s", "2.500s")))
 

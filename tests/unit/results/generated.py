@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_speechkit.models import Answer
 from airflow_speechkit.settings import ApiVersion
-from tests.unit.results.saying import V2_TYPE, message, v3
+from tests.unit.results.answers import V2_TYPE, message, v3
 
 TEXT = st.one_of(
     st.text(alphabet="абвг дежз,.!", max_size=12),

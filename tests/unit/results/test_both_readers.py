@@ -16,8 +16,8 @@ from airflow_speechkit.results.flatten import flatten, read_many
 from airflow_speechkit.results.schema import Tables
 from airflow_speechkit.settings import ApiVersion
 from tests.fuzz import plainly
+from tests.unit.results.answers import answer, chunk, final, message, operation, refinement, v2, v3, word
 from tests.unit.results.generated import v2_documented, v2_unusual, v3_documented, v3_unusual
-from tests.unit.results.saying import answer, chunk, final, message, operation, refinement, v2, v3, word
 
 ANY = st.one_of(v2_documented(), v2_unusual(), v3_documented(), v3_unusual())
 

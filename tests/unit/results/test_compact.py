@@ -17,7 +17,7 @@ from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.schema import TABLES
 from airflow_speechkit.storage import Folder
 from tests.fixtures.manifests import write_rows
-from tests.unit.results.saying import chunk, submission, v2, word
+from tests.unit.results.answers import chunk, submission, v2, word
 
 NOW = datetime(2026, 11, 24, 3, tzinfo=UTC)
 DAYS = ("2026-11-22", "2026-11-23", "2026-11-24")
@@ -95,7 +95,7 @@ def test_parts_can_be_removed_and_an_operation_be_transformed_again_after_that(f
 
 @pytest.mark.parametrize("delete_parts", [False, True])
 @pytest.mark.parametrize("action", ["put", "delete"])
-def test_a_run_that_is_killed_anywhere_is_made_good_by_the_next_one(tmp_path, monkeypatch, action, delete_parts):
+def test_the_next_run_completes_one_that_was_killed_at_any_step(tmp_path, monkeypatch, action, delete_parts):
     """Each run gets one step further than the one before it."""
     folders = source, target = Folder.at(tmp_path / "lake"), Folder.at(tmp_path / "large")
     write_rows(source, said("e030", "было"), said("e031", "слово1"), said("e032", ""))

@@ -30,7 +30,7 @@ from airflow_speechkit.results.schema import Status, Tables
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage import Folder
 from tests.fixtures.manifests import write_rows
-from tests.unit.results.saying import chunk, final, submission, v2, v3, word
+from tests.unit.results.answers import chunk, final, submission, v2, v3, word
 
 
 def rows_of(manifest, table):
@@ -277,11 +277,11 @@ def test_large_answers_after_small_ones_take_side_by_side_times_the_largest_on_t
     assert peak <= allowed + side_by_side * largest
 
 
-def test_progress_is_told(tmp_path):
-    told = []
-    write_many(load, IDS, Folder.at(tmp_path), memory_bytes=50_000, progress=told.append)
-    assert told == sorted(told)
-    assert told[-1] == 60
+def test_progress_is_reported(tmp_path):
+    done = []
+    write_many(load, IDS, Folder.at(tmp_path), memory_bytes=50_000, progress=done.append)
+    assert done == sorted(done)
+    assert done[-1] == 60
 
 
 @pytest.mark.parametrize("wrong", [{"memory_bytes": 0}, {"side_by_side": 0}, {"file_format": "orc"}])

@@ -12,7 +12,7 @@ from airflow_speechkit.results.flatten import read_many
 from airflow_speechkit.results.many import answer_in, write_many
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage import Folder
-from tests.unit.results.saying import chunk, v2, v3, word
+from tests.unit.results.answers import chunk, v2, v3, word
 
 DEEP = 100_000
 GOOD = v2(chunk("1", word("да", "0s", "1s"), word("нет", "1s", "2s")), operation_id="e03good")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.schema import TABLES
-from tests.unit.results.saying import chunk, submission, v2, word
+from tests.unit.results.answers import chunk, submission, v2, word
 
 DESIGN = {
     "recognitions": "recognition_id, operation_id, audio_uri, labels, api_version, model, language, channels, "

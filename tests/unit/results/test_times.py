@@ -11,7 +11,7 @@ from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.parsing import MalformedError
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.results.values import NO_TIME, duration_ms, durations_ms, whole, wholes
-from tests.unit.results.saying import chunk, v2, word
+from tests.unit.results.answers import chunk, v2, word
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from airflow_speechkit.models import Answer
 from airflow_speechkit.results.flatten import failed_row, flatten
 from airflow_speechkit.results.schema import TABLES, Status
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
-from tests.unit.results.saying import answer, chunk, operation, submission, v2, word
+from tests.unit.results.answers import answer, chunk, operation, submission, v2, word
 
 
 def rows(table, *columns):

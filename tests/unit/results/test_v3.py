@@ -9,7 +9,7 @@ from airflow_speechkit.errors import AnswerUnreadableError
 from airflow_speechkit.models import Answer
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
-from tests.unit.results.saying import chunk, final, message, refinement, submission, v2, v3, word
+from tests.unit.results.answers import chunk, final, message, refinement, submission, v2, v3, word
 from tests.unit.results.test_v2 import rows
 
 

@@ -17,7 +17,7 @@ from airflow_speechkit.results.manifest import Manifest
 from airflow_speechkit.results.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, Status, Tables
 from airflow_speechkit.storage import Folder
 from tests.fixtures.manifests import write_rows
-from tests.unit.results.saying import chunk, submission, v2, word
+from tests.unit.results.answers import chunk, submission, v2, word
 
 
 @pytest.fixture(params=["disk", "s3"])

@@ -27,7 +27,7 @@ from tests.fixtures.manifests import (
     write_manifest,
     write_rows,
 )
-from tests.unit.results.saying import chunk, v2, word
+from tests.unit.results.answers import chunk, v2, word
 
 EVERYTHING = {"recognitions": 7, "utterances": 6, "words": 16, "analyses": 0}
 

@@ -1,4 +1,4 @@
-"""Answers as the service gives them, made from what is said in them."""
+"""Answers as the service gives them, made from their words."""
 
 from __future__ import annotations
 
