@@ -11,8 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from datetime import timedelta
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -30,36 +28,15 @@ DATABASE = "speech.duckdb"
 
 _LAST_LINES = 25
 _ENDS = re.compile(r"end task task_id=(recognize|rows|load)\b")
-_SUBMITTED = re.compile(r"(submitted [\d,]+) of ([\d,]+), ended")
-_LOADED = re.compile(r"Loaded (.+?)(?: \[|$)")
+_TASKS = {
+    "recognize": "calls were submitted, and their answers archived",
+    "rows": "answers became Parquet files",
+    "load": "the files were loaded into DuckDB",
+}
 
 
 class DagFailedError(Exception):
     """Airflow, or the DAG, did not get to its end."""
-
-
-class Steps:
-    """Prints a line for each finished step, with the time that it took."""
-
-    def __init__(self) -> None:
-        self._began_s = time.monotonic()
-        self._results = {"recognize": "", "rows": "answers become tables", "load": ""}
-
-    def end(self, step: str, result: str) -> None:
-        """Print that a step has ended, and with what."""
-        now_s = time.monotonic()
-        took = timedelta(seconds=int(now_s - self._began_s))
-        self._began_s = now_s
-        print(f"✓ {step:<10} {result:<90} {took}", flush=True)
-
-    def follow(self, line: str) -> None:
-        """Print the DAG's tasks by a line of Airflow's log."""
-        if found := _SUBMITTED.search(line):
-            self._results["recognize"] = f"{found[2]} calls: {found[1]}"
-        if found := _LOADED.search(line):
-            self._results["load"] = found[1]
-        if found := _ENDS.search(line):
-            self.end(found[1], self._results[found[1]])
 
 
 def run_demo(dags: Path, output: Path, *, speed: float) -> int:
@@ -80,11 +57,10 @@ def run_demo(dags: Path, output: Path, *, speed: float) -> int:
     print("A DAG submits calls to a local SpeechKit, archives the answers, and loads them into DuckDB", flush=True)
     with contextlib.ExitStack() as kept:
         home = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="speechkit-demo-")))
-        steps = Steps()
         emulator = kept.enter_context(EmulatorProcess(speed=speed, recognisers=2))
         for sample in samples:
             emulator.put(f"calls/{sample.path.name}", sample.path.read_bytes())
-        steps.end("emulator", f"{len(samples)} calls in s3://{emulator.bucket}/calls/")
+        _print_step("emulator", f"{len(samples)} calls in s3://{emulator.bucket}/calls/")
         _empty(output)
         connections = emulator.airflow_connections()
         connections["warehouse"]["host"] = str(output / DATABASE)
@@ -93,13 +69,23 @@ def run_demo(dags: Path, output: Path, *, speed: float) -> int:
         conf = {"audio": f"s3://{emulator.bucket}/calls/", "language": "en-US", "target": str(output)}
         try:
             _airflow(environment, "db", "migrate")
-            steps.end("airflow", f"Airflow {version('apache-airflow')} with a database of its own")
-            _airflow(environment, "dags", "test", DAG_ID, "--conf", json.dumps(conf), on_line=steps.follow)
+            _print_step("airflow", f"Airflow {version('apache-airflow')} with a database of its own")
+            _airflow(environment, "dags", "test", DAG_ID, "--conf", json.dumps(conf), on_line=_follow)
         except DagFailedError as error:
             print(f"✗ {error}")
             return 1
         billed_s = sum(one["billed_seconds"] for one in emulator.billing())
     return _show(output, len(samples), billed_s)
+
+
+def _print_step(step: str, result: str) -> None:
+    print(f"✓ {step:<10} {result}", flush=True)
+
+
+def _follow(line: str) -> None:
+    """Print the DAG's tasks by a line of Airflow's log."""
+    if found := _ENDS.search(line):
+        _print_step(found[1], _TASKS[found[1]])
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

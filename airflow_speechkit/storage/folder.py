@@ -220,21 +220,16 @@ class Folder:
 
         :raises StorageError: the listing fails
         """
-        path = self.path(below)
-        with self._errors("list", below):
-            try:
-                if self._is_local:
-                    # Follows links to folders, and reads no entry's size: `fs.ls` takes ten times as long.
-                    with os.scandir(path) as entries:
-                        found = [one.name for one in entries if one.is_dir()]
-                else:
-                    self.fs.invalidate_cache(path)
-                    listing = self.fs.ls(path, detail=True, refresh=True)
-                    found = [one["name"].rstrip("/") for one in listing if one["type"] == "directory"]
-            except FileNotFoundError as error:
-                if _is_no_bucket(error):
-                    raise
-                found = []
+        path, found = self.path(below), []
+        with suppress(FileNotFoundError), self._errors("read", below):
+            if self._is_local:
+                # Follows links to folders, and reads no entry's size: `fs.ls` takes ten times as long.
+                with os.scandir(path) as entries:
+                    found = [one.name for one in entries if one.is_dir()]
+            else:
+                self.fs.invalidate_cache(path)
+                listing = self.fs.ls(path, detail=True, refresh=True)
+                found = [one["name"].rstrip("/") for one in listing if one["type"] == "directory"]
         yield from sorted(name.rpartition("/")[2] for name in found)
 
     def delete(self, name: str) -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 TABLES = ("recognitions", "utterances", "words", "analyses")
 
-#: Schema and prefix that mean the same with and without quotes.
-_LOWER = re.compile(r"([a-z_][a-z0-9_.]*)?", re.ASCII)
+#: A schema and a table that mean the same with and without quotes; a schema may have several parts.
+_PLAIN = re.compile(r"([a-z_][a-z0-9_]*\.)+[a-z_][a-z0-9_]*")
 
 #: An unfinished file that was not written to for so long was left by a process that was killed.
 UNFINISHED_FOR = timedelta(hours=1)
@@ -173,7 +173,7 @@ def delete_statements(recognition_ids: Collection[str], names: Names) -> str:
 
     :param names: the names of the tables; names are quoted only where they have to be, as databases differ in quotes
     """
-    if _LOWER.fullmatch(f"{names.schema or ''}{names.prefix}"):
+    if _PLAIN.fullmatch(f"{names.schema or 'main'}.{names.bare('words')}"):
         names = Names(Dialect.GENERIC, names.schema, names.prefix)
     ids = ", ".join(f"'{one}'" for one in sorted(recognition_ids))
     return "\n".join(f"DELETE FROM {names.of(table)} WHERE recognition_id IN ({ids});" for table in TABLES)  # noqa: S608

@@ -91,10 +91,14 @@ class TestTables:
     def test_the_statements_for_other_databases_name_the_same_tables(
         self, archive: Archive, operation_id: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert command(archive, "forget", operation_id, "--table-prefix", "sk_", "--schema", "My calls") == 0
-        assert f"""DELETE FROM "My calls"."sk_words" WHERE recognition_id IN ('{operation_id}');""" in (
-            capsys.readouterr().out
-        )
+        for schema, prefix, words in (
+            ("My calls", "sk_", '"My calls"."sk_words"'),
+            ("calls", "2026_", '"calls"."2026_words"'),
+            ("lake.calls", "sk_", "lake.calls.sk_words"),
+        ):
+            options = ["--table-prefix", prefix, "--schema", schema]
+            assert command(archive, "forget", operation_id, *options) == 0
+            assert f"DELETE FROM {words} WHERE recognition_id IN ('{operation_id}');" in capsys.readouterr().out
 
     def test_a_prefix_that_no_table_can_have_is_an_error(self, archive: Archive, operation_id: str) -> None:
         assert command(archive, "forget", operation_id, "--table-prefix", "a; DROP") == 1

@@ -68,7 +68,7 @@ SNAKE = {
     ],
     ids=["error", "text", "summarization", "classifier", "snake classifier", "end", "snake"],
 )
-def test_a_result_of_v3_is_known_by_whatever_its_first_message_is(tmp_path, first, expected):
+def test_a_result_of_v3_is_recognised_by_its_first_message(tmp_path, first, expected):
     saved = save(tmp_path / "f8stem.json", json.dumps(first).encode())
     assert main(["transform", saved, "--to", str(tmp_path)]) == 0
     (row,) = pq.read_table(tmp_path / "recognitions").to_pylist()
@@ -88,7 +88,7 @@ def test_a_result_of_v3_is_known_by_whatever_its_first_message_is(tmp_path, firs
     ],
     ids=["v2", "by its id", "by its description", "by the file's name"],
 )
-def test_a_failed_operation_has_which_api_it_came_from(tmp_path, operation, version):
+def test_a_failed_operation_has_its_api_version(tmp_path, operation, version):
     failed = {**operation, "error": {"code": 3, "message": "no header"}}
     saved = save(tmp_path / "f8dstem.json", json.dumps(failed).encode())
     assert main(["transform", saved, "--to", str(tmp_path)]) == 0
@@ -96,7 +96,7 @@ def test_a_failed_operation_has_which_api_it_came_from(tmp_path, operation, vers
     assert (row["api_version"], row["status"], row["error_code"]) == (version, "failed", 3)
 
 
-def test_one_that_cannot_be_read_is_reported_and_the_others_are_written(tmp_path, capsys):
+def test_an_unreadable_answer_is_reported_and_the_others_are_written(tmp_path, capsys):
     operation = v3()
     saved = [
         save(tmp_path / "good.json", SAID.operation),
@@ -125,7 +125,7 @@ def placed(folder):
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_an_operation_has_its_rows_once_however_it_is_listed(tmp_path):
+def test_an_operation_given_twice_has_its_rows_once(tmp_path):
     saved = [save(tmp_path / f"{one}.json", v2(operation_id=one).operation) for one in ("e03a", "e03b", "e03c", "e03d")]
     out = tmp_path / "out"
     assert main(["transform", *saved[:2], "--to", str(out)]) == 0
@@ -140,7 +140,7 @@ def test_an_operation_has_its_rows_once_however_it_is_listed(tmp_path):
     assert pq.read_table(out / "recognitions").num_rows == 4
 
 
-def test_an_answer_that_is_not_done_does_not_take_the_place_of_one_that_is(tmp_path, capsys):
+def test_an_unfinished_answer_does_not_replace_a_finished_one(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["transform", save(tmp_path / "ok.json", SAID.operation), "--to", str(out)]) == 0
     before = placed(out)
@@ -152,19 +152,19 @@ def test_an_answer_that_is_not_done_does_not_take_the_place_of_one_that_is(tmp_p
     assert placed(out) == before
 
 
-def test_a_path_that_is_wrong_leaves_no_files(tmp_path, capsys):
+def test_a_wrong_path_leaves_no_files(tmp_path, capsys):
     assert main(["transform", str(tmp_path / "tpyo.json"), "--to", str(tmp_path / "out")]) == 1
     assert "tpyo.json: There is no such file" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_channels_that_say_the_same_are_a_warning(tmp_path, capsys):
+def test_identical_channels_are_a_warning(tmp_path, capsys):
     said = v2(chunk("1", word("да", "1s", "2s")), chunk("2", word("да", "1s", "2s")))
     assert main(["transform", save(tmp_path / "a.json", said.operation), "--to", str(tmp_path)]) == 0
     assert "1 of 1 recordings have the same words in all channels" in capsys.readouterr().err
 
 
-def test_a_target_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
+def test_an_unwritable_target_is_an_error_in_one_line(tmp_path, capsys):
     saved = save(tmp_path / "a.json", SAID.operation)
     assert main(["transform", saved, "--to", f"{saved}/below"]) == 1
     err = capsys.readouterr().err
@@ -175,7 +175,7 @@ def test_a_target_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
 @pytest.mark.parametrize(
     "wrong", [[], ["transform"], ["transform", "a.json"], ["transform", "a", "--to", "b", "--format", "xls"]]
 )
-def test_wrong_arguments_end_with_2(wrong, capsys):
+def test_invalid_arguments_exit_with_2(wrong, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(wrong)
     assert stopped.value.code == 2
