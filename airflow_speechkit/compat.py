@@ -49,7 +49,7 @@ _one_lookup = threading.RLock()
 def lookup_lock() -> AbstractContextManager[object]:
     """Return the lock to hold while a thread looks up Airflow connections.
 
-    Airflow 3.2 and later lock it themselves where a supervisor in another process is asked. Before, two threads of a
+    Airflow 3.2 and later lock it themselves where a supervisor in another process is queried. Before, two threads of a
     worker get each other's answers; and the supervisor of `dag.test()`, `airflow dags test` and `airflow tasks test`
     serves one thread: during its lookup the others find no connection. Airflow 2.11 has no supervisor.
     """

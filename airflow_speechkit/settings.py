@@ -197,7 +197,7 @@ class RecognitionSettings:
 
     @property
     def language_asked(self) -> str | None:
-        """The language that was asked for; several with commas between, None where others were excluded."""
+        """The requested language; several with commas between, None where others were excluded."""
         if self.language_restriction == "BLACKLIST":
             return None
         return ", ".join(self.languages) or self.language
@@ -251,10 +251,10 @@ def _as_json(value: object) -> Any:
     return json.loads(json.dumps(value, allow_nan=False))
 
 
-def _summarization(asked: object) -> Any:
+def _summarization(given: object) -> Any:
     """Return a summarization as JSON has it."""
     try:
-        plain = _as_json(asked)
+        plain = _as_json(given)
         msgspec.convert(plain, _Summarization)
         return plain
     except msgspec.ValidationError as error:

@@ -24,12 +24,7 @@ _POOL = 32
 #: So much is inflated at a time: at worst it becomes a thousand times as much.
 _CHUNK_BYTES = 16 << 10
 _TOTAL_S = 900.0
-_NO_CONNECTION = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ClientConnectorCertificateError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.ClientHttpProxyError,
-)
+_NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
 
 class AsyncTransport:

@@ -151,7 +151,7 @@ def read_token(body: bytes, now: float) -> Token:
             return Token(value, renew_at, unusable_at=expires_at - min(60.0, life_s * 0.1))
     except SURPRISES:
         pass
-    raise AnswerUnreadableError("The answer to the request for a token has no token in it", retry="asks for one again")
+    raise AnswerUnreadableError("The answer to the request for a token has no token in it", retry="requests one again")
 
 
 #: The tokens of this process, by credential and issuer, shared by its threads and event loops.

@@ -100,13 +100,8 @@ class Exchange:
             outcome = yield replace(request, headers=headers)
             error: SpeechKitError
             if isinstance(outcome, Response):
-                ids = (headers["x-client-request-id"], *outcome.ids.values())
-                log.debug(
-                    "%s: HTTP %d, x-client-request-id %s, x-request-id %s, x-server-trace-id %s",
-                    request.purpose,
-                    outcome.status,
-                    *ids,
-                )
+                facts = (request.purpose, outcome.status, headers["x-client-request-id"], *outcome.ids.values())
+                log.debug("%s: HTTP %d, x-client-request-id %s, x-request-id %s, x-server-trace-id %s", *facts)
                 if 200 <= outcome.status < 300:
                     return outcome
                 pause_s = max(pause_s, outcome.retry_after_s or 0.0)

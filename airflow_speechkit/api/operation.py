@@ -71,7 +71,7 @@ class Operation:
 def operation_of(response: Response, operation_id: str) -> Operation:
     """Read the answer to a status check or a cancellation.
 
-    :param operation_id: the operation that was asked for
+    :param operation_id: the operation that was requested
     :raises AnswerUnreadableError: it is cut off, isn't an Operation, or is another one
     """
     try:

@@ -129,7 +129,7 @@ class Service:
         )
 
     def operation(self, operation_id: str, *, attempts: int | None = None) -> Generator[Step, Outcome, Response]:
-        """Ask for an operation, for `operation_of` to read: with v2 the answer may have megabytes.
+        """Request an operation, for `operation_of` to read: with v2 the answer may have megabytes.
 
         :param attempts: how often at most: each is one of the folder's status checks
         """
@@ -139,7 +139,7 @@ class Service:
         return (yield from self._perform(request, attempts))
 
     def cancel(self, operation_id: str, *, attempts: int | None = None) -> Generator[Step, Outcome, Response]:
-        """Ask for an operation to be cancelled, best effort; the answer is the operation, for `operation_of`.
+        """Request the cancellation of an operation, best effort; the answer is the operation, for `operation_of`.
 
         The protocol's definition and the v3 reference say GET, the design guide says POST: POST is tried where GET
         isn't known.
@@ -157,7 +157,7 @@ class Service:
         return (yield from self._perform(replace(request, method="POST", body=b"{}"), attempts))
 
     def recognition(self, operation_id: str, *, seen_done: bool) -> Generator[Step, Outcome, Response]:
-        """Ask for a v3 result, several times while it isn't ready, for `check_recognition` to read.
+        """Request a v3 result, several times while it isn't ready, for `check_recognition` to read.
 
         :param seen_done: whether the operation is known to be done: then 404 means that the result has expired
         :raises NotFinishedError: it isn't ready

@@ -115,7 +115,7 @@ def _recognition_model(settings: RecognitionSettings) -> dict[str, Any]:
             "restriction_type": settings.language_restriction or "WHITELIST",
             "language_code": list(settings.languages or (settings.language,)),
         },
-        # Ignored for files by the reference, but speaker labelling's page asks for it.
+        # Ignored for files by the reference, but speaker labelling's page requires it.
         "audio_processing_type": "FULL_DATA",
     }
 

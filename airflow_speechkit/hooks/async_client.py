@@ -55,14 +55,14 @@ class SpeechKitAsyncClient:
         await self._send(lambda service: service.authorize())
 
     async def get_operation(self, operation_id: str) -> Operation:
-        """Ask for the state of an operation, once. A large answer is read in a thread.
+        """Request the state of an operation, once. A large answer is read in a thread.
 
         :raises OperationNotFoundError: it never existed, or is older than three days
         """
         return await self._read(lambda service: service.operation(operation_id, attempts=1), operation_of, operation_id)
 
     async def cancel_operation(self, operation_id: str) -> Operation:
-        """Ask for an operation to be cancelled, once: best effort."""
+        """Request the cancellation of an operation, once: best effort."""
         return await self._read(lambda service: service.cancel(operation_id, attempts=1), operation_of, operation_id)
 
     async def get_recognition(self, operation_id: str) -> bytes:

@@ -9,6 +9,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from airflow_speechkit.api.service import Service
 
 log = logging.getLogger(__name__)
-
-#: Unknown fields are logged once in a process, not by each task and trigger.
-_warned: set[tuple[str, str]] = set()
 
 #: The documented quota of a folder.
 SUBMITS_PER_HOUR = 500
@@ -113,10 +111,15 @@ def read_connection(found: Any) -> SpeechKitConnection:
         what = f"Connection `{found.conn_id}`: {error.what[:1].lower()}{error.what[1:]}"
         raise ConnectionSettingsError(what, hint=error.hint) from error
     unknown = ", ".join(unknown_fields(given).values())
-    if unknown and (found.conn_id, unknown) not in _warned:
-        _warned.add((found.conn_id, unknown))
-        log.warning("Connection `%s`: unknown fields in its extra are ignored: %s", found.conn_id, unknown)
+    if unknown:
+        _warn(found.conn_id, unknown)
     return connection
+
+
+@cache
+def _warn(conn_id: str, unknown: str) -> None:
+    """Log unknown fields once in a process, not for each task and trigger."""
+    log.warning("Connection `%s`: unknown fields in its extra are ignored: %s", conn_id, unknown)
 
 
 def parse_connection(

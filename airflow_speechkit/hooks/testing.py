@@ -5,11 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from airflow_speechkit.api.credentials import Metadata
-from airflow_speechkit.api.endpoints import Endpoints, is_local
-from airflow_speechkit.errors import ConnectionSettingsError, SpeechKitError
+from airflow_speechkit.errors import SpeechKitError
 from airflow_speechkit.hooks.archive import archive_url, open_archive
 from airflow_speechkit.hooks.connection import fields_of, parse_connection, unknown_fields
 
@@ -33,7 +31,7 @@ def try_connection(found: Any) -> tuple[bool, str]:
         wrong.append(f"The extra has unknown fields: {', '.join(unknown.values())}. Correct or remove them.")
     known = {name: value for name, value in given.items() if name not in unknown}
     # What is wrong with the key must not hide what is wrong with the rest.
-    for check, credential in ((_try_service, None), (_check_storage, Metadata()), (_try_archive, Metadata())):
+    for check, credential in ((_try_service, None), (_try_archive, Metadata())):
         try:
             works.append(check(parse_connection(found, known, credential=credential)))
         except SpeechKitError as error:
@@ -43,7 +41,7 @@ def try_connection(found: Any) -> tuple[bool, str]:
     if len(wrong) > 1:
         # Airflow 3 shows the lines as one paragraph.
         wrong = [f"({number}) {text}" for number, text in enumerate(wrong, 1)]
-    return not wrong, "\n".join(wrong or filter(None, works))
+    return not wrong, "\n".join(wrong or works)
 
 
 def _try_service(connection: SpeechKitConnection) -> str:
@@ -53,17 +51,6 @@ def _try_service(connection: SpeechKitConnection) -> str:
     service = connection.service(attempts=_ATTEMPTS)
     with closing(SyncTransport(ca_bundle=connection.ca_bundle)) as transport:
         return f"{transport.drive(service.probe(connection.api_version))}."
-
-
-def _check_storage(connection: SpeechKitConnection) -> str:
-    service, storage = urlsplit(connection.endpoints.recognition), connection.endpoints.storage
-    if is_local(service.hostname) and storage == Endpoints().storage:
-        raise ConnectionSettingsError(
-            f"`storage_host` is missing: the service is on this machine ({service.netloc}), and recordings would be "
-            f"read from {storage}",
-            hint="Set `storage_host` to the address of the emulator's bucket",
-        )
-    return ""
 
 
 def _try_archive(connection: SpeechKitConnection) -> str:

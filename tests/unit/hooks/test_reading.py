@@ -19,13 +19,13 @@ from airflow_speechkit.hooks.speechkit import SpeechKitHook
 
 
 class CountingHook(SpeechKitHook):
-    """Counts how often Airflow is asked for the connection."""
+    """Counts how often Airflow reads the connection."""
 
-    asked = 0
+    lookups = 0
 
     @classmethod
     def get_connection(cls, conn_id: str) -> Any:
-        cls.asked += 1
+        cls.lookups += 1
         return super().get_connection(conn_id)
 
 
@@ -57,7 +57,7 @@ def test_thousands_that_start_together_ask_airflow_once(
     found = asyncio.run(both())
     assert len(found) == 2001
     assert all(one is found[0] for one in found)
-    assert kind.asked == 1
+    assert kind.lookups == 1
 
 
 def test_another_event_loop_and_another_minute_read_again(
@@ -78,12 +78,12 @@ def test_another_event_loop_and_another_minute_read_again(
 
 
 def test_a_failure_is_raised_for_all_and_not_kept(kind: type[CountingHook], connect: Callable[[str], None]) -> None:
-    async def mended() -> list[Any]:
+    async def after_a_correction() -> list[Any]:
         failures = await gathered(kind, 3)
         connect("key-of-the-service")
         return [*failures, *await gathered(kind, 1)]
 
-    *failures, found = asyncio.run(mended())
+    *failures, found = asyncio.run(after_a_correction())
     assert [type(one) for one in failures] == [ConnectionSettingsError] * 3
     assert found.credential
 
@@ -98,24 +98,24 @@ def test_whoever_began_to_read_may_be_cancelled(kind: type[CountingHook], connec
         return await second
 
     assert asyncio.run(one_leaves()).credential
-    assert kind.asked == 1
+    assert kind.lookups == 1
 
 
 class OneAtATime:
     """Answers as Airflow 3.1 does to a worker: two threads that ask at once get each other's answers."""
 
     def __init__(self) -> None:
-        self.asking = 0
+        self.pending = 0
         self.mixed_up = False
 
     async def asend(self, message: object) -> None:
         raise NotImplementedError
 
     def send(self, message: object) -> None:
-        self.asking += 1
-        self.mixed_up |= self.asking > 1
+        self.pending += 1
+        self.mixed_up |= self.pending > 1
         time.sleep(0.02)
-        self.asking -= 1
+        self.pending -= 1
 
 
 def test_threads_of_a_worker_ask_one_after_the_other(

@@ -187,7 +187,7 @@ def test_a_trigger_asks_through_one_session(hook: SpeechKitHook, server: Scripte
         "/stt/v3/deleteRecognition": [answer(200)],
     }
 
-    async def ask() -> None:
+    async def send() -> None:
         async with hook.async_client() as client:
             found = await asyncio.gather(*(client.get_operation("e03abc") for _ in range(20)))
             assert {one.state for one in found} == {OperationState.RUNNING}
@@ -195,7 +195,7 @@ def test_a_trigger_asks_through_one_session(hook: SpeechKitHook, server: Scripte
             assert await client.get_recognition("f8dabc") == V3_STREAM
             assert await client.delete_recognition("f8dabc") is True
 
-    asyncio.run(ask())
+    asyncio.run(send())
 
 
 @pytest.mark.parametrize(
@@ -206,12 +206,12 @@ def test_a_trigger_asks_once_and_leaves_it_to_its_budget_to_ask_again(
 ) -> None:
     server.script = [answer(status)]
 
-    async def ask() -> None:
+    async def send() -> None:
         async with hook.async_client() as client:
             with pytest.raises(kind):
                 await client.get_operation("e03abc")
 
-    asyncio.run(ask())
+    asyncio.run(send())
     assert len(server.received) == 1
 
 
@@ -221,13 +221,13 @@ def test_a_large_answer_is_read_on_an_event_loop_too(hook: SpeechKitHook, server
     assert len(body) > LARGE_BODY
     server.script = [answer(200, body)]
 
-    async def ask() -> None:
+    async def send() -> None:
         async with hook.async_client() as client:
             operation = await client.get_operation("e03abc")
             assert operation.state is OperationState.DONE
             assert operation.raw == body
 
-    asyncio.run(ask())
+    asyncio.run(send())
 
 
 def test_a_client_outside_of_its_statement_is_an_error(hook: SpeechKitHook) -> None:
