@@ -149,7 +149,7 @@ def refused(request: Request, response: Response) -> RefusedError:
         hint, retry = _MAYBE_TAKEN, "does not submit the recording by itself"
     elif status < 400:
         hint = "Redirects are not followed, because the key would be sent elsewhere: check the host in the connection"
-    elif status == 400 and "folder id" in (said.message or "").lower():
+    elif kind is RefusedError and "folder id" in (said.message or "").lower():
         hint = "Remove `folder_id` from the connection, or set it to the service account's own folder"
     elif request.is_submission and kind in (RefusedError, OperationNotFoundError) and status != 413:
         kind = RefusedError

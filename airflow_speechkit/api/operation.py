@@ -26,8 +26,9 @@ LARGE_BODY = 256 * 1024
 _LONGEST_SUBMITTED = 64 * 1024
 #: The service has `done` and `response` first.
 _BEGINS_WITH_RESULT = re.compile(rb'\s*\{[^{\[]*"response"\s*:\s*\{')
-#: The outermost `id`, behind fields without fields of their own.
-_ID = re.compile(rb'\s*\{(?:[^{}\[\]]*,)?\s*"id"\s*:\s*"([\w-]+)"\s*(?=[,}]|$)')
+#: The outermost object up to the first field with fields of its own, and an `id` in it.
+_FLAT_FIELDS = re.compile(rb"\s*\{([^{}\[\]]*)")
+_ID = re.compile(rb'(?:^|,)\s*"id"\s*:\s*"([\w-]+)"\s*(?=,|$)')
 
 
 class OperationState(Enum):
@@ -104,11 +105,12 @@ def check_recognition(response: Response, operation_id: str) -> bytes:
             return body
         # One message at a time: a whole result as Python objects takes many times its size.
         for message, _ in parse_each(decode(body)):
-            if not isinstance(message, dict) or not isinstance(message.get("result", message), dict):
+            if not isinstance(message, dict):
                 raise MalformedError("a message isn't an object")
-            error = message.get("error")
-            if error is not None:
+            if (error := message.get("error")) is not None:
                 raise _failed(error, response, operation_id)
+            if not isinstance(message.get("result", message), dict):
+                raise MalformedError("a result isn't an object")
     except MalformedError:
         raise _unreadable("The result is cut off, or isn't JSON", response, operation_id) from None
     return body
@@ -117,7 +119,9 @@ def check_recognition(response: Response, operation_id: str) -> bytes:
 def _failed(error: object, response: Response, operation_id: str) -> RecognitionFailedError:
     status = read_status(error if isinstance(error, dict) else {"message": error}) or ErrorStatus()
     return RecognitionFailedError(
-        "The result ends with an error" + (f': "{status.message}"' if status.message else ""),
+        "The result ends with an error"
+        + (f" (code {status.code})" if status.code is not None else "")
+        + (f': "{status.message}"' if status.message else ""),
         code=status.code,
         message=status.message,
         operation_id=operation_id,
@@ -173,12 +177,11 @@ def id_within(raw: bytes) -> str | None:
     """Find the operation id in an answer to a submission that can't be parsed: it is cut off, or isn't quite JSON.
 
     :param raw: the body of the answer
-    :return: the ``id``, if there is exactly one, and nothing before it has fields of its own
+    :return: the ``id``, if there is exactly one before the first field with fields of its own
     """
-    raw = raw[:_LONGEST_SUBMITTED].removeprefix(b"\xef\xbb\xbf")
-    found = _ID.match(raw)
-    operation_id = found[1].decode() if found and raw.count(b'"id"') == 1 else ""
-    return operation_id if is_operation_id(operation_id) else None
+    fields = _FLAT_FIELDS.match(raw[:_LONGEST_SUBMITTED].removeprefix(b"\xef\xbb\xbf"))
+    ids = [one.decode() for one in _ID.findall(fields[1])] if fields else []
+    return ids[0] if len(ids) == 1 and is_operation_id(ids[0]) else None
 
 
 def _envelope(raw: bytes) -> dict[str, Any]:

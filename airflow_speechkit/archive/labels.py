@@ -111,9 +111,9 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
     """
     operations: dict[str, list[str]] = {}
     if not all(is_operation_id(one.about) for one in given):
-        for entry in each(archive.entry, archive.operations()):
-            if entry is not None:
-                operations.setdefault(entry.submission.audio_uri, []).append(entry.submission.operation_id)
+        ids = list(archive.operations())
+        for operation_id, address in zip(ids, each(lambda one: _address(archive, one), ids), strict=True):
+            operations.setdefault(address, []).append(operation_id)
     wanted: dict[str, dict[str, str | None]] = {}
     first: dict[str, LabelChange] = {}
     for change in given:
@@ -137,10 +137,27 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
             return error
 
     done = list(each(put, wanted))
-    for one in done:
-        if isinstance(one, ArchiveError):
-            raise one
+    failed = [one for one in done if isinstance(one, ArchiveError)]
+    if failed:
+        raise ArchiveError(
+            f"The labels of {len(failed)} of {len(done)} operations were not recorded, those of the others were: "
+            f"{failed[0].what}",
+            hint=failed[0].hint,
+            retry_can_help=failed[0].retry_can_help,
+        )
     return done.count(True), done.count(False)
+
+
+def _address(archive: Archive, operation_id: str) -> str:
+    """Return the address of an operation's recording; an empty one if its record is damaged."""
+    try:
+        entry = archive.entry(operation_id)
+    except ArchiveError as error:
+        if error.retry_can_help:
+            raise
+        log.warning("The recording of operation %s is not known: %s", operation_id, error.what)
+        return ""
+    return "" if entry is None else entry.submission.audio_uri
 
 
 def _is_on_record(archive: Archive, operation_id: str) -> bool:
@@ -237,10 +254,11 @@ def _csv(text: str) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
         raise _bad(1, f"a column is missing, is there twice, or is one of {', '.join(sorted(_NO_LABELS))}")
     try:
         for row in rows:
+            if not any(cell for cells in row.values() for cell in cells or ()):
+                continue
             if None in row or None in row.values():
                 raise _bad(rows.line_num, "it has not as many cells as the header")
-            if any(row.values()):
-                yield rows.line_num, row, {name: cell for name, cell in row.items() if name not in _KEYS and cell}
+            yield rows.line_num, row, {name: cell for name, cell in row.items() if name not in _KEYS and cell}
     except csv.Error as error:
         raise _bad(rows.reader.line_num, f"it is not CSV ({error})") from None
 

@@ -192,6 +192,18 @@ def test_what_may_not_be_the_operations_id_is_not_taken_for_it(body: bytes) -> N
     assert id_within(body) is None
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id":"e03abc","metadata":{"id":"no"',
+        b'{"done":false,"id":"e03abc","description":"x","createdAt":"20',
+        b'\xef\xbb\xbf { "id" : "e03abc" , "a":[{"id":"no',
+    ],
+)
+def test_the_operations_id_is_found_in_an_answer_that_is_cut_off(body: bytes) -> None:
+    assert id_within(body) == "e03abc"
+
+
 def test_a_public_key_in_place_of_the_private_one_is_refused() -> None:
     public = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
     pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()

@@ -160,10 +160,12 @@ def test_an_error_in_mid_stream_fails_without_repeating_secrets() -> None:
         ("AQVNabcdefghijklmnop", "ends with an error"),
         ([1], "ends with an error"),
         (0, "ends with an error"),
+        ({"code": 13}, r"ends with an error \(code 13\)"),
     ],
 )
-def test_an_error_in_mid_stream_fails_whatever_its_type(error: object, says: str) -> None:
-    body = STREAM + b"\n" + json.dumps({"error": error}).encode() + b"\n"
+@pytest.mark.parametrize("result", [{}, {"result": None}])
+def test_an_error_in_mid_stream_fails_whatever_its_type(result: dict[str, None], error: object, says: str) -> None:
+    body = STREAM + b"\n" + json.dumps({**result, "error": error}).encode() + b"\n"
     with pytest.raises(RecognitionFailedError, match=says) as caught:
         check_recognition(Response(200, {}, body), "f8dabc")
     assert "AQVN" not in str(caught.value)

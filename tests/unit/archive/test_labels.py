@@ -326,7 +326,16 @@ class TestCorrecting:
         with pytest.raises(ArchiveError, match=rf"{ids[1]}/labels-0001\.json is damaged") as caught:
             correct(archive, *(LabelChange(about=one, labels={"a": "1"}) for one in ids))
         assert "hunter2" not in str(caught.value)
+        assert "The labels of 1 of 3 operations were not recorded" in str(caught.value)
         assert [labels_of(archive, one) for one in (ids[0], ids[2])] == [{"a": "1"}, {"a": "1"}]
+
+    def test_an_address_is_found_beside_a_damaged_submission(self, archive: Archive, service: Service) -> None:
+        good, damaged = submitted(archive, service, "1"), submitted(archive, service, "2")
+        entry = archive.entry(good)
+        assert entry is not None
+        archive.folder.replace(f"operations/{damaged}/submission.json", b"{")
+        assert correct(archive, LabelChange(about=entry.submission.audio_uri, labels={"a": "1"})) == (1, 0)
+        assert labels_of(archive, good) == {"a": "1"}
 
     @pytest.mark.parametrize(
         "damaged",

@@ -80,6 +80,7 @@ def test_show_has_who_gave_which_and_when(desk: Desk) -> None:
     "content",
     [
         "operation_id,role,phone\n{first},agent,{phone}\n{second},,\n",
+        "operation_id,role,phone\n,\n{first},agent,{phone}\n,,,\n",
         "recognition_id,role,operation_id,phone\n{first},agent,,{phone}\n",
         "operation_id;role;phone\r\n{first};agent;{phone}\r\n\r\n",
         '\ufeffrole, operation_id ,phone\n"agent",{first},{phone}\n',
@@ -89,7 +90,17 @@ def test_show_has_who_gave_which_and_when(desk: Desk) -> None:
         '\n{{"audio_uri": "https://storage.yandexcloud.net/calls/1.ogg", "labels": {{"role": "agent"}}}}\n'
         '{{"operation_id": "{first}", "labels": {{"phone": "{phone}"}}}}\n\n',
     ],
-    ids=["comma", "recognition_id", "semicolon", "byte order mark", "tab and address", "both", "JSON", "JSON and link"],
+    ids=[
+        "comma",
+        "empty rows",
+        "recognition_id",
+        "semicolon",
+        "byte order mark",
+        "tab and address",
+        "both",
+        "JSON",
+        "JSON and link",
+    ],
 )
 def test_a_file_of_them_and_again_it_changes_nothing(desk: Desk, content: str) -> None:
     text = content.format(first=desk.first, second=desk.second, phone=PHONE)
