@@ -302,7 +302,7 @@ def test_outlets_get_the_row_counts(tmp_path, database) -> None:
     assert events[asset].extra == {"rows": EVERYTHING}
 
 
-def test_two_loads_at_once_in_one_process_double_nothing(tmp_path, database, load, ask) -> None:
+def test_concurrent_loads_in_one_process_duplicate_nothing(tmp_path, database, load, ask) -> None:
     manifest = write_manifest(tmp_path, the_call())
     with ThreadPoolExecutor(4) as pool:
         for _ in pool.map(lambda _: load(manifest, views=False), range(4)):
