@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.results.speech import Submitted
     from airflow_speechkit.storage import Folder
 
-    #: An operation's answer with its submission, its rows where it has no answer, or why it is left out.
+    #: An operation's answer with its submission, its rows if it has no answer, or why it is left out.
     Loaded = tuple[Answer, Submission | None] | Tables | Unread
 
 #: How many bytes one task uses for answers and rows, besides the interpreter and its libraries.
@@ -163,17 +163,7 @@ def _refusal(reader: _Reader, *, others: bool) -> AnswerUnreadableError:
 def _load(load: Callable[[str], Loaded], operation_id: str, most_bytes: int) -> Loaded:
     try:
         loaded = load(operation_id)
-        if not isinstance(loaded, tuple):
-            return loaded
-        answer, submission = loaded
-        # One that was too large to be read when it came is inflated if it may be larger now.
-        operation, recognition = (
-            inflated(part, most_bytes) if isinstance(part, Packed) else part
-            for part in (answer.operation, answer.recognition)
-        )
-        answer = replace(answer, operation=operation or b"", recognition=recognition)
-        check_size(size_bytes(answer), most_bytes)
-        return answer, submission
+        return (_inflated(loaded[0], most_bytes), loaded[1]) if isinstance(loaded, tuple) else loaded
     except FileNotFoundError:
         return Unread(operation_id, "There is no such file")
     except SpeechKitError as error:
@@ -182,6 +172,23 @@ def _load(load: Callable[[str], Loaded], operation_id: str, most_bytes: int) -> 
         if error.retry_can_help or needs_person or isinstance(error.__cause__, PermissionError):
             raise
         return Unread(operation_id, error.what)
+
+
+def _inflated(answer: Answer, most_bytes: int) -> Answer:
+    """Inflate what was too large to be read when it came.
+
+    :raises AnswerUnreadableError: it still is, or is damaged
+    """
+    try:
+        operation, recognition = (
+            inflated(part, most_bytes) if isinstance(part, Packed) else part
+            for part in (answer.operation, answer.recognition)
+        )
+    except ValueError:
+        raise AnswerUnreadableError("It is damaged", retry_can_help=False) from None
+    answer = replace(answer, operation=operation or b"", recognition=recognition)
+    check_size(size_bytes(answer), most_bytes)
+    return answer
 
 
 def _size(loaded: Loaded) -> int:

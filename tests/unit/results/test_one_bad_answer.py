@@ -12,6 +12,7 @@ from airflow_speechkit.results.flatten import read_many
 from airflow_speechkit.results.many import answer_in, write_many
 from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage import Folder
+from airflow_speechkit.storage.compressed import Packed
 from tests.unit.results.answers import chunk, v2, v3, word
 
 DEEP = 100_000
@@ -32,6 +33,7 @@ BAD = {
         V3,
         b'{"result":{"final":{"alternatives":[{"languages":[{"probability":1%s}]}]}}}' % (b"0" * 400),
     ),
+    "damaged while it was packed": Answer("e03bad", ApiVersion.V2, Packed(b"\x1f\x8b and no more")),
     "v3: an error that is none": Answer("e03bad", ApiVersion.V3, b'{"done":true,"error":[]}', b""),
 }
 
