@@ -59,7 +59,7 @@ class LabelChange:
 
 def current_user() -> str:
     """Return who runs this process, for people."""
-    return f"{os.environ.get('USER') or os.getuid()}@{socket.gethostname()}"
+    return f"{os.environ.get('USER') or f'uid {os.getuid()}'}@{socket.gethostname()}"
 
 
 def put_labels(

@@ -165,7 +165,7 @@ class Books:
         return claim
 
     def open(self, name: str) -> dict[int, str]:
-        """The attempts of which nobody knows whether they were taken, and the task instances that made them."""
+        """The attempts of which it is unknown whether they were accepted, and the task instances that made them."""
         known = {one.number for one in self.paid.values() if one.name == name and one.status != "running"}
         return {
             number: self.claim(name, number)["scope"]
@@ -206,7 +206,7 @@ class Books:
         )
 
     def unsettled(self, name: str, asked: Asked) -> list[int]:
-        """Attempts that may have been taken and that nobody has decided about."""
+        """Attempts that may have been taken and that are not settled."""
         return [
             number
             for number, scope in self.open(name).items()
@@ -227,20 +227,20 @@ class Books:
         others = [one for one in self.unsettled(name, asked) if one != number]
         if not others:
             return
-        assert asked.resubmit, f"{name} goes out over {others}, and nobody has asked for that"
-        assert not any(self.is_live(name, one) for one in others), f"{name} goes out while somebody is at it"
+        assert asked.resubmit, f"{name} goes out over {others}, and that was not asked for"
+        assert not any(self.is_live(name, one) for one in others), f"{name} goes out while another process submits it"
         assert not self.has_lost_twice(name, asked), f"{asked.run} pays for {name} again and again"
         for one in others:
             self.sent_over.setdefault((name, one), set()).add((number, asked.scope))
 
     def expected(self, name: str, asked: Asked, events: list[str]) -> SubmitStatus:
-        """What has to become of a recording if nobody else is at work."""
+        """What has to become of a recording if no other process is at work."""
         events = list(events)
         of_value = self.of_value(name, asked)
         if of_value:
             return SubmitStatus.REUSED if any(one.status == "finished" for one in of_value) else SubmitStatus.JOINED
         lost = self.unsettled(name, asked)
-        # Whoever was killed between its claim and its request has not sent anything, but nobody can know that.
+        # A process that was killed between its claim and its request has sent nothing, but that is on record nowhere.
         mine = [one for one, scope in self.open(name).items() if scope == asked.scope]
         twice = self.has_lost_twice(name, asked) or any(self.claim(name, one).get("over") for one in mine)
         if lost and (not asked.resubmit or twice):

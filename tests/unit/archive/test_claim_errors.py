@@ -41,7 +41,7 @@ def test_a_claim_whose_folder_could_not_be_synced_is_no_lost_submission(
 
 
 class Refusing:
-    """A store's filesystem that answers a conditional write as it is told, below one folder."""
+    """A store's filesystem that answers a conditional write with a given status, below one folder."""
 
     protocol = "s3"
 

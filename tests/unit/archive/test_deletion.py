@@ -1,4 +1,4 @@
-"""What is forgotten is gone, its number stays taken, and what was broken off is finished."""
+"""A deleted operation leaves nothing, its number stays taken, and an interrupted deletion is finished."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class TestNothingIsLeft:
         delete_operation(archive, operation_id, now=T0)
         assert left_of(archive, "1") == []
         assert not unfinished.parent.exists()
-        assert young.exists(), "somebody may be about to claim the recording again"
+        assert young.exists(), "a process may be about to claim the recording again"
 
     @pytest.mark.parametrize("dies_after", [False, True], ids=["before", "after"])
     def test_fault_forget_killed_at_every_step_is_finished_by_the_same_command(
@@ -193,7 +193,7 @@ class TestNothingIsLeft:
 
 
 class TestGone:
-    """The files of an operation have gone, by a lifecycle rule or by hand, and the ledger doesn't know."""
+    """The files of an operation were removed by a lifecycle rule or by hand, and the ledger still has it."""
 
     def test_deleting_it_frees_the_recording(self, archive: Archive, service: Service) -> None:
         operation_id = ended(archive, service)
@@ -274,10 +274,10 @@ class TestRecording:
         self, archive: Archive, service: Service, capsys: pytest.CaptureFixture[str]
     ) -> None:
         service.script["1"] = [lost()]
-        [gone] = submitter(archive, service).submit([recording("1")])
+        [lost_one] = submitter(archive, service).submit([recording("1")])
         assert command(archive, "forget", "--recording", "s3://calls/1.ogg", "--dry-run") == 0
-        assert f"attempt 1 under {gone.fingerprint}" in capsys.readouterr().out
-        assert [one.state for one in archive.attempts(gone.fingerprint)] == [AttemptState.LOST]
+        assert f"attempt 1 under {lost_one.fingerprint}" in capsys.readouterr().out
+        assert [one.state for one in archive.attempts(lost_one.fingerprint)] == [AttemptState.LOST]
 
     def test_a_process_that_is_submitting_it_is_not_disturbed(self, archive: Archive, service: Service) -> None:
         service.script["1"] = [Killed()]

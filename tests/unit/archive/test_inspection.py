@@ -1,4 +1,4 @@
-"""What a whole archive is said to hold, and what is found to be wrong with it."""
+"""Listing and verifying a whole archive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def submitted(archive: Archive, service: Service, name: str = "1") -> str:
 
 
 def refused(archive: Archive, service: Service, name: str = "1") -> str:
-    """Have a recording refused, and that handed on."""
+    """Have a recording refused, and return its synthetic id."""
     service.script[name] = [RefusedError("no", http_status=400, grpc_code=3)]
     process = submitter(archive, service)
     [operation_id] = process.hand_on(process.submit([recording(name)]), OnFailure.RECORD)
@@ -87,7 +87,7 @@ class TestSuperseded:
         assert main([*command, "--state", "refused"]) == 0
         assert capsys.readouterr().out == ""
         assert verify(archive, T0).operations == {"running": 1, "superseded": 1}
-        # Whoever was handed that id finds the reason as before.
+        # A task that has that id finds the reason as before.
         outcome = archive.outcome(stands_for_it)
         assert outcome is not None
         assert outcome.state is AttemptState.REFUSED

@@ -217,8 +217,8 @@ class TestTwoAtOnce:
         labels = labels_of(archive, operation_id)
         assert labels == {"first": "kept", "same": records[0].labels["same"], **{f"own-{n}": "x" for n in range(8)}}
 
-    def held(self, tmp_path: Path, before: int, somebody: Callable[[], object]) -> Archive:
-        """Return the archive as somebody sees it who is held up before the n-th thing that is done to it."""
+    def held(self, tmp_path: Path, before: int, other: Callable[[], object]) -> Archive:
+        """Return the archive of a process that is held up before its n-th access."""
 
         class Held(Life):
             calls = 0
@@ -226,7 +226,7 @@ class TestTwoAtOnce:
             def before(self) -> None:
                 self.calls += 1
                 if self.calls == before + 1:
-                    somebody()
+                    other()
 
         return mortal(tmp_path / "archive", Held())
 

@@ -215,7 +215,7 @@ class TestPayAgainOnPurpose:
         assert found[:2] == (action, 2)
 
     def test_what_others_settled_is_not_settled_for_it(self) -> None:
-        # Its own may have been paid for; that somebody else paid for another one is no leave to pay a third time.
+        # Its own may have been paid for; that another run paid for another one is no leave to pay a third time.
         found = decided(attempt(1, AttemptState.LOST, scope=MINE), failed(2, 13, supersedes=(1,)), reuse=False)
         assert found == (Action.LOST, 1, None)
 

@@ -1,7 +1,7 @@
 """Any sequence of submits, losses, crashes, retries, settlements, removals and overlapping runs, against what was paid.
 
 `Payments` plays processes and people, `Books` (the service's own) say at the moment of each request whether it can be
-defended, and what has to become of a recording where nobody else is at work.
+defended, and what has to become of a recording where no other process is at work.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class Payments(RuleBasedStateMachine):
         before = set(self.books.paid)
 
         def others() -> None:
-            # Not done with while it is held up: between two writes nobody can keep it from the second one.
+            # Not done with while it is held up: between two writes nothing can keep it from the second one.
             its_own = set(self.books.paid) - before
             for one in what:
                 match one:
@@ -254,7 +254,7 @@ class Payments(RuleBasedStateMachine):
     def ask_for_one_that_is_gone(self, data: st.DataObject) -> None:
         """A sensor gets a 404. With the wrong connection it gets one for a young operation too."""
         paid = data.draw(st.sampled_from([one for one in self.those("running") if self.books.counts(one)]))
-        # Whoever was handed the id has looked it up in the ledger.
+        # A task that got the id has looked it up in the ledger.
         self.archive.attempts(mark_of(paid.name))
         old = self.clock.now() - self.books.service.created_at[paid.id] >= timedelta(days=3)
         if not old or not self.books.still_there(paid.id):

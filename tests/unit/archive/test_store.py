@@ -238,7 +238,7 @@ class TestClaims:
     def test_a_client_that_finds_its_own_first_try_holds_the_claim(
         self, tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # The first try of a write arrives, its answer does not; the client's second try is told that it is there.
+        # The first try of a write arrives, its answer does not; the client's second try finds it there.
         archive = Archive.at(tmp_path)
         archive.probe(T0)
         create = Folder.create

@@ -105,7 +105,7 @@ class TestPauses:
 
     def test_patience_is_over_when_nothing_was_accepted_for_so_long(self) -> None:
         limiter = SubmitRateLimiter(500, PATIENCE)
-        assert not limiter.is_exhausted(minutes(600)), "nobody has been refused"
+        assert not limiter.is_exhausted(minutes(600)), "no submit was refused"
         limiter.pause(T0)
         assert not limiter.is_exhausted(minutes(119))
         assert limiter.is_exhausted(minutes(120))

@@ -42,21 +42,21 @@ class TestFoundOutWhileSending:
         assert attempt.state is AttemptState.REFUSED
         service.script.clear()
         assert ends(submitter(archive, service).submit([recording("1")])) == [SubmitStatus.SUBMITTED]
-        assert service.clock.slept_s == [], "nobody waits for a claim that was given up"
+        assert service.clock.slept_s == [], "no process waits for a claim that was given up"
 
 
 class Held(Life):
-    """A process that is held up before its n-th look at the archive, while somebody does something."""
+    """A process that is held up before its n-th access to the archive, while another process does something."""
 
-    def __init__(self, moment: int, somebody: Callable[[], object]) -> None:
+    def __init__(self, moment: int, other: Callable[[], object]) -> None:
         super().__init__()
         self.moment = moment
-        self.somebody = somebody
+        self.other = other
 
     def before(self) -> None:
         if self.used == self.moment:
             self.used += 1
-            self.somebody()
+            self.other()
 
     def after(self) -> None:
         self.used += 1
@@ -69,10 +69,10 @@ class TestInTheLastMoment:
         for moment in range(16):
             name = f"r{moment}"
             service.script[name] = [lost()]
-            [gone] = submitter(archive, service).submit([recording(name)])
+            [lost_one] = submitter(archive, service).submit([recording(name)])
             [operation_id] = [one for one, link in service.operations.items() if link == name]
 
-            def find(mark: str = gone.fingerprint, operation_id: str = operation_id) -> None:
+            def find(mark: str = lost_one.fingerprint, operation_id: str = operation_id) -> None:
                 adopt(archive, mark, operation_id, now=service.clock.now(), attempt=1)
 
             process = submitter(
@@ -152,16 +152,16 @@ class TestOnRecord:
         service.clock.time = T0 + timedelta(days=3, minutes=10)
         asked = []
 
-        def gone(one: str) -> bool:
+        def is_there(one: str) -> bool:
             asked.append(one)
             assert len(asked) < 5, "it is asked for without end"
             return False
 
-        assert ends(submitter(archive, service, has=gone, run="later").submit([recording("1")])) == [
+        assert ends(submitter(archive, service, has=is_there, run="later").submit([recording("1")])) == [
             SubmitStatus.JOINED
         ]
         service.clock.time += timedelta(minutes=20)
-        assert ends(submitter(archive, service, has=gone, run="later").submit([recording("1")])) == [
+        assert ends(submitter(archive, service, has=is_there, run="later").submit([recording("1")])) == [
             SubmitStatus.SUBMITTED
         ]
         assert asked == [operation_id]

@@ -50,7 +50,7 @@ class Clock:
 
 @dataclass
 class Service:
-    """Accepts recordings, counts them, and does as it is told.
+    """Accepts recordings, counts them, and follows a script.
 
     :ivar script: link -> what happens to its next submits, one after the other: an exception, raised before the
         recording is accepted, or after it if it says that it may have been accepted
@@ -266,7 +266,7 @@ def failure(code: int) -> Failure:
 
 
 def lost(name: str = "timeout") -> UnreachableError:
-    """A broken connection after which nobody knows whether the service has taken the recording."""
+    """A broken connection after which it is unknown whether the service has accepted the recording."""
     return UnreachableError(f"No answer within 60 seconds ({name})", may_have_been_accepted=True)
 
 
