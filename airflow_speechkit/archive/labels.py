@@ -117,7 +117,7 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
     wanted: dict[str, dict[str, str | None]] = {}
     first: dict[str, LabelChange] = {}
     for change in given:
-        ids = [change.about] if is_operation_id(change.about) else operations.get(change.about)
+        ids = [change.about] if is_operation_id(change.about) else operations.get(change.about, [])
         if not ids:
             raise change.error("is not in the archive")
         for operation_id in ids:

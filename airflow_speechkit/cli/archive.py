@@ -202,11 +202,13 @@ def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
 
     now, recording, attempts = datetime.now(UTC), None, []
     ids = dict.fromkeys(arguments.operation_ids)
+    is_known = bool(ids)
     if arguments.recording:
         recording = _recording(arguments, arguments.recording)
-        ids |= dict.fromkeys(operations_of(archive, recording))
+        found = dict.fromkeys(operations_of(archive, recording))
         attempts = [(fingerprint, attempt.number) for fingerprint, attempt, _ in attempts_of(archive, recording)]
-    if not ids and not attempts:
+        ids, is_known = ids | found, bool(found or attempts)
+    if not is_known:
         raise ArchiveError(
             "There is nothing on record to forget, and nothing was deleted",
             recording=recording,

@@ -263,7 +263,7 @@ class TestRecording:
     ) -> None:
         operation_id = ended(archive, service)
         assert command(archive, "forget", operation_id, "--recording", "s3://calls/2.ogg", *dry) == 1
-        assert "Nothing of this recording is on record" in capsys.readouterr().err
+        assert "There is nothing on record to forget" in capsys.readouterr().err
         assert archive.answer(operation_id) is not None
 
     def test_what_is_no_address_is_an_error(self, archive: Archive, capsys: pytest.CaptureFixture[str]) -> None:
