@@ -111,8 +111,8 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
     """
     operations: dict[str, list[str]] = {}
     if not all(is_operation_id(one.about) for one in given):
-        ids = list(archive.operations())
-        for operation_id, address in zip(ids, each(lambda one: _address(archive, one), ids), strict=True):
+        known = list(archive.operations())
+        for operation_id, address in zip(known, each(lambda one: _address(archive, one), known), strict=True):
             operations.setdefault(address, []).append(operation_id)
     wanted: dict[str, dict[str, str | None]] = {}
     first: dict[str, LabelChange] = {}

@@ -258,6 +258,7 @@ def _count(read: Read, first: _Stream, start: int, size: int) -> AudioFacts:
     :raises RecordingError: there is none
     """
     seconds, channels = Fraction(), 0
+    sound = skipped = 0  # bytes of frames, and bytes that are neither frames nor zeros
     stream: _Stream | None = first
     scan = Scan(read, size)
     place = start
@@ -266,18 +267,25 @@ def _count(read: Read, first: _Stream, start: int, size: int) -> AudioFacts:
         row = _row_at(data, at)
         if row is None or not (row.stream == stream or (last and row.end >= len(data))):
             row, stream = _find_row(data, at, _ENOUGH_FRAMES_INSIDE, last=last), None
+        # A row that begins at the piece's end is found in the next one.
+        end = row.place if row else len(data) - (0 if last else _ENOUGH_FRAMES_INSIDE * _LONGEST_FRAME)
+        skipped += end - at - data.count(0, at, end)
         if row is None:
-            # A row that begins at the piece's end is found in the next one.
-            place += len(data) - at - (0 if last else _ENOUGH_FRAMES_INSIDE * _LONGEST_FRAME)
+            place += end - at
             continue
         # A last frame that is cut off counts: some decoders fill it up.
         stream = row.stream
         channels = max(channels, stream.channels)
+        sound += row.end - row.place
         seconds += Fraction(row.count * stream.samples, stream.rate)
         place += row.end - at
     if not channels:
         raise RecordingError("The MP3 has no sound in it: not one whole frame", hint=WRITE_AGAIN)
-    return _facts(_Stream(first.samples, first.rate, channels), size, duration_ms=ceil(seconds * 1000))
+    duration_ms, stream = ceil(seconds * 1000), _Stream(first.samples, first.rate, channels)
+    if skipped * 10 <= sound:
+        return _facts(stream, size, duration_ms=duration_ms)
+    # Sound of another kind, such as layer II: the length is unknown.
+    return _facts(stream, size, duration_ms=None, longest_ms=duration_ms + skipped * 1000 // _LEAST_BYTES_PER_S)
 
 
 def _facts(stream: _Stream, size: int, duration_ms: int | None, longest_ms: int | None = None) -> AudioFacts:

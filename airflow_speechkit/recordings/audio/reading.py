@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.settings import RecognitionSettings
 
 _HEAD_BYTES = 512
+_TS_PACKET_BYTES = 188
 
 #: How much of a file `is_audio` takes: a few frames of an MP3.
 AUDIO_HEAD_BYTES = 16 * 1024
@@ -47,6 +48,7 @@ class Remedy(StrEnum):
     UNPACK = "Unpack it, and upload the recordings that are in it"
     NO_AUDIO = "Exclude it: there is no sound in it"
     ERROR_PAGE = "Inspect it: the writer of the recording may have left an answer or an error message in its place"
+    SILK = "Convert it with a SILK decoder: ffmpeg doesn't read it"
 
 
 def read_audio(read: Read, size: int, settings: RecognitionSettings, *, exact: bool = False) -> AudioFacts:
@@ -114,7 +116,7 @@ def is_audio(head: bytes) -> bool:
         return True
     foreign = _foreign_kind(head)
     if foreign is not None:
-        return foreign[1] is Remedy.CONVERT
+        return foreign[1] in (Remedy.CONVERT, Remedy.SILK)
     try:
         return read_mp3(lambda start, length: head[start : start + length], len(head)) is not None
     except RecordingError:
@@ -146,6 +148,8 @@ def _foreign_kind(head: bytes, *, certain: bool = False) -> tuple[str, Remedy] |
     for offset, magic, kind, remedy in _kinds():
         if head.startswith(magic, offset) and (not certain or len(magic) >= 4):
             return kind, remedy
+    if head[::_TS_PACKET_BYTES][:3] == b"GGG":
+        return "an MPEG transport stream", Remedy.CONVERT
     return ("a text", Remedy.ERROR_PAGE) if _is_text(head) else None
 
 

@@ -160,9 +160,18 @@ def test_sound_within_the_declared_length_of_a_tag_is_counted(tag: str, counted:
 
 
 def test_bytes_that_are_no_frames_do_not_count() -> None:
-    data = lone_frames(100) + b"nothing of the kind " * 5_000 + lone_frames(100)
+    data = lone_frames(100) + b"nothing of the kind " * 400 + bytes(100_000) + lone_frames(100)
 
     assert facts_of(data).duration_ms == ms_of_frames(200)
+
+
+def test_with_many_bytes_that_are_no_frames_the_length_is_unknown() -> None:
+    data = lone_frames(200) + encoded("mp2", "mp2", rate=44_100, bit_rate=64_000, seconds=5)
+
+    facts = facts_of(data, exact=True)
+    assert facts.duration_ms is None
+    assert facts.longest_ms is not None
+    assert facts.longest_ms > ms_of_frames(200) + 5000
 
 
 def id3v2(length: int, content: bytes = b"\0") -> bytes:

@@ -128,6 +128,8 @@ def test_the_service_s_limits_are_enforced() -> None:
         (encoded("pcm_s16le", "w64", rate=8000, bit_rate=None), "Wave64"),
         (encoded("wavpack", "wv", rate=8000, sample_format="s16p", bit_rate=None), "WavPack"),
         (b"ID3\4\0\0\0\0\0\7" + bytes(7) + encoded("flac", "flac", bit_rate=None), "begins like an MP3, and no frames"),
+        (b"\x02#!SILK_V3" + bytes(100), "SILK.*SILK decoder"),
+        ((b"G" + bytes(187)) * 9, "MPEG transport stream.*ffmpeg"),
         (b"#!AMR\n" + bytes(100), "AMR.*ffmpeg"),
         (b"<!DOCTYPE html><title>502</title>", "HTML, .*error message in its place"),
         (b'{"a": 1}', "a text, .*error message in its place"),
