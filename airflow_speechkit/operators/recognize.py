@@ -144,7 +144,6 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
     def _targets(self, visit: SubmitVisit, gone: Collection[str], *, is_first: bool) -> list[PollTarget]:
         """Return what has to be waited for, and log how far the task is."""
         from airflow_speechkit.archive.submit_rules import SubmitStatus
-        from airflow_speechkit.triggers.failures import ended_so_far
         from airflow_speechkit.triggers.result_archiver import delete_archived_results
 
         ids = _accepted(visit)
@@ -153,12 +152,9 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
             delete_archived_results(ended, visit.hook)
         running = [one for one in ids if ended[one] is None and one not in gone]
         failed = sum(found is not None and found.failure is not None for found in ended.values())
-        ended_before = (SubmitStatus.REUSED, SubmitStatus.FAILED)
-        before = {one.operation_id: one.status for one in visit.run.done if one.status in ended_before}
-        failed_before = sum(status is SubmitStatus.FAILED for status in before.values())
-        progress = ended_so_far(
-            len(ids) - len(running) + failed_before, failed=failed + failed_before, archived_before=len(before)
-        )
+        failed_before = {one.operation_id for one in visit.run.done if one.status is SubmitStatus.FAILED}
+        failed += len(failed_before)
+        progress = f"ended {len(ids) - len(running) + len(failed_before):,}, failed {failed:,}"
         self.log.info("%s", visit.progress(progress))
         submissions = read_submissions(visit.archive, running)
         return [PollTarget.of(one, submissions[one], interval_s=self.poke_interval) for one in running]

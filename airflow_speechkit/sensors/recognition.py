@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
@@ -23,7 +23,8 @@ from airflow_speechkit.keywords import CheckedFields, cleaned, optional, seconds
 from airflow_speechkit.models import operation_ids
 from airflow_speechkit.polling.target import PollTarget
 from airflow_speechkit.settings import member_of
-from airflow_speechkit.triggers.failures import archived_failures, ended_so_far, handed_on, service_failures
+from airflow_speechkit.triggers.failures import archived_failures, handed_on, service_failures
+from airflow_speechkit.triggers.wait import WaitResult
 from airflow_speechkit.triggers.worker import BACKSTOP, DEFAULT_TIMEOUT, WaitingTask
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
     from airflow_speechkit.keywords import Checks
     from airflow_speechkit.models import Submission
-    from airflow_speechkit.triggers.wait import WaitResult
 
 
 class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator):
@@ -102,7 +102,7 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
         self.on_failure = member_of(OnFailure, on_failure, "on_failure").value
         self.cancel_on_kill = cancel_on_kill
         self.delete_after_archiving = delete_after_archiving
-        self._reset()
+        self._next_check_s = 0.0
         self._check_mode()
 
     def _check_mode(self) -> None:
@@ -127,40 +127,26 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
         :raises ResultExpiredError: the service no longer has a result that isn't archived
         :raises AirflowSensorTimeout: `timeout` is over; the operations go on, and a new try waits for them again
         """
-        self._reset()
         if not self.deferrable:
             return super().execute(context)
-        targets = self._targets()
+        targets = self._targets("in the triggerer")
         if targets:
-            self._log_start(targets, "in the triggerer")
             trigger = self._trigger(targets, self._archive_url, time.time() + self.timeout)
             timeout = timedelta(seconds=self.timeout) + BACKSTOP
             self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
-        return self._complete(None)
-
-    def _reset(self) -> None:
-        #: How many had ended before, and what the log says about them.
-        self._ended_before, self._progress = 0, ""
-        self._waiting = None
-        self._next_check_s = 0.0
-        self._task_instance: Any = None
+        return self._complete(WaitResult())
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on after the deferral.
 
         :param event: see `WaitResult.to_event`
         """
-        from airflow_speechkit.triggers.wait import WaitResult
+        return self._complete(WaitResult.from_event(event))
 
-        self._reset()
-        result = WaitResult.from_event(event)
-        self._ended_before = len(operation_ids(self.operation_id)) - result.of
-        return self._complete(result)
-
-    def _complete(self, result: WaitResult | None) -> Any:
+    def _complete(self, result: WaitResult) -> Any:
         """Hand on after the deferral, and do as `never_fail` says: Airflow itself only does for the poke modes."""
         try:
-            if result is not None and result.error is not None:
+            if result.error is not None:
                 raise result.error
             return self._hand_on(result)
         except SpeechKitError as error:
@@ -174,27 +160,22 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
 
         self._task_instance = context.get("ti")
         before = first_start(context, retries=self.retries or 0) if self.reschedule else None
+        targets_here = partial(self._targets, "in this worker")
         # An archive that isn't the right one is found out at once; it can only be out of reach later.
-        targets = self._targets() if before is None else when_reachable(lambda: self._targets(before))
-        result = None
+        targets = targets_here() if before is None else when_reachable(targets_here)
+        result = WaitResult()
         if targets:
             if self.reschedule and self._archive_url is None and len(targets) > 1:
                 raise SettingsError(
                     "Without an archive a rescheduled task can't tell which operations of its list have ended",
                     hint="Name an archive, or set deferrable=True or mode='poke'",
                 )
-            self._log_start(targets, "in this worker")
             deadline = (before.timestamp() if before else time.time()) + self.timeout
             wait = self._trigger(targets, self._archive_url, deadline).wait
             result = self._run_wait(wait, deadline, stop_when_idle=self.reschedule)
             if result.next_check_s is not None:
                 self._next_check_s = result.next_check_s
-                self.log.info(
-                    "%d of %d operations left; the next check is due in %.0f s",
-                    result.left,
-                    result.of,
-                    result.next_check_s,
-                )
+                self.log.info("%d operations left; the next check is due in %.0f s", result.left, result.next_check_s)
                 return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=when_reachable(lambda: self._hand_on(result)))
 
@@ -203,61 +184,52 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
     ) -> float:
         return min(max(self._next_check_s, 1.0), max(self.timeout - run_duration(), 1.0))
 
-    def _targets(self, began_at: datetime | None = None) -> list[PollTarget]:
+    def _targets(self, where: str) -> list[PollTarget]:
         """Return what has to be waited for, with what the archive knows about its length.
 
-        :param began_at: when the task began, if it was rescheduled since
+        :param where: the task waits, for the log
         """
-        ids = operation_ids(self.operation_id)
+        ids = left = operation_ids(self.operation_id)
         submissions: Mapping[str, Submission | None] = {}
-        self._check_refused(ids)
-        if self.delete_after_archiving and self._archive_url is None:
-            raise SettingsError("`delete_after_archiving` needs an archive, and `archive` is False")
-        if self._archive_url is not None:
+        if self._archive_url is None:
+            self._check_without_archive(ids)
+        else:
             outcomes = read_each(self._opened.outcome, ids)
             if self.delete_after_archiving:
                 from airflow_speechkit.triggers.result_archiver import delete_archived_results
 
                 delete_archived_results(outcomes, self._hook)
-            ended = [found for found in outcomes.values() if found is not None]
-            self._ended_before = sum(began_at is None or found.at < began_at for found in ended)
-            failed = sum(found.failure is not None for found in ended)
-            self._progress = ended_so_far(len(ended), failed=failed, archived_before=self._ended_before)
-            ids = [one for one in ids if outcomes[one] is None]
-            submissions = read_submissions(self._opened, ids)
-        return [PollTarget.of(one, submissions.get(one), interval_s=self.poke_interval) for one in ids]
+            left = [one for one in ids if outcomes[one] is None]
+            submissions = read_submissions(self._opened, left)
+        self.log.info("Waiting %s for %s of %s operations", where, f"{len(left):,}", f"{len(ids):,}")
+        return [PollTarget.of(one, submissions.get(one), interval_s=self.poke_interval) for one in left]
 
-    def _log_start(self, targets: Sequence[PollTarget], where: str) -> None:
-        of = len(operation_ids(self.operation_id))
-        progress = f": {self._progress}" if self._progress else ""
-        self.log.info("Waiting %s for %s of %s operations%s", where, f"{len(targets):,}", f"{of:,}", progress)
-
-    def _check_refused(self, ids: Sequence[str]) -> None:
+    def _check_without_archive(self, ids: Sequence[str]) -> None:
+        if self.delete_after_archiving:
+            raise SettingsError("`delete_after_archiving` needs an archive, and `archive` is False")
         refused = next((one for one in ids if one.startswith(REFUSED_PREFIX)), None)
-        if refused is not None and self._archive_url is None:
+        if refused is not None:
             raise SettingsError(
-                f"{refused} stands for a recording that was not submitted, and only an archive knows why",
+                f"{refused} is the id of a recording that was not submitted, and only an archive knows why",
                 hint="Name the archive that the submit task used",
             )
 
-    def _hand_on(self, result: WaitResult | None) -> str | list[str]:
+    def _hand_on(self, result: WaitResult) -> str | list[str]:
         """Return the ids as they were given, or raise what failed.
 
-        :param result: what came of the wait, if one was needed
+        :param result: what came of the wait
         """
-        if result is not None and result.left:
+        if result.left:
             raise AirflowSensorTimeout(
                 f"{result.left} of {result.of} operations have not ended, or could not be archived, within "
                 f"{self.timeout:g} s. They go on, and what they cost is spent: run this task again to wait for them"
             )
         ids = operation_ids(self.operation_id)
-        failed, gone = (result.failed, result.gone) if result else ([], [])
         if self._archive_url is not None:
-            failures = archived_failures(self._opened, ids, gone)
+            failures = archived_failures(self._opened, ids, result.gone)
         else:
-            failures = service_failures(self._hook, failed, gone)
-        progress = ended_so_far(len(ids), failed=len(failures), archived_before=self._ended_before)
-        self.log.info("All of %s operations have ended: %s", f"{len(ids):,}", progress)
+            failures = service_failures(self._hook, result.failed, result.gone)
+        self.log.info("All of %s operations have ended; %s failed", f"{len(ids):,}", f"{len(failures):,}")
         left = handed_on(ids, failures, OnFailure(self.on_failure))
         return left[0] if isinstance(self.operation_id, str) else left
 

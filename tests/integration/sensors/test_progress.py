@@ -36,9 +36,7 @@ class Progress:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_sensor_logs_how_many_have_ended_failed_and_were_archived_before(
-    desk: Desk, mode: str, progress: Progress
-) -> None:
+def test_a_sensor_logs_how_many_are_left_and_how_many_failed(desk: Desk, mode: str, progress: Progress) -> None:
     ids = desk.emulator.stand_ins(25, processing_s=30)
     failed = desk.emulator.stand_ins(2, processing_s=30, **FAILED)
     for operation_id in ids + failed:
@@ -49,10 +47,10 @@ def test_a_sensor_logs_how_many_have_ended_failed_and_were_archived_before(
     wait(mode, ids + failed, on_failure="skip")
     start, *_, end = progress.lines()
     where = "in the triggerer" if mode == "deferred" else "in this worker"
-    assert start == f"Waiting {where} for 16 of 27 operations: ended 11, failed 1, archived before 11"
-    assert end == "All of 27 operations have ended: ended 27, failed 2, archived before 11"
+    assert start == f"Waiting {where} for 16 of 27 operations"
+    assert end == "All of 27 operations have ended; 2 failed"
     wait(mode, ids)
-    assert progress.lines() == ["All of 25 operations have ended: ended 25, failed 0, archived before 25"]
+    assert progress.lines() == [f"Waiting {where} for 0 of 25 operations", "All of 25 operations have ended; 0 failed"]
 
 
 def test_without_an_archive_a_sensor_logs_its_own_counts(desk: Desk, progress: Progress) -> None:
@@ -60,7 +58,7 @@ def test_without_an_archive_a_sensor_logs_its_own_counts(desk: Desk, progress: P
     wait("deferred", ids, archive=False, on_failure="skip")
     assert progress.lines() == [
         "Waiting in the triggerer for 3 of 3 operations",
-        "All of 3 operations have ended: ended 3, failed 1, archived before 0",
+        "All of 3 operations have ended; 1 failed",
     ]
 
 
@@ -84,12 +82,12 @@ def test_recognize_logs_its_progress_once_per_visit(desk: Desk, progress: Progre
     # One is there twice.
     found, start, end = recognize([first, bad, first])
     assert found == "2 recordings: 2 new, which will be billed 30 seconds"
-    assert start == "submitted 2 of 2, ended 0, failed 0, archived before 0, refused 0"
-    assert end == "submitted 2 of 2, ended 2, failed 1, archived before 0, refused 0"
+    assert start == "submitted 2 of 2, ended 0, failed 0, refused 0"
+    assert end == "submitted 2 of 2, ended 2, failed 1, refused 0"
     found, start, end = recognize([first, bad, second])
     assert found == "3 recordings: 1 reused, 1 failed, 1 new, which will be billed 15 seconds"
-    assert start == "submitted 3 of 3, ended 2, failed 1, archived before 2, refused 0"
-    assert end == "submitted 3 of 3, ended 3, failed 1, archived before 2, refused 0"
+    assert start == "submitted 3 of 3, ended 2, failed 1, refused 0"
+    assert end == "submitted 3 of 3, ended 3, failed 1, refused 0"
 
 
 def test_a_deferred_submit_logs_its_progress_once_per_visit(desk: Desk, progress: Progress) -> None:
