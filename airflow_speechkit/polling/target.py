@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,8 @@ class PollTarget(msgspec.Struct, frozen=True, omit_defaults=True):
             submission.submitted_at.timestamp(),
             audio_s=None if submission.duration_ms is None else submission.duration_ms / 1000,
             channels=submission.channels,
-            model=submission.settings.model,
+            # Interned, since msgspec tells a default by its identity.
+            model=sys.intern(submission.settings.model),
             api_version=submission.settings.api_version,
             interval_s=interval_s,
         )

@@ -81,11 +81,12 @@ def test_recognize_logs_its_progress_once_per_visit(desk: Desk, progress: Progre
 
     # One is there twice.
     found, start, end = recognize([first, bad, first])
-    assert found == "2 recordings: 2 new, which will be billed 30 seconds"
+    assert found == "2 recordings: 0 known, 0 are being submitted elsewhere, 2 new, which will be billed 30 seconds"
     assert start == "submitted 2 of 2, ended 0, failed 0, refused 0"
     assert end == "submitted 2 of 2, ended 2, failed 1, refused 0"
     found, start, end = recognize([first, bad, second])
-    assert found == "3 recordings: 1 reused, 1 failed, 1 new, which will be billed 15 seconds"
+    known = "2 known (1 reused, 1 failed), 0 are being submitted elsewhere"
+    assert found == f"3 recordings: {known}, 1 new, which will be billed 15 seconds"
     assert start == "submitted 3 of 3, ended 2, failed 1, refused 0"
     assert end == "submitted 3 of 3, ended 3, failed 1, refused 0"
 
@@ -95,4 +96,7 @@ def test_a_deferred_submit_logs_its_progress_once_per_visit(desk: Desk, progress
     SpeechKitSubmitOperator(task_id="submit", audio=[recording, recording], language="en-US", deferrable=True).execute(
         {}
     )
-    assert progress.lines() == ["1 recordings: 1 new, which will be billed 15 seconds", "submitted 1 of 1, refused 0"]
+    assert progress.lines() == [
+        "1 recordings: 0 known, 0 are being submitted elsewhere, 1 new, which will be billed 15 seconds",
+        "submitted 1 of 1, refused 0",
+    ]
