@@ -140,17 +140,18 @@ class Archive:
         operation_id = entry.submission.operation_id
         place, known = layout.operation_file(operation_id, layout.SUBMISSION_FILE), self.entry(operation_id)
         if known is None:
+            if self.is_forgotten(operation_id):  # by a deletion that runs meanwhile
+                return replace(attempt, state=AttemptState.FORGOTTEN)
             self.folder.create(place, pack(entry))
         elif known.submission.fingerprint != entry.submission.fingerprint:
             raise self._conflict(place, known, entry)
         else:
-            # Two processes that put it on record at once may each have written one of the two files. `decide` and
-            # `expire` have to see the same age.
+            # Two processes at once may each have written one of the two files. `decide` and `expire` need one age.
             attempt = replace(attempt, submitted_at=known.submission.submitted_at)
-        if (outcome := self.outcome(operation_id)) is None:
-            return attempt
-        self._settle(entry, outcome)
-        return replace(attempt, state=outcome.state, failure=outcome.failure)
+        if outcome := self.outcome(operation_id):
+            self._settle(entry, outcome)
+            attempt = replace(attempt, state=outcome.state, failure=outcome.failure)
+        return attempt
 
     def claim(self, number: int, claim: Claim) -> bool:
         """Claim an attempt; return whether this claim holds it.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
-from airflow_speechkit.errors import SettingsError
+from airflow_speechkit.errors import SettingsError, StorageError
 from airflow_speechkit.results.files import AT_ONCE, FileFormat, write_file
 from airflow_speechkit.results.manifest import Manifest, WrittenTable, stem
 from airflow_speechkit.results.schema import RECOGNITIONS, TABLES, Tables
@@ -123,7 +123,17 @@ class Writing:
         # As whoever finds an operation in `recognitions` finds the rest of it; `TABLES` begins with that.
         for found in list(pool.map(others, [f"{table.name}{day}" for table in TABLES for day in days])):
             for place in found:
-                self._target.delete(place)
+                try:
+                    self._target.delete(place)
+                except StorageError as error:
+                    raise StorageError(
+                        f"The new files are in place, and so is an older one with rows of the same operation, which "
+                        f"readers see twice. {error.what}",
+                        hint="Remove it, or give the account the right to delete there (in Object Storage the role "
+                        "`storage.editor` on the bucket)",
+                        retry="writes the same files again, and removes what is left",
+                        retry_can_help=error.retry_can_help,
+                    ) from error
 
 
 def _identical_channels(utterances: pa.Table) -> int:

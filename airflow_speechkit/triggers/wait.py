@@ -82,8 +82,16 @@ class WaitResult:
 
     @classmethod
     def from_event(cls, event: dict[str, Any]) -> WaitResult:
-        """Read what `to_event` returned."""
+        """Read what `to_event` returned, in this version or the one before.
+
+        :raises ValueError: it is no such event
+        """
+        if event.get("state") not in ("finished", "timeout", "error"):
+            raise ValueError("This is no event of a wait")
+        # Version 0.1 put the error's own fields into the event.
         error = event.get("error")
+        if error is None and event["state"] == "error":
+            error = {name: value for name, value in event.items() if name != "state"}
         return cls(
             event.get("failed", []),
             event.get("gone", []),

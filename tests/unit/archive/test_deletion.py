@@ -108,6 +108,25 @@ class TestNumbers:
         assert attempt.state is AttemptState.FORGOTTEN
         assert [one.status for one in submitter(archive, service).submit([recording("1")])] == [SubmitStatus.SUBMITTED]
 
+    def test_a_reader_beside_a_deletion_does_not_restore_the_operation(
+        self, archive: Archive, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        [outcome] = submitter(archive, service).submit([recording("1")])
+        assert outcome.operation_id is not None
+        operation_id, read = outcome.operation_id, Folder.read
+
+        def read_then_delete(folder: Folder, name: str, **limits: Any) -> bytes:
+            content = read(folder, name, **limits)
+            if name.startswith("ledger/"):
+                monkeypatch.undo()
+                delete_operation(archive, operation_id, now=LATER, even_if_running=True)
+            return content
+
+        monkeypatch.setattr(Folder, "read", read_then_delete)
+        [attempt] = archive.attempts(outcome.fingerprint)
+        assert attempt.state is AttemptState.FORGOTTEN
+        assert left_of(archive, "1") == []
+
     def test_a_deleted_failure_is_submitted_again(self, archive: Archive, service: Service) -> None:
         first = ended(archive, service, code=3)
         delete_operation(archive, first, now=T0)
