@@ -54,7 +54,10 @@ class LabelChange:
     def error(self, what: str) -> SettingsError:
         """Return the error of a correction that can't be made."""
         where = f" ({self.place})" if self.place else ""
-        return SettingsError(f"{self.about}{where} {what}", hint="Check --archive and the ids. Nothing was written")
+        return SettingsError(
+            f"{self.about}{where} {what}",
+            hint="Check the archive and the ids; `airflow-speechkit archive list` lists all. Nothing was written",
+        )
 
 
 def current_user() -> str:

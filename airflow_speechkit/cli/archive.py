@@ -275,10 +275,13 @@ def _label_changes(arguments: argparse.Namespace) -> list[LabelChange]:
         # Not quoted: it may be a label, with a customer's number.
         raise SettingsError("The first argument can't be an operation id")
     labels: dict[str, str | None] = dict.fromkeys(arguments.remove)
-    for pair in pairs:
-        name, equals, labels[name] = pair.partition("=")
+    for number, pair in enumerate(pairs, start=1):
+        name, equals, text = pair.partition("=")
         if not name or not equals:
-            raise SettingsError("A label isn't written as KEY=VALUE")
+            raise SettingsError(f"Label {number} isn't written as KEY=VALUE")
+        if name in labels:
+            raise SettingsError(f"The label {name!r} is given twice")
+        labels[name] = text
     if not labels:
         raise SettingsError("There is no label to correct", hint="Give KEY=VALUE, or --remove KEY")
     return [LabelChange(about=operation_id, labels=labels)]

@@ -240,8 +240,8 @@ class SpeechKitHook(BaseHook):
             means all operations of the recording; for these the whole archive is read
         :param archive: its URL; by default the connection's, then ``[speechkit] archive``
         :return: number of operations whose labels changed
-        :raises SettingsError: something isn't a label, or there is no archive
-        :raises ArchiveError: an operation isn't in the archive (nothing was written), or a record can't be read
+        :raises SettingsError: something is no label, there is no archive, or it lacks an operation; nothing was written
+        :raises ArchiveError: a record can't be read; all others have their labels
         """
         from airflow_speechkit.hooks.archive import archive_url, correct_labels, open_archive
 

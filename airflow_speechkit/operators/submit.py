@@ -305,7 +305,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
     def _find(self, source: RecordingSource, began_at: datetime) -> SubmitRun:
         from airflow_speechkit.archive.runs import SubmitRun
         from airflow_speechkit.archive.submit_rules import SubmitOutcome
-        from airflow_speechkit.operators.audio import OnEmpty, addresses, choice, labels_for
+        from airflow_speechkit.operators.audio import OnEmpty, addresses, check_length, choice, labels_for
 
         on_empty = member_of(OnEmpty, self.on_empty, "on_empty")
         try:
@@ -315,12 +315,12 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
                 raise
             log.warning("Skipped (on_empty='skip'): %s", error)
             raise AirflowSkipException(error.what) from None
+        returns_list = findings.by_pattern or not isinstance(self.audio, str)
+        if returns_list:
+            check_length(self, len(findings.places))
         recordings = source.resolve(findings, labels_for(self.labels, findings))
-        return SubmitRun(
-            began_at=began_at,
-            returns_list=findings.by_pattern or not isinstance(self.audio, str),
-            outcomes=[SubmitOutcome(recording=one) for one in recordings],
-        )
+        outcomes = [SubmitOutcome(recording=one) for one in recordings]
+        return SubmitRun(began_at=began_at, returns_list=returns_list, outcomes=outcomes)
 
     def _source(self, hook: SpeechKitHook) -> RecordingSource:
         from airflow_speechkit.hooks.storage import storage_client

@@ -33,7 +33,7 @@ _LASTING_KINDS = frozenset(
     }
 )  # fmt: skip
 
-_COPY_COLUMN = re.compile(r"COPY \w+, line \d+, column (\w+)")
+_COPY_COLUMN = re.compile(r"^COPY \w+, line \d+, column (\w+)", re.MULTILINE)
 _QUERY = re.compile(r"\?\S+")
 
 
@@ -61,7 +61,7 @@ def step(doing: str, *, quotes_rows: bool = False, hint: str | None = None) -> I
         diagnosis = getattr(error, "diag", None)
         named = {what: getattr(diagnosis, f"{what}_name", None) for what in ("table", "column", "constraint")}
         details += [f"{what} {name}" for what, name in named.items() if name]
-        if column := _COPY_COLUMN.match(getattr(diagnosis, "context", None) or ""):
+        if column := _COPY_COLUMN.search(getattr(diagnosis, "context", None) or ""):
             details.append(f"column {column[1]}")
         if quotes_rows:
             hint = "The database's own log has the whole message; it is left out here because it may quote a transcript"

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from airflow_speechkit.cli import main
-from airflow_speechkit.errors import ArchiveError, SettingsError
+from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
 from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
@@ -159,7 +159,7 @@ def test_invalid_labels_are_refused_by_the_hook_and_change_nothing(desk: Desk) -
                 hook.label(wrong)  # type: ignore[arg-type]
         with pytest.raises(SettingsError, match="`archive` is False"):
             hook.label({operation_id: {"a": "b"}}, archive=False)  # type: ignore[arg-type]
-        with pytest.raises(ArchiveError, match="does not have this operation: e03unknown"):
+        with pytest.raises(SettingsError, match="e03unknown is not in the archive"):
             hook.label({operation_id: {"a": "b"}, "e03unknown": {"a": "b"}})
     submission = desk.archive.submission(operation_id)
     assert submission is not None

@@ -173,8 +173,8 @@ def test_a_file_that_is_not_utf_8_is_refused(desk: Desk, bad: bytes) -> None:
     [
         ((), "Either an OPERATION_ID"),
         (("{first}",), "no label"),
-        (("{first}", PHONE), "A label isn't written as KEY=VALUE"),
-        (("{first}", "a=b", f"={PHONE}"), "A label isn't written as KEY=VALUE"),
+        (("{first}", PHONE), "isn't written as KEY=VALUE"),
+        (("{first}", "a=b", f"={PHONE}"), "isn't written as KEY=VALUE"),
         (("{first}", "a=b", "--from", "file"), "Either an OPERATION_ID"),
         (("--from", "/no/such/file"), "/no/such/file"),
         ((f"a={PHONE}",), "can't be an operation id"),
