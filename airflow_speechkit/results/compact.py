@@ -99,12 +99,17 @@ def compact(
             f"{source.url} and {target.url} are the same folder, or one is inside the other",
             hint="Use a separate folder for the larger files: a reader must not find rows twice",
         )
-    last = (through or now.astimezone(UTC).date() - timedelta(days=1)).isoformat()
-    days = {match[1] for table in TABLES for name in source.folders(table.name) if (match := _DAY.fullmatch(name))}
-    return (_compact_day(source, target, day, now, delete_parts) for day in sorted(days) if day <= last)
+    last = through or now.astimezone(UTC).date() - timedelta(days=1)
+    names = {match[1] for table in TABLES for name in source.folders(table.name) if (match := _DAY.fullmatch(name))}
+    try:
+        days = sorted(map(date.fromisoformat, names))
+    except ValueError as error:
+        raise SettingsError(f"{source.url} has a folder of an impossible day: {error}", hint="Remove it") from None
+    return (_compact_day(source, target, day, now, delete_parts) for day in days if day <= last)
 
 
-def _compact_day(source: Folder, target: Folder, day: str, now: datetime, delete_parts: bool) -> CompactedDay:
+def _compact_day(source: Folder, target: Folder, of: date, now: datetime, delete_parts: bool) -> CompactedDay:
+    day = of.isoformat()
     parts = _parts(source, day)
     stems = {part.stem for part in parts if part.is_of(RECOGNITIONS)}
     rows = _write_day(source, target, day, [part for part in parts if part.stem in stems], stems) if stems else None
@@ -120,7 +125,7 @@ def _compact_day(source: Folder, target: Folder, day: str, now: datetime, delete
                 removed += 1
         for table in TABLES:
             source.prune(f"{table.name}/day={day}")
-    return CompactedDay(date.fromisoformat(day), rows, removed)
+    return CompactedDay(of, rows, removed)
 
 
 def _parts(source: Folder, day: str) -> list[_Part]:

@@ -78,7 +78,10 @@ def read_audio(read: Read, size: int, settings: RecognitionSettings, *, exact: b
     if samples:
         return _read_lpcm(settings, size)
     if read_frame(head[:4]) or tag_length(head):
-        raise RecordingError("The recording begins like an MP3, and no frames of an MP3 follow", hint=UPLOAD_AGAIN)
+        raise RecordingError(
+            "The recording begins like an MP3, and no frames of an MP3 follow",
+            hint=f"{UPLOAD_AGAIN}; if it is of another codec: {CONVERT}",
+        )
     raise RecordingError(
         "The recording is of no known format: it has no header of audio",
         hint="If these are 16-bit samples without a header (LPCM), set `audio_encoding='LINEAR16_PCM'` and "

@@ -174,6 +174,12 @@ def test_a_folder_inside_the_other_and_other_formats_are_refused(tmp_path):
     assert not os.path.exists(tmp_path / "lake-2")
 
 
+def test_a_folder_of_an_impossible_day_is_refused(tmp_path):
+    (tmp_path / "lake/words/day=2026-11-45").mkdir(parents=True)
+    with pytest.raises(SettingsError, match=r"lake has a folder of an impossible day.*Remove it"):
+        list(compact(Folder.at(tmp_path / "lake"), Folder.at(tmp_path / "large"), now=NOW))
+
+
 def test_a_damaged_part_is_named_and_nothing_is_replaced(tmp_path):
     folders = source, target = Folder.at(tmp_path / "lake"), Folder.at(tmp_path / "large")
     write_rows(source, said("e03a"))
