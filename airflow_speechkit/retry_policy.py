@@ -11,7 +11,7 @@ from airflow_speechkit.errors import QuotaExceededError, SpeechKitError
 def speechkit_retry_policy(*, quota_delay: timedelta = timedelta(minutes=15)) -> Any:
     """Make the policy for an operator's or a DAG's ``retry_policy=``.
 
-    A hopeless recording fails at once instead of being tried again; a used-up quota waits longer than a
+    A recording that would fail again fails at once; a used-up quota waits longer than a
     task's usual ``retry_delay``; everything else follows the task's ``retries``.
 
     :param quota_delay: how long to wait at least after the folder's quota is used up
