@@ -123,7 +123,7 @@ coverage:  ## run the unit and integration tests, and measure what they cover
 	@$(MAKE) unit integration COVERAGE=1
 
 # What of the tests meets Airflow's own code.
-TOUCHES_AIRFLOW := $(addprefix tests/unit/,cli hooks operators package sensors transfers triggers test_operation_ids.py \
+TOUCHES_AIRFLOW := $(addprefix tests/unit/,cli hooks operators package sensors transfers triggers \
 	test_retry_policy.py test_shown_recordings.py) \
 	$(addprefix tests/integration/,operators sensors triggers test_command_line_connections.py test_dag_test.py \
 	test_import_weight.py test_labels_from_crm.py test_nightly.py test_oldest_airflow.py test_rendered_links.py test_testing_page.py)

@@ -33,5 +33,5 @@ def test_a_submit_continues_in_another_process_and_pays_once(
     assert len(ids) == 6
     assert sorted(ids) == sorted(billed)
     log = real_airflow.task_log(DAG_ID, run_id, "submit")
-    assert "6 recordings: 6 new" in log
+    assert "6 recordings: 0 known, 0 are being submitted elsewhere, 6 new" in log
     assert "submitted 5 of 6, refused 0, the next go out at" in log
