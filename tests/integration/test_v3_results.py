@@ -103,7 +103,9 @@ def test_the_api_version_comes_from_the_operation(desk: Desk) -> None:
         archive=desk.archive_url,
         deadline=time.time() + 60,
     )
-    assert events_of(trigger.serialize()) == [{"state": "finished", "failed": [], "gone": [], "of": 1}]
+    assert events_of(trigger.serialize()) == [
+        {"state": "finished", "failed": [], "gone": [], "left": 0, "of": 1, "error": None}
+    ]
     assert [row["word"] for row in transform(desk, operation_id)["words"]] == ["two", "words"]
 
 

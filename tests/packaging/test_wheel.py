@@ -135,7 +135,7 @@ def test_without_the_emulator_its_command_says_what_to_install(installed: Path, 
         env={"PATH": str(installed), "HOME": str(tmp_path)}, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "airflow-speechkit[emulator]" in done.stderr
+    assert "install it, or the extra that has it: airflow-speechkit[duckdb], [emulator]" in done.stderr
 
 
 def test_without_its_extra_a_folder_in_a_bucket_names_it(installed: Path, tmp_path: Path) -> None:

@@ -275,7 +275,10 @@ def test_the_log_has_found_remaining_and_finished_recordings(
     caplog.set_level("INFO")
     submit = task(desk, clock, put(desk, 25), submits_per_hour=15)
     assert submit.start() is None
-    assert "25 recordings: 0 known, 0 are being submitted elsewhere, 25 new, which will be billed 375 seconds\n" in caplog.text
+    assert (
+        "25 recordings: 0 known, 0 are being submitted elsewhere, 25 new, which will be billed 375 seconds\n"
+        in caplog.text
+    )
     assert "submitted 15 of 25, refused 0, the next go out at " in caplog.text
     submit.finish()
     assert caplog.messages[-1] == "submitted 25 of 25, refused 0"

@@ -134,7 +134,6 @@ def test_all_of_many_failures_are_named(
     if on_failure == "skip":
         assert len(Runs(recognize(desk, audio, on_failure=on_failure)).finish()) == 1
         output = capsys.readouterr().out + caplog.text
-        assert "and 10 more" in output
     else:
         output = str(failure(recognize(desk, audio)))
         assert "30 of 31" in output

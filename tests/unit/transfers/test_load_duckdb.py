@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, Airflo
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError, StorageError
 from airflow_speechkit.results.flatten import flatten
 from airflow_speechkit.storage import Folder
-from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator
+from airflow_speechkit.transfers.sql import SpeechKitToSqlOperator, read_sources
+from airflow_speechkit.warehouse.ddl import Dialect, Names
+from airflow_speechkit.warehouse.duckdb import DuckDB
+from airflow_speechkit.warehouse.load import load as load_into
 from tests.fixtures.direct import AIRFLOW_3
 from tests.fixtures.manifests import (
     analysis,
@@ -302,10 +306,14 @@ def test_outlets_get_the_row_counts(tmp_path, database) -> None:
     assert events[asset].extra == {"rows": EVERYTHING}
 
 
-def test_concurrent_loads_in_one_process_duplicate_nothing(tmp_path, database, load, ask) -> None:
-    manifest = write_manifest(tmp_path, the_call())
+def test_concurrent_loads_in_one_process_duplicate_nothing(tmp_path, database, ask) -> None:
+    sources = read_sources(write_manifest(tmp_path, the_call()))
+
+    def run(_: int) -> None:
+        with closing(duckdb.connect(str(database))) as connection:
+            load_into(DuckDB(connection, Names(Dialect.DUCKDB)), sources, create=True)
+
     with ThreadPoolExecutor(4) as pool:
-        for _ in pool.map(lambda _: load(manifest, views=False), range(4)):
-            pass
+        assert list(pool.map(run, range(4))) == [None] * 4
     assert ask("SELECT count(*), count(DISTINCT recognition_id) FROM recognitions") == [(7, 7)]
     assert ask("SELECT count(*) FROM words") == [(16,)]
