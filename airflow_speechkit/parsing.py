@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,11 +26,25 @@ SURPRISES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError
 #: A null where an object should be crashes Arrow's parser, and the process with it (apache/arrow#47409).
 _BARE_NULL = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|\})\s*null")
 
+#: msgspec collects what is in a type when it first converts to it. Threads that do that at once crash or hang it.
+_ONE_AT_A_TIME = Lock()
+
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class MalformedError(ValueError):
     """Data from outside is malformed. The message never quotes it, and the error is not chained to one that does."""
+
+
+def convert(value: object, kind: Any, *, strict: bool = True) -> Any:
+    """Convert a plain value to a type. The one way to `msgspec.convert`: see `_ONE_AT_A_TIME`.
+
+    :param kind: the type, with its rules
+    :param strict: whether a text is no number and no flag
+    :raises msgspec.ValidationError: the value doesn't fit
+    """
+    with _ONE_AT_A_TIME:
+        return msgspec.convert(value, kind, strict=strict)
 
 
 def parse_json(raw: bytes | str, *, lenient: bool = False, int64: bool = False) -> Any:

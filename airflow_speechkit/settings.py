@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from airflow_speechkit.errors import SettingsError
+from airflow_speechkit.parsing import convert
 
 
 class ApiVersion(StrEnum):
@@ -233,7 +234,7 @@ class RecognitionSettings:
         for one in fields(self):
             value = getattr(self, one.name)
             try:
-                converted = msgspec.convert(value, kinds[one.name])
+                converted = convert(value, kinds[one.name])
             except msgspec.ValidationError:
                 if is_recorded and type(value) is type(one.default):
                     continue
@@ -255,7 +256,7 @@ def _summarization(given: object) -> Any:
     """Return a summarization as JSON has it."""
     try:
         plain = _as_json(given)
-        msgspec.convert(plain, _Summarization)
+        convert(plain, _Summarization)
         return plain
     except msgspec.ValidationError as error:
         why = str(error)

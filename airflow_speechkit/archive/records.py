@@ -7,7 +7,6 @@ an earlier version did not have has a default.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
@@ -15,7 +14,7 @@ import msgspec
 from airflow_speechkit.archive.layout import REFUSED_PREFIX, is_fingerprint
 from airflow_speechkit.archive.ledger import ENDED, Attempt, AttemptState, Failure
 from airflow_speechkit.models import Submission, is_operation_id
-from airflow_speechkit.parsing import MalformedError, parse_time
+from airflow_speechkit.parsing import MalformedError, convert, parse_time
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 
 if TYPE_CHECKING:
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
 #: One without an offset can't be compared with others.
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
-
-#: msgspec collects a type's fields when it first converts to it. Threads that do that at once crash or hang it.
-_ONE_AT_A_TIME = Lock()
 
 #: What an `Attempt` takes over from the record of its state.
 _FACTS = ("scope", "owner", "lease_expires_at", "operation_id", "submitted_at", "failure")
@@ -46,8 +42,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
             submitted_at = parse_time(data[name]["submitted_at"])
             data = {**data, name: {**data[name], "settings": settings, "submitted_at": submitted_at}}
         try:
-            with _ONE_AT_A_TIME:
-                record = msgspec.convert(data, cls)
+            record: Self = convert(data, cls)
         except msgspec.ValidationError:
             raise MalformedError("a field is missing, or has an impossible value") from None
         for name in cls.__struct_fields__:

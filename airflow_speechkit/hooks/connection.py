@@ -19,7 +19,7 @@ from airflow_speechkit import __version__
 from airflow_speechkit.api.credentials import ApiKey, AuthorizedKey, Credential, IamToken, Metadata
 from airflow_speechkit.api.endpoints import Endpoints, is_local
 from airflow_speechkit.errors import ConnectionSettingsError
-from airflow_speechkit.parsing import MalformedError, parse_json
+from airflow_speechkit.parsing import MalformedError, convert, parse_json
 from airflow_speechkit.provider import FIELDS
 from airflow_speechkit.settings import ApiVersion
 
@@ -207,7 +207,7 @@ def _value(name: str, value: Any) -> Any:
     if isinstance(value, str):
         value = value.strip()
     with suppress(msgspec.ValidationError):
-        converted = msgspec.convert(value, kind, strict=False)
+        converted = convert(value, kind, strict=False)
         if kind not in (int, float) or 0 < converted < math.inf:
             return converted
     raise ConnectionSettingsError(f"`{name}` must be {_MUST_BE.get(kind, 'v2 or v3')}")
