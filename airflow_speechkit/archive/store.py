@@ -1,7 +1,7 @@
 """The archive: what was submitted, and the raw answers, in a folder on a disk or in a bucket.
 
 `archive.layout` lists the files. Each is written once, as a whole, by the first writer; only expiries and refusals are
-replaced. So a process can be killed between any two writes, and two processes can write at the same moment.
+replaced. So processes can be killed between any two writes, and write at the same moment.
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ class Archive:
                 "paid for again",
                 self.url,
             )
-        # Among the claims, where other rules and disks may apply. Otherwise the file stays: the role that may write
-        # objects (storage.uploader) may not delete any.
+        # Among the claims, where other rules and disks may apply. It stays: the role storage.uploader may not delete.
         is_removed = is_trial and not self.folder.exists(layout.PROBE_FILE)
         try:
             if all(self.folder.create(layout.PROBE_FILE, root) for _ in range(2)):
@@ -146,12 +145,12 @@ class Archive:
         elif known.submission.fingerprint != entry.submission.fingerprint:
             raise self._conflict(place, known, entry)
         else:
-            # Two processes at once may each have written one of the two files. `decide` and `expire` need one age.
+            # Two processes may each have written one of the two files. `decide` and `expire` need one age.
             attempt = replace(attempt, submitted_at=known.submission.submitted_at)
-        if outcome := self.outcome(operation_id):
-            self._settle(entry, outcome)
-            attempt = replace(attempt, state=outcome.state, failure=outcome.failure)
-        return attempt
+        if (outcome := self.outcome(operation_id)) is None:
+            return attempt
+        self._settle(entry, outcome)
+        return replace(attempt, state=outcome.state, failure=outcome.failure)
 
     def claim(self, number: int, claim: Claim) -> bool:
         """Claim an attempt; return whether this claim holds it.
