@@ -139,25 +139,26 @@ def refused(request: Request, response: Response) -> RefusedError:
     a 500 or 503 that the service didn't write itself. With its own ``google.rpc.Status`` (INTERNAL or UNAVAILABLE) it
     says that it has not taken the request, and its FAQ says that such requests aren't billed.
     """
-    status, said = response.status, read_refusal(response.body)
+    status, details = response.status, read_refusal(response.body)
     kind = ServiceFaultError if status >= 500 else _KINDS.get(status, RefusedError)
     hint = _HINTS.get(status)
     retry = "sends the request again" if kind.retry_can_help else "fails in the same way until this is fixed"
     is_unsure = request.is_submission and kind is ServiceFaultError and status != 501
-    is_unsure = is_unsure and (status, said.code) not in _NOT_TAKEN
+    is_unsure = is_unsure and (status, details.code) not in _NOT_TAKEN
     if is_unsure:
         hint, retry = _MAYBE_TAKEN, "does not submit the recording by itself"
     elif status < 400:
         hint = "Redirects are not followed, because the key would be sent elsewhere: check the host in the connection"
-    elif kind is RefusedError and "folder id" in (said.message or "").lower():
+    elif kind is RefusedError and "folder id" in (details.message or "").lower():
         hint = "Remove `folder_id` from the connection, or set it to the service account's own folder"
     elif request.is_submission and kind in (RefusedError, OperationNotFoundError) and status != 413:
         kind = RefusedError
         hint = "Check that the recording matches its settings, and that the link leads to Object Storage"
     return kind(
-        f"The service refused {request.purpose} with HTTP {status}" + (f': "{said.message}"' if said.message else ""),
+        f"The service refused {request.purpose} with HTTP {status}"
+        + (f': "{details.message}"' if details.message else ""),
         http_status=status,
-        grpc_code=said.code,
+        grpc_code=details.code,
         retry_after_s=response.retry_after_s if kind is QuotaExceededError else None,
         may_have_been_accepted=is_unsure,
         hint=hint,

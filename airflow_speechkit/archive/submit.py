@@ -77,7 +77,7 @@ class Submitter(SubmitWorker):
                     sent = (one.submitted_at for job in jobs for one in job.attempts)
                     limiter.add_sent((at for at in sent if at is not None), self.now())
                     self._check_cost(jobs)
-                next_at = SubmitQueue(self, limiter, pool).work_off(jobs, waits=waits)
+                next_at = SubmitQueue(self, limiter, pool).run(jobs, waits=waits)
             except BaseException:
                 # Requests under way still get put on record; no other one goes out.
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -101,13 +101,13 @@ class Submitter(SubmitWorker):
         jobs: dict[str, SubmitJob] = {}
         for place, outcome in enumerate(outcomes):
             is_done, recording = outcome.status is not None, outcome.recording
-            mark = outcome.fingerprint or fingerprint(recording.audio_uri, recording.version, recording.settings)
-            if mark in jobs:
-                job = jobs[mark]
+            key = outcome.fingerprint or fingerprint(recording.audio_uri, recording.version, recording.settings)
+            if key in jobs:
+                job = jobs[key]
                 job.places.append(place)
                 job.recording = self.labels.joined(job.recording, recording)
                 continue
-            job = jobs[mark] = SubmitJob(mark, [place], recording, outcome=outcome if is_done else None)
+            job = jobs[key] = SubmitJob(key, [place], recording, outcome=outcome if is_done else None)
             error = recording.error
             if error is None and not recording.version and not self.policy.allow_unversioned:
                 error = RecordingError(
@@ -137,7 +137,7 @@ class Submitter(SubmitWorker):
             describe_cost(recordings),
         )
 
-    def hand_on(self, outcomes: Sequence[SubmitOutcome], on_failure: OnFailure) -> list[str]:
+    def returned_ids(self, outcomes: Sequence[SubmitOutcome], on_failure: OnFailure) -> list[str]:
         """Return the operation ids for whatever waits for the results, in the order of the recordings.
 
         :param outcomes: what `submit` gave

@@ -142,7 +142,7 @@ class SubmitQueue:
         #: The jobs that are taken a step on, and whether that may send them.
         self._running: dict[Future[Step], tuple[SubmitJob, bool]] = {}
 
-    def work_off(self, jobs: Sequence[SubmitJob], *, waits: bool) -> datetime | None:
+    def run(self, jobs: Sequence[SubmitJob], *, waits: bool) -> datetime | None:
         """Send what may be sent; return when to continue with the rest.
 
         :param jobs: all of the run, for the log
@@ -162,7 +162,7 @@ class SubmitQueue:
                 self._log_progress(jobs, done_at_first, began, now)
             if self._running:
                 for done in wait(self._running, timeout=1.0, return_when=FIRST_COMPLETED).done:
-                    self._take(done)
+                    self._finish_step(done)
                 continue
             next_at = self._limiter.resume_at(len(self._to_send), now) if self._to_send and not waits else None
             if next_at is not None:
@@ -198,7 +198,7 @@ class SubmitQueue:
         self._running[self._pool.submit(self._worker.send, job)] = job, True
         return True
 
-    def _take(self, done: Future[Step]) -> None:
+    def _finish_step(self, done: Future[Step]) -> None:
         """Put a job back into the queue, if it has no outcome."""
         job, sends = self._running.pop(done)
         step = done.result()

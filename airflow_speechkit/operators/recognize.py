@@ -94,7 +94,7 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
         result = WaitResult() if event is None else WaitResult.from_event(event)
         if result.error is not None:
             raise result.error
-        return self._run(context, is_first=False, gone=result.gone)
+        return self._run(context, is_first=False, not_found=result.not_found)
 
     def on_kill(self) -> None:
         """Cancel what is left, where that was asked for and the task is really over."""
@@ -107,31 +107,31 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
             self._waiting = self._trigger(targets, archive.url, 0.0).wait
         super().on_kill()
 
-    def _run(self, context: Context, *, is_first: bool = True, gone: Collection[str] = ()) -> Any:
+    def _run(self, context: Context, *, is_first: bool = True, not_found: Collection[str] = ()) -> Any:
         self._task_instance = context.get("ti")
         while True:
             self._waiting = None
-            visit = partial(self._visit, context, gone, is_first=is_first)
+            visit = partial(self._visit, context, not_found, is_first=is_first)
             # The first visit finds that it is the wrong archive. Later it can only be unreachable.
-            handed_on, trigger = visit() if is_first else when_reachable(visit)
+            returned, trigger = visit() if is_first else when_reachable(visit)
             if trigger is None:
-                return handed_on
+                return returned
             is_first = False
             until = trigger.resume_at or trigger.deadline
-            gone = self._run_wait(trigger.wait, until).gone
+            not_found = self._run_wait(trigger.wait, until).not_found
             if trigger.resume_at is not None:
                 time.sleep(max(until - time.time(), 0.0))
 
     def _visit(
-        self, context: Context, gone: Collection[str], *, is_first: bool
+        self, context: Context, not_found: Collection[str], *, is_first: bool
     ) -> tuple[Any, SpeechKitRecognitionTrigger | None]:
         """Submit what the quota allows; return what the task returns, or the next wait, or defer that."""
         from airflow_speechkit.operators.visit import check_time
 
         with self.visit(context, is_first=is_first, timeout_s=self.timeout) as visit:
-            targets = self._targets(visit, gone, is_first=is_first)
+            targets = self._targets(visit, not_found, is_first=is_first)
             if not targets and visit.run.next_at is None:
-                return self._hand_on(visit, gone), None
+                return self._returned_ids(visit, not_found), None
             check_time(visit.run.began_at, self.timeout, f"{len(targets)} operations have not ended")
             deadline = visit.run.began_at + timedelta(seconds=self.timeout)
             resume_at = None if visit.run.next_at is None else min(visit.run.next_at, deadline).timestamp()
@@ -141,7 +141,7 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
                 self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
             return None, trigger
 
-    def _targets(self, visit: SubmitVisit, gone: Collection[str], *, is_first: bool) -> list[PollTarget]:
+    def _targets(self, visit: SubmitVisit, not_found: Collection[str], *, is_first: bool) -> list[PollTarget]:
         """Return what has to be waited for, and log how far the task is."""
         from airflow_speechkit.archive.submit_rules import SubmitStatus
         from airflow_speechkit.triggers.result_archiver import delete_archived_results
@@ -150,7 +150,7 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
         ended = read_each(visit.archive.outcome, ids)
         if self.delete_after_archiving and is_first:
             delete_archived_results(ended, visit.hook)
-        running = [one for one in ids if ended[one] is None and one not in gone]
+        running = [one for one in ids if ended[one] is None and one not in not_found]
         failed = sum(found is not None and found.failure is not None for found in ended.values())
         failed_before = {one.operation_id for one in visit.run.done if one.status is SubmitStatus.FAILED}
         failed += len(failed_before)
@@ -159,18 +159,18 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
         submissions = read_submissions(visit.archive, running)
         return [PollTarget.of(one, submissions[one], interval_s=self.poke_interval) for one in running]
 
-    def _hand_on(self, visit: SubmitVisit, gone: Collection[str]) -> Any:
+    def _returned_ids(self, visit: SubmitVisit, not_found: Collection[str]) -> Any:
         from airflow_speechkit.archive.submit_rules import OnFailure
-        from airflow_speechkit.triggers.failures import archived_failures, handed_on, is_sent_again, raise_failed
+        from airflow_speechkit.triggers.failures import apply_on_failure, archived_failures, is_sent_again, raise_failed
 
-        failures = archived_failures(visit.archive, _accepted(visit), gone)
+        failures = archived_failures(visit.archive, _accepted(visit), not_found)
         fails = visit.on_failure is OnFailure.FAIL
         try:
             if fails and failures:
                 visit.close()
                 refused = [one.error for one in visit.run.done if one.error is not None]
                 raise_failed([*refused, *failures.values()], of=len(visit.run.done))
-            ids_on = visit.hand_on()
+            ids_on = visit.returned_ids()
         except ArchiveError:
             raise
         except SpeechKitError as error:
@@ -180,7 +180,7 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
                     "it to send again what may end differently."
                 ) from error
             raise
-        left = handed_on([ids_on] if isinstance(ids_on, str) else ids_on, failures, visit.on_failure)
+        left = apply_on_failure([ids_on] if isinstance(ids_on, str) else ids_on, failures, visit.on_failure)
         return left[0] if isinstance(ids_on, str) else left
 
 

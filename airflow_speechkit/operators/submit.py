@@ -242,7 +242,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
 
         next_at = visit.run.next_at
         if next_at is None:
-            return visit.hand_on()
+            return visit.returned_ids()
         timeout = self.time_left(visit.run.began_at)
         return self.defer(trigger=time_trigger(next_at), method_name="execute_complete", timeout=timeout)
 

@@ -76,7 +76,7 @@ class SubmitVisit:
         next_at = "" if self.run.next_at is None else f"the next go out at {self.run.next_at:%H:%M:%S} UTC"
         return ", ".join(filter(None, [*numbers, next_at]))
 
-    def hand_on(self) -> str | list[str]:
+    def returned_ids(self) -> str | list[str]:
         """Return the operation ids: one for one recording, a list for a list or a pattern.
 
         :raises SpeechKitError: what went wrong, and with which recording
@@ -89,7 +89,7 @@ class SubmitVisit:
             old = delivered_before(self.archive, self.delivery, reused)
             outcomes = [one for one in outcomes if one.operation_id not in old]
         try:
-            ids = self.submitter.hand_on(outcomes, self.on_failure)
+            ids = self.submitter.returned_ids(outcomes, self.on_failure)
         except ArchiveError:
             # Another visit may follow.
             raise

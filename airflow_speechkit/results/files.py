@@ -133,7 +133,7 @@ def rows_of(folder: Folder, names: Iterable[str], file_format: str, schema: pa.S
             try:
                 path = folder.fetch(name, copy)
             except FileNotFoundError:
-                raise _unusable(f"The file {folder.url_of(name)} does not exist") from None
+                raise unusable(f"The file {folder.url_of(name)} does not exist") from None
             batches = _batches(folder.url_of(name), path, copy, file_format, nullable)
             return batches if os.path.getsize(path) > _READ_AHEAD_BYTES else list(batches)
 
@@ -147,7 +147,8 @@ def rows_of(folder: Folder, names: Iterable[str], file_format: str, schema: pa.S
             pool.shutdown(cancel_futures=True)
 
 
-def _unusable(what: str) -> StorageError:
+def unusable(what: str) -> StorageError:
+    """Return the error of a file that the transform has to write again."""
     return StorageError(
         what,
         hint="Run the transform again: it writes the same files from the archive",
@@ -167,7 +168,7 @@ def _batches(url: str, path: str, copy: str, file_format: str, schema: pa.Schema
         if path == copy:
             os.unlink(path)
     if failure:
-        raise _unusable(failure)
+        raise unusable(failure)
 
 
 def _parquet(path: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -82,7 +82,7 @@ class Manifest:
         return f"{self.target}/{self.place}"
 
     def summary(self) -> dict[str, Any]:
-        """Return what is handed on: plain JSON types, whose size doesn't depend on the number of operations."""
+        """Return what goes through XCom: plain JSON types, whose size doesn't depend on the number of operations."""
         return {
             "manifest": self.url,
             "format": self.file_format.value,

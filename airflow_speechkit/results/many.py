@@ -207,9 +207,15 @@ class _Reader:
         self._origins: dict[str, str] = {}
 
     def rows(self, batch: Sequence[tuple[str, Loaded]]) -> Tables:
-        """Return the rows of a batch, without those of operations that were given before."""
+        """Return the rows of a batch, without those of operations that were read before."""
+        self.operations += len(batch)
+        return Tables.concat(self._pieces(batch))
+
+    def _pieces(self, batch: Sequence[tuple[str, Loaded]]) -> list[Tables]:
         pieces: list[Tables] = []
         answers: list[tuple[str, Submitted]] = []
+        again: list[tuple[str, Loaded]] = []
+        reasons: list[Unread] = []
         for origin, one in batch:
             if isinstance(one, Unread):
                 self.unread.append(one)
@@ -218,8 +224,8 @@ class _Reader:
             ids = one.recognitions["recognition_id"].to_pylist() if isinstance(one, Tables) else [one[0].operation_id]
             self.ids.update(ids)
             if twice := [known for known in ids if known in self._origins]:
-                why = f"It holds operation {twice[0]}, as {self._origins[twice[0]]} does"
-                self.unread.append(Unread(origin, why))
+                again.append((origin, one))
+                reasons.append(Unread(origin, f"It holds operation {twice[0]}, as {self._origins[twice[0]]} does"))
                 continue
             self._origins.update(dict.fromkeys(ids, origin))
             if isinstance(one, Tables):
@@ -227,6 +233,13 @@ class _Reader:
             else:
                 answers.append((origin, one))
         read = read_many([one for _, one in answers])
-        self.unread += [Unread(answers[number][0], error.what) for number, error in read.unreadable.items()]
-        self.operations += len(batch)
-        return Tables.concat([read.tables, *pieces])
+        pieces.append(read.tables)
+        for number, error in read.unreadable.items():
+            origin, (answer, _) = answers[number]
+            self.unread.append(Unread(origin, error.what))
+            # Another copy of it may be whole.
+            del self._origins[answer.operation_id]
+        if again and read.unreadable:
+            return pieces + self._pieces(again)
+        self.unread += reasons
+        return pieces

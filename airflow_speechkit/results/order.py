@@ -72,7 +72,7 @@ def in_order(ids: Sequence[tuple[str, str | None]], speech: Speech) -> tuple[pa.
             pa.array(_small(alternative)[rows]),
         ]
 
-    def said(name: str) -> pa.Array:
+    def text_of(name: str) -> pa.Array:
         return take(getattr(speech, name), rows)
 
     rows = np.argsort(operation * (len(order) + 1) + number, kind="stable")
@@ -81,11 +81,11 @@ def in_order(ids: Sequence[tuple[str, str | None]], speech: Speech) -> tuple[pa.
             *place(rows),
             _times(opens[rows]),
             _times(closes[rows]),
-            said("text"),
-            said("text_raw"),
+            text_of("text"),
+            text_of("text_raw"),
             pa.array(_small(count)[rows]),
-            said("language"),
-            said("speaker"),
+            text_of("language"),
+            text_of("speaker"),
         ],
         schema=UTTERANCES.arrow,
     )

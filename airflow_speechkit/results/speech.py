@@ -144,13 +144,13 @@ def v2_speech(chunks: pa.StructArray, answer: Integers) -> Speech:
     :raises ValueError: a list has null among its objects
     """
     alternatives, per_chunk = items(chunks.field("alternatives"))
-    said = per_chunk > 0
+    spoken = per_chunk > 0
     words, per_alternative = items(alternatives.field("words"))
     nothing = pa.nulls(len(alternatives), _TEXT)
     return Speech(
-        answer=answer[said],
-        **_channels(chunks.field("channelTag").filter(pa.array(said)), first=1),
-        alternatives=per_chunk[said],
+        answer=answer[spoken],
+        **_channels(chunks.field("channelTag").filter(pa.array(spoken)), first=1),
+        alternatives=per_chunk[spoken],
         text=_filled(alternatives.field("text")),
         text_raw=nothing,
         language=nothing,
@@ -208,10 +208,10 @@ def v3_speech(messages: pa.StructArray, answer: Integers, speakers: Truths) -> S
     def words(name: str) -> pa.StringArray:
         return take(pa.concat_arrays([found.field(name) for found, _ in word_lists]), word_place)
 
-    said = [key for (key, _, _), alternatives in zip(utterances, count.tolist(), strict=True) if alternatives]
-    own = np.array([number for number, _, _ in said], np.int64)
-    channel = pa.array([name for _, name, _ in said], _TEXT)
-    utterance_of = np.repeat(np.arange(len(said)), count[count > 0])
+    spoken = [key for (key, _, _), alternatives in zip(utterances, count.tolist(), strict=True) if alternatives]
+    own = np.array([number for number, _, _ in spoken], np.int64)
+    channel = pa.array([name for _, name, _ in spoken], _TEXT)
+    utterance_of = np.repeat(np.arange(len(spoken)), count[count > 0])
     return Speech(
         answer=own,
         **_channels(channel, first=0),

@@ -23,7 +23,7 @@ from airflow_speechkit.keywords import CheckedFields, cleaned, optional, seconds
 from airflow_speechkit.models import operation_ids
 from airflow_speechkit.polling.target import PollTarget
 from airflow_speechkit.settings import member_of
-from airflow_speechkit.triggers.failures import archived_failures, handed_on, service_failures
+from airflow_speechkit.triggers.failures import apply_on_failure, archived_failures, service_failures
 from airflow_speechkit.triggers.wait import WaitResult
 from airflow_speechkit.triggers.worker import BACKSTOP, DEFAULT_TIMEOUT, WaitingTask
 
@@ -48,7 +48,7 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
     The failure is archived, so a retry of the task ends at once and asks the service nothing. A result that
     the service has forgotten (three days) fails it with `ResultExpiredError`.
 
-    :param operation_id: an operation id, a list of them, or what a mapped upstream hands on (templated)
+    :param operation_id: an operation id, a list of them, or what a mapped upstream returns (templated)
     :param speechkit_conn_id: the connection (templated)
     :param archive: URL of the archive; by default the connection's, then ``[speechkit] archive``; ``False``
         waits without one (templated)
@@ -59,7 +59,7 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
         (templated)
     :param timeout: seconds, or a timedelta, until the wait is given up; the operation itself goes on (templated)
     :param on_failure: what a failed operation of a list does: ``fail`` the task after all have ended, ``skip``
-        it (leave it out of what is handed on), or ``record`` it (hand it on: it becomes a row with its error).
+        it (leave it out of what is returned), or ``record`` it (return it: it becomes a row with its error).
         Of an id that the service doesn't know and of which no end is on record there can be no row: ``record``
         leaves it out, with an error in the log, and fails where nothing else is left
     :param cancel_on_kill: cancel the operations when the task is ended by a user. Recognitions that were
@@ -137,18 +137,18 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
         return self._complete(WaitResult())
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Go on after the deferral.
+        """Resume after the deferral.
 
         :param event: see `WaitResult.to_event`
         """
         return self._complete(WaitResult.from_event(event))
 
     def _complete(self, result: WaitResult) -> Any:
-        """Hand on after the deferral, and do as `never_fail` says: Airflow itself only does for the poke modes."""
+        """Return the ids after the deferral. Airflow itself heeds `never_fail` in the poke modes only."""
         try:
             if result.error is not None:
                 raise result.error
-            return self._hand_on(result)
+            return self._returned_ids(result)
         except SpeechKitError as error:
             if self.never_fail:
                 raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
@@ -177,7 +177,7 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
                 self._next_check_s = result.next_check_s
                 self.log.info("%d operations left; the next check is due in %.0f s", result.left, result.next_check_s)
                 return PokeReturnValue(is_done=False)
-        return PokeReturnValue(is_done=True, xcom_value=when_reachable(lambda: self._hand_on(result)))
+        return PokeReturnValue(is_done=True, xcom_value=when_reachable(lambda: self._returned_ids(result)))
 
     def _get_next_poke_interval(
         self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
@@ -214,7 +214,7 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
                 hint="Name the archive that the submit task used",
             )
 
-    def _hand_on(self, result: WaitResult) -> str | list[str]:
+    def _returned_ids(self, result: WaitResult) -> str | list[str]:
         """Return the ids as they were given, or raise what failed.
 
         :param result: what came of the wait
@@ -226,11 +226,11 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
             )
         ids = operation_ids(self.operation_id)
         if self._archive_url is not None:
-            failures = archived_failures(self._opened, ids, result.gone)
+            failures = archived_failures(self._opened, ids, result.not_found)
         else:
-            failures = service_failures(self._hook, result.failed, result.gone)
+            failures = service_failures(self._hook, result.failed, result.not_found)
         self.log.info("All of %s operations have ended; %s failed", f"{len(ids):,}", f"{len(failures):,}")
-        left = handed_on(ids, failures, OnFailure(self.on_failure))
+        left = apply_on_failure(ids, failures, OnFailure(self.on_failure))
         return left[0] if isinstance(self.operation_id, str) else left
 
     @cached_property

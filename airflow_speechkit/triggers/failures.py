@@ -33,17 +33,17 @@ _INTERNAL = 13
 
 
 def archived_failures(
-    archive: Archive, operation_ids: Sequence[str], gone: Collection[str]
+    archive: Archive, operation_ids: Sequence[str], not_found: Collection[str]
 ) -> dict[str, SpeechKitError]:
     """Return the errors of those operations that ended without a result.
 
     :param operation_ids: operations that have ended
-    :param gone: those of them that the service doesn't know
+    :param not_found: those of them that the service doesn't know
     :raises ArchiveError: the archive can't be read, or lacks one that has ended
     """
     outcomes = dict(read_each(archive.outcome, operation_ids))
     for operation_id in [one for one, outcome in outcomes.items() if outcome is None]:
-        if operation_id not in gone:
+        if operation_id not in not_found:
             raise ArchiveError(
                 "The archive has no answer of an operation that has ended",
                 operation_id=operation_id,
@@ -71,13 +71,15 @@ def archived_failures(
     return failures
 
 
-def service_failures(hook: SpeechKitHook, failed: Collection[str], gone: Collection[str]) -> dict[str, SpeechKitError]:
+def service_failures(
+    hook: SpeechKitHook, failed: Collection[str], not_found: Collection[str]
+) -> dict[str, SpeechKitError]:
     """Return the same where there is no archive: the service is asked once more.
 
     :param failed: operations that ended in an error
-    :param gone: those that the service doesn't know
+    :param not_found: those that the service doesn't know
     """
-    failures: dict[str, SpeechKitError] = {one: _not_found(one) for one in gone}
+    failures: dict[str, SpeechKitError] = {one: _not_found(one) for one in not_found}
     for operation_id in failed:
         operation = hook.get_operation(operation_id)
         failure = Failure(operation.error_code, operation.error_message or "")
@@ -124,13 +126,13 @@ def is_sent_again(error: SpeechKitError) -> bool:
     return isinstance(error, ResultExpiredError)
 
 
-def handed_on(ids: Sequence[str], failures: Mapping[str, SpeechKitError], on_failure: OnFailure) -> list[str]:
-    """Return the ids that are handed on, and log what is left out or on record as failed.
+def apply_on_failure(ids: Sequence[str], failures: Mapping[str, SpeechKitError], on_failure: OnFailure) -> list[str]:
+    """Return the ids for the next task, and log what is left out or on record as failed.
 
     :param ids: operations that have ended
     :param failures: operation id -> error
     :raises SpeechKitError: what failed, where `on_failure` is ``fail`` or nothing is left to record
-    :raises AirflowSkipException: nothing is left to hand on
+    :raises AirflowSkipException: nothing is left to return
     """
     errors, skips = list(failures.values()), on_failure is OnFailure.SKIP
     if errors and on_failure is OnFailure.FAIL:

@@ -51,7 +51,7 @@ class WaitResult:
     """What came of a wait.
 
     :param failed: operations that ended in an error
-    :param gone: operations that the service doesn't know
+    :param not_found: operations that the service doesn't know
     :param left: how many have not ended, or have answers that are not archived
     :param of: how many were waited for
     :param error: why the wait was given up, before its time was over
@@ -59,7 +59,7 @@ class WaitResult:
     """
 
     failed: list[str] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
+    not_found: list[str] = field(default_factory=list)
     left: int = 0
     of: int = 0
     error: SpeechKitError | None = None
@@ -74,7 +74,8 @@ class WaitResult:
         return {
             "state": "error" if self.error else "timeout" if self.left else "finished",
             "failed": self.failed,
-            "gone": self.gone,
+            # As version 0.1 named it.
+            "gone": self.not_found,
             "left": self.left,
             "of": self.of,
             "error": self.error.to_json() if self.error else None,
@@ -128,7 +129,7 @@ class OperationWait:
         self.running = set(self._targets)
         self.left = set(self._targets)
         self._failed: list[str] = []
-        self._gone: list[str] = []
+        self._not_found: list[str] = []
         self._error: SpeechKitError | None = None
         self._pollers: dict[ApiVersion, Poller] = {}
 
@@ -161,7 +162,7 @@ class OperationWait:
                 raise
             self._error = error
         return WaitResult(
-            sorted(self._failed), sorted(self._gone), len(self.left), len(self._targets), self._error, next_check_s
+            sorted(self._failed), sorted(self._not_found), len(self.left), len(self._targets), self._error, next_check_s
         )
 
     async def cancel_running(self) -> None:
@@ -257,7 +258,7 @@ class OperationWait:
     def _take_error(self, operation_id: str, error: SpeechKitError) -> None:
         self.left.discard(operation_id)
         if isinstance(error, (OperationNotFoundError, ResultExpiredError)):
-            self._gone.append(operation_id)
+            self._not_found.append(operation_id)
         else:
             self._error = self._error or error
 

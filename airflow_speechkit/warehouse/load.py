@@ -52,6 +52,7 @@ class Source:
         :param place: the manifest's path in it
         :raises StorageError: the manifest is missing, damaged, or can't be read
         """
+        from airflow_speechkit.results.files import unusable
         from airflow_speechkit.results.manifest import Manifest
 
         url = folder.url_of(place)
@@ -60,9 +61,9 @@ class Source:
             # Only `recognitions` lists every operation, also those that failed or have no utterances.
             manifest.tables["recognitions"]
         except FileNotFoundError:
-            raise _missing(f"The manifest {url} does not exist") from None
+            raise unusable(f"The manifest {url} does not exist") from None
         except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
-            raise _missing(f"{url} is not a manifest, or is damaged") from None
+            raise unusable(f"{url} is not a manifest, or is damaged") from None
         return cls(manifest, folder)
 
     def batches(self, table: TableSchema) -> Generator[pa.RecordBatch]:
@@ -76,15 +77,6 @@ class Source:
 
         paths = self.manifest.tables[table.name].paths
         return rows_of(self.folder, paths, self.manifest.file_format, table.arrow)
-
-
-def _missing(what: str) -> StorageError:
-    return StorageError(
-        what,
-        hint="Run the transform again: it writes the same files from the archive",
-        retry="fails in the same way",
-        retry_can_help=False,
-    )
 
 
 def load(database: Database, sources: Iterable[Source], *, create: bool) -> dict[str, int]:

@@ -300,4 +300,4 @@ def test_a_derived_operator_can_change_what_happens_between_visits(desk: Desk, c
     with operator.visit(context, is_first=False) as visit:
         assert not visit.run.left
         assert visit.run.next_at is None
-        assert len(visit.hand_on()) == 15
+        assert len(visit.returned_ids()) == 15

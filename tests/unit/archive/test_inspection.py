@@ -26,7 +26,7 @@ def refused(archive: Archive, service: Service, name: str = "1") -> str:
     """Have a recording refused, and return its synthetic id."""
     service.script[name] = [RefusedError("no", http_status=400, grpc_code=3)]
     process = submitter(archive, service)
-    [operation_id] = process.hand_on(process.submit([recording(name)]), OnFailure.RECORD)
+    [operation_id] = process.returned_ids(process.submit([recording(name)]), OnFailure.RECORD)
     return operation_id
 
 

@@ -384,7 +384,7 @@ class TestCorrecting:
         def refuse(labels: dict[str, str], **policy: Any) -> dict[str, str]:
             service.script["1"] = [RefusedError("no header", http_status=400, grpc_code=3)]
             again = submitter(archive, service, **policy)
-            [operation_id] = again.hand_on(again.submit([recording("1", labels=labels)]), OnFailure.RECORD)
+            [operation_id] = again.returned_ids(again.submit([recording("1", labels=labels)]), OnFailure.RECORD)
             return labels_of(archive, operation_id)
 
         assert refuse({"call_id": "1", "channel_0": "agent"}) == {"call_id": "1", "channel_0": "agent"}

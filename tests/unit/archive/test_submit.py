@@ -244,9 +244,9 @@ class TestRefused:
         assert service.accepted == {"1": 1, "3": 1}
         if on_failure is OnFailure.FAIL:
             with pytest.raises(RefusedError, match="ogg header"):
-                process.hand_on(outcomes, on_failure)
+                process.returned_ids(outcomes, on_failure)
             return
-        ids = process.hand_on(outcomes, on_failure)
+        ids = process.returned_ids(outcomes, on_failure)
         if on_failure is OnFailure.SKIP:
             assert ids == [outcomes[0].operation_id, outcomes[2].operation_id]
             return
@@ -267,7 +267,7 @@ class TestRefused:
             service.script[name] = [RefusedError("no", http_status=400, grpc_code=3)]
         process = submitter(archive, service)
         with pytest.raises(SubmissionsFailedError, match="2 of 3 recordings") as raised:
-            process.hand_on(process.submit([recording(name) for name in "123"]), OnFailure.FAIL)
+            process.returned_ids(process.submit([recording(name) for name in "123"]), OnFailure.FAIL)
         assert len(raised.value.errors) == 2
         assert raised.value.retry_can_help is False
 
@@ -277,7 +277,7 @@ class TestRefused:
         outcomes = process.submit([recording("1"), recording("2")])
         assert ends(outcomes) == [SubmitStatus.REFUSED, SubmitStatus.SUBMITTED]
         with pytest.raises(ServiceFaultError):
-            process.hand_on(outcomes, OnFailure.SKIP)
+            process.returned_ids(outcomes, OnFailure.SKIP)
 
 
 def test_an_error_names_which_recording_it_was() -> None:

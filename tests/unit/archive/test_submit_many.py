@@ -263,14 +263,14 @@ class TestHandingOn:
         outcomes = process.submit([recording(name) for name in "123"])
         assert ends(outcomes) == [SubmitStatus.LOST, SubmitStatus.REFUSED, SubmitStatus.SUBMITTED]
         with pytest.raises((SubmissionLostError, SubmissionsFailedError), match=r"s3://calls/1\.ogg"):
-            process.hand_on(outcomes, on_failure)
+            process.returned_ids(outcomes, on_failure)
 
     def failed(self, archive: Archive, service: Service, names: str, on_failure: OnFailure, **policy: Any) -> str:
         service.script["1"] = [RefusedError("no", http_status=400, grpc_code=3)]
         service.script["2"] = [lost()]
         process = submitter(archive, service, **policy)
         with pytest.raises(SpeechKitError) as raised:
-            process.hand_on(process.submit([recording(name) for name in names]), on_failure)
+            process.returned_ids(process.submit([recording(name) for name in names]), on_failure)
         return str(raised.value)
 
     def test_a_failed_task_names_what_becomes_of_the_others(self, archive: Archive, service: Service) -> None:

@@ -43,7 +43,7 @@ async def test_without_an_archive_nothing_is_kept(service: Service) -> None:
 async def test_those_that_the_service_does_not_know_are_named(service: Service, tmp_path: Path) -> None:
     service.errors["e03a"] = OperationNotFoundError("Unknown", http_status=404)
     result = await wait_for(service, tmp_path, "e03a", "e03b").run(time.time() + 600.0)
-    assert (result.gone, result.left, result.error) == (["e03a"], 0, None)
+    assert (result.not_found, result.left, result.error) == (["e03a"], 0, None)
 
 
 async def test_it_ends_when_its_time_is_over_and_says_what_is_left(service: Service, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ async def test_each_tasks_lines_go_into_its_own_log(service: Service) -> None:
 @pytest.mark.parametrize(
     "result",
     [
-        WaitResult(failed=["e03a"], gone=["e03b"], of=3),
+        WaitResult(failed=["e03a"], not_found=["e03b"], of=3),
         WaitResult(left=2, of=3),
         WaitResult(error=PermissionDeniedError("No right", http_status=403)),
     ],
@@ -156,7 +156,12 @@ async def test_each_tasks_lines_go_into_its_own_log(service: Service) -> None:
 )
 def test_a_result_is_read_from_its_event(result: WaitResult) -> None:
     read = WaitResult.from_event(json.loads(json.dumps(result.to_event())))
-    assert (read.failed, read.gone, read.left, read.of) == (result.failed, result.gone, result.left, result.of)
+    assert (read.failed, read.not_found, read.left, read.of) == (
+        result.failed,
+        result.not_found,
+        result.left,
+        result.of,
+    )
     assert str(read.error) == str(result.error)
 
 
