@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.models import Answer, Submission
     from airflow_speechkit.storage import Folder
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,17 +212,11 @@ def copy_archive(archive: Archive, target: Folder) -> int:
 def copy_answers(archive: Archive, target: Folder) -> int:
     """Write each answer as a plain file that ``airflow-speechkit transform`` reads, named by its operation.
 
-    An answer that is too large to be read is logged and left out.
-
     :return: how many there are
     """
 
     def write(operation_id: str) -> bool:
-        try:
-            answer = archive.answer(operation_id)
-        except AnswerUnreadableError as error:
-            log.warning("The answer of operation %s is left out: %s", operation_id, error.what)
-            return False
+        answer = archive.answer(operation_id, most_bytes=sys.maxsize)
         if answer is None:
             return False
         outcome = archive.outcome(operation_id)

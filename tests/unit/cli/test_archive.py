@@ -164,20 +164,6 @@ def test_exported_answers_are_plain_files(world: World, tmp_path: Path) -> None:
     assert main(["transform", str(tmp_path / "answers" / f"{world.done}.json"), "--to", str(tables)]) == 0
 
 
-def test_an_answer_that_is_too_large_is_left_out_of_the_export(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    read = Archive.answer
-
-    def limited(archive: Archive, operation_id: str) -> Answer | None:
-        return read(archive, operation_id, most_bytes=1 if operation_id == world.done else 1 << 20)
-
-    monkeypatch.setattr(Archive, "answer", limited)
-    assert world.run("export", "--answers", "--to", str(tmp_path / "answers")) == 0
-    assert {path.stem for path in (tmp_path / "answers").iterdir()} == {world.failed}
-    assert f"The answer of operation {world.done} is left out" in caplog.text
-
-
 def test_exported_answers_of_v3_read_back_as_what_they_are(tmp_path: Path) -> None:
     archive = Archive.at(tmp_path / "archive")
     archive.probe(T0)
