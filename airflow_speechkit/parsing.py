@@ -47,17 +47,21 @@ def convert(value: object, kind: Any, *, strict: bool = True) -> Any:
         return msgspec.convert(value, kind, strict=strict)
 
 
-def parse_json(raw: bytes | str, *, lenient: bool = False, int64: bool = False) -> Any:
+def parse_json(raw: bytes | str, *, lenient: bool = False, int64: bool = False, verbatim: bool = False) -> Any:
     """Parse JSON: UTF-8, with or without a byte order mark.
 
     :param lenient: replace bytes that aren't UTF-8 by U+FFFD, and accept control characters in strings, ``NaN``,
         ``Infinity`` and whole numbers beyond 64 bits
+    :param int64: refuse whole numbers beyond 64 bits
+    :param verbatim: return each number as the text that it is written as
     :raises MalformedError: it isn't JSON, or is nested too deeply
     """
     try:
         text = _text(raw, lenient=lenient)
         if lenient:
             return json.loads(text, strict=False)
+        if verbatim:
+            return json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
         return json.loads(text, parse_int=_int64 if int64 else None, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         why = _why(error)
@@ -65,9 +69,9 @@ def parse_json(raw: bytes | str, *, lenient: bool = False, int64: bool = False) 
     raise MalformedError(why)
 
 
-def parse_object(raw: bytes | str, *, lenient: bool = False, int64: bool = False) -> dict[str, Any]:
+def parse_object(raw: bytes | str, **how: bool) -> dict[str, Any]:
     """Parse a JSON object; the arguments and errors are those of `parse_json`."""
-    found = parse_json(raw, lenient=lenient, int64=int64)
+    found = parse_json(raw, **how)
     if not isinstance(found, dict):
         raise MalformedError("it is JSON, but not an object")
     return found

@@ -129,6 +129,17 @@ class Bucket:
         """
         return _get(self._client, address, 0, length)[1]
 
+    def read(self, address: RecordingAddress, most: int) -> bytes:
+        """Return an object's bytes, not more than `most`; one request.
+
+        :raises RecordingError: it isn't there, or may not be read
+        :raises StorageError: the storage can't be reached, or is in trouble
+        """
+        with storage_errors(address.uri):
+            answer = self._client.get_object(Bucket=address.bucket, Key=address.key)
+            with closing(answer["Body"]) as body:
+                return bytes(body.read(most))
+
     def put(self, content: BinaryIO, address: RecordingAddress) -> StoredObject:
         """Write an object, in parts where it is long; a few of them are in memory at a time.
 

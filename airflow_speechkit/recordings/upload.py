@@ -63,13 +63,14 @@ def read_local(path: Path, settings: RecognitionSettings) -> tuple[AudioFacts, b
         return facts, file.read()
 
 
-def read_whole(path: Path) -> bytes:
-    """Return a local recording's bytes.
+def read_whole(path: Path, most: int = -1) -> bytes:
+    """Return a local file's bytes.
 
+    :param most: how many of them, if not all
     :raises RecordingError: it isn't there, or can't be read
     """
     with _opened(path) as file:
-        return file.read()
+        return file.read(most)
 
 
 def upload_local(bucket: Bucket, path: Path, folder: RecordingAddress, settings: RecognitionSettings) -> Probe:
