@@ -93,6 +93,15 @@ def cleaned(value: Any) -> Any:
     return value
 
 
+def names_cleaned(value: Any) -> Any:
+    """Cut credentials out of a mapping's names, which can be addresses, or of those of each mapping in a list."""
+    if isinstance(value, (list, tuple)):
+        return (list if isinstance(value, list) else tuple)(map(names_cleaned, value))
+    if isinstance(value, dict):
+        return {clean_address(name) if isinstance(name, str) else name: one for name, one in value.items()}
+    return value
+
+
 def _is_rendered_later(value: Any) -> bool:
     """Whether a value is a template or the output of an upstream task."""
     if isinstance(value, str):
@@ -103,12 +112,15 @@ def _is_rendered_later(value: Any) -> bool:
 class CheckedFields:
     """An operator without credentials in its addresses, and with checked numbers and switches.
 
-    Literal values are handled at once: its ``__init__`` sets each of `address_fields` to the result of `cleaned`, and
-    each of `typed_fields` to that of `typed`; ``partial`` and ``expand`` clean addresses. Templates and upstreams'
-    values are handled when they are rendered. In ``execute_complete`` they are always rendered.
+    Literal values are handled at once: its ``__init__`` sets each of `address_fields` to the result of `cleaned`,
+    each of `address_key_fields` to that of `names_cleaned`, and each of `typed_fields` to that of `typed`; ``partial``
+    and ``expand`` clean addresses. Templates and upstreams' values are handled when they are rendered. In
+    ``execute_complete`` they are always rendered.
     """
 
     address_fields: ClassVar[tuple[str, ...]]
+    #: Mappings whose names can be addresses.
+    address_key_fields: ClassVar[tuple[str, ...]] = ()
     #: Templated keywords that aren't texts, each with its check.
     typed_fields: ClassVar[Checks] = {}
 
@@ -121,7 +133,7 @@ class CheckedFields:
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """Begin a mapped task, as every operator's ``partial`` does."""
-        return _Partial(super().partial(**kwargs), cls.address_fields)  # type: ignore[misc]
+        return _Partial(super().partial(**kwargs), cls.without_credentials)  # type: ignore[misc]
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
@@ -130,12 +142,19 @@ class CheckedFields:
         # Airflow calls this for mapped tasks too, and then shows and keeps what the fields hold.
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)  # type: ignore[misc]
         if parent is self:
-            for name in self.address_fields:
-                setattr(self, name, cleaned(getattr(self, name)))
+            for name in (*self.address_fields, *self.address_key_fields):
+                setattr(self, name, self.without_credentials(name, getattr(self, name)))
         for name in later:
             # Native templates return None for nothing found. That must not mean "no limit".
             found = getattr(self, name)
             setattr(self, name, self.typed_fields[name]("None" if found is None else found, name))
+
+    @classmethod
+    def without_credentials(cls, name: str, value: Any) -> Any:
+        """Return a keyword's value without credentials in addresses; of another keyword as it is."""
+        if name in cls.address_fields:
+            return cleaned(value)
+        return names_cleaned(value) if name in cls.address_key_fields else value
 
     def typed(self, name: str, value: Any) -> Any:
         """Return the checked value of one of `typed_fields`; a template as it is.
@@ -159,9 +178,9 @@ def _by_rendered_task(execute_complete: Callable[..., Any]) -> Callable[..., Any
 class _Partial:
     """A mapped task that isn't expanded yet. The operator's ``__init__`` runs only later, in the task."""
 
-    def __init__(self, partial: Any, address_fields: tuple[str, ...]) -> None:
+    def __init__(self, partial: Any, clean: Callable[[str, Any], Any]) -> None:
         self._partial = partial
-        self._address_fields = address_fields
+        self._clean = clean
         # With what the DAG's `default_args` brought.
         partial.kwargs.update(self._cleaned(partial.kwargs))
 
@@ -179,4 +198,4 @@ class _Partial:
         return getattr(self._partial, name)
 
     def _cleaned(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: cleaned(one) if name in self._address_fields else one for name, one in kwargs.items()}
+        return {name: self._clean(name, one) for name, one in kwargs.items()}

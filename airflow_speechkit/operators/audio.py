@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import BaseOperator
 
-    from airflow_speechkit.recordings.source import Findings
+    from airflow_speechkit.recordings.source import Findings, RecordingSource
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +60,14 @@ def addresses(audio: Any, bucket: str | None) -> str | list[str]:
             found = [one for one in found if _SCHEME.match(one) or not one.endswith("/")]
             if len(found) < len(given):
                 log.info("Left out %d folder markers (keys that end in a slash)", len(given) - len(found))
-        found = [one if _SCHEME.match(one) else f"s3://{place}/{one}" for one in found]
+        found = [_with_bucket(one, place) for one in found]
     if not found:
         raise SettingsError("`audio` is an empty list", hint="Give it at least one recording, or a prefix")
     return found[0] if isinstance(audio, str) else found
+
+
+def _with_bucket(text: str, bucket: str | None) -> str:
+    return text if bucket is None or _SCHEME.match(text) else f"s3://{bucket}/{text}"
 
 
 def choice(include: Any, exclude: Any) -> Choice | None:
@@ -89,37 +93,68 @@ def _text_list(given: Any, name: str) -> list[str]:
     return found
 
 
-def labels_for(labels: Any, findings: Findings) -> list[dict[str, str]]:
+def labels_for(labels: Any, findings: Findings, source: RecordingSource, bucket: str | None) -> list[dict[str, str]]:
     """Give each recording its labels.
 
-    :param labels: one mapping for all, or a list with one for each
+    :param labels: one mapping for all, a list with one for each, or a mapping of addresses to one
     :param findings: the recordings
-    :raises SettingsError: the list has another length, or a label has no value
+    :param source: what has found them
+    :param bucket: of addresses that are keys
+    :raises SettingsError: the list has another length, a label has no value, or two entries of an address differ
     """
     number = len(findings.places)
+    if isinstance(labels, Mapping) and any(isinstance(one, Mapping) for one in labels.values()):
+        return _labels_by_address(labels, findings, source, bucket)
     if labels is None or isinstance(labels, Mapping):
-        each = [labels or {}] * number
-    elif isinstance(labels, str):
+        return [_label_texts(labels or {})] * number
+    if isinstance(labels, str):
         raise SettingsError(
-            "`labels` must be a mapping of names to texts, or a list of mappings, not a text",
+            "`labels` must be a mapping of names to texts, a list of mappings, or a mapping of addresses to mappings, "
+            "not a text",
             hint="Templates return texts unless the DAG has render_template_as_native_obj=True: write "
             "a mapping with templates for values, or give it an upstream's `.output`",
         )
-    elif findings.by_pattern:
-        raise SettingsError("`labels` is a list, and a prefix or glob matches any number of recordings")
-    else:
-        each = list(labels)
+    if findings.by_pattern:
+        raise SettingsError(
+            "`labels` is a list, and a prefix or glob matches any number of recordings",
+            hint="Give it a mapping of addresses to labels",
+        )
+    each = list(labels)
     if len(each) != number:
         raise SettingsError(f"`labels` is a list of {len(each)}, for {number} recordings")
-    for one in each:
-        if not isinstance(one, Mapping) or not all(isinstance(name, str) for name in one):
-            raise SettingsError("`labels` has something in it that isn't a mapping of names to texts")
-        if empty := [name for name, value in one.items() if value is None]:
+    return [_label_texts(one) for one in each]
+
+
+def _labels_by_address(
+    labels: Mapping[Any, Any], findings: Findings, source: RecordingSource, bucket: str | None
+) -> list[dict[str, str]]:
+    known: dict[str, dict[str, str]] = {}
+    for text, own in labels.items():
+        if not isinstance(text, str):
+            raise SettingsError("`labels` has something in place of a recording's address that isn't a text")
+        uri, found = source.uri_of(_with_bucket(clean_address(text), bucket)), _label_texts(own)
+        if known.setdefault(uri, found) != found:
             raise SettingsError(
-                f"The label {empty[0]!r} is None: the tables would have it as the text 'None'",
+                f"`labels` has two entries for {uri}, with different labels", hint="Give each recording one entry"
+            )
+    uris = findings.uris
+    if others := known.keys() - set(uris):
+        example = next(one for one in known if one in others)
+        log.warning("%s addresses in `labels` match no recording, such as %s", f"{len(others):,}", example)
+    return [known.get(uri, {}) for uri in uris]
+
+
+def _label_texts(given: Any) -> dict[str, str]:
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise SettingsError("`labels` has something in it that isn't a mapping of names to texts")
+    for name, value in given.items():
+        # NaN is what a DataFrame has for no value, and differs from itself.
+        if value is None or value != value:
+            raise SettingsError(
+                f"The label {name!r} is {value}: the tables would have it as the text '{value}'",
                 hint="Leave out labels that have no value",
             )
-    return [{name: str(value) for name, value in one.items()} for one in each]
+    return {name: str(value) for name, value in given.items()}
 
 
 def check_length(operator: BaseOperator, length: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
 from airflow_speechkit.errors import RecordingNotFoundError, SettingsError, SpeechKitError
-from airflow_speechkit.keywords import CheckedFields, cleaned, count, optional, switch
+from airflow_speechkit.keywords import CheckedFields, cleaned, count, names_cleaned, optional, switch
 from airflow_speechkit.settings import RecognitionSettings, member_of
 
 if TYPE_CHECKING:
@@ -72,9 +72,15 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
     :param speaker_labeling: v3: distinguish two speakers of a mono recording
     :param summarization: v3: ``{"model_uri": …, "properties": [{"instruction": …, "json_object" | "json_schema": …}]}``
         (templated)
-    :param labels: your own facts (a call id, a direction, ``channel_0``: a role), for all recordings, or a list with a
-        mapping for each; they become part of `recognitions`. A recording that has its operation already gets those that
-        it lacks (templated)
+    :param labels: your own facts (a call id, a direction, ``channel_0``: a role), for all recordings, a list with a
+        mapping for each, or a mapping of addresses to mappings; they become part of `recognitions`. A recording that
+        has its operation already gets those that it lacks (templated)
+    :param labels_from_key: a regular expression: its named groups become labels, if they match in the key (templated)
+    :param labels_from_sidecar: where a JSON object with a recording's labels is: ``{stem}.json`` beside it, or
+        ``s3://bucket/{folder}{stem}.json``. It takes precedence over the key, and `labels` over both (templated)
+    :param sidecar_fields: which of its fields become labels: a list of names, or ``{label: dotted path}`` (templated)
+    :param on_missing_labels: a key that doesn't match, or a sidecar that can't be used, ``fail`` the recording, or let
+        it ``pass`` without these labels
     :param labels_update: replace labels that differ, too. Neither is paid for (templated)
     :param speechkit_conn_id: the connection (templated)
     :param aws_conn_id: the storage's connection for addresses that name none; by default the SpeechKit connection's, or
@@ -121,13 +127,17 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         "languages",
         "summarization",
         "labels",
+        "labels_from_key",
+        "labels_from_sidecar",
+        "sidecar_fields",
         "speechkit_conn_id",
         "aws_conn_id",
         "archive",
         "upload_to",
         *typed_fields,
     )
-    address_fields = ("audio", "bucket", "archive", "upload_to")
+    address_fields = ("audio", "bucket", "labels_from_sidecar", "archive", "upload_to")
+    address_key_fields = ("labels",)
     template_fields_renderers = {"labels": "json", "summarization": "json"}  # noqa: RUF012 - as Airflow declares it
     ui_color = "#fff3d6"
 
@@ -160,7 +170,11 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         simultaneous_speech_threshold_ms: int | None = None,
         speaker_labeling: bool = False,
         summarization: Mapping[str, Any] | None = None,
-        labels: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        labels: Mapping[str, str] | Sequence[Mapping[str, str]] | Mapping[str, Mapping[str, str]] | None = None,
+        labels_from_key: str | None = None,
+        labels_from_sidecar: str | None = None,
+        sidecar_fields: Sequence[str] | Mapping[str, str] | None = None,
+        on_missing_labels: str = "fail",
         labels_update: bool | str = False,
         speechkit_conn_id: str = "speechkit_default",
         aws_conn_id: str | None = None,
@@ -193,7 +207,10 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         self.audio_channel_count = self.typed("audio_channel_count", audio_channel_count)
         self.languages = languages
         self.summarization = summarization
-        self.labels = labels
+        self.labels = names_cleaned(labels)
+        self.labels_from_key, self.labels_from_sidecar = labels_from_key, cleaned(labels_from_sidecar)
+        self.sidecar_fields = sidecar_fields
+        self.on_missing_labels = on_missing_labels
         self.labels_update = self.typed("labels_update", labels_update)
         self.speechkit_conn_id = speechkit_conn_id
         self.aws_conn_id = aws_conn_id
@@ -306,8 +323,11 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         from airflow_speechkit.archive.runs import SubmitRun
         from airflow_speechkit.archive.submit_rules import SubmitOutcome
         from airflow_speechkit.operators.audio import OnEmpty, addresses, check_length, choice, labels_for
+        from airflow_speechkit.recordings.labels import LabelRules
 
         on_empty = member_of(OnEmpty, self.on_empty, "on_empty")
+        where = self.labels_from_key, self.labels_from_sidecar, self.sidecar_fields, self.on_missing_labels
+        rules = LabelRules.of(*where)
         try:
             findings = source.find(addresses(self.audio, self.bucket), choice(self.include, self.exclude))
         except RecordingNotFoundError as error:
@@ -318,7 +338,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         returns_list = findings.by_pattern or not isinstance(self.audio, str)
         if returns_list:
             check_length(self, len(findings.places))
-        recordings = source.resolve(findings, labels_for(self.labels, findings))
+        recordings = source.resolve(findings, labels_for(self.labels, findings, source, self.bucket), rules)
         outcomes = [SubmitOutcome(recording=one) for one in recordings]
         return SubmitRun(began_at=began_at, returns_list=returns_list, outcomes=outcomes)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from airflow_speechkit.recordings.audio.facts import AudioFacts, settle
 from airflow_speechkit.recordings.bucket import Bucket, StoredObject
 from airflow_speechkit.recordings.cost import billed_seconds
 from airflow_speechkit.recordings.finding import Choice, find_recordings
+from airflow_speechkit.recordings.labels import MOST_SIDECAR_BYTES, LabelRules, OnMissingLabels
 from airflow_speechkit.recordings.pattern import is_pattern, parse_pattern
 from airflow_speechkit.recordings.upload import parse_upload_to, read_local, read_whole, upload_local
 from airflow_speechkit.redaction import clean_address
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from airflow_speechkit.settings import RecognitionSettings
+
+log = logging.getLogger(__name__)
 
 #: How many recordings are looked up side by side.
 CONCURRENCY = 16
@@ -54,6 +59,11 @@ class Findings:
 
     places: Sequence[RecordingAddress | StoredObject | Path | Recording]
     by_pattern: bool = False
+
+    @property
+    def uris(self) -> list[str]:
+        """The address of each, as `RecordingSource.uri_of` returns it."""
+        return [_uri(place) for place in self.places]
 
 
 @dataclass
@@ -130,17 +140,34 @@ class RecordingSource:
         except SpeechKitError as error:
             return self._failed(text, error)
 
-    def resolve(self, findings: Findings, labels: Sequence[Mapping[str, str]]) -> list[Recording]:
-        """Look up the versions of what was found; local files are uploaded.
+    def uri_of(self, text: str) -> str:
+        """Return the address of a recording as archives and tables have it, however it is written."""
+        return _uri(self._place(text))
 
-        A recording that can't be read brings its error along: it doesn't hold up the others.
+    def resolve(
+        self, findings: Findings, labels: Sequence[Mapping[str, str]], rules: LabelRules | None = None
+    ) -> list[Recording]:
+        """Look up the versions of what was found, and their labels; local files are uploaded.
+
+        A recording that can't be read, or whose labels are missing, brings its error along: it doesn't hold up the
+        others.
 
         :param findings: what `find` gave
-        :param labels: those of each recording
+        :param labels: those of each recording, which take precedence
+        :param rules: where others are
         """
+        rules = rules or LabelRules()
         with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="speechkit-resolve") as pool:
-            found = list(pool.map(self._resolve, findings.places))
-        return [replace(recording, labels=own) for recording, own in zip(found, labels, strict=True)]
+            found = list(pool.map(lambda place: self._labelled(place, self._resolve(place), rules), findings.places))
+        missing = {error.recording: error for _, error in found if error is not None}
+        if missing:
+            log.warning(
+                "%s recordings lack labels from their key or sidecar (on_missing_labels='pass'), such as: %s",
+                f"{len(missing):,}",
+                next(iter(missing.values())),
+            )
+        own_labels = zip(found, labels, strict=True)
+        return [replace(recording, labels={**recording.labels, **own}) for (recording, _), own in own_labels]
 
     def resolve_again(self, recordings: Sequence[Recording]) -> list[Recording]:
         """Look up the versions of recordings that an earlier visit of the task found."""
@@ -157,6 +184,41 @@ class RecordingSource:
             return self._stored(place if isinstance(place, StoredObject) else self._stat(place))
         except SpeechKitError as error:
             return self._failed(str(address) if isinstance(address, Path) else address.uri, error)
+
+    def _labelled(
+        self, place: RecordingAddress | StoredObject | Path | Recording, recording: Recording, rules: LabelRules
+    ) -> tuple[Recording, SpeechKitError | None]:
+        """Return a recording with the labels of its key and sidecar, and the error about those that it may lack."""
+        if isinstance(place, Recording):
+            return recording, None
+        where = place.address if isinstance(place, StoredObject) else place
+        labels: dict[str, str] = {}
+        fails = lacks = None
+        for found_by in (rules.from_key, partial(self._from_sidecar, rules)):
+            try:
+                labels |= found_by(where)
+            except SpeechKitError as error:
+                error.about_recording(str(where) if isinstance(where, Path) else where.uri)
+                if isinstance(error, RecordingError) and rules.on_missing is OnMissingLabels.PASS:
+                    lacks = lacks or error
+                else:
+                    fails = fails or error
+            if recording.error is not None:
+                # Its own error is the one to report, whatever its sidecar is.
+                break
+        return replace(recording, labels=labels, error=recording.error or fails), lacks
+
+    def _from_sidecar(self, rules: LabelRules, where: RecordingAddress | Path) -> dict[str, str]:
+        if rules.sidecar is None:
+            return {}
+        try:
+            sidecar = rules.sidecar_of(where)
+            if isinstance(sidecar, Path):
+                return rules.from_sidecar(read_whole(sidecar, MOST_SIDECAR_BYTES + 1), str(sidecar))
+            raw = self._bucket(sidecar.conn_id).read(sidecar, MOST_SIDECAR_BYTES + 1)
+            return rules.from_sidecar(raw, sidecar.uri)
+        except SpeechKitError as error:
+            raise rules.sidecar_error(error) from None
 
     def _stat(self, address: RecordingAddress) -> StoredObject:
         return self._bucket(address.conn_id).stat(address)
@@ -245,6 +307,14 @@ class RecordingSource:
             if name not in self._buckets:
                 self._buckets[name] = Bucket(self.connect(name))
             return self._buckets[name]
+
+
+def _uri(place: RecordingAddress | StoredObject | Path | Recording) -> str:
+    if isinstance(place, Recording):
+        return place.audio_uri
+    if isinstance(place, Path):
+        return place.absolute().as_uri()
+    return (place.address if isinstance(place, StoredObject) else place).uri
 
 
 def _hash(content: bytes) -> str:

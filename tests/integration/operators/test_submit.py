@@ -152,7 +152,7 @@ def test_a_small_local_file_is_sent_inline_by_v3(desk: Desk, tmp_path: Path) -> 
         (
             {"labels": "call 17"},
             SettingsError,
-            "`labels` must be a mapping of names to texts, or a list of mappings, not a text",
+            "`labels` must be a mapping of names to texts, a list of mappings, or a mapping of addresses to mappings",
         ),
         ({"labels": {"call_id": None}}, SettingsError, "The label 'call_id' is None"),
         ({"labels": [{"call_id": None}]}, SettingsError, "The label 'call_id' is None"),

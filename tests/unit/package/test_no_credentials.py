@@ -44,7 +44,7 @@ FIELDS: list[tuple[Any, str, dict[str, Any]]] = [
     *(
         (kind, field, {} if field == "audio" else {"audio": "1.ogg"})
         for kind in (SpeechKitSubmitOperator, SpeechKitRecognizeOperator)
-        for field in ("audio", "bucket", "archive", "upload_to")
+        for field in ("audio", "bucket", "labels_from_sidecar", "archive", "upload_to")
     ),
     (SpeechKitTransformOperator, "target", {}),
     (SpeechKitTransformOperator, "files", {"target": "/tables"}),
@@ -77,7 +77,7 @@ def test_every_operator_s_addresses_are_among_these() -> None:
     known = {(kind, field) for kind, field, _ in FIELDS}
     assert {(kind, field) for kind in OPERATORS for field in kind.address_fields} == known  # type: ignore[attr-defined]
     for kind in OPERATORS:
-        named = {"audio", "bucket", "archive", "upload_to", "target", "files", "tables"}
+        named = {"audio", "bucket", "labels_from_sidecar", "archive", "upload_to", "target", "files", "tables"}
         assert named & set(kind.template_fields) == set(kind.address_fields)  # type: ignore[attr-defined]
 
 
@@ -109,6 +109,25 @@ def test_no_field_of_a_mapped_operator_holds_it(kind: Any, field: str, given: di
         listed = kind.partial(task_id="listed", **given).expand(**{field: [address, [address]]})
         mappings = kind.partial(task_id="mappings", **given).expand_kwargs([{field: address}])
     for mapped in (by_default, partial, listed, mappings):
+        assert SECRET not in str(mapped.partial_kwargs) + str(mapped.expand_input.value)
+
+
+@pytest.mark.parametrize("address", ADDRESSES[:6])
+@pytest.mark.parametrize("kind", [SpeechKitSubmitOperator, SpeechKitRecognizeOperator])
+def test_no_address_that_labels_are_keyed_by_holds_it(kind: Any, address: str) -> None:
+    labels = {address: {"call_id": "17"}}
+    link = {"link": "https://crm/?id=17"}
+    assert kind(task_id="one", audio="1.ogg", labels=link).labels == link, "it is the user's own"
+    rendered = kind(task_id="one", audio="1.ogg", labels=labels)
+    assert SECRET not in str(rendered.labels)
+    rendered.labels = labels
+    rendered.render_template_fields({})
+    assert SECRET not in str(rendered.labels)
+    assert "17" in str(rendered.labels)
+    with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        partial = kind.partial(task_id="partial", labels=labels).expand(audio=["1.ogg"])
+        listed = kind.partial(task_id="listed", audio="1.ogg").expand(labels=[labels])
+    for mapped in (partial, listed):
         assert SECRET not in str(mapped.partial_kwargs) + str(mapped.expand_input.value)
 
 
