@@ -99,6 +99,18 @@ def test_recordings_that_arrive_between_visits_are_left_to_the_next_run(desk: De
     assert len(ids) == desk.billed() == 15
 
 
+def test_labels_are_those_of_the_first_visit(desk: Desk, clock: Any) -> None:
+    prefix = put(desk, 15)
+    for number in range(15):
+        desk.emulator.put(f"{desk.prefix}/{number:03}.json", b'{"n": %d}' % number)
+    submit = task(desk, clock, prefix, labels_from_sidecar="{stem}.json", sidecar_fields=["n"])
+    assert submit.start() is None
+    for number in range(15):
+        desk.emulator.put(f"{desk.prefix}/{number:03}.json", b"{")
+    submissions = [desk.archive.submission(one) for one in submit.finish()]
+    assert [one.labels for one in submissions if one] == [{"n": str(number)} for number in range(15)]
+
+
 @pytest.mark.parametrize("first", ["execute", "a retry"])
 def test_a_recording_replaced_between_tries_is_sent_in_its_new_version(desk: Desk, clock: Any, first: str) -> None:
     submit = task(desk, clock, put(desk, 15))
