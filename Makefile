@@ -133,7 +133,7 @@ test-airflow-2.11: setup-2.11  ## test what touches Airflow, and run one DAG, on
 	$(VENV_2_11)/bin/python -m pytest $(SPREAD) $(TOUCHES_AIRFLOW)
 
 # The emulator isn't published, so no index has what the extra `emulator` names: its own requirements stand for it.
-SOURCES := pyproject.toml --extra s3 --extra duckdb --extra postgres emulator/pyproject.toml
+SOURCES := pyproject.toml --extra s3 --extra audio --extra duckdb --extra postgres emulator/pyproject.toml
 
 # All locks made anew in .work/locks, keeping what still fits of those that are there.
 define compile_locks

@@ -7,7 +7,9 @@
     │   ├── SettingsError                       a keyword, or two that don't go together
     │   ├── ConnectionSettingsError             the Airflow connection
     │   ├── RecordingError                      the recording is missing, unreadable, or differs from its settings
-    │   │   └── RecordingNotFoundError          no object has this key, or nothing matches the pattern
+    │   │   ├── RecordingNotFoundError          no object has this key, or nothing matches the pattern
+    │   │   └── UnsupportedFormatError          the service doesn't take it as it is; a conversion may help
+    │   │       └── TruncatedError                  its end is missing; what there is of it can be converted
     │   └── CostLimitExceededError              more than `max_billed_seconds`
     ├── RefusedError                            the service answered and refused
     │   ├── AuthenticationError                 401
@@ -195,6 +197,14 @@ class RecordingError(InvalidRequestError):
 
 class RecordingNotFoundError(RecordingError):
     """No object has this key, or a prefix or pattern matches nothing."""
+
+
+class UnsupportedFormatError(RecordingError):
+    """The service doesn't take the recording as it is. It can be converted, if something decodes it."""
+
+
+class TruncatedError(UnsupportedFormatError):
+    """The end of the recording is missing. What there is of it can be converted."""
 
 
 class CostLimitExceededError(InvalidRequestError):

@@ -118,6 +118,18 @@ class RecordingAddress:
         return f"{storage_endpoint.rstrip('/')}/{quote(self.bucket)}/{quote(self.key, safe='/')}"
 
 
+@dataclass(frozen=True)
+class ConvertedCopy:
+    """What a recording was converted to.
+
+    :param address: where it is
+    :param etag: its ETag
+    """
+
+    address: RecordingAddress
+    etag: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recording:
     """One recording, as it was found.
@@ -125,7 +137,9 @@ class Recording:
     :param audio_uri: ``s3://bucket/key`` without a connection id, or the ``file://`` URL of a local file
     :param version: its ETag; of a local file a hash of its bytes
     :param settings: what is asked for. Probing fills in what is read from the recording
+    :param variant: what of it is submitted, if not all; the ledger keeps the variants of a recording apart
     :param address: the object to read; None for a local file, which is sent along with the request
+    :param copy: the object that the service reads in its place, if it had to be converted
     :param link: the https link that the service gets
     :param checked_at: when `version` was last read, UTC
     :param size_bytes: its size
@@ -139,7 +153,9 @@ class Recording:
     audio_uri: str
     version: str | None
     settings: RecognitionSettings
+    variant: str = ""
     address: RecordingAddress | None = None
+    copy: ConvertedCopy | None = None
     link: str = ""
     checked_at: datetime | None = None
     size_bytes: int | None = None
@@ -149,6 +165,11 @@ class Recording:
     labels: Mapping[str, str] = field(default_factory=dict)
     error: SpeechKitError | None = None
 
+    @property
+    def submitted_uri(self) -> str | None:
+        """``s3://bucket/key`` of what the service reads, where it isn't the recording itself."""
+        return self.copy.address.uri if self.copy else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
@@ -157,6 +178,7 @@ class Submission:
     :param operation_id: the service's id of the operation
     :param fingerprint: identifies address, version and settings in the ledger
     :param audio_uri: ``s3://bucket/key`` of the recording, without any connection id or query
+    :param submitted_uri: the converted copy that the service reads in its place, if there is one
     :param etag: the recording's ETag or version id when it was submitted
     :param size_bytes: its size
     :param duration_ms: its length, if it is known
@@ -174,6 +196,7 @@ class Submission:
     audio_uri: str
     settings: RecognitionSettings
     submitted_at: datetime
+    submitted_uri: str | None = None
     etag: str | None = None
     size_bytes: int | None = None
     duration_ms: int | None = None

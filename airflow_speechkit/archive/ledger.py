@@ -32,7 +32,7 @@ PERMANENT_CODES = frozenset({3, 11, 12})
 _IN_THE_CONTAINER = frozenset({"audio_encoding", "sample_rate_hertz", "audio_channel_count"})
 
 
-def fingerprint(audio_uri: str, version: str | None, settings: RecognitionSettings) -> str:
+def fingerprint(audio_uri: str, version: str | None, settings: RecognitionSettings, variant: str = "") -> str:
     """Identify a request: this recording, in this version, with these settings, of this API.
 
     A fingerprint never changes, or everything would be paid for again. So a field at an empty default is left out
@@ -43,6 +43,7 @@ def fingerprint(audio_uri: str, version: str | None, settings: RecognitionSettin
     :param audio_uri: ``s3://bucket/key``
     :param version: the recording's ETag or version id; quotes around an ETag are ignored
     :param settings: before or after the recording is probed
+    :param variant: what of the recording is submitted, if not all
     :return: 64 hexadecimal digits
     """
     if settings.api_version is ApiVersion.V3:
@@ -60,6 +61,8 @@ def fingerprint(audio_uri: str, version: str | None, settings: RecognitionSettin
     else:
         asked = {name: value for name, value in asked.items() if name not in _IN_THE_CONTAINER}
     material = {"audio_uri": audio_uri, "version": (version or "").strip('"'), "settings": asked}
+    if variant:
+        material["variant"] = variant
     text = json.dumps(material, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 

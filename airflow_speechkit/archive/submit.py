@@ -101,7 +101,9 @@ class Submitter(SubmitWorker):
         jobs: dict[str, SubmitJob] = {}
         for place, outcome in enumerate(outcomes):
             is_done, recording = outcome.status is not None, outcome.recording
-            key = outcome.fingerprint or fingerprint(recording.audio_uri, recording.version, recording.settings)
+            key = outcome.fingerprint or fingerprint(
+                recording.audio_uri, recording.version, recording.settings, recording.variant
+            )
             if key in jobs:
                 job = jobs[key]
                 job.places.append(place)

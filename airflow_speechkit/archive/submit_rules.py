@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 #: What a submission takes over from its recording.
-_FACTS = ("audio_uri", "settings", "size_bytes", "duration_ms", "channels", "billed_seconds", "labels")
+_FACTS = ("audio_uri", "submitted_uri", "settings", "size_bytes", "duration_ms", "channels", "billed_seconds", "labels")
 
 
 @dataclass(frozen=True, kw_only=True)

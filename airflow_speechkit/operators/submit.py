@@ -87,7 +87,12 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         ``aws_default`` (templated)
     :param archive: URL of the archive; by default the connection's, then ``[speechkit] archive``. ``False`` works
         without: then every run, and every retry, pays, and a lost submission fails the task without retries (templated)
-    :param upload_to: ``s3://bucket/prefix/``: where local files are uploaded (templated)
+    :param upload_to: ``s3://bucket/prefix/``: where local files and converted copies are put (templated)
+    :param convert: ``auto`` converts what the API doesn't take as it is, on the worker, if `upload_to` is set (extra
+        ``audio``); ``never`` refuses it
+    :param audio_stream: which audio stream of a converted file, counted from 1; by default a player's (templated)
+    :param on_truncated: what a recording does that has to be converted and is cut off or damaged: ``fail``, or
+        ``convert`` what can be decoded, with a warning
     :param reuse: use operations that are paid for already; ``False`` pays again, once for each task instance
         (templated)
     :param allow_unversioned: accept recordings without an ETag
@@ -111,6 +116,7 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
     typed_fields: ClassVar[Checks] = {
         "sample_rate_hertz": optional(count),
         "audio_channel_count": optional(count),
+        "audio_stream": optional(count),
         "reuse": switch,
         "max_billed_seconds": optional(count),
         "submits_per_hour": optional(count),
@@ -180,6 +186,9 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         aws_conn_id: str | None = None,
         archive: str | bool | None = None,
         upload_to: str | None = None,
+        convert: str = "auto",
+        audio_stream: int | str | None = None,
+        on_truncated: str = "fail",
         reuse: bool | str = True,
         allow_unversioned: bool = False,
         on_lost_submission: str = "fail",
@@ -216,6 +225,9 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
         self.aws_conn_id = aws_conn_id
         self.archive = cleaned(archive)
         self.upload_to = cleaned(upload_to)
+        self.convert = convert
+        self.audio_stream = self.typed("audio_stream", audio_stream)
+        self.on_truncated = on_truncated
         self.reuse = self.typed("reuse", reuse)
         self.allow_unversioned = allow_unversioned
         self.on_lost_submission = on_lost_submission
@@ -344,7 +356,8 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
 
     def _source(self, hook: SpeechKitHook) -> RecordingSource:
         from airflow_speechkit.hooks.storage import storage_client
-        from airflow_speechkit.recordings.source import CONCURRENCY, ProbeMode, RecordingSource
+        from airflow_speechkit.recordings.conversion.convert import OnTruncated
+        from airflow_speechkit.recordings.source import CONCURRENCY, Convert, ProbeMode, RecordingSource
 
         settings = {one.name: getattr(self, one.name) for one in fields(RecognitionSettings)}
         settings["api_version"] = settings["api_version"] or hook.api_version
@@ -356,6 +369,9 @@ class SpeechKitSubmitOperator(CheckedFields, BaseOperator):
             aws_conn_id=self.aws_conn_id or hook.aws_conn_id,
             connect=partial(storage_client, storage_endpoint=endpoint, connections=CONCURRENCY),
             upload_to=self.upload_to,
+            convert=member_of(Convert, self.convert, "convert"),
+            audio_stream=self.audio_stream,
+            on_truncated=member_of(OnTruncated, self.on_truncated, "on_truncated"),
             read_whole=probe is ProbeMode.FULL or self.max_billed_seconds is not None,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, StorageError
@@ -28,6 +28,7 @@ _LEAST_BYTES = 16 * 1024
 #: Pieces up to this long are kept for as long as the recording is read; longer ones are read once, front to back.
 _KEPT_BYTES = 128 * 1024
 
+_COPIED_AT_ONCE = 1024 * 1024
 _PART_BYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 4
 
@@ -39,11 +40,13 @@ class StoredObject:
     :param address: where it is
     :param etag: its ETag, without the quotes, which changes when the object is replaced; None where there is none
     :param size_bytes: its size
+    :param metadata: what its writer has put beside it; a listing doesn't have it
     """
 
     address: RecordingAddress
     etag: str | None
     size_bytes: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,10 +143,32 @@ class Bucket:
             with closing(answer["Body"]) as body:
                 return bytes(body.read(most))
 
-    def put(self, content: BinaryIO, address: RecordingAddress) -> StoredObject:
+    def content(self, stored: StoredObject) -> Iterator[bytes]:
+        """Read an object from front to back; one request.
+
+        :param stored: the version to read
+        :raises RecordingError: it was replaced or removed, or may not be read
+        :raises StorageError: the storage can't be reached, is in trouble, or returns less than the whole
+        """
+        address, left = stored.address, stored.size_bytes
+        with storage_errors(address.uri):
+            answer = self._client.get_object(Bucket=address.bucket, Key=address.key, **_same(stored))
+            if _stored(address, answer, left).etag != stored.etag:
+                raise replaced_while_read(address.uri)
+            with closing(answer["Body"]) as body:
+                while piece := body.read(_COPIED_AT_ONCE):
+                    left -= len(piece)
+                    yield piece
+        if left:
+            raise _too_little(stored.size_bytes - left, stored.size_bytes, address)
+
+    def put(
+        self, content: BinaryIO, address: RecordingAddress, metadata: Mapping[str, str] | None = None
+    ) -> StoredObject:
         """Write an object, in parts where it is long; a few of them are in memory at a time.
 
         :param content: what to write, from its current place on; it has to be seekable
+        :param metadata: what to put beside it, in ASCII
         :raises RecordingError: the bucket isn't there, or may not be written
         :raises StorageError: the storage can't be reached, or is in trouble
         """
@@ -153,14 +178,34 @@ class Bucket:
             multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
         )
         with storage_errors(address.uri, writing=True):
-            self._client.upload_fileobj(content, address.bucket, address.key, Config=config)
+            self._client.upload_fileobj(
+                content, address.bucket, address.key, ExtraArgs={"Metadata": dict(metadata or {})}, Config=config
+            )
         return self.stat(address)
 
 
 def _stored(address: RecordingAddress, answer: Mapping[str, Any], size_bytes: int | None) -> StoredObject:
     if size_bytes is None:
         raise RecordingError("The storage gives no size for this object", recording=address.uri)
-    return StoredObject(address=address, etag=(answer.get("ETag") or "").strip('"') or None, size_bytes=size_bytes)
+    return StoredObject(
+        address=address,
+        etag=(answer.get("ETag") or "").strip('"') or None,
+        size_bytes=size_bytes,
+        metadata=answer.get("Metadata") or {},
+    )
+
+
+def _same(stored: StoredObject) -> dict[str, str]:
+    # A weak ETag never matches in If-Match.
+    return {"IfMatch": f'"{stored.etag}"'} if stored.etag and not stored.etag.startswith("W/") else {}
+
+
+def _too_little(found: int, wanted: int, address: RecordingAddress) -> StorageError:
+    return StorageError(
+        f"The storage returned {found:,} of {wanted:,} requested bytes",
+        recording=address.uri,
+        retry="reads them again",
+    )
 
 
 def _total(answer: Mapping[str, Any]) -> int | None:
@@ -197,18 +242,11 @@ class _Recording:
         return known + self._fetch(start, max(end, min(start + _LEAST_BYTES, self.stored.size_bytes)))[: end - start]
 
     def _fetch(self, start: int, end: int) -> bytes:
-        etag = self.stored.etag
-        # A weak ETag never matches in If-Match.
-        same = {"IfMatch": f'"{etag}"'} if etag and not etag.startswith("W/") else {}
-        answer, piece = _get(self._client, self._address, start, end - start, **same)
-        if _stored(self._address, answer, 0).etag != etag:
+        answer, piece = _get(self._client, self._address, start, end - start, **_same(self.stored))
+        if _stored(self._address, answer, 0).etag != self.stored.etag:
             raise replaced_while_read(self._address.uri)
         if len(piece) != end - start:
-            raise StorageError(
-                f"The storage returned {len(piece):,} of {end - start:,} requested bytes",
-                recording=self._address.uri,
-                retry="reads them again",
-            )
+            raise _too_little(len(piece), end - start, self._address)
         if len(piece) <= _KEPT_BYTES:
             self._pieces.append((start, piece))
         return piece

@@ -14,11 +14,19 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.api.endpoints import Endpoints
-from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError
-from airflow_speechkit.models import Recording, RecordingAddress
+from airflow_speechkit.errors import (
+    RecordingError,
+    SettingsError,
+    SpeechKitError,
+    UnsupportedFormatError,
+)
+from airflow_speechkit.models import ConvertedCopy, Recording, RecordingAddress
 from airflow_speechkit.recordings.address import local_path, parse_address
 from airflow_speechkit.recordings.audio.facts import AudioFacts, settle
-from airflow_speechkit.recordings.bucket import Bucket, StoredObject
+from airflow_speechkit.recordings.bucket import Bucket, Probe, StoredObject
+from airflow_speechkit.recordings.conversion.convert import OnTruncated
+from airflow_speechkit.recordings.conversion.copies import CopyFolder
+from airflow_speechkit.recordings.conversion.plan import check_audio_stream
 from airflow_speechkit.recordings.cost import billed_seconds
 from airflow_speechkit.recordings.finding import Choice, find_recordings
 from airflow_speechkit.recordings.labels import MOST_SIDECAR_BYTES, LabelRules, OnMissingLabels
@@ -39,6 +47,13 @@ CONCURRENCY = 16
 
 #: How long a version is taken for the current one. That of a recording which waits for the quota is read again.
 VERSION_HOLDS = timedelta(seconds=60)
+
+
+class Convert(StrEnum):
+    """Whether recordings are converted that the service doesn't take as they are."""
+
+    AUTO = "auto"  #: where `upload_to` says where to put the copies
+    NEVER = "never"
 
 
 class ProbeMode(StrEnum):
@@ -74,7 +89,11 @@ class RecordingSource:
     :param storage_endpoint: URL of the storage that the service reads from
     :param aws_conn_id: the storage's connection for addresses that name none
     :param connect: makes a boto3 S3 client of a connection id; called once for each
-    :param upload_to: where local files are uploaded; API v3 takes small ones without
+    :param upload_to: where local files and converted copies are put; API v3 takes small local files without
+    :param convert: whether to convert what the service doesn't take as it is
+    :param audio_stream: which audio stream of a converted file to take, counted from 1; by default the one that a
+        player would choose
+    :param on_truncated: what to do where a recording that is converted is cut off or damaged
     :param read_whole: whether recordings are read to the end whose head and tail don't prove their length
     :param now: the time, UTC
     """
@@ -84,6 +103,9 @@ class RecordingSource:
     aws_conn_id: str
     connect: Callable[[str], Any]
     upload_to: str | None = None
+    convert: Convert = Convert.AUTO
+    audio_stream: int | None = None
+    on_truncated: OnTruncated = OnTruncated.FAIL
     read_whole: bool = False
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _buckets: dict[str, Bucket] = field(default_factory=dict)
@@ -232,6 +254,7 @@ class RecordingSource:
             audio_uri=stored.address.uri,
             version=stored.etag,
             settings=self.settings,
+            variant="" if self.audio_stream is None else f"audio_stream={self.audio_stream}",
             address=stored.address,
             link=stored.address.link(self.storage_endpoint),
             checked_at=self.now(),
@@ -247,7 +270,7 @@ class RecordingSource:
             )
         if self.upload_to is not None:
             folder = parse_upload_to(self.upload_to)
-            probe = upload_local(self._bucket(folder.conn_id), path, folder, self.settings)
+            probe = upload_local(self._bucket(folder.conn_id), path, folder, self.settings, self._copies())
             return _probed(self._stored(probe.stored), probe.settings, probe.facts)
         if self.settings.api_version is not ApiVersion.V3:
             raise RecordingError(
@@ -273,17 +296,40 @@ class RecordingSource:
         address = recording.address
         if address is None:
             return recording
-        probe = self._bucket(address.conn_id).probe(address, self.settings, exact=self.read_whole)
+        copies, copy = self._copies(), None
+        try:
+            probe = self._bucket(address.conn_id).probe(address, self.settings, exact=self.read_whole)
+            check_audio_stream(self.audio_stream, 1)
+        except UnsupportedFormatError as error:
+            if copies is None or not copies.takes(error):
+                raise
+            bucket = self._bucket(address.conn_id)
+            stored = bucket.stat(address)
+            copy, facts = copies.copy_of(bucket, stored, error)
+            probe = Probe(stored, facts, settle(self.settings, facts))
         found = self._stored(probe.stored)
         if found.version != recording.version:
             raise _replaced("while it was read", recording)
+        if copy is not None:
+            link = copy.address.link(self.storage_endpoint)
+            found = replace(found, copy=ConvertedCopy(copy.address, copy.etag), link=link)
         return _probed(replace(found, labels=recording.labels), probe.settings, probe.facts)
+
+    def _copies(self) -> CopyFolder | None:
+        if self.upload_to is None or self.convert is Convert.NEVER:
+            return None
+        folder = parse_upload_to(self.upload_to)
+        return CopyFolder(
+            self._bucket(folder.conn_id), folder, self.settings.api_version, self.audio_stream, self.on_truncated
+        )
 
     def check_unchanged(self, recording: Recording) -> bytes | None:
         """Check that a recording is still the version that was resolved, right before it is sent.
 
         Thousands wait for the quota for hours. If one were replaced meanwhile, the service would read the new version,
         and it would be on record as the old one.
+
+        Of a converted one the copy counts: it is of the version that is on record.
 
         :return: the bytes of a local file, which are sent along with the request; None for an object in a bucket
         :raises RecordingError: it was changed or removed
@@ -297,7 +343,8 @@ class RecordingSource:
             return content
         if recording.version is None or (recording.checked_at and self.now() - recording.checked_at < VERSION_HOLDS):
             return None
-        if self._stat(recording.address).etag != recording.version:
+        sent = recording.copy or ConvertedCopy(recording.address, recording.version)
+        if self._stat(sent.address).etag != sent.etag:
             raise _replaced("while it waited to be sent", recording)
         return None
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_speechkit.api.submission import check_inline
-from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.errors import RecordingError, UnsupportedFormatError
 from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.recordings.address import check_bucket, object_address, split_s3
 from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms, settle
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_speechkit.recordings.bucket import Bucket
+    from airflow_speechkit.recordings.conversion.copies import CopyFolder
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +74,17 @@ def read_whole(path: Path, most: int = -1) -> bytes:
         return file.read(most)
 
 
-def upload_local(bucket: Bucket, path: Path, folder: RecordingAddress, settings: RecognitionSettings) -> Probe:
+def upload_local(
+    bucket: Bucket,
+    path: Path,
+    folder: RecordingAddress,
+    settings: RecognitionSettings,
+    copies: CopyFolder | None = None,
+) -> Probe:
     """Put a local recording into a bucket, and settle its settings.
 
-    For API v2 a 16-bit PCM WAV at 8, 16 or 48 kHz goes without its header, as LPCM. The key holds a hash of what is put
+    For API v2 a 16-bit PCM WAV at 8, 16 or 48 kHz goes without its header, as LPCM. What the API doesn't take is
+    converted. The key holds a hash of what is put
     there, so the same file always gets the same key, and one that is there already isn't written again: its ETag stays,
     and with it what the ledger knows about it. Memory: ten parts of 8 MB at most, however long the recording. To unwrap
     a WAV takes its size on the disk for temporary files.
@@ -85,6 +93,7 @@ def upload_local(bucket: Bucket, path: Path, folder: RecordingAddress, settings:
     :param path: the local file
     :param folder: where to put it
     :param settings: what to recognise and how
+    :param copies: converts what the API doesn't take; None refuses it
     :return: the recording in the bucket
     :raises RecordingError: it isn't there, can't be read, isn't taken, or changed while it was read
     :raises StorageError: the storage can't be reached, or is in trouble
@@ -92,11 +101,17 @@ def upload_local(bucket: Bucket, path: Path, folder: RecordingAddress, settings:
     with _opened(path) as file, ExitStack() as stack:
         content = file
         before = _identity(path)
-        facts = _read(file, path, settings)
-        if facts.encoding is AudioEncoding.WAV and settings.api_version is ApiVersion.V2:
-            content = stack.enter_context(_samples(file, facts.data_offset, facts.data_bytes))
-            facts = _unwrapped(facts)
-        settled = settle(settings, facts)
+        try:
+            facts = _read(file, path, settings)
+            if facts.encoding is AudioEncoding.WAV and settings.api_version is ApiVersion.V2:
+                facts = _unwrapped(facts)
+                content = stack.enter_context(_samples(file, facts.data_offset, facts.data_bytes))
+                facts = replace(facts, data_offset=0)
+            settled = settle(settings, facts)
+        except UnsupportedFormatError as error:
+            if copies is None or not copies.takes(error):
+                raise
+            return _upload_converted(copies, path, file, settings, error)
         content.seek(0)
         digest = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
         content.seek(0)
@@ -109,13 +124,34 @@ def upload_local(bucket: Bucket, path: Path, folder: RecordingAddress, settings:
             if _identity(path) != before:
                 # An empty object isn't taken for the recording whose hash is in its key. Deleting may not be permitted.
                 bucket.put(io.BytesIO(), address)
-                raise RecordingError(
-                    "The file was changed while it was uploaded",
-                    recording=str(path),
-                    retry="uploads the new content",
-                    retry_can_help=True,
-                )
+                raise _changed(path)
     return Probe(stored, facts, settled)
+
+
+def _upload_converted(
+    copies: CopyFolder, path: Path, file: BinaryIO, settings: RecognitionSettings, reason: UnsupportedFormatError
+) -> Probe:
+    before = _identity(path)
+    file.seek(0)
+    version = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    made = copies.find(path.stem, version)
+    if made is None:
+        made = copies.make(path.stem, version, path, str(path), reason)
+        if _identity(path) != before:
+            # What was read isn't what the name says.
+            copies.empty(made[0])
+            raise _changed(path)
+    stored, facts = made
+    return Probe(stored, facts, settle(settings, facts))
+
+
+def _changed(path: Path) -> RecordingError:
+    return RecordingError(
+        "The file was changed while it was uploaded",
+        recording=str(path),
+        retry="uploads the new content",
+        retry_can_help=True,
+    )
 
 
 @contextmanager
@@ -160,9 +196,9 @@ def _read(file: BinaryIO, path: Path, settings: RecognitionSettings) -> AudioFac
 
 def _unwrapped(facts: AudioFacts) -> AudioFacts:
     if facts.sample_rate_hertz not in SAMPLE_RATES_HERTZ:
-        raise RecordingError(
+        raise UnsupportedFormatError(
             f"The WAV has {facts.sample_rate_hertz} Hz, and API v2 takes samples at 8000, 16000 or 48000 Hz only",
-            hint="Resample it (ffmpeg -i IN -ar 16000 OUT.wav), encode it as OggOpus, or use api_version='v3'",
+            hint="Install the extra `audio`, and it is converted; or use api_version='v3'",
         )
     length = facts.data_bytes
     return replace(
@@ -172,7 +208,6 @@ def _unwrapped(facts: AudioFacts) -> AudioFacts:
         duration_ms=samples_to_ms(length // (2 * facts.channels), facts.sample_rate_hertz),
         longest_ms=None,
         size_bytes=length,
-        data_offset=0,
         data_bytes=length,
     )
 

@@ -124,7 +124,10 @@ RECOGNITIONS = TableSchema(
         Column("dag_id", _TEXT, "The DAG that submitted the recording; empty outside of Airflow.", True),
         Column("run_id", _TEXT, "The DAG run that submitted the recording.", True),
         Column(
-            "submitted_uri", _TEXT, "What the service read, if not `audio_uri`. Always empty in this version.", True
+            "submitted_uri",
+            _TEXT,
+            "The converted copy that the service read in place of `audio_uri`, if there is one.",
+            True,
         ),
         Column("paired_uri", _TEXT, "The second recording, if two were joined. Always empty in this version.", True),
         Column(

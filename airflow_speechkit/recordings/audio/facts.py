@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.errors import RecordingError, UnsupportedFormatError
 from airflow_speechkit.settings import SAMPLE_RATES_HERTZ, ApiVersion, AudioEncoding, RecognitionSettings
 
 #: The service's limits. "File in bucket": 1 GB; "Duration": 4 hours, in which a multichannel file's channels add up.
@@ -20,8 +20,9 @@ SMALL_BYTES = 1024 * 1024
 _PIECE_BYTES = 2 * 1024 * 1024
 
 #: Hints of several errors.
-CONVERT = "Convert it: ffmpeg -i IN -c:a libopus OUT.ogg"
+CONVERT = "Set `upload_to`, and it is converted (with the extra `audio` installed)"
 UPLOAD_AGAIN = "Upload the recording again"
+TAKE_WHAT_IS_THERE = f"{UPLOAD_AGAIN}; or set `upload_to` and on_truncated='convert', which takes what there is"
 WRITE_AGAIN = "Write or upload the recording again"
 
 #: Reads a piece of a recording, which may cost a request: so many bytes from a place on, or fewer at the end.
@@ -93,10 +94,10 @@ def settle(settings: RecognitionSettings, facts: AudioFacts) -> RecognitionSetti
     check_limits(facts)
     encoding, rate, channels = facts.encoding, facts.sample_rate_hertz, facts.channels
     if encoding is AudioEncoding.WAV and settings.api_version is ApiVersion.V2:
-        raise RecordingError(
+        raise UnsupportedFormatError(
             "The recording is a WAV, and API v2 takes no WAV: it would recognise the header as sound",
-            hint="Choose one: `upload_to` with the local file, which is converted to LPCM on the way; "
-            "api_version='v3', which takes WAV; or samples without a header and audio_encoding='LINEAR16_PCM'",
+            hint="Choose one: `upload_to`, where it is put as LPCM; api_version='v3', which takes WAV; or samples "
+            "without a header and audio_encoding='LINEAR16_PCM'",
         )
     if settings.speaker_labeling and channels > 1:
         raise RecordingError(
@@ -118,9 +119,9 @@ def settle(settings: RecognitionSettings, facts: AudioFacts) -> RecognitionSetti
     if encoding is not AudioEncoding.LINEAR16_PCM:
         return replace(settings, audio_encoding=encoding)
     if rate not in SAMPLE_RATES_HERTZ:
-        raise RecordingError(
+        raise UnsupportedFormatError(
             f"LPCM at {rate} Hz isn't supported. Supported sample rates: 8000, 16000, 48000",
-            hint="Resample it: ffmpeg -i IN -ar 16000 OUT.wav",
+            hint="Write it at one of these, or as a WAV, which is converted",
         )
     known: Any = {"sample_rate_hertz": rate, "audio_channel_count": channels}
     return replace(settings, audio_encoding=encoding, **known)
@@ -132,11 +133,6 @@ def check_limits(facts: AudioFacts) -> None:
     :raises RecordingError: it is bigger, or longer, than the service takes, or too short to hold a word
     """
     ms = facts.duration_ms
-    if facts.size_bytes > MAX_BYTES:
-        raise RecordingError(
-            f"The recording has {facts.size_bytes / 1024**3:.1f} GB, and the service takes 1 GB at most",
-            hint="Encode it as OggOpus, or split it",
-        )
     if ms is not None and ms < MIN_MS:
         raise RecordingError(
             f"The recording is too short: {ms} ms long", hint="Exclude it; an unanswered call often leaves such a file"
@@ -151,4 +147,9 @@ def check_limits(facts: AudioFacts) -> None:
         raise RecordingError(
             "; ".join(["The recording may be longer than the 4 h that the service takes", *facts.notes]),
             hint="Rewrite its header: ffmpeg -i IN -c:a copy OUT",
+        )
+    if facts.size_bytes > MAX_BYTES:
+        raise UnsupportedFormatError(
+            f"The recording has {facts.size_bytes / 1024**3:.1f} GB, and the service takes 1 GB at most",
+            hint="Set `upload_to`: as OggOpus it is smaller. Or split it",
         )

@@ -9,10 +9,11 @@ from functools import lru_cache
 from math import ceil
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.errors import RecordingError, TruncatedError
 from airflow_speechkit.recordings.audio.facts import (
     MAX_CHANNEL_MS,
     SMALL_BYTES,
+    TAKE_WHAT_IS_THERE,
     UPLOAD_AGAIN,
     WRITE_AGAIN,
     AudioFacts,
@@ -236,9 +237,9 @@ def _is_proven(read: Read, declared: _Declared, start: int, first_bytes: int, si
     if declared.samples <= 0:
         return False
     if declared.length > size - start + first_bytes:
-        raise RecordingError(
+        raise TruncatedError(
             f"The MP3 is truncated: its header promises {declared.length:,} bytes, {size - start:,} are there",
-            hint=UPLOAD_AGAIN,
+            hint=TAKE_WHAT_IS_THERE,
         )
     # Encoders differ on whether the first frame counts. Tags may follow, and nothing else.
     ends = (start + declared.length, start + declared.length + first_bytes)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.errors import RecordingError, TruncatedError, UnsupportedFormatError
 from airflow_speechkit.recordings.audio.facts import (
     CONVERT,
     SMALL_BYTES,
+    TAKE_WHAT_IS_THERE,
     UPLOAD_AGAIN,
     WRITE_AGAIN,
     AudioFacts,
@@ -156,7 +157,7 @@ def _count(read: Read, size: int) -> AudioFacts:
             continue
         page = _read_page(data, at)
         if page is None:
-            raise RecordingError("The Ogg is truncated: its last page is cut off", hint=UPLOAD_AGAIN)
+            raise TruncatedError("The Ogg is truncated: its last page is cut off", hint=TAKE_WHAT_IS_THERE)
         behind = 0
         place += page.length
         if page.flags & _FIRST_OF_STREAM:
@@ -167,7 +168,7 @@ def _count(read: Read, size: int) -> AudioFacts:
         elif streams and page.serial == streams[-1].serial:
             streams[-1].add(page)
     if not streams and others:
-        raise RecordingError(f"The Ogg holds {others[0]}, and the service takes Opus only", hint=CONVERT)
+        raise UnsupportedFormatError(f"The Ogg holds {others[0]}, and the service takes Opus only", hint=CONVERT)
     if not streams:
         raise RecordingError("The Ogg's beginning is missing: no stream begins with its first page", hint=UPLOAD_AGAIN)
     if behind > _MOST_BEHIND and not streams[-1].ended:

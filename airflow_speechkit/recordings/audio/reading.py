@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.errors import RecordingError, UnsupportedFormatError
 from airflow_speechkit.recordings.audio.facts import CONVERT, UPLOAD_AGAIN, AudioFacts, samples_to_ms
 from airflow_speechkit.recordings.audio.mp3 import read_frame, read_mp3, tag_length
 from airflow_speechkit.recordings.audio.ogg import read_ogg
@@ -72,7 +72,8 @@ def read_audio(read: Read, size: int, settings: RecognitionSettings, *, exact: b
         return read_wav(read, size)
     samples = settings.audio_encoding is AudioEncoding.LINEAR16_PCM
     if (foreign := _foreign_kind(head, certain=samples)) is not None:
-        raise RecordingError(f"The recording is {foreign[0]}, which the service doesn't accept", hint=foreign[1])
+        kind = UnsupportedFormatError if foreign[1] is Remedy.CONVERT else RecordingError
+        raise kind(f"The recording is {foreign[0]}, which the service doesn't accept", hint=foreign[1])
     if (facts := read_mp3(read, size, exact=exact)) is not None:
         return facts
     if samples:
@@ -80,13 +81,13 @@ def read_audio(read: Read, size: int, settings: RecognitionSettings, *, exact: b
     if read_frame(head[:4]) or tag_length(head):
         raise RecordingError(
             "The recording begins like an MP3, and no frames of an MP3 follow",
-            hint=f"{UPLOAD_AGAIN}; if it is of another codec: {CONVERT}",
+            hint=UPLOAD_AGAIN,
         )
-    raise RecordingError(
+    raise UnsupportedFormatError(
         "The recording is of no known format: it has no header of audio",
         hint="If these are 16-bit samples without a header (LPCM), set `audio_encoding='LINEAR16_PCM'` and "
-        "`sample_rate_hertz`. If they are of another codec (A-law, mu-law, G.722, G.726, GSM), name it to ffmpeg: "
-        "ffmpeg -f alaw -ar 8000 -i IN -c:a libopus OUT.ogg",
+        "`sample_rate_hertz`. If they are of another codec (A-law, mu-law, GSM, G.722), give the file the extension of "
+        "that codec (alaw, ulaw, gsm, g722), and set `upload_to`",
     )
 
 

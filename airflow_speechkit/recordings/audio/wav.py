@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.audio.facts import CONVERT, UPLOAD_AGAIN, WRITE_AGAIN, AudioFacts, samples_to_ms
+from airflow_speechkit.errors import RecordingError, TruncatedError, UnsupportedFormatError
+from airflow_speechkit.recordings.audio.facts import CONVERT, TAKE_WHAT_IS_THERE, WRITE_AGAIN, AudioFacts, samples_to_ms
 from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
@@ -70,15 +70,15 @@ def _is_name(name: bytes) -> bool:
 
 
 def _facts(read: Read, form: bytes, offset: int, declared: int, size: int) -> AudioFacts:
-    rate, channels, notes = _read_format(form)
-    frame = 2 * channels
     there = max(0, size - offset)
     unknown = declared == 0 or declared >= _UNKNOWN_SIZE
     if not unknown and declared > there + _MISSING_BYTES:
-        raise RecordingError(
+        raise TruncatedError(
             f"The WAV is truncated: its header promises {declared:,} bytes of samples, {there:,} are there",
-            hint=UPLOAD_AGAIN,
+            hint=TAKE_WHAT_IS_THERE,
         )
+    rate, channels, notes = _read_format(form)
+    frame = 2 * channels
     frames = (there if unknown else min(declared, there)) // frame
     if not frames:
         raise RecordingError("The WAV has a header and not one sample", hint=WRITE_AGAIN)
@@ -108,7 +108,7 @@ def _read_format(chunk: bytes) -> tuple[int, int, list[str]]:
         (form,) = struct.unpack_from("<H", chunk, 24)
     if form != _PCM or bits != 16:
         found = f"{bits}-bit samples" if form == _PCM else _FORMATS.get(form, f"format 0x{form:04x}")
-        raise RecordingError(f"The WAV holds {found}, and the service takes 16-bit PCM only", hint=CONVERT)
+        raise UnsupportedFormatError(f"The WAV holds {found}, and the service takes 16-bit PCM only", hint=CONVERT)
     if not 1 <= channels <= _MOST_CHANNELS or rate not in _RATES:
         raise RecordingError(f"The WAV's header says {channels} channels at {rate} Hz: it is damaged", hint=WRITE_AGAIN)
     # Either may be left out, as 0.

@@ -149,7 +149,7 @@ def test_an_upload_of_a_changing_file_is_not_reused(client: Any, tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "data", "wanted", "what"),
     [
-        ("1.wav", wav(44_100), V2, "44100 Hz.*Resample"),
+        ("1.wav", wav(44_100), V2, "44100 Hz.*converted"),
         ("1.wav", wav()[:5_000], V2, "truncated"),
         (
             "1.ogg",

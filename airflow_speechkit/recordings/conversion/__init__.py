@@ -1,0 +1,1 @@
+"""Recordings that the service doesn't take become ones that it does."""

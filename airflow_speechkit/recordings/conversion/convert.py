@@ -1,0 +1,151 @@
+"""Converts a file to what the service takes."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.errors import InvalidRequestError, RecordingError, StorageError, TruncatedError
+from airflow_speechkit.recordings.audio.facts import TAKE_WHAT_IS_THERE, UPLOAD_AGAIN, AudioFacts, check_limits
+from airflow_speechkit.recordings.audio.reading import read_audio
+from airflow_speechkit.recordings.conversion.decoding import import_av, open_source
+from airflow_speechkit.recordings.conversion.encoding import NotContinuousError, TooLargeError, write
+from airflow_speechkit.recordings.conversion.plan import Conversion, plan_conversion
+from airflow_speechkit.settings import RecognitionSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from airflow_speechkit.settings import ApiVersion
+
+log = logging.getLogger(__name__)
+
+#: How often the log says how far a conversion is.
+_PROGRESS_S = 30.0
+
+
+class OnTruncated(StrEnum):
+    """What a recording does that is cut off or damaged in the middle."""
+
+    FAIL = "fail"  #: it isn't converted
+    CONVERT = "convert"  #: what can be decoded is converted, with a warning
+
+
+@contextmanager
+def converted(
+    path: Path,
+    api_version: ApiVersion,
+    *,
+    name: str | None = None,
+    audio_stream: int | None = None,
+    on_truncated: OnTruncated = OnTruncated.FAIL,
+) -> Iterator[tuple[BinaryIO, AudioFacts, Conversion]]:
+    """Convert a file, into a temporary one that is gone afterwards. Memory stays flat, however long it is.
+
+    :param path: the file; its name tells what samples without a header are
+    :param api_version: the API that will read it
+    :param name: the recording's name in messages; by default the path
+    :param audio_stream: which of its audio streams, counted from 1; by default the one that a player would choose
+    :param on_truncated: what to do where it is cut off or damaged
+    :return: the temporary file, at its beginning; what is in it; what was done
+    :raises RecordingError: it can't be decoded, is cut off, or is longer than the service takes
+    :raises SettingsError: it has no such stream, or the extra `audio` isn't installed
+    :raises StorageError: the disk is full
+    """
+    name = name or str(path)
+    with temporary_file(name) as target:
+        facts, conversion, flaw = _convert(path, api_version, name, audio_stream, target)
+        if flaw is not None and on_truncated is OnTruncated.FAIL:
+            raise TruncatedError(
+                flaw,
+                hint=TAKE_WHAT_IS_THERE,
+            )
+        if flaw is not None:
+            log.warning("%s: %s. What can be decoded is taken: %.1f s", name, flaw, (facts.duration_ms or 0) / 1000)
+        check_limits(facts)
+        target.seek(0)
+        yield target, facts, conversion
+
+
+@contextmanager
+def temporary_file(name: str, suffix: str = "") -> Iterator[BinaryIO]:
+    """Open an empty file that is gone afterwards. What is raised meanwhile is about a recording.
+
+    :param name: the recording's name in messages
+    :param suffix: what the file's name ends with
+    :raises StorageError: the disk is full
+    """
+    try:
+        with tempfile.NamedTemporaryFile(prefix="speechkit-convert-", suffix=suffix) as file:
+            yield file  # type: ignore[misc]
+    except InvalidRequestError as error:
+        error.about_recording(name)
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"A temporary file can't be written in {tempfile.gettempdir()} ({error.strerror})",
+            recording=name,
+            hint="Free some space, or set TMPDIR: a conversion takes the recording's size and up to 1 GB",
+            retry="converts it again",
+            retry_can_help=True,
+        ) from None
+
+
+def _convert(
+    path: Path, api_version: ApiVersion, name: str, audio_stream: int | None, target: BinaryIO
+) -> tuple[AudioFacts, Conversion, str | None]:
+    small = False
+    while True:
+        with open_source(path, audio_stream) as source:
+            conversion = plan_conversion(source.facts, api_version, small=small)
+            try:
+                facts = write(source, conversion, target, _progress(name, source.facts.duration_ms))
+                if source.gaps_s >= 1:
+                    log.info("%s: its timestamps leave gaps of %.1f s, which are silent", name, source.gaps_s)
+                return facts, conversion, source.flaw() or _truncated(path)
+            except OSError:
+                raise
+            except import_av().error.FFmpegError as error:
+                raise RecordingError(f"The sound can't be converted: {error.strerror}", hint=UPLOAD_AGAIN) from None
+            except (TooLargeError, NotContinuousError):
+                if small:
+                    raise RecordingError("The recording has more than 1 GB, also as OggOpus", hint="Split it") from None
+                small = True
+                target.seek(0)
+                target.truncate()
+
+
+def _truncated(path: Path) -> str | None:
+    """Return what says that a file is cut off, of a format whose header libavformat doesn't hold against it."""
+
+    def read(start: int, length: int) -> bytes:
+        file.seek(start)
+        return file.read(length)
+
+    with path.open("rb") as file:
+        try:
+            read_audio(read, path.stat().st_size, RecognitionSettings())
+        except TruncatedError as error:
+            return error.what
+        except RecordingError:
+            pass
+    return None
+
+
+def _progress(name: str, duration_ms: int | None) -> Callable[[int], None]:
+    said_at = time.monotonic()
+
+    def progress(done_ms: int) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= _PROGRESS_S:
+            said_at = time.monotonic()
+            of = "" if duration_ms is None else f" of {duration_ms / 60_000:,.0f}"
+            log.info("%s: %.0f%s minutes are converted", name, done_ms / 60_000, of)
+
+    return progress

@@ -1,0 +1,154 @@
+"""Converted copies in a bucket: each source is converted and uploaded once."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from threading import BoundedSemaphore
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.errors import TruncatedError, UnsupportedFormatError
+from airflow_speechkit.recordings.address import object_address
+from airflow_speechkit.recordings.audio.facts import CONVERT, AudioFacts
+from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, temporary_file
+from airflow_speechkit.recordings.conversion.plan import EXTENSIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_speechkit.models import RecordingAddress
+    from airflow_speechkit.recordings.bucket import Bucket, StoredObject
+    from airflow_speechkit.settings import ApiVersion
+
+log = logging.getLogger(__name__)
+
+#: Part of each copy's name. A conversion that gives other sound gets another number.
+_CONVERSION = "1"
+#: 128 bits tell any two recordings apart.
+_DIGITS_IN_KEY = 32
+#: A conversion takes all of a core, and disk space.
+_SLOTS = BoundedSemaphore(os.cpu_count() or 1)
+_FACTS = ("sample_rate_hertz", "channels", "duration_ms")
+
+
+@dataclass(frozen=True)
+class CopyFolder:
+    """Where the converted copies of recordings are. Safe to share between threads.
+
+    :param bucket: the bucket's client
+    :param folder: the folder in the bucket: its key is empty, or has a slash at its end
+    :param api_version: the API that will read the copies
+    :param audio_stream: which audio stream of a file to take, counted from 1; by default the one that a player chooses
+    :param on_truncated: what to do where a recording is cut off or damaged
+    """
+
+    bucket: Bucket
+    folder: RecordingAddress
+    api_version: ApiVersion
+    audio_stream: int | None = None
+    on_truncated: OnTruncated = OnTruncated.FAIL
+
+    def find(self, stem: str, version: str) -> tuple[StoredObject, AudioFacts] | None:
+        """Return the copy that was made of a version of a recording before, if there is one; one to three requests.
+
+        :param stem: the recording's name, without its extension
+        :param version: what tells this version of this recording from all others
+        :raises RecordingError: the copy may not be read
+        :raises StorageError: the storage can't be reached, or is in trouble
+        """
+        for extension in EXTENSIONS.values():
+            stored = self.bucket.stat_if_there(self._address(stem, version, extension))
+            facts = None if stored is None else _facts_beside(stored)
+            if stored is not None and facts is not None:
+                return stored, facts
+        return None
+
+    def takes(self, error: UnsupportedFormatError) -> bool:
+        """Return whether a recording that the API doesn't take is to be converted."""
+        return not isinstance(error, TruncatedError) or self.on_truncated is OnTruncated.CONVERT
+
+    def copy_of(
+        self, bucket: Bucket, source: StoredObject, reason: UnsupportedFormatError
+    ) -> tuple[StoredObject, AudioFacts]:
+        """Return the copy of a recording in a bucket. It is made if it isn't there yet.
+
+        :param bucket: where the recording is
+        :param source: the version to convert
+        :param reason: why it is converted, for the error if nothing decodes it
+        :raises RecordingError: it was replaced, can't be decoded, is cut off, or is longer than the service takes
+        :raises SettingsError: it has no such audio stream, or the extra `audio` isn't installed
+        :raises StorageError: the disk is full, or a bucket can't be reached
+        """
+        address = source.address
+        stem, dot, extension = address.name.rpartition(".")
+        version = f"{address.uri}\n{source.etag}"
+        made = self.find(stem or address.name, version)
+        if made is not None:
+            return made
+        with temporary_file(address.uri, f"{dot}{extension}") as file:
+            for piece in bucket.content(source):
+                file.write(piece)
+            file.flush()
+            return self.make(stem or address.name, version, Path(file.name), address.uri, reason)
+
+    def make(
+        self, stem: str, version: str, path: Path, name: str, reason: UnsupportedFormatError
+    ) -> tuple[StoredObject, AudioFacts]:
+        """Convert a recording, and upload the copy. It appears as a whole, or not at all.
+
+        :param stem: the recording's name, without its extension
+        :param version: what tells this version of this recording from all others
+        :param path: a file with the recording
+        :param name: the recording's name in messages
+        :param reason: why it is converted, for the error if nothing decodes it
+        :raises RecordingError: it can't be decoded, is cut off, or is longer than the service takes
+        :raises SettingsError: it has no such audio stream, or the extra `audio` isn't installed
+        :raises StorageError: the disk is full, or the bucket can't be written
+        """
+        try:
+            with (
+                _SLOTS,
+                converted(
+                    path, self.api_version, name=name, audio_stream=self.audio_stream, on_truncated=self.on_truncated
+                ) as (content, facts, conversion),
+            ):
+                metadata = {one.replace("_", "-"): str(getattr(facts, one)) for one in _FACTS}
+                stored = self.bucket.put(content, self._address(stem, version, conversion.extension), metadata)
+        except TruncatedError:
+            raise
+        except UnsupportedFormatError as error:
+            hint = error.hint if reason.hint == CONVERT else reason.hint
+            raise UnsupportedFormatError(f"{reason.what}. {error.what}", recording=name, hint=hint) from None
+        log.info("%s was converted to %s, %s", name, facts.encoding, stored.address.uri)
+        return stored, facts
+
+    def empty(self, stored: StoredObject) -> None:
+        """Make a copy one that `find` doesn't find: what was read isn't what its name says. Deleting may be forbidden.
+
+        :raises RecordingError: the bucket may not be written
+        :raises StorageError: the storage can't be reached, or is in trouble
+        """
+        self.bucket.put(io.BytesIO(), stored.address)
+
+    def _address(self, stem: str, version: str, extension: str) -> RecordingAddress:
+        what = "\n".join((version, _CONVERSION, self.api_version, str(self.audio_stream), self.on_truncated))
+        digest = hashlib.sha256(what.encode()).hexdigest()[:_DIGITS_IN_KEY]
+        return object_address(self.folder.bucket, f"{self.folder.key}{stem}-{digest}{extension}", self.folder.conn_id)
+
+
+def _facts_beside(stored: StoredObject) -> AudioFacts | None:
+    """Return what a copy is. LPCM has no header that could tell."""
+    encoding = next(one for one, extension in EXTENSIONS.items() if stored.address.key.endswith(extension))
+    facts = {one: _whole_number(stored.metadata, one) for one in _FACTS}
+    if not all(facts.values()):
+        return None
+    return AudioFacts(encoding=encoding, size_bytes=stored.size_bytes, **facts)  # type: ignore[arg-type]
+
+
+def _whole_number(metadata: Mapping[str, str], name: str) -> int:
+    text = metadata.get(name.replace("_", "-"), "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0

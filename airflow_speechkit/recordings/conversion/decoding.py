@@ -1,0 +1,290 @@
+"""Reads an audio stream with PyAV (ffmpeg's libraries): what it is, and its samples on the source's timeline."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from airflow_speechkit.errors import RecordingError, SettingsError, UnsupportedFormatError
+from airflow_speechkit.recordings.audio.facts import UPLOAD_AGAIN
+from airflow_speechkit.recordings.conversion.plan import AudioStream, check_audio_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+#: Their timestamps begin anywhere; the others' begin at zero, and what begins later is silent until then.
+_ZERO_IS_THE_START = frozenset({"mp3", "mpegts", "mpeg"})
+#: Samples without a header, which only their name tells apart (Asterisk's names among them): demuxer, rate.
+_HEADERLESS = {
+    "al": ("alaw", 8_000), "alaw": ("alaw", 8_000), "pcma": ("alaw", 8_000),
+    "ul": ("mulaw", 8_000), "ulaw": ("mulaw", 8_000), "pcmu": ("mulaw", 8_000),
+    "gsm": ("gsm", None), "g722": ("g722", None), "722": ("g722", None),
+    "sln": ("s16le", 8_000), "sln8": ("s16le", 8_000), "sln12": ("s16le", 12_000), "sln16": ("s16le", 16_000),
+    "sln24": ("s16le", 24_000), "sln32": ("s16le", 32_000), "sln44": ("s16le", 44_100), "sln48": ("s16le", 48_000),
+}  # fmt: skip
+#: They have no length: libavformat estimates it from the bitrate.
+_WITHOUT_LENGTH = frozenset({"aac", "ac3", "alaw", "amr", "g722", "gsm", "mp3", "mpegts", "mulaw", "s16le"})
+#: A timestamp that goes back by more than this begins a new count: files were joined.
+_NEW_COUNT_S = 1
+#: Where timestamps leave a gap of more, silence is put in; where they overlap by more, samples are left out.
+_TOLERANCE_S = Fraction(10, 1000)
+#: They are written without a gap.
+_CONTINUOUS = frozenset({"flac", "ogg"})
+#: No page of an Ogg is longer.
+_OGG_TAIL_BYTES = 64 * 1024
+_LAST_OF_STREAM = 0x04
+#: What is missing at the end by less than this is the rounding of a container's header.
+_ROUNDING_MS = 1_000
+#: libavformat stops reading a stream after this many damaged packets in a row here.
+_MOST_DAMAGED = 1_000
+
+
+class Source:
+    """An open file, and one of its audio streams.
+
+    :param path: the file
+    :param container: PyAV's container of it
+    :param number: which of its audio streams, counted from 1; None for the default one
+    :raises RecordingError: there is no such stream, or no decoder for it
+    """
+
+    def __init__(self, path: Path, container: Any, number: int | None) -> None:
+        self._path = path
+        self._container = container
+        streams = container.streams.audio
+        if not streams:
+            raise RecordingError("There is no sound in this file", hint="Exclude it")
+        check_audio_stream(number, len(streams))
+        self.stream = container.streams.best("audio") if number is None else streams[number - 1]
+        context = self.stream.codec_context
+        if context is None or not context.sample_rate or not context.channels:
+            name = context.name if context is not None else "unknown"
+            raise RecordingError(
+                f"The sound can't be decoded: its codec is {name}", hint="Have it written in another format"
+            )
+        self.facts = AudioStream(
+            container=container.format.name,
+            codec=_codec_name(context),
+            sample_rate_hertz=context.sample_rate,
+            channels=context.channels,
+            duration_ms=None if container.duration is None else container.duration // 1000,
+        )
+        #: How much of the stream was read, in milliseconds, and what was wrong with it.
+        self.read_ms = 0
+        self.damaged_packets = 0
+        #: How much silence was put in where timestamps leave a gap, in seconds.
+        self.gaps_s = 0.0
+
+    def packets(self) -> Iterator[Any]:
+        """Give the stream's packets, as they are.
+
+        :raises RecordingError: the file can't be read
+        """
+        zero = self._zero()
+        packets = self._container.demux()
+        while True:
+            try:
+                packet = next(packets, None)
+            except _libav_errors():
+                # The rest of the file is missing or damaged: what there is of it shows in `read_ms`.
+                self.damaged_packets += 1
+                return
+            if packet is None:
+                return
+            if packet.pts is not None and packet.duration:
+                end = (packet.pts + packet.duration) * packet.time_base - zero
+                self.read_ms = max(self.read_ms, int(end * 1000))
+            if packet.stream is self.stream:
+                self.damaged_packets += packet.is_corrupt
+                yield packet
+
+    def samples(self, filters: list[tuple[str, str]], channels: int) -> Iterator[Any]:
+        """Give the stream's samples as frames of 16 bit, from the source's time zero on, without gaps.
+
+        :param filters: what else they go through: names of libavfilter's filters, with their arguments
+        :param channels: how many channels there have to be
+        :raises RecordingError: nothing of it can be decoded, or the number of channels changes
+        """
+        timeline = _Timeline(filters, channels)
+        zero = self._zero()
+        for packet in self.packets():
+            try:
+                frames = packet.decode()
+            except _libav_errors():
+                self.damaged_packets += 1
+                if self.damaged_packets > _MOST_DAMAGED:
+                    break
+                continue
+            for frame in frames:
+                self.damaged_packets += frame.is_corrupt
+                yield from timeline.put(frame, zero)
+        yield from timeline.end()
+        self.gaps_s = float(timeline.gaps_s)
+        if not timeline.has_frames:
+            raise RecordingError(f"Nothing of the audio can be decoded ({self.facts.codec})", hint=UPLOAD_AGAIN)
+
+    def flaw(self) -> str | None:
+        """Return what is wrong with a file that was read to its end: that it is cut off, or damaged."""
+        declared = self.facts.duration_ms
+        has_length = self.facts.container not in _WITHOUT_LENGTH
+        if declared and has_length and self.read_ms < declared - _ROUNDING_MS:
+            return f"It is cut off: it declares {declared / 1000:,.1f} s, and ends after {self.read_ms / 1000:,.1f} s"
+        if self.facts.container == "ogg" and not self._has_last_page():
+            return "It is cut off: the page that marks the end of an Ogg is missing"
+        if self.gaps_s and self.facts.container in _CONTINUOUS:
+            return f"It is damaged: {self.gaps_s:,.1f} s of it are missing"
+        if self.damaged_packets:
+            return f"It is damaged: {self.damaged_packets:,} pieces of it can't be decoded"
+        return None
+
+    def _has_last_page(self) -> bool:
+        with self._path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _OGG_TAIL_BYTES))
+            tail = file.read()
+        page = tail.rfind(b"OggS")
+        return page >= 0 and bool(tail[page + 5 : page + 6] and tail[page + 5] & _LAST_OF_STREAM)
+
+    def _zero(self) -> Fraction:
+        start = self._container.start_time
+        if start is None or self.facts.container not in _ZERO_IS_THE_START:
+            return Fraction(0)
+        return Fraction(start, 1_000_000)
+
+
+class _Timeline:
+    """Puts decoded frames where their timestamps say.
+
+    libavfilter's `aresample` fills gaps and leaves out overlaps. A stream whose rate or channels change gets a new
+    graph of filters.
+    """
+
+    def __init__(self, filters: list[tuple[str, str]], channels: int) -> None:
+        self._filters = filters
+        self._channels = channels
+        self._graph: Any = None
+        self._form: tuple[Any, ...] = ()
+        self._shift = Fraction(0)
+        self._next = Fraction(0)
+        self.has_frames = False
+        self.gaps_s = Fraction(0)
+
+    def put(self, frame: Any, zero: Fraction) -> Iterator[Any]:
+        if frame.layout.nb_channels != self._channels:
+            raise RecordingError(
+                f"The recording begins with {self._channels} channels, and goes on with {frame.layout.nb_channels}",
+                hint="Split it there",
+            )
+        time_base = frame.time_base
+        at = self._next if frame.pts is None else frame.pts * time_base - zero + self._shift
+        if self.has_frames and at < self._next - _NEW_COUNT_S:
+            self._shift += self._next - at
+            at = self._next
+        if self.has_frames and at > self._next + _TOLERANCE_S:
+            self.gaps_s += at - self._next
+        self._next = at + Fraction(frame.samples, frame.sample_rate)
+        form = (frame.sample_rate, frame.format.name, frame.layout.name)
+        if form != self._form:
+            yield from self.end()
+            self._form = form
+            self._graph = _graph(frame, self._filters, start=at if self.has_frames else Fraction(0))
+        self.has_frames = True
+        frame.pts = round(at / time_base)
+        self._graph.push(frame)
+        yield from self._ready()
+
+    def end(self) -> Iterator[Any]:
+        if self._graph is not None:
+            self._graph.push(None)
+            yield from self._ready()
+            self._graph = None
+
+    def _ready(self) -> Iterator[Any]:
+        import av
+
+        while True:
+            try:
+                yield self._graph.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+
+
+def _graph(frame: Any, filters: list[tuple[str, str]], start: Fraction) -> Any:
+    import av
+
+    graph = av.filter.Graph()
+    first = round(start * frame.sample_rate)
+    steps = [
+        # From 32 bit, swresample would cut off, and not round.
+        *([("aformat", "sample_fmts=flt")] if frame.format.bytes > 2 else []),
+        ("aresample", f"async=1:min_hard_comp={float(_TOLERANCE_S)}:first_pts={first}"),
+        *filters,
+    ]
+    last = graph.add_abuffer(
+        sample_rate=frame.sample_rate,
+        format=frame.format.name,
+        layout=frame.layout.name,
+        time_base=frame.time_base,
+    )
+    for name, arguments in [*steps, ("aformat", "sample_fmts=s16"), ("abuffersink", "")]:
+        one = graph.add(name, arguments)
+        last.link_to(one)
+        last = one
+    graph.configure()
+    return graph
+
+
+@contextmanager
+def open_source(path: Path, audio_stream: int | None = None) -> Iterator[Source]:
+    """Open a file.
+
+    :param path: its name tells what samples without a header are
+    :param audio_stream: which of its audio streams, counted from 1; by default the one that a player would choose
+    :raises RecordingError: it can't be opened, or is of a kind that can't be decoded
+    :raises SettingsError: it has no such stream, or the extra `audio` isn't installed
+    """
+    av = import_av()
+    try:
+        container = _open(av, path)
+    except _libav_errors() as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise UnsupportedFormatError(f"The file can't be decoded: {why}", hint=UPLOAD_AGAIN) from None
+    with container:
+        yield Source(path, container, audio_stream)
+
+
+def _open(av: Any, path: Path) -> Any:
+    demuxer, rate = _HEADERLESS.get(path.suffix[1:].lower(), (None, None))
+    with path.open("rb") as file:
+        has_header = file.read(4) in (b"RIFF", b"RIFX", b"RF64", b"OggS", b"fLaC", b"FORM", b".snd")
+    if demuxer is None or has_header:
+        return av.open(str(path))
+    options = {} if rate is None else {"sample_rate": str(rate)}
+    return av.open(str(path), format=demuxer, options=options)
+
+
+def import_av() -> Any:
+    """Import PyAV.
+
+    :raises SettingsError: the extra `audio` isn't installed
+    """
+    try:
+        import av
+    except ImportError:
+        raise SettingsError(
+            "Converting needs PyAV, which isn't installed", hint="pip install 'airflow-speechkit[audio]'"
+        ) from None
+    return av
+
+
+def _libav_errors() -> tuple[type[Exception], ...]:
+    import av
+
+    return (av.error.FFmpegError, UnicodeDecodeError, ValueError)
+
+
+def _codec_name(context: Any) -> str:
+    # Decoders have names of their own beside that of what they decode: libopus, libopencore_amrnb.
+    return str(context.codec.canonical_name)

@@ -1,0 +1,152 @@
+"""Writes what a recording becomes: LPCM, WAV, or OggOpus."""
+
+from __future__ import annotations
+
+import io
+import struct
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from airflow_speechkit.recordings.audio.facts import MAX_BYTES, AudioFacts, samples_to_ms
+from airflow_speechkit.recordings.audio.ogg import read_ogg
+from airflow_speechkit.recordings.conversion.decoding import import_av
+from airflow_speechkit.settings import AudioEncoding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+    from airflow_speechkit.recordings.conversion.decoding import Source
+    from airflow_speechkit.recordings.conversion.plan import Conversion
+
+#: Opus counts these, whatever rate its encoder gets.
+_OPUS_HERTZ = 48_000
+#: 20 ms, the length of an Opus packet, at most times a second.
+_PACKETS_PER_S = 50
+#: How far the times of packets may be from where they are put in OggOpus, whose packets follow each other.
+_MOST_SHIFT_S = Fraction(20, 1000)
+_WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
+
+
+class TooLargeError(Exception):
+    """What is written passes the service's 1 GB."""
+
+
+class NotContinuousError(Exception):
+    """Opus packets with gaps between them, which OggOpus can't hold."""
+
+
+def write(source: Source, conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]) -> AudioFacts:
+    """Convert an audio stream.
+
+    :param source: read from its beginning
+    :param conversion: what it becomes
+    :param target: an empty file; it has to be seekable
+    :param progress: is given how many milliseconds are done, many times
+    :return: what was written
+    :raises TooLargeError: it passes 1 GB
+    :raises NotContinuousError: its packets can't be copied
+    :raises RecordingError: nothing of it can be decoded
+    :raises OSError: the target can't be written
+    """
+    if conversion.encoding is not AudioEncoding.OGG_OPUS:
+        return _write_samples(source, conversion, target, progress)
+    if conversion.copies_packets:
+        return _copy_packets(source, conversion, target, progress)
+    return _encode(source, conversion, target, progress)
+
+
+def _write_samples(
+    source: Source, conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]
+) -> AudioFacts:
+    rate, channels = conversion.sample_rate_hertz, conversion.channels
+    offset = _WAV_HEADER.size if conversion.encoding is AudioEncoding.WAV else 0
+    target.write(bytes(offset))
+    frame_bytes, size = 2 * channels, 0
+    for frame in source.samples([("aresample", str(rate))], channels):
+        size += target.write(memoryview(frame.planes[0])[: frame.samples * frame_bytes])
+        if offset + size > MAX_BYTES:
+            raise TooLargeError
+        progress(samples_to_ms(size // frame_bytes, rate))
+    if offset:
+        target.seek(0)
+        form = (16, 1, channels, rate, rate * frame_bytes, frame_bytes, 16)
+        target.write(_WAV_HEADER.pack(b"RIFF", offset - 8 + size, b"WAVE", b"fmt ", *form, b"data", size))
+    return AudioFacts(
+        encoding=conversion.encoding,
+        sample_rate_hertz=rate,
+        channels=channels,
+        duration_ms=samples_to_ms(size // frame_bytes, rate),
+        size_bytes=offset + size,
+        data_offset=offset,
+        data_bytes=size,
+    )
+
+
+def _encode(source: Source, conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]) -> AudioFacts:
+    rate, samples = conversion.sample_rate_hertz, 0
+    filters = [("aresample", str(rate)), ("asetnsamples", f"n={rate // _PACKETS_PER_S}:p=0")]
+    with _ogg(target) as output:
+        # More than two channels are kept apart, in their order; a layout of loudspeakers would change it.
+        options = {"mapping_family": "255"} if conversion.channels > 2 else {}
+        stream: Any = None
+        for frame in source.samples(filters, conversion.channels):
+            if stream is None:
+                stream = output.add_stream(
+                    "libopus", rate=rate, options=options, layout=frame.layout.name, bit_rate=conversion.bits_per_s
+                )
+            frame.pts, frame.time_base = samples, Fraction(1, rate)
+            samples += frame.samples
+            output.mux(stream.encode(frame))
+            progress(samples_to_ms(samples, rate))
+        output.mux(stream.encode(None))
+    return _opus_facts(conversion, Fraction(samples, rate), target)
+
+
+def _copy_packets(
+    source: Source, conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]
+) -> AudioFacts:
+    end = Fraction(0)
+    with _ogg(target) as output:
+        stream = output.add_stream_from_template(source.stream)
+        for packet in source.packets():
+            if packet.pts is None or packet.duration is None:
+                # What flushes a decoder.
+                continue
+            at = packet.pts * packet.time_base
+            if abs(at - end) > _MOST_SHIFT_S:
+                raise NotContinuousError
+            packet.pts = packet.dts = round(end * _OPUS_HERTZ)
+            end += packet.duration * packet.time_base
+            packet.time_base = Fraction(1, _OPUS_HERTZ)
+            packet.stream = stream
+            output.mux(packet)
+            progress(int(end * 1000))
+    size = target.seek(0, io.SEEK_END)
+    if size > MAX_BYTES:
+        raise TooLargeError
+
+    def read(start: int, length: int) -> bytes:
+        target.seek(start)
+        return target.read(length)
+
+    # What a decoder drops at either end is in the packets.
+    return read_ogg(read, size, exact=True)
+
+
+def _ogg(target: BinaryIO) -> Any:
+    # The same sound gives the same bytes, so that a copy which is made again has the same ETag.
+    return import_av().open(target, "w", format="ogg", options={"page_duration": "1000000", "fflags": "+bitexact"})
+
+
+def _opus_facts(conversion: Conversion, seconds: Fraction, target: BinaryIO) -> AudioFacts:
+    size = target.seek(0, io.SEEK_END)
+    if size > MAX_BYTES:
+        raise TooLargeError
+    return AudioFacts(
+        encoding=AudioEncoding.OGG_OPUS,
+        sample_rate_hertz=_OPUS_HERTZ,
+        channels=conversion.channels,
+        duration_ms=samples_to_ms(round(seconds * _OPUS_HERTZ), _OPUS_HERTZ),
+        size_bytes=size,
+    )
