@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_speechkit.recordings.bucket import Bucket, StoredObject
+    from airflow_speechkit.recordings.conversion.copies import CopyFolder
     from airflow_speechkit.recordings.pattern import RecordingPattern
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,9 @@ def _at_any_depth(glob: str) -> list[str]:
     return [one if "/" in one else f"**/{one}" for one in alternatives(glob)]
 
 
-def find_recordings(bucket: Bucket, pattern: RecordingPattern, choice: Choice) -> list[StoredObject]:
+def find_recordings(
+    bucket: Bucket, pattern: RecordingPattern, choice: Choice, copies: CopyFolder | None = None
+) -> list[StoredObject]:
     """List the recordings that a prefix or a glob matches, by key.
 
     An object with an audio extension is a recording, whatever its bytes are: probing it ends in an error that names it.
@@ -69,11 +72,13 @@ def find_recordings(bucket: Bucket, pattern: RecordingPattern, choice: Choice) -
     :param bucket: the bucket's client
     :param pattern: what to list
     :param choice: which of the objects are meant
+    :param copies: where converted copies are put: they are no recordings of their own
     :raises RecordingNotFoundError: there is none
     :raises RecordingError: the bucket isn't there, or may not be listed
     :raises StorageError: the storage can't be reached, or is in trouble
     """
-    listed = list(bucket.find(pattern))
+    # A copy would be paid for beside its source.
+    listed = [one for one in bucket.find(pattern) if copies is None or not copies.has(one.address)]
     chosen = [one for one in listed if choice.takes(one.address.key, pattern.folder)]
     named = {_extension(one) for one in pattern.globs} - {""}
 

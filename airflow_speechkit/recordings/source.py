@@ -153,7 +153,7 @@ class RecordingSource:
             stored = bucket.stat_if_there(literal)
             if stored is not None:
                 return Findings([stored])
-        return Findings(find_recordings(bucket, pattern, choice), by_pattern=True)
+        return Findings(find_recordings(bucket, pattern, choice, self._copies()), by_pattern=True)
 
     def _place(self, text: str) -> RecordingAddress | Path | Recording:
         try:

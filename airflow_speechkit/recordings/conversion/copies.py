@@ -6,6 +6,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 _CONVERSION = "1"
 #: 128 bits tell any two recordings apart.
 _DIGITS_IN_KEY = 32
+_COPY = re.compile(rf".+-[0-9a-f]{{{_DIGITS_IN_KEY}}}\.(lpcm|ogg|wav)", re.DOTALL)
 #: A conversion takes all of a core, and disk space.
 _SLOTS = BoundedSemaphore(os.cpu_count() or 1)
 _FACTS = ("sample_rate_hertz", "channels", "duration_ms")
@@ -66,6 +68,12 @@ class CopyFolder:
             if stored is not None and facts is not None:
                 return stored, facts
         return None
+
+    def has(self, address: RecordingAddress) -> bool:
+        """Return whether an object is a copy, by its key."""
+        name = address.key.removeprefix(self.folder.key)
+        is_inside = address.bucket == self.folder.bucket and address.key.startswith(self.folder.key)
+        return is_inside and "/" not in name and _COPY.fullmatch(name) is not None
 
     def takes(self, error: UnsupportedFormatError) -> bool:
         """Return whether a recording that the API doesn't take is to be converted."""

@@ -104,6 +104,18 @@ def test_a_source_is_converted_and_paid_for_once(desk: Desk, emulator_s3: Any) -
     assert len(copies(desk, emulator_s3)) == 2
 
 
+@pytest.mark.parametrize("below", ["", "copies/"])
+def test_copies_below_the_same_prefix_are_no_recordings(desk: Desk, emulator_s3: Any, below: str) -> None:
+    desk.put("1.flac", written("flac", "flac", 16_000))
+    desk.put("2.m4a", written("aac", "mp4", 44_100))
+    root = f"s3://{desk.bucket}/{desk.prefix}/"
+    first = submit(desk, root, upload_to=f"{root}{below}")
+    assert len(first) == 2
+    assert submit(desk, root, upload_to=f"{root}{below}") == first
+    assert submit(desk, f"{root}**/*.{{flac,m4a,ogg,lpcm}}", upload_to=f"{root}{below}") == first
+    assert desk.billed() == 2
+
+
 def test_a_local_recording_is_converted_once_wherever_it_lies(desk: Desk, emulator_s3: Any, tmp_path: Path) -> None:
     ids = []
     for folder in ("a", "b"):
