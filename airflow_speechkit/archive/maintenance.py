@@ -12,6 +12,7 @@ from airflow_speechkit.archive.layout import (
     REFUSED_PREFIX,
     SUBMISSION_FILE,
     damage,
+    each,
     forgotten_file,
     ledger_file,
     load,
@@ -24,7 +25,7 @@ from airflow_speechkit.archive.records import AttemptEnd, Deletion
 from airflow_speechkit.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from datetime import datetime
 
     from airflow_speechkit.archive.records import Claim
@@ -118,6 +119,26 @@ def operations_of(archive: Archive, audio_uri: str) -> Iterator[str]:
         entry = archive.entry(operation_id)
         if entry is not None and entry.submission.audio_uri == audio_uri:
             yield operation_id
+
+
+def copies_of(archive: Archive, operation_ids: Collection[str], claims: Iterable[Claim] = ()) -> list[str]:
+    """Return the converted copies that only these operations and claims were submitted with.
+
+    :param operation_ids: operations on record
+    :param claims: of attempts that led to no operation
+    :return: their addresses, ``s3://bucket/key``
+    """
+
+    def copy_of(operation_id: str) -> str | None:
+        entry = archive.entry(operation_id)
+        return entry.submission.submitted_uri if entry else None
+
+    copies = {*each(copy_of, operation_ids), *(claim.planned.submitted_uri for claim in claims)} - {None}
+    if not copies:
+        return []
+    # The same recording may have been submitted with other settings.
+    others = each(copy_of, (one for one in archive.operations() if one not in operation_ids))
+    return sorted(one for one in copies.difference(others) if one)
 
 
 def attempts_of(archive: Archive, audio_uri: str) -> Iterator[tuple[str, Attempt, Claim]]:

@@ -64,6 +64,8 @@ def add(subparsers: Any) -> None:
     option("--duckdb", metavar="FILE", help="delete its rows from the tables of this DuckDB database")
     option("--table-prefix", default="", metavar="PREFIX", help="the `table_prefix` of SpeechKitToSqlOperator")
     option("--schema", help="the schema of the database's tables (default for DuckDB: all schemas)")
+    copies = "leave the converted copies of recordings where they are (without it, they are deleted too)"
+    option("--keep-copies", action="store_true", help=copies)
     option("--even-if-running", action="store_true", help="also an operation without an end on record")
     option("--dry-run", action="store_true", help="only print the operations that would be forgotten")
 
@@ -197,16 +199,18 @@ def _export(arguments: argparse.Namespace, archive: Archive) -> int:
 
 
 def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
-    from airflow_speechkit.archive.maintenance import attempts_of, delete_attempts, delete_operation, operations_of
+    from airflow_speechkit.archive import maintenance
     from airflow_speechkit.errors import ArchiveError
 
-    now, recording, attempts = datetime.now(UTC), None, []
+    now, recording, attempts, claims = datetime.now(UTC), None, [], []
     ids = dict.fromkeys(arguments.operation_ids)
     is_known = bool(ids)
     if arguments.recording:
         recording = _recording(arguments, arguments.recording)
-        found = dict.fromkeys(operations_of(archive, recording))
-        attempts = [(fingerprint, attempt.number) for fingerprint, attempt, _ in attempts_of(archive, recording)]
+        found = dict.fromkeys(maintenance.operations_of(archive, recording))
+        for fingerprint, attempt, claim in maintenance.attempts_of(archive, recording):
+            attempts.append(f"attempt {attempt.number} under {fingerprint}")
+            claims.append(claim)
         ids, is_known = ids | found, bool(found or attempts)
     if not is_known:
         raise ArchiveError(
@@ -215,18 +219,29 @@ def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
             hint="Give an OPERATION_ID, or a --recording that `airflow-speechkit archive list` shows",
             retry_can_help=False,
         )
+    copies = [] if arguments.keep_copies else maintenance.copies_of(archive, ids, claims)
     if arguments.dry_run:
-        print("\n".join([*ids, *(f"attempt {number} under {fingerprint}" for fingerprint, number in attempts)]))
+        print("\n".join([*ids, *attempts, *copies]))
         return 0
     # The archive last: while it knows the operation, a command that was interrupted can be repeated.
     _delete_rows(arguments, ids)
+    _delete_copies(arguments, copies)
     for operation_id in ids:
-        files = delete_operation(archive, operation_id, now=now, even_if_running=arguments.even_if_running)
+        files = maintenance.delete_operation(archive, operation_id, now=now, even_if_running=arguments.even_if_running)
         print(f"Forgot {operation_id}: {files} files of the archive")
     if recording is not None:
-        print(f"Forgot {delete_attempts(archive, recording, now=now)} attempts that led to no operation")
+        print(f"Forgot {maintenance.delete_attempts(archive, recording, now=now)} attempts that led to no operation")
     print("If it is submitted again it is paid for again. The service itself keeps results for three days.")
     return 0
+
+
+def _delete_copies(arguments: argparse.Namespace, copies: Collection[str]) -> None:
+    # Their addresses are on record without a connection.
+    conn_id = arguments.archive.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    for uri in copies:
+        folder, _, name = uri.removeprefix("s3://").rpartition("/")
+        folder_at(f"s3://{conn_id}{'@' if conn_id else ''}{folder}", arguments.endpoint_url).delete(name)
+        print(f"Deleted the converted copy {uri}")
 
 
 def _delete_rows(arguments: argparse.Namespace, ids: Collection[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from airflow.exceptions import AirflowException
 
+from airflow_speechkit.cli import main
 from airflow_speechkit.errors import RecordingError, SpeechKitError
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
@@ -27,6 +30,10 @@ def upload_to(desk: Desk) -> str:
 def submit(desk: Desk, audio: Any, **kwargs: Any) -> Any:
     given = {"language": "en-US", "upload_to": upload_to(desk), **kwargs}
     return SpeechKitSubmitOperator(task_id="submit", audio=audio, **given).execute({})
+
+
+def wait(ids: Any) -> None:
+    SpeechKitRecognitionSensor(task_id="wait", operation_id=ids, poke_interval=0.1, deferrable=False).execute({})
 
 
 def copies(desk: Desk, client: Any) -> list[str]:
@@ -72,7 +79,7 @@ def test_each_kind_is_converted_and_recognised(desk: Desk, emulator_s3: Any, tmp
     made = len(KINDS) - (api_version == "v3")
     assert len(copies(desk, emulator_s3)) == made
 
-    SpeechKitRecognitionSensor(task_id="wait", operation_id=ids, poke_interval=0.1, deferrable=False).execute({})
+    wait(ids)
     rows = SpeechKitTransformOperator(task_id="rows", operation_id=ids, target=str(tmp_path / "tables"))
     manifest = rows.execute({})
     assert manifest
@@ -129,6 +136,30 @@ def test_a_local_recording_is_converted_once_wherever_it_lies(desk: Desk, emulat
     assert submission is not None
     assert submission.settings.sample_rate_hertz == 16_000
     assert len(billed(desk)) == 1
+
+
+def test_forget_deletes_the_copy_that_no_other_operation_has(
+    desk: Desk, emulator_s3: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connection = json.loads(os.environ["AIRFLOW_CONN_AWS_DEFAULT"])
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", connection["login"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", connection["password"])
+    audio = desk.put("1.flac", written("flac", "flac", 16_000))
+    first, second = submit(desk, audio), submit(desk, audio, literature_text=True)
+    wait([first, second])
+    [copy] = copies(desk, emulator_s3)
+
+    def forget(*arguments: str) -> str:
+        at = ["--archive", desk.archive_url, "--endpoint-url", desk.emulator.storage_url]
+        assert main(["archive", "forget", *arguments, *at]) == 0
+        return capsys.readouterr().out
+
+    assert copy not in forget(first)
+    assert copies(desk, emulator_s3) == [copy]
+    assert copy in forget("--recording", audio, "--dry-run")
+    assert copies(desk, emulator_s3) == [copy]
+    assert f"Deleted the converted copy {upload_to(desk)}{copy}" in forget("--recording", audio)
+    assert not copies(desk, emulator_s3)
 
 
 @pytest.mark.parametrize("about", [{"convert": "never"}, {"upload_to": None}])
