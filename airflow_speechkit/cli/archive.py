@@ -210,7 +210,8 @@ def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
         found = dict.fromkeys(maintenance.operations_of(archive, recording))
         for fingerprint, attempt, claim in maintenance.attempts_of(archive, recording):
             attempts.append(f"attempt {attempt.number} under {fingerprint}")
-            claims.append(claim)
+            if not attempt.is_live(now):
+                claims.append(claim)
         ids, is_known = ids | found, bool(found or attempts)
     if not is_known:
         raise ArchiveError(
@@ -219,7 +220,9 @@ def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
             hint="Give an OPERATION_ID, or a --recording that `airflow-speechkit archive list` shows",
             retry_can_help=False,
         )
-    copies = [] if arguments.keep_copies else maintenance.copies_of(archive, ids, claims)
+    # The service may still be reading the copies of others.
+    ended = [one for one in ids if arguments.even_if_running or archive.outcome(one) is not None]
+    copies = [] if arguments.keep_copies else maintenance.copies_of(archive, ended, claims)
     if arguments.dry_run:
         print("\n".join([*ids, *attempts, *copies]))
         return 0

@@ -14,12 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.api.endpoints import Endpoints
-from airflow_speechkit.errors import (
-    RecordingError,
-    SettingsError,
-    SpeechKitError,
-    UnsupportedFormatError,
-)
+from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError, UnsupportedFormatError
 from airflow_speechkit.models import ConvertedCopy, Recording, RecordingAddress
 from airflow_speechkit.recordings.address import local_path, parse_address
 from airflow_speechkit.recordings.audio.facts import AudioFacts, settle

@@ -19,6 +19,7 @@ from airflow_speechkit.recordings.address import check_bucket, object_address, s
 from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms, settle
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.bucket import Probe
+from airflow_speechkit.recordings.conversion.plan import check_audio_stream
 from airflow_speechkit.recordings.pattern import has_magic
 from airflow_speechkit.settings import SAMPLE_RATES_HERTZ, ApiVersion, AudioEncoding, RecognitionSettings
 
@@ -84,10 +85,10 @@ def upload_local(
     """Put a local recording into a bucket, and settle its settings.
 
     For API v2 a 16-bit PCM WAV at 8, 16 or 48 kHz goes without its header, as LPCM. What the API doesn't take is
-    converted. The key holds a hash of what is put
-    there, so the same file always gets the same key, and one that is there already isn't written again: its ETag stays,
-    and with it what the ledger knows about it. Memory: ten parts of 8 MB at most, however long the recording. To unwrap
-    a WAV takes its size on the disk for temporary files.
+    converted. The key holds a hash of what is put there, or of what is converted, so the same file always gets the same
+    key, and one that is there already isn't written again: its ETag stays, and with it what the ledger knows about it.
+    Memory: ten parts of 8 MB at most, however long the recording. To unwrap or convert takes disk space for temporary
+    files.
 
     :param bucket: the bucket's client
     :param path: the local file
@@ -112,6 +113,7 @@ def upload_local(
             if copies is None or not copies.takes(error):
                 raise
             return _upload_converted(copies, path, file, settings, error)
+        check_audio_stream(copies.audio_stream if copies else None, 1)
         content.seek(0)
         digest = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
         content.seek(0)

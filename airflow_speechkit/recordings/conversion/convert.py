@@ -62,10 +62,7 @@ def converted(
     with temporary_file(name) as target:
         facts, conversion, flaw = _convert(path, api_version, name, audio_stream, target)
         if flaw is not None and on_truncated is OnTruncated.FAIL:
-            raise TruncatedError(
-                flaw,
-                hint=TAKE_WHAT_IS_THERE,
-            )
+            raise TruncatedError(flaw, hint=TAKE_WHAT_IS_THERE)
         if flaw is not None:
             log.warning("%s: %s. What can be decoded is taken: %.1f s", name, flaw, (facts.duration_ms or 0) / 1000)
         check_limits(facts)

@@ -38,7 +38,7 @@ _OGG_TAIL_BYTES = 64 * 1024
 _LAST_OF_STREAM = 0x04
 #: What is missing at the end by less than this is the rounding of a container's header.
 _ROUNDING_MS = 1_000
-#: libavformat stops reading a stream after this many damaged packets in a row here.
+#: A stream with more damaged packets than this isn't read further.
 _MOST_DAMAGED = 1_000
 
 
@@ -59,7 +59,8 @@ class Source:
             raise RecordingError("There is no sound in this file", hint="Exclude it")
         check_audio_stream(number, len(streams))
         self.stream = container.streams.best("audio") if number is None else streams[number - 1]
-        context = self.stream.codec_context
+        # None of a file whose streams are all damaged.
+        context = None if self.stream is None else self.stream.codec_context
         if context is None or not context.sample_rate or not context.channels:
             name = context.name if context is not None else "unknown"
             raise RecordingError(

@@ -10,10 +10,8 @@ from airflow_speechkit.settings import SAMPLE_RATES_HERTZ, ApiVersion, AudioEnco
 
 #: libopus takes these.
 _OPUS_RATES_HERTZ = (8_000, 12_000, 16_000, 24_000, 48_000)
-#: Of each channel. Published tests see no difference in recognition from 24 kbit/s on (docs/recordings.md).
-OPUS_BITS_PER_S = 32_000
-#: A second encoding of what was encoded before loses less with more bits.
-OPUS_BITS_PER_S_FULL_BAND = 48_000
+#: Of each channel: twice what RFC 7587 recommends for speech (docs/recordings.md has more).
+OPUS_BITS_PER_S = 64_000
 _LOSSLESS = frozenset({"flac", "alac", "ape", "tta", "wavpack", "shorten", "mlp", "truehd"})
 _WAV_HEADER_BYTES = 44
 
@@ -61,8 +59,7 @@ class Conversion:
     @property
     def bits_per_s(self) -> int:
         """The bitrate of Opus, all channels together."""
-        per_channel = OPUS_BITS_PER_S if self.sample_rate_hertz <= 16_000 else OPUS_BITS_PER_S_FULL_BAND
-        return per_channel * self.channels
+        return OPUS_BITS_PER_S * self.channels
 
     @property
     def extension(self) -> str:

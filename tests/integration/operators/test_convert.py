@@ -19,7 +19,7 @@ from airflow_speechkit.errors import RecordingError, SpeechKitError
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
-from tests.fixtures.direct import Desk
+from tests.fixtures.direct import OGG, Desk
 from tests.unit.recordings.clicks import written
 
 
@@ -146,8 +146,11 @@ def test_forget_deletes_the_copy_that_no_other_operation_has(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", connection["password"])
     audio = desk.put("1.flac", written("flac", "flac", 16_000))
     first, second = submit(desk, audio), submit(desk, audio, literature_text=True)
-    wait([first, second])
     [copy] = copies(desk, emulator_s3)
+    running = ["archive", "forget", first, second, "--archive", desk.archive_url]
+    assert main([*running, "--endpoint-url", desk.emulator.storage_url]) == 1
+    assert copies(desk, emulator_s3) == [copy], "the service may still read it"
+    wait([first, second])
 
     def forget(*arguments: str) -> str:
         at = ["--archive", desk.archive_url, "--endpoint-url", desk.emulator.storage_url]
@@ -201,6 +204,14 @@ def test_audio_streams_are_recordings_of_their_own(desk: Desk, emulator_s3: Any)
     assert submit(desk, audio, audio_stream=1) == second
     with pytest.raises(SpeechKitError, match="`audio_stream` is 2, and the number"):
         submit(desk, audio, audio_stream=2)
+
+
+def test_one_stream_has_no_second(desk: Desk, emulator_s3: Any, tmp_path: Path) -> None:
+    (tmp_path / "1.ogg").write_bytes(OGG)
+    for audio in (desk.put(), str(tmp_path / "1.ogg")):
+        with pytest.raises(SpeechKitError, match="`audio_stream` is 2, and the number"):
+            submit(desk, audio, audio_stream=2)
+    assert not desk.billed()
 
 
 def test_a_source_that_is_replaced_while_it_is_converted_is_not_sent(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import os
+import random
 import wave
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from airflow_speechkit.errors import RecordingError, SettingsError, StorageError, TruncatedError
+from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError, StorageError, TruncatedError
 from airflow_speechkit.recordings.audio.facts import AudioFacts
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted
@@ -284,6 +286,36 @@ class TestStreams:
 def test_what_is_no_recording_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(RecordingError, match=r"1\.mkv"):
         convert(tmp_path, data, "1.mkv")
+
+
+@pytest.mark.parametrize("api_version", [V2, V3])
+def test_one_of_which_nothing_can_be_decoded_is_refused(tmp_path: Path, api_version: ApiVersion) -> None:
+    data = bytearray(written("aac", "adts", 44_100))
+    for place in range(7, len(data)):
+        # Its frames' headers stay.
+        if data[place : place + 2] != b"\xff\xf1" and not any(
+            data[place - back : place - back + 2] == b"\xff\xf1" for back in range(1, 7)
+        ):
+            data[place] = 0xFE
+    with pytest.raises(RecordingError, match=r"1\.aac"):
+        convert(tmp_path, bytes(data), "1.aac", api_version)
+
+
+@pytest.mark.parametrize("kind", KINDS[::3], ids=lambda kind: f"{kind[0]}-{kind[1]}")
+def test_damage_of_any_kind_raises_nothing_but_our_errors(tmp_path: Path, kind: tuple[Any, ...]) -> None:
+    codec, container, rate, channels, *_ = kind
+    whole, chance = written(codec, container, rate, channels), random.Random(3)
+    for number in range(8):
+        data = bytearray(whole)
+        if number % 2:
+            for _ in range(6):
+                data[chance.randrange(400)] = chance.randrange(256)
+        else:
+            place = chance.randrange(len(data))
+            data[place : place + chance.randrange(4000)] = chance.randbytes(chance.randrange(3000))
+        with suppress(SpeechKitError):
+            _, facts = convert(tmp_path, bytes(data), f"1.{container}", on_truncated=OnTruncated.CONVERT)
+            assert facts.duration_ms
 
 
 def test_a_full_disk_is_an_error_that_a_retry_may_solve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
