@@ -15,6 +15,7 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseHook, BaseOperator
 from airflow.triggers.base import BaseTrigger
 
+from airflow_speechkit.operators.submit_keywords import SubmitKeywords
 from tests.fixtures.modules import airflow_side_modules
 
 #: A value for each parameter of a trigger that has no default, by its name.
@@ -32,13 +33,19 @@ def classes_below(base: type) -> Iterator[type]:
         if name.startswith("airflow_speechkit"):
             module = importlib.import_module(name)
             for _, kind in inspect.getmembers(module, inspect.isclass):
-                if issubclass(kind, base) and kind.__module__ == name:
+                # The keywords of `SubmitKeywords` are documented where users find them, in `SpeechKitSubmitOperator`.
+                if issubclass(kind, base) and kind.__module__ == name and kind is not SubmitKeywords:
                     yield kind
 
 
+def defines_parameters(kind: type) -> bool:
+    return "__init__" in vars(kind) or SubmitKeywords in kind.__bases__
+
+
 def own_parameters(kind: type) -> dict[str, inspect.Parameter]:
-    """What the class's own ``__init__`` takes, less what it hands on to its base."""
-    parameters = inspect.signature(inspect.unwrap(vars(kind)["__init__"])).parameters
+    """What the class's ``__init__`` takes, less what it hands on to its base."""
+    owner = kind if "__init__" in vars(kind) else kind.__bases__[0]
+    parameters = inspect.signature(inspect.unwrap(vars(owner)["__init__"])).parameters
     variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return {name: p for name, p in parameters.items() if name != "self" and p.kind not in variable}
 
@@ -56,7 +63,7 @@ def attributes_set(kind: type) -> set[str]:
 OPERATORS = list(classes_below(BaseOperator))
 HOOKS = list(classes_below(BaseHook))
 TRIGGERS = list(classes_below(BaseTrigger))
-WITH_ARGUMENTS = [kind for kind in OPERATORS + HOOKS + TRIGGERS if "__init__" in vars(kind)]
+WITH_ARGUMENTS = [kind for kind in OPERATORS + HOOKS + TRIGGERS if defines_parameters(kind)]
 
 
 def test_there_are_operators_hooks_and_triggers_to_check() -> None:
@@ -79,7 +86,7 @@ def test_the_docstring_describes_exactly_the_parameters(kind: type) -> None:
     assert re.findall(r":param (\w+):", kind.__doc__ or "") == list(own_parameters(kind))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in OPERATORS + TRIGGERS if "__init__" in vars(kind)])
+@pytest.mark.parametrize("kind", [kind for kind in OPERATORS + TRIGGERS if defines_parameters(kind)])
 def test_operators_and_triggers_take_keywords_only(kind: type) -> None:
     assert {p.kind for p in own_parameters(kind).values()} <= {inspect.Parameter.KEYWORD_ONLY}
 

@@ -1,0 +1,245 @@
+"""The keywords of what submits recordings: as an operator stores them, and what they mean."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
+
+from airflow_speechkit.errors import RecordingNotFoundError, SettingsError
+from airflow_speechkit.keywords import CheckedFields, cleaned, count, names_cleaned, optional, switch
+from airflow_speechkit.settings import RecognitionSettings, member_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from airflow_speechkit.archive.runs import SubmitRun
+    from airflow_speechkit.archive.submit_rules import SubmitPolicy
+    from airflow_speechkit.hooks.speechkit import SpeechKitHook
+    from airflow_speechkit.keywords import Checks
+    from airflow_speechkit.recordings.source import RecordingSource
+
+log = logging.getLogger(__name__)
+
+
+class SubmitKeywords(CheckedFields, BaseOperator):
+    """An operator with the keywords that `SpeechKitSubmitOperator` documents."""
+
+    typed_fields: ClassVar[Checks] = {
+        "sample_rate_hertz": optional(count),
+        "audio_channel_count": optional(count),
+        "audio_stream": optional(count),
+        "reuse": switch,
+        "max_billed_seconds": optional(count),
+        "submits_per_hour": optional(count),
+        "labels_update": switch,
+        "only_new": switch,
+    }
+    template_fields: Sequence[str] = (
+        "audio",
+        "bucket",
+        "include",
+        "exclude",
+        "language",
+        "model",
+        "languages",
+        "summarization",
+        "labels",
+        "labels_from_key",
+        "labels_from_sidecar",
+        "sidecar_fields",
+        "speechkit_conn_id",
+        "aws_conn_id",
+        "archive",
+        "upload_to",
+        *typed_fields,
+    )
+    address_fields = ("audio", "bucket", "labels_from_sidecar", "archive", "upload_to")
+    address_key_fields = ("labels",)
+    template_fields_renderers = {"labels": "json", "summarization": "json"}  # noqa: RUF012 - as Airflow declares it
+
+    def __init__(
+        self,
+        *,
+        audio: str | Sequence[str],
+        bucket: str | None = None,
+        include: str | Sequence[str] | None = None,
+        exclude: str | Sequence[str] | None = None,
+        on_empty: str = "skip",
+        language: str = "ru-RU",
+        model: str = "general",
+        profanity_filter: bool = False,
+        literature_text: bool = False,
+        raw_results: bool = False,
+        audio_encoding: str | None = None,
+        sample_rate_hertz: int | str | None = None,
+        audio_channel_count: int | str | None = None,
+        api_version: str | None = None,
+        languages: Sequence[str] = (),
+        language_restriction: str | None = None,
+        phone_formatting: bool | None = None,
+        classifiers: Mapping[str, Sequence[str]] | None = None,
+        speaker_analysis: bool = False,
+        conversation_analysis: bool = False,
+        analysis_quantiles: Sequence[float] = (),
+        speaker_silence_threshold_ms: int | None = None,
+        simultaneous_silence_threshold_ms: int | None = None,
+        simultaneous_speech_threshold_ms: int | None = None,
+        speaker_labeling: bool = False,
+        summarization: Mapping[str, Any] | None = None,
+        labels: Mapping[str, str] | Sequence[Mapping[str, str]] | Mapping[str, Mapping[str, str]] | None = None,
+        labels_from_key: str | None = None,
+        labels_from_sidecar: str | None = None,
+        sidecar_fields: Sequence[str] | Mapping[str, str] | None = None,
+        on_missing_labels: str = "fail",
+        labels_update: bool | str = False,
+        speechkit_conn_id: str = "speechkit_default",
+        aws_conn_id: str | None = None,
+        archive: str | bool | None = None,
+        upload_to: str | None = None,
+        convert: str = "auto",
+        audio_stream: int | str | None = None,
+        on_truncated: str = "fail",
+        reuse: bool | str = True,
+        allow_unversioned: bool = False,
+        on_lost_submission: str = "fail",
+        on_failure: str = "fail",
+        max_billed_seconds: int | str | None = None,
+        probe: str = "auto",
+        submits_per_hour: int | str | None = None,
+        only_new: bool | str = False,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        given = locals()
+        super().__init__(**kwargs)
+        # `_source` reads all settings by their names. Airflow wants to see those assigned below that are templated.
+        for one in fields(RecognitionSettings):
+            setattr(self, one.name, given[one.name])
+        self.audio = cleaned(audio)
+        self.bucket = cleaned(bucket)
+        self.include = include
+        self.exclude = exclude
+        self.on_empty = on_empty
+        self.language = language
+        self.model = model
+        self.sample_rate_hertz = self.typed("sample_rate_hertz", sample_rate_hertz)
+        self.audio_channel_count = self.typed("audio_channel_count", audio_channel_count)
+        self.languages = languages
+        self.summarization = summarization
+        self.labels = names_cleaned(labels)
+        self.labels_from_key, self.labels_from_sidecar = labels_from_key, cleaned(labels_from_sidecar)
+        self.sidecar_fields = sidecar_fields
+        self.on_missing_labels = on_missing_labels
+        self.labels_update = self.typed("labels_update", labels_update)
+        self.speechkit_conn_id = speechkit_conn_id
+        self.aws_conn_id = aws_conn_id
+        self.archive = cleaned(archive)
+        self.upload_to = cleaned(upload_to)
+        self.convert = convert
+        self.audio_stream = self.typed("audio_stream", audio_stream)
+        self.on_truncated = on_truncated
+        self.reuse = self.typed("reuse", reuse)
+        self.allow_unversioned = allow_unversioned
+        self.on_lost_submission = on_lost_submission
+        self.on_failure = on_failure
+        self.max_billed_seconds = self.typed("max_billed_seconds", max_billed_seconds)
+        self.probe = probe
+        self.submits_per_hour = self.typed("submits_per_hour", submits_per_hour)
+        self.only_new = self.typed("only_new", only_new)
+        # By default only where it is possible.
+        by_default = archive is not False and conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = by_default if deferrable is None else deferrable
+
+    def find_recordings(self, source: RecordingSource, began_at: datetime) -> SubmitRun:
+        """Find what `audio` matches, and look it up; local files are uploaded.
+
+        :param source: finds them
+        :param began_at: when the task began, UTC
+        :raises SpeechKitError: a keyword is invalid, or a bucket can't be listed
+        :raises AirflowSkipException: nothing matches, and `on_empty` is ``skip``
+        """
+        from airflow_speechkit.archive.runs import SubmitRun
+        from airflow_speechkit.archive.submit_rules import SubmitOutcome
+        from airflow_speechkit.operators.audio import OnEmpty, addresses, check_length, choice, labels_for
+        from airflow_speechkit.recordings.labels import LabelRules
+
+        on_empty = member_of(OnEmpty, self.on_empty, "on_empty")
+        where = self.labels_from_key, self.labels_from_sidecar, self.sidecar_fields, self.on_missing_labels
+        rules = LabelRules.of(*where)
+        try:
+            findings = source.find(addresses(self.audio, self.bucket), choice(self.include, self.exclude))
+        except RecordingNotFoundError as error:
+            if on_empty is OnEmpty.FAIL:
+                raise
+            log.warning("Skipped (on_empty='skip'): %s", error)
+            raise AirflowSkipException(error.what) from None
+        returns_list = findings.by_pattern or not isinstance(self.audio, str)
+        if returns_list:
+            check_length(self, len(findings.places))
+        recordings = source.resolve(findings, labels_for(self.labels, findings, source, self.bucket), rules)
+        outcomes = [SubmitOutcome(recording=one) for one in recordings]
+        return SubmitRun(began_at=began_at, returns_list=returns_list, outcomes=outcomes)
+
+    def recording_source(self, hook: SpeechKitHook) -> RecordingSource:
+        """Return what finds and reads the recordings.
+
+        :param hook: the service's connection
+        :raises SettingsError: a keyword is invalid
+        """
+        from airflow_speechkit.hooks.storage import storage_client
+        from airflow_speechkit.recordings.conversion.convert import OnTruncated
+        from airflow_speechkit.recordings.source import CONCURRENCY, Convert, ProbeMode, RecordingSource
+
+        settings = {one.name: getattr(self, one.name) for one in fields(RecognitionSettings)}
+        settings["api_version"] = settings["api_version"] or hook.api_version
+        probe = member_of(ProbeMode, self.probe, "probe")
+        endpoint = hook.endpoints.storage
+        return RecordingSource(
+            settings=RecognitionSettings(**settings),
+            storage_endpoint=endpoint,
+            aws_conn_id=self.aws_conn_id or hook.aws_conn_id,
+            connect=partial(storage_client, storage_endpoint=endpoint, connections=CONCURRENCY),
+            upload_to=self.upload_to,
+            convert=member_of(Convert, self.convert, "convert"),
+            audio_stream=self.audio_stream,
+            on_truncated=member_of(OnTruncated, self.on_truncated, "on_truncated"),
+            read_whole=probe is ProbeMode.FULL or self.max_billed_seconds is not None,
+        )
+
+    def submit_policy(self, hook: SpeechKitHook) -> SubmitPolicy:
+        """Return how to submit them.
+
+        :param hook: the service's connection
+        :raises SettingsError: a keyword is invalid
+        """
+        from airflow_speechkit.archive.submit_rules import OnLostSubmission, SubmitPolicy
+
+        return SubmitPolicy(
+            reuse=self.reuse,
+            on_lost_submission=member_of(OnLostSubmission, self.on_lost_submission, "on_lost_submission"),
+            allow_unversioned=self.allow_unversioned,
+            max_billed_seconds=self.max_billed_seconds,
+            submits_per_hour=self.submits_per_hour or hook.submits_per_hour,
+            labels_update=self.labels_update,
+            without_archive=self.archive is False,
+        )
+
+    def check_keywords(self) -> None:
+        """Check keywords that exclude each other.
+
+        :raises SettingsError: two of them do
+        """
+        for name, is_set in (
+            ("deferrable", self.deferrable),
+            ("on_failure='record'", self.on_failure == "record"),
+            ("only_new", self.only_new),
+        ):
+            if self.archive is False and is_set:
+                raise SettingsError(
+                    f"`{name}` needs an archive, and `archive` is False", hint=f"Set an archive, or remove `{name}`"
+                )
