@@ -16,7 +16,8 @@ from airflow_speechkit.errors import TruncatedError, UnsupportedFormatError
 from airflow_speechkit.recordings.address import object_address
 from airflow_speechkit.recordings.audio.facts import CONVERT, AudioFacts
 from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, temporary_file
-from airflow_speechkit.recordings.conversion.plan import EXTENSIONS
+from airflow_speechkit.recordings.conversion.plan import EXTENSIONS, lossless_encoding
+from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,15 +56,15 @@ class CopyFolder:
     on_truncated: OnTruncated = OnTruncated.FAIL
 
     def find(self, stem: str, version: str) -> tuple[StoredObject, AudioFacts] | None:
-        """Return the copy that was made of a version of a recording before, if there is one; one to three requests.
+        """Return the copy that was made of a version of a recording before, if there is one; one or two requests.
 
         :param stem: the recording's name, without its extension
         :param version: what tells this version of this recording from all others
         :raises RecordingError: the copy may not be read
         :raises StorageError: the storage can't be reached, or is in trouble
         """
-        for extension in EXTENSIONS.values():
-            stored = self.bucket.stat_if_there(self._address(stem, version, extension))
+        for encoding in (lossless_encoding(self.api_version), AudioEncoding.OGG_OPUS):
+            stored = self.bucket.stat_if_there(self._address(stem, version, EXTENSIONS[encoding]))
             facts = None if stored is None else _facts_beside(stored)
             if stored is not None and facts is not None:
                 return stored, facts
@@ -97,11 +98,12 @@ class CopyFolder:
         made = self.find(stem or address.name, version)
         if made is not None:
             return made
-        with temporary_file(address.uri, f"{dot}{extension}") as file:
+        # The slot comes before the download, so that no more sources are on the disk than are converted.
+        with _SLOTS, temporary_file(address.uri, f"{dot}{extension}") as file:
             for piece in bucket.content(source):
                 file.write(piece)
             file.flush()
-            return self.make(stem or address.name, version, Path(file.name), address.uri, reason)
+            return self._make(stem or address.name, version, Path(file.name), address.uri, reason)
 
     def make(
         self, stem: str, version: str, path: Path, name: str, reason: UnsupportedFormatError
@@ -117,13 +119,16 @@ class CopyFolder:
         :raises SettingsError: it has no such audio stream, or the extra `audio` isn't installed
         :raises StorageError: the disk is full, or the bucket can't be written
         """
+        with _SLOTS:
+            return self._make(stem, version, path, name, reason)
+
+    def _make(
+        self, stem: str, version: str, path: Path, name: str, reason: UnsupportedFormatError
+    ) -> tuple[StoredObject, AudioFacts]:
         try:
-            with (
-                _SLOTS,
-                converted(
-                    path, self.api_version, name=name, audio_stream=self.audio_stream, on_truncated=self.on_truncated
-                ) as (content, facts, conversion),
-            ):
+            with converted(
+                path, self.api_version, name=name, audio_stream=self.audio_stream, on_truncated=self.on_truncated
+            ) as (content, facts, conversion):
                 metadata = {one.replace("_", "-"): str(getattr(facts, one)) for one in _FACTS}
                 stored = self.bucket.put(content, self._address(stem, version, conversion.extension), metadata)
         except TruncatedError:

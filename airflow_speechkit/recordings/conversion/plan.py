@@ -67,6 +67,11 @@ class Conversion:
         return EXTENSIONS[self.encoding]
 
 
+def lossless_encoding(api_version: ApiVersion) -> AudioEncoding:
+    """Return the format of samples that an API takes."""
+    return AudioEncoding.LINEAR16_PCM if api_version is ApiVersion.V2 else AudioEncoding.WAV
+
+
 def check_audio_stream(number: int | None, streams: int) -> None:
     """Check that a file has an audio stream of a number.
 
@@ -95,7 +100,7 @@ def plan_conversion(stream: AudioStream, api_version: ApiVersion, *, small: bool
         rate = _at_least(stream.sample_rate_hertz, SAMPLE_RATES_HERTZ)
         seconds = (stream.duration_ms or 0) / 1000
         if seconds * rate * 2 * stream.channels + _WAV_HEADER_BYTES <= MAX_BYTES:
-            encoding = AudioEncoding.LINEAR16_PCM if api_version is ApiVersion.V2 else AudioEncoding.WAV
+            encoding = lossless_encoding(api_version)
             return Conversion(encoding=encoding, sample_rate_hertz=rate, channels=stream.channels)
     return Conversion(
         encoding=AudioEncoding.OGG_OPUS,

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -246,14 +247,38 @@ def test_a_copy_that_changes_while_it_waits_is_not_sent(
 
     audio = desk.put("1.flac", written("flac", "flac", 16_000))
     monkeypatch.setattr(source, "VERSION_HOLDS", timedelta(0))
-    make = CopyFolder.make
+    copy_of = CopyFolder.copy_of
 
     def spoilt(folder: CopyFolder, *about: Any) -> Any:
-        made = make(folder, *about)
+        made = copy_of(folder, *about)
         folder.bucket.put(io.BytesIO(b"something else"), made[0].address)
         return made
 
-    monkeypatch.setattr(CopyFolder, "make", spoilt)
+    monkeypatch.setattr(CopyFolder, "copy_of", spoilt)
     with pytest.raises((RecordingError, AirflowException), match="replaced while it waited"):
         submit(desk, audio)
     assert not billed(desk)
+
+
+def test_no_more_sources_are_on_the_disk_than_are_converted(
+    desk: Desk, emulator_s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_speechkit.recordings.bucket import Bucket
+    from airflow_speechkit.recordings.conversion import copies as module
+
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    monkeypatch.setattr(module, "_SLOTS", BoundedSemaphore(1))
+    read: Callable[..., Any] = Bucket.content
+    on_disk = []
+
+    def counted(bucket: Bucket, stored: Any) -> Any:
+        on_disk.append(len(list(place.iterdir())))
+        return read(bucket, stored)
+
+    monkeypatch.setattr(Bucket, "content", counted)
+    data = written("flac", "flac", 16_000)
+    submit(desk, [desk.put(f"{number}.flac", data) for number in range(4)])
+    assert on_disk == [1, 1, 1, 1]
+    assert len(copies(desk, emulator_s3)) == 4
