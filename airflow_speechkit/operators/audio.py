@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import BaseOperator
 
-    from airflow_speechkit.recordings.source import Findings, RecordingSource
+    from airflow_speechkit.recordings.places import Findings
+    from airflow_speechkit.recordings.source import RecordingSource
 
 log = logging.getLogger(__name__)
 

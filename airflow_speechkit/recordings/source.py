@@ -24,8 +24,10 @@ from airflow_speechkit.recordings.conversion.copies import CopyFolder
 from airflow_speechkit.recordings.conversion.plan import check_audio_stream
 from airflow_speechkit.recordings.cost import billed_seconds
 from airflow_speechkit.recordings.finding import Choice, find_recordings
-from airflow_speechkit.recordings.labels import MOST_SIDECAR_BYTES, LabelRules, OnMissingLabels
+from airflow_speechkit.recordings.label_reading import LabelReader
+from airflow_speechkit.recordings.labels import LabelRules
 from airflow_speechkit.recordings.pattern import is_pattern, parse_pattern
+from airflow_speechkit.recordings.places import Findings, Place, address_of, uri_of
 from airflow_speechkit.recordings.upload import parse_upload_to, read_local, read_whole, upload_local
 from airflow_speechkit.redaction import clean_address
 from airflow_speechkit.settings import ApiVersion
@@ -56,24 +58,6 @@ class ProbeMode(StrEnum):
 
     AUTO = "auto"  #: head and tail, and all of it where these don't prove its length and a limit depends on that
     FULL = "full"  #: all of it, unless its head proves its length
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What `audio` matches.
-
-    :param places: of each recording: its address, with what a listing says about it, or a local file; or the recording
-        itself, with an error
-    :param by_pattern: whether there is a prefix or a glob
-    """
-
-    places: Sequence[RecordingAddress | StoredObject | Path | Recording]
-    by_pattern: bool = False
-
-    @property
-    def uris(self) -> list[str]:
-        """The address of each, as `RecordingSource.uri_of` returns it."""
-        return [_uri(place) for place in self.places]
 
 
 @dataclass
@@ -159,7 +143,7 @@ class RecordingSource:
 
     def uri_of(self, text: str) -> str:
         """Return the address of a recording as archives and tables have it, however it is written."""
-        return _uri(self._place(text))
+        return uri_of(self._place(text))
 
     def resolve(
         self, findings: Findings, labels: Sequence[Mapping[str, str]], rules: LabelRules | None = None
@@ -173,9 +157,9 @@ class RecordingSource:
         :param labels: those of each recording, which take precedence
         :param rules: where others are
         """
-        rules = rules or LabelRules()
+        reader = LabelReader(rules or LabelRules(), self._bucket)
         with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="speechkit-resolve") as pool:
-            found = list(pool.map(lambda place: self._labelled(place, self._resolve(place), rules), findings.places))
+            found = list(pool.map(partial(self._labelled, reader), findings.places))
         missing = {error.recording: error for _, error in found if error is not None}
         if missing:
             log.warning(
@@ -191,51 +175,24 @@ class RecordingSource:
         places = [one.address or self._place(one.audio_uri) for one in recordings]
         return self.resolve(Findings(places), [one.labels for one in recordings])
 
-    def _resolve(self, place: RecordingAddress | StoredObject | Path | Recording) -> Recording:
+    def _resolve(self, place: Place) -> Recording:
         if isinstance(place, Recording):
             return place
-        address = place.address if isinstance(place, StoredObject) else place
         try:
             if isinstance(place, Path):
                 return self._local(place)
             return self._stored(place if isinstance(place, StoredObject) else self._stat(place))
         except SpeechKitError as error:
-            return self._failed(str(address) if isinstance(address, Path) else address.uri, error)
+            return self._failed(str(place) if isinstance(place, Path) else uri_of(place), error)
 
-    def _labelled(
-        self, place: RecordingAddress | StoredObject | Path | Recording, recording: Recording, rules: LabelRules
-    ) -> tuple[Recording, SpeechKitError | None]:
+    def _labelled(self, reader: LabelReader, place: Place) -> tuple[Recording, SpeechKitError | None]:
         """Return a recording with the labels of its key and sidecar, and the error about those that it may lack."""
+        recording = self._resolve(place)
         if isinstance(place, Recording):
             return recording, None
-        where = place.address if isinstance(place, StoredObject) else place
-        labels: dict[str, str] = {}
-        fails = lacks = None
-        for found_by in (rules.from_key, partial(self._from_sidecar, rules)):
-            try:
-                labels |= found_by(where)
-            except SpeechKitError as error:
-                error.about_recording(str(where) if isinstance(where, Path) else where.uri)
-                if isinstance(error, RecordingError) and rules.on_missing is OnMissingLabels.PASS:
-                    lacks = lacks or error
-                else:
-                    fails = fails or error
-            if recording.error is not None:
-                # Its own error is the one to report, whatever its sidecar is.
-                break
-        return replace(recording, labels=labels, error=recording.error or fails), lacks
-
-    def _from_sidecar(self, rules: LabelRules, where: RecordingAddress | Path) -> dict[str, str]:
-        if rules.sidecar is None:
-            return {}
-        try:
-            sidecar = rules.sidecar_of(where)
-            if isinstance(sidecar, Path):
-                return rules.from_sidecar(read_whole(sidecar, MOST_SIDECAR_BYTES + 1), str(sidecar))
-            raw = self._bucket(sidecar.conn_id).read(sidecar, MOST_SIDECAR_BYTES + 1)
-            return rules.from_sidecar(raw, sidecar.uri)
-        except SpeechKitError as error:
-            raise rules.sidecar_error(error) from None
+        # Its own error is the one to report, whatever its sidecar is.
+        found = reader.read(address_of(place), sidecar=recording.error is None)
+        return replace(recording, labels=found.labels, error=recording.error or found.error), found.lacks
 
     def _stat(self, address: RecordingAddress) -> StoredObject:
         return self._bucket(address.conn_id).stat(address)
@@ -349,14 +306,6 @@ class RecordingSource:
             if name not in self._buckets:
                 self._buckets[name] = Bucket(self.connect(name))
             return self._buckets[name]
-
-
-def _uri(place: RecordingAddress | StoredObject | Path | Recording) -> str:
-    if isinstance(place, Recording):
-        return place.audio_uri
-    if isinstance(place, Path):
-        return place.absolute().as_uri()
-    return (place.address if isinstance(place, StoredObject) else place).uri
 
 
 def _hash(content: bytes) -> str:

@@ -17,7 +17,8 @@ from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
 from airflow_speechkit.hooks.storage import storage_client
 from airflow_speechkit.models import Recording
-from airflow_speechkit.recordings.source import VERSION_HOLDS, Findings, RecordingSource
+from airflow_speechkit.recordings.places import Findings
+from airflow_speechkit.recordings.source import VERSION_HOLDS, RecordingSource
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 from tests.fixtures.direct import OGG, Desk
 from tests.fixtures.environment import ROOT
