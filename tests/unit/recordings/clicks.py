@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import wave
 from fractions import Fraction
 from typing import Any, BinaryIO
 
@@ -92,8 +94,22 @@ def errors_ms(samples: np.ndarray[Any, Any], rate: int, channel: int, late_s: fl
     """Return how late each click of a channel is, in milliseconds."""
     click, errors = _click(rate), []
     for time in TIMES[channel]:
+        if time + late_s < 0:
+            # It was before what the recording has.
+            continue
         begin = max(0, round((time + late_s - 0.15) * rate))
         piece = samples[channel, begin : begin + round(0.35 * rate)].astype(float)
         place = int(np.argmax(np.abs(np.correlate(piece, click, "valid"))))
         errors.append((begin + place) * 1000 / rate - (time + late_s) * 1000)
     return np.array(errors)
+
+
+def write_wav(path: str, rate: int, channels: int) -> None:
+    """Write a recording with clicks as a WAV of 16 bit."""
+    with wave.open(path, "wb") as file:
+        file.setparams((channels, 2, rate, 0, "NONE", ""))
+        file.writeframes(np.round(sound(rate, channels).T * 32767).astype("<i2").tobytes())
+
+
+if __name__ == "__main__":
+    write_wav(sys.argv[3], int(sys.argv[1]), int(sys.argv[2]))

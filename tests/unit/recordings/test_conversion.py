@@ -64,6 +64,7 @@ KINDS = [
     ("libopencore_amrnb", "amr", 8_000, 1, OPUS, 8),
     ("libopencore_amrnb", "3gp", 8_000, 1, OPUS, 2),
     ("g722", "wav", 16_000, 1, OPUS, 0),
+    ("g722", "g722", 16_000, 1, OPUS, 0),
     ("ac3", "ac3", 48_000, 2, OPUS, 5),
     ("adpcm_ima_wav", "wav", 16_000, 2, OPUS, 0),
 ]
