@@ -6,6 +6,7 @@ import io
 import sys
 import wave
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
@@ -42,6 +43,7 @@ def written(
     offset_s: float = 0.0,
     gap: tuple[float, float] | None = None,
     video: bool = False,
+    samples: np.ndarray[Any, Any] | None = None,
     **options: str,
 ) -> bytes:
     """Return a recording with clicks.
@@ -49,6 +51,7 @@ def written(
     :param offset_s: when the sound begins, on the file's timeline
     :param gap: at which second of the sound its timestamps jump, and by how many seconds
     :param video: whether there is a picture that begins at zero
+    :param samples: another sound in place of the clicks, between -1 and 1, a row for each channel
     :param options: the container's
     """
     file = io.BytesIO()
@@ -65,7 +68,7 @@ def written(
                 image.pts = number
                 output.mux(picture.encode(image))
             output.mux(picture.encode(None))
-        samples = sound(rate, channels)
+        samples = sound(rate, channels) if samples is None else samples
         step = stream.codec_context.frame_size or 1024
         to_kind = av.AudioResampler(kind, layout=layout, rate=rate)
         for start in range(0, samples.shape[1], step):
@@ -104,12 +107,16 @@ def errors_ms(samples: np.ndarray[Any, Any], rate: int, channel: int, late_s: fl
     return np.array(errors)
 
 
-def write_wav(path: str, rate: int, channels: int) -> None:
-    """Write a recording with clicks as a WAV of 16 bit."""
-    with wave.open(path, "wb") as file:
-        file.setparams((channels, 2, rate, 0, "NONE", ""))
-        file.writeframes(np.round(sound(rate, channels).T * 32767).astype("<i2").tobytes())
+def wav_of(samples: np.ndarray[Any, Any], rate: int) -> bytes:
+    """Return a WAV of 16-bit samples, a row for each channel."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as wav:
+        wav.setparams((len(samples), 2, rate, 0, "NONE", ""))
+        wav.writeframes(samples.T.astype("<i2").tobytes())
+    return file.getvalue()
 
 
 if __name__ == "__main__":
-    write_wav(sys.argv[3], int(sys.argv[1]), int(sys.argv[2]))
+    # For tests/fixtures/audio/make.sh: RATE CHANNELS FILE
+    clicks = sound(int(sys.argv[1]), int(sys.argv[2]))
+    Path(sys.argv[3]).write_bytes(wav_of(np.round(clicks * 32767), int(sys.argv[1])))
