@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_speechkit.api.submission import check_inline
-from airflow_speechkit.errors import RecordingError, UnsupportedFormatError
+from airflow_speechkit.errors import InvalidRequestError, RecordingError, UnsupportedFormatError
 from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.recordings.address import check_bucket, object_address, split_s3
 from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms, settle
@@ -58,7 +58,7 @@ def read_local(path: Path, settings: RecognitionSettings) -> tuple[AudioFacts, b
 
     :raises RecordingError: it isn't there, can't be read, or isn't taken
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         facts = _read(file, path, settings)
         check_inline(facts.size_bytes)
         file.seek(0)
@@ -71,7 +71,7 @@ def read_whole(path: Path, most: int = -1) -> bytes:
     :param most: how many of them, if not all
     :raises RecordingError: it isn't there, or can't be read
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         return file.read(most)
 
 
@@ -99,21 +99,20 @@ def upload_local(
     :raises RecordingError: it isn't there, can't be read, isn't taken, or changed while it was read
     :raises StorageError: the storage can't be reached, or is in trouble
     """
-    with _opened(path) as file, ExitStack() as stack:
+    with opened(path) as file, ExitStack() as stack:
         content = file
         before = _identity(path)
         try:
-            facts = _read(file, path, settings)
-            if facts.encoding is AudioEncoding.WAV and settings.api_version is ApiVersion.V2:
-                facts = _unwrapped(facts)
-                content = stack.enter_context(_samples(file, facts.data_offset, facts.data_bytes))
-                facts = replace(facts, data_offset=0)
+            facts = read_as_uploaded(file, path, settings)
             settled = settle(settings, facts)
         except UnsupportedFormatError as error:
             if copies is None or not copies.takes(error):
                 raise
             return _upload_converted(copies, path, file, settings, error)
         check_audio_stream(copies.audio_stream if copies else None, 1)
+        if is_unwrapped(facts):
+            content = stack.enter_context(samples(file, facts))
+            facts = replace(facts, data_offset=0)
         content.seek(0)
         digest = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
         content.seek(0)
@@ -157,14 +156,17 @@ def _changed(path: Path) -> RecordingError:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a local recording. What is raised while it is open is about it."""
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a local recording. What is raised while it is open is about it.
+
+    :raises RecordingError: it isn't there, can't be read, or isn't a regular file
+    """
     try:
         with path.open("rb") as file:
             if not file_kinds.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise RecordingError("This isn't a regular file")
             yield file
-    except RecordingError as error:
+    except InvalidRequestError as error:
         error.about_recording(str(path))
         raise
     except OSError as error:
@@ -176,13 +178,18 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _samples(file: BinaryIO, offset: int, length: int) -> Iterator[BinaryIO]:
-    """Copy the samples of a WAV, without its header and what follows them, into a temporary file."""
-    with tempfile.TemporaryFile() as samples:
-        file.seek(offset)
+def samples(file: BinaryIO, facts: AudioFacts) -> Iterator[BinaryIO]:
+    """Copy the samples of a WAV, without its header and what follows them, into a temporary file.
+
+    :param file: the WAV
+    :param facts: what `read_as_uploaded` returned
+    """
+    length = facts.data_bytes
+    with tempfile.NamedTemporaryFile(prefix="speechkit-samples-") as copy:
+        file.seek(facts.data_offset)
         while length and (block := file.read(min(length, _COPIED_AT_ONCE))):
-            length -= samples.write(block)
-        yield samples
+            length -= copy.write(block)
+        yield copy  # type: ignore[misc]
 
 
 def _read(file: BinaryIO, path: Path, settings: RecognitionSettings) -> AudioFacts:
@@ -194,6 +201,22 @@ def _read(file: BinaryIO, path: Path, settings: RecognitionSettings) -> AudioFac
     for note in facts.notes:
         log.warning("%s: %s", path, note)
     return facts
+
+
+def read_as_uploaded(file: BinaryIO, path: Path, settings: RecognitionSettings) -> AudioFacts:
+    """Return what is uploaded of a local recording that isn't converted.
+
+    :raises RecordingError: it is empty, cut off, or nothing that the API takes
+    """
+    facts = _read(file, path, settings)
+    if facts.encoding is AudioEncoding.WAV and settings.api_version is ApiVersion.V2:
+        return _unwrapped(facts)
+    return facts
+
+
+def is_unwrapped(facts: AudioFacts) -> bool:
+    """Return whether only the samples of a WAV are uploaded, by what `read_as_uploaded` returned."""
+    return facts.encoding is AudioEncoding.LINEAR16_PCM and facts.data_offset > 0
 
 
 def _unwrapped(facts: AudioFacts) -> AudioFacts:

@@ -6,11 +6,25 @@ import logging
 import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.errors import InvalidRequestError, RecordingError, StorageError, TruncatedError
-from airflow_speechkit.recordings.audio.facts import TAKE_WHAT_IS_THERE, UPLOAD_AGAIN, AudioFacts, check_limits
+from airflow_speechkit.errors import (
+    InvalidRequestError,
+    RecordingError,
+    StorageError,
+    TruncatedError,
+    UnsupportedFormatError,
+)
+from airflow_speechkit.recordings.audio.facts import (
+    CONVERT,
+    TAKE_WHAT_IS_THERE,
+    UPLOAD_AGAIN,
+    AudioFacts,
+    check_limits,
+    samples_to_ms,
+)
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.conversion.decoding import import_av, open_source
 from airflow_speechkit.recordings.conversion.encoding import NotContinuousError, TooLargeError, write
@@ -22,6 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from airflow_speechkit.recordings.conversion.decoding import Source
+    from airflow_speechkit.recordings.conversion.plan import AudioStream
     from airflow_speechkit.settings import ApiVersion
 
 log = logging.getLogger(__name__)
@@ -35,6 +51,10 @@ class OnTruncated(StrEnum):
 
     FAIL = "fail"  #: it isn't converted
     CONVERT = "convert"  #: what can be decoded is converted, with a warning
+
+    def takes(self, error: UnsupportedFormatError) -> bool:
+        """Return whether a recording that the API doesn't take is to be converted."""
+        return not isinstance(error, TruncatedError) or self is OnTruncated.CONVERT
 
 
 @contextmanager
@@ -71,6 +91,23 @@ def converted(
 
 
 @contextmanager
+def undecodable(reason: UnsupportedFormatError, name: str) -> Iterator[None]:
+    """Add to the error about what nothing decodes why it is to be converted.
+
+    :param reason: why the API doesn't take it as it is
+    :param name: the recording's name in messages
+    :raises UnsupportedFormatError: nothing decodes it
+    """
+    try:
+        yield
+    except TruncatedError:
+        raise
+    except UnsupportedFormatError as error:
+        hint = error.hint if reason.hint == CONVERT else reason.hint
+        raise UnsupportedFormatError(f"{reason.what}. {error.what}", recording=name, hint=hint) from None
+
+
+@contextmanager
 def temporary_file(name: str, suffix: str = "") -> Iterator[BinaryIO]:
     """Open an empty file that is gone afterwards. What is raised meanwhile is about a recording.
 
@@ -99,23 +136,47 @@ def _convert(
 ) -> tuple[AudioFacts, Conversion, str | None]:
     small = False
     while True:
-        with open_source(path, audio_stream) as source:
+        with _opened(path, audio_stream) as source:
             conversion = plan_conversion(source.facts, api_version, small=small)
             try:
                 facts = write(source, conversion, target, _progress(name, source.facts.duration_ms))
                 if source.gaps_s >= 1:
                     log.info("%s: its timestamps leave gaps of %.1f s, which are silent", name, source.gaps_s)
                 return facts, conversion, source.flaw() or _truncated(path)
-            except OSError:
-                raise
-            except import_av().error.FFmpegError as error:
-                raise RecordingError(f"The sound can't be converted: {error.strerror}", hint=UPLOAD_AGAIN) from None
             except (TooLargeError, NotContinuousError):
                 if small:
                     raise RecordingError("The recording has more than 1 GB, also as OggOpus", hint="Split it") from None
                 small = True
                 target.seek(0)
                 target.truncate()
+
+
+def measure(path: Path, audio_stream: int | None = None) -> tuple[AudioStream, TruncatedError | None]:
+    """Decode a file to its end, as its conversion does.
+
+    :param path: the file; its name tells what samples without a header are
+    :param audio_stream: which of its audio streams, counted from 1; by default the one that a player would choose
+    :return: the stream with its length, and the error if the file is cut off or damaged
+    :raises RecordingError: it can't be decoded
+    :raises SettingsError: it has no such stream, or the extra `audio` isn't installed
+    """
+    with _opened(path, audio_stream) as source:
+        rate, channels = source.facts.sample_rate_hertz, source.facts.channels
+        samples = sum(frame.samples for frame in source.samples([("aresample", str(rate))], channels))
+        flaw = source.flaw() or _truncated(path)
+        error = None if flaw is None else TruncatedError(flaw, hint=TAKE_WHAT_IS_THERE)
+        return replace(source.facts, duration_ms=samples_to_ms(samples, rate)), error
+
+
+@contextmanager
+def _opened(path: Path, audio_stream: int | None) -> Iterator[Source]:
+    with open_source(path, audio_stream) as source:
+        try:
+            yield source
+        except OSError:
+            raise
+        except import_av().error.FFmpegError as error:
+            raise RecordingError(f"The sound can't be converted: {error.strerror}", hint=UPLOAD_AGAIN) from None
 
 
 def _truncated(path: Path) -> str | None:

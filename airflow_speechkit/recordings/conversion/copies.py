@@ -12,16 +12,16 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.errors import TruncatedError, UnsupportedFormatError
 from airflow_speechkit.recordings.address import object_address
-from airflow_speechkit.recordings.audio.facts import CONVERT, AudioFacts
-from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, temporary_file
+from airflow_speechkit.recordings.audio.facts import AudioFacts
+from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, temporary_file, undecodable
 from airflow_speechkit.recordings.conversion.plan import EXTENSIONS, lossless_encoding
 from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from airflow_speechkit.errors import UnsupportedFormatError
     from airflow_speechkit.models import RecordingAddress
     from airflow_speechkit.recordings.bucket import Bucket, StoredObject
     from airflow_speechkit.settings import ApiVersion
@@ -78,7 +78,7 @@ class CopyFolder:
 
     def takes(self, error: UnsupportedFormatError) -> bool:
         """Return whether a recording that the API doesn't take is to be converted."""
-        return not isinstance(error, TruncatedError) or self.on_truncated is OnTruncated.CONVERT
+        return self.on_truncated.takes(error)
 
     def copy_of(
         self, bucket: Bucket, source: StoredObject, reason: UnsupportedFormatError
@@ -125,17 +125,14 @@ class CopyFolder:
     def _make(
         self, stem: str, version: str, path: Path, name: str, reason: UnsupportedFormatError
     ) -> tuple[StoredObject, AudioFacts]:
-        try:
-            with converted(
+        with (
+            undecodable(reason, name),
+            converted(
                 path, self.api_version, name=name, audio_stream=self.audio_stream, on_truncated=self.on_truncated
-            ) as (content, facts, conversion):
-                metadata = {one.replace("_", "-"): str(getattr(facts, one)) for one in _FACTS}
-                stored = self.bucket.put(content, self._address(stem, version, conversion.extension), metadata)
-        except TruncatedError:
-            raise
-        except UnsupportedFormatError as error:
-            hint = error.hint if reason.hint == CONVERT else reason.hint
-            raise UnsupportedFormatError(f"{reason.what}. {error.what}", recording=name, hint=hint) from None
+            ) as (content, facts, conversion),
+        ):
+            metadata = {one.replace("_", "-"): str(getattr(facts, one)) for one in _FACTS}
+            stored = self.bucket.put(content, self._address(stem, version, conversion.extension), metadata)
         log.info("%s was converted to %s, %s", name, facts.encoding, stored.address.uri)
         return stored, facts
 
