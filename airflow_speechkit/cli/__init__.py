@@ -1,8 +1,8 @@
 """The command ``airflow-speechkit``.
 
-The modules ``archive`` and ``tables`` have commands of their own: ``add(subparsers)`` makes their parsers with
-``set_defaults(run=…)``, a function of the parsed arguments that returns the exit status. A command imports in ``run``
-what it needs, so that no command loads what another one needs.
+The modules ``archive``, ``recordings`` and ``tables`` have commands of their own: ``add(subparsers)`` makes their
+parsers with ``set_defaults(run=…)``, a function of the parsed arguments that returns the exit status. A command imports
+in ``run`` what it needs, so that no command loads what another one needs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit import __version__
-from airflow_speechkit.cli import archive, tables
+from airflow_speechkit.cli import archive, recordings, tables
 from airflow_speechkit.errors import SpeechKitError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    recordings.add(subparsers)
     archive.add(subparsers)
     tables.add(subparsers)
     _add_demo_and_emulator(subparsers)
