@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime  # noqa: TC003 - the archive's codec resolves the annotations of a Submission
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 if TYPE_CHECKING:
     from airflow_speechkit.errors import SpeechKitError
 
-#: The service's ids have 20 characters, the synthetic ones of refused recordings 72. Safe in paths and URLs.
+#: The service's ids have 20 characters, synthetic ones (`archive.layout`) 73 at most. Safe in paths and URLs.
 _OPERATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
 
 
@@ -130,6 +131,14 @@ class ConvertedCopy:
     etag: str | None
 
 
+class FilterReason(StrEnum):
+    """Why a recording is left out."""
+
+    TOO_SHORT = "too_short"  #: shorter than `min_duration_s`
+    TOO_LONG = "too_long"  #: longer than `max_duration_s`
+    SILENT = "silent"  #: no sample of any channel is louder than the noise of an idle line
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recording:
     """One recording, as it was found.
@@ -147,6 +156,7 @@ class Recording:
     :param channels: its channels; None until it is probed
     :param billed_seconds: what the service will charge for, where the length is known
     :param labels: the user's own
+    :param filter_reason: why it is left out if it has to be sent
     :param error: why it can't be submitted, where that is known already
     """
 
@@ -163,6 +173,7 @@ class Recording:
     channels: int | None = None
     billed_seconds: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    filter_reason: FilterReason | None = None
     error: SpeechKitError | None = None
 
     @property
@@ -187,6 +198,7 @@ class Submission:
     :param settings: including what was read from the recording
     :param labels: the user's own: a call id, a direction, channel roles
     :param submitted_at: UTC
+    :param filter_reason: why it was left out, and not submitted
     :param speechkit_conn_id: the connection it went through
     :param dag_id: this and the next three: the task instance that submitted it
     """
@@ -203,6 +215,7 @@ class Submission:
     channels: int | None = None
     billed_seconds: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    filter_reason: FilterReason | None = None
     speechkit_conn_id: str | None = None
     dag_id: str | None = None
     run_id: str | None = None

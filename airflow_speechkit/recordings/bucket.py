@@ -11,10 +11,11 @@ from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, Sto
 from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.recordings.audio.facts import AudioFacts, settle
 from airflow_speechkit.recordings.audio.reading import read_audio
+from airflow_speechkit.recordings.filters import NO_FILTERS, FilteredError, Filters
 from airflow_speechkit.recordings.refusals import replaced_while_read, storage_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
     from airflow_speechkit.recordings.pattern import RecordingPattern
     from airflow_speechkit.settings import RecognitionSettings
@@ -82,21 +83,36 @@ class Bucket:
             answer = self._client.head_object(Bucket=address.bucket, Key=address.key)
         return _stored(address, answer, answer.get("ContentLength"))
 
-    def probe(self, address: RecordingAddress, settings: RecognitionSettings, *, exact: bool = False) -> Probe:
+    def probe(
+        self,
+        address: RecordingAddress,
+        settings: RecognitionSettings,
+        *,
+        exact: bool = False,
+        filters: Filters = NO_FILTERS,
+    ) -> Probe:
         """Read what a recording is, and settle its settings; one or two requests, unless all of it is read.
 
         :param exact: whether to read all of it where its head doesn't prove its length
+        :param filters: which recordings are left out; what would be left out by its length is read as with `exact`
+        :raises FilteredError: it is left out by its length
         :raises RecordingError: it isn't there, may not be read, isn't what the settings say, or isn't taken
         :raises StorageError: the storage can't be reached, or is in trouble
         """
         recording = _Recording(self._client, address)
         try:
             facts = read_audio(recording.read, recording.stored.size_bytes, settings, exact=exact)
+            if not exact and filters.needs_proof(facts.duration_ms):
+                facts = read_audio(recording.read, recording.stored.size_bytes, settings, exact=True)
             for note in facts.notes:
                 log.warning("%s: %s", address.uri, note)
+            filters.check(facts.duration_ms, facts.channels)
             return Probe(recording.stored, facts, settle(settings, facts))
         except RecordingError as error:
             error.about_recording(address.uri)
+            raise
+        except FilteredError as error:
+            error.version = recording.stored.etag
             raise
 
     def find(self, pattern: RecordingPattern) -> Iterator[StoredObject]:
@@ -143,7 +159,7 @@ class Bucket:
             with closing(answer["Body"]) as body:
                 return bytes(body.read(most))
 
-    def content(self, stored: StoredObject) -> Iterator[bytes]:
+    def content(self, stored: StoredObject) -> Generator[bytes, None, None]:
         """Read an object from front to back; one request.
 
         :param stored: the version to read

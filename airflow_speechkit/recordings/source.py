@@ -22,13 +22,15 @@ from airflow_speechkit.recordings.bucket import Bucket, Probe, StoredObject
 from airflow_speechkit.recordings.conversion.convert import OnTruncated
 from airflow_speechkit.recordings.conversion.copies import CopyFolder
 from airflow_speechkit.recordings.conversion.plan import check_audio_stream
+from airflow_speechkit.recordings.conversion.silence import check_sound
 from airflow_speechkit.recordings.cost import billed_seconds
+from airflow_speechkit.recordings.filters import NO_FILTERS, FilteredError, Filters, left_out
 from airflow_speechkit.recordings.finding import Choice, find_recordings
 from airflow_speechkit.recordings.label_reading import LabelReader
 from airflow_speechkit.recordings.labels import LabelRules
 from airflow_speechkit.recordings.pattern import is_pattern, parse_pattern
 from airflow_speechkit.recordings.places import Findings, Place, address_of, uri_of
-from airflow_speechkit.recordings.upload import parse_upload_to, read_local, read_whole, upload_local
+from airflow_speechkit.recordings.upload import hash_of_file, parse_upload_to, read_local, read_whole, upload_local
 from airflow_speechkit.redaction import clean_address
 from airflow_speechkit.settings import ApiVersion
 
@@ -74,6 +76,7 @@ class RecordingSource:
         player would choose
     :param on_truncated: what to do where a recording that is converted is cut off or damaged
     :param read_whole: whether recordings are read to the end whose head and tail don't prove their length
+    :param filters: which recordings are left out
     :param now: the time, UTC
     """
 
@@ -86,6 +89,7 @@ class RecordingSource:
     audio_stream: int | None = None
     on_truncated: OnTruncated = OnTruncated.FAIL
     read_whole: bool = False
+    filters: Filters = NO_FILTERS
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _buckets: dict[str, Bucket] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
@@ -180,7 +184,7 @@ class RecordingSource:
             return place
         try:
             if isinstance(place, Path):
-                return self._local(place)
+                return self._local_unless_filtered(place)
             return self._stored(place if isinstance(place, StoredObject) else self._stat(place))
         except SpeechKitError as error:
             return self._failed(str(place) if isinstance(place, Path) else uri_of(place), error)
@@ -213,6 +217,14 @@ class RecordingSource:
             size_bytes=stored.size_bytes,
         )
 
+    def _local_unless_filtered(self, path: Path) -> Recording:
+        try:
+            return self._local(path)
+        except FilteredError as error:
+            # It isn't uploaded.
+            uri, version = path.absolute().as_uri(), hash_of_file(path)
+            return left_out(Recording(audio_uri=uri, version=version, settings=self.settings), error)
+
     def _local(self, path: Path) -> Recording:
         if not path.is_absolute() and not path.exists():
             raise RecordingError(
@@ -222,7 +234,9 @@ class RecordingSource:
             )
         if self.upload_to is not None:
             folder = parse_upload_to(self.upload_to)
-            probe = upload_local(self._bucket(folder.conn_id), path, folder, self.settings, self._copies())
+            probe = upload_local(
+                self._bucket(folder.conn_id), path, folder, self.settings, self._copies(), self.filters
+            )
             return _probed(self._stored(probe.stored), probe.settings, probe.facts)
         if self.settings.api_version is not ApiVersion.V3:
             raise RecordingError(
@@ -230,7 +244,7 @@ class RecordingSource:
                 recording=str(path),
                 hint="Set `upload_to='s3://bucket/prefix/'`",
             )
-        facts, content = read_local(path, self.settings)
+        facts, content = read_local(path, self.settings, self.filters)
         recording = Recording(
             audio_uri=path.absolute().as_uri(),
             version=_hash(content),
@@ -240,23 +254,33 @@ class RecordingSource:
         return _probed(recording, settle(self.settings, facts), facts)
 
     def probe(self, recording: Recording) -> Recording:
-        """Read what a recording in a bucket is, and settle its settings and its cost.
+        """Read what a recording in a bucket is, and settle its settings and its cost; or why it is left out.
 
         :raises RecordingError: it can't be read, isn't what the settings say, or has just been replaced
         :raises StorageError: the storage can't be reached
         """
-        address = recording.address
-        if address is None:
+        if recording.address is None:
             return recording
-        copies, copy = self._copies(), None
         try:
-            probe = self._bucket(address.conn_id).probe(address, self.settings, exact=self.read_whole)
+            return self._probe(recording, recording.address)
+        except FilteredError as error:
+            if error.version not in (None, recording.version):
+                raise _replaced("while it was read", recording) from None
+            return left_out(recording, error)
+
+    def _probe(self, recording: Recording, address: RecordingAddress) -> Recording:
+        copies, copy, bucket = self._copies(), None, self._bucket(address.conn_id)
+        try:
+            probe = bucket.probe(address, self.settings, exact=self.read_whole, filters=self.filters)
             check_audio_stream(self.audio_stream, 1)
+            if self.filters.skip_silent:
+                check_sound(probe.facts, bucket.content(probe.stored))
         except UnsupportedFormatError as error:
             if copies is None or not copies.takes(error):
                 raise
-            bucket = self._bucket(address.conn_id)
             stored = bucket.stat(address)
+            if stored.etag != recording.version:
+                raise _replaced("while it was read", recording) from None
             copy, facts = copies.copy_of(bucket, stored, error)
             probe = Probe(stored, facts, settle(self.settings, facts))
         found = self._stored(probe.stored)
@@ -272,7 +296,12 @@ class RecordingSource:
             return None
         folder = parse_upload_to(self.upload_to)
         return CopyFolder(
-            self._bucket(folder.conn_id), folder, self.settings.api_version, self.audio_stream, self.on_truncated
+            self._bucket(folder.conn_id),
+            folder,
+            self.settings.api_version,
+            self.audio_stream,
+            self.on_truncated,
+            self.filters,
         )
 
     def check_unchanged(self, recording: Recording) -> bytes | None:

@@ -20,11 +20,13 @@ from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms, 
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.bucket import Probe
 from airflow_speechkit.recordings.conversion.plan import check_audio_stream
+from airflow_speechkit.recordings.conversion.silence import check_sound
+from airflow_speechkit.recordings.filters import NO_FILTERS, Filters
 from airflow_speechkit.recordings.pattern import has_magic
 from airflow_speechkit.settings import SAMPLE_RATES_HERTZ, ApiVersion, AudioEncoding, RecognitionSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from airflow_speechkit.recordings.bucket import Bucket
@@ -53,14 +55,19 @@ def parse_upload_to(text: str) -> RecordingAddress:
     return RecordingAddress(bucket, prefix if not prefix or prefix.endswith("/") else f"{prefix}/", conn_id)
 
 
-def read_local(path: Path, settings: RecognitionSettings) -> tuple[AudioFacts, bytes]:
+def read_local(path: Path, settings: RecognitionSettings, filters: Filters) -> tuple[AudioFacts, bytes]:
     """Return what a local recording is, and its bytes.
 
+    :param filters: which recordings are left out
+    :raises FilteredError: it is left out
     :raises RecordingError: it isn't there, can't be read, or isn't taken
     """
     with opened(path) as file:
         facts = _read(file, path, settings)
+        filters.check(facts.duration_ms, facts.channels)
         check_inline(facts.size_bytes)
+        if filters.skip_silent:
+            check_sound(facts, _pieces(file))
         file.seek(0)
         return facts, file.read()
 
@@ -75,12 +82,22 @@ def read_whole(path: Path, most: int = -1) -> bytes:
         return file.read(most)
 
 
+def hash_of_file(path: Path) -> str:
+    """Return a hash of a local file's bytes, in hexadecimal.
+
+    :raises RecordingError: it isn't there, or can't be read
+    """
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
 def upload_local(
     bucket: Bucket,
     path: Path,
     folder: RecordingAddress,
     settings: RecognitionSettings,
     copies: CopyFolder | None = None,
+    filters: Filters = NO_FILTERS,
 ) -> Probe:
     """Put a local recording into a bucket, and settle its settings.
 
@@ -95,8 +112,10 @@ def upload_local(
     :param folder: where to put it
     :param settings: what to recognise and how
     :param copies: converts what the API doesn't take; None refuses it
+    :param filters: which recordings are left out, and not uploaded
     :return: the recording in the bucket
     :raises RecordingError: it isn't there, can't be read, isn't taken, or changed while it was read
+    :raises FilteredError: it is left out
     :raises StorageError: the storage can't be reached, or is in trouble
     """
     with opened(path) as file, ExitStack() as stack:
@@ -104,6 +123,7 @@ def upload_local(
         before = _identity(path)
         try:
             facts = read_as_uploaded(file, path, settings)
+            filters.check(facts.duration_ms, facts.channels)
             settled = settle(settings, facts)
         except UnsupportedFormatError as error:
             if copies is None or not copies.takes(error):
@@ -113,6 +133,8 @@ def upload_local(
         if is_unwrapped(facts):
             content = stack.enter_context(samples(file, facts))
             facts = replace(facts, data_offset=0)
+        if filters.skip_silent:
+            check_sound(facts, _pieces(content))
         content.seek(0)
         digest = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
         content.seek(0)
@@ -144,6 +166,12 @@ def _upload_converted(
             raise _changed(path)
     stored, facts = made
     return Probe(stored, facts, settle(settings, facts))
+
+
+def _pieces(file: BinaryIO) -> Generator[bytes, None, None]:
+    file.seek(0)
+    while piece := file.read(_COPIED_AT_ONCE):
+        yield piece
 
 
 def _changed(path: Path) -> RecordingError:

@@ -17,6 +17,7 @@ from airflow_speechkit.errors import (
     TruncatedError,
     UnsupportedFormatError,
 )
+from airflow_speechkit.models import FilterReason
 from airflow_speechkit.recordings.audio.facts import (
     CONVERT,
     TAKE_WHAT_IS_THERE,
@@ -29,6 +30,8 @@ from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.conversion.decoding import import_av, open_source
 from airflow_speechkit.recordings.conversion.encoding import NotContinuousError, TooLargeError, write
 from airflow_speechkit.recordings.conversion.plan import Conversion, plan_conversion
+from airflow_speechkit.recordings.conversion.silence import is_silent
+from airflow_speechkit.recordings.filters import NO_FILTERS, FilteredError, Filters
 from airflow_speechkit.settings import RecognitionSettings
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ log = logging.getLogger(__name__)
 
 #: How often the log says how far a conversion is.
 _PROGRESS_S = 30.0
+#: How much shorter a recording may be than its container says.
+_ROUNDING_MS = 1_000
 
 
 class OnTruncated(StrEnum):
@@ -65,6 +70,7 @@ def converted(
     name: str | None = None,
     audio_stream: int | None = None,
     on_truncated: OnTruncated = OnTruncated.FAIL,
+    filters: Filters = NO_FILTERS,
 ) -> Iterator[tuple[BinaryIO, AudioFacts, Conversion]]:
     """Convert a file, into a temporary one that is gone afterwards. Memory stays flat, however long it is.
 
@@ -73,18 +79,22 @@ def converted(
     :param name: the recording's name in messages; by default the path
     :param audio_stream: which of its audio streams, counted from 1; by default the one that a player would choose
     :param on_truncated: what to do where it is cut off or damaged
+    :param filters: which recordings are left out; what is certainly too long, or silent, isn't converted first
     :return: the temporary file, at its beginning; what is in it; what was done
     :raises RecordingError: it can't be decoded, is cut off, or is longer than the service takes
+    :raises FilteredError: it is left out
     :raises SettingsError: it has no such stream, or the extra `audio` isn't installed
     :raises StorageError: the disk is full
     """
     name = name or str(path)
     with temporary_file(name) as target:
+        _filter(path, audio_stream, filters)
         facts, conversion, flaw = _convert(path, api_version, name, audio_stream, target)
         if flaw is not None and on_truncated is OnTruncated.FAIL:
             raise TruncatedError(flaw, hint=TAKE_WHAT_IS_THERE)
         if flaw is not None:
             log.warning("%s: %s. What can be decoded is taken: %.1f s", name, flaw, (facts.duration_ms or 0) / 1000)
+        filters.check(facts.duration_ms, facts.channels)
         check_limits(facts)
         target.seek(0)
         yield target, facts, conversion
@@ -129,6 +139,19 @@ def temporary_file(name: str, suffix: str = "") -> Iterator[BinaryIO]:
             retry="converts it again",
             retry_can_help=True,
         ) from None
+
+
+def _filter(path: Path, audio_stream: int | None, filters: Filters) -> None:
+    if filters == NO_FILTERS:
+        return
+    with open_source(path, audio_stream) as source:
+        declared_ms, channels = source.declared_ms, source.facts.channels
+        if declared_ms is not None and filters.reason(declared_ms - _ROUNDING_MS) is FilterReason.TOO_LONG:
+            raise FilteredError(FilterReason.TOO_LONG, declared_ms, channels)
+        # What is missing of a file that is cut off or damaged may be speech.
+        if filters.skip_silent and is_silent(source) and not (source.flaw() or _truncated(path)):
+            filters.check(source.read_ms, channels)
+            raise FilteredError(FilterReason.SILENT, source.read_ms, channels)
 
 
 def _convert(

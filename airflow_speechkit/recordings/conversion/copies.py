@@ -16,6 +16,8 @@ from airflow_speechkit.recordings.address import object_address
 from airflow_speechkit.recordings.audio.facts import AudioFacts
 from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, temporary_file, undecodable
 from airflow_speechkit.recordings.conversion.plan import EXTENSIONS, lossless_encoding
+from airflow_speechkit.recordings.conversion.silence import check_sound
+from airflow_speechkit.recordings.filters import NO_FILTERS, Filters
 from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class CopyFolder:
     :param api_version: the API that will read the copies
     :param audio_stream: which audio stream of a file to take, counted from 1; by default the one that a player chooses
     :param on_truncated: what to do where a recording is cut off or damaged
+    :param filters: which recordings are left out
     """
 
     bucket: Bucket
@@ -54,6 +57,7 @@ class CopyFolder:
     api_version: ApiVersion
     audio_stream: int | None = None
     on_truncated: OnTruncated = OnTruncated.FAIL
+    filters: Filters = NO_FILTERS
 
     def find(self, stem: str, version: str) -> tuple[StoredObject, AudioFacts] | None:
         """Return the copy that was made of a version of a recording before, if there is one; one or two requests.
@@ -61,12 +65,16 @@ class CopyFolder:
         :param stem: the recording's name, without its extension
         :param version: what tells this version of this recording from all others
         :raises RecordingError: the copy may not be read
+        :raises FilteredError: the recording is left out
         :raises StorageError: the storage can't be reached, or is in trouble
         """
         for encoding in (lossless_encoding(self.api_version), AudioEncoding.OGG_OPUS):
             stored = self.bucket.stat_if_there(self._address(stem, version, EXTENSIONS[encoding]))
             facts = None if stored is None else _facts_beside(stored)
             if stored is not None and facts is not None:
+                self.filters.check(facts.duration_ms, facts.channels)
+                if self.filters.skip_silent:
+                    check_sound(facts, self.bucket.content(stored))
                 return stored, facts
         return None
 
@@ -89,6 +97,7 @@ class CopyFolder:
         :param source: the version to convert
         :param reason: why it is converted, for the error if nothing decodes it
         :raises RecordingError: it was replaced, can't be decoded, is cut off, or is longer than the service takes
+        :raises FilteredError: it is left out
         :raises SettingsError: it has no such audio stream, or the extra `audio` isn't installed
         :raises StorageError: the disk is full, or a bucket can't be reached
         """
@@ -116,6 +125,7 @@ class CopyFolder:
         :param name: the recording's name in messages
         :param reason: why it is converted, for the error if nothing decodes it
         :raises RecordingError: it can't be decoded, is cut off, or is longer than the service takes
+        :raises FilteredError: it is left out
         :raises SettingsError: it has no such audio stream, or the extra `audio` isn't installed
         :raises StorageError: the disk is full, or the bucket can't be written
         """
@@ -128,7 +138,12 @@ class CopyFolder:
         with (
             undecodable(reason, name),
             converted(
-                path, self.api_version, name=name, audio_stream=self.audio_stream, on_truncated=self.on_truncated
+                path,
+                self.api_version,
+                name=name,
+                audio_stream=self.audio_stream,
+                on_truncated=self.on_truncated,
+                filters=self.filters,
             ) as (content, facts, conversion),
         ):
             metadata = {one.replace("_", "-"): str(getattr(facts, one)) for one in _FACTS}

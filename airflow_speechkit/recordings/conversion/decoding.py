@@ -79,6 +79,13 @@ class Source:
         #: How much silence was put in where timestamps leave a gap, in seconds.
         self.gaps_s = 0.0
 
+    @property
+    def declared_ms(self) -> int | None:
+        """The length that the file declares for this stream, in milliseconds; a picture may be longer."""
+        duration = self.stream.duration
+        has_length = duration is not None and self.facts.container not in _WITHOUT_LENGTH
+        return int(duration * self.stream.time_base * 1000) if has_length else None
+
     def packets(self) -> Iterator[Any]:
         """Give the stream's packets, as they are.
 
@@ -89,7 +96,7 @@ class Source:
         while True:
             try:
                 packet = next(packets, None)
-            except _libav_errors():
+            except libav_errors():
                 # The rest of the file is missing or damaged: what there is of it shows in `read_ms`.
                 self.damaged_packets += 1
                 return
@@ -114,7 +121,7 @@ class Source:
         for packet in self.packets():
             try:
                 frames = packet.decode()
-            except _libav_errors():
+            except libav_errors():
                 self.damaged_packets += 1
                 if self.damaged_packets > _MOST_DAMAGED:
                     break
@@ -249,7 +256,7 @@ def open_source(path: Path, audio_stream: int | None = None) -> Iterator[Source]
     av = import_av()
     try:
         container = _open(av, path)
-    except _libav_errors() as error:
+    except libav_errors() as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         raise UnsupportedFormatError(f"The file can't be decoded: {why}", hint=UPLOAD_AGAIN) from None
     with container:
@@ -275,12 +282,13 @@ def import_av() -> Any:
         import av
     except ImportError:
         raise SettingsError(
-            "Converting needs PyAV, which isn't installed", hint="pip install 'airflow-speechkit[audio]'"
+            "Decoding needs PyAV, which isn't installed", hint="pip install 'airflow-speechkit[audio]'"
         ) from None
     return av
 
 
-def _libav_errors() -> tuple[type[Exception], ...]:
+def libav_errors() -> tuple[type[Exception], ...]:
+    """Return what PyAV raises about a file that it can't read."""
     import av
 
     return (av.error.FFmpegError, UnicodeDecodeError, ValueError)

@@ -54,6 +54,26 @@ def encoded(
     return file.getvalue()
 
 
+def of_samples(samples: np.ndarray, codec: str, container: str, rate: int = 48_000) -> bytes:
+    """Return a recording of these samples.
+
+    :param samples: of 16 bit, a row for each channel
+    """
+    layout = {1: "mono", 2: "stereo"}[len(samples)]
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=rate, layout=layout)
+        flat = np.ascontiguousarray(samples.T.astype("<i2")).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(flat, format="s16", layout=layout)
+        frame.sample_rate = rate
+        frame.pts = 0
+        resampled = av.AudioResampler(stream.codec_context.format, layout, rate).resample(frame)
+        for each in [*resampled, None]:
+            for packet in stream.encode(each):
+                output.mux(packet)
+    return file.getvalue()
+
+
 def ogg(**about: object) -> bytes:
     """Return an Ogg Opus recording."""
     return encoded("libopus", "ogg", **about)  # type: ignore[arg-type]
