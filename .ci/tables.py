@@ -27,6 +27,8 @@ _STATUSES = {
     Status.FINISHED: "There is a result. `utterances = 0` means that the recording has no speech.",
     Status.FAILED: "The service accepted the recording, and the operation ended in an error.",
     Status.REFUSED: "The recording could not be submitted: no operation, `recognition_id` is `refused-…`.",
+    Status.FILTERED: "The recording was left out, for its `filter_reason`: no operation, `recognition_id` is "
+    "`filtered-…`, nothing was billed.",
     Status.LOST: "The recording may have been paid for, but its result is no longer available.",
 }
 

@@ -33,7 +33,7 @@ class Listed:
     :param operation_id: its id
     :param submission: what was submitted, with its newest labels, if it went through the archive
     :param outcome: how it ended, if that is on record
-    :param superseded: the recording was refused here, and submitted later
+    :param superseded: the recording was refused or left out here, and submitted later
     """
 
     operation_id: str
@@ -43,9 +43,11 @@ class Listed:
 
     @property
     def state(self) -> str:
-        """``running``, how it ended, or ``superseded``."""
+        """``running``, how it ended, ``filtered`` if it was left out, or ``superseded``."""
         if self.superseded:
             return "superseded"
+        if self.submission is not None and self.submission.filter_reason is not None:
+            return "filtered"
         return "running" if self.outcome is None else self.outcome.state.value
 
 

@@ -34,6 +34,7 @@ from airflow_speechkit.parsing import SURPRISES, MalformedError, parse_object
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from airflow_speechkit.models import FilterReason
     from airflow_speechkit.storage import Folder
 
 ARCHIVE_VERSION = 1
@@ -45,8 +46,8 @@ OPERATION_FILE = "operation.json.gz"
 RECOGNITION_FILE = "recognition.json.gz"
 OUTCOME_FILE = "outcome.json"
 
-#: The synthetic operation id of a recording that could not be submitted is this and its fingerprint.
-REFUSED_PREFIX = "refused-"
+#: The synthetic id of a recording that was refused, or left out, is one of these and its fingerprint.
+_UNSENT_PREFIXES = ("refused-", "filtered-")
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _LEDGER_FILE = re.compile(rf"ledger/[0-9a-f]{{64}}/([0-9]{{4,}})\.({'|'.join(AttemptState)})\.json", re.ASCII)
@@ -92,6 +93,19 @@ def operation_file(operation_id: str, file: str = "", *, folder: str = "operatio
     if not is_operation_id(operation_id):
         raise SettingsError(f"{operation_id[:64]!r} is not an operation id")
     return f"{folder}/{operation_id}/{file}".rstrip("/")
+
+
+def unsent_id(fingerprint: str, filter_reason: FilterReason | None) -> str:
+    """Return the synthetic operation id of a recording that was not submitted.
+
+    :param filter_reason: why it was left out; None if it could not be submitted
+    """
+    return f"{_UNSENT_PREFIXES[filter_reason is not None]}{fingerprint}"
+
+
+def is_unsent(operation_id: str) -> bool:
+    """Tell whether this is such a synthetic operation id."""
+    return operation_id.startswith(_UNSENT_PREFIXES)
 
 
 def labels_file(operation_id: str, number: int) -> str:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from airflow_speechkit.archive.layout import (
-    REFUSED_PREFIX,
     SUBMISSION_FILE,
     damage,
     each,
     forgotten_file,
+    is_unsent,
     ledger_file,
     load,
     operation_file,
@@ -78,8 +78,8 @@ def delete_operation(archive: Archive, operation_id: str, *, now: datetime, even
 
 def _begun(archive: Archive, operation_id: str) -> Deletion | None:
     found = load(archive.folder, forgotten_file(operation_id), Deletion.read)
-    # A refused recording can be refused again after its deletion, under the same id.
-    is_over = found is not None and found.finished_at is not None and operation_id.startswith(REFUSED_PREFIX)
+    # A recording that was not submitted can be put on record again after its deletion, under the same id.
+    is_over = found is not None and found.finished_at is not None and is_unsent(operation_id)
     return None if is_over else found
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
 
-from airflow_speechkit.archive.layout import REFUSED_PREFIX, is_fingerprint
+from airflow_speechkit.archive.layout import is_fingerprint, is_unsent
 from airflow_speechkit.archive.ledger import ENDED, Attempt, AttemptState, Failure
 from airflow_speechkit.models import Submission, is_operation_id
 from airflow_speechkit.parsing import MalformedError, convert, parse_time
@@ -108,9 +108,10 @@ class Outcome(Record, frozen=True, kw_only=True):
     """How an operation ended.
 
     :param operation_id: the operation
-    :param state: finished, failed, expired, or (of the synthetic id of a recording that was never submitted) refused
+    :param state: finished, failed, expired, or (of the synthetic id of a recording that was never submitted) refused,
+        also where it was left out by a filter: that has no failure
     :param at: when it was put on record, UTC
-    :param failure: why, unless it is finished
+    :param failure: why, unless it is finished or left out
     :param api_version: of the answer's files
     :param files: the files of the answer, by name
     """
@@ -125,8 +126,7 @@ class Outcome(Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _check_operation_id(self.operation_id)
         # If another end were believed, a recording that has its answer would be sent again.
-        is_refused = self.operation_id.startswith(REFUSED_PREFIX)
-        if self.state not in ({AttemptState.REFUSED} if is_refused else ENDED):
+        if self.state not in ({AttemptState.REFUSED} if is_unsent(self.operation_id) else ENDED):
             raise ValueError("an operation can't end like this")
 
 

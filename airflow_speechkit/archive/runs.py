@@ -28,7 +28,7 @@ from airflow_speechkit.archive.layout import each, load, operation_file, pack
 from airflow_speechkit.archive.records import Record, Time
 from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import StorageError, error_from_json
-from airflow_speechkit.models import Recording
+from airflow_speechkit.models import FilterReason, Recording
 from airflow_speechkit.recordings.address import parse_s3
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.settings import RecognitionSettings
 
-_FACTS = ("audio_uri", "version", "labels", "size_bytes", "duration_ms", "channels", "billed_seconds")
+_FACTS = ("audio_uri", "version", "labels", "size_bytes", "duration_ms", "channels", "billed_seconds", "filter_reason")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,7 @@ class _RunRecording(Record, frozen=True, kw_only=True):
     duration_ms: int | None = None
     channels: int | None = None
     billed_seconds: int | None = None
+    filter_reason: FilterReason | None = None
     fingerprint: str = ""
     status: SubmitStatus | None = msgspec.field(default=None, name="how")
     operation_id: str | None = None

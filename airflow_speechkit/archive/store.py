@@ -230,7 +230,7 @@ class Archive:
         return filter(layout.is_fingerprint, self.folder.folders("ledger"))
 
     def operations(self, prefix: str | tuple[str, ...] = "") -> Iterator[str]:
-        """Return the ids on record that begin with one of these, the synthetic ones of refused recordings included."""
+        """Return the ids on record that begin with one of these, the synthetic ones included."""
         return (one for one in self.folder.folders("operations") if is_operation_id(one) and one.startswith(prefix))
 
     def entry(self, operation_id: str) -> Entry | None:
@@ -353,19 +353,19 @@ class Archive:
         :return: whether it is on record as expired now
         """
         entry = self.entry(operation_id)
-        is_refused = operation_id.startswith(layout.REFUSED_PREFIX)
-        if entry is None or is_refused or now - entry.submission.submitted_at < RESULTS_KEPT:
+        if entry is None or layout.is_unsent(operation_id) or now - entry.submission.submitted_at < RESULTS_KEPT:
             return False
         failure = Failure(5, "the service no longer has the result, and no answer was archived within three days")
         outcome = Outcome(operation_id=operation_id, state=AttemptState.EXPIRED, at=now, failure=failure)
         return self._conclude(entry, outcome).state is AttemptState.EXPIRED
 
-    def refuse(self, planned: Submission, failure: Failure, now: datetime) -> str:
-        """Put a recording on record that could not be submitted; its time and labels are those of its first refusal.
+    def refuse(self, planned: Submission, failure: Failure | None, now: datetime) -> str:
+        """Put a recording on record that was not submitted; its time and labels are those of the first time.
 
+        :param failure: why; None if it was left out
         :return: a synthetic operation id, which leads to the recording and to the reason as a real one does
         """
-        operation_id = f"{layout.REFUSED_PREFIX}{planned.fingerprint}"
+        operation_id = layout.unsent_id(planned.fingerprint, planned.filter_reason)
         first = known.submission if (known := self.entry(operation_id)) else planned
         ours = replace(planned, operation_id=operation_id, submitted_at=first.submitted_at, labels=first.labels)
         outcome = Outcome(operation_id=operation_id, state=AttemptState.REFUSED, at=now, failure=failure)

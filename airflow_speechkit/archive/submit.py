@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,7 +11,14 @@ from typing import TYPE_CHECKING
 from airflow_speechkit.archive.ledger import Failure, fingerprint
 from airflow_speechkit.archive.runs import SubmitRun
 from airflow_speechkit.archive.submit_queue import SubmitQueue, SubmitRateLimiter, count_outcomes, in_words
-from airflow_speechkit.archive.submit_rules import OnFailure, SubmitJob, SubmitOutcome, SubmitStatus, error_of
+from airflow_speechkit.archive.submit_rules import (
+    OnFailure,
+    OnFiltered,
+    SubmitJob,
+    SubmitOutcome,
+    SubmitStatus,
+    error_of,
+)
 from airflow_speechkit.archive.submit_worker import SubmitWorker
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.cost import CostLimit, describe_cost
@@ -84,6 +92,7 @@ class Submitter(SubmitWorker):
                 raise
             finally:
                 self.labels.log()
+        self._log_filtered(undecided)
         outcomes = list(run.outcomes)
         for job in jobs:
             for place in job.places:
@@ -139,6 +148,12 @@ class Submitter(SubmitWorker):
             describe_cost(recordings),
         )
 
+    def _log_filtered(self, jobs: Sequence[SubmitJob]) -> None:
+        found = (job.recording.filter_reason for job in jobs if job.is_filtered)
+        reasons = Counter(one for one in found if one is not None)
+        if reasons:
+            log.info("%s", self.source.filters.describe(reasons))
+
     def returned_ids(self, outcomes: Sequence[SubmitOutcome], on_failure: OnFailure) -> list[str]:
         """Return the operation ids for whatever waits for the results, in the order of the recordings.
 
@@ -152,17 +167,23 @@ class Submitter(SubmitWorker):
         failed = [one.error for one in outcomes if one.error is not None]
         for each in failed[:_MAX_NAMED]:
             log.warning("%s: %s", "Skipped" if on_failure == OnFailure.SKIP else "On record as failed", each)
-        if on_failure == OnFailure.SKIP:
-            return [one.operation_id for one in outcomes if one.error is None and one.operation_id is not None]
-        ids = [one.operation_id or self._record_refused(one) for one in outcomes]
+        returned = [one for one in outcomes if self._is_returned(one, on_failure)]
+        ids = [one.operation_id or self._record_unsent(one) for one in returned]
         self.labels.log()
         return ids
 
-    def _record_refused(self, outcome: SubmitOutcome) -> str:
+    def _is_returned(self, outcome: SubmitOutcome, on_failure: OnFailure) -> bool:
+        if outcome.status is SubmitStatus.FILTERED:
+            return self.policy.on_filtered == OnFiltered.RECORD
+        return outcome.error is None or on_failure != OnFailure.SKIP
+
+    def _record_unsent(self, outcome: SubmitOutcome) -> str:
         now = self.now()
-        code = getattr(outcome.error, "grpc_code", None)
-        message = outcome.error.what if outcome.error is not None else "The service refused the submission"
+        failure = None
+        if outcome.status is not SubmitStatus.FILTERED:
+            message = outcome.error.what if outcome.error is not None else "The service refused the submission"
+            failure = Failure(getattr(outcome.error, "grpc_code", None), message)
         submission = self.origin.submission(outcome.recording, outcome.fingerprint, now)
-        operation_id = self.archive.refuse(submission, Failure(code, message), now)
+        operation_id = self.archive.refuse(submission, failure, now)
         self.labels.put(self.archive, outcome.recording, operation_id)
         return operation_id

@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
 
 #: What a submission takes over from its recording.
-_FACTS = ("audio_uri", "submitted_uri", "settings", "size_bytes", "duration_ms", "channels", "billed_seconds", "labels")
+_FACTS = (
+    "audio_uri",
+    "submitted_uri",
+    "settings",
+    "size_bytes",
+    "duration_ms",
+    "channels",
+    "billed_seconds",
+    "labels",
+    "filter_reason",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +85,13 @@ class OnFailure(StrEnum):
     RECORD = "record"  #: a synthetic id is returned, which brings its error into `recognitions`
 
 
+class OnFiltered(StrEnum):
+    """What becomes of a recording that is left out."""
+
+    SKIP = "skip"  #: it is left out of the returned ids
+    RECORD = "record"  #: a synthetic id is returned, which brings its reason into `recognitions`
+
+
 @dataclass(frozen=True, kw_only=True)
 class SubmitPolicy:
     """How to submit.
@@ -89,6 +106,7 @@ class SubmitPolicy:
     :param patience: how long the service may refuse all requests before the task fails
     :param attempts: how often a recording is sent that the service, in trouble, has surely not accepted
     :param labels_update: replace labels that are on record; without it only missing ones are added
+    :param on_filtered: see `OnFiltered`
     :param without_archive: the archive is temporary: no retry and no person can read it
     """
 
@@ -102,6 +120,7 @@ class SubmitPolicy:
     patience: timedelta = timedelta(hours=2)
     attempts: int = 4
     labels_update: bool = False
+    on_filtered: OnFiltered = OnFiltered.SKIP
     without_archive: bool = False
 
 
@@ -113,6 +132,7 @@ class SubmitStatus(StrEnum):
     REUSED = "reused"  #: its answer is archived
     FAILED = "failed"  #: its operation failed, and would fail again
     REFUSED = "refused"  #: it can't be sent, or the service refused it
+    FILTERED = "filtered"  #: it is left out, and was not sent
     LOST = "lost"  #: the service may have accepted it, and its operation is unknown
 
 
@@ -204,6 +224,11 @@ class SubmitJob:
         """Whether the ledger leaves nothing else to do."""
         return self.decision is not None and self.decision.action is Action.SUBMIT
 
+    @property
+    def is_filtered(self) -> bool:
+        """Whether it is left out."""
+        return self.outcome is not None and self.outcome.status is SubmitStatus.FILTERED
+
     def end(
         self, status: SubmitStatus, operation_id: str | None = None, *, error: SpeechKitError | None = None
     ) -> None:
@@ -261,7 +286,7 @@ def error_of(
     if not errors:
         return None
     error = errors[0] if len(errors) == 1 else SubmissionsFailedError.of(errors, len(outcomes))
-    others = len({one.fingerprint for one in outcomes if one.error is None})
+    others = len({one.fingerprint for one in outcomes if one.error is None and one.operation_id is not None})
     if without_archive:
         error.retry = "submits everything again and pays again for what was accepted: there is no archive"
     elif others and not must_fail:

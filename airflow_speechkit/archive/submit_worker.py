@@ -136,6 +136,8 @@ class SubmitWorker:
             return Step.NOT_SENT
         try:
             self._probe(job)
+            if job.outcome is not None:
+                return Step.NOT_SENT
             if not job.is_paid:
                 self.cost_limit.spend([job.recording])
                 job.is_paid = True
@@ -147,8 +149,11 @@ class SubmitWorker:
         return self._claim_and_send(job, decision)
 
     def _probe(self, job: SubmitJob) -> None:
+        """Read the recording of a job that has to be sent, and end the job if it is left out."""
         if job.recording.channels is None:
             job.recording = self.source.probe(job.recording)
+        if job.recording.filter_reason is not None:
+            job.end(SubmitStatus.FILTERED)
 
     def _decision(self, job: SubmitJob) -> Decision:
         missing = None

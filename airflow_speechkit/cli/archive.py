@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.storage import Folder
 
-STATES = ("running", "finished", "failed", "expired", "refused", "superseded")
+STATES = ("running", "finished", "failed", "expired", "refused", "filtered", "superseded")
 
 
 def add(subparsers: Any) -> None:

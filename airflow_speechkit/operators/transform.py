@@ -234,6 +234,8 @@ def _archived(archive: Archive, operation_id: str, most_bytes: int, not_ended: l
         # It is only partly removed.
         raise ResultExpiredError("The archive has neither its answer nor its submission", operation_id=operation_id)
     status = Status.REFUSED if outcome.state is AttemptState.REFUSED else Status.LOST
+    if submission.filter_reason is not None:
+        status = Status.FILTERED
     return failed_row(submission, status, *((failure.code, failure.message) if failure else ()))
 
 

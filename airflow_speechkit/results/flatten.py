@@ -122,9 +122,9 @@ def read_many(answers: Sequence[Submitted], *, exact: bool = False) -> Batch:
 
 
 def failed_row(submission: Submission, status: Status, code: int | None = None, message: str | None = None) -> Tables:
-    """Return the tables of a recording without an answer: it was refused, or is lost.
+    """Return the tables of a recording without an answer: it was refused or left out, or is lost.
 
-    :param submission: the recording; its `operation_id` is ``refused-…`` where there is no operation
+    :param submission: the recording; its `operation_id` is synthetic where there is no operation
     :param status: how it ended
     :param code: the error's gRPC code
     :param message: the error's text
@@ -132,7 +132,7 @@ def failed_row(submission: Submission, status: Status, code: int | None = None, 
     row = _row(Answer(submission.operation_id, submission.settings.api_version, b""), submission)
     text = None if message is None else writable(message)
     row |= _ended(status, parse_code(code), text)
-    if status is Status.REFUSED:
+    if status in (Status.REFUSED, Status.FILTERED):
         row["operation_id"] = None
     return _tables({0: row}, Speech.empty(), {0: []})
 
@@ -191,6 +191,7 @@ def _row(answer: Answer, submission: Submission | None, created: Any = None, mod
             "channels": submission.channels,
             "duration_ms": submission.duration_ms,
             "billed_seconds": submission.billed_seconds,
+            "filter_reason": submission.filter_reason,
             "created_at": row["created_at"] or submission.submitted_at,
             "settings": as_json(settings.to_json()),
             "dag_id": submission.dag_id,

@@ -26,6 +26,7 @@ class Status(StrEnum):
     FINISHED = "finished"
     FAILED = "failed"
     REFUSED = "refused"
+    FILTERED = "filtered"
     LOST = "lost"
 
 
@@ -85,7 +86,9 @@ _COUNT = pa.int32()
 _LONG = pa.int64()
 _MOMENT = pa.timestamp("us", tz="UTC")
 
-_RECOGNITION = Column("recognition_id", _TEXT, "The operation id, or `refused-…` without one. Joins all tables.")
+_RECOGNITION = Column(
+    "recognition_id", _TEXT, "The operation id; `refused-…` or `filtered-…` without one. Joins all tables."
+)
 _OPERATION = Column("operation_id", _TEXT, "The operation id; empty if there is no operation.", True)
 #: What says which alternative of which utterance a row belongs to.
 _PLACE = (
@@ -133,7 +136,7 @@ RECOGNITIONS = TableSchema(
         Column(
             "parts", _TEXT, "The operations and offsets of a recording in parts. Always empty in this version.", True
         ),
-        Column("filter_reason", _TEXT, "Why the recording was left out. Always empty in this version.", True),
+        Column("filter_reason", _TEXT, "Why it was left out: `too_short`, `too_long` or `silent`.", True),
         Column("loaded_at", _MOMENT, "When the row was loaded, UTC. Only in databases, which set it.", in_files=False),
     ),
     ("recognition_id",),

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_speechkit.archive.layout import REFUSED_PREFIX
+from airflow_speechkit.archive.layout import is_unsent
 from airflow_speechkit.archive.submit_rules import OnFailure
 from airflow_speechkit.errors import SettingsError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_each, read_submissions, when_reachable
@@ -207,10 +207,10 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
     def _check_without_archive(self, ids: Sequence[str]) -> None:
         if self.delete_after_archiving:
             raise SettingsError("`delete_after_archiving` needs an archive, and `archive` is False")
-        refused = next((one for one in ids if one.startswith(REFUSED_PREFIX)), None)
-        if refused is not None:
+        unsent = next((one for one in ids if is_unsent(one)), None)
+        if unsent is not None:
             raise SettingsError(
-                f"{refused} is the id of a recording that was not submitted, and only an archive knows why",
+                f"{unsent} is the id of a recording that was not submitted, and only an archive knows why",
                 hint="Name the archive that the submit task used",
             )
 

@@ -18,6 +18,7 @@ from airflow_speechkit.archive.submit import Submitter
 from airflow_speechkit.archive.submit_rules import Origin, SubmitPolicy
 from airflow_speechkit.errors import ArchiveError, OperationNotFoundError, UnreachableError
 from airflow_speechkit.models import Answer, Recording
+from airflow_speechkit.recordings.filters import NO_FILTERS, Filters
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 from airflow_speechkit.storage import Folder
 
@@ -176,6 +177,7 @@ class Source:
     """
 
     read: Callable[[Recording], Recording] = lambda recording: recording
+    filters: Filters = NO_FILTERS
 
     def probe(self, recording: Recording) -> Recording:
         return self.read(recording)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from airflow_speechkit.errors import AnswerUnreadableError
-from airflow_speechkit.models import Answer
+from airflow_speechkit.models import Answer, FilterReason
 from airflow_speechkit.results.flatten import failed_row, flatten
 from airflow_speechkit.results.schema import TABLES, Status
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
@@ -202,6 +202,13 @@ def test_a_recording_that_was_refused_is_a_row_too():
     assert tables.recognitions["labels"].to_pylist() == ['{"call_id":"17","агент":"Анна"}']
     assert tables.recognitions["created_at"].to_pylist() == [submission().submitted_at]
     assert [table.schema for _, table in tables.items()] == [schema.arrow for schema in TABLES]
+
+
+def test_a_recording_that_was_left_out_is_a_row_with_its_reason():
+    left_out = submission("filtered-abc", filter_reason=FilterReason.SILENT, billed_seconds=0)
+    tables = failed_row(left_out, Status.FILTERED)
+    columns = ("recognition_id", "operation_id", "status", "filter_reason", "billed_seconds", "error_code")
+    assert rows(tables.recognitions, *columns) == [("filtered-abc", None, "filtered", "silent", 0, None)]
 
 
 @pytest.mark.parametrize(
