@@ -84,6 +84,12 @@ class SpeechKitSubmitOperator(SubmitKeywords):
     :param audio_stream: which audio stream of a converted file, counted from 1; by default a player's (templated)
     :param on_truncated: what a recording does that has to be converted and is cut off or damaged: ``fail``, or
         ``convert`` what can be decoded, with a warning
+    :param min_duration_s: leave out shorter recordings: seconds, or a timedelta (templated)
+    :param max_duration_s: leave out longer ones (templated)
+    :param skip_silent: leave out those whose channels are all silent; OggOpus and MP3 need the extra ``audio``
+        (templated)
+    :param on_filtered: what is left out is not returned (``skip``), or ``record``: a synthetic id brings a row with
+        its reason into `recognitions`. It is never sent; what has its operation already is returned as usual
     :param reuse: use operations that are paid for already; ``False`` pays again, once for each task instance
         (templated)
     :param allow_unversioned: accept recordings without an ETag

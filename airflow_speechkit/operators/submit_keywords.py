@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
 from airflow_speechkit.errors import RecordingNotFoundError, SettingsError
-from airflow_speechkit.keywords import CheckedFields, cleaned, count, names_cleaned, optional, switch
+from airflow_speechkit.keywords import CheckedFields, cleaned, count, names_cleaned, optional, seconds, switch
 from airflow_speechkit.settings import RecognitionSettings, member_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from airflow_speechkit.archive.runs import SubmitRun
     from airflow_speechkit.archive.submit_rules import SubmitPolicy
@@ -33,6 +33,9 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         "sample_rate_hertz": optional(count),
         "audio_channel_count": optional(count),
         "audio_stream": optional(count),
+        "min_duration_s": optional(seconds),
+        "max_duration_s": optional(seconds),
+        "skip_silent": switch,
         "reuse": switch,
         "max_billed_seconds": optional(count),
         "submits_per_hour": optional(count),
@@ -104,6 +107,10 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         convert: str = "auto",
         audio_stream: int | str | None = None,
         on_truncated: str = "fail",
+        min_duration_s: timedelta | float | str | None = None,
+        max_duration_s: timedelta | float | str | None = None,
+        skip_silent: bool | str = False,
+        on_filtered: str = "skip",
         reuse: bool | str = True,
         allow_unversioned: bool = False,
         on_lost_submission: str = "fail",
@@ -143,6 +150,10 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         self.convert = convert
         self.audio_stream = self.typed("audio_stream", audio_stream)
         self.on_truncated = on_truncated
+        self.min_duration_s = self.typed("min_duration_s", min_duration_s)
+        self.max_duration_s = self.typed("max_duration_s", max_duration_s)
+        self.skip_silent = self.typed("skip_silent", skip_silent)
+        self.on_filtered = on_filtered
         self.reuse = self.typed("reuse", reuse)
         self.allow_unversioned = allow_unversioned
         self.on_lost_submission = on_lost_submission
@@ -193,6 +204,7 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         """
         from airflow_speechkit.hooks.storage import storage_client
         from airflow_speechkit.recordings.conversion.convert import OnTruncated
+        from airflow_speechkit.recordings.filters import Filters
         from airflow_speechkit.recordings.source import CONCURRENCY, Convert, ProbeMode, RecordingSource
 
         settings = {one.name: getattr(self, one.name) for one in fields(RecognitionSettings)}
@@ -208,6 +220,11 @@ class SubmitKeywords(CheckedFields, BaseOperator):
             convert=member_of(Convert, self.convert, "convert"),
             audio_stream=self.audio_stream,
             on_truncated=member_of(OnTruncated, self.on_truncated, "on_truncated"),
+            filters=Filters(
+                min_duration_s=self.min_duration_s,
+                max_duration_s=self.max_duration_s,
+                skip_silent=self.skip_silent,
+            ),
             read_whole=probe is ProbeMode.FULL or self.max_billed_seconds is not None,
         )
 
@@ -217,7 +234,7 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         :param hook: the service's connection
         :raises SettingsError: a keyword is invalid
         """
-        from airflow_speechkit.archive.submit_rules import OnLostSubmission, SubmitPolicy
+        from airflow_speechkit.archive.submit_rules import OnFiltered, OnLostSubmission, SubmitPolicy
 
         return SubmitPolicy(
             reuse=self.reuse,
@@ -226,6 +243,7 @@ class SubmitKeywords(CheckedFields, BaseOperator):
             max_billed_seconds=self.max_billed_seconds,
             submits_per_hour=self.submits_per_hour or hook.submits_per_hour,
             labels_update=self.labels_update,
+            on_filtered=member_of(OnFiltered, self.on_filtered, "on_filtered"),
             without_archive=self.archive is False,
         )
 
@@ -237,6 +255,7 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         for name, is_set in (
             ("deferrable", self.deferrable),
             ("on_failure='record'", self.on_failure == "record"),
+            ("on_filtered='record'", self.on_filtered == "record"),
             ("only_new", self.only_new),
         ):
             if self.archive is False and is_set:

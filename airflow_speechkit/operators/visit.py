@@ -71,8 +71,10 @@ class SubmitVisit:
         # A recording that is listed twice is one.
         each = {one.fingerprint: one for one in self.run.done}.values()
         left = len({(one.audio_uri, one.version) for one in self.run.left})
-        refused = sum(one.operation_id is None for one in each)
-        numbers = [f"submitted {len(each) - refused:,} of {len(each) + left:,}", ended, f"refused {refused:,}"]
+        filtered = sum(one.status is SubmitStatus.FILTERED for one in each)
+        refused = sum(one.operation_id is None for one in each) - filtered
+        numbers = [f"submitted {len(each) - refused - filtered:,} of {len(each) + left:,}", ended]
+        numbers += [f"refused {refused:,}", f"left out {filtered:,}" if filtered else ""]
         next_at = "" if self.run.next_at is None else f"the next go out at {self.run.next_at:%H:%M:%S} UTC"
         return ", ".join(filter(None, [*numbers, next_at]))
 
