@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime  # noqa: TC003 - the archive's codec resolves the annotations of a Submission
 from enum import StrEnum
@@ -139,15 +139,28 @@ class FilterReason(StrEnum):
     SILENT = "silent"  #: no sample of any channel is louder than the noise of an idle line
 
 
+@dataclass(frozen=True)
+class OtherSide:
+    """The second recording of a pair: the other side of the call.
+
+    :param address: where it is
+    :param etag: its ETag
+    """
+
+    address: RecordingAddress
+    etag: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """One recording, as it was found.
+    """One recording, as it was found; or a pair, whose address, version and size are those of its first side.
 
     :param audio_uri: ``s3://bucket/key`` without a connection id, or the ``file://`` URL of a local file
     :param version: its ETag; of a local file a hash of its bytes
     :param settings: what is asked for. Probing fills in what is read from the recording
-    :param variant: what of it is submitted, if not all; the ledger keeps the variants of a recording apart
+    :param variant: what of it is submitted, if not all, or with what; the ledger keeps a recording's variants apart
     :param address: the object to read; None for a local file, which is sent along with the request
+    :param other: the second side of a pair
     :param copy: the object that the service reads in its place, if it had to be converted
     :param link: the https link that the service gets
     :param checked_at: when `version` was last read, UTC
@@ -155,6 +168,7 @@ class Recording:
     :param duration_ms: its length, where it is known
     :param channels: its channels; None until it is probed
     :param billed_seconds: what the service will charge for, where the length is known
+    :param side_ms: of a pair: how long each side is, once that is known
     :param labels: the user's own
     :param filter_reason: why it is left out if it has to be sent
     :param error: why it can't be submitted, where that is known already
@@ -165,6 +179,7 @@ class Recording:
     settings: RecognitionSettings
     variant: str = ""
     address: RecordingAddress | None = None
+    other: OtherSide | None = None
     copy: ConvertedCopy | None = None
     link: str = ""
     checked_at: datetime | None = None
@@ -172,6 +187,7 @@ class Recording:
     duration_ms: int | None = None
     channels: int | None = None
     billed_seconds: int | None = None
+    side_ms: Sequence[int] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     filter_reason: FilterReason | None = None
     error: SpeechKitError | None = None
@@ -180,6 +196,16 @@ class Recording:
     def submitted_uri(self) -> str | None:
         """``s3://bucket/key`` of what the service reads, where it isn't the recording itself."""
         return self.copy.address.uri if self.copy else None
+
+    @property
+    def paired_uri(self) -> str | None:
+        """``s3://bucket/key`` of the second side of a pair."""
+        return self.other.address.uri if self.other else None
+
+    @property
+    def is_versioned(self) -> bool:
+        """Whether a replacement would be detected, of either side of a pair."""
+        return bool(self.version) and (self.other is None or bool(self.other.etag))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +216,7 @@ class Submission:
     :param fingerprint: identifies address, version and settings in the ledger
     :param audio_uri: ``s3://bucket/key`` of the recording, without any connection id or query
     :param submitted_uri: the converted copy that the service reads in its place, if there is one
+    :param paired_uri: ``s3://bucket/key`` of the recording that became its second channel, if it is a pair
     :param etag: the recording's ETag or version id when it was submitted
     :param size_bytes: its size
     :param duration_ms: its length, if it is known
@@ -209,6 +236,7 @@ class Submission:
     settings: RecognitionSettings
     submitted_at: datetime
     submitted_uri: str | None = None
+    paired_uri: str | None = None
     etag: str | None = None
     size_bytes: int | None = None
     duration_ms: int | None = None

@@ -114,10 +114,10 @@ def _in_ledger(archive: Archive, operation_id: str) -> tuple[str | None, Attempt
 
 
 def operations_of(archive: Archive, audio_uri: str) -> Iterator[str]:
-    """Return every operation of a recording that is on record, whatever its settings and version."""
+    """Return every operation of a recording that is on record, alone or in a pair, in any settings and version."""
     for operation_id in archive.operations():
         entry = archive.entry(operation_id)
-        if entry is not None and entry.submission.audio_uri == audio_uri:
+        if entry is not None and audio_uri in (entry.submission.audio_uri, entry.submission.paired_uri):
             yield operation_id
 
 
@@ -151,7 +151,7 @@ def attempts_of(archive: Archive, audio_uri: str) -> Iterator[tuple[str, Attempt
     for fingerprint in archive.fingerprints():
         for attempt in archive.attempts(fingerprint):
             claim = archive.planned(fingerprint, attempt.number)
-            if claim is None or claim.planned.audio_uri != audio_uri:
+            if claim is None or audio_uri not in (claim.planned.audio_uri, claim.planned.paired_uri):
                 continue
             if attempt.operation_id is None or archive.entry(attempt.operation_id) is None:
                 yield fingerprint, attempt, claim

@@ -28,7 +28,7 @@ from airflow_speechkit.archive.layout import each, load, operation_file, pack
 from airflow_speechkit.archive.records import Record, Time
 from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import StorageError, error_from_json
-from airflow_speechkit.models import FilterReason, Recording
+from airflow_speechkit.models import FilterReason, OtherSide, Recording
 from airflow_speechkit.recordings.address import parse_s3
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class _RunRecording(Record, frozen=True, kw_only=True):
     channels: int | None = None
     billed_seconds: int | None = None
     filter_reason: FilterReason | None = None
+    paired_address: str | None = None
+    paired_version: str | None = None
     fingerprint: str = ""
     status: SubmitStatus | None = msgspec.field(default=None, name="how")
     operation_id: str | None = None
@@ -99,8 +101,11 @@ class _RunRecording(Record, frozen=True, kw_only=True):
     @classmethod
     def of(cls, outcome: SubmitOutcome) -> _RunRecording:
         recording = outcome.recording
+        other = recording.other
         return cls(
             address=recording.address.text if recording.address else recording.audio_uri,
+            paired_address=None if other is None else other.address.text,
+            paired_version=None if other is None else other.etag,
             fingerprint=outcome.fingerprint,
             status=outcome.status,
             operation_id=outcome.operation_id,
@@ -112,9 +117,11 @@ class _RunRecording(Record, frozen=True, kw_only=True):
         # Only what is left is resolved again. A refused recording may have no valid address.
         is_left = self.status is None
         address = parse_s3(self.address) if is_left and self.address.startswith("s3://") else None
+        paired = self.paired_address
+        other = None if paired is None else OtherSide(parse_s3(paired), self.paired_version)
         facts = {name: getattr(self, name) for name in _FACTS}
         return SubmitOutcome(
-            recording=Recording(settings=settings, address=address, **facts),
+            recording=Recording(settings=settings, address=address, other=other, **facts),
             fingerprint=self.fingerprint,
             status=self.status,
             operation_id=self.operation_id,

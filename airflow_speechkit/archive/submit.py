@@ -21,7 +21,7 @@ from airflow_speechkit.archive.submit_rules import (
 )
 from airflow_speechkit.archive.submit_worker import SubmitWorker
 from airflow_speechkit.errors import RecordingError
-from airflow_speechkit.recordings.cost import CostLimit, describe_cost
+from airflow_speechkit.recordings.cost import CostLimit, describe_cost, describe_savings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -120,7 +120,7 @@ class Submitter(SubmitWorker):
                 continue
             job = jobs[key] = SubmitJob(key, [place], recording, outcome=outcome if is_done else None)
             error = recording.error
-            if error is None and not recording.version and not self.policy.allow_unversioned:
+            if error is None and not recording.is_versioned and not self.policy.allow_unversioned:
                 error = RecordingError(
                     "The bucket gives this recording no ETag, so a replacement can't be detected",
                     recording=recording.audio_uri,
@@ -147,6 +147,8 @@ class Submitter(SubmitWorker):
             len(new),
             describe_cost(recordings),
         )
+        if savings := describe_savings(recordings):
+            log.info("%s", savings)
 
     def _log_filtered(self, jobs: Sequence[SubmitJob]) -> None:
         found = (job.recording.filter_reason for job in jobs if job.is_filtered)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _FACTS = (
     "audio_uri",
     "submitted_uri",
+    "paired_uri",
     "settings",
     "size_bytes",
     "duration_ms",

@@ -6,6 +6,8 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import MappedOperator, XComArg, conf
@@ -15,7 +17,7 @@ from airflow_speechkit.recordings.finding import Choice
 from airflow_speechkit.redaction import clean_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -34,23 +36,23 @@ class OnEmpty(StrEnum):
     FAIL = "fail"
 
 
-def addresses(audio: Any, bucket: str | None) -> str | list[str]:
+def addresses(audio: Any, bucket: str | None) -> str | list[str | tuple[str, str]]:
     """Return the addresses that `audio` holds, in the shape it has; keys get the bucket they are in.
 
     In a list of keys one that ends in a slash is a folder marker, which ``S3ListOperator`` lists too: it is left out.
 
-    :param audio: an address or a key, or a list or lazy sequence of them
+    :param audio: an address or a key, or a list or lazy sequence of them; an item can be a pair of them
     :param bucket: ``bucket`` or ``conn_id@bucket``
     :raises SettingsError: it is empty, or holds something else
     """
-    given = _text_list(audio, "audio")
-    if "None" in (one.strip() for one in given):
+    given = _with_pairs(audio)
+    if "None" in (text.strip() for one in given for text in _texts(one)):
         raise SettingsError(
             "`audio` is the text 'None': a template found nothing",
             hint="Check the template, and why the upstream task returned nothing. Its `.output` needs no template",
         )
     # What comes lazily, from a mapped upstream, was not cut when it was rendered.
-    found = [clean_address(one) for one in given]
+    found = [_each(clean_address, one) for one in given]
     if bucket is not None:
         [place] = _text_list(bucket, "bucket")
         if place.strip() == "None" or "/" in place:
@@ -58,13 +60,34 @@ def addresses(audio: Any, bucket: str | None) -> str | list[str]:
                 f"`bucket` must be the name of a bucket, not {place!r}", hint="Write it as bucket or conn_id@bucket"
             )
         if not isinstance(audio, str):
-            found = [one for one in found if _SCHEME.match(one) or not one.endswith("/")]
+            found = [one for one in found if isinstance(one, tuple) or _SCHEME.match(one) or not one.endswith("/")]
             if len(found) < len(given):
                 log.info("Left out %d folder markers (keys that end in a slash)", len(given) - len(found))
-        found = [_with_bucket(one, place) for one in found]
+        found = [_each(partial(_with_bucket, bucket=place), one) for one in found]
     if not found:
         raise SettingsError("`audio` is an empty list", hint="Give it at least one recording, or a prefix")
-    return found[0] if isinstance(audio, str) else found
+    return found[0] if isinstance(found[0], str) and isinstance(audio, str) else found
+
+
+def _with_pairs(audio: Any) -> list[str | tuple[str, str]]:
+    if isinstance(audio, str) or not isinstance(audio, Iterable):
+        return list(_text_list(audio, "audio"))
+    found: list[str | tuple[str, str]] = []
+    for one in audio:
+        if isinstance(one, (list, tuple)) and len(one) == 2:
+            first, second = _text_list(one, "audio")
+            found.append((first, second))
+        else:
+            found += _text_list([one], "audio")
+    return found
+
+
+def _texts(one: str | tuple[str, str]) -> tuple[str, ...]:
+    return (one,) if isinstance(one, str) else one
+
+
+def _each(change: Callable[[str], str], one: str | tuple[str, str]) -> str | tuple[str, str]:
+    return change(one) if isinstance(one, str) else (change(one[0]), change(one[1]))
 
 
 def _with_bucket(text: str, bucket: str | None) -> str:
@@ -139,10 +162,11 @@ def _labels_by_address(
                 f"`labels` has two entries for {uri}, with different labels", hint="Give each recording one entry"
             )
     uris = findings.uris
-    if others := known.keys() - set(uris):
+    if others := known.keys() - set(chain.from_iterable(uris)):
         example = next(one for one in known if one in others)
         log.warning("%s addresses in `labels` match no recording, such as %s", f"{len(others):,}", example)
-    return [known.get(uri, {}) for uri in uris]
+    # Of a pair, the labels of the first recording take precedence.
+    return [{name: text for uri in reversed(each) for name, text in known.get(uri, {}).items()} for each in uris]
 
 
 def _label_texts(given: Any) -> dict[str, str]:

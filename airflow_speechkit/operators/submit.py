@@ -32,7 +32,8 @@ class SpeechKitSubmitOperator(SubmitKeywords):
     :param audio: ``s3://bucket/key``, ``s3://conn_id@bucket/key``, an https link to Object Storage, a local file
         (with `upload_to`, or small ones with API v3), a list of these, or a prefix (``s3://bucket/2026-11-22/``)
         or glob (``s3://bucket/**/*.ogg``) (templated). Credentials in an address (a password, a link's query) are
-        removed before Airflow stores it. An object whose key equals the glob takes precedence
+        removed before Airflow stores it. An object whose key equals the glob takes precedence. An item of a list can
+        be a pair: two addresses of mono recordings, which become one stereo recording
     :param bucket: the bucket of keys without ``s3://``, as ``S3ListOperator`` returns them: ``bucket`` or
         ``conn_id@bucket`` (templated)
     :param include: a glob or a list of them: which objects of prefixes and globs to take. ``*.ogg`` (without a slash)
@@ -40,6 +41,13 @@ class SpeechKitSubmitOperator(SubmitKeywords):
     :param exclude: which objects not to take, in the same way (templated)
     :param on_empty: what a prefix or glob with no recording does: ``skip`` the task with a warning, or ``fail`` it.
         In a list, an address that matches nothing is always an error
+    :param pair: two patterns of what keys end with, ``("{call}-in.wav", "{call}-out.wav")``: mono recordings in one
+        folder with the same text for each placeholder become one stereo recording, whose channel 0 is the first. Needs
+        `upload_to` and the extra ``audio`` (templated)
+    :param on_lone_side: what a recording does that matches one pattern, and has no other side: it is submitted
+        ``alone``, or it has to ``fail``
+    :param channel_labels: the labels ``channel_0`` and ``channel_1`` of pairs, ``("agent", "customer")``; a lone side
+        has its own as ``channel_0``
     :param language: language code, ``ru-RU`` by default (templated)
     :param model: ``general``, ``general:rc``, ``general:deprecated``, ``deferred-general`` … (templated)
     :param profanity_filter: mask swearwords

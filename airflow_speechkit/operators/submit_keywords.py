@@ -47,6 +47,7 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         "bucket",
         "include",
         "exclude",
+        "pair",
         "language",
         "model",
         "languages",
@@ -68,11 +69,14 @@ class SubmitKeywords(CheckedFields, BaseOperator):
     def __init__(
         self,
         *,
-        audio: str | Sequence[str],
+        audio: str | Sequence[str | Sequence[str]],
         bucket: str | None = None,
         include: str | Sequence[str] | None = None,
         exclude: str | Sequence[str] | None = None,
         on_empty: str = "skip",
+        pair: Sequence[str] | None = None,
+        on_lone_side: str = "alone",
+        channel_labels: Sequence[str] | None = None,
         language: str = "ru-RU",
         model: str = "general",
         profanity_filter: bool = False,
@@ -132,6 +136,9 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         self.include = include
         self.exclude = exclude
         self.on_empty = on_empty
+        self.pair = pair
+        self.on_lone_side = on_lone_side
+        self.channel_labels = channel_labels
         self.language = language
         self.model = model
         self.sample_rate_hertz = self.typed("sample_rate_hertz", sample_rate_hertz)
@@ -178,12 +185,14 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         from airflow_speechkit.archive.submit_rules import SubmitOutcome
         from airflow_speechkit.operators.audio import OnEmpty, addresses, check_length, choice, labels_for
         from airflow_speechkit.recordings.labels import LabelRules
+        from airflow_speechkit.recordings.pairs import PairRules
 
         on_empty = member_of(OnEmpty, self.on_empty, "on_empty")
         where = self.labels_from_key, self.labels_from_sidecar, self.sidecar_fields, self.on_missing_labels
-        rules = LabelRules.of(*where)
+        rules, pair_rules = LabelRules.of(*where), PairRules.of(self.pair, self.on_lone_side, self.channel_labels)
         try:
-            findings = source.find(addresses(self.audio, self.bucket), choice(self.include, self.exclude))
+            found = source.find(addresses(self.audio, self.bucket), choice(self.include, self.exclude))
+            findings = source.pair_up(found, pair_rules)
         except RecordingNotFoundError as error:
             if on_empty is OnEmpty.FAIL:
                 raise
@@ -192,7 +201,8 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         returns_list = findings.by_pattern or not isinstance(self.audio, str)
         if returns_list:
             check_length(self, len(findings.places))
-        recordings = source.resolve(findings, labels_for(self.labels, findings, source, self.bucket), rules)
+        labels = pair_rules.with_channel_labels(findings.roles, labels_for(self.labels, findings, source, self.bucket))
+        recordings = source.resolve(findings, labels, rules)
         outcomes = [SubmitOutcome(recording=one) for one in recordings]
         return SubmitRun(began_at=began_at, returns_list=returns_list, outcomes=outcomes)
 
@@ -205,7 +215,8 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         from airflow_speechkit.hooks.storage import storage_client
         from airflow_speechkit.recordings.conversion.convert import OnTruncated
         from airflow_speechkit.recordings.filters import Filters
-        from airflow_speechkit.recordings.source import CONCURRENCY, Convert, ProbeMode, RecordingSource
+        from airflow_speechkit.recordings.finder import CONCURRENCY, Convert
+        from airflow_speechkit.recordings.source import ProbeMode, RecordingSource
 
         settings = {one.name: getattr(self, one.name) for one in fields(RecognitionSettings)}
         settings["api_version"] = settings["api_version"] or hook.api_version

@@ -48,6 +48,19 @@ def describe_cost(recordings: Sequence[Recording]) -> str:
     return text
 
 
+def describe_savings(recordings: Sequence[Recording]) -> str | None:
+    """Return what pairs are billed, and how much less than both sides apart, in words; None without any pair."""
+    pairs = [one for one in recordings if one.other is not None and one.billed_seconds is not None and one.side_ms]
+    if not pairs:
+        return None
+    apart = sum(billed_seconds(ms, 1) for one in pairs for ms in one.side_ms)
+    together = _billed(pairs)
+    return (
+        f"2 recordings became 1: {len(pairs):,} pairs are billed {together:,} seconds, {apart - together:,} less than "
+        "apart"
+    )
+
+
 def _billed(recordings: Iterable[Recording]) -> int:
     return sum(one.billed_seconds or 0 for one in recordings)
 

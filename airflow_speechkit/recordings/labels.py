@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError
+from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, SettingsError, SpeechKitError
 from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.parsing import MalformedError, parse_object
 from airflow_speechkit.recordings.address import check_key, object_address, parse_s3
@@ -73,13 +73,13 @@ class LabelRules:
     def from_key(self, place: RecordingAddress | Path) -> dict[str, str]:
         """Return the labels in an object's key, or in a local file's path.
 
-        :raises RecordingError: it doesn't match
+        :raises RecordingNotFoundError: it doesn't match
         """
         if self.key is None:
             return {}
         found = self.key.search(_key(place))
         if found is None:
-            raise RecordingError(
+            raise RecordingNotFoundError(
                 "The key doesn't match `labels_from_key`", hint=f"Correct the expression, or {_WITHOUT}"
             )
         return {name: value for name, value in found.groupdict().items() if value is not None}
@@ -128,8 +128,9 @@ class LabelRules:
         """
         what = f"The sidecar {error.recording or self.sidecar} can't be used: {error.what}"
         if isinstance(error, RecordingError):
+            kind = RecordingNotFoundError if isinstance(error, RecordingNotFoundError) else RecordingError
             hint = f"Check `labels_from_sidecar` and the object, or {_WITHOUT}"
-            return RecordingError(what, hint=hint, retry="reads it again")
+            return kind(what, hint=hint, retry="reads it again")
         return type(error)(what, hint=error.hint, retry=error.retry)
 
 

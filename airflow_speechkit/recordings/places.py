@@ -17,20 +17,44 @@ Place = RecordingAddress | StoredObject | Path | Recording
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Two mono recordings of one call, which are submitted as one stereo recording.
+
+    :param first: becomes channel 0
+    :param second: becomes channel 1
+    """
+
+    first: Place
+    second: Place
+
+    @property
+    def sides(self) -> tuple[Place, Place]:
+        """Both recordings."""
+        return self.first, self.second
+
+
+@dataclass(frozen=True)
 class Findings:
     """What `audio` matches.
 
-    :param places: of each recording
+    :param places: of each recording, or pair of recordings
     :param by_pattern: whether there is a prefix or a glob
+    :param roles: of the channels of each, whether they are the first (0) or second (1) side of a call
     """
 
-    places: Sequence[Place]
+    places: Sequence[Place | Pair]
     by_pattern: bool = False
+    roles: Sequence[tuple[int, ...]] = ()
 
     @property
-    def uris(self) -> list[str]:
-        """The address of each, as `RecordingSource.uri_of` returns it."""
-        return [uri_of(place) for place in self.places]
+    def uris(self) -> list[tuple[str, ...]]:
+        """The address of each, as `RecordingSource.uri_of` returns it; both addresses of a pair."""
+        return [tuple(map(uri_of, sides_of(place))) for place in self.places]
+
+
+def sides_of(place: Place | Pair) -> tuple[Place, ...]:
+    """Return both recordings of a pair, otherwise the one."""
+    return place.sides if isinstance(place, Pair) else (place,)
 
 
 def uri_of(place: Place) -> str:

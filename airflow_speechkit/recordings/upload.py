@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from airflow_speechkit.recordings.bucket import Bucket
+    from airflow_speechkit.recordings.bucket import Bucket, StoredObject
     from airflow_speechkit.recordings.conversion.copies import CopyFolder
 
 log = logging.getLogger(__name__)
@@ -135,20 +135,47 @@ def upload_local(
             facts = replace(facts, data_offset=0)
         if filters.skip_silent:
             check_sound(facts, _pieces(content))
-        content.seek(0)
-        digest = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
-        content.seek(0)
         suffix = ".lpcm" if facts.encoding is AudioEncoding.LINEAR16_PCM else path.suffix
-        key = f"{folder.key}{path.stem}-{digest[:_DIGITS_IN_KEY]}{suffix}"
-        address = object_address(folder.bucket, key, folder.conn_id)
-        stored = bucket.stat_if_there(address)
-        if stored is None or stored.size_bytes != facts.size_bytes:
-            stored = bucket.put(content, address)
-            if _identity(path) != before:
-                # An empty object isn't taken for the recording whose hash is in its key. Deleting may not be permitted.
-                bucket.put(io.BytesIO(), address)
-                raise _changed(path)
+        stored = _put(bucket, path, before, content, folder, suffix)
     return Probe(stored, facts, settled)
+
+
+def upload_as_it_is(bucket: Bucket, path: Path, folder: RecordingAddress) -> StoredObject:
+    """Put a local file into a bucket that is only read to make a copy. Its key is named as in `upload_local`.
+
+    :param bucket: the bucket's client
+    :param path: the local file
+    :param folder: where to put it
+    :raises RecordingError: it isn't there, can't be read, or changed while it was read
+    :raises StorageError: the storage can't be reached, or is in trouble
+    """
+    with opened(path) as file:
+        return _put(bucket, path, _identity(path), file, folder, path.suffix)
+
+
+def _put(
+    bucket: Bucket,
+    path: Path,
+    before: tuple[int, int] | None,
+    content: BinaryIO,
+    folder: RecordingAddress,
+    suffix: str,
+) -> StoredObject:
+    """Put what is uploaded of a file into a bucket, unless it is there already."""
+    content.seek(0)
+    digest = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
+    size_bytes = content.tell()
+    content.seek(0)
+    key = f"{folder.key}{path.stem}-{digest[:_DIGITS_IN_KEY]}{suffix}"
+    address = object_address(folder.bucket, key, folder.conn_id)
+    stored = bucket.stat_if_there(address)
+    if stored is None or stored.size_bytes != size_bytes:
+        stored = bucket.put(content, address)
+        if _identity(path) != before:
+            # An empty object isn't taken for the recording whose hash is in its key. Deleting may not be permitted.
+            bucket.put(io.BytesIO(), address)
+            raise _changed(path)
+    return stored
 
 
 def _upload_converted(

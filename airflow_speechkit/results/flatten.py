@@ -185,6 +185,7 @@ def _row(answer: Answer, submission: Submission | None, created: Any = None, mod
         row |= {
             "audio_uri": writable(submission.audio_uri),
             "submitted_uri": writable(submission.submitted_uri) if submission.submitted_uri else None,
+            "paired_uri": writable(submission.paired_uri) if submission.paired_uri else None,
             "labels": as_json(dict(sorted(submission.labels.items()))),
             "model": writable(settings.model),
             "language": writable(settings.language_asked) if settings.language_asked else None,

@@ -132,7 +132,7 @@ RECOGNITIONS = TableSchema(
             "The converted copy that the service read in place of `audio_uri`, if there is one.",
             True,
         ),
-        Column("paired_uri", _TEXT, "The second recording, if two were joined. Always empty in this version.", True),
+        Column("paired_uri", _TEXT, "The recording that became the second channel, if two were joined.", True),
         Column(
             "parts", _TEXT, "The operations and offsets of a recording in parts. Always empty in this version.", True
         ),

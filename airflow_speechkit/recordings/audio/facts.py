@@ -42,6 +42,7 @@ class AudioFacts:
     :param data_offset: where the samples begin, after any header (WAV, LPCM)
     :param data_bytes: how many bytes of samples there are (WAV, LPCM)
     :param notes: what is unusual about it, for the log
+    :param side_ms: of two joined recordings: how long each is, rounded down to a millisecond
     """
 
     encoding: AudioEncoding
@@ -53,6 +54,7 @@ class AudioFacts:
     data_bytes: int = 0
     longest_ms: int | None = None
     notes: tuple[str, ...] = ()
+    side_ms: tuple[int, ...] = ()
 
 
 class Scan:

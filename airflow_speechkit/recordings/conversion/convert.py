@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import (
@@ -18,28 +19,22 @@ from airflow_speechkit.errors import (
     UnsupportedFormatError,
 )
 from airflow_speechkit.models import FilterReason
-from airflow_speechkit.recordings.audio.facts import (
-    CONVERT,
-    TAKE_WHAT_IS_THERE,
-    UPLOAD_AGAIN,
-    AudioFacts,
-    check_limits,
-    samples_to_ms,
-)
-from airflow_speechkit.recordings.audio.reading import read_audio
+from airflow_speechkit.recordings.audio.facts import CONVERT, UPLOAD_AGAIN, AudioFacts, check_limits, samples_to_ms
 from airflow_speechkit.recordings.conversion.decoding import import_av, open_source
 from airflow_speechkit.recordings.conversion.encoding import NotContinuousError, TooLargeError, write
+from airflow_speechkit.recordings.conversion.joining import open_pair
 from airflow_speechkit.recordings.conversion.plan import Conversion, plan_conversion
 from airflow_speechkit.recordings.conversion.silence import is_silent
 from airflow_speechkit.recordings.filters import NO_FILTERS, FilteredError, Filters
-from airflow_speechkit.settings import RecognitionSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import BinaryIO
 
     from airflow_speechkit.recordings.conversion.decoding import Source
+    from airflow_speechkit.recordings.conversion.joining import JoinedSource
     from airflow_speechkit.recordings.conversion.plan import AudioStream
     from airflow_speechkit.settings import ApiVersion
 
@@ -86,14 +81,64 @@ def converted(
     :raises SettingsError: it has no such stream, or the extra `audio` isn't installed
     :raises StorageError: the disk is full
     """
-    name = name or str(path)
+    opened = partial(open_source, path, audio_stream)
+    with written(opened, api_version, name or str(path), on_truncated, filters) as made:
+        yield made
+
+
+@contextmanager
+def joined(
+    paths: Sequence[Path],
+    api_version: ApiVersion,
+    *,
+    names: Sequence[str] | None = None,
+    audio_stream: int | None = None,
+    on_truncated: OnTruncated = OnTruncated.FAIL,
+    filters: Filters = NO_FILTERS,
+) -> Iterator[tuple[BinaryIO, AudioFacts, Conversion]]:
+    """Join two mono files into a stereo one, as `converted` does with one: a temporary file that is gone afterwards.
+
+    The higher rate of both is used, or the next one that the service takes. Silence follows the shorter file.
+
+    :param paths: both files; the first becomes channel 0
+    :param api_version: the API that will read it
+    :param names: the recordings' names in messages; by default the paths
+    :param audio_stream: which of their audio streams, counted from 1; by default the one that a player would choose
+    :param on_truncated: what to do where one is cut off or damaged
+    :param filters: whether to leave it out
+    :return: the temporary file, at its beginning; what is in it; what was done
+    :raises FilteredError: it is left out
+    :raises RecordingError: one can't be decoded, is cut off, or isn't mono; or both are longer than the service takes
+    :raises SettingsError: one has no such stream, or the extra `audio` isn't installed
+    :raises StorageError: the disk is full
+    """
+    names = names or [str(path) for path in paths]
+    opened = partial(open_pair, paths, names, audio_stream)
+    with written(opened, api_version, names[0], on_truncated, filters) as made:
+        yield made
+
+
+@contextmanager
+def written(
+    opened: Callable[[], AbstractContextManager[Source | JoinedSource]],
+    api_version: ApiVersion,
+    name: str,
+    on_truncated: OnTruncated,
+    filters: Filters,
+) -> Iterator[tuple[BinaryIO, AudioFacts, Conversion]]:
+    """Write what a source becomes into a temporary file.
+
+    :param opened: opens the source, perhaps more than once
+    :param name: the recording's name in messages
+    """
     with temporary_file(name) as target:
-        _filter(path, audio_stream, filters)
-        facts, conversion, flaw = _convert(path, api_version, name, audio_stream, target)
+        _filter(opened, filters)
+        facts, conversion, flaw = _convert(opened, api_version, name, target)
         if flaw is not None and on_truncated is OnTruncated.FAIL:
-            raise TruncatedError(flaw, hint=TAKE_WHAT_IS_THERE)
+            raise flaw
         if flaw is not None:
-            log.warning("%s: %s. What can be decoded is taken: %.1f s", name, flaw, (facts.duration_ms or 0) / 1000)
+            length_s = (facts.duration_ms or 0) / 1000
+            log.warning("%s: %s. What can be decoded is taken: %.1f s", flaw.recording or name, flaw.what, length_s)
         filters.check(facts.duration_ms, facts.channels)
         check_limits(facts)
         target.seek(0)
@@ -141,31 +186,34 @@ def temporary_file(name: str, suffix: str = "") -> Iterator[BinaryIO]:
         ) from None
 
 
-def _filter(path: Path, audio_stream: int | None, filters: Filters) -> None:
+def _filter(opened: Callable[[], AbstractContextManager[Source | JoinedSource]], filters: Filters) -> None:
     if filters == NO_FILTERS:
         return
-    with open_source(path, audio_stream) as source:
+    with opened() as source:
         declared_ms, channels = source.declared_ms, source.facts.channels
         if declared_ms is not None and filters.reason(declared_ms - _ROUNDING_MS) is FilterReason.TOO_LONG:
             raise FilteredError(FilterReason.TOO_LONG, declared_ms, channels)
         # What is missing of a file that is cut off or damaged may be speech.
-        if filters.skip_silent and is_silent(source) and not (source.flaw() or _truncated(path)):
+        if filters.skip_silent and is_silent(source) and source.flaw() is None:
             filters.check(source.read_ms, channels)
             raise FilteredError(FilterReason.SILENT, source.read_ms, channels)
 
 
 def _convert(
-    path: Path, api_version: ApiVersion, name: str, audio_stream: int | None, target: BinaryIO
-) -> tuple[AudioFacts, Conversion, str | None]:
+    opened: Callable[[], AbstractContextManager[Source | JoinedSource]],
+    api_version: ApiVersion,
+    name: str,
+    target: BinaryIO,
+) -> tuple[AudioFacts, Conversion, TruncatedError | None]:
     small = False
     while True:
-        with _opened(path, audio_stream) as source:
+        with opened() as source, _decoding():
             conversion = plan_conversion(source.facts, api_version, small=small)
             try:
                 facts = write(source, conversion, target, _progress(name, source.facts.duration_ms))
                 if source.gaps_s >= 1:
                     log.info("%s: its timestamps leave gaps of %.1f s, which are silent", name, source.gaps_s)
-                return facts, conversion, source.flaw() or _truncated(path)
+                return replace(facts, side_ms=source.side_ms), conversion, source.flaw()
             except (TooLargeError, NotContinuousError):
                 if small:
                     raise RecordingError("The recording has more than 1 GB, also as OggOpus", hint="Split it") from None
@@ -183,40 +231,20 @@ def measure(path: Path, audio_stream: int | None = None) -> tuple[AudioStream, T
     :raises RecordingError: it can't be decoded
     :raises SettingsError: it has no such stream, or the extra `audio` isn't installed
     """
-    with _opened(path, audio_stream) as source:
+    with open_source(path, audio_stream) as source, _decoding():
         rate, channels = source.facts.sample_rate_hertz, source.facts.channels
         samples = sum(frame.samples for frame in source.samples([("aresample", str(rate))], channels))
-        flaw = source.flaw() or _truncated(path)
-        error = None if flaw is None else TruncatedError(flaw, hint=TAKE_WHAT_IS_THERE)
-        return replace(source.facts, duration_ms=samples_to_ms(samples, rate)), error
+        return replace(source.facts, duration_ms=samples_to_ms(samples, rate)), source.flaw()
 
 
 @contextmanager
-def _opened(path: Path, audio_stream: int | None) -> Iterator[Source]:
-    with open_source(path, audio_stream) as source:
-        try:
-            yield source
-        except OSError:
-            raise
-        except import_av().error.FFmpegError as error:
-            raise RecordingError(f"The sound can't be converted: {error.strerror}", hint=UPLOAD_AGAIN) from None
-
-
-def _truncated(path: Path) -> str | None:
-    """Return what says that a file is cut off, of a format whose header libavformat doesn't hold against it."""
-
-    def read(start: int, length: int) -> bytes:
-        file.seek(start)
-        return file.read(length)
-
-    with path.open("rb") as file:
-        try:
-            read_audio(read, path.stat().st_size, RecognitionSettings())
-        except TruncatedError as error:
-            return error.what
-        except RecordingError:
-            pass
-    return None
+def _decoding() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        raise
+    except import_av().error.FFmpegError as error:
+        raise RecordingError(f"The sound can't be converted: {error.strerror}", hint=UPLOAD_AGAIN) from None
 
 
 def _progress(name: str, duration_ms: int | None) -> Callable[[int], None]:

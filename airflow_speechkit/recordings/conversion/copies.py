@@ -7,25 +7,29 @@ import io
 import logging
 import os
 import re
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.recordings.address import object_address
 from airflow_speechkit.recordings.audio.facts import AudioFacts
-from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, temporary_file, undecodable
+from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, joined, temporary_file, undecodable
 from airflow_speechkit.recordings.conversion.plan import EXTENSIONS, lossless_encoding
 from airflow_speechkit.recordings.conversion.silence import check_sound
 from airflow_speechkit.recordings.filters import NO_FILTERS, Filters
 from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from typing import BinaryIO
 
     from airflow_speechkit.errors import UnsupportedFormatError
     from airflow_speechkit.models import RecordingAddress
     from airflow_speechkit.recordings.bucket import Bucket, StoredObject
+    from airflow_speechkit.recordings.conversion.plan import Conversion
     from airflow_speechkit.settings import ApiVersion
 
 log = logging.getLogger(__name__)
@@ -38,6 +42,7 @@ _COPY = re.compile(rf".+-[0-9a-f]{{{_DIGITS_IN_KEY}}}\.(lpcm|ogg|wav)", re.DOTAL
 #: A conversion takes all of a core, and disk space.
 _SLOTS = BoundedSemaphore(os.cpu_count() or 1)
 _FACTS = ("sample_rate_hertz", "channels", "duration_ms")
+_SIDES = ("first-ms", "second-ms")
 
 
 @dataclass(frozen=True)
@@ -101,18 +106,34 @@ class CopyFolder:
         :raises SettingsError: it has no such audio stream, or the extra `audio` isn't installed
         :raises StorageError: the disk is full, or a bucket can't be reached
         """
-        address = source.address
-        stem, dot, extension = address.name.rpartition(".")
-        version = f"{address.uri}\n{source.etag}"
-        made = self.find(stem or address.name, version)
+        stem, version = _stem(source.address), f"{source.address.uri}\n{source.etag}"
+        made = self.find(stem, version)
         if made is not None:
             return made
         # The slot comes before the download, so that no more sources are on the disk than are converted.
-        with _SLOTS, temporary_file(address.uri, f"{dot}{extension}") as file:
-            for piece in bucket.content(source):
-                file.write(piece)
-            file.flush()
-            return self._make(stem or address.name, version, Path(file.name), address.uri, reason)
+        with _SLOTS, _downloaded(bucket, source) as path:
+            return self._make(stem, version, path, source.address.uri, reason)
+
+    def pair_of(self, sides: Sequence[tuple[Bucket, StoredObject]]) -> tuple[StoredObject, AudioFacts]:
+        """Return the copy that two mono recordings are joined into. It is made if it isn't there yet.
+
+        :param sides: both recordings, in the versions to join, and where they are; the first becomes channel 0
+        :raises RecordingError: one was replaced, can't be decoded, is cut off, or isn't mono; or both are longer than
+            the service takes
+        :raises FilteredError: the pair is left out
+        :raises SettingsError: one has no such audio stream, or the extra `audio` isn't installed
+        :raises StorageError: the disk is full, or a bucket can't be reached
+        """
+        stem = _stem(sides[0][1].address)
+        version = "\n".join(["pair", *(f"{one.address.uri}\n{one.etag}" for _, one in sides)])
+        known = self.find(stem, version)
+        if known is not None:
+            return known
+        with _SLOTS, ExitStack() as stack:
+            paths = [stack.enter_context(_downloaded(bucket, one)) for bucket, one in sides]
+            names = [one.address.uri for _, one in sides]
+            made = joined(paths, self.api_version, names=names, **self._options)
+            return self._put(stem, version, made, " and ".join(names))
 
     def make(
         self, stem: str, version: str, path: Path, name: str, reason: UnsupportedFormatError
@@ -135,21 +156,26 @@ class CopyFolder:
     def _make(
         self, stem: str, version: str, path: Path, name: str, reason: UnsupportedFormatError
     ) -> tuple[StoredObject, AudioFacts]:
-        with (
-            undecodable(reason, name),
-            converted(
-                path,
-                self.api_version,
-                name=name,
-                audio_stream=self.audio_stream,
-                on_truncated=self.on_truncated,
-                filters=self.filters,
-            ) as (content, facts, conversion),
-        ):
+        with undecodable(reason, name):
+            return self._put(stem, version, converted(path, self.api_version, name=name, **self._options), name)
+
+    def _put(
+        self,
+        stem: str,
+        version: str,
+        made: AbstractContextManager[tuple[BinaryIO, AudioFacts, Conversion]],
+        name: str,
+    ) -> tuple[StoredObject, AudioFacts]:
+        with made as (content, facts, conversion):
             metadata = {one.replace("_", "-"): str(getattr(facts, one)) for one in _FACTS}
+            metadata |= {one: str(ms) for one, ms in zip(_SIDES, facts.side_ms, strict=False)}
             stored = self.bucket.put(content, self._address(stem, version, conversion.extension), metadata)
         log.info("%s was converted to %s, %s", name, facts.encoding, stored.address.uri)
         return stored, facts
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"audio_stream": self.audio_stream, "on_truncated": self.on_truncated, "filters": self.filters}
 
     def empty(self, stored: StoredObject) -> None:
         """Make a copy one that `find` doesn't find: what was read isn't what its name says. Deleting may be forbidden.
@@ -171,7 +197,23 @@ def _facts_beside(stored: StoredObject) -> AudioFacts | None:
     facts = {one: _whole_number(stored.metadata, one) for one in _FACTS}
     if not all(facts.values()):
         return None
-    return AudioFacts(encoding=encoding, size_bytes=stored.size_bytes, **facts)  # type: ignore[arg-type]
+    side_ms = tuple(_whole_number(stored.metadata, one) for one in _SIDES if one in stored.metadata)
+    return AudioFacts(encoding=encoding, size_bytes=stored.size_bytes, side_ms=side_ms, **facts)  # type: ignore[arg-type]
+
+
+def _stem(address: RecordingAddress) -> str:
+    return address.name.rpartition(".")[0] or address.name
+
+
+@contextmanager
+def _downloaded(bucket: Bucket, source: StoredObject) -> Iterator[Path]:
+    """Have a version of a recording in a temporary file, which is gone afterwards."""
+    _, dot, extension = source.address.name.rpartition(".")
+    with temporary_file(source.address.uri, f"{dot}{extension}") as file:
+        for piece in bucket.content(source):
+            file.write(piece)
+        file.flush()
+        yield Path(file.name)
 
 
 def _whole_number(metadata: Mapping[str, str], name: str) -> int:

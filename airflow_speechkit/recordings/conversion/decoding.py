@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.errors import RecordingError, SettingsError, UnsupportedFormatError
-from airflow_speechkit.recordings.audio.facts import UPLOAD_AGAIN
+from airflow_speechkit.errors import RecordingError, SettingsError, TruncatedError, UnsupportedFormatError
+from airflow_speechkit.recordings.audio.facts import TAKE_WHAT_IS_THERE, UPLOAD_AGAIN
+from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.conversion.plan import AudioStream, check_audio_stream
+from airflow_speechkit.settings import RecognitionSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,6 +80,8 @@ class Source:
         self.damaged_packets = 0
         #: How much silence was put in where timestamps leave a gap, in seconds.
         self.gaps_s = 0.0
+        #: It isn't two sides of a call.
+        self.side_ms: tuple[int, ...] = ()
 
     @property
     def declared_ms(self) -> int | None:
@@ -134,8 +138,12 @@ class Source:
         if not timeline.has_frames:
             raise RecordingError(f"Nothing of the audio can be decoded ({self.facts.codec})", hint=UPLOAD_AGAIN)
 
-    def flaw(self) -> str | None:
+    def flaw(self) -> TruncatedError | None:
         """Return what is wrong with a file that was read to its end: that it is cut off, or damaged."""
+        what = self._flaw() or self._cut_off()
+        return None if what is None else TruncatedError(what, hint=TAKE_WHAT_IS_THERE)
+
+    def _flaw(self) -> str | None:
         declared = self.facts.duration_ms
         has_length = self.facts.container not in _WITHOUT_LENGTH
         if declared and has_length and self.read_ms < declared - _ROUNDING_MS:
@@ -146,6 +154,22 @@ class Source:
             return f"It is damaged: {self.gaps_s:,.1f} s of it are missing"
         if self.damaged_packets:
             return f"It is damaged: {self.damaged_packets:,} pieces of it can't be decoded"
+        return None
+
+    def _cut_off(self) -> str | None:
+        """Return what says that a file is cut off, of a format whose header libavformat doesn't hold against it."""
+
+        def read(start: int, length: int) -> bytes:
+            file.seek(start)
+            return file.read(length)
+
+        with self._path.open("rb") as file:
+            try:
+                read_audio(read, self._path.stat().st_size, RecognitionSettings())
+            except TruncatedError as error:
+                return error.what
+            except RecordingError:
+                pass
         return None
 
     def _has_last_page(self) -> bool:

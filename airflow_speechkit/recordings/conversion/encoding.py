@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_speechkit.recordings.audio.facts import MAX_BYTES, AudioFacts, samples_to_ms
 from airflow_speechkit.recordings.audio.ogg import read_ogg
 from airflow_speechkit.recordings.conversion.decoding import import_av
+from airflow_speechkit.recordings.conversion.joining import JoinedSource
 from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class NotContinuousError(Exception):
     """Opus packets with gaps between them, which OggOpus can't hold."""
 
 
-def write(source: Source, conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]) -> AudioFacts:
+def write(
+    source: Source | JoinedSource, conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]
+) -> AudioFacts:
     """Convert an audio stream.
 
     :param source: read from its beginning
@@ -51,13 +54,13 @@ def write(source: Source, conversion: Conversion, target: BinaryIO, progress: Ca
     """
     if conversion.encoding is not AudioEncoding.OGG_OPUS:
         return _write_samples(source, conversion, target, progress)
-    if conversion.copies_packets:
+    if conversion.copies_packets and not isinstance(source, JoinedSource):
         return _copy_packets(source, conversion, target, progress)
     return _encode(source, conversion, target, progress)
 
 
 def _write_samples(
-    source: Source, conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]
+    source: Source | JoinedSource, conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]
 ) -> AudioFacts:
     rate, channels = conversion.sample_rate_hertz, conversion.channels
     offset = _WAV_HEADER.size if conversion.encoding is AudioEncoding.WAV else 0
@@ -83,7 +86,9 @@ def _write_samples(
     )
 
 
-def _encode(source: Source, conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]) -> AudioFacts:
+def _encode(
+    source: Source | JoinedSource, conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]
+) -> AudioFacts:
     rate, samples = conversion.sample_rate_hertz, 0
     filters = [("aresample", str(rate)), ("asetnsamples", f"n={rate // _PACKETS_PER_S}:p=0")]
     with _ogg(target) as output:

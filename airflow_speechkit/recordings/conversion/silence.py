@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from airflow_speechkit.recordings.audio.facts import AudioFacts
+    from airflow_speechkit.recordings.conversion.joining import JoinedSource
 
 #: The largest absolute value of a silent recording's samples, of 32,768: -50 dB of full scale.
 MAX_SILENT_SAMPLE = 103
@@ -38,7 +39,7 @@ def check_sound(facts: AudioFacts, content: Generator[bytes, None, None]) -> Non
             raise FilteredError(FilterReason.SILENT, facts.duration_ms, facts.channels)
 
 
-def is_silent(source: Source) -> bool:
+def is_silent(source: Source | JoinedSource) -> bool:
     """Return whether an audio stream is silent; False if it can't be decoded, as nobody knows what is in it.
 
     :param source: read from its beginning

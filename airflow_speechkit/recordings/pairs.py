@@ -1,0 +1,236 @@
+"""Which two mono recordings are the two sides of one call: by the patterns of their names."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_speechkit.errors import RecordingError, SettingsError
+from airflow_speechkit.models import Recording, RecordingAddress
+from airflow_speechkit.recordings.places import Pair, Place, address_of
+from airflow_speechkit.settings import member_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}", re.ASCII)
+_FORM = "Write it as ('{call}-in.wav', '{call}-out.wav')"
+
+
+class OnLoneSide(StrEnum):
+    """What a side does whose other side isn't there."""
+
+    ALONE = "alone"  #: it is submitted as it is
+    FAIL = "fail"  #: it is refused
+
+
+@dataclass(frozen=True)
+class SidePattern:
+    """What the keys of one side end with.
+
+    :param text: literal text with placeholders such as ``{call}``, each of which is any text without a slash
+    """
+
+    text: str
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names of its placeholders."""
+        return frozenset(_PLACEHOLDER.findall(self.text))
+
+    @cached_property
+    def literals(self) -> int:
+        """How many characters of it are no placeholder."""
+        return len(_PLACEHOLDER.sub("", self.text))
+
+    def match(self, key: str) -> tuple[str, dict[str, str]] | None:
+        """Return what a key has before the pattern, and what the placeholders stand for; None if it doesn't match."""
+        found = self._regex.fullmatch(key)
+        return None if found is None else (found[1], found.groupdict())
+
+    def filled(self, values: Mapping[str, str]) -> str:
+        """Return it with what its placeholders stand for."""
+        return _PLACEHOLDER.sub(lambda found: values[found[1]], self.text)
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        known: set[str] = set()
+        text = ""
+        for place, part in enumerate(_PLACEHOLDER.split(self.text)):
+            if place % 2 == 0:
+                text += re.escape(part)
+            else:
+                text += f"(?P={part})" if part in known else f"(?P<{part}>[^/]+)"
+                known.add(part)
+        return re.compile(f"((?:.*/)?){text}", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A recording, or a pair of them.
+
+    :param place: where it is
+    :param roles: of each of its channels, whether it is the first (0) or the second (1) side; empty if it is no side
+    :param error: why it is refused: its other side is missing
+    """
+
+    place: Place | Pair
+    roles: tuple[int, ...] = ()
+    error: RecordingError | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """A recording whose key matches a pattern. The two sides of a call have the same `call`."""
+
+    place: Place
+    number: int
+    call: tuple[Any, ...]
+    missing: str
+
+
+@dataclass(frozen=True)
+class PairRules:
+    """How recordings are paired.
+
+    :param patterns: of the first side, which becomes channel 0, and of the second
+    :param on_lone_side: what a side does whose other side isn't there
+    :param channel_labels: the labels of both sides' channels
+    """
+
+    patterns: tuple[SidePattern, SidePattern] | None = None
+    on_lone_side: OnLoneSide = OnLoneSide.ALONE
+    channel_labels: tuple[str, str] | None = None
+
+    @classmethod
+    def of(cls, pair: Any, on_lone_side: Any, channel_labels: Any) -> PairRules:
+        """Check an operator's keywords.
+
+        :param pair: two patterns
+        :param on_lone_side: a member of `OnLoneSide`
+        :param channel_labels: two texts
+        :raises SettingsError: one of them is invalid; the message names it
+        """
+        return cls(
+            patterns=None if pair is None else _patterns(_two_texts(pair, "pair", _FORM)),
+            on_lone_side=member_of(OnLoneSide, on_lone_side, "on_lone_side"),
+            channel_labels=None
+            if channel_labels is None
+            else _two_texts(channel_labels, "channel_labels", "Write it as ('agent', 'customer')"),
+        )
+
+    def match(self, places: Sequence[Place | Pair]) -> list[Match]:
+        """Find the two sides of each call.
+
+        Both sides have the same text for each placeholder, and the same text before the pattern: they are in the same
+        folder. A key that matches both patterns is of the one with more literal characters, or else the first. A
+        recording that is there twice is one. A pair stands where its first listed side stands.
+
+        :param places: recordings, and pairs that are pairs already
+        """
+        sides = [self._side_of(place) for place in places]
+        calls: dict[tuple[Any, ...], dict[int, _Side]] = {}
+        for one in filter(None, sides):
+            calls.setdefault(one.call, {}).setdefault(one.number, one)
+        found = []
+        for place, side in zip(places, sides, strict=True):
+            if side is None:
+                found.append(Match(place, (0, 1) if isinstance(place, Pair) else ()))
+                continue
+            known = calls[side.call]
+            if side is not next(iter(known.values())):
+                continue
+            if len(known) == 2:
+                found.append(Match(Pair(known[0].place, known[1].place), (0, 1)))
+            else:
+                error = _is_alone(side.missing) if self.on_lone_side is OnLoneSide.FAIL else None
+                found.append(Match(place, (side.number,), error))
+        return found
+
+    def with_channel_labels(
+        self, roles: Sequence[tuple[int, ...]], labels: Sequence[Mapping[str, str]]
+    ) -> list[Mapping[str, str]]:
+        """Add the labels ``channel_0`` and ``channel_1`` to those of recordings, which take precedence.
+
+        :param roles: of each recording's channels
+        :param labels: of each recording
+        """
+        texts = self.channel_labels
+        if texts is None:
+            return list(labels)
+        return [
+            {**{f"channel_{channel}": texts[role] for channel, role in enumerate(own_roles)}, **own}
+            for own_roles, own in zip(roles, labels, strict=True)
+        ]
+
+    def _side_of(self, place: Place | Pair) -> _Side | None:
+        if self.patterns is None or isinstance(place, Pair | Recording):
+            return None
+        root, key = _root_and_key(address_of(place))
+        patterns = self.patterns
+        for number in sorted((0, 1), key=lambda one: -patterns[one].literals):
+            found = patterns[number].match(key)
+            if found is not None:
+                before, values = found
+                missing = f"{root}{before}{patterns[1 - number].filled(values)}"
+                return _Side(place, number, (root, before, *sorted(values.items())), missing)
+        return None
+
+
+def describe(matches: Sequence[Match]) -> str:
+    """Return how many pairs there are, in words."""
+    numbers = Counter(len(one.roles) for one in matches)
+    return (
+        f"{numbers[2]:,} pairs, {numbers[1]:,} recordings whose other side is missing, "
+        f"{numbers[0]:,} that match neither pattern of `pair`"
+    )
+
+
+def _is_alone(missing: str) -> RecordingError:
+    return RecordingError(
+        f"The other side of this call is missing: {missing}",
+        hint="Check `pair` and what is in the folder, or set on_lone_side='alone' to submit it as it is",
+        retry="looks for it again",
+    )
+
+
+def _root_and_key(where: RecordingAddress | Path) -> tuple[str, str]:
+    if isinstance(where, RecordingAddress):
+        return f"s3://{where.bucket}/", where.key
+    return "", str(where.absolute())
+
+
+def _two_texts(given: Any, name: str, form: str) -> tuple[str, str]:
+    found = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
+    if len(found) != 2 or not all(isinstance(one, str) and one.strip() not in ("", "None") for one in found):
+        raise SettingsError(
+            f"`{name}` must be a list of two texts",
+            hint=f"{form}. A template returns a text unless the DAG has render_template_as_native_obj=True",
+        )
+    return found[0], found[1]
+
+
+def _patterns(texts: tuple[str, str]) -> tuple[SidePattern, SidePattern]:
+    first, second = SidePattern(texts[0]), SidePattern(texts[1])
+    for one in (first, second):
+        if re.search(r"[{}]", _PLACEHOLDER.sub("", one.text)) or not one.names:
+            raise SettingsError(
+                f"`pair` has {one.text!r}, which isn't a name with placeholders such as {{call}}", hint=_FORM
+            )
+        if "://" in one.text or one.text.startswith("/"):
+            raise SettingsError(
+                f"`pair` has {one.text!r}, and its patterns are what keys end with, not addresses", hint=_FORM
+            )
+    if first.names != second.names:
+        raise SettingsError(
+            "The two patterns of `pair` have different placeholders, so nothing says which recordings belong together",
+            hint=_FORM,
+        )
+    if first == second:
+        raise SettingsError("The two patterns of `pair` are the same", hint=_FORM)
+    return first, second
