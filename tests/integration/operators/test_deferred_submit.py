@@ -19,6 +19,7 @@ from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.settings import ApiVersion
 from tests.fixtures.direct import OGG, Desk
 from tests.integration.operators.deferring import Task, TaskInstance
+from tests.unit.recordings.clicks import written
 
 if TYPE_CHECKING:
     from speechkit_emulator.process import EmulatorProcess
@@ -27,6 +28,8 @@ HOUR_S = 3600
 
 #: The service's submits per hour, and the operator's default.
 QUOTA, OWN_QUOTA = 50, 10
+
+MONO = written("pcm_s16le", "wav", 8_000, 1)
 
 
 @pytest.fixture(scope="module")
@@ -313,3 +316,36 @@ def test_a_derived_operator_can_change_what_happens_between_visits(desk: Desk, c
         assert not visit.run.left
         assert visit.run.next_at is None
         assert len(visit.returned_ids()) == 15
+
+
+def test_pairs_are_pairs_in_later_visits(desk: Desk, clock: Any) -> None:
+    """And a side that is replaced between visits is a new submission, in which both sides are of one version."""
+    for number in range(12):
+        for side in ("in", "out"):
+            desk.emulator.put(f"{desk.prefix}/{number:02}-{side}.wav", MONO)
+    about = {
+        "upload_to": f"s3://{desk.bucket}/{desk.prefix}/copies/",
+        "pair": ("{call}-in.wav", "{call}-out.wav"),
+        "channel_labels": ("agent", "customer"),
+        "audio": f"s3://{desk.bucket}/{desk.prefix}/",
+    }
+    submit = task(desk, clock, **about)
+    assert submit.start() is None
+    before = desk.billed()
+    assert before < 12
+    desk.emulator.put(f"{desk.prefix}/11-out.wav", written("pcm_alaw", "wav", 8_000, 1))
+    ids = submit.finish()
+    found = [desk.archive.submission(one) for one in ids]
+    root = f"s3://{desk.bucket}/{desk.prefix}"
+    assert [(one.audio_uri, one.paired_uri, one.channels, one.labels) for one in found if one] == [
+        (
+            f"{root}/{number:02}-in.wav",
+            f"{root}/{number:02}-out.wav",
+            2,
+            {"channel_0": "agent", "channel_1": "customer"},
+        )
+        for number in range(12)
+    ]
+    assert desk.billed() == 12
+    submit = task(desk, clock, **about)
+    assert submit.finish(submit.start()) == ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from airflow_speechkit.cli import main
 from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, SettingsError, SpeechKitError
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
@@ -243,3 +245,24 @@ def test_a_pair_is_left_out_only_if_both_sides_are_silent(desk: Desk, emulator_s
     )
     assert submit(desk, f"{root}/", skip_silent=True) == [sent]
     assert billed(desk) == 1
+
+
+def test_forget_finds_a_pair_by_either_side(
+    desk: Desk, emulator_s3: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connection = json.loads(os.environ["AIRFLOW_CONN_AWS_DEFAULT"])
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", connection["login"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", connection["password"])
+    sides = [desk.put("1-in.wav", PCM), desk.put("1-out.wav", PCM)]
+    [pair] = submit(desk, sides)
+    SpeechKitRecognitionSensor(task_id="wait", operation_id=[pair], poke_interval=0.1, deferrable=False).execute({})
+    [copy] = copies(desk, emulator_s3)
+    at = ["--archive", desk.archive_url, "--endpoint-url", desk.emulator.storage_url]
+    for side in sides:
+        capsys.readouterr()
+        assert main(["archive", "forget", "--recording", side, "--dry-run", *at]) == 0
+        assert {pair, f"s3://{desk.bucket}/{desk.prefix}-copies/{copy}"} <= set(capsys.readouterr().out.split())
+    assert main(["archive", "forget", "--recording", sides[1], *at]) == 0
+    assert not copies(desk, emulator_s3)
+    for side in sides:
+        assert emulator_s3.head_object(Bucket=desk.bucket, Key=side.partition(f"{desk.bucket}/")[2])
