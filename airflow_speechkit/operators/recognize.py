@@ -160,7 +160,7 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
         return [PollTarget.of(one, submissions[one], interval_s=self.poke_interval) for one in running]
 
     def _returned_ids(self, visit: SubmitVisit, not_found: Collection[str]) -> Any:
-        from airflow_speechkit.archive.submit_rules import OnFailure
+        from airflow_speechkit.archive.submit_rules import OnFailure, SubmitStatus
         from airflow_speechkit.triggers.failures import apply_on_failure, archived_failures, is_sent_again, raise_failed
 
         failures = archived_failures(visit.archive, _accepted(visit), not_found)
@@ -169,7 +169,8 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
             if fails and failures:
                 visit.close()
                 refused = [one.error for one in visit.run.done if one.error is not None]
-                raise_failed([*refused, *failures.values()], of=len(visit.run.done))
+                sent = [one for one in visit.run.done if one.status is not SubmitStatus.FILTERED]
+                raise_failed([*refused, *failures.values()], of=len(sent))
             ids_on = visit.returned_ids()
         except ArchiveError:
             raise

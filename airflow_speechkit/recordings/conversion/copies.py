@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_speechkit.recordings.address import object_address
 from airflow_speechkit.recordings.audio.facts import AudioFacts
 from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, joined, temporary_file, undecodable
-from airflow_speechkit.recordings.conversion.plan import EXTENSIONS, lossless_encoding
+from airflow_speechkit.recordings.conversion.plan import EXTENSIONS, WAV_HEADER_BYTES, lossless_encoding
 from airflow_speechkit.recordings.conversion.silence import check_sound
 from airflow_speechkit.recordings.filters import NO_FILTERS, Filters
 from airflow_speechkit.settings import AudioEncoding
@@ -198,7 +198,10 @@ def _facts_beside(stored: StoredObject) -> AudioFacts | None:
     if not all(facts.values()):
         return None
     side_ms = tuple(_whole_number(stored.metadata, one) for one in _SIDES if one in stored.metadata)
-    return AudioFacts(encoding=encoding, size_bytes=stored.size_bytes, side_ms=side_ms, **facts)  # type: ignore[arg-type]
+    size, header = stored.size_bytes, WAV_HEADER_BYTES if encoding is AudioEncoding.WAV else 0
+    if encoding is not AudioEncoding.OGG_OPUS:
+        facts |= {"data_offset": header, "data_bytes": size - header}
+    return AudioFacts(encoding=encoding, size_bytes=size, side_ms=side_ms, **facts)  # type: ignore[arg-type]
 
 
 def _stem(address: RecordingAddress) -> str:

@@ -13,7 +13,8 @@ _OPUS_RATES_HERTZ = (8_000, 12_000, 16_000, 24_000, 48_000)
 #: Of each channel: twice what RFC 7587 recommends for speech (docs/recordings.md has more).
 OPUS_BITS_PER_S = 64_000
 _LOSSLESS = frozenset({"flac", "alac", "ape", "tta", "wavpack", "shorten", "mlp", "truehd"})
-_WAV_HEADER_BYTES = 44
+#: Of the WAVs that conversions write.
+WAV_HEADER_BYTES = 44
 
 EXTENSIONS = {AudioEncoding.LINEAR16_PCM: ".lpcm", AudioEncoding.WAV: ".wav", AudioEncoding.OGG_OPUS: ".ogg"}
 
@@ -99,7 +100,7 @@ def plan_conversion(stream: AudioStream, api_version: ApiVersion, *, small: bool
     if stream.is_lossless and not small:
         rate = _at_least(stream.sample_rate_hertz, SAMPLE_RATES_HERTZ)
         seconds = (stream.duration_ms or 0) / 1000
-        if seconds * rate * 2 * stream.channels + _WAV_HEADER_BYTES <= MAX_BYTES:
+        if seconds * rate * 2 * stream.channels + WAV_HEADER_BYTES <= MAX_BYTES:
             encoding = lossless_encoding(api_version)
             return Conversion(encoding=encoding, sample_rate_hertz=rate, channels=stream.channels)
     return Conversion(

@@ -72,7 +72,8 @@ def _is_silent_pcm(facts: AudioFacts, content: Iterator[bytes]) -> bool:
         half = data[whole:]
         if not _is_quiet(data[:whole]):
             return False
-    return True
+    # Of a WAV of unknown length nobody knows where its samples end.
+    return facts.duration_ms is not None and facts.data_bytes > 0 and not left
 
 
 def _undecodable() -> tuple[type[Exception], ...]:

@@ -170,12 +170,18 @@ def test_what_would_be_converted_is_left_out_before_anything_is_uploaded(
     assert len(copies(desk, emulator_s3)) == (2 if api_version == "v2" else 1)
 
 
-def test_a_copy_that_is_there_is_measured(desk: Desk, emulator_s3: Any) -> None:
-    audio = put(desk, {name: CONVERTED[name] for name in ("silent.flac", "normal.m4a")})
-    assert len(submit(desk, audio, upload_to=upload_to(desk), skip_silent=False)) == 2
-    ids = submit(desk, audio, upload_to=upload_to(desk), archive=str(desk.place / "another"), on_filtered="record")
-    assert sorted(one.startswith("filtered-") for one in ids) == [False, True]
-    assert len(copies(desk, emulator_s3)) == 2
+@pytest.mark.parametrize("api_version", ["v2", "v3"])
+def test_copies_that_are_there_are_measured(desk: Desk, emulator_s3: Any, api_version: str) -> None:
+    desk.put("normal.flac", sound(10, form=("flac", "flac")))
+    desk.put("five.flac", sound(5, form=("flac", "flac")))
+    audio = put(desk, {name: CONVERTED[name] for name in ("silent.flac", "silent.webm", "normal.m4a", "short.flac")})
+    given = {"upload_to": upload_to(desk), "api_version": api_version}
+    assert len(submit(desk, audio, skip_silent=False, min_duration_s=None, **given)) == 6
+    before = billed(desk)
+    ids = submit(desk, audio, archive=str(desk.place / "another"), on_filtered="record", **given)
+    assert [one.startswith("filtered-") for one in ids] == [False, False, False, True, True, True]
+    assert len(copies(desk, emulator_s3)) == 6
+    assert billed(desk) == before + 3
 
 
 @pytest.mark.parametrize("api_version", ["v2", "v3"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,12 @@ def test_each_sample_counts_however_the_bytes_come(peak: int, length: int) -> No
     )
     with pytest.raises(FilteredError) if peak == MAX_SILENT_SAMPLE else nullcontext():
         check_sound(facts, pieces(data, [], length))
+
+
+@pytest.mark.parametrize("about", [{"data_bytes": 0}, {"data_bytes": 2_000}, {"duration_ms": None}], ids=str)
+def test_samples_that_are_missing_or_not_counted_are_not_taken_for_silent(about: dict[str, Any]) -> None:
+    facts = facts_of(of_samples(np.zeros((1, 500)), "pcm_s16le", "wav", rate=8_000))
+    check_sound(replace(facts, **about), pieces(bytes(facts.size_bytes), []))
 
 
 @pytest.mark.parametrize("on_truncated", OnTruncated)
