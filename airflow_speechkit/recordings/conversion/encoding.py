@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from airflow_speechkit.recordings.conversion.joining import JoinedSource
 from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
     from airflow_speechkit.recordings.conversion.decoding import Source
@@ -139,9 +140,42 @@ def _copy_packets(
     return read_ogg(read, size, exact=True)
 
 
-def _ogg(target: BinaryIO) -> Any:
+@contextmanager
+def _ogg(target: BinaryIO) -> Iterator[Any]:
+    sink = _Sink(target)
+    av = import_av()
     # The same sound gives the same bytes, so that a copy which is made again has the same ETag.
-    return import_av().open(target, "w", format="ogg", options={"page_duration": "1000000", "fflags": "+bitexact"})
+    options = {"page_duration": "1000000", "fflags": "+bitexact"}
+    try:
+        with av.open(sink, "w", format="ogg", options=options) as output:
+            yield output
+    except av.error.FFmpegError:
+        if sink.error is not None:
+            raise sink.error from None
+        raise
+
+
+class _Sink:
+    """A file that keeps the error with which it couldn't be written: PyAV loses it when it ends the container.
+
+    :param file: what to write to
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Write to the file.
+
+        :raises OSError: it can't be written
+        """
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def _opus_facts(conversion: Conversion, seconds: Fraction, target: BinaryIO) -> AudioFacts:

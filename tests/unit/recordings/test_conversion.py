@@ -319,13 +319,18 @@ def test_damage_of_any_kind_raises_nothing_but_our_errors(tmp_path: Path, kind: 
             assert facts.duration_ms
 
 
-def test_a_full_disk_is_an_error_that_a_retry_may_solve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("room", [0, 20_000])
+def test_a_full_disk_is_an_error_that_a_retry_may_solve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
     class Full(io.BytesIO):
         def __init__(self, **_: object) -> None:
             super().__init__()
 
         def write(self, data: Any) -> int:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if self.tell() + len(data) > room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
 
     monkeypatch.setattr("tempfile.NamedTemporaryFile", Full)
     for codec, container in (("pcm_alaw", "wav"), ("aac", "matroska")):
