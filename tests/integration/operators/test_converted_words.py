@@ -10,8 +10,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,10 +17,8 @@ from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
 from tests.fixtures.direct import Desk
-from tests.fixtures.environment import ROOT
-from tests.unit.recordings.clicks import decoded, wav_of, written
+from tests.unit.recordings.clicks import decoded, speech, wav_of, written
 
-SAMPLES = ROOT / "emulator/speechkit_emulator/samples"
 #: Two of the frames in which the emulator's recogniser measures, and what the service's users are promised.
 MOST_MS = 20
 
@@ -34,14 +30,6 @@ KINDS = [
     ("libmp3lame", "matroska", 44_100, "message.ogg"),
     ("vorbis", "ogg", 44_100, "doctor.ogg"),
 ]
-
-
-def speech(name: str, rate: int) -> np.ndarray[Any, Any]:
-    """Return the samples of one of the emulator's calls, between -1 and 1, a row for each channel."""
-    with av.open(str(SAMPLES / name)) as container:
-        resampler = av.AudioResampler("dblp", rate=rate)
-        frames = [one for frame in container.decode(audio=0) for one in resampler.resample(frame)]
-        return np.concatenate([frame.to_ndarray() for frame in [*frames, *resampler.resample(None)]], axis=1)
 
 
 def words_of(desk: Desk, name: str, content: bytes, target: Path) -> tuple[bool, list[tuple[int, str, int]]]:

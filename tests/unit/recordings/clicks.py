@@ -12,9 +12,12 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 
+from tests.fixtures.environment import ROOT
+
 #: In seconds, one list for each channel.
 TIMES = ((0.5, 1.31, 2.222, 3.7, 4.85, 6.043, 7.501), (0.9, 1.777, 2.6, 3.3, 5.55, 6.66, 7.2), (2.0,), (3.0,))
 SECONDS = 8.0
+_CALLS = ROOT / "emulator/speechkit_emulator/samples"
 _CLICK_S, _HERTZ = 0.02, 1000
 
 
@@ -32,6 +35,14 @@ def sound(rate: int, channels: int) -> np.ndarray[Any, Any]:
             place = round(time * rate)
             samples[channel, place : place + len(click)] += click
     return samples
+
+
+def speech(call: str, rate: int) -> np.ndarray[Any, Any]:
+    """Return the samples of one of the emulator's calls, between -1 and 1, a row for each channel."""
+    with av.open(str(_CALLS / call)) as container:
+        resampler = av.AudioResampler("dblp", rate=rate)
+        frames = [one for frame in container.decode(audio=0) for one in resampler.resample(frame)]
+        return np.concatenate([frame.to_ndarray() for frame in [*frames, *resampler.resample(None)]], axis=1)
 
 
 def written(
