@@ -159,6 +159,7 @@ class Recording:
     :param version: its ETag; of a local file a hash of its bytes
     :param settings: what is asked for. Probing fills in what is read from the recording
     :param variant: what of it is submitted, if not all, or with what; the ledger keeps a recording's variants apart
+    :param content_hash: a hash of its bytes, if the ledger identifies it by them instead of by address and version
     :param address: the object to read; None for a local file, which is sent along with the request
     :param other: the second side of a pair
     :param copy: the object that the service reads in its place, if it had to be converted
@@ -178,6 +179,7 @@ class Recording:
     version: str | None
     settings: RecognitionSettings
     variant: str = ""
+    content_hash: str | None = None
     address: RecordingAddress | None = None
     other: OtherSide | None = None
     copy: ConvertedCopy | None = None
@@ -203,6 +205,11 @@ class Recording:
         return self.other.address.uri if self.other else None
 
     @property
+    def own_variant(self) -> str:
+        """The variant, without the other side of a pair."""
+        return self.variant if self.other is None else self.variant.partition("pair=")[0].strip()
+
+    @property
     def is_versioned(self) -> bool:
         """Whether a replacement would be detected, of either side of a pair."""
         return bool(self.version) and (self.other is None or bool(self.other.etag))
@@ -213,7 +220,7 @@ class Submission:
     """One recording as it was submitted.
 
     :param operation_id: the service's id of the operation
-    :param fingerprint: identifies address, version and settings in the ledger
+    :param fingerprint: identifies address and version, or the content, and settings in the ledger
     :param audio_uri: ``s3://bucket/key`` of the recording, without any connection id or query
     :param submitted_uri: the converted copy that the service reads in its place, if there is one
     :param paired_uri: ``s3://bucket/key`` of the recording that became its second channel, if it is a pair
@@ -228,6 +235,9 @@ class Submission:
     :param filter_reason: why it was left out, and not submitted
     :param speechkit_conn_id: the connection it went through
     :param dag_id: this and the next three: the task instance that submitted it
+    :param content_hash: a hash of its bytes, if it was submitted with ``identity="content"``
+    :param recognition_id: its id in the tables, if that isn't the operation's: the operation is another recording's
+        with the same bytes
     """
 
     operation_id: str
@@ -249,6 +259,8 @@ class Submission:
     run_id: str | None = None
     task_id: str | None = None
     map_index: int | None = None
+    content_hash: str | None = None
+    recognition_id: str | None = None
 
 
 @dataclass(frozen=True)

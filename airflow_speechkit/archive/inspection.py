@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from airflow_speechkit.archive.addresses import submissions
 from airflow_speechkit.archive.layout import OUTCOME_FILE, ROOT_FILE, SUBMISSION_FILE, each, operation_file
 from airflow_speechkit.archive.ledger import ENDED, RESULTS_KEPT, AttemptState, lost_attempts
 from airflow_speechkit.errors import AnswerUnreadableError, ArchiveError
@@ -16,7 +17,7 @@ from airflow_speechkit.parsing import MalformedError, parse_json
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from airflow_speechkit.archive.ledger import Failure
@@ -34,12 +35,14 @@ class Listed:
     :param submission: what was submitted, with its newest labels, if it went through the archive
     :param outcome: how it ended, if that is on record
     :param superseded: the recording was refused or left out here, and submitted later
+    :param others: other recordings that share the operation: they have the same bytes
     """
 
     operation_id: str
     submission: Submission | None
     outcome: Outcome | None
     superseded: bool = False
+    others: Sequence[Submission] = ()
 
     @property
     def state(self) -> str:
@@ -90,7 +93,8 @@ def look_up(archive: Archive, operation_id: str) -> Listed | None:
 
     :raises ArchiveError: it cannot be read
     """
-    submission, outcome = archive.submission(operation_id), archive.outcome(operation_id)
+    known, outcome = submissions(archive, operation_id), archive.outcome(operation_id)
+    submission = known[0] if known else None
     if submission is None and outcome is None:
         return None
     superseded = False
@@ -100,7 +104,9 @@ def look_up(archive: Archive, operation_id: str) -> Listed | None:
             one.state is not AttemptState.FORGOTTEN and one.submitted_at is not None and one.submitted_at >= outcome.at
             for one in archive.attempts(submission.fingerprint)
         )
-    return Listed(operation_id=operation_id, submission=submission, outcome=outcome, superseded=superseded)
+    return Listed(
+        operation_id=operation_id, submission=submission, outcome=outcome, superseded=superseded, others=known[1:]
+    )
 
 
 def operations(archive: Archive) -> Iterator[Listed]:

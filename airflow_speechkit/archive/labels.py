@@ -13,6 +13,7 @@ import socket
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_speechkit.archive.addresses import entry_of, may_be_shared
 from airflow_speechkit.archive.layout import SUBMISSION_FILE, each, labels_file, load, operation_file, pack, read
 from airflow_speechkit.archive.records import LabelRecord, label_changes, merged_labels
 from airflow_speechkit.errors import ArchiveError, SettingsError
@@ -66,7 +67,14 @@ def current_user() -> str:
 
 
 def put_labels(
-    archive: Archive, operation_id: str, given: Mapping[str, str | None], *, update: bool, by: str, now: datetime
+    archive: Archive,
+    operation_id: str,
+    given: Mapping[str, str | None],
+    *,
+    update: bool,
+    by: str,
+    now: datetime,
+    audio_uri: str | None = None,
 ) -> tuple[dict[str, str | None], dict[str, str | None]]:
     """Put those labels on record that change something.
 
@@ -74,19 +82,26 @@ def put_labels(
     :param update: True corrects existing labels, False only adds missing ones
     :param by: the task instance, or the user
     :param now: UTC
+    :param audio_uri: the recording, if it may be another one than the submitted one, with the same bytes
     :return: what was put on record, and all labels that are there now; both empty for an operation without submission
     :raises ArchiveError: a record cannot be read or written
     """
     entry = archive.entry(operation_id)
     if entry is None:
         return {}, {}
+    other = None
+    if audio_uri is not None and audio_uri != entry.submission.audio_uri:
+        other = entry_of(archive, operation_id, audio_uri)
+    submission = (other or entry).submission
     records = archive.label_records(operation_id)
     while True:
-        labels = merged_labels(entry.submission, records)
+        labels = merged_labels(submission, records)
         changed = label_changes(labels, given, update=update)
-        if not changed:
+        # The first other recording of an operation that was submitted by its address needs one: readers of the labels
+        # find by it that there are others.
+        if not changed and (other is None or may_be_shared(entry, records)):
             return {}, labels
-        record = LabelRecord(audio_uri=entry.submission.audio_uri, labels=changed, update=update, by=by, at=now)
+        record = LabelRecord(audio_uri=submission.audio_uri, labels=changed, update=update, by=by, at=now)
         name = labels_file(operation_id, len(records) + 1)
         is_new = archive.folder.create(name, pack(record))
         there = record if is_new else load(archive.folder, name, LabelRecord.read)
@@ -183,15 +198,19 @@ class SubmitLabels:
         self._different: dict[str, Collection[str]] = {}
 
     def put(self, archive: Archive, recording: Recording, operation_id: str) -> None:
-        """Put the labels of a recording on record. A damaged record is logged, and changes nothing else.
+        """Put the labels of a recording on record, if only none. A damaged record is logged, and changes nothing else.
 
         :raises ArchiveError: the archive cannot be read or written
         """
-        if not recording.labels:
-            return
         try:
             changed, labels = put_labels(
-                archive, operation_id, recording.labels, update=self._update, by=self._by, now=self._now()
+                archive,
+                operation_id,
+                recording.labels,
+                update=self._update,
+                by=self._by,
+                now=self._now(),
+                audio_uri=recording.audio_uri,
             )
         except ArchiveError as error:
             if error.retry_can_help:

@@ -32,7 +32,13 @@ PERMANENT_CODES = frozenset({3, 11, 12})
 _IN_THE_CONTAINER = frozenset({"audio_encoding", "sample_rate_hertz", "audio_channel_count"})
 
 
-def fingerprint(audio_uri: str, version: str | None, settings: RecognitionSettings, variant: str = "") -> str:
+def fingerprint(
+    audio_uri: str,
+    version: str | None,
+    settings: RecognitionSettings,
+    variant: str = "",
+    content_hash: str | None = None,
+) -> str:
     """Identify a request: this recording, in this version, with these settings, of this API.
 
     A fingerprint never changes, or everything would be paid for again. So a field at an empty default is left out
@@ -44,6 +50,7 @@ def fingerprint(audio_uri: str, version: str | None, settings: RecognitionSettin
     :param version: the recording's ETag or version id; quotes around an ETag are ignored
     :param settings: before or after the recording is probed
     :param variant: what of the recording is submitted, if not all
+    :param content_hash: of the recording's bytes: it takes the place of address and version
     :return: 64 hexadecimal digits
     """
     if settings.api_version is ApiVersion.V3:
@@ -60,7 +67,11 @@ def fingerprint(audio_uri: str, version: str | None, settings: RecognitionSettin
         asked["audio_channel_count"] = settings.audio_channel_count or 1
     else:
         asked = {name: value for name, value in asked.items() if name not in _IN_THE_CONTAINER}
-    material = {"audio_uri": audio_uri, "version": (version or "").strip('"'), "settings": asked}
+    material: dict[str, Any] = {"settings": asked}
+    if content_hash is None:
+        material |= {"audio_uri": audio_uri, "version": (version or "").strip('"')}
+    else:
+        material["content_hash"] = content_hash
     if variant:
         material["variant"] = variant
     text = json.dumps(material, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

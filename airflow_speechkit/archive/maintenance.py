@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_speechkit.archive import addresses
+from airflow_speechkit.archive.content import delete_hashes
 from airflow_speechkit.archive.layout import (
     SUBMISSION_FILE,
     damage,
@@ -52,7 +55,7 @@ def delete_operation(archive: Archive, operation_id: str, *, now: datetime, even
     if deletion is None:
         deletion = _begin(archive, operation_id, now, even_if_running)
         archive.folder.replace(forgotten_file(operation_id), pack(deletion))
-    removed = 0
+    removed = delete_hashes(archive, addresses.audio_uris(archive, operation_id))
     if deletion.attempt is not None and deletion.fingerprint is not None:
         end = AttemptEnd(
             attempt=deletion.attempt,
@@ -114,11 +117,22 @@ def _in_ledger(archive: Archive, operation_id: str) -> tuple[str | None, Attempt
 
 
 def operations_of(archive: Archive, audio_uri: str) -> Iterator[str]:
-    """Return every operation of a recording that is on record, alone or in a pair, in any settings and version."""
-    for operation_id in archive.operations():
+    """Return every operation of a recording that is on record, alone or in a pair, in any settings and version.
+
+    Also those that it shares, which were submitted for other recordings with the same bytes.
+    """
+
+    def is_of(operation_id: str) -> bool:
         entry = archive.entry(operation_id)
-        if entry is not None and audio_uri in (entry.submission.audio_uri, entry.submission.paired_uri):
-            yield operation_id
+        paired_uri = None if entry is None else entry.submission.paired_uri
+        if entry is not None and audio_uri in (entry.submission.audio_uri, paired_uri):
+            return True
+        if paired_uri is not None and audio_uri in addresses.audio_uris(archive, operation_id):
+            return True
+        return addresses.is_shared_by(archive, operation_id, audio_uri)
+
+    known = list(archive.operations())
+    yield from compress(known, each(is_of, known))
 
 
 def copies_of(archive: Archive, operation_ids: Collection[str], claims: Iterable[Claim] = ()) -> list[str]:
@@ -164,6 +178,7 @@ def delete_attempts(archive: Archive, audio_uri: str, *, now: datetime) -> int:
     :raises ArchiveError: another process may be submitting the recording
     """
     count = 0
+    delete_hashes(archive, [audio_uri])
     for fingerprint, attempt, claim in attempts_of(archive, audio_uri):
         if attempt.is_live(now):
             hint = f"Wait until {claim.lease_expires_at:%H:%M:%S} UTC, when its claim expires"

@@ -6,6 +6,7 @@ an earlier version did not have has a default.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -230,6 +231,15 @@ def merged_labels(submission: Submission, records: Iterable[LabelRecord]) -> dic
         if record.audio_uri == submission.audio_uri:
             labels |= label_changes(labels, record.labels, update=record.update)
     return labels
+
+
+def labelled(submission: Submission, records: Iterable[LabelRecord]) -> Submission:
+    """Return a submission with its newest labels.
+
+    :param records: in the order of their numbers
+    """
+    labels = merged_labels(submission, records).items()
+    return replace(submission, labels={name: text for name, text in labels if text is not None})
 
 
 def read_attempt(number: int, state: AttemptState, data: dict[str, Any]) -> Attempt:

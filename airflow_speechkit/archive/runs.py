@@ -38,7 +38,17 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.settings import RecognitionSettings
 
-_FACTS = ("audio_uri", "version", "labels", "size_bytes", "duration_ms", "channels", "billed_seconds", "filter_reason")
+_FACTS = (
+    "audio_uri",
+    "version",
+    "labels",
+    "content_hash",
+    "size_bytes",
+    "duration_ms",
+    "channels",
+    "billed_seconds",
+    "filter_reason",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +96,7 @@ class _RunRecording(Record, frozen=True, kw_only=True):
     audio_uri: str
     version: str | None
     labels: dict[str, str]
+    content_hash: str | None = None
     size_bytes: int | None = None
     duration_ms: int | None = None
     channels: int | None = None

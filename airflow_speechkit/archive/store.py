@@ -27,7 +27,7 @@ from airflow_speechkit.archive.records import (
     LabelRecord,
     Outcome,
     is_tombstone,
-    merged_labels,
+    labelled,
     read_attempt,
 )
 from airflow_speechkit.errors import ArchiveError
@@ -243,10 +243,7 @@ class Archive:
         :raises ArchiveError: it cannot be read
         """
         entry = self.entry(operation_id)
-        if entry is None:
-            return None
-        labels = merged_labels(entry.submission, self.label_records(operation_id)).items()
-        return replace(entry.submission, labels={name: text for name, text in labels if text is not None})
+        return None if entry is None else labelled(entry.submission, self.label_records(operation_id))
 
     def label_records(self, operation_id: str) -> list[LabelRecord]:
         """Return the labels that were given after the submission: one read, and one more for each record."""
@@ -360,14 +357,15 @@ class Archive:
         return self._conclude(entry, outcome).state is AttemptState.EXPIRED
 
     def refuse(self, planned: Submission, failure: Failure | None, now: datetime) -> str:
-        """Put a recording on record that was not submitted; its time and labels are those of the first time.
+        """Put a recording on record that was not submitted; address, time and labels are those of the first time.
 
         :param failure: why; None if it was left out
         :return: a synthetic operation id, which leads to the recording and to the reason as a real one does
         """
         operation_id = layout.unsent_id(planned.fingerprint, planned.filter_reason)
         first = known.submission if (known := self.entry(operation_id)) else planned
-        ours = replace(planned, operation_id=operation_id, submitted_at=first.submitted_at, labels=first.labels)
+        kept = {name: getattr(first, name) for name in ("audio_uri", "etag", "submitted_at", "labels")}
+        ours = replace(planned, operation_id=operation_id, **kept)
         outcome = Outcome(operation_id=operation_id, state=AttemptState.REFUSED, at=now, failure=failure)
         self.folder.replace(layout.operation_file(operation_id, layout.SUBMISSION_FILE), pack(Entry(submission=ours)))
         self.folder.replace(layout.operation_file(operation_id, layout.OUTCOME_FILE), pack(outcome))

@@ -96,7 +96,7 @@ class Submitter(SubmitWorker):
         outcomes = list(run.outcomes)
         for job in jobs:
             for place in job.places:
-                outcomes[place] = job.outcome or outcomes[place]
+                outcomes[place] = job.outcome_of(outcomes[place].recording) or outcomes[place]
         return replace(
             run,
             outcomes=outcomes,
@@ -111,12 +111,20 @@ class Submitter(SubmitWorker):
         for place, outcome in enumerate(outcomes):
             is_done, recording = outcome.status is not None, outcome.recording
             key = outcome.fingerprint or fingerprint(
-                recording.audio_uri, recording.version, recording.settings, recording.variant
+                recording.audio_uri,
+                recording.version,
+                recording.settings,
+                recording.variant if recording.content_hash is None else recording.own_variant,
+                recording.content_hash,
             )
             if key in jobs:
                 job = jobs[key]
                 job.places.append(place)
-                job.recording = self.labels.joined(job.recording, recording)
+                if recording.audio_uri == job.recording.audio_uri:
+                    job.recording = self.labels.joined(job.recording, recording)
+                else:
+                    other = job.others.get(recording.audio_uri, recording)
+                    job.others[recording.audio_uri] = self.labels.joined(other, recording)
                 continue
             job = jobs[key] = SubmitJob(key, [place], recording, outcome=outcome if is_done else None)
             error = recording.error
@@ -187,5 +195,5 @@ class Submitter(SubmitWorker):
             failure = Failure(getattr(outcome.error, "grpc_code", None), message)
         submission = self.origin.submission(outcome.recording, outcome.fingerprint, now)
         operation_id = self.archive.refuse(submission, failure, now)
-        self.labels.put(self.archive, outcome.recording, operation_id)
+        self.put_on_record(outcome.recording, outcome.fingerprint, operation_id)
         return operation_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -35,6 +35,7 @@ _FACTS = (
     "billed_seconds",
     "labels",
     "filter_reason",
+    "content_hash",
 )
 
 
@@ -202,6 +203,7 @@ class SubmitJob:
     :param fingerprint: its place in the ledger
     :param places: where it stands among the recordings of the task
     :param recording: the recording
+    :param others: recordings of the task with the same bytes, by their addresses
     :param attempts: what is on record of it
     :param decision: what has to be done about it
     :param is_paid: whether its cost was set aside
@@ -213,12 +215,26 @@ class SubmitJob:
     fingerprint: str
     places: list[int]
     recording: Recording
+    others: dict[str, Recording] = field(default_factory=dict)
     attempts: Sequence[Attempt] = ()
     decision: Decision | None = None
     is_paid: bool = False
     faults: int = 0
     error: SpeechKitError | None = None
     outcome: SubmitOutcome | None = None
+
+    @property
+    def recordings(self) -> list[Recording]:
+        """Its recording, and those with the same bytes."""
+        return [self.recording, *self.others.values()]
+
+    def outcome_of(self, recording: Recording) -> SubmitOutcome | None:
+        """Return its outcome as that of one of its recordings."""
+        other = self.others.get(recording.audio_uri)
+        if self.outcome is None or other is None:
+            return self.outcome
+        own = {name: getattr(other, name) for name in ("audio_uri", "version", "address", "other", "link", "labels")}
+        return replace(self.outcome, recording=replace(self.outcome.recording, **own))
 
     @property
     def has_to_be_sent(self) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from airflow_speechkit.archive.addresses import fingerprints_by_address, remember_fingerprint, share
 from airflow_speechkit.archive.labels import SubmitLabels
 from airflow_speechkit.archive.layout import OUTCOME_FILE, damage, operation_file
 from airflow_speechkit.archive.ledger import Action, AttemptState, Failure, Request, decide
@@ -106,7 +107,8 @@ class SubmitWorker:
         try:
             job.decision = decision = self._decision(job)
             if decision.operation_id is not None:
-                self.labels.put(self.archive, job.recording, decision.operation_id)
+                for recording in job.recordings:
+                    self.put_on_record(recording, job.fingerprint, decision.operation_id)
             if decision.action in _REUSED:
                 job.end(_REUSED[decision.action], decision.operation_id)
             elif decision.action is Action.FAIL:
@@ -155,11 +157,41 @@ class SubmitWorker:
         if job.recording.filter_reason is not None:
             job.end(SubmitStatus.FILTERED)
 
+    def put_on_record(self, recording: Recording, fingerprint: str, operation_id: str) -> None:
+        """Put on record what a recording adds to its operation: its labels, and its address if that is another one.
+
+        :param fingerprint: its place in the ledger
+        :raises ArchiveError: the archive can't be read or written
+        """
+        is_other = recording.content_hash is not None and share(
+            self.archive, self.origin.submission(recording, fingerprint, self.now()), operation_id
+        )
+        if recording.labels or is_other:
+            self.labels.put(self.archive, recording, operation_id)
+
     def _decision(self, job: SubmitJob) -> Decision:
+        decision = self._decision_under(job, job.fingerprint)
+        if decision.action is not Action.SUBMIT or job.recording.content_hash is None:
+            return decision
+        # What was submitted by its address is paid for, too.
+        attempts = job.attempts
+        for other in fingerprints_by_address(self.archive, job.fingerprint, job.recordings):
+            known = self._decision_under(job, other)
+            if known.operation_id is not None:
+                remember_fingerprint(self.archive, job.fingerprint, other)
+            if known.action is Action.LOST:
+                # The one to adopt or release.
+                job.fingerprint = other
+            if known.action is not Action.SUBMIT:
+                return known
+        job.attempts = attempts
+        return decision
+
+    def _decision_under(self, job: SubmitJob, fingerprint: str) -> Decision:
         missing = None
         while True:
             now = self.now()
-            job.attempts = self.archive.attempts(job.fingerprint, refusals=self.request.since is not None)
+            job.attempts = self.archive.attempts(fingerprint, refusals=self.request.since is not None)
             decision = decide(job.attempts, self.request, now)
             operation_id = decision.operation_id
             if operation_id is None:
@@ -228,6 +260,8 @@ class SubmitWorker:
             return self._not_accepted(job, number, claim, error)
         submission = replace(claim.planned, operation_id=operation.id, submitted_at=self.now())
         self._record(number, claim, submission)
+        for other in job.others.values():
+            self.put_on_record(other, job.fingerprint, operation.id)
         job.end(SubmitStatus.SUBMITTED, operation.id)
         return Step.ACCEPTED
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.storage import Folder
 
+#: What `show` has of each other recording that shares an operation.
+_OF_ANOTHER = ("recognition_id", "audio_uri", "etag", "labels", "submitted_at", "dag_id", "run_id")
+
 STATES = ("running", "finished", "failed", "expired", "refused", "filtered", "superseded")
 
 
@@ -146,6 +149,7 @@ def _facts(one: Listed) -> dict[str, Any]:
 
 def _show(arguments: argparse.Namespace, archive: Archive) -> int:
     from airflow_speechkit.archive.inspection import look_up
+    from airflow_speechkit.archive.layout import plain
     from airflow_speechkit.errors import ArchiveError
 
     operation_id = arguments.operation_id
@@ -155,6 +159,7 @@ def _show(arguments: argparse.Namespace, archive: Archive) -> int:
         raise ArchiveError(f"This operation {what}", operation_id=operation_id, retry_can_help=False)
     if not arguments.answer:
         facts = {**_facts(found), "label_history": _label_history(archive, operation_id)}
+        facts["same_content"] = [{name: plain(getattr(one, name)) for name in _OF_ANOTHER} for one in found.others]
         print(json.dumps(facts, ensure_ascii=False, indent=2))
         return 0
     answer = archive.answer(operation_id, most_bytes=sys.maxsize)
@@ -200,6 +205,7 @@ def _export(arguments: argparse.Namespace, archive: Archive) -> int:
 
 def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
     from airflow_speechkit.archive import maintenance
+    from airflow_speechkit.archive.addresses import recognition_ids
     from airflow_speechkit.errors import ArchiveError
 
     now, recording, attempts, claims = datetime.now(UTC), None, [], []
@@ -227,7 +233,8 @@ def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
         print("\n".join([*ids, *attempts, *copies]))
         return 0
     # The archive last: while it knows the operation, a command that was interrupted can be repeated.
-    _delete_rows(arguments, ids)
+    recognitions = [one for operation_id in ids for one in recognition_ids(archive, operation_id)]
+    _delete_rows(arguments, recognitions)
     _delete_copies(arguments, copies)
     for operation_id in ids:
         files = maintenance.delete_operation(archive, operation_id, now=now, even_if_running=arguments.even_if_running)

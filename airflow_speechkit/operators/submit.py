@@ -81,6 +81,8 @@ class SpeechKitSubmitOperator(SubmitKeywords):
     :param on_missing_labels: a key that doesn't match, or a sidecar that can't be used, ``fail`` the recording, or let
         it ``pass`` without these labels
     :param labels_update: replace labels that differ, too. Neither is paid for (templated)
+    :param identity: what makes two recordings one, which is paid for once: ``address`` (and ETag), or ``content``: the
+        same bytes at another address or with another ETag. Each recording is read completely, once, for that
     :param speechkit_conn_id: the connection (templated)
     :param aws_conn_id: the storage's connection for addresses that name none; by default the SpeechKit connection's, or
         ``aws_default`` (templated)
@@ -177,6 +179,7 @@ class SpeechKitSubmitOperator(SubmitKeywords):
         :raises AirflowFailException: the archive lacks the record of the visit before; or there is none, and a request
             may have been accepted: a retry could pay again
         """
+        from airflow_speechkit.archive.content import Identity
         from airflow_speechkit.archive.runs import write_run
         from airflow_speechkit.archive.submit import Submitter
         from airflow_speechkit.archive.submit_rules import OnFailure
@@ -186,6 +189,7 @@ class SpeechKitSubmitOperator(SubmitKeywords):
         began_at, origin = datetime.now(UTC), visit.origin_of(context, self.speechkit_conn_id)
         self.check_keywords()
         on_failure = member_of(OnFailure, self.on_failure, "on_failure")
+        identity = member_of(Identity, self.identity, "identity")
         with SpeechKitHook(self.speechkit_conn_id) as hook:
             policy, source = self.submit_policy(hook), self.recording_source(hook)
             with visit.opened_archive(self.archive, hook, is_first=is_first) as archive:
@@ -193,6 +197,8 @@ class SpeechKitSubmitOperator(SubmitKeywords):
                     run = self.find_recordings(source, began_at)
                 else:
                     run = visit.resumed_run(archive, origin.scope, source, timeout_s)
+                if identity is Identity.CONTENT:
+                    run = visit.identified_by_content(archive, source, run)
                 submitter = self._submitter = Submitter(archive, source, hook, origin, policy)
                 record_scope = None if waits else origin.scope
                 try:

@@ -104,6 +104,7 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         sidecar_fields: Sequence[str] | Mapping[str, str] | None = None,
         on_missing_labels: str = "fail",
         labels_update: bool | str = False,
+        identity: str = "address",
         speechkit_conn_id: str = "speechkit_default",
         aws_conn_id: str | None = None,
         archive: str | bool | None = None,
@@ -150,6 +151,7 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         self.sidecar_fields = sidecar_fields
         self.on_missing_labels = on_missing_labels
         self.labels_update = self.typed("labels_update", labels_update)
+        self.identity = identity
         self.speechkit_conn_id = speechkit_conn_id
         self.aws_conn_id = aws_conn_id
         self.archive = cleaned(archive)

@@ -200,6 +200,7 @@ def _archived(archive: Archive, operation_id: str, most_bytes: int, not_ended: l
 
     :param not_ended: gets the operation if it has not ended, which is no error then: of a prefix, there is always one
     """
+    from airflow_speechkit.archive.addresses import submissions
     from airflow_speechkit.archive.layout import operation_file
     from airflow_speechkit.archive.ledger import AttemptState
     from airflow_speechkit.results.flatten import failed_row
@@ -207,9 +208,9 @@ def _archived(archive: Archive, operation_id: str, most_bytes: int, not_ended: l
     from airflow_speechkit.results.schema import Status, Tables
 
     outcome = archive.outcome(operation_id)
-    submission = archive.submission(operation_id)
+    known = submissions(archive, operation_id)
     if outcome is None:
-        if submission is None and archive.is_forgotten(operation_id):
+        if not known and archive.is_forgotten(operation_id):
             return Unread(operation_id, "It was removed by `archive forget`")
         what = "The archive has no answer of this operation"
         if not_ended is None:
@@ -229,14 +230,15 @@ def _archived(archive: Archive, operation_id: str, most_bytes: int, not_ended: l
             # A v3 result that broke off was not kept, only what it broke off with; v2 has none.
             ended = {"code": failure.code, "message": failure.message}
             answer = replace(answer, recognition=json.dumps({"error": ended}).encode())
-        return answer, submission
-    if submission is None:
+        return (answer, *known) if known else (answer, None)
+    if not known:
         # It is only partly removed.
         raise ResultExpiredError("The archive has neither its answer nor its submission", operation_id=operation_id)
     status = Status.REFUSED if outcome.state is AttemptState.REFUSED else Status.LOST
-    if submission.filter_reason is not None:
+    if known[0].filter_reason is not None:
         status = Status.FILTERED
-    return failed_row(submission, status, *((failure.code, failure.message) if failure else ()))
+    why = (failure.code, failure.message) if failure else ()
+    return Tables.concat([failed_row(one, status, *why) for one in known])
 
 
 def _saved(path: str, aws_conn_id: str, memory_bytes: int) -> Loaded:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
+from airflow_speechkit.archive.addresses import recognition_id
+from airflow_speechkit.archive.content import with_content_hashes
 from airflow_speechkit.archive.layout import ROOT_FILE
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
 from airflow_speechkit.archive.runs import Delivery, delivered_before, read_run, record_delivery, remove_run
@@ -85,11 +87,14 @@ class SubmitVisit:
         :raises AirflowFailException: without an archive, a request may have been accepted: a retry could pay again
         :raises AirflowSkipException: there is nothing to return
         """
-        outcomes = self.run.done
+        outcomes, recognitions = self.run.done, {}
         if self.delivery is not None:
-            reused = [one.operation_id for one in outcomes if one.status is SubmitStatus.REUSED and one.operation_id]
+            both = list(zip(outcomes, recognitions_of(self.archive, outcomes), strict=True))
+            reused = [known for one, known in both if one.status is SubmitStatus.REUSED and known]
             old = delivered_before(self.archive, self.delivery, reused)
-            outcomes = [one for one in outcomes if one.operation_id not in old]
+            both = [(one, known) for one, known in both if known not in old]
+            outcomes = [one for one, _ in both]
+            recognitions = {known: one.operation_id for one, known in both if known}
         try:
             ids = self.submitter.returned_ids(outcomes, self.on_failure)
         except ArchiveError:
@@ -100,7 +105,10 @@ class SubmitVisit:
             self._collect(outcomes)
             raise
         if self.delivery is not None:
-            record_delivery(self.archive, self.delivery, ids, datetime.now(UTC))
+            returned, operations = set(ids), set(recognitions.values())
+            delivered = [known for known, operation_id in recognitions.items() if operation_id in returned]
+            refused = [one for one in ids if one not in operations]
+            record_delivery(self.archive, self.delivery, [*delivered, *refused], datetime.now(UTC))
         self.close()
         if not ids:
             raise AirflowSkipException("There is nothing new" if self.delivery else "Every recording was skipped")
@@ -140,6 +148,35 @@ def resumed_run(archive: Archive, scope: str | None, source: RecordingSource, ti
     again = iter(source.resolve_again(run.left))
     outcomes = [SubmitOutcome(recording=next(again)) if one.status is None else one for one in run.outcomes]
     return replace(run, outcomes=outcomes)
+
+
+def identified_by_content(archive: Archive, source: RecordingSource, run: SubmitRun) -> SubmitRun:
+    """Return a run with the hashes of the recordings that are left; those that no run has read before are read.
+
+    :raises ArchiveError: the archive can't be read or written
+    """
+    hashed = iter(with_content_hashes(archive, source, run.left))
+    outcomes = [replace(one, recording=next(hashed)) if one.status is None else one for one in run.outcomes]
+    return replace(run, outcomes=outcomes)
+
+
+def recognitions_of(archive: Archive, outcomes: Sequence[SubmitOutcome]) -> list[str | None]:
+    """Return the id in the tables of each recording, None where it has no operation.
+
+    A recording that shares another one's operation is new to a run, although that operation may be an old one.
+
+    :raises ArchiveError: the archive can't be read
+    """
+    by_content = {one.operation_id for one in outcomes if one.operation_id and one.recording.content_hash}
+    submitted = read_submissions(archive, by_content)
+
+    def id_of(one: SubmitOutcome) -> str | None:
+        known = submitted.get(one.operation_id or "")
+        if one.operation_id is None or known is None or known.audio_uri == one.recording.audio_uri:
+            return one.operation_id
+        return recognition_id(one.operation_id, one.recording.audio_uri)
+
+    return [id_of(one) for one in outcomes]
 
 
 @contextmanager

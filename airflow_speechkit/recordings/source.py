@@ -36,7 +36,7 @@ from airflow_speechkit.recordings.upload import (
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from airflow_speechkit.settings import RecognitionSettings
 
@@ -224,7 +224,19 @@ class RecordingSource(RecordingFinder):
         if copy is not None:
             link = copy.address.link(self.storage_endpoint)
             found = replace(found, copy=ConvertedCopy(copy.address, copy.etag), link=link)
-        return _probed(replace(found, labels=recording.labels), probe.settings, probe.facts)
+        found = replace(found, labels=recording.labels, content_hash=recording.content_hash)
+        return _probed(found, probe.settings, probe.facts)
+
+    def content(self, address: RecordingAddress, version: str) -> Iterator[bytes]:
+        """Read a recording in a bucket from front to back, in the version that was found; two requests.
+
+        :raises RecordingError: it was replaced or removed, or may not be read
+        :raises StorageError: the storage can't be reached
+        """
+        stored = self._stat(address)
+        if stored.etag != version:
+            raise _replaced("after it was found", address.uri)
+        yield from self._bucket(address.conn_id).content(stored)
 
     def _probe_pair(self, recording: Recording, address: RecordingAddress, other: OtherSide) -> Recording:
         sides = [(self._bucket(one.conn_id), self._stat(one)) for one in (address, other.address)]

@@ -137,6 +137,12 @@ def failed_row(submission: Submission, status: Status, code: int | None = None, 
     return _tables({0: row}, Speech.empty(), {0: []})
 
 
+def id_of(answer: Answer, submission: Submission | None) -> str:
+    """Return the id of a recognition: that of its operation, unless the operation is another recording's."""
+    own = submission.recognition_id if submission is not None else None
+    return own or answer.operation_id
+
+
 def _tables(rows: dict[int, dict[str, Any]], speech: Speech, analyses: dict[int, list[dict[str, Any]]]) -> Tables:
     """Put what was read in order, the recognitions in the order of the answers."""
     numbers = sorted(rows)
@@ -172,7 +178,7 @@ def _row(answer: Answer, submission: Submission | None, created: Any = None, mod
     :param modified: when it was done
     """
     row: dict[str, Any] = {
-        "recognition_id": answer.operation_id,
+        "recognition_id": id_of(answer, submission),
         "operation_id": answer.operation_id,
         "labels": "{}",
         "api_version": answer.api_version.value,

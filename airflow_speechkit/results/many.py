@@ -19,7 +19,7 @@ from airflow_speechkit.errors import (
     SpeechKitError,
 )
 from airflow_speechkit.results.files import FileFormat, ahead
-from airflow_speechkit.results.flatten import BATCH_BYTES, read_many, size_bytes
+from airflow_speechkit.results.flatten import BATCH_BYTES, id_of, read_many, size_bytes
 from airflow_speechkit.results.manifest import Manifest, Unread, name_after, stem
 from airflow_speechkit.results.saved import read_saved
 from airflow_speechkit.results.schema import Tables
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from airflow_speechkit.results.speech import Submitted
     from airflow_speechkit.storage import Folder
 
-    #: An operation's answer with its submission, its rows if it has no answer, or why it is left out.
-    Loaded = tuple[Answer, Submission | None] | Tables | Unread
+    #: An operation's answer with its submission and those of others that share it, its rows if it has no answer, or why
+    #: it is left out.
+    Loaded = tuple[Answer, *tuple[Submission | None, ...]] | Tables | Unread
 
 #: How many bytes one task uses for answers and rows, besides the interpreter and its libraries.
 MEMORY_BYTES = 256 << 20
@@ -163,7 +164,7 @@ def _refusal(reader: _Reader, *, others: bool) -> AnswerUnreadableError:
 def _load(load: Callable[[str], Loaded], operation_id: str, most_bytes: int) -> Loaded:
     try:
         loaded = load(operation_id)
-        return (_inflated(loaded[0], most_bytes), loaded[1]) if isinstance(loaded, tuple) else loaded
+        return (_inflated(loaded[0], most_bytes), *loaded[1:]) if isinstance(loaded, tuple) else loaded
     except FileNotFoundError:
         return Unread(operation_id, "There is no such file")
     except SpeechKitError as error:
@@ -194,7 +195,7 @@ def _inflated(answer: Answer, most_bytes: int) -> Answer:
 def _size(loaded: Loaded) -> int:
     if isinstance(loaded, Unread):
         return 0
-    return loaded.nbytes if isinstance(loaded, Tables) else size_bytes(loaded[0])
+    return loaded.nbytes if isinstance(loaded, Tables) else size_bytes(loaded[0]) * len(loaded[1:])
 
 
 class _Reader:
@@ -221,8 +222,12 @@ class _Reader:
                 self.unread.append(one)
                 self.ids.add(_stem(origin))
                 continue
-            ids = one.recognitions["recognition_id"].to_pylist() if isinstance(one, Tables) else [one[0].operation_id]
-            self.ids.update(ids)
+            if isinstance(one, Tables):
+                ids = one.recognitions["recognition_id"].to_pylist()
+            else:
+                ids = [id_of(one[0], submission) for submission in one[1:]]
+            # Others that share an operation don't change the manifest's name.
+            self.ids.update(ids[:1])
             if twice := [known for known in ids if known in self._origins]:
                 again.append((origin, one))
                 reasons.append(Unread(origin, f"It holds operation {twice[0]}, as {self._origins[twice[0]]} does"))
@@ -231,14 +236,15 @@ class _Reader:
             if isinstance(one, Tables):
                 pieces.append(one)
             else:
-                answers.append((origin, one))
+                answers += ((origin, (one[0], submission)) for submission in one[1:])
         read = read_many([one for _, one in answers])
         pieces.append(read.tables)
         for number, error in read.unreadable.items():
-            origin, (answer, _) = answers[number]
-            self.unread.append(Unread(origin, error.what))
+            origin, (answer, submission) = answers[number]
+            if submission is None or submission.recognition_id is None:
+                self.unread.append(Unread(origin, error.what))
             # Another copy of it may be whole.
-            del self._origins[answer.operation_id]
+            del self._origins[id_of(answer, submission)]
         if again and read.unreadable:
             return pieces + self._pieces(again)
         self.unread += reasons

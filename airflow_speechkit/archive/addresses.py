@@ -1,0 +1,171 @@
+"""Recordings with the same bytes at several addresses: they share an operation, and each is on record.
+
+Beside what `archive.layout` describes, an archive has ::
+
+    operations/<operation id>/also-<address>.json   another recording with the bytes of the submitted one: its own
+                                                    address, labels and time (exclusive create)
+    ledger/<fingerprint>/known-as.json              the fingerprint by address of an operation with these bytes
+
+The names have hashes of addresses, which are safe in any path. Labels that another recording gets later are among the
+operation's, under its own address.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.archive.layout import (
+    SUBMISSION_FILE,
+    each,
+    is_fingerprint,
+    ledger_folder,
+    load,
+    operation_file,
+    pack,
+    read,
+)
+from airflow_speechkit.archive.ledger import fingerprint
+from airflow_speechkit.archive.records import Entry, labelled
+from airflow_speechkit.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from airflow_speechkit.archive.records import LabelRecord
+    from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.models import Recording, Submission
+
+_ALSO = re.compile(r"also-([0-9a-f]{16})\.json", re.ASCII)
+
+
+def recognition_id(operation_id: str, audio_uri: str) -> str:
+    """Return the id in the tables of a recording that shares an operation which was submitted for another one."""
+    # An operation has few addresses: 64 bits tell them apart.
+    return f"{operation_id}-{hashlib.sha256(audio_uri.encode(errors='backslashreplace')).hexdigest()[:16]}"
+
+
+def entry_of(archive: Archive, operation_id: str, audio_uri: str) -> Entry | None:
+    """Return what is on record of a recording that shares an operation which was submitted for another one."""
+    return load(archive.folder, _also_file(operation_id, audio_uri), Entry.read)
+
+
+def is_shared_by(archive: Archive, operation_id: str, audio_uri: str) -> bool:
+    """Tell whether a recording shares an operation which was submitted for another one."""
+    return archive.folder.exists(_also_file(operation_id, audio_uri))
+
+
+def share(archive: Archive, planned: Submission, operation_id: str) -> bool:
+    """Put on record that a recording shares an operation. For the recording that was submitted it does nothing.
+
+    :param planned: the submission that the recording would have had
+    :return: whether it is another recording than the submitted one
+    :raises ArchiveError: the archive can't be read or written
+    """
+    entry = archive.entry(operation_id)
+    if entry is None or entry.submission.audio_uri == planned.audio_uri:
+        return False
+    first = entry.submission
+    ours = replace(
+        planned,
+        operation_id=operation_id,
+        recognition_id=recognition_id(operation_id, planned.audio_uri),
+        fingerprint=first.fingerprint,
+        settings=first.settings,
+        submitted_uri=first.submitted_uri,
+        duration_ms=first.duration_ms,
+        channels=first.channels,
+        billed_seconds=0,
+    )
+    name = _also_file(operation_id, planned.audio_uri)
+    is_new = archive.folder.create(name, pack(Entry(submission=ours)))
+    if is_new and read(archive.folder, operation_file(operation_id, SUBMISSION_FILE)) is None:
+        # Deleted meanwhile. `delete_operation` lists the files once more after it has removed the submission.
+        archive.folder.delete(name)
+    return True
+
+
+def submissions(archive: Archive, operation_id: str) -> list[Submission]:
+    """Return what was submitted, and each other recording that shares the operation, all with their newest labels.
+
+    :return: the submitted recording first; empty if the operation isn't on record
+    :raises ArchiveError: a record can't be read
+    """
+    entry = archive.entry(operation_id)
+    if entry is None:
+        return []
+    records = archive.label_records(operation_id)
+    found = [entry.submission]
+    if may_be_shared(entry, records):
+        others = each(lambda name: load(archive.folder, name, Entry.read), _also_files(archive, operation_id))
+        found += [one.submission for one in others if one is not None]
+    return [labelled(one, records) for one in found]
+
+
+def audio_uris(archive: Archive, operation_id: str) -> list[str]:
+    """Return the addresses of all recordings that share an operation, without those of damaged records."""
+    names = [operation_file(operation_id, SUBMISSION_FILE), *_also_files(archive, operation_id)]
+    found = [one.submission for name in names if (one := _undamaged(archive, name)) is not None]
+    return [uri for one in found for uri in (one.audio_uri, one.paired_uri) if uri]
+
+
+def _undamaged(archive: Archive, name: str) -> Entry | None:
+    try:
+        return load(archive.folder, name, Entry.read)
+    except ArchiveError as error:
+        if error.retry_can_help:
+            raise
+        return None
+
+
+def may_be_shared(entry: Entry, records: Sequence[LabelRecord]) -> bool:
+    """Tell whether other recordings may share an operation: only then listing its files is worth a request."""
+    return entry.submission.content_hash is not None or any(
+        one.audio_uri != entry.submission.audio_uri for one in records
+    )
+
+
+def recognition_ids(archive: Archive, operation_id: str) -> list[str]:
+    """Return the ids in the tables of all recordings that share an operation."""
+    names = (name.rpartition("/")[2] for name in _also_files(archive, operation_id))
+    return [operation_id, *(f"{operation_id}-{found[1]}" for name in names if (found := _ALSO.fullmatch(name)))]
+
+
+def fingerprints_by_address(archive: Archive, content: str, recordings: Sequence[Recording]) -> Iterator[str]:
+    """Give the fingerprints under which recordings with some bytes may be on record by their addresses.
+
+    :param content: their fingerprint by content
+    :param recordings: their own fingerprints come first
+    """
+    for one in recordings:
+        yield fingerprint(one.audio_uri, one.version, one.settings, one.variant)
+    if known := load(archive.folder, _known_file(content), _fingerprint_in):
+        yield known
+
+
+def remember_fingerprint(archive: Archive, content: str, by_address: str) -> None:
+    """Put on record under which fingerprint an operation is that was submitted by its address. The first one counts."""
+    archive.folder.create(_known_file(content), pack({"fingerprint": by_address}))
+
+
+def _fingerprint_in(data: dict[str, Any]) -> str:
+    found = data["fingerprint"]
+    if not isinstance(found, str) or not is_fingerprint(found):
+        raise ValueError("not a fingerprint")
+    return found
+
+
+def _known_file(content: str) -> str:
+    return f"{ledger_folder(content)}/known-as.json"
+
+
+def _also_file(operation_id: str, audio_uri: str) -> str:
+    return operation_file(operation_id, f"also-{recognition_id(operation_id, audio_uri)[-16:]}.json")
+
+
+def _also_files(archive: Archive, operation_id: str) -> list[str]:
+    names = archive.folder.names(operation_file(operation_id))
+    return sorted(name for name in names if _ALSO.fullmatch(name.rpartition("/")[2]))
