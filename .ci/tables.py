@@ -21,7 +21,12 @@ overlapping channels interleave there.
 
 Times are whole milliseconds from the recording's beginning, rounded half to even from the exact decimal. A silent
 recording has its row in `recognitions` and none in the other tables. The service's `confidence` is
-left out: it is documented as not supported."""
+left out: it is documented as not supported.
+
+With [`identity="content"`](archive.md#the-same-audio-under-another-name), recordings with the same bytes share an
+operation. Each of them has rows in every table. Those that were not submitted have a `recognition_id` of their own (the
+operation id, `-` and 16 hexadecimal digits), their own `audio_uri`, `labels`, `dag_id` and `run_id`, and
+`billed_seconds = 0`: the sum over `recognitions` is what was billed. Their `operation_id` is the shared one."""
 
 _STATUSES = {
     Status.FINISHED: "There is a result. `utterances = 0` means that the recording has no speech.",

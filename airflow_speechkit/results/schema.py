@@ -87,7 +87,9 @@ _LONG = pa.int64()
 _MOMENT = pa.timestamp("us", tz="UTC")
 
 _RECOGNITION = Column(
-    "recognition_id", _TEXT, "The operation id; `refused-…` or `filtered-…` without one. Joins all tables."
+    "recognition_id",
+    _TEXT,
+    "The operation id, with a suffix if it is shared; `refused-…` or `filtered-…` without one. Joins all tables.",
 )
 _OPERATION = Column("operation_id", _TEXT, "The operation id; empty if there is no operation.", True)
 #: What says which alternative of which utterance a row belongs to.
