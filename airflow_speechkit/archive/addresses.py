@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.models import Recording, Submission
 
+_SHARED = re.compile(r"(?P<operation_id>[A-Za-z0-9].*)-(?P<address>[0-9a-f]{16})", re.ASCII)
 _ALSO = re.compile(r"also-([0-9a-f]{16})\.json", re.ASCII)
 
 
@@ -51,6 +52,14 @@ def recognition_id(operation_id: str, audio_uri: str) -> str:
 def entry_of(archive: Archive, operation_id: str, audio_uri: str) -> Entry | None:
     """Return what is on record of a recording that shares an operation which was submitted for another one."""
     return load(archive.folder, _also_file(operation_id, audio_uri), Entry.read)
+
+
+def shared_under(archive: Archive, given: str) -> Submission | None:
+    """Return what is on record under a `recognition_id`; None if that isn't the id of a recording that shares one."""
+    found = _SHARED.fullmatch(given)
+    name = "" if found is None else operation_file(found["operation_id"], f"also-{found['address']}.json")
+    entry = load(archive.folder, name, Entry.read) if name else None
+    return None if entry is None else entry.submission
 
 
 def is_shared_by(archive: Archive, operation_id: str, audio_uri: str) -> bool:

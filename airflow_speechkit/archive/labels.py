@@ -13,7 +13,7 @@ import socket
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.archive.addresses import entry_of, may_be_shared
+from airflow_speechkit.archive.addresses import entry_of, may_be_shared, shared_under, submissions
 from airflow_speechkit.archive.layout import SUBMISSION_FILE, each, labels_file, load, operation_file, pack, read
 from airflow_speechkit.archive.records import LabelRecord, label_changes, merged_labels
 from airflow_speechkit.errors import ArchiveError, SettingsError
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.models import Recording
+
+    #: An operation, and the address of one of its recordings, which is empty for the submitted one.
+    _Place = tuple[str, str]
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +46,7 @@ _FORMATS = (
 class LabelChange:
     """A correction of labels.
 
-    :param about: an operation id, or a recording's address as it is on record, for all its operations
+    :param about: an operation id or recognition id, or a recording's address as it is on record, for all its operations
     :param labels: name -> text; None removes the label
     :param place: where it was given, such as ``line 3``, for messages
     """
@@ -127,30 +130,33 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
     :raises SettingsError: an operation isn't on record, or two corrections contradict each other; nothing was written
     :raises ArchiveError: a record is damaged, and all other operations have their labels
     """
-    operations: dict[str, list[str]] = {}
+    recordings: dict[str, list[_Place]] = {}
     if not all(is_operation_id(one.about) for one in given):
         known = list(archive.operations())
-        for operation_id, address in zip(known, each(lambda one: _address(archive, one), known), strict=True):
-            operations.setdefault(address, []).append(operation_id)
-    wanted: dict[str, dict[str, str | None]] = {}
-    first: dict[str, LabelChange] = {}
+        for operation_id, uris in zip(known, each(lambda one: _addresses(archive, one), known), strict=True):
+            for number, uri in enumerate(uris):
+                recordings.setdefault(uri, []).append((operation_id, uri if number else ""))
+    ids = list(dict.fromkeys(one.about for one in given if is_operation_id(one.about)))
+    for about, place in zip(ids, each(lambda one: _on_record(archive, one), ids), strict=True):
+        recordings[about] = [] if place is None else [place]
+    wanted: dict[_Place, dict[str, str | None]] = {}
     for change in given:
-        ids = [change.about] if is_operation_id(change.about) else operations.get(change.about, [])
-        if not ids:
+        places = recordings.get(change.about)
+        if not places:
             raise change.error("is not in the archive")
-        for operation_id in ids:
-            first.setdefault(operation_id, change)
-            labels = wanted.setdefault(operation_id, {})
+        for one in places:
+            labels = wanted.setdefault(one, {})
             for name, text in change.labels.items():
                 if labels.setdefault(name, text) != text:
                     raise change.error(f"gives the label {name!r} another value than a correction before it")
-    for change, is_there in zip(first.values(), each(lambda one: _is_on_record(archive, one), wanted), strict=True):
-        if not is_there:
-            raise change.error("is not in the archive")
 
-    def put(operation_id: str) -> bool | ArchiveError:
+    def put(place: _Place) -> bool | ArchiveError:
+        operation_id, uri = place
         try:
-            return bool(put_labels(archive, operation_id, wanted[operation_id], update=True, by=by, now=now)[0])
+            changed, _ = put_labels(
+                archive, operation_id, wanted[place], update=True, by=by, now=now, audio_uri=uri or None
+            )
+            return bool(changed)
         except ArchiveError as error:
             return error
 
@@ -166,16 +172,23 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
     return done.count(True), done.count(False)
 
 
-def _address(archive: Archive, operation_id: str) -> str:
-    """Return the address of an operation's recording; an empty one if its record is damaged."""
+def _addresses(archive: Archive, operation_id: str) -> list[str]:
+    """Return the addresses of an operation's recordings, the submitted one first; none if a record is damaged."""
     try:
-        entry = archive.entry(operation_id)
+        return [one.audio_uri for one in submissions(archive, operation_id)]
     except ArchiveError as error:
         if error.retry_can_help:
             raise
         log.warning("The recording of operation %s is not known: %s", operation_id, error.what)
-        return ""
-    return "" if entry is None else entry.submission.audio_uri
+        return []
+
+
+def _on_record(archive: Archive, about: str) -> _Place | None:
+    """Return which recording an operation id or a recognition id is about."""
+    if _is_on_record(archive, about):
+        return about, ""
+    shared = shared_under(archive, about)
+    return None if shared is None else (shared.operation_id, shared.audio_uri)
 
 
 def _is_on_record(archive: Archive, operation_id: str) -> bool:
@@ -316,7 +329,7 @@ def _about(row: dict[str, Any], uri: Callable[[str], str]) -> str:
 
     :raises ValueError: there is neither
     """
-    operation_id, address = row.get("operation_id") or row.get("recognition_id"), row.get("audio_uri")
+    operation_id, address = row.get("recognition_id") or row.get("operation_id"), row.get("audio_uri")
     if isinstance(operation_id, str) and is_operation_id(operation_id.strip()):
         return operation_id.strip()
     if operation_id or not isinstance(address, str) or not (address.startswith("/") or "://" in address):

@@ -247,6 +247,28 @@ def test_a_renamed_pair_is_the_same(desk: Desk) -> None:
     assert desk.archive.entry(ids[2]) is not None
 
 
+def test_labels_of_each_address_are_corrected_apart(desk: Desk) -> None:
+    first, copy = desk.put("first.ogg"), desk.put("copy.ogg")
+    [operation_id, _] = submit(desk, [first, copy], labels={"team": "red"})
+    wait(operation_id)
+    ours = {row["audio_uri"]: row["recognition_id"] for row in rows(desk, operation_id)["recognitions"]}
+    file = desk.place / "labels.csv"
+    label = ["archive", "label", "--archive", desk.archive_url]
+
+    def labels() -> list[dict[str, str]]:
+        found = {row["audio_uri"]: json.loads(row["labels"]) for row in rows(desk, operation_id)["recognitions"]}
+        return [found[first], found[copy]]
+
+    file.write_text(f"recognition_id,operation_id,team\n{ours[copy]},{operation_id},blue\n")
+    assert main([*label, "--from", str(file)]) == 0
+    assert labels() == [{"team": "red"}, {"team": "blue"}]
+    file.write_text(f"audio_uri,role\n{first},agent\n{copy},customer\n")
+    assert main([*label, "--from", str(file)]) == 0
+    assert main([*label, ours[copy], "--remove", "team"]) == 0
+    assert labels() == [{"team": "red", "role": "agent"}, {"role": "customer"}]
+    assert main([*label, f"{operation_id}-{'0' * 16}", "team=green"]) == 1
+
+
 def test_only_new_returns_the_operation_for_an_address_that_is_new(desk: Desk) -> None:
     first = desk.put("first.ogg")
     monday = submit(desk, [first], only_new=True)
