@@ -49,15 +49,18 @@ def describe_cost(recordings: Sequence[Recording]) -> str:
 
 
 def describe_savings(recordings: Sequence[Recording]) -> str | None:
-    """Return what pairs are billed, and how much less than both sides apart, in words; None without any pair."""
+    """Return what pairs are billed, and how much less than both sides apart, in words; None without any pair.
+
+    The lengths of sides are rounded down, so it is never more than what is saved.
+    """
     pairs = [one for one in recordings if one.other is not None and one.billed_seconds is not None and one.side_ms]
     if not pairs:
         return None
     apart = sum(billed_seconds(ms, 1) for one in pairs for ms in one.side_ms)
     together = _billed(pairs)
+    are = "pair is" if len(pairs) == 1 else "pairs are"
     return (
-        f"2 recordings became 1: {len(pairs):,} pairs are billed {together:,} seconds, {apart - together:,} less than "
-        "apart"
+        f"2 recordings became 1: {len(pairs):,} {are} billed {together:,} seconds, {apart - together:,} less than apart"
     )
 
 

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.api.endpoints import Endpoints
-from airflow_speechkit.errors import SettingsError, SpeechKitError
+from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError
 from airflow_speechkit.models import Recording, RecordingAddress
 from airflow_speechkit.recordings.address import local_path, parse_address
 from airflow_speechkit.recordings.bucket import Bucket
@@ -100,7 +100,11 @@ class RecordingFinder:
 
     def _find_if_there(self, text: str | tuple[str, str], choice: Choice) -> Findings:
         if not isinstance(text, str):
-            return Findings([Pair(self._place(text[0]), self._place(text[1]))])
+            pair = Pair(self._place(text[0]), self._place(text[1]))
+            if uri_of(pair.first) != uri_of(pair.second):
+                return Findings([pair])
+            error = RecordingError("Both sides of this pair are the same recording", hint="Correct the list `audio`")
+            return Findings([self._failed(uri_of(pair.first), error)])
         try:
             return self._find(text, choice)
         except SpeechKitError as error:

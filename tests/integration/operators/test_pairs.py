@@ -192,6 +192,8 @@ def test_a_side_of_a_list_that_is_not_there_is_named(desk: Desk, emulator_s3: An
     submission = desk.archive.submission(row)
     assert submission is not None
     assert submission.audio_uri == missing
+    with pytest.raises(RecordingError, match="are the same recording"):
+        submit(desk, [(first, first)], pair=None)
     assert not billed(desk)
 
 
@@ -226,7 +228,7 @@ def test_a_copy_that_is_there_already_says_what_it_saves(
     submit(desk, root)
     caplog.clear()
     submit(desk, root, literature_text=True)
-    assert "1 pairs are billed 15 seconds, 15 less than apart" in caplog.text
+    assert "1 pair is billed 15 seconds, 15 less than apart" in caplog.text
     assert len(copies(desk, emulator_s3)) == 1
 
 

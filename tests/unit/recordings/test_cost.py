@@ -7,8 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_speechkit.errors import CostLimitExceededError
-from airflow_speechkit.models import Recording
-from airflow_speechkit.recordings.cost import CostLimit, billed_seconds, describe_cost, is_deferred
+from airflow_speechkit.models import OtherSide, Recording, RecordingAddress
+from airflow_speechkit.recordings.cost import (
+    CostLimit,
+    billed_seconds,
+    describe_cost,
+    describe_savings,
+    is_deferred,
+)
 from airflow_speechkit.settings import RecognitionSettings
 
 
@@ -69,3 +75,28 @@ def test_the_cost_limit_covers_all_recordings_of_a_run() -> None:
     with pytest.raises(CostLimitExceededError, match="unknown"):
         limit.spend([recording("general", None)])
     CostLimit(None).spend([recording("general", None)])
+
+
+def pair(first_ms: int, second_ms: int) -> Recording:
+    longer_ms = max(first_ms, second_ms)
+    return Recording(
+        audio_uri="s3://calls/1-in.wav",
+        version="1",
+        settings=RecognitionSettings(),
+        other=OtherSide(RecordingAddress("calls", "1-out.wav"), "1"),
+        duration_ms=longer_ms,
+        channels=2,
+        billed_seconds=billed_seconds(longer_ms, 2),
+        side_ms=(first_ms, second_ms),
+    )
+
+
+def test_savings_are_what_both_sides_would_cost_apart() -> None:
+    alone = Recording(audio_uri="s3://calls/2.wav", version="1", settings=RecognitionSettings(), billed_seconds=100)
+    assert describe_savings([alone]) is None
+    assert describe_savings([pair(60_500, 1_000), pair(15_000, 15_000), alone]) == (
+        "2 recordings became 1: 2 pairs are billed 76 seconds, 30 less than apart"
+    )
+    assert describe_savings([pair(60_000, 60_000)]) == (
+        "2 recordings became 1: 1 pair is billed 60 seconds, 60 less than apart"
+    )
