@@ -203,6 +203,10 @@ class UnsupportedFormatError(RecordingError):
     """The service doesn't take the recording as it is. It can be converted, if something decodes it."""
 
 
+class TooLongError(UnsupportedFormatError):
+    """The recording is longer than the service takes, or larger however it is encoded. Its parts can be submitted."""
+
+
 class TruncatedError(UnsupportedFormatError):
     """The end of the recording is missing. What there is of it can be converted."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 #: The service's ids have 20 characters, synthetic ones (`archive.layout`) 73 at most. Safe in paths and URLs.
 _OPERATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
+
+#: The recognition id of a recording that was submitted in parts is this and a hash.
+PARTS_PREFIX = "parts-"
 
 
 def is_operation_id(text: object) -> bool:
@@ -152,6 +156,34 @@ class OtherSide:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of the parts that a recording is submitted in which is longer than the service takes.
+
+    :param number: which, counted from 1
+    :param of: how many there are
+    :param start_ms: where it begins in the recording
+    :param whole_variant: the variant of the whole recording
+    :param fingerprints: those of all parts, in order; empty until they are submitted
+    """
+
+    number: int
+    of: int
+    start_ms: int
+    whole_variant: str = ""
+    fingerprints: tuple[str, ...] = ()
+
+    @property
+    def variant(self) -> str:
+        """What tells it from other parts, and from those of another cut."""
+        return f"{self.whole_variant} part {self.number} of {self.of} from {self.start_ms} ms".lstrip()
+
+    @property
+    def recognition_id(self) -> str:
+        """The id of the whole recording in the tables. It stays when a part is submitted again."""
+        return f"{PARTS_PREFIX}{hashlib.sha256(' '.join(self.fingerprints).encode()).hexdigest()}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recording:
     """One recording, as it was found; or a pair, whose address, version and size are those of its first side.
 
@@ -162,6 +194,8 @@ class Recording:
     :param content_hash: a hash of its bytes, if the ledger identifies it by them instead of by address and version
     :param address: the object to read; None for a local file, which is sent along with the request
     :param other: the second side of a pair
+    :param part: which part of the recording this is, if it is submitted in several
+    :param parts: those that it has to be submitted in, if it is too long; probing fills this in
     :param copy: the object that the service reads in its place, if it had to be converted
     :param link: the https link that the service gets
     :param checked_at: when `version` was last read, UTC
@@ -182,6 +216,8 @@ class Recording:
     content_hash: str | None = None
     address: RecordingAddress | None = None
     other: OtherSide | None = None
+    part: Part | None = None
+    parts: tuple[Recording, ...] = ()
     copy: ConvertedCopy | None = None
     link: str = ""
     checked_at: datetime | None = None
@@ -224,6 +260,7 @@ class Submission:
     :param audio_uri: ``s3://bucket/key`` of the recording, without any connection id or query
     :param submitted_uri: the converted copy that the service reads in its place, if there is one
     :param paired_uri: ``s3://bucket/key`` of the recording that became its second channel, if it is a pair
+    :param part: which part of the recording it is, if that was submitted in several
     :param etag: the recording's ETag or version id when it was submitted
     :param size_bytes: its size
     :param duration_ms: its length, if it is known
@@ -247,6 +284,7 @@ class Submission:
     submitted_at: datetime
     submitted_uri: str | None = None
     paired_uri: str | None = None
+    part: Part | None = None
     etag: str | None = None
     size_bytes: int | None = None
     duration_ms: int | None = None

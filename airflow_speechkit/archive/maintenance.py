@@ -155,6 +155,15 @@ def copies_of(archive: Archive, operation_ids: Collection[str], claims: Iterable
     return sorted(one for one in copies.difference(others) if one)
 
 
+def whole_ids(archive: Archive, operation_ids: Collection[str]) -> list[str]:
+    """Return the ids in the tables of the recordings that some operations are parts of.
+
+    :raises ArchiveError: the archive can't be read
+    """
+    parts = (entry.submission.part for entry in each(archive.entry, operation_ids) if entry is not None)
+    return list(dict.fromkeys(part.recognition_id for part in parts if part is not None))
+
+
 def attempts_of(archive: Archive, audio_uri: str) -> Iterator[tuple[str, Attempt, Claim]]:
     """Return every attempt to submit a recording that leads to no operation on record.
 

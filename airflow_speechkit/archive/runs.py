@@ -28,7 +28,7 @@ from airflow_speechkit.archive.layout import each, load, operation_file, pack
 from airflow_speechkit.archive.records import Record, Time
 from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import StorageError, error_from_json
-from airflow_speechkit.models import FilterReason, OtherSide, Recording
+from airflow_speechkit.models import FilterReason, OtherSide, Part, Recording
 from airflow_speechkit.recordings.address import parse_s3
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _FACTS = (
     "audio_uri",
     "version",
+    "part",
     "labels",
     "content_hash",
     "size_bytes",
@@ -95,6 +96,7 @@ class _RunRecording(Record, frozen=True, kw_only=True):
     address: str
     audio_uri: str
     version: str | None
+    part: Part | None = None
     labels: dict[str, str]
     content_hash: str | None = None
     size_bytes: int | None = None

@@ -71,7 +71,8 @@ class Submitter(SubmitWorker):
         :return: what the run has come to now
         :raises SpeechKitError: nothing more could be sent; a retry continues there
         """
-        jobs = self._jobs = self._make_jobs(run.outcomes)
+        outcomes = list(run.outcomes)
+        jobs = self._jobs = self._make_jobs(outcomes)
         self.request = replace(self.request, since=run.began_at if run.is_resumed else None)
         self.cost_limit = CostLimit(self.policy.max_billed_seconds, run.billed_seconds)
         limiter = SubmitRateLimiter(self.policy.submits_per_hour, self.policy.patience, run.refused_since)
@@ -79,6 +80,10 @@ class Submitter(SubmitWorker):
             try:
                 undecided = [job for job in jobs if job.outcome is None]
                 list(pool.map(lambda job: self.decide(job, probe=not run.is_resumed), undecided))
+                if any(job.recording.parts for job in jobs):
+                    outcomes, jobs = self._in_parts(outcomes, jobs)
+                    self._jobs = jobs
+                    list(pool.map(self.decide, [job for job in jobs if job.recording.part and job.outcome is None]))
                 if run.is_resumed:
                     limiter.add_sent(run.sent_at, self.now())
                 else:
@@ -93,7 +98,6 @@ class Submitter(SubmitWorker):
             finally:
                 self.labels.log()
         self._log_filtered(undecided)
-        outcomes = list(run.outcomes)
         for job in jobs:
             for place in job.places:
                 outcomes[place] = job.outcome_of(outcomes[place].recording) or outcomes[place]
@@ -106,17 +110,40 @@ class Submitter(SubmitWorker):
             next_at=next_at,
         )
 
+    def _in_parts(
+        self, outcomes: Sequence[SubmitOutcome], jobs: Sequence[SubmitJob]
+    ) -> tuple[list[SubmitOutcome], list[SubmitJob]]:
+        """Put the parts of recordings that are too long in their places. Each part is a job of its own."""
+        job_of = {place: job for job in jobs for place in job.places}
+        found: list[SubmitOutcome] = []
+        places: dict[str, list[int]] = {job.fingerprint: [] for job in jobs}
+        for place, outcome in enumerate(outcomes):
+            job = job_of[place]
+            parts = [replace(one, labels=job.recording.labels) for one in job.recording.parts]
+            if not parts:
+                places[job.fingerprint].append(len(found))
+                found.append(outcome)
+                continue
+            # As in a later visit, which knows no more about a part than about the whole.
+            asked = job.recording.settings
+            fingerprints = tuple(_fingerprint(replace(one, settings=asked)) for one in parts)
+            for recording, own in zip(parts, fingerprints, strict=True):
+                part = recording.part and replace(recording.part, fingerprints=fingerprints)
+                places.setdefault(own, []).append(len(found))
+                found.append(SubmitOutcome(recording=replace(recording, part=part)))
+        known = {job.fingerprint: job for job in jobs}
+        made = []
+        for own, at in places.items():
+            if at:
+                made.append(known.get(own) or SubmitJob(own, at, found[at[0]].recording))
+                made[-1].places = at
+        return found, made
+
     def _make_jobs(self, outcomes: Sequence[SubmitOutcome]) -> list[SubmitJob]:
         jobs: dict[str, SubmitJob] = {}
         for place, outcome in enumerate(outcomes):
             is_done, recording = outcome.status is not None, outcome.recording
-            key = outcome.fingerprint or fingerprint(
-                recording.audio_uri,
-                recording.version,
-                recording.settings,
-                recording.variant if recording.content_hash is None else recording.own_variant,
-                recording.content_hash,
-            )
+            key = outcome.fingerprint or _fingerprint(recording)
             if key in jobs:
                 job = jobs[key]
                 job.places.append(place)
@@ -197,3 +224,13 @@ class Submitter(SubmitWorker):
         operation_id = self.archive.refuse(submission, failure, now)
         self.put_on_record(outcome.recording, outcome.fingerprint, operation_id)
         return operation_id
+
+
+def _fingerprint(recording: Recording) -> str:
+    return fingerprint(
+        recording.audio_uri,
+        recording.version,
+        recording.settings,
+        recording.variant if recording.content_hash is None else recording.own_variant,
+        recording.content_hash,
+    )

@@ -28,6 +28,7 @@ _FACTS = (
     "audio_uri",
     "submitted_uri",
     "paired_uri",
+    "part",
     "settings",
     "size_bytes",
     "duration_ms",

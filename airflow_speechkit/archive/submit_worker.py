@@ -33,6 +33,7 @@ from airflow_speechkit.errors import (
     InvalidRequestError,
     OperationNotFoundError,
     RecognitionFailedError,
+    RecordingError,
     RefusedError,
     SpeechKitError,
     SubmissionLostError,
@@ -140,6 +141,9 @@ class SubmitWorker:
             self._probe(job)
             if job.outcome is not None:
                 return Step.NOT_SENT
+            if job.recording.parts:
+                # Until now another process was submitting the whole.
+                raise RecordingError("It has to be submitted in parts", retry="does so", retry_can_help=True)
             if not job.is_paid:
                 self.cost_limit.spend([job.recording])
                 job.is_paid = True

@@ -234,7 +234,7 @@ def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
         return 0
     # The archive last: while it knows the operation, a command that was interrupted can be repeated.
     recognitions = [one for operation_id in ids for one in recognition_ids(archive, operation_id)]
-    _delete_rows(arguments, recognitions)
+    _delete_rows(arguments, [*recognitions, *maintenance.whole_ids(archive, ids)])
     _delete_copies(arguments, copies)
     for operation_id in ids:
         files = maintenance.delete_operation(archive, operation_id, now=now, even_if_running=arguments.even_if_running)

@@ -76,7 +76,7 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
     def execute(self, context: Context) -> Any:
         """Submit what the quota allows, wait and archive, until all recordings are done.
 
-        :return: an operation id for one recording, a list for a list or a pattern
+        :return: an operation id for one recording, a list for a list, a pattern, or a recording in parts
         :raises SpeechKitError: what went wrong, and with which recordings; a retry continues where this one stopped
         :raises AirflowFailException: an operation ended without a result: a retry would submit and pay for it again
         :raises NotFinishedError: `timeout` is over

@@ -100,6 +100,8 @@ class SpeechKitSubmitOperator(SubmitKeywords):
         (templated)
     :param on_filtered: what is left out is not returned (``skip``), or ``record``: a synthetic id brings a row with
         its reason into `recognitions`. It is never sent; what has its operation already is returned as usual
+    :param split: cut what is longer than the service takes at quiet places, and submit the parts, each an operation of
+        its own; the tables have one recognition. Needs `upload_to` (templated)
     :param reuse: use operations that are paid for already; ``False`` pays again, once for each task instance
         (templated)
     :param allow_unversioned: accept recordings without an ETag
@@ -128,7 +130,7 @@ class SpeechKitSubmitOperator(SubmitKeywords):
     def execute(self, context: Context) -> Any:
         """Submit all recordings; if deferrable, as many as the quota allows now.
 
-        :return: an operation id for one recording, a list for a list or a pattern
+        :return: an operation id for one recording, a list for a list, a pattern, or a recording in parts
         :raises SpeechKitError: what went wrong, and with which recording; a retry continues where this one stopped
         :raises AirflowFailException: without an archive, a request may have been accepted: a retry could pay again
         :raises AirflowSkipException: a prefix or glob matches no recording, and `on_empty` is ``skip``

@@ -36,6 +36,7 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         "min_duration_s": optional(seconds),
         "max_duration_s": optional(seconds),
         "skip_silent": switch,
+        "split": switch,
         "reuse": switch,
         "max_billed_seconds": optional(count),
         "submits_per_hour": optional(count),
@@ -116,6 +117,7 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         max_duration_s: timedelta | float | str | None = None,
         skip_silent: bool | str = False,
         on_filtered: str = "skip",
+        split: bool | str = False,
         reuse: bool | str = True,
         allow_unversioned: bool = False,
         on_lost_submission: str = "fail",
@@ -163,6 +165,7 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         self.max_duration_s = self.typed("max_duration_s", max_duration_s)
         self.skip_silent = self.typed("skip_silent", skip_silent)
         self.on_filtered = on_filtered
+        self.split = self.typed("split", split)
         self.reuse = self.typed("reuse", reuse)
         self.allow_unversioned = allow_unversioned
         self.on_lost_submission = on_lost_submission
@@ -238,6 +241,7 @@ class SubmitKeywords(CheckedFields, BaseOperator):
                 max_duration_s=self.max_duration_s,
                 skip_silent=self.skip_silent,
             ),
+            split=self.split,
             read_whole=probe is ProbeMode.FULL or self.max_billed_seconds is not None,
         )
 
@@ -270,8 +274,13 @@ class SubmitKeywords(CheckedFields, BaseOperator):
             ("on_failure='record'", self.on_failure == "record"),
             ("on_filtered='record'", self.on_filtered == "record"),
             ("only_new", self.only_new),
+            ("split", self.split),
         ):
             if self.archive is False and is_set:
                 raise SettingsError(
                     f"`{name}` needs an archive, and `archive` is False", hint=f"Set an archive, or remove `{name}`"
                 )
+        if self.split and self.identity == "content":
+            raise SettingsError(
+                "`split` and `identity='content'` can't be used together", hint="Submit long recordings in another task"
+            )

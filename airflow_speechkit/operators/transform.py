@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
@@ -180,12 +181,13 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
             return operation_ids(self.operation_id), lambda one: (hook.get_answer(one), None)
         archive, most_bytes = open_archive(url), largest_answer(memory_bytes)
         if self.operation_prefix is None:
-            return operation_ids(self.operation_id), lambda one: _archived(archive, one, most_bytes)
+            ids = operation_ids(self.operation_id)
+            return ids, lambda one: _archived(archive, one, most_bytes, given=ids)
         prefixes = self.operation_prefix
         ids = sorted(archive.operations(prefixes if isinstance(prefixes, str) else tuple(prefixes)))
         if not ids:
             raise AirflowSkipException(f"No operation in {archive.url} begins with {self.operation_prefix!r}")
-        return ids, lambda one: _archived(archive, one, most_bytes, not_ended)
+        return ids, lambda one: _archived(archive, one, most_bytes, not_ended, given=ids)
 
     def _report(self, manifest: Manifest, of: int) -> None:
         for table, written in manifest.tables.items():
@@ -195,20 +197,32 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
             self.log.error("%d of %d answers can't be read, and are left out: %s", len(manifest.unread), of, named)
 
 
-def _archived(archive: Archive, operation_id: str, most_bytes: int, not_ended: list[str] | None = None) -> Loaded:
+def _archived(
+    archive: Archive,
+    operation_id: str,
+    most_bytes: int,
+    not_ended: list[str] | None = None,
+    *,
+    given: Sequence[str] = (),
+) -> Loaded:
     """Fetch an archived answer.
 
     :param not_ended: gets the operation if it has not ended, which is no error then: of a prefix, there is always one
+    :param given: the operations whose rows are asked for: with it, one of a part brings the rows of the whole recording
     """
     from airflow_speechkit.archive.addresses import submissions
     from airflow_speechkit.archive.layout import operation_file
     from airflow_speechkit.archive.ledger import AttemptState
+    from airflow_speechkit.operators.parts import load_whole
     from airflow_speechkit.results.flatten import failed_row
     from airflow_speechkit.results.manifest import Unread
     from airflow_speechkit.results.schema import Status, Tables
 
     outcome = archive.outcome(operation_id)
     known = submissions(archive, operation_id)
+    if given and known and known[0].part is not None:
+        load_part = partial(_archived, archive, most_bytes=most_bytes, not_ended=not_ended)
+        return load_whole(archive, operation_id, known[0].part, given, load_part, most_bytes)
     if outcome is None:
         if not known and archive.is_forgotten(operation_id):
             return Unread(operation_id, "It was removed by `archive forget`")

@@ -81,7 +81,7 @@ class SubmitVisit:
         return ", ".join(filter(None, [*numbers, next_at]))
 
     def returned_ids(self) -> str | list[str]:
-        """Return the operation ids: one for one recording, a list for a list or a pattern.
+        """Return the operation ids: one for one recording, a list for a list, a pattern, or a recording in parts.
 
         :raises SpeechKitError: what went wrong, and with which recording
         :raises AirflowFailException: without an archive, a request may have been accepted: a retry could pay again
@@ -112,7 +112,8 @@ class SubmitVisit:
         self.close()
         if not ids:
             raise AirflowSkipException("There is nothing new" if self.delivery else "Every recording was skipped")
-        return ids if self.run.returns_list else ids[0]
+        # A recording in parts has several.
+        return ids if self.run.returns_list or len(ids) > 1 else ids[0]
 
     def close(self) -> None:
         """Remove the record of the visits: no other one follows."""

@@ -58,6 +58,7 @@ class RecordingFinder:
         player would choose
     :param on_truncated: what to do where a recording that is converted is cut off or damaged
     :param filters: which recordings are left out
+    :param split: whether to cut what is longer than the service takes, and to submit its parts
     """
 
     settings: RecognitionSettings
@@ -69,6 +70,7 @@ class RecordingFinder:
     audio_stream: int | None = None
     on_truncated: OnTruncated = OnTruncated.FAIL
     filters: Filters = NO_FILTERS
+    split: bool = False
     _buckets: dict[str, Bucket] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
@@ -173,6 +175,7 @@ class RecordingFinder:
             self.audio_stream,
             self.on_truncated,
             self.filters,
+            self.split,
         )
 
     def _copies_of_pairs(self) -> CopyFolder:

@@ -12,19 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.errors import RecordingError, SpeechKitError, UnsupportedFormatError
+from airflow_speechkit.errors import RecordingError, SpeechKitError, TooLongError, UnsupportedFormatError
 from airflow_speechkit.models import ConvertedCopy, OtherSide, Recording, RecordingAddress
 from airflow_speechkit.recordings.address import local_path
-from airflow_speechkit.recordings.audio.facts import AudioFacts, settle
-from airflow_speechkit.recordings.bucket import Probe, StoredObject
+from airflow_speechkit.recordings.audio.facts import settle
+from airflow_speechkit.recordings.bucket import StoredObject
 from airflow_speechkit.recordings.conversion.plan import check_audio_stream
 from airflow_speechkit.recordings.conversion.silence import check_sound
-from airflow_speechkit.recordings.cost import billed_seconds
 from airflow_speechkit.recordings.filters import FilteredError, left_out
 from airflow_speechkit.recordings.finder import CONCURRENCY, RecordingFinder
 from airflow_speechkit.recordings.label_reading import LabelReader
 from airflow_speechkit.recordings.labels import LabelRules
+from airflow_speechkit.recordings.parts import as_before, in_parts
 from airflow_speechkit.recordings.places import Findings, Pair, Place, address_of, sides_of, uri_of
+from airflow_speechkit.recordings.probing import filled_in, replaced
 from airflow_speechkit.recordings.upload import (
     hash_of_file,
     parse_upload_to,
@@ -38,7 +39,7 @@ from airflow_speechkit.settings import ApiVersion
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from airflow_speechkit.settings import RecognitionSettings
+    from airflow_speechkit.recordings.conversion.copies import Copy
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,8 @@ class RecordingSource(RecordingFinder):
             for one in recordings
             for place in [one.address or self._place(one.audio_uri)]
         ]
-        return self.resolve(Findings(places), [one.labels for one in recordings])
+        found = self.resolve(Findings(places), [one.labels for one in recordings])
+        return [as_before(*both) for both in zip(recordings, found, strict=True)]
 
     def _resolve(self, place: Place) -> Recording:
         if isinstance(place, Recording):
@@ -167,10 +169,15 @@ class RecordingSource(RecordingFinder):
         _check_there(path)
         if self.upload_to is not None:
             folder = parse_upload_to(self.upload_to)
-            probe = upload_local(
-                self._bucket(folder.conn_id), path, folder, self.settings, self._copies(), self.filters
-            )
-            return _probed(self._stored(probe.stored), probe.settings, probe.facts)
+            bucket, copies = self._bucket(folder.conn_id), self._copies()
+            try:
+                probe = upload_local(bucket, path, folder, self.settings, copies, self.filters)
+            except TooLongError:
+                if copies is None or not copies.split:
+                    raise
+                # Its parts are made of what is in the bucket.
+                return self._stored(upload_as_it_is(bucket, path, folder))
+            return filled_in(self._stored(probe.stored), probe.settings, probe.facts)
         if self.settings.api_version is not ApiVersion.V3:
             raise RecordingError(
                 "A local file has to be uploaded first: API v2 takes links to Object Storage only",
@@ -184,7 +191,7 @@ class RecordingSource(RecordingFinder):
             settings=self.settings,
             size_bytes=facts.size_bytes,
         )
-        return _probed(recording, settle(self.settings, facts), facts)
+        return filled_in(recording, settle(self.settings, facts), facts)
 
     def probe(self, recording: Recording) -> Recording:
         """Read what a recording in a bucket is, and settle its settings and its cost; or why it is left out.
@@ -200,11 +207,11 @@ class RecordingSource(RecordingFinder):
             return self._probe(recording, recording.address)
         except FilteredError as error:
             if error.version not in (None, recording.version):
-                raise _replaced("while it was read", recording.audio_uri) from None
+                raise replaced("while it was read", recording.audio_uri) from None
             return left_out(recording, error)
 
     def _probe(self, recording: Recording, address: RecordingAddress) -> Recording:
-        copies, copy, bucket = self._copies(), None, self._bucket(address.conn_id)
+        copies, bucket = self._copies(), self._bucket(address.conn_id)
         try:
             probe = bucket.probe(address, self.settings, exact=self.read_whole, filters=self.filters)
             check_audio_stream(self.audio_stream, 1)
@@ -215,17 +222,13 @@ class RecordingSource(RecordingFinder):
                 raise
             stored = bucket.stat(address)
             if stored.etag != recording.version:
-                raise _replaced("while it was read", recording.audio_uri) from None
-            copy, facts = copies.copy_of(bucket, stored, error)
-            probe = Probe(stored, facts, settle(self.settings, facts))
+                raise replaced("while it was read", recording.audio_uri) from None
+            return self._with_copies(recording, copies.copies_of(bucket, stored, error))
         found = self._stored(probe.stored)
         if found.version != recording.version:
-            raise _replaced("while it was read", recording.audio_uri)
-        if copy is not None:
-            link = copy.address.link(self.storage_endpoint)
-            found = replace(found, copy=ConvertedCopy(copy.address, copy.etag), link=link)
+            raise replaced("while it was read", recording.audio_uri)
         found = replace(found, labels=recording.labels, content_hash=recording.content_hash)
-        return _probed(found, probe.settings, probe.facts)
+        return filled_in(found, probe.settings, probe.facts)
 
     def content(self, address: RecordingAddress, version: str) -> Iterator[bytes]:
         """Read a recording in a bucket from front to back, in the version that was found; two requests.
@@ -235,18 +238,25 @@ class RecordingSource(RecordingFinder):
         """
         stored = self._stat(address)
         if stored.etag != version:
-            raise _replaced("after it was found", address.uri)
+            raise replaced("after it was found", address.uri)
         yield from self._bucket(address.conn_id).content(stored)
 
     def _probe_pair(self, recording: Recording, address: RecordingAddress, other: OtherSide) -> Recording:
         sides = [(self._bucket(one.conn_id), self._stat(one)) for one in (address, other.address)]
         for (_, stored), etag in zip(sides, (recording.version, other.etag), strict=True):
             if stored.etag != etag:
-                raise _replaced("after it was found", stored.address.uri)
-        stored, facts = self._copies_of_pairs().pair_of(sides)
-        copy, link = ConvertedCopy(stored.address, stored.etag), stored.address.link(self.storage_endpoint)
-        found = replace(recording, copy=copy, link=link, checked_at=self.now())
-        return _probed(found, settle(self.settings, facts), facts)
+                raise replaced("after it was found", stored.address.uri)
+        return self._with_copies(recording, self._copies_of_pairs().copies_of_pair(sides))
+
+    def _with_copies(self, recording: Recording, made: Sequence[Copy]) -> Recording:
+        copied = []
+        for one in made:
+            copy, address = ConvertedCopy(one.stored.address, one.stored.etag), one.stored.address
+            found = replace(recording, copy=copy, link=address.link(self.storage_endpoint), checked_at=self.now())
+            copied.append((one.start_ms, filled_in(found, settle(self.settings, one.facts), one.facts)))
+        if recording.part is not None or len(copied) > 1:
+            return in_parts(recording, copied)
+        return copied[0][1]
 
     def check_unchanged(self, recording: Recording) -> bytes | None:
         """Check that a recording is still the version that was resolved, right before it is sent.
@@ -264,13 +274,13 @@ class RecordingSource(RecordingFinder):
             path = local_path(recording.audio_uri)
             content = b"" if path is None else read_whole(path)
             if _hash(content) != recording.version:
-                raise _replaced("after it was found", recording.audio_uri)
+                raise replaced("after it was found", recording.audio_uri)
             return content
         if recording.version is None or (recording.checked_at and self.now() - recording.checked_at < VERSION_HOLDS):
             return None
         sent = recording.copy or ConvertedCopy(recording.address, recording.version)
         if self._stat(sent.address).etag != sent.etag:
-            raise _replaced("while it waited to be sent", recording.audio_uri)
+            raise replaced("while it waited to be sent", recording.audio_uri)
         return None
 
 
@@ -285,23 +295,3 @@ def _check_there(path: Path) -> None:
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _replaced(when: str, audio_uri: str) -> RecordingError:
-    return RecordingError(
-        f"The recording was replaced {when}",
-        recording=audio_uri,
-        retry="submits the new one",
-        retry_can_help=True,
-    )
-
-
-def _probed(recording: Recording, settings: RecognitionSettings, facts: AudioFacts) -> Recording:
-    return replace(
-        recording,
-        settings=settings,
-        duration_ms=facts.duration_ms,
-        channels=facts.channels,
-        billed_seconds=None if facts.duration_ms is None else billed_seconds(facts.duration_ms, facts.channels),
-        side_ms=facts.side_ms,
-    )

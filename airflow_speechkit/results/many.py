@@ -146,6 +146,25 @@ def answer_in(path: str, raw: bytes, memory_bytes: int = MEMORY_BYTES) -> Loaded
         return Unread(path, error.what)
 
 
+def inflated_answer(answer: Answer, most_bytes: int) -> Answer:
+    """Inflate what was too large to be read when it came.
+
+    :param answer: as the archive has it
+    :param most_bytes: how large it may be
+    :raises AnswerUnreadableError: it still is, or is damaged
+    """
+    try:
+        operation, recognition = (
+            inflated(part, most_bytes) if isinstance(part, Packed) else part
+            for part in (answer.operation, answer.recognition)
+        )
+    except ValueError:
+        raise AnswerUnreadableError("It is damaged", retry_can_help=False) from None
+    answer = replace(answer, operation=operation or b"", recognition=recognition)
+    check_size(size_bytes(answer), most_bytes)
+    return answer
+
+
 def _stem(path: str) -> str:
     return PurePath(path).name.partition(".")[0]
 
@@ -164,7 +183,7 @@ def _refusal(reader: _Reader, *, others: bool) -> AnswerUnreadableError:
 def _load(load: Callable[[str], Loaded], operation_id: str, most_bytes: int) -> Loaded:
     try:
         loaded = load(operation_id)
-        return (_inflated(loaded[0], most_bytes), *loaded[1:]) if isinstance(loaded, tuple) else loaded
+        return (inflated_answer(loaded[0], most_bytes), *loaded[1:]) if isinstance(loaded, tuple) else loaded
     except FileNotFoundError:
         return Unread(operation_id, "There is no such file")
     except SpeechKitError as error:
@@ -173,23 +192,6 @@ def _load(load: Callable[[str], Loaded], operation_id: str, most_bytes: int) -> 
         if error.retry_can_help or needs_person or isinstance(error.__cause__, PermissionError):
             raise
         return Unread(operation_id, error.what)
-
-
-def _inflated(answer: Answer, most_bytes: int) -> Answer:
-    """Inflate what was too large to be read when it came.
-
-    :raises AnswerUnreadableError: it still is, or is damaged
-    """
-    try:
-        operation, recognition = (
-            inflated(part, most_bytes) if isinstance(part, Packed) else part
-            for part in (answer.operation, answer.recognition)
-        )
-    except ValueError:
-        raise AnswerUnreadableError("It is damaged", retry_can_help=False) from None
-    answer = replace(answer, operation=operation or b"", recognition=recognition)
-    check_size(size_bytes(answer), most_bytes)
-    return answer
 
 
 def _size(loaded: Loaded) -> int:

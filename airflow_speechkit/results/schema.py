@@ -89,9 +89,11 @@ _MOMENT = pa.timestamp("us", tz="UTC")
 _RECOGNITION = Column(
     "recognition_id",
     _TEXT,
-    "The operation id, with a suffix if it is shared; `refused-…` or `filtered-…` without one. Joins all tables.",
+    "The operation id, with a suffix if it is shared; `refused-…`, `filtered-…` without one; `parts-…` with several.",
 )
-_OPERATION = Column("operation_id", _TEXT, "The operation id; empty if there is no operation.", True)
+_OPERATION = Column(
+    "operation_id", _TEXT, "The operation id; empty in `recognitions` if there is none, or one for each part.", True
+)
 #: What says which alternative of which utterance a row belongs to.
 _PLACE = (
     _RECOGNITION,
@@ -136,7 +138,10 @@ RECOGNITIONS = TableSchema(
         ),
         Column("paired_uri", _TEXT, "The recording that became the second channel, if two were joined.", True),
         Column(
-            "parts", _TEXT, "The operations and offsets of a recording in parts. Always empty in this version.", True
+            "parts",
+            _TEXT,
+            "Of a recording that was submitted in parts: each one's operation and place, JSON as text.",
+            True,
         ),
         Column("filter_reason", _TEXT, "Why it was left out: `too_short`, `too_long` or `silent`.", True),
         Column("loaded_at", _MOMENT, "When the row was loaded, UTC. Only in databases, which set it.", in_files=False),

@@ -43,6 +43,7 @@ class Options:
     :param v2_checks_per_hour: quota of v2 operation checks
     :param v3_checks_per_second: quota of v3 operation checks
     :param body_limit: largest request body, in bytes
+    :param max_hours: how long a recording may be, its channels added up
     :param retention_s: how long a finished operation and its result are kept
     :param token_lifetime_s: how long an IAM token is valid
     :param seconds_a_minute: processing time for a minute of one channel
@@ -67,6 +68,7 @@ class Options:
     v2_checks_per_hour: int = 2500
     v3_checks_per_second: int = 5
     body_limit: int = 60_000_000
+    max_hours: float = 4.0
     retention_s: float = 3 * 24 * 3600.0
     token_lifetime_s: float = 12 * 3600.0
     seconds_a_minute: float = 10.0
@@ -91,6 +93,7 @@ def _within(convert: Callable[[str], T], reader: Reader[T]) -> Callable[[str], T
 _PORT = _within(int, whole(0, 65535))
 _COUNT = _within(int, whole(0, _MANY))
 _SPAN = _within(float, number(0, LONGEST_S))
+_HOURS = _within(float, number(0, LONGEST_S / 3600))
 
 
 def _bucket(given: str) -> str:
@@ -149,6 +152,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quota.add_argument("--v2-checks-per-hour", type=_COUNT, default=default.v2_checks_per_hour, metavar="N")
     quota.add_argument("--v3-checks-per-second", type=_COUNT, default=default.v3_checks_per_second, metavar="N")
     quota.add_argument("--body-limit", type=_COUNT, default=default.body_limit, metavar="BYTES")
+    quota.add_argument("--max-hours", type=_HOURS, default=default.max_hours, metavar="H")
     rest = parser.add_argument_group("state and recogniser")
     rest.add_argument(
         "--state", type=Path, default=None, metavar="DIR", help="keep the state in this folder across restarts"

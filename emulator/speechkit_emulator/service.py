@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 1_000_000_000
-MAX_CHANNEL_MS = 4 * 3600 * 1000
 
 
 class Service:
@@ -228,8 +227,9 @@ class Service:
             return _unfit(str(error))
 
     def _check_length(self, request: Request, duration_ms: int | None, channels: int) -> None:
-        if duration_ms is not None and duration_ms * channels > MAX_CHANNEL_MS:
-            raise invalid("audio is longer than 4 hours (the sum of all channels)")
+        most_hours = self.options.max_hours
+        if duration_ms is not None and duration_ms * channels > most_hours * 3_600_000:
+            raise invalid(f"audio is longer than {most_hours:g} hours (the sum of all channels)")
         if request.speaker_labels and channels > 1:
             raise invalid("speaker labeling is supported for one-channel audio only")
 

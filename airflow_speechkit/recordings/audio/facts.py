@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from airflow_speechkit.errors import RecordingError, UnsupportedFormatError
+from airflow_speechkit.errors import RecordingError, TooLongError, UnsupportedFormatError
 from airflow_speechkit.settings import SAMPLE_RATES_HERTZ, ApiVersion, AudioEncoding, RecognitionSettings
 
 #: The service's limits. "File in bucket": 1 GB; "Duration": 4 hours, in which a multichannel file's channels add up.
@@ -23,6 +23,7 @@ _PIECE_BYTES = 2 * 1024 * 1024
 CONVERT = "Set `upload_to`, and it is converted (with the extra `audio` installed)"
 UPLOAD_AGAIN = "Upload the recording again"
 TAKE_WHAT_IS_THERE = f"{UPLOAD_AGAIN}; or set `upload_to` and on_truncated='convert', which takes what there is"
+SPLIT = "Set `split=True` and `upload_to`, and it is submitted in parts (with the extra `audio` installed)"
 WRITE_AGAIN = "Write or upload the recording again"
 
 #: Reads a piece of a recording, which may cost a request: so many bytes from a place on, or fewer at the end.
@@ -139,19 +140,29 @@ def check_limits(facts: AudioFacts) -> None:
         raise RecordingError(
             f"The recording is too short: {ms} ms long", hint="Exclude it; an unanswered call often leaves such a file"
         )
-    if ms is not None and ms * facts.channels > MAX_CHANNEL_MS:
-        raise RecordingError(
-            f"The recording is {ms / 3_600_000:.2f} h long and has {facts.channels} channels: the service takes 4 h at "
-            "most, all channels added up",
-            hint="Split it",
-        )
+    check_length(ms, facts.channels)
     if (facts.longest_ms or 0) * facts.channels > MAX_CHANNEL_MS:
-        raise RecordingError(
+        raise TooLongError(
             "; ".join(["The recording may be longer than the 4 h that the service takes", *facts.notes]),
-            hint="Rewrite its header: ffmpeg -i IN -c:a copy OUT",
+            hint=f"Rewrite its header: ffmpeg -i IN -c:a copy OUT. {SPLIT}",
         )
     if facts.size_bytes > MAX_BYTES:
         raise UnsupportedFormatError(
             f"The recording has {facts.size_bytes / 1024**3:.1f} GB, and the service takes 1 GB at most",
             hint="Set `upload_to`: as OggOpus it is smaller. Or split it",
+        )
+
+
+def check_length(duration_ms: int | None, channels: int) -> None:
+    """Check a length against the service's limit.
+
+    :param duration_ms: None for an unknown one
+    :param channels: how many channels there are: they add up
+    :raises TooLongError: the service doesn't take so much
+    """
+    if duration_ms is not None and duration_ms * channels > MAX_CHANNEL_MS:
+        raise TooLongError(
+            f"The recording is {duration_ms / 3_600_000:.2f} h long and has {channels} channels: the service takes 4 h "
+            "at most, all channels added up",
+            hint=SPLIT,
         )

@@ -15,11 +15,20 @@ from airflow_speechkit.errors import (
     InvalidRequestError,
     RecordingError,
     StorageError,
+    TooLongError,
     TruncatedError,
     UnsupportedFormatError,
 )
 from airflow_speechkit.models import FilterReason
-from airflow_speechkit.recordings.audio.facts import CONVERT, UPLOAD_AGAIN, AudioFacts, check_limits, samples_to_ms
+from airflow_speechkit.recordings.audio.facts import (
+    CONVERT,
+    SPLIT,
+    UPLOAD_AGAIN,
+    AudioFacts,
+    check_length,
+    check_limits,
+    samples_to_ms,
+)
 from airflow_speechkit.recordings.conversion.decoding import import_av, open_source
 from airflow_speechkit.recordings.conversion.encoding import NotContinuousError, TooLargeError, write
 from airflow_speechkit.recordings.conversion.joining import open_pair
@@ -54,6 +63,8 @@ class OnTruncated(StrEnum):
 
     def takes(self, error: UnsupportedFormatError) -> bool:
         """Return whether a recording that the API doesn't take is to be converted."""
+        if isinstance(error, TooLongError):
+            return False
         return not isinstance(error, TruncatedError) or self is OnTruncated.CONVERT
 
 
@@ -132,17 +143,30 @@ def written(
     :param name: the recording's name in messages
     """
     with temporary_file(name) as target:
-        _filter(opened, filters)
+        check_filters(opened, filters)
         facts, conversion, flaw = _convert(opened, api_version, name, target)
-        if flaw is not None and on_truncated is OnTruncated.FAIL:
-            raise flaw
-        if flaw is not None:
-            length_s = (facts.duration_ms or 0) / 1000
-            log.warning("%s: %s. What can be decoded is taken: %.1f s", flaw.recording or name, flaw.what, length_s)
+        check_flaw(flaw, name, facts.duration_ms or 0, on_truncated)
         filters.check(facts.duration_ms, facts.channels)
         check_limits(facts)
         target.seek(0)
         yield target, facts, conversion
+
+
+def check_flaw(flaw: TruncatedError | None, name: str, decoded_ms: int, on_truncated: OnTruncated) -> None:
+    """Refuse a recording that is cut off or damaged, or warn about it.
+
+    :param flaw: what is wrong with it; None for nothing
+    :param name: the recording's name in messages
+    :param decoded_ms: how much of it could be decoded
+    :param on_truncated: what to do
+    :raises TruncatedError: it is refused
+    """
+    if flaw is None:
+        return
+    if on_truncated is OnTruncated.FAIL:
+        raise flaw
+    length_s = decoded_ms / 1000
+    log.warning("%s: %s. What can be decoded is taken: %.1f s", flaw.recording or name, flaw.what, length_s)
 
 
 @contextmanager
@@ -155,7 +179,7 @@ def undecodable(reason: UnsupportedFormatError, name: str) -> Iterator[None]:
     """
     try:
         yield
-    except TruncatedError:
+    except (TooLongError, TruncatedError):
         raise
     except UnsupportedFormatError as error:
         hint = error.hint if reason.hint == CONVERT else reason.hint
@@ -186,7 +210,14 @@ def temporary_file(name: str, suffix: str = "") -> Iterator[BinaryIO]:
         ) from None
 
 
-def _filter(opened: Callable[[], AbstractContextManager[Source | JoinedSource]], filters: Filters) -> None:
+def check_filters(opened: Callable[[], AbstractContextManager[Source | JoinedSource]], filters: Filters) -> None:
+    """Check whether a recording is to be left out, as far as that can be told before it is converted.
+
+    :param opened: opens the source
+    :param filters: which recordings are left out
+    :raises FilteredError: it is left out
+    :raises RecordingError: it can't be opened
+    """
     if filters == NO_FILTERS:
         return
     with opened() as source:
@@ -207,16 +238,17 @@ def _convert(
 ) -> tuple[AudioFacts, Conversion, TruncatedError | None]:
     small = False
     while True:
-        with opened() as source, _decoding():
+        with opened() as source, decoding_errors():
+            check_length(source.declared_ms, source.facts.channels)
             conversion = plan_conversion(source.facts, api_version, small=small)
             try:
-                facts = write(source, conversion, target, _progress(name, source.facts.duration_ms))
+                facts = write(source, conversion, target, progress_log(name, source.facts.duration_ms))
                 if source.gaps_s >= 1:
                     log.info("%s: its timestamps leave gaps of %.1f s, which are silent", name, source.gaps_s)
                 return replace(facts, side_ms=source.side_ms), conversion, source.flaw()
             except (TooLargeError, NotContinuousError):
                 if small:
-                    raise RecordingError("The recording has more than 1 GB, also as OggOpus", hint="Split it") from None
+                    raise TooLongError("The recording has more than 1 GB, also as OggOpus", hint=SPLIT) from None
                 small = True
                 target.seek(0)
                 target.truncate()
@@ -231,14 +263,18 @@ def measure(path: Path, audio_stream: int | None = None) -> tuple[AudioStream, T
     :raises RecordingError: it can't be decoded
     :raises SettingsError: it has no such stream, or the extra `audio` isn't installed
     """
-    with open_source(path, audio_stream) as source, _decoding():
+    with open_source(path, audio_stream) as source, decoding_errors():
         rate, channels = source.facts.sample_rate_hertz, source.facts.channels
         samples = sum(frame.samples for frame in source.samples([("aresample", str(rate))], channels))
         return replace(source.facts, duration_ms=samples_to_ms(samples, rate)), source.flaw()
 
 
 @contextmanager
-def _decoding() -> Iterator[None]:
+def decoding_errors() -> Iterator[None]:
+    """Turn what libavcodec and libavfilter raise into an error about the recording.
+
+    :raises RecordingError: the sound can't be converted
+    """
     try:
         yield
     except OSError:
@@ -247,7 +283,12 @@ def _decoding() -> Iterator[None]:
         raise RecordingError(f"The sound can't be converted: {error.strerror}", hint=UPLOAD_AGAIN) from None
 
 
-def _progress(name: str, duration_ms: int | None) -> Callable[[int], None]:
+def progress_log(name: str, duration_ms: int | None) -> Callable[[int], None]:
+    """Return what logs now and then how far a conversion is.
+
+    :param name: the recording's name
+    :param duration_ms: its length, if it is known
+    """
     said_at = time.monotonic()
 
     def progress(done_ms: int) -> None:

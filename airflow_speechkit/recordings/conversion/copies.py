@@ -9,26 +9,33 @@ import os
 import re
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any
 
+from airflow_speechkit.errors import TooLongError
 from airflow_speechkit.recordings.address import object_address
 from airflow_speechkit.recordings.audio.facts import AudioFacts
 from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, joined, temporary_file, undecodable
+from airflow_speechkit.recordings.conversion.decoding import open_source
+from airflow_speechkit.recordings.conversion.joining import open_pair
 from airflow_speechkit.recordings.conversion.plan import EXTENSIONS, WAV_HEADER_BYTES, lossless_encoding
 from airflow_speechkit.recordings.conversion.silence import check_sound
+from airflow_speechkit.recordings.conversion.split import converted_parts
 from airflow_speechkit.recordings.filters import NO_FILTERS, Filters
 from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import BinaryIO
 
     from airflow_speechkit.errors import UnsupportedFormatError
     from airflow_speechkit.models import RecordingAddress
     from airflow_speechkit.recordings.bucket import Bucket, StoredObject
+    from airflow_speechkit.recordings.conversion.decoding import Source
+    from airflow_speechkit.recordings.conversion.joining import JoinedSource
     from airflow_speechkit.recordings.conversion.plan import Conversion
     from airflow_speechkit.settings import ApiVersion
 
@@ -38,11 +45,27 @@ log = logging.getLogger(__name__)
 _CONVERSION = "1"
 #: 128 bits tell any two recordings apart.
 _DIGITS_IN_KEY = 32
-_COPY = re.compile(rf".+-[0-9a-f]{{{_DIGITS_IN_KEY}}}\.(lpcm|ogg|wav)", re.DOTALL)
+_COPY = re.compile(rf".+-[0-9a-f]{{{_DIGITS_IN_KEY}}}(-part[0-9]+)?\.(lpcm|ogg|wav)", re.DOTALL)
 #: A conversion takes all of a core, and disk space.
 _SLOTS = BoundedSemaphore(os.cpu_count() or 1)
 _FACTS = ("sample_rate_hertz", "channels", "duration_ms")
 _SIDES = ("first-ms", "second-ms")
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A converted copy of a recording, or of a part of it.
+
+    :param stored: what the storage says about it
+    :param facts: what it is
+    :param start_ms: where it begins in the recording
+    :param of: how many parts there are
+    """
+
+    stored: StoredObject
+    facts: AudioFacts
+    start_ms: int = 0
+    of: int = 1
 
 
 @dataclass(frozen=True)
@@ -55,6 +78,7 @@ class CopyFolder:
     :param audio_stream: which audio stream of a file to take, counted from 1; by default the one that a player chooses
     :param on_truncated: what to do where a recording is cut off or damaged
     :param filters: which recordings are left out
+    :param split: whether to cut what is longer than the service takes
     """
 
     bucket: Bucket
@@ -63,6 +87,7 @@ class CopyFolder:
     audio_stream: int | None = None
     on_truncated: OnTruncated = OnTruncated.FAIL
     filters: Filters = NO_FILTERS
+    split: bool = False
 
     def find(self, stem: str, version: str) -> tuple[StoredObject, AudioFacts] | None:
         """Return the copy that was made of a version of a recording before, if there is one; one or two requests.
@@ -73,8 +98,8 @@ class CopyFolder:
         :raises FilteredError: the recording is left out
         :raises StorageError: the storage can't be reached, or is in trouble
         """
-        for encoding in (lossless_encoding(self.api_version), AudioEncoding.OGG_OPUS):
-            stored = self.bucket.stat_if_there(self._address(stem, version, EXTENSIONS[encoding]))
+        for extension in self._extensions:
+            stored = self.bucket.stat_if_there(self._address(stem, version, extension))
             facts = None if stored is None else _facts_beside(stored)
             if stored is not None and facts is not None:
                 self.filters.check(facts.duration_ms, facts.channels)
@@ -91,33 +116,40 @@ class CopyFolder:
 
     def takes(self, error: UnsupportedFormatError) -> bool:
         """Return whether a recording that the API doesn't take is to be converted."""
-        return self.on_truncated.takes(error)
+        return self.split if isinstance(error, TooLongError) else self.on_truncated.takes(error)
 
-    def copy_of(
-        self, bucket: Bucket, source: StoredObject, reason: UnsupportedFormatError
-    ) -> tuple[StoredObject, AudioFacts]:
-        """Return the copy of a recording in a bucket. It is made if it isn't there yet.
+    def copies_of(self, bucket: Bucket, source: StoredObject, reason: UnsupportedFormatError) -> list[Copy]:
+        """Return the copy of a recording in a bucket, or those of its parts. They are made if they aren't there yet.
 
         :param bucket: where the recording is
         :param source: the version to convert
         :param reason: why it is converted, for the error if nothing decodes it
+        :return: one copy, or that of each part in order
         :raises RecordingError: it was replaced, can't be decoded, is cut off, or is longer than the service takes
         :raises FilteredError: it is left out
         :raises SettingsError: it has no such audio stream, or the extra `audio` isn't installed
         :raises StorageError: the disk is full, or a bucket can't be reached
         """
         stem, version = _stem(source.address), f"{source.address.uri}\n{source.etag}"
-        made = self.find(stem, version)
-        if made is not None:
-            return made
+        is_too_long = isinstance(reason, TooLongError)
+        if known := self._find_all(stem, version, is_too_long=is_too_long):
+            return known
+        name = source.address.uri
         # The slot comes before the download, so that no more sources are on the disk than are converted.
         with _SLOTS, _downloaded(bucket, source) as path:
-            return self._make(stem, version, path, source.address.uri, reason)
+            try:
+                if not is_too_long:
+                    return [Copy(*self._make(stem, version, path, name, reason))]
+            except TooLongError:
+                if not self.split:
+                    raise
+            return self._make_parts(stem, version, partial(open_source, path, self.audio_stream), name)
 
-    def pair_of(self, sides: Sequence[tuple[Bucket, StoredObject]]) -> tuple[StoredObject, AudioFacts]:
-        """Return the copy that two mono recordings are joined into. It is made if it isn't there yet.
+    def copies_of_pair(self, sides: Sequence[tuple[Bucket, StoredObject]]) -> list[Copy]:
+        """Return the copy that two mono recordings are joined into, or those of its parts, as `copies_of` does.
 
         :param sides: both recordings, in the versions to join, and where they are; the first becomes channel 0
+        :return: one copy, or that of each part in order
         :raises RecordingError: one was replaced, can't be decoded, is cut off, or isn't mono; or both are longer than
             the service takes
         :raises FilteredError: the pair is left out
@@ -126,14 +158,57 @@ class CopyFolder:
         """
         stem = _stem(sides[0][1].address)
         version = "\n".join(["pair", *(f"{one.address.uri}\n{one.etag}" for _, one in sides)])
-        known = self.find(stem, version)
-        if known is not None:
+        if known := self._find_all(stem, version):
             return known
         with _SLOTS, ExitStack() as stack:
             paths = [stack.enter_context(_downloaded(bucket, one)) for bucket, one in sides]
             names = [one.address.uri for _, one in sides]
             made = joined(paths, self.api_version, names=names, **self._options)
-            return self._put(stem, version, made, " and ".join(names))
+            try:
+                return [Copy(*self._put(stem, version, made, " and ".join(names)))]
+            except TooLongError:
+                if not self.split:
+                    raise
+            return self._make_parts(stem, version, partial(open_pair, paths, names, self.audio_stream), names[0])
+
+    def _find_all(self, stem: str, version: str, *, is_too_long: bool = False) -> list[Copy]:
+        whole = None if is_too_long else self.find(stem, version)
+        if whole is not None:
+            return [Copy(*whole)]
+        for extension in self._extensions if self.split else ():
+            first = self._find_part(stem, version, extension, 1)
+            if first is not None:
+                others = (self._find_part(stem, version, extension, number) for number in range(2, first.of + 1))
+                found = [one for one in (first, *others) if one is not None]
+                return found if len(found) == first.of else []
+        return []
+
+    def _find_part(self, stem: str, version: str, extension: str, number: int) -> Copy | None:
+        stored = self.bucket.stat_if_there(self._address(stem, version, f"-part{number}{extension}"))
+        facts = None if stored is None else _facts_beside(stored)
+        if stored is None or facts is None:
+            return None
+        start_ms, of = (_whole_number(stored.metadata, name) for name in ("start_ms", "of"))
+        return Copy(stored, facts, start_ms, of) if of else None
+
+    def _make_parts(
+        self,
+        stem: str,
+        version: str,
+        opened: Callable[[], AbstractContextManager[Source | JoinedSource]],
+        name: str,
+    ) -> list[Copy]:
+        made = []
+        parts = converted_parts(
+            opened, self.api_version, name=name, on_truncated=self.on_truncated, filters=self.filters
+        )
+        for number, part in enumerate(parts, 1):
+            suffix = f"-part{number}{part.conversion.extension}"
+            metadata = {**_metadata(part.facts), "start-ms": str(part.start_ms), "of": str(part.of)}
+            stored = self.bucket.put(part.content, self._address(stem, version, suffix), metadata)
+            made.append(Copy(stored, part.facts, part.start_ms, part.of))
+        log.info("%s was cut into %d parts, such as %s", name, len(made), made[0].stored.address.uri)
+        return made
 
     def make(
         self, stem: str, version: str, path: Path, name: str, reason: UnsupportedFormatError
@@ -167,11 +242,13 @@ class CopyFolder:
         name: str,
     ) -> tuple[StoredObject, AudioFacts]:
         with made as (content, facts, conversion):
-            metadata = {one.replace("_", "-"): str(getattr(facts, one)) for one in _FACTS}
-            metadata |= {one: str(ms) for one, ms in zip(_SIDES, facts.side_ms, strict=False)}
-            stored = self.bucket.put(content, self._address(stem, version, conversion.extension), metadata)
+            stored = self.bucket.put(content, self._address(stem, version, conversion.extension), _metadata(facts))
         log.info("%s was converted to %s, %s", name, facts.encoding, stored.address.uri)
         return stored, facts
+
+    @property
+    def _extensions(self) -> list[str]:
+        return [EXTENSIONS[one] for one in (lossless_encoding(self.api_version), AudioEncoding.OGG_OPUS)]
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -185,10 +262,15 @@ class CopyFolder:
         """
         self.bucket.put(io.BytesIO(), stored.address)
 
-    def _address(self, stem: str, version: str, extension: str) -> RecordingAddress:
+    def _address(self, stem: str, version: str, suffix: str) -> RecordingAddress:
         what = "\n".join((version, _CONVERSION, self.api_version, str(self.audio_stream), self.on_truncated))
         digest = hashlib.sha256(what.encode()).hexdigest()[:_DIGITS_IN_KEY]
-        return object_address(self.folder.bucket, f"{self.folder.key}{stem}-{digest}{extension}", self.folder.conn_id)
+        return object_address(self.folder.bucket, f"{self.folder.key}{stem}-{digest}{suffix}", self.folder.conn_id)
+
+
+def _metadata(facts: AudioFacts) -> dict[str, str]:
+    beside = {one.replace("_", "-"): str(getattr(facts, one)) for one in _FACTS}
+    return beside | {one: str(ms) for one, ms in zip(_SIDES, facts.side_ms, strict=False)}
 
 
 def _facts_beside(stored: StoredObject) -> AudioFacts | None:

@@ -132,7 +132,10 @@ class Source:
                 continue
             for frame in frames:
                 self.damaged_packets += frame.is_corrupt
-                yield from timeline.put(frame, zero)
+                if not timeline.is_over:
+                    yield from timeline.put(frame, zero)
+            if timeline.is_over:
+                break
         yield from timeline.end()
         self.gaps_s = float(timeline.gaps_s)
         if not timeline.has_frames:
@@ -145,8 +148,7 @@ class Source:
 
     def _flaw(self) -> str | None:
         declared = self.facts.duration_ms
-        has_length = self.facts.container not in _WITHOUT_LENGTH
-        if declared and has_length and self.read_ms < declared - _ROUNDING_MS:
+        if declared and self.facts.container not in _WITHOUT_LENGTH and self.read_ms < declared - _ROUNDING_MS:
             return f"It is cut off: it declares {declared / 1000:,.1f} s, and ends after {self.read_ms / 1000:,.1f} s"
         if self.facts.container == "ogg" and not self._has_last_page():
             return "It is cut off: the page that marks the end of an Ogg is missing"
@@ -200,6 +202,8 @@ class _Timeline:
         self._form: tuple[Any, ...] = ()
         self._shift = Fraction(0)
         self._next = Fraction(0)
+        #: Whether the filters have given all that they choose, before the end.
+        self.is_over = False
         self.has_frames = False
         self.gaps_s = Fraction(0)
 
@@ -231,7 +235,7 @@ class _Timeline:
         if self._graph is not None:
             self._graph.push(None)
             yield from self._ready()
-            self._graph = None
+            self._graph, self.is_over = None, False
 
     def _ready(self) -> Iterator[Any]:
         import av
@@ -239,7 +243,10 @@ class _Timeline:
         while True:
             try:
                 yield self._graph.pull()
-            except (av.error.BlockingIOError, av.error.EOFError):
+            except av.error.BlockingIOError:
+                return
+            except av.error.EOFError:
+                self.is_over = True
                 return
 
 

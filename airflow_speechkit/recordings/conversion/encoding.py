@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,35 @@ class NotContinuousError(Exception):
     """Opus packets with gaps between them, which OggOpus can't hold."""
 
 
+@dataclass(frozen=True)
+class Span:
+    """What of a recording is written.
+
+    :param start_ms: where it begins
+    :param end_ms: where it ends; None for the recording's end
+    """
+
+    start_ms: int = 0
+    end_ms: int | None = None
+
+    @property
+    def filters(self) -> list[tuple[str, str]]:
+        """The filters of libavfilter that choose it."""
+        if not self.start_ms and self.end_ms is None:
+            return []
+        end = "" if self.end_ms is None else f":end={self.end_ms}ms"
+        return [("atrim", f"start={self.start_ms}ms{end}")]
+
+
+_ALL = Span()
+
+
 def write(
-    source: Source | JoinedSource, conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]
+    source: Source | JoinedSource,
+    conversion: Conversion,
+    target: BinaryIO,
+    progress: Callable[[int], None],
+    span: Span = _ALL,
 ) -> AudioFacts:
     """Convert an audio stream.
 
@@ -47,6 +75,7 @@ def write(
     :param conversion: what it becomes
     :param target: an empty file; it has to be seekable
     :param progress: is given how many milliseconds are done, many times
+    :param span: what of it to write; packets are copied whole only
     :return: what was written
     :raises TooLargeError: it passes 1 GB
     :raises NotContinuousError: its packets can't be copied
@@ -54,20 +83,24 @@ def write(
     :raises OSError: the target can't be written
     """
     if conversion.encoding is not AudioEncoding.OGG_OPUS:
-        return _write_samples(source, conversion, target, progress)
+        return _write_samples(source, conversion, target, progress, span)
     if conversion.copies_packets and not isinstance(source, JoinedSource):
         return _copy_packets(source, conversion, target, progress)
-    return _encode(source, conversion, target, progress)
+    return _encode(source, conversion, target, progress, span)
 
 
 def _write_samples(
-    source: Source | JoinedSource, conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]
+    source: Source | JoinedSource,
+    conversion: Conversion,
+    target: BinaryIO,
+    progress: Callable[[int], None],
+    span: Span,
 ) -> AudioFacts:
     rate, channels = conversion.sample_rate_hertz, conversion.channels
     offset = _WAV_HEADER.size if conversion.encoding is AudioEncoding.WAV else 0
     target.write(bytes(offset))
     frame_bytes, size = 2 * channels, 0
-    for frame in source.samples([("aresample", str(rate))], channels):
+    for frame in source.samples([("aresample", str(rate)), *span.filters], channels):
         size += target.write(memoryview(frame.planes[0])[: frame.samples * frame_bytes])
         if offset + size > MAX_BYTES:
             raise TooLargeError
@@ -88,10 +121,14 @@ def _write_samples(
 
 
 def _encode(
-    source: Source | JoinedSource, conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]
+    source: Source | JoinedSource,
+    conversion: Conversion,
+    target: BinaryIO,
+    progress: Callable[[int], None],
+    span: Span,
 ) -> AudioFacts:
     rate, samples = conversion.sample_rate_hertz, 0
-    filters = [("aresample", str(rate)), ("asetnsamples", f"n={rate // _PACKETS_PER_S}:p=0")]
+    filters = [("aresample", str(rate)), *span.filters, ("asetnsamples", f"n={rate // _PACKETS_PER_S}:p=0")]
     with _ogg(target) as output:
         # More than two channels are kept apart, in their order; a layout of loudspeakers would change it.
         options = {"mapping_family": "255"} if conversion.channels > 2 else {}

@@ -247,14 +247,14 @@ def test_a_copy_that_changes_while_it_waits_is_not_sent(
 
     audio = desk.put("1.flac", written("flac", "flac", 16_000))
     monkeypatch.setattr(source, "VERSION_HOLDS", timedelta(0))
-    copy_of = CopyFolder.copy_of
+    copies_of = CopyFolder.copies_of
 
     def spoilt(folder: CopyFolder, *about: Any) -> Any:
-        made = copy_of(folder, *about)
-        folder.bucket.put(io.BytesIO(b"something else"), made[0].address)
+        made = copies_of(folder, *about)
+        folder.bucket.put(io.BytesIO(b"something else"), made[0].stored.address)
         return made
 
-    monkeypatch.setattr(CopyFolder, "copy_of", spoilt)
+    monkeypatch.setattr(CopyFolder, "copies_of", spoilt)
     with pytest.raises((RecordingError, AirflowException), match="replaced while it waited"):
         submit(desk, audio)
     assert not billed(desk)

@@ -16,9 +16,11 @@ from airflow_speechkit.archive.submit_rules import SubmitStatus
 from airflow_speechkit.errors import QuotaExceededError, SettingsError, SubmissionsFailedError
 from airflow_speechkit.models import Answer
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from airflow_speechkit.recordings.audio import facts as limits
 from airflow_speechkit.settings import ApiVersion
 from tests.fixtures.direct import OGG, Desk
 from tests.integration.operators.deferring import Task, TaskInstance
+from tests.integration.operators.long_recordings import wav_of, words_of
 from tests.unit.recordings.clicks import written
 
 if TYPE_CHECKING:
@@ -112,6 +114,24 @@ def test_labels_are_those_of_the_first_visit(desk: Desk, clock: Any) -> None:
         desk.emulator.put(f"{desk.prefix}/{number:03}.json", b"{")
     submissions = [desk.archive.submission(one) for one in submit.finish()]
     assert [one.labels for one in submissions if one] == [{"n": str(number)} for number in range(15)]
+
+
+def test_parts_that_are_left_are_sent_by_the_next_visit(
+    desk: Desk, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_CHANNEL_MS", 20_000)
+    prefix = put(desk, 8)
+    desk.emulator.put(f"{desk.prefix}/long.wav", wav_of(words_of(50), 50))
+    about = {"split": True, "upload_to": f"s3://{desk.bucket}/{desk.prefix}-copies/"}
+    submit = task(desk, clock, prefix, **about)
+    assert submit.start() is None
+    ids = submit.finish()
+    assert answers(desk) == {"200": 11}
+    parts = [one.part for one in map(desk.archive.submission, ids) if one and one.part]
+    assert [(one.number, one.of) for one in parts] == [(1, 3), (2, 3), (3, 3)]
+    assert len({one.fingerprints for one in parts}) == 1
+    assert task(desk, clock, prefix, run_id="tuesday", **about).start() == ids
+    assert answers(desk) == {"200": 11}
 
 
 @pytest.mark.parametrize("first", ["execute", "a retry"])

@@ -1,0 +1,82 @@
+"""Recordings in parts: their operations are found in the archive, and become one recognition."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_speechkit.archive.layout import unsent_id
+from airflow_speechkit.archive.ledger import AttemptState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.models import Part
+    from airflow_speechkit.results.many import Loaded
+
+
+def part_operations(archive: Archive, part: Part, given: Collection[str]) -> list[str]:
+    """Return the operation of each part of a recording that has one, in order.
+
+    A part that was submitted several times has several: those that are given count first, then finished ones, then the
+    newest.
+
+    :param part: any of them
+    :param given: operations to prefer
+    :raises ArchiveError: the archive can't be read
+    """
+    found = []
+    for fingerprint in part.fingerprints:
+        ids = []
+        refused = unsent_id(fingerprint, None)
+        if archive.outcome(refused) is not None:
+            ids.append((refused in given, False, -1, refused))
+        for one in archive.attempts(fingerprint):
+            if one.operation_id and one.state is not AttemptState.FORGOTTEN:
+                is_finished = one.state is AttemptState.FINISHED
+                ids.append((one.operation_id in given, is_finished, one.number, one.operation_id))
+        found += [max(ids)[-1]] if ids else []
+    return found
+
+
+def load_whole(
+    archive: Archive,
+    operation_id: str,
+    part: Part,
+    given: Collection[str],
+    load: Callable[[str], Loaded],
+    most_bytes: int,
+) -> Loaded:
+    """Return the rows of a recording, once of all its operations that are given.
+
+    :param operation_id: one of them
+    :param part: which part it is of
+    :param given: the operations whose rows are asked for
+    :param load: fetches the answer of one part
+    :param most_bytes: how large one may be
+    :return: all rows for the first of the operations, none for the others; or why it is left out
+    :raises SpeechKitError: a part can't be fetched
+    """
+    from airflow_speechkit.results.flatten import flatten
+    from airflow_speechkit.results.manifest import Unread
+    from airflow_speechkit.results.many import inflated_answer
+    from airflow_speechkit.results.parts import PartTables, join_parts
+    from airflow_speechkit.results.schema import Tables
+
+    operations = part_operations(archive, part, given)
+    if operation_id != next((one for one in operations if one in given), None):
+        return Tables.empty()
+    parts = []
+    for one in operations:
+        loaded, submission = load(one), archive.submission(one)
+        if isinstance(loaded, Unread):
+            return loaded
+        if isinstance(loaded, tuple):
+            answer, *known = loaded
+            submission = known[0] if known else submission
+            loaded = flatten(inflated_answer(answer, most_bytes), submission)
+        if submission is None or submission.part is None or not len(loaded.recognitions):
+            # It has just been deleted.
+            return Tables.empty()
+        parts.append(PartTables(submission.part, loaded))
+    return join_parts(parts)

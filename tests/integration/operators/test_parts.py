@@ -1,0 +1,278 @@
+"""A recording that is longer than the service takes: recognised in parts, and joined again in the tables."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from airflow.exceptions import AirflowException
+
+from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.cli import main
+from airflow_speechkit.errors import (
+    CostLimitExceededError,
+    RecognitionFailedError,
+    RecordingError,
+    SettingsError,
+    TooLongError,
+)
+from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from airflow_speechkit.operators.transform import SpeechKitTransformOperator
+from airflow_speechkit.recordings.audio import facts as limits
+from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
+from speechkit_emulator.process import EmulatorProcess
+from tests.fixtures.direct import Desk
+from tests.fixtures.emulator import airflow_connections
+from tests.integration.operators.long_recordings import Word, transcript, wav_of, words_of
+
+
+def submit(desk: Desk, audio: Any, **keywords: Any) -> Any:
+    given = {"language": "en-US", "upload_to": f"s3://{desk.bucket}/{desk.prefix}-copies/", "split": True}
+    return SpeechKitSubmitOperator(task_id="submit", audio=audio, **{**given, **keywords}).execute({})
+
+
+def wait(ids: Any, **keywords: Any) -> Any:
+    return SpeechKitRecognitionSensor(
+        task_id="wait", operation_id=ids, poke_interval=0.1, deferrable=False, **keywords
+    ).execute({})
+
+
+def tables(desk: Desk, ids: Any, name: str) -> dict[str, list[dict[str, Any]]]:
+    target = str(desk.place / name)
+    SpeechKitTransformOperator(task_id="transform", operation_id=ids, target=target).execute({})
+    return {
+        table: pq.read_table(f"{target}/{table}").to_pylist()
+        for table in ("recognitions", "utterances", "words")
+        if os.path.isdir(f"{target}/{table}")
+    }
+
+
+def said(rows: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """The words with their places and times, and without the ids."""
+    left = ("channel", "word", "start_ms", "end_ms", "utterance", "alternative", "word_index")
+    return sorted(tuple(row[name] for name in left) for row in rows)
+
+
+@pytest.fixture
+def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client believes that the service takes 20 s of one channel."""
+    monkeypatch.setattr(limits, "MAX_CHANNEL_MS", 20_000)
+
+
+@pytest.fixture
+def parts_seeded(desk: Desk, emulator_s3: Any, request: pytest.FixtureRequest) -> Any:
+    """Return a function that converts a recording, and tells the emulator what is said in each part."""
+
+    def seed(audio: str, spoken: Sequence[Sequence[Word]], failing: int | None = None, **keywords: Any) -> list[int]:
+        with pytest.raises((CostLimitExceededError, AirflowException)):
+            submit(desk, audio, max_billed_seconds=1, **keywords)
+        listed = emulator_s3.list_objects_v2(Bucket=desk.bucket, Prefix=f"{desk.prefix}-copies/")["Contents"]
+        keys = sorted(one["Key"] for one in listed if "-part" in one["Key"])
+        facts = [emulator_s3.head_object(Bucket=desk.bucket, Key=key)["Metadata"] for key in keys]
+        starts = [int(one["start-ms"]) for one in facts]
+        assert {one["of"] for one in facts} == {str(len(keys))}
+        for number, key in enumerate(keys):
+            end_ms = starts[number + 1] if number + 1 < len(keys) else None
+            answer = transcript(spoken, starts[number], end_ms)
+            if number + 1 == failing:
+                answer = {"error": {"code": 3, "message": "bad"}, "processing_s": 0}
+            desk.emulator.seed(answer, key=key)
+        return starts
+
+    return seed
+
+
+@pytest.mark.usefixtures("short_limit")
+@pytest.mark.parametrize("api_version", ["v2", "v3"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_tables_are_those_of_the_whole(
+    desk: Desk, parts_seeded: Any, monkeypatch: pytest.MonkeyPatch, api_version: str, channels: int
+) -> None:
+    seconds = 50 / channels
+    spoken = words_of(seconds, channels)
+    audio = desk.put("long.wav", wav_of(spoken, seconds))
+    starts = parts_seeded(audio, spoken, api_version=api_version)
+    assert len(starts) >= 3
+    ids = submit(desk, audio, api_version=api_version)
+    assert len(ids) == len(starts)
+    wait(ids)
+    parts = tables(desk, ids, "parts")
+
+    monkeypatch.setattr(limits, "MAX_CHANNEL_MS", 4 * 3_600_000)
+    desk.emulator.seed(transcript(spoken), glob=f"*{desk.prefix}*whole*")
+    whole = submit(desk, desk.put("whole.wav", wav_of(spoken, seconds)), api_version=api_version)
+    wait(whole)
+    control = tables(desk, whole, "whole")
+    assert said(parts["words"]) == said(control["words"])
+    [row], [known] = parts["recognitions"], control["recognitions"]
+    same = ("utterances", "words", "duration_ms", "channels", "status", "labels", "language", "api_version")
+    assert {name: row[name] for name in same} == {name: known[name] for name in same}
+    assert row["audio_uri"] == audio
+    assert row["recognition_id"].startswith("parts-")
+    assert row["operation_id"] is None
+    described = json.loads(row["parts"])
+    assert [one["operation_id"] for one in described] == ids
+    assert [one["start_ms"] for one in described] == starts
+    assert {one["recognition_id"] for one in parts["words"]} == {row["recognition_id"]}
+    assert row["billed_seconds"] == sum(max(15, -(-one["duration_ms"] // 1000)) for one in described)
+
+
+@pytest.mark.usefixtures("short_limit")
+def test_a_part_that_failed_is_forgotten_and_submitted_alone(
+    desk: Desk, parts_seeded: Any, emulator_s3: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoken = words_of(50)
+    audio = desk.put("long.wav", wav_of(spoken, 50))
+    starts = parts_seeded(audio, spoken, failing=2)
+    ids = submit(desk, audio, labels={"call": "7"})
+    assert wait(ids, on_failure="record")
+    failed = tables(desk, ids, "failed")
+    [row] = failed["recognitions"]
+    assert (row["status"], row["error_code"]) == ("failed", 3)
+    assert row["error_message"] == "Part 2 of 3: bad"
+    assert row["duration_ms"] == 50_000
+    first = said(transcript_rows(spoken, 0, starts[1]))
+    assert [one[:4] for one in said(failed["words"]) if one[3] <= starts[1]] == [one[:4] for one in first]
+
+    # The same again: nothing is paid, the failed part is named.
+    with pytest.raises((RecognitionFailedError, AirflowException), match="failed: bad"):
+        submit(desk, audio)
+    assert billed(desk) == 3
+
+    parts_seeded_again = transcript(spoken, starts[1], starts[2])
+    key = next(one for one in keys_of(desk, emulator_s3) if "-part2" in one)
+    desk.emulator.seed(parts_seeded_again, key=key)
+    connection = json.loads(os.environ["AIRFLOW_CONN_AWS_DEFAULT"])
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", connection["login"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", connection["password"])
+    at = ["--archive", desk.archive_url, "--endpoint-url", desk.emulator.storage_url]
+    capsys.readouterr()
+    assert main(["archive", "forget", ids[1], *at]) == 0
+    said_about_rows = capsys.readouterr().out
+    assert f"'{row['recognition_id']}'" in said_about_rows
+    again = submit(desk, audio)
+    assert again[0] == ids[0]
+    assert again[2] == ids[2]
+    assert again[1] != ids[1]
+    assert billed(desk) == 4
+    wait(again)
+    # The rows of the whole come with the one part that is new.
+    mended = tables(desk, [again[1]], "mended")
+    [now] = mended["recognitions"]
+    assert (now["status"], now["recognition_id"]) == ("finished", row["recognition_id"])
+    assert now["labels"] == row["labels"]
+    assert [one[:4] for one in said(mended["words"])] == [one[:4] for one in said(transcript_rows(spoken))]
+    # A backfill gets the same operations, and so the same rows.
+    assert submit(desk, [audio]) == again
+    assert billed(desk) == 4
+
+    assert main(["archive", "forget", "--recording", audio, *at]) == 0
+    assert not list(Archive.at(desk.archive_url).operations())
+    assert not [one for one in keys_of(desk, emulator_s3) if "-part" in one]
+
+
+def transcript_rows(
+    spoken: Sequence[Sequence[Word]], start_ms: int = 0, end_ms: int | None = None
+) -> list[dict[str, Any]]:
+    empty = {"utterance": 0, "alternative": 0, "word_index": 0, "channel": "1"}
+    return [
+        {**empty, "word": text, "start_ms": begin, "end_ms": end}
+        for text, begin, end in spoken[0]
+        if begin >= start_ms and (end_ms is None or end <= end_ms)
+    ]
+
+
+def keys_of(desk: Desk, client: Any) -> list[str]:
+    listed = client.list_objects_v2(Bucket=desk.bucket, Prefix=f"{desk.prefix}-copies/")
+    return [one["Key"] for one in listed.get("Contents", ())]
+
+
+def billed(desk: Desk) -> int:
+    return sum(f"{desk.prefix}-copies/" in str(one) for one in desk.emulator.billing())
+
+
+@pytest.mark.usefixtures("short_limit")
+def test_a_refused_part_is_on_record_and_sent_by_the_next_run(desk: Desk, parts_seeded: Any) -> None:
+    spoken = words_of(50)
+    audio = desk.put("long.wav", wav_of(spoken, 50))
+    parts_seeded(audio, spoken)
+    other = desk.put("short.ogg")
+    desk.emulator.fault("400", on="submit", times=1, message="no sound", match="-part2.")
+    ids = submit(desk, [audio, other], on_failure="record")
+    assert len(ids) == 4
+    refused = [one for one in ids if one.startswith("refused-")]
+    assert len(refused) == 1
+    wait(ids)
+    rows = {row["audio_uri"]: row for row in tables(desk, ids, "refused")["recognitions"]}
+    whole, short = rows[audio], rows[other]
+    assert (whole["status"], whole["error_message"]) == (
+        "refused",
+        'Part 2 of 3: The service refused the submission with HTTP 400: "no sound"',
+    )
+    assert short["status"] == "finished"
+    again = submit(desk, [audio, other])
+    wait(again)
+    assert {row["status"] for row in tables(desk, again, "again")["recognitions"]} == {"finished"}
+
+
+@pytest.mark.usefixtures("short_limit")
+def test_a_local_file_is_uploaded_and_submitted_in_parts(desk: Desk, emulator_s3: Any) -> None:
+    path = desk.place / "long.wav"
+    path.write_bytes(wav_of(words_of(50), 50))
+    desk.emulator.seed({"channels": [{"utterances": [{"text": "yes"}]}], "processing_s": 0}, glob=f"*{desk.prefix}*")
+    ids = submit(desk, str(path))
+    assert len(ids) == 3
+    assert submit(desk, str(path)) == ids
+    assert billed(desk) == 3
+
+
+@pytest.mark.usefixtures("short_limit")
+def test_it_is_refused_without_the_keyword_and_without_an_archive(desk: Desk) -> None:
+    audio = desk.put("long.wav", wav_of(words_of(50), 50))
+    with pytest.raises((TooLongError, AirflowException), match="split=True"):
+        submit(desk, audio, split=False)
+    with pytest.raises(SettingsError, match="`split` needs an archive"):
+        submit(desk, audio, archive=False)
+    with pytest.raises((RecordingError, AirflowException), match="split=True"):
+        submit(desk, audio, upload_to=None)
+    assert not billed(desk)
+
+
+@pytest.fixture(scope="module")
+def patient_emulator() -> Iterator[EmulatorProcess]:
+    """An emulator that takes recordings of ten hours."""
+    with EmulatorProcess("--max-hours", "10", speed=600.0) as process:
+        yield process
+
+
+def test_five_hours_in_parts_have_the_words_of_five_hours(
+    desk: Desk, parts_seeded: Any, patient_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 5 * 3600.0
+    spoken = words_of(seconds)
+    recording = wav_of(spoken, seconds)
+    audio = desk.put("long.wav", recording)
+    starts = parts_seeded(audio, spoken, api_version="v3")
+    assert len(starts) == 2
+    assert 3.8 * 3_600_000 < starts[1] <= 4 * 3_600_000
+    ids = submit(desk, audio, api_version="v3")
+    wait(ids)
+    parts = tables(desk, ids, "parts")
+
+    other = Desk(patient_emulator, desk.place / "control", desk.prefix, monkeypatch)
+    for name, value in airflow_connections(patient_emulator, other.place).items():
+        if name.startswith("AIRFLOW_CONN_"):
+            monkeypatch.setenv(name, value)
+    other.connect()
+    monkeypatch.setattr(limits, "MAX_CHANNEL_MS", 10 * 3_600_000)
+    patient_emulator.put("whole.wav", recording, transcript(spoken))
+    whole = submit(other, f"s3://{patient_emulator.bucket}/whole.wav", api_version="v3")
+    wait(whole)
+    control = tables(other, whole, "whole")
+    assert said(parts["words"]) == said(control["words"])
+    assert len(parts["words"]) == len(spoken[0])
+    assert parts["recognitions"][0]["duration_ms"] == control["recognitions"][0]["duration_ms"] == 18_000_000
