@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import io
+import os
 import wave
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from airflow.exceptions import AirflowException
+
+from airflow_speechkit.errors import CostLimitExceededError
+from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from airflow_speechkit.operators.transform import SpeechKitTransformOperator
+from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
+from tests.fixtures.direct import Desk
 
 Word = tuple[str, int, int]
 
@@ -62,3 +72,55 @@ def transcript(spoken: Sequence[Sequence[Word]], start_ms: int = 0, end_ms: int 
             utterances.append({"text": " ".join(one["word"] for one in between), "words": between})
         said.append({"utterances": utterances})
     return {"channels": said, "processing_s": 0}
+
+
+def submit(desk: Desk, audio: Any, **keywords: Any) -> Any:
+    given = {"language": "en-US", "upload_to": f"s3://{desk.bucket}/{desk.prefix}-copies/", "split": True}
+    return SpeechKitSubmitOperator(task_id="submit", audio=audio, **{**given, **keywords}).execute({})
+
+
+def wait(ids: Any, **keywords: Any) -> Any:
+    return SpeechKitRecognitionSensor(
+        task_id="wait", operation_id=ids, poke_interval=0.1, deferrable=False, **keywords
+    ).execute({})
+
+
+def tables(desk: Desk, ids: Any, name: str) -> dict[str, list[dict[str, Any]]]:
+    target = str(desk.place / name)
+    SpeechKitTransformOperator(task_id="transform", operation_id=ids, target=target).execute({})
+    return {
+        table: pq.read_table(f"{target}/{table}").to_pylist()
+        for table in ("recognitions", "utterances", "words")
+        if os.path.isdir(f"{target}/{table}")
+    }
+
+
+def said(rows: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """The words with their places and times, and without the ids."""
+    left = ("channel", "word", "start_ms", "end_ms", "utterance", "alternative", "word_index")
+    return sorted(tuple(row[name] for name in left) for row in rows)
+
+
+def seed_parts(
+    desk: Desk,
+    client: Any,
+    audio: str,
+    spoken: Sequence[Sequence[Word]],
+    failing: int | None = None,
+    **keywords: Any,
+) -> list[int]:
+    """Have the parts of a recording made, and tell the emulator what is said in each; return where they begin."""
+    with pytest.raises((CostLimitExceededError, AirflowException)):
+        submit(desk, audio, max_billed_seconds=1, **keywords)
+    listed = client.list_objects_v2(Bucket=desk.bucket, Prefix=f"{desk.prefix}-copies/")["Contents"]
+    keys = sorted(one["Key"] for one in listed if "-part" in one["Key"])
+    facts = [client.head_object(Bucket=desk.bucket, Key=key)["Metadata"] for key in keys]
+    starts = [int(one["start-ms"]) for one in facts]
+    assert {one["of"] for one in facts} == {str(len(keys))}
+    for number, key in enumerate(keys):
+        end_ms = starts[number + 1] if number + 1 < len(keys) else None
+        answer = transcript(spoken, starts[number], end_ms)
+        if number + 1 == failing:
+            answer = {"error": {"code": 3, "message": "bad"}, "processing_s": 0}
+        desk.emulator.seed(answer, key=key)
+    return starts

@@ -4,57 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from airflow.exceptions import AirflowException
 
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import (
-    CostLimitExceededError,
     RecognitionFailedError,
     RecordingError,
     SettingsError,
     TooLongError,
 )
-from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
-from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.recordings.audio import facts as limits
-from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
-from speechkit_emulator.process import EmulatorProcess
 from tests.fixtures.direct import Desk
-from tests.fixtures.emulator import airflow_connections
-from tests.integration.operators.long_recordings import Word, transcript, wav_of, words_of
-
-
-def submit(desk: Desk, audio: Any, **keywords: Any) -> Any:
-    given = {"language": "en-US", "upload_to": f"s3://{desk.bucket}/{desk.prefix}-copies/", "split": True}
-    return SpeechKitSubmitOperator(task_id="submit", audio=audio, **{**given, **keywords}).execute({})
-
-
-def wait(ids: Any, **keywords: Any) -> Any:
-    return SpeechKitRecognitionSensor(
-        task_id="wait", operation_id=ids, poke_interval=0.1, deferrable=False, **keywords
-    ).execute({})
-
-
-def tables(desk: Desk, ids: Any, name: str) -> dict[str, list[dict[str, Any]]]:
-    target = str(desk.place / name)
-    SpeechKitTransformOperator(task_id="transform", operation_id=ids, target=target).execute({})
-    return {
-        table: pq.read_table(f"{target}/{table}").to_pylist()
-        for table in ("recognitions", "utterances", "words")
-        if os.path.isdir(f"{target}/{table}")
-    }
-
-
-def said(rows: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """The words with their places and times, and without the ids."""
-    left = ("channel", "word", "start_ms", "end_ms", "utterance", "alternative", "word_index")
-    return sorted(tuple(row[name] for name in left) for row in rows)
+from tests.integration.operators.long_recordings import (
+    Word,
+    said,
+    seed_parts,
+    submit,
+    tables,
+    transcript,
+    wait,
+    wav_of,
+    words_of,
+)
 
 
 @pytest.fixture
@@ -64,26 +41,9 @@ def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def parts_seeded(desk: Desk, emulator_s3: Any, request: pytest.FixtureRequest) -> Any:
+def parts_seeded(desk: Desk, emulator_s3: Any) -> Any:
     """Return a function that converts a recording, and tells the emulator what is said in each part."""
-
-    def seed(audio: str, spoken: Sequence[Sequence[Word]], failing: int | None = None, **keywords: Any) -> list[int]:
-        with pytest.raises((CostLimitExceededError, AirflowException)):
-            submit(desk, audio, max_billed_seconds=1, **keywords)
-        listed = emulator_s3.list_objects_v2(Bucket=desk.bucket, Prefix=f"{desk.prefix}-copies/")["Contents"]
-        keys = sorted(one["Key"] for one in listed if "-part" in one["Key"])
-        facts = [emulator_s3.head_object(Bucket=desk.bucket, Key=key)["Metadata"] for key in keys]
-        starts = [int(one["start-ms"]) for one in facts]
-        assert {one["of"] for one in facts} == {str(len(keys))}
-        for number, key in enumerate(keys):
-            end_ms = starts[number + 1] if number + 1 < len(keys) else None
-            answer = transcript(spoken, starts[number], end_ms)
-            if number + 1 == failing:
-                answer = {"error": {"code": 3, "message": "bad"}, "processing_s": 0}
-            desk.emulator.seed(answer, key=key)
-        return starts
-
-    return seed
+    return partial(seed_parts, desk, emulator_s3)
 
 
 @pytest.mark.usefixtures("short_limit")
@@ -240,39 +200,3 @@ def test_it_is_refused_without_the_keyword_and_without_an_archive(desk: Desk) ->
     with pytest.raises((RecordingError, AirflowException), match="split=True"):
         submit(desk, audio, upload_to=None)
     assert not billed(desk)
-
-
-@pytest.fixture(scope="module")
-def patient_emulator() -> Iterator[EmulatorProcess]:
-    """An emulator that takes recordings of ten hours."""
-    with EmulatorProcess("--max-hours", "10", speed=600.0) as process:
-        yield process
-
-
-def test_five_hours_in_parts_have_the_words_of_five_hours(
-    desk: Desk, parts_seeded: Any, patient_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seconds = 5 * 3600.0
-    spoken = words_of(seconds)
-    recording = wav_of(spoken, seconds)
-    audio = desk.put("long.wav", recording)
-    starts = parts_seeded(audio, spoken, api_version="v3")
-    assert len(starts) == 2
-    assert 3.8 * 3_600_000 < starts[1] <= 4 * 3_600_000
-    ids = submit(desk, audio, api_version="v3")
-    wait(ids)
-    parts = tables(desk, ids, "parts")
-
-    other = Desk(patient_emulator, desk.place / "control", desk.prefix, monkeypatch)
-    for name, value in airflow_connections(patient_emulator, other.place).items():
-        if name.startswith("AIRFLOW_CONN_"):
-            monkeypatch.setenv(name, value)
-    other.connect()
-    monkeypatch.setattr(limits, "MAX_CHANNEL_MS", 10 * 3_600_000)
-    patient_emulator.put("whole.wav", recording, transcript(spoken))
-    whole = submit(other, f"s3://{patient_emulator.bucket}/whole.wav", api_version="v3")
-    wait(whole)
-    control = tables(other, whole, "whole")
-    assert said(parts["words"]) == said(control["words"])
-    assert len(parts["words"]) == len(spoken[0])
-    assert parts["recognitions"][0]["duration_ms"] == control["recognitions"][0]["duration_ms"] == 18_000_000
