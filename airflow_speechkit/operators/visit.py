@@ -72,7 +72,7 @@ class SubmitVisit:
         """
         # A recording that is listed twice is one.
         each = {one.fingerprint: one for one in self.run.done}.values()
-        left = len({(one.audio_uri, one.version) for one in self.run.left})
+        left = len({(one.audio_uri, one.version, one.variant) for one in self.run.left})
         filtered = sum(one.status is SubmitStatus.FILTERED for one in each)
         refused = sum(one.operation_id is None for one in each) - filtered
         numbers = [f"submitted {len(each) - refused - filtered:,} of {len(each) + left:,}", ended]
