@@ -191,6 +191,22 @@ def test_a_local_file_is_uploaded_and_submitted_in_parts(desk: Desk, emulator_s3
 
 
 @pytest.mark.usefixtures("short_limit")
+def test_a_pair_that_is_too_long_is_submitted_in_parts(desk: Desk, parts_seeded: Any) -> None:
+    spoken = words_of(25, channels=2)
+    sides = [desk.put(f"7-{name}.wav", wav_of(spoken[n : n + 1], 25)) for n, name in enumerate(("in", "out"))]
+    starts = parts_seeded([sides], spoken)
+    ids = submit(desk, [sides])
+    assert len(ids) == len(starts) > 1
+    wait(ids)
+    found = tables(desk, ids, "pair")
+    [row] = found["recognitions"]
+    assert (row["audio_uri"], row["paired_uri"], row["channels"], row["duration_ms"]) == (*sides, 2, 25_000)
+    for channel, words in zip("12", spoken, strict=True):
+        assert sorted(one[2] for one in said(found["words"]) if one[0] == channel) == [one[1] for one in words]
+    assert submit(desk, [sides]) == ids
+
+
+@pytest.mark.usefixtures("short_limit")
 def test_it_is_refused_without_the_keyword_and_without_an_archive(desk: Desk) -> None:
     audio = desk.put("long.wav", wav_of(words_of(50), 50))
     with pytest.raises((TooLongError, AirflowException), match="split=True"):
