@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from airflow_speechkit.cli import main
 from airflow_speechkit.recordings.audio import facts as limits
 from speechkit_emulator.process import EmulatorProcess
 from tests.fixtures.direct import Desk
 from tests.fixtures.emulator import airflow_connections
 from tests.integration.operators.long_recordings import (
+    keys_of,
     said,
     seed_parts,
     submit,
@@ -37,12 +39,22 @@ def test_five_hours_in_parts_have_the_words_of_five_hours(
     spoken = words_of(seconds)
     recording = wav_of(spoken, seconds)
     audio = desk.put("long.wav", recording)
-    starts = seed_parts(desk, emulator_s3, audio, spoken, api_version="v3")
+    starts = seed_parts(desk, emulator_s3, audio, spoken, failing=2, api_version="v3")
     assert len(starts) == 2
     assert 3.8 * 3_600_000 < starts[1] <= 4 * 3_600_000
     ids = submit(desk, audio, api_version="v3")
-    wait(ids)
-    parts = tables(desk, ids, "parts")
+    wait(ids, on_failure="record")
+    [failed] = tables(desk, ids, "failed")["recognitions"]
+    assert failed["error_message"] == "Part 2 of 2: bad"
+    # The failed part is forgotten, and the next run sends it alone.
+    assert main(["archive", "forget", ids[1], "--archive", desk.archive_url, "--keep-copies"]) == 0
+    [key] = [one for one in keys_of(desk, emulator_s3) if "-part2" in one]
+    desk.emulator.seed(transcript(spoken, starts[1]), key=key)
+    again = submit(desk, audio, api_version="v3")
+    assert again[0] == ids[0]
+    assert len([one for one in desk.emulator.billing() if desk.prefix in str(one)]) == 3
+    wait(again)
+    parts = tables(desk, again, "parts")
 
     other = Desk(patient_emulator, desk.place / "control", desk.prefix, monkeypatch)
     for name, value in airflow_connections(patient_emulator, other.place).items():

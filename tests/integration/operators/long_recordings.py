@@ -124,3 +124,9 @@ def seed_parts(
             answer = {"error": {"code": 3, "message": "bad"}, "processing_s": 0}
         desk.emulator.seed(answer, key=key)
     return starts
+
+
+def keys_of(desk: Desk, client: Any) -> list[str]:
+    """The keys of the copies."""
+    listed = client.list_objects_v2(Bucket=desk.bucket, Prefix=f"{desk.prefix}-copies/")
+    return [one["Key"] for one in listed.get("Contents", ())]

@@ -23,6 +23,7 @@ from airflow_speechkit.recordings.audio import facts as limits
 from tests.fixtures.direct import Desk
 from tests.integration.operators.long_recordings import (
     Word,
+    keys_of,
     said,
     seed_parts,
     submit,
@@ -144,11 +145,6 @@ def transcript_rows(
         for text, begin, end in spoken[0]
         if begin >= start_ms and (end_ms is None or end <= end_ms)
     ]
-
-
-def keys_of(desk: Desk, client: Any) -> list[str]:
-    listed = client.list_objects_v2(Bucket=desk.bucket, Prefix=f"{desk.prefix}-copies/")
-    return [one["Key"] for one in listed.get("Contents", ())]
 
 
 def billed(desk: Desk) -> int:
