@@ -223,7 +223,11 @@ def check_filters(opened: Callable[[], AbstractContextManager[Source | JoinedSou
     with opened() as source:
         declared_ms, channels = source.declared_ms, source.facts.channels
         if declared_ms is not None and filters.reason(declared_ms - _ROUNDING_MS) is FilterReason.TOO_LONG:
-            raise FilteredError(FilterReason.TOO_LONG, declared_ms, channels)
+            source.read_through()
+            if source.flaw() is None:
+                raise FilteredError(FilterReason.TOO_LONG, declared_ms, channels)
+            # The header is mistaken: the conversion finds how long it is.
+            return
         # What is missing of a file that is cut off or damaged may be speech.
         if filters.skip_silent and is_silent(source) and source.flaw() is None:
             filters.check(source.read_ms, channels)

@@ -113,6 +113,11 @@ class Source:
                 self.damaged_packets += packet.is_corrupt
                 yield packet
 
+    def read_through(self) -> None:
+        """Read the file to its end without decoding it: `read_ms` and `flaw` are known then."""
+        for _ in self.packets():
+            pass
+
     def samples(self, filters: list[tuple[str, str]], channels: int) -> Iterator[Any]:
         """Give the stream's samples as frames of 16 bit, from the source's time zero on, without gaps.
 

@@ -59,6 +59,11 @@ class JoinedSource:
         """How much silence was put in where timestamps of a side leave a gap, in seconds."""
         return max(side.gaps_s for side in self._sides)
 
+    def read_through(self) -> None:
+        """Read both files to their ends without decoding them: `read_ms` and `flaw` are known then."""
+        for side in self._sides:
+            side.read_through()
+
     def samples(self, filters: list[tuple[str, str]], channels: int) -> Iterator[Any]:
         """Give both sides' samples as frames of 16 bit, from their time zero on, without gaps.
 

@@ -16,7 +16,7 @@ from airflow_speechkit.models import FilterReason
 from airflow_speechkit.recordings.audio.facts import AudioFacts
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.conversion import decoding
-from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted
+from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, joined
 from airflow_speechkit.recordings.conversion.silence import MAX_SILENT_SAMPLE, check_sound
 from airflow_speechkit.recordings.filters import FilteredError, Filters
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
@@ -165,6 +165,23 @@ def test_a_declared_length_saves_the_conversion(tmp_path: Path, monkeypatch: pyt
                 converted(path, ApiVersion.V2, filters=Filters(max_duration_s=2)),
             ):
                 pass
+
+
+@pytest.mark.parametrize("pair", [False, True], ids=["alone", "pair"])
+@pytest.mark.parametrize("on_truncated", OnTruncated)
+def test_nothing_is_left_out_by_a_length_that_its_header_declares_by_mistake(
+    tmp_path: Path, on_truncated: OnTruncated, pair: bool
+) -> None:
+    data = bytearray(of_samples(noise(9_000)[:1], "flac", "flac"))
+    # How many samples there are: the lower half of the 36 bits in STREAMINFO.
+    data[22:26] = (3600 * RATE).to_bytes(4, "big")
+    path = tmp_path / "1.flac"
+    path.write_bytes(data)
+    given: Any = {"filters": Filters(max_duration_s=60), "on_truncated": on_truncated}
+    made = joined([path, path], ApiVersion.V2, **given) if pair else converted(path, ApiVersion.V2, **given)
+    refused = pytest.raises(RecordingError, match="cut off") if on_truncated is OnTruncated.FAIL else nullcontext()
+    with refused, made as (_, facts, _):
+        assert facts.duration_ms == SECONDS * 1000
 
 
 @pytest.mark.parametrize(
