@@ -29,6 +29,8 @@ _HEADERLESS = {
 }  # fmt: skip
 #: They have no length: libavformat estimates it from the bitrate.
 _WITHOUT_LENGTH = frozenset({"aac", "ac3", "alaw", "amr", "g722", "gsm", "mp3", "mpegts", "mulaw", "s16le"})
+#: WAVs are read in packets of this size: each packet costs Python's time. Other demuxers don't know the option.
+_WAV_PACKET_BYTES = 64 * 1024
 #: A timestamp that goes back by more than this begins a new count: files were joined.
 _NEW_COUNT_S = 1
 #: Where timestamps leave a gap of more, silence is put in; where they overlap by more, samples are left out.
@@ -304,7 +306,7 @@ def _open(av: Any, path: Path) -> Any:
     with path.open("rb") as file:
         has_header = file.read(4) in (b"RIFF", b"RIFX", b"RF64", b"OggS", b"fLaC", b"FORM", b".snd")
     if demuxer is None or has_header:
-        return av.open(str(path))
+        return av.open(str(path), options={"max_size": str(_WAV_PACKET_BYTES)})
     options = {} if rate is None else {"sample_rate": str(rate)}
     return av.open(str(path), format=demuxer, options=options)
 
