@@ -15,15 +15,16 @@ from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import TooLongError
+from airflow_speechkit.models import FilterReason
 from airflow_speechkit.recordings.address import object_address
 from airflow_speechkit.recordings.audio.facts import AudioFacts
 from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, joined, temporary_file, undecodable
 from airflow_speechkit.recordings.conversion.decoding import open_source
 from airflow_speechkit.recordings.conversion.joining import open_pair
 from airflow_speechkit.recordings.conversion.plan import EXTENSIONS, WAV_HEADER_BYTES, lossless_encoding
-from airflow_speechkit.recordings.conversion.silence import check_sound
+from airflow_speechkit.recordings.conversion.silence import is_silent_content
 from airflow_speechkit.recordings.conversion.split import converted_parts
-from airflow_speechkit.recordings.filters import NO_FILTERS, Filters
+from airflow_speechkit.recordings.filters import NO_FILTERS, FilteredError, Filters
 from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
@@ -102,9 +103,7 @@ class CopyFolder:
             stored = self.bucket.stat_if_there(self._address(stem, version, extension))
             facts = None if stored is None else _facts_beside(stored)
             if stored is not None and facts is not None:
-                self.filters.check(facts.duration_ms, facts.channels)
-                if self.filters.skip_silent:
-                    check_sound(facts, self.bucket.content(stored))
+                self._check_filters([Copy(stored, facts)])
                 return stored, facts
         return None
 
@@ -180,8 +179,23 @@ class CopyFolder:
             if first is not None:
                 others = (self._find_part(stem, version, extension, number) for number in range(2, first.of + 1))
                 found = [one for one in (first, *others) if one is not None]
-                return found if len(found) == first.of else []
+                if len(found) < first.of:
+                    return []
+                self._check_filters(found)
+                return found
         return []
+
+    def _check_filters(self, found: Sequence[Copy]) -> None:
+        """Check whether a recording is to be left out whose copies were made before.
+
+        :param found: its copy, or those of all its parts
+        """
+        end_ms, channels = found[-1].start_ms + (found[-1].facts.duration_ms or 0), found[-1].facts.channels
+        self.filters.check(end_ms, channels)
+        if self.filters.skip_silent and all(
+            is_silent_content(one.facts, self.bucket.content(one.stored)) for one in found
+        ):
+            raise FilteredError(FilterReason.SILENT, end_ms, channels)
 
     def _find_part(self, stem: str, version: str, extension: str, number: int) -> Copy | None:
         stored = self.bucket.stat_if_there(self._address(stem, version, f"-part{number}{extension}"))

@@ -33,10 +33,14 @@ def check_sound(facts: AudioFacts, content: Generator[bytes, None, None]) -> Non
     :raises FilteredError: it is silent
     :raises SettingsError: it has to be decoded, and the extra `audio` isn't installed
     """
+    if is_silent_content(facts, content):
+        raise FilteredError(FilterReason.SILENT, facts.duration_ms, facts.channels)
+
+
+def is_silent_content(facts: AudioFacts, content: Generator[bytes, None, None]) -> bool:
+    """Return whether a recording which the service takes is silent, as `check_sound` does."""
     with closing(content):
-        is_silent = _is_silent_encoded if facts.encoding in _DECODED else _is_silent_pcm
-        if is_silent(facts, content):
-            raise FilteredError(FilterReason.SILENT, facts.duration_ms, facts.channels)
+        return (_is_silent_encoded if facts.encoding in _DECODED else _is_silent_pcm)(facts, content)
 
 
 def is_silent(source: Source | JoinedSource) -> bool:
