@@ -207,7 +207,8 @@ def _archived(
 ) -> Loaded:
     """Fetch an archived answer.
 
-    :param not_ended: gets the operation if it has not ended, which is no error then: of a prefix, there is always one
+    :param not_ended: gets the operation if it, or another part, has not ended, which is no error then: of a prefix,
+        there is always one
     :param given: the operations whose rows are asked for: with it, one of a part brings the rows of the whole recording
     """
     from airflow_speechkit.archive.addresses import submissions
@@ -221,8 +222,13 @@ def _archived(
     outcome = archive.outcome(operation_id)
     known = submissions(archive, operation_id)
     if given and known and known[0].part is not None:
-        load_part = partial(_archived, archive, most_bytes=most_bytes, not_ended=not_ended)
-        return load_whole(archive, operation_id, known[0].part, given, load_part, most_bytes)
+        running: list[str] | None = None if not_ended is None else []
+        load_part = partial(_archived, archive, most_bytes=most_bytes, not_ended=running)
+        loaded = load_whole(archive, operation_id, known[0].part, given, load_part, most_bytes)
+        # What is only running, or whose rows another part brings, doesn't keep a task from being skipped.
+        if not_ended is not None and (running or (isinstance(loaded, Tables) and not len(loaded.recognitions))):
+            not_ended.append(operation_id)
+        return loaded
     if outcome is None:
         if not known and archive.is_forgotten(operation_id):
             return Unread(operation_id, "It was removed by `archive forget`")
