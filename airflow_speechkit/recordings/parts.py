@@ -42,6 +42,6 @@ def as_before(before: Recording, now: Recording) -> Recording:
     """
     if before.part is None or now.error is not None:
         return now
-    if now.version != before.version:
+    if (now.version, now.other) != (before.version, before.other):
         return replace(now, error=replaced("after it was cut into parts", before.audio_uri))
     return replace(now, part=before.part, variant=before.part.variant)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSkipException
+import time_machine
+from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
 
+from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
+from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.recordings.audio import facts as limits
-from tests.fixtures.direct import Desk
-from tests.integration.operators.long_recordings import seed_parts, submit, wav_of
+from tests.fixtures.direct import Desk, TaskInstance
+from tests.integration.operators.long_recordings import seed_parts, submit, wait, wav_of, words_of
 from tests.unit.recordings.clicks import written
 
 #: 50 seconds, which are silent, or in a format that is looked into by its conversion only.
@@ -37,3 +42,43 @@ def test_a_filter_that_is_set_later_leaves_out_what_has_its_parts_already(
     with pytest.raises(AirflowSkipException):
         submit(desk, audio, **filters)
     assert not list(desk.archive.operations())
+
+
+def test_a_backfill_is_skipped_while_parts_are_running(desk: Desk, emulator_s3: Any) -> None:
+    spoken = words_of(50)
+    audio = desk.put("long.wav", wav_of(spoken, 50))
+    seed_parts(desk, emulator_s3, audio, spoken)
+    ids = submit(desk, audio)
+
+    def backfill() -> dict[str, Any]:
+        target = str(desk.place / "backfill")
+        return SpeechKitTransformOperator(task_id="rows", operation_prefix="", target=target).execute({})
+
+    for ended in ids[:1], ids[1:2]:
+        with pytest.raises(AirflowSkipException, match="None of the 3 operations has ended"):
+            backfill()
+        wait(ended)
+    wait(ids)
+    assert backfill()["rows"]["words"] == len(spoken[0])
+
+
+def test_a_side_that_is_replaced_between_visits_is_not_submitted_as_what_it_was(desk: Desk) -> None:
+    spoken = words_of(25, channels=2)
+    sides = [desk.put(f"7-{name}.wav", wav_of(spoken[n : n + 1], 25)) for n, name in enumerate(("in", "out"))]
+    about = {"upload_to": f"s3://{desk.bucket}/{desk.prefix}-copies/", "split": True}
+
+    def visit(*, is_first: bool) -> Any:
+        operator = SpeechKitSubmitOperator(
+            task_id="submit", audio=[sides], language="en-US", deferrable=True, submits_per_hour=2, **about
+        )
+        return operator.execute(context) if is_first else operator.execute_complete(context)
+
+    context: Any = {"ti": TaskInstance()}
+    with pytest.raises(TaskDeferred):
+        visit(is_first=True)
+    # Another sound, with the same pauses.
+    side = wav_of(spoken[1:], 25)
+    desk.put("7-out.wav", side[:44] + side[44:].replace(b"\x01", b"\x02"))
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=2)), pytest.raises(RecordingError, match="replaced"):
+        visit(is_first=False)
+    assert len(list(desk.archive.operations())) == 2
