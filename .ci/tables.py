@@ -26,7 +26,14 @@ left out: it is documented as not supported.
 With [`identity="content"`](archive.md#the-same-audio-under-another-name), recordings with the same bytes share an
 operation. Each of them has rows in every table. Those that were not submitted have a `recognition_id` of their own (the
 operation id, `-` and 16 hexadecimal digits), their own `audio_uri`, `labels`, `dag_id` and `run_id`, and
-`billed_seconds = 0`: the sum over `recognitions` is what was billed. Their `operation_id` is the shared one."""
+`billed_seconds = 0`: the sum over `recognitions` is what was billed. Their `operation_id` is the shared one.
+
+A recording that was submitted [in parts](recordings.md#longer-than-the-service-takes) has one row in `recognitions`.
+Its `recognition_id` is `parts-` and a hash, and its `operation_id` is empty. The rows of the other tables have this
+`recognition_id`, and the `operation_id` of their part. All times are those of the whole recording. `billed_seconds` is
+the sum over the parts. If a part has no result, `status`, `error_code` and `error_message` (`Part 2 of 3: …`) are those
+of the first such part, and the rows of the others are there. `parts` is a JSON list with an object for each: `part`,
+`operation_id`, `start_ms`, `duration_ms`, `submitted_uri`, `status`."""
 
 _STATUSES = {
     Status.FINISHED: "There is a result. `utterances = 0` means that the recording has no speech.",

@@ -46,7 +46,7 @@ class SpeechKitSubmitOperator(SubmitKeywords):
         `upload_to` and the extra ``audio`` (templated)
     :param on_lone_side: what a recording does that matches one pattern, and has no other side: it is submitted
         ``alone``, or it has to ``fail``
-    :param channel_labels: the labels ``channel_0`` and ``channel_1`` of pairs, ``("agent", "customer")``; a lone side
+    :param channel_labels: the labels ``channel_0`` and ``channel_1`` of pairs, ``("customer", "agent")``; a lone side
         has its own as ``channel_0``
     :param language: language code, ``ru-RU`` by default (templated)
     :param model: ``general``, ``general:rc``, ``general:deprecated``, ``deferred-general`` … (templated)
