@@ -27,6 +27,8 @@ _HEADERLESS = {
     "sln": ("s16le", 8_000), "sln8": ("s16le", 8_000), "sln12": ("s16le", 12_000), "sln16": ("s16le", 16_000),
     "sln24": ("s16le", 24_000), "sln32": ("s16le", 32_000), "sln44": ("s16le", 44_100), "sln48": ("s16le", 48_000),
 }  # fmt: skip
+#: The files that these name may be anybody's.
+_LISTS = frozenset({"concat", "dash", "hls"})
 #: They have no length: libavformat estimates it from the bitrate.
 _WITHOUT_LENGTH = frozenset({"aac", "ac3", "alaw", "amr", "g722", "gsm", "mp3", "mpegts", "mulaw", "s16le"})
 #: WAVs are read in packets of this size: each packet costs Python's time. Other demuxers don't know the option.
@@ -58,9 +60,11 @@ class Source:
     def __init__(self, path: Path, container: Any, number: int | None) -> None:
         self._path = path
         self._container = container
+        if container.format.name in _LISTS:
+            raise UnsupportedFormatError("It is a list of other files, which aren't read", hint="Give those files")
         streams = container.streams.audio
         if not streams:
-            raise RecordingError("There is no sound in this file", hint="Exclude it")
+            raise UnsupportedFormatError("There is no sound in this file", hint="Exclude it")
         check_audio_stream(number, len(streams))
         self.stream = container.streams.best("audio") if number is None else streams[number - 1]
         # None of a file whose streams are all damaged.
@@ -305,10 +309,12 @@ def _open(av: Any, path: Path) -> Any:
     demuxer, rate = _HEADERLESS.get(path.suffix[1:].lower(), (None, None))
     with path.open("rb") as file:
         has_header = file.read(4) in (b"RIFF", b"RIFX", b"RF64", b"OggS", b"fLaC", b"FORM", b".snd")
+    # libavformat takes what is before a colon for a protocol: `http:1.wav`.
+    name = str(path.absolute())
     if demuxer is None or has_header:
-        return av.open(str(path), options={"max_size": str(_WAV_PACKET_BYTES)})
+        return av.open(name, options={"max_size": str(_WAV_PACKET_BYTES)})
     options = {} if rate is None else {"sample_rate": str(rate)}
-    return av.open(str(path), format=demuxer, options=options)
+    return av.open(name, format=demuxer, options=options)
 
 
 def import_av() -> Any:

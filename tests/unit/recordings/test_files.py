@@ -118,8 +118,10 @@ class TestRefused:
             ("1.mp3", mp3(seconds=10)[:-9_000], "truncated"),
             ("1.ogg", ogg(seconds=10)[:-9_000], "truncated|cut"),
             ("1.dat", bytes(5000), "no known format.*audio_encoding='LINEAR16_PCM'"),
+            # By that name libavformat takes them for pictures.
+            ("1.raw", b"\x12\x34" * 5000, "no known format.*audio_encoding='LINEAR16_PCM'"),
         ],
-        ids=["empty", "text", "mp4", "picture", "mp3", "ogg", "zeros"],
+        ids=["empty", "text", "mp4", "picture", "mp3", "ogg", "zeros", "samples"],
     )
     @pytest.mark.parametrize("settings", [V2, V3], ids=["v2", "v3"])
     def test_a_file_that_is_not_taken_is_reported_and_not_converted(
@@ -133,6 +135,17 @@ class TestRefused:
         assert str(report.error) == str(refused.value)
         assert report.error.recording == str(path)  # type: ignore[union-attr]
         assert not (tmp_path / "to").exists()
+
+    def test_other_files_that_it_names_are_not_read(self, tmp_path: Path) -> None:
+        saved(tmp_path, "other.wav", wav())
+        path = saved(tmp_path, "1.wav", b"ffconcat version 1.0\n#\0\nfile other.wav\n")
+        with pytest.raises(RecordingError, match="a list of other files"):
+            convert_file(path, tmp_path / "to")
+
+    def test_its_name_is_not_a_protocol(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        path = saved(Path(), "http:1.flac", written("flac", "flac", 16_000, 1))
+        assert inspect_file(path).error is None
 
     @pytest.mark.parametrize(
         ("codec", "container"), [("flac", "flac"), ("pcm_alaw", "wav"), ("aac", "matroska"), ("libopus", "webm")]
