@@ -86,7 +86,7 @@ def _probe(arguments: argparse.Namespace) -> int:
         _print_table([_COLUMNS, *map(_row, reports)])
         for one in reports:
             if one.error is not None:
-                print(f"error: {_name(one.path)}: {_text(one.error)}", file=sys.stderr)
+                print(f"error: {_shown(one.path)}: {_text(one.error)}", file=sys.stderr)
     return 1 if any(one.error for one in reports) else 0
 
 
@@ -130,7 +130,7 @@ def _facts(report: FileReport) -> dict[str, Any]:
 
 def _row(report: FileReport) -> tuple[str, ...]:
     return (
-        _name(report.path),
+        _shown(report.path),
         report.format or _UNKNOWN,
         f"{report.sample_rate_hertz} Hz" if report.sample_rate_hertz else _UNKNOWN,
         str(report.channels or _UNKNOWN),
@@ -161,6 +161,11 @@ def _name(path: Path) -> str:
     from airflow_speechkit.parsing import writable
 
     return writable(str(path))
+
+
+def _shown(path: Path) -> str:
+    """Return a file's name without line breaks and what else a terminal would obey."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in _name(path))
 
 
 def _text(error: SpeechKitError) -> str:

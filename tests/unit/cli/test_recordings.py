@@ -90,6 +90,16 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_name_that_a_terminal_would_obey(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "\33[2J\n.mp3"
+    path.write_bytes(mp3()[:-900])
+    assert main(["probe", str(path)]) == 1
+    table, errors = capsys.readouterr()
+    assert len(table.splitlines()) == 2
+    assert len(errors.splitlines()) == 1
+    assert "\\x1b[2J\\n.mp3" in table
+
+
 def test_lpcm_comes_with_what_its_header_would_say(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", "alaw.wav", "--to", "out"]) == 0
     out, errors = capsys.readouterr()
