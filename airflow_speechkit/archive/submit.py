@@ -186,7 +186,7 @@ class Submitter(SubmitWorker):
             log.info("%s", savings)
 
     def _log_filtered(self, jobs: Sequence[SubmitJob]) -> None:
-        found = (job.recording.filter_reason for job in jobs if job.is_filtered)
+        found = (job.recording.filter_reason for job in jobs if job.is_filtered for _ in job.recordings)
         reasons = Counter(one for one in found if one is not None)
         if reasons:
             log.info("%s", self.source.filters.describe(reasons))

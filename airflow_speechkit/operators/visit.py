@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_speechkit.archive.addresses import recognition_id
 from airflow_speechkit.archive.content import with_content_hashes
-from airflow_speechkit.archive.layout import ROOT_FILE
+from airflow_speechkit.archive.layout import ROOT_FILE, unsent_id
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
 from airflow_speechkit.archive.runs import Delivery, delivered_before, read_run, record_delivery, remove_run
 from airflow_speechkit.archive.store import Archive
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from airflow_speechkit.recordings.source import RecordingSource
 
 log = logging.getLogger(__name__)
+
+#: Nothing more comes of these: another run of the task may have got all there is.
+_ENDED = frozenset({SubmitStatus.REUSED, SubmitStatus.FILTERED})
 
 #: Younger ones may well run, and a check of one that runs is a check for nothing.
 OLD = timedelta(hours=1)
@@ -90,11 +93,11 @@ class SubmitVisit:
         outcomes, recognitions = self.run.done, {}
         if self.delivery is not None:
             both = list(zip(outcomes, recognitions_of(self.archive, outcomes), strict=True))
-            reused = [known for one, known in both if one.status is SubmitStatus.REUSED and known]
-            old = delivered_before(self.archive, self.delivery, reused)
+            ended = [known for one, known in both if one.status in _ENDED and known]
+            old = delivered_before(self.archive, self.delivery, ended)
             both = [(one, known) for one, known in both if known not in old]
             outcomes = [one for one, _ in both]
-            recognitions = {known: one.operation_id for one, known in both if known}
+            recognitions = {known: _operation_id(one) for one, known in both if known}
         try:
             ids = self.submitter.returned_ids(outcomes, self.on_failure)
         except ArchiveError:
@@ -162,22 +165,30 @@ def identified_by_content(archive: Archive, source: RecordingSource, run: Submit
 
 
 def recognitions_of(archive: Archive, outcomes: Sequence[SubmitOutcome]) -> list[str | None]:
-    """Return the id in the tables of each recording, None where it has no operation.
+    """Return the id in the tables of each recording, None where it has no operation and isn't left out.
 
     A recording that shares another one's operation is new to a run, although that operation may be an old one.
 
     :raises ArchiveError: the archive can't be read
     """
-    by_content = {one.operation_id for one in outcomes if one.operation_id and one.recording.content_hash}
+    by_content = {known for one in outcomes if one.recording.content_hash and (known := _operation_id(one))}
     submitted = read_submissions(archive, by_content)
 
     def id_of(one: SubmitOutcome) -> str | None:
-        known = submitted.get(one.operation_id or "")
-        if one.operation_id is None or known is None or known.audio_uri == one.recording.audio_uri:
-            return one.operation_id
-        return recognition_id(one.operation_id, one.recording.audio_uri)
+        operation_id = _operation_id(one)
+        known = submitted.get(operation_id or "")
+        if operation_id is None or known is None or known.audio_uri == one.recording.audio_uri:
+            return operation_id
+        return recognition_id(operation_id, one.recording.audio_uri)
 
     return [id_of(one) for one in outcomes]
+
+
+def _operation_id(outcome: SubmitOutcome) -> str | None:
+    """Return the id that a recording has if it is returned; None if that is the id of an error."""
+    if outcome.status is SubmitStatus.FILTERED:
+        return unsent_id(outcome.fingerprint, outcome.recording.filter_reason)
+    return outcome.operation_id
 
 
 @contextmanager

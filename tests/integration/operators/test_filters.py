@@ -126,6 +126,32 @@ def test_what_is_left_out_becomes_rows(desk: Desk, tmp_path: Path) -> None:
     assert sum(row["billed_seconds"] for row in found.values()) == 15
 
 
+@pytest.mark.parametrize("identity", ["address", "content"])
+def test_only_new_leaves_out_what_another_run_has_got(
+    desk: Desk, identity: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(run_id: str) -> Any:
+        ti = type("TaskInstance", (), {"dag_id": "calls", "run_id": run_id, "task_id": "submit", "map_index": -1})()
+        made = operator(desk, audio, only_new=True, on_filtered="record", identity=identity)
+        return made.execute({"ti": ti})
+
+    audio = put(desk, {"short.ogg": NIGHT["short.ogg"]})
+    [short] = run("monday")
+    assert run("monday") == [short], "a retry"
+    with pytest.raises(AirflowSkipException, match="There is nothing new"):
+        run("tuesday")
+    put(desk, {"another.ogg": NIGHT["silent and short.ogg"], "copy.ogg": NIGHT["short.ogg"]})
+    caplog.set_level(logging.INFO)
+    ids = run("wednesday")
+    assert len(ids) == 2
+    assert "3 recordings are left out: 3 shorter than 5 s" in caplog.text
+    # A copy has rows of its own, which the one operation brings.
+    assert (short in ids) is (identity == "content")
+    assert run("wednesday") == ids
+    with pytest.raises(AirflowSkipException, match="There is nothing new"):
+        run("thursday")
+
+
 @pytest.mark.parametrize(
     ("given", "left_out"),
     [
