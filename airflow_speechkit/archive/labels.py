@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.archive.addresses import entry_of, may_be_shared, shared_under, submissions
 from airflow_speechkit.archive.layout import SUBMISSION_FILE, each, labels_file, load, operation_file, pack, read
+from airflow_speechkit.archive.parts import all_operations
 from airflow_speechkit.archive.records import LabelRecord, label_changes, merged_labels
 from airflow_speechkit.errors import ArchiveError, SettingsError
-from airflow_speechkit.models import is_operation_id
+from airflow_speechkit.models import PARTS_PREFIX, is_operation_id
 from airflow_speechkit.parsing import MalformedError, decode, parse_object
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def put_labels(
 def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datetime) -> tuple[int, int]:
     """Correct labels. A second call changes nothing, and completes a call that was interrupted.
 
-    :param given: the corrections; an address has the whole archive read
+    :param given: the corrections; an address, or the recognition id of a recording in parts, has the whole archive read
     :param by: who corrects them, for people
     :param now: UTC
     :return: how many operations have other labels now, and how many had these labels before
@@ -131,14 +132,14 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
     :raises ArchiveError: a record is damaged, and all other operations have their labels
     """
     recordings: dict[str, list[_Place]] = {}
-    if not all(is_operation_id(one.about) for one in given):
+    abouts = list(dict.fromkeys(one.about for one in given))
+    ids = list(filter(_is_one_operation, abouts))
+    if len(ids) < len(abouts):
         known = list(archive.operations())
-        for operation_id, uris in zip(known, each(lambda one: _addresses(archive, one), known), strict=True):
-            for number, uri in enumerate(uris):
-                recordings.setdefault(uri, []).append((operation_id, uri if number else ""))
-    ids = list(dict.fromkeys(one.about for one in given if is_operation_id(one.about)))
-    for about, place in zip(ids, each(lambda one: _on_record(archive, one), ids), strict=True):
-        recordings[about] = [] if place is None else [place]
+        for names in each(lambda one: _places(archive, one), known):
+            for name, place in names:
+                recordings.setdefault(name, []).append(place)
+    recordings.update(zip(ids, each(lambda one: _on_record(archive, one), ids), strict=True))
     wanted: dict[_Place, dict[str, str | None]] = {}
     for change in given:
         places = recordings.get(change.about)
@@ -172,23 +173,40 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
     return done.count(True), done.count(False)
 
 
-def _addresses(archive: Archive, operation_id: str) -> list[str]:
-    """Return the addresses of an operation's recordings, the submitted one first; none if a record is damaged."""
+def _is_one_operation(about: str) -> bool:
+    return is_operation_id(about) and not about.startswith(PARTS_PREFIX)
+
+
+def _places(archive: Archive, operation_id: str) -> list[tuple[str, _Place]]:
+    """Return the addresses of an operation's recordings, and the recognition id of one in parts, with their places.
+
+    None if a record is damaged.
+    """
     try:
-        return [one.audio_uri for one in submissions(archive, operation_id)]
+        found = submissions(archive, operation_id)
     except ArchiveError as error:
         if error.retry_can_help:
             raise
         log.warning("The recording of operation %s is not known: %s", operation_id, error.what)
         return []
+    names = [(one.audio_uri, (operation_id, one.audio_uri if number else "")) for number, one in enumerate(found)]
+    return names + [(one.part.recognition_id, (operation_id, "")) for one in found if one.part is not None]
 
 
-def _on_record(archive: Archive, about: str) -> _Place | None:
-    """Return which recording an operation id or a recognition id is about."""
-    if _is_on_record(archive, about):
-        return about, ""
+def _on_record(archive: Archive, about: str) -> list[_Place]:
+    """Return what an operation id or a recognition id is about. The labels of a part are those of all parts."""
+    try:
+        entry = archive.entry(about)
+    except ArchiveError as error:
+        if error.retry_can_help:
+            raise
+        # It is there, and damaged.
+        return [(about, "")]
+    if entry is not None:
+        part = entry.submission.part
+        return [(one, "") for one in dict.fromkeys([about, *(all_operations(archive, part) if part else ())])]
     shared = shared_under(archive, about)
-    return None if shared is None else (shared.operation_id, shared.audio_uri)
+    return [] if shared is None else [(shared.operation_id, shared.audio_uri)]
 
 
 def _is_on_record(archive: Archive, operation_id: str) -> bool:

@@ -1,11 +1,10 @@
-"""Recordings in parts: their operations are found in the archive, and become one recognition."""
+"""The operations of a recording's parts become one recognition."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.layout import unsent_id
-from airflow_speechkit.archive.ledger import AttemptState
+from airflow_speechkit.archive.parts import part_operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -13,30 +12,6 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.models import Part
     from airflow_speechkit.results.many import Loaded
-
-
-def part_operations(archive: Archive, part: Part, given: Collection[str]) -> list[str]:
-    """Return the operation of each part of a recording that has one, in order.
-
-    A part that was submitted several times has several: those that are given count first, then finished ones, then the
-    newest.
-
-    :param part: any of them
-    :param given: operations to prefer
-    :raises ArchiveError: the archive can't be read
-    """
-    found = []
-    for fingerprint in part.fingerprints:
-        ids = []
-        refused = unsent_id(fingerprint, None)
-        if archive.outcome(refused) is not None:
-            ids.append((refused in given, False, -1, refused))
-        for one in archive.attempts(fingerprint):
-            if one.operation_id and one.state is not AttemptState.FORGOTTEN:
-                is_finished = one.state is AttemptState.FINISHED
-                ids.append((one.operation_id in given, is_finished, one.number, one.operation_id))
-        found += [max(ids)[-1]] if ids else []
-    return found
 
 
 def load_whole(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 import time_machine
 from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
 
+from airflow_speechkit.cli import main
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.recordings.audio import facts as limits
 from tests.fixtures.direct import Desk, TaskInstance
-from tests.integration.operators.long_recordings import seed_parts, submit, wait, wav_of, words_of
+from tests.integration.operators.long_recordings import seed_parts, submit, tables, wait, wav_of, words_of
 from tests.unit.recordings.clicks import written
 
 #: 50 seconds, which are silent, or in a format that is looked into by its conversion only.
@@ -82,3 +84,16 @@ def test_a_side_that_is_replaced_between_visits_is_not_submitted_as_what_it_was(
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=2)), pytest.raises(RecordingError, match="replaced"):
         visit(is_first=False)
     assert len(list(desk.archive.operations())) == 2
+
+
+def test_labels_of_a_part_or_of_the_recognition_are_those_of_the_recording(desk: Desk) -> None:
+    audio = desk.put("long.wav", wav_of(words_of(50), 50))
+    desk.emulator.seed({"channels": [{"utterances": [{"text": "yes"}]}], "processing_s": 0}, glob=f"*{desk.prefix}*")
+    ids = submit(desk, audio, labels={"call": "7"})
+    wait(ids)
+    [row] = tables(desk, ids, "rows")["recognitions"]
+    for number, about in enumerate([ids[1], row["recognition_id"]]):
+        assert main(["archive", "label", about, f"call={number}", "--archive", desk.archive_url]) == 0
+        [now] = tables(desk, ids, "rows")["recognitions"]
+        assert json.loads(now["labels"]) == {"call": str(number)}
+        assert {desk.archive.submission(one).labels["call"] for one in ids} == {str(number)}  # type: ignore[union-attr]
