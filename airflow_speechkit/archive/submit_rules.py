@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
@@ -235,7 +236,10 @@ class SubmitJob:
         if self.outcome is None or other is None:
             return self.outcome
         own = {name: getattr(other, name) for name in ("audio_uri", "version", "address", "other", "link", "labels")}
-        return replace(self.outcome, recording=replace(self.outcome.recording, **own))
+        error = copy(self.outcome.error)
+        if error is not None and error.recording == self.recording.audio_uri:
+            error.recording = other.audio_uri
+        return replace(self.outcome, recording=replace(self.outcome.recording, **own), error=error)
 
     @property
     def has_to_be_sent(self) -> bool:

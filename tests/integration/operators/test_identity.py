@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 from boto3.s3.transfer import TransferConfig
 
 from airflow_speechkit.cli import main
-from airflow_speechkit.errors import RecordingError, SettingsError
+from airflow_speechkit.errors import RecordingError, SettingsError, SubmissionsFailedError
 from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
@@ -283,6 +283,9 @@ def test_only_new_returns_the_operation_for_an_address_that_is_new(desk: Desk) -
 def test_a_refused_recording_has_a_row_for_each_address(desk: Desk) -> None:
     bad = b"not audio at all" * 100
     uris = {desk.put(name, bad) for name in ("1.ogg", "2.ogg")}
+    with pytest.raises(SubmissionsFailedError) as refused:
+        submit(desk, sorted(uris))
+    assert all(f"[recording {uri}]" in str(refused.value) for uri in uris)
     ids = submit(desk, sorted(uris), on_failure="record")
     assert len(set(ids)) == 1
     found = rows(desk, ids)["recognitions"]
