@@ -62,6 +62,15 @@ def shared_under(archive: Archive, given: str) -> Submission | None:
     return None if entry is None else entry.submission
 
 
+def operation_of(archive: Archive, given: str) -> str:
+    """Return the operation of an id in the tables: itself, but for the `recognition_id` of one that shares another's.
+
+    :raises ArchiveError: a record can't be read
+    """
+    shared = shared_under(archive, given)
+    return given if shared is None else shared.operation_id
+
+
 def is_shared_by(archive: Archive, operation_id: str, audio_uri: str) -> bool:
     """Tell whether a recording shares an operation which was submitted for another one."""
     return archive.folder.exists(_also_file(operation_id, audio_uri))

@@ -148,11 +148,12 @@ def _facts(one: Listed) -> dict[str, Any]:
 
 
 def _show(arguments: argparse.Namespace, archive: Archive) -> int:
+    from airflow_speechkit.archive.addresses import operation_of
     from airflow_speechkit.archive.inspection import look_up
     from airflow_speechkit.archive.layout import plain
     from airflow_speechkit.errors import ArchiveError
 
-    operation_id = arguments.operation_id
+    operation_id = operation_of(archive, arguments.operation_id)
     found = look_up(archive, operation_id)
     if found is None:
         what = "was forgotten" if archive.is_forgotten(operation_id) else "isn't in the archive"

@@ -217,6 +217,8 @@ def test_verify_export_and_show_know_the_other_address(desk: Desk, capsys: pytes
     assert main(["archive", "show", "--archive", exported, operation_id]) == 0
     [other] = json.loads(capsys.readouterr().out)["same_content"]
     assert (other["audio_uri"], other["recognition_id"][: len(operation_id)]) == (copy, operation_id)
+    assert main(["archive", "show", "--archive", exported, other["recognition_id"]]) == 0
+    assert json.loads(capsys.readouterr().out)["operation_id"] == operation_id
     [also] = (desk.place / "archive" / "operations" / operation_id).glob("also-*")
     also.write_text("{}")
     assert main(["archive", "verify", "--archive", desk.archive_url]) == 1
