@@ -125,8 +125,8 @@ coverage:  ## run the unit and integration tests, and measure what they cover
 # What of the tests meets Airflow's own code.
 TOUCHES_AIRFLOW := $(addprefix tests/unit/,cli hooks operators package sensors transfers triggers \
 	test_retry_policy.py test_shown_recordings.py) \
-	$(addprefix tests/integration/,operators sensors triggers test_command_line_connections.py test_dag_test.py \
-	test_import_weight.py test_labels_from_crm.py test_nightly.py test_oldest_airflow.py test_rendered_links.py test_testing_page.py)
+	$(addprefix tests/integration/,operators sensors triggers test_call_centre.py test_command_line_connections.py \
+	test_dag_test.py test_import_weight.py test_labels_from_crm.py test_nightly.py test_oldest_airflow.py test_rendered_links.py test_testing_page.py)
 
 test-airflow-2.11: setup-2.11  ## test what touches Airflow, and run one DAG, on the oldest Airflow supported
 	$(VENV_2_11)/bin/python -c 'import airflow; assert airflow.__version__ == "2.11.2", airflow.__version__'

@@ -29,7 +29,7 @@ def a_law(samples: np.ndarray[Any, Any]) -> bytes:
 
 @pytest.fixture
 def calls(emulator: EmulatorProcess) -> str:
-    """A day of calls: one that was answered, a short one, one without a sound, one whose second side is stereo."""
+    """A day of calls: answered, short, without a sound, with a stereo side, without JSON. And one of the next day."""
     calls = uuid4().hex
     agent, customer = speech("delivery.ogg", RATE)
     silence = np.zeros(10 * RATE)
@@ -38,6 +38,7 @@ def calls(emulator: EmulatorProcess) -> str:
         (17, customer, agent),
         (18, customer[: 2 * RATE], agent[: 3 * RATE]),
         (19, silence, silence),
+        (21, customer, agent),
     ):
         emulator.put(f"{folder}/{call}-in.wav", a_law(incoming))
         emulator.put(f"{folder}/{call}-out.wav", a_law(outgoing))
@@ -46,7 +47,7 @@ def calls(emulator: EmulatorProcess) -> str:
     for call in (17, 18, 19, 20):
         sidecar = {"call_id": call, "queue": "sales", "number": "+7 900 000-00-00"}
         emulator.put(f"{folder}/{call}-in.json", json.dumps(sidecar).encode())
-    emulator.put(f"{calls}/2026-11-22/21-in.wav", a_law(customer))
+    emulator.put(f"{calls}/2026-11-22/22-in.wav", a_law(customer))
     return calls
 
 
@@ -70,11 +71,11 @@ def test_a_night_becomes_rows_of_calls(
     source = (ROOT / f"dags/{DAG_ID}.py").read_text()
     (dags / f"{DAG_ID}.py").write_text(with_own_places(source, tmp_path, emulator, calls))
 
-    def run() -> tuple[list[Any], list[Any]]:
+    def run_at(time: str) -> tuple[list[Any], list[Any]]:
         finished = local_airflow.run(
             DAG_ID,
             dags=dags,
-            logical_date="2026-11-22T12:00:00",
+            logical_date=f"2026-11-22T{time}",
             environment={
                 **airflow_connections(emulator, (tmp_path / "archive").as_uri()),
                 "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "duckdb", "host": str(tmp_path / "speech.duckdb")}),
@@ -93,7 +94,7 @@ def test_a_night_becomes_rows_of_calls(
             )
 
     folder = f"s3://{emulator.bucket}/{calls}/2026-11-21"
-    recognitions, dialogue = run()
+    recognitions, dialogue = run_at("12:00:00")
     assert [row[:-1] for row in recognitions] == [
         (f"{folder}/{call}-in.wav", f"{folder}/{call}-out.wav", *rest, "deferred-general")
         for call, *rest in (
@@ -101,14 +102,16 @@ def test_a_night_becomes_rows_of_calls(
             (18, "filtered", "too_short", 2, 0),
             (19, "filtered", "silent", 2, 0),
             (20, "refused", None, None, None),
+            (21, "refused", None, None, None),
         )
     ]
+    roles = {"channel_0": "customer", "channel_1": "agent"}
     assert [json.loads(row[-1]) for row in recognitions] == [
-        {"call_id": str(call), "queue": "sales", "channel_0": "customer", "channel_1": "agent"}
-        for call in (17, 18, 19, 20)
+        *({"call_id": str(call), "queue": "sales", **roles} for call in (17, 18, 19, 20)),
+        roles,
     ]
     assert {call for call, _, _ in dialogue} == {"17"}
     assert dialogue[0] == ("17", "agent", "Good morning how can i help you today")
     assert dialogue[1][1] == "customer"
-    assert run() == (recognitions, dialogue)
+    assert run_at("13:00:00") == (recognitions, dialogue)
     assert sum(f"/{calls}-converted/" in str(one) for one in emulator.billing()) == 1
