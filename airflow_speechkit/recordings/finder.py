@@ -171,7 +171,7 @@ class RecordingFinder:
         return CopyFolder(
             self._bucket(folder.conn_id),
             folder,
-            self.settings.api_version,
+            self.settings,
             self.audio_stream,
             self.on_truncated,
             self.filters,

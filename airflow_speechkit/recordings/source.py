@@ -34,7 +34,7 @@ from airflow_speechkit.recordings.upload import (
     upload_as_it_is,
     upload_local,
 )
-from airflow_speechkit.settings import ApiVersion
+from airflow_speechkit.settings import ApiVersion, AudioEncoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -249,12 +249,16 @@ class RecordingSource(RecordingFinder):
         return self._with_copies(recording, self._copies_of_pairs().copies_of_pair(sides))
 
     def _with_copies(self, recording: Recording, made: Sequence[Copy]) -> Recording:
-        copied = []
+        copied, settings = [], self.settings
+        is_in_parts = recording.part is not None or len(made) > 1
+        if is_in_parts and settings.audio_encoding is AudioEncoding.LINEAR16_PCM:
+            # It says how to read samples without a header, and their parts may be of another encoding.
+            settings = replace(settings, audio_encoding=None, sample_rate_hertz=None, audio_channel_count=None)
         for one in made:
             copy, address = ConvertedCopy(one.stored.address, one.stored.etag), one.stored.address
             found = replace(recording, copy=copy, link=address.link(self.storage_endpoint), checked_at=self.now())
-            copied.append((one.start_ms, filled_in(found, settle(self.settings, one.facts), one.facts)))
-        if recording.part is not None or len(copied) > 1:
+            copied.append((one.start_ms, filled_in(found, settle(settings, one.facts), one.facts)))
+        if is_in_parts:
             return in_parts(recording, copied)
         return copied[0][1]
 

@@ -19,7 +19,7 @@ from airflow_speechkit.models import FilterReason
 from airflow_speechkit.recordings.address import object_address
 from airflow_speechkit.recordings.audio.facts import AudioFacts
 from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, joined, temporary_file, undecodable
-from airflow_speechkit.recordings.conversion.decoding import open_source
+from airflow_speechkit.recordings.conversion.decoding import lpcm_in, open_source
 from airflow_speechkit.recordings.conversion.joining import open_pair
 from airflow_speechkit.recordings.conversion.plan import EXTENSIONS, WAV_HEADER_BYTES, lossless_encoding
 from airflow_speechkit.recordings.conversion.silence import is_silent_content
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.recordings.conversion.decoding import Source
     from airflow_speechkit.recordings.conversion.joining import JoinedSource
     from airflow_speechkit.recordings.conversion.plan import Conversion
-    from airflow_speechkit.settings import ApiVersion
+    from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class CopyFolder:
 
     :param bucket: the bucket's client
     :param folder: the folder in the bucket: its key is empty, or has a slash at its end
-    :param api_version: the API that will read the copies
+    :param settings: what the user asks for, of the API that will read the copies
     :param audio_stream: which audio stream of a file to take, counted from 1; by default the one that a player chooses
     :param on_truncated: what to do where a recording is cut off or damaged
     :param filters: which recordings are left out
@@ -84,11 +84,16 @@ class CopyFolder:
 
     bucket: Bucket
     folder: RecordingAddress
-    api_version: ApiVersion
+    settings: RecognitionSettings
     audio_stream: int | None = None
     on_truncated: OnTruncated = OnTruncated.FAIL
     filters: Filters = NO_FILTERS
     split: bool = False
+
+    @property
+    def api_version(self) -> ApiVersion:
+        """The API that will read the copies."""
+        return self.settings.api_version
 
     def find(self, stem: str, version: str) -> tuple[StoredObject, AudioFacts] | None:
         """Return the copy that was made of a version of a recording before, if there is one; one or two requests.
@@ -142,7 +147,8 @@ class CopyFolder:
             except TooLongError:
                 if not self.split:
                     raise
-            return self._make_parts(stem, version, partial(open_source, path, self.audio_stream), name)
+            lpcm = lpcm_in(path, self.settings)
+            return self._make_parts(stem, version, partial(open_source, path, self.audio_stream, lpcm), name)
 
     def copies_of_pair(self, sides: Sequence[tuple[Bucket, StoredObject]]) -> list[Copy]:
         """Return the copy that two mono recordings are joined into, or those of its parts, as `copies_of` does.

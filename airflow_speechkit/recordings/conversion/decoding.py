@@ -11,11 +11,13 @@ from airflow_speechkit.errors import RecordingError, SettingsError, TruncatedErr
 from airflow_speechkit.recordings.audio.facts import TAKE_WHAT_IS_THERE, UPLOAD_AGAIN
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.conversion.plan import AudioStream, check_audio_stream
-from airflow_speechkit.settings import RecognitionSettings
+from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from airflow_speechkit.recordings.audio.facts import AudioFacts
 
 #: Their timestamps begin anywhere; the others' begin at zero, and what begins later is silent until then.
 _ZERO_IS_THE_START = frozenset({"mp3", "mpegts", "mpeg"})
@@ -171,18 +173,12 @@ class Source:
 
     def _cut_off(self) -> str | None:
         """Return what says that a file is cut off, of a format whose header libavformat doesn't hold against it."""
-
-        def read(start: int, length: int) -> bytes:
-            file.seek(start)
-            return file.read(length)
-
-        with self._path.open("rb") as file:
-            try:
-                read_audio(read, self._path.stat().st_size, RecognitionSettings())
-            except TruncatedError as error:
-                return error.what
-            except RecordingError:
-                pass
+        try:
+            _read(self._path, RecognitionSettings())
+        except TruncatedError as error:
+            return error.what
+        except RecordingError:
+            pass
         return None
 
     def _has_last_page(self) -> bool:
@@ -286,18 +282,43 @@ def _graph(frame: Any, filters: list[tuple[str, str]], start: Fraction) -> Any:
     return graph
 
 
+def lpcm_in(path: Path, settings: RecognitionSettings) -> AudioFacts | None:
+    """Return what a file of samples without a header is, as the settings say; None if it is of another kind.
+
+    :param path: the file
+    :param settings: what the user says about it
+    """
+    if settings.audio_encoding is not AudioEncoding.LINEAR16_PCM:
+        return None
+    try:
+        facts = _read(path, settings)
+    except RecordingError:
+        return None
+    return facts if facts.encoding is AudioEncoding.LINEAR16_PCM else None
+
+
+def _read(path: Path, settings: RecognitionSettings) -> AudioFacts:
+    def read(start: int, length: int) -> bytes:
+        file.seek(start)
+        return file.read(length)
+
+    with path.open("rb") as file:
+        return read_audio(read, path.stat().st_size, settings)
+
+
 @contextmanager
-def open_source(path: Path, audio_stream: int | None = None) -> Iterator[Source]:
+def open_source(path: Path, audio_stream: int | None = None, lpcm: AudioFacts | None = None) -> Iterator[Source]:
     """Open a file.
 
     :param path: its name tells what samples without a header are
     :param audio_stream: which of its audio streams, counted from 1; by default the one that a player would choose
+    :param lpcm: what `lpcm_in` returned
     :raises RecordingError: it can't be opened, or is of a kind that can't be decoded
     :raises SettingsError: it has no such stream, or the extra `audio` isn't installed
     """
     av = import_av()
     try:
-        container = _open(av, path)
+        container = _open(av, path, lpcm)
     except libav_errors() as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         raise UnsupportedFormatError(f"The file can't be decoded: {why}", hint=UPLOAD_AGAIN) from None
@@ -305,12 +326,15 @@ def open_source(path: Path, audio_stream: int | None = None) -> Iterator[Source]
         yield Source(path, container, audio_stream)
 
 
-def _open(av: Any, path: Path) -> Any:
+def _open(av: Any, path: Path, lpcm: AudioFacts | None) -> Any:
     demuxer, rate = _HEADERLESS.get(path.suffix[1:].lower(), (None, None))
     with path.open("rb") as file:
         has_header = file.read(4) in (b"RIFF", b"RIFX", b"RF64", b"OggS", b"fLaC", b"FORM", b".snd")
     # libavformat takes what is before a colon for a protocol: `http:1.wav`.
     name = str(path.absolute())
+    if lpcm is not None:
+        form = {"sample_rate": str(lpcm.sample_rate_hertz), "ch_layout": f"{lpcm.channels}C"}
+        return av.open(name, format="s16le", options=form)
     if demuxer is None or has_header:
         return av.open(name, options={"max_size": str(_WAV_PACKET_BYTES)})
     options = {} if rate is None else {"sample_rate": str(rate)}

@@ -97,3 +97,22 @@ def test_labels_of_a_part_or_of_the_recognition_are_those_of_the_recording(desk:
         [now] = tables(desk, ids, "rows")["recognitions"]
         assert json.loads(now["labels"]) == {"call": str(number)}
         assert {desk.archive.submission(one).labels["call"] for one in ids} == {str(number)}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("api_version", ["v2", "v3"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_samples_without_a_header_are_cut_too(desk: Desk, emulator_s3: Any, api_version: str, channels: int) -> None:
+    spoken = words_of(30, channels)
+    audio = desk.put("long.pcm", wav_of(spoken, 30)[44:])
+    about = {
+        "api_version": api_version,
+        "audio_encoding": "LINEAR16_PCM",
+        "sample_rate_hertz": 8_000,
+        "audio_channel_count": channels,
+    }
+    seed_parts(desk, emulator_s3, audio, spoken, **about)
+    ids = submit(desk, audio, **about)
+    wait(ids)
+    found = tables(desk, ids, "rows")
+    assert found["recognitions"][0]["duration_ms"] == 30_000
+    assert len(found["words"]) == sum(map(len, spoken))

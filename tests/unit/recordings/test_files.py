@@ -78,7 +78,7 @@ class TestReports:
 
         s3_client.create_bucket(Bucket="calls", CreateBucketConfiguration={"LocationConstraint": "ru-central1"})
         bucket, folder = Bucket(s3_client), RecordingAddress("calls", "in/", "own")
-        copies = CopyFolder(bucket, folder, settings.api_version)
+        copies = CopyFolder(bucket, folder, settings)
         facts = upload_local(bucket, path, folder, settings, copies).facts
         becomes = with_v2 if settings is V2 else with_v3
         assert (report.action, report.converted_to) == (CONVERT if becomes else SUBMIT, becomes)
