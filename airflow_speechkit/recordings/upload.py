@@ -210,6 +210,11 @@ def _changed(path: Path) -> RecordingError:
     )
 
 
+def _at_once(path: str, flags: int) -> int:
+    # A pipe would be waited for until somebody writes to it.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a local recording. What is raised while it is open is about it.
@@ -217,7 +222,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     :raises RecordingError: it isn't there, can't be read, or isn't a regular file
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_at_once) as file:
             if not file_kinds.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise RecordingError("This isn't a regular file")
             yield file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,12 @@ class TestRefused:
         path = saved(tmp_path, "1.wav", b"ffconcat version 1.0\n#\0\nfile other.wav\n")
         with pytest.raises(RecordingError, match="a list of other files"):
             convert_file(path, tmp_path / "to")
+
+    @pytest.mark.timeout(20)
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "1.wav")
+        with pytest.raises(RecordingError, match="isn't a regular file"):
+            convert_file(tmp_path / "1.wav", tmp_path / "to")
 
     def test_its_name_is_not_a_protocol(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
