@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 def part_operations(archive: Archive, part: Part, given: Collection[str]) -> list[str]:
     """Return the operation of each part of a recording that has one, in order.
 
-    A part that was submitted several times has several: those that are given count first, then finished ones, then the
-    newest.
+    A part that was submitted several times has several: finished ones count first, so that the operations of an older
+    run don't bring back its failure, then those that are given, then the newest.
 
     :param part: any of them
     :param given: operations to prefer
     :raises ArchiveError: the archive can't be read
     """
     each_part = [_ranked(archive, fingerprint) for fingerprint in part.fingerprints]
-    return [max(found, key=lambda one: (one[-1] in given, *one))[-1] for found in each_part if found]
+    return [max(found, key=lambda one: (one[0], one[-1] in given, one[1]))[-1] for found in each_part if found]
 
 
 def all_operations(archive: Archive, part: Part) -> list[str]:

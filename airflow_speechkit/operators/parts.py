@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.parts import part_operations
+from airflow_speechkit.archive.parts import all_operations, part_operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -39,7 +39,7 @@ def load_whole(
     from airflow_speechkit.results.schema import Tables
 
     operations = part_operations(archive, part, given)
-    if operation_id != next((one for one in operations if one in given), None):
+    if operation_id != next((one for one in [*operations, *all_operations(archive, part)] if one in given), None):
         return Tables.empty()
     parts = []
     for one in operations:

@@ -17,7 +17,7 @@ from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.recordings.audio import facts as limits
 from tests.fixtures.direct import Desk, TaskInstance
-from tests.integration.operators.long_recordings import seed_parts, submit, tables, wait, wav_of, words_of
+from tests.integration.operators.long_recordings import seed_parts, submit, tables, transcript, wait, wav_of, words_of
 from tests.unit.recordings.clicks import written
 
 #: 50 seconds, which are silent, or in a format that is looked into by its conversion only.
@@ -116,3 +116,23 @@ def test_samples_without_a_header_are_cut_too(desk: Desk, emulator_s3: Any, api_
     found = tables(desk, ids, "rows")
     assert found["recognitions"][0]["duration_ms"] == 30_000
     assert len(found["words"]) == sum(map(len, spoken))
+
+
+def test_the_operations_of_an_older_run_do_not_bring_back_its_failure(desk: Desk, emulator_s3: Any) -> None:
+    spoken = words_of(50)
+    audio = desk.put("long.wav", wav_of(spoken, 50))
+    starts = seed_parts(desk, emulator_s3, audio, spoken)
+    listed = emulator_s3.list_objects_v2(Bucket=desk.bucket, Prefix=f"{desk.prefix}-copies/")["Contents"]
+    [key] = [one["Key"] for one in listed if "-part2" in one["Key"]]
+    # The service was in trouble: such a recording is sent again.
+    desk.emulator.seed({"error": {"code": 13, "message": "internal"}, "processing_s": 0}, key=key)
+    ids = submit(desk, audio)
+    wait(ids, on_failure="record")
+    desk.emulator.seed(transcript(spoken, starts[1], starts[2]), key=key)
+    again = submit(desk, audio)
+    wait(again)
+    assert again[1] != ids[1]
+    for number, given in enumerate([again, ids, ids[1:2]]):
+        found = tables(desk, given, f"rows{number}")
+        assert found["recognitions"][0]["status"] == "finished"
+        assert len(found["words"]) == len(spoken[0])
