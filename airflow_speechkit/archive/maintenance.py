@@ -26,6 +26,7 @@ from airflow_speechkit.archive.layout import (
 from airflow_speechkit.archive.ledger import Attempt, AttemptState, Failure, lost_attempts
 from airflow_speechkit.archive.records import AttemptEnd, Deletion
 from airflow_speechkit.errors import ArchiveError
+from airflow_speechkit.models import PARTS_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -153,6 +154,20 @@ def copies_of(archive: Archive, operation_ids: Collection[str], claims: Iterable
     # The same recording may have been submitted with other settings.
     others = each(copy_of, (one for one in archive.operations() if one not in operation_ids))
     return sorted(one for one in copies.difference(others) if one)
+
+
+def operations_under(archive: Archive, given: str) -> list[str]:
+    """Return the operations that an id names: itself, or those of the recording in parts that has it in the tables.
+
+    :param given: an operation id, or a recognition id
+    :raises ArchiveError: the archive can't be read
+    """
+    if not given.startswith(PARTS_PREFIX):
+        return [given]
+    known = list(archive.operations())
+    return [
+        one for one, ids in zip(known, each(lambda one: whole_ids(archive, [one]), known), strict=True) if given in ids
+    ]
 
 
 def whole_ids(archive: Archive, operation_ids: Collection[str]) -> list[str]:

@@ -210,7 +210,7 @@ def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
     from airflow_speechkit.errors import ArchiveError
 
     now, recording, attempts, claims = datetime.now(UTC), None, [], []
-    ids = dict.fromkeys(arguments.operation_ids)
+    ids = dict.fromkeys(one for each in arguments.operation_ids for one in maintenance.operations_under(archive, each))
     is_known = bool(ids)
     if arguments.recording:
         recording = _recording(arguments, arguments.recording)

@@ -136,3 +136,14 @@ def test_the_operations_of_an_older_run_do_not_bring_back_its_failure(desk: Desk
         found = tables(desk, given, f"rows{number}")
         assert found["recognitions"][0]["status"] == "finished"
         assert len(found["words"]) == len(spoken[0])
+
+
+def test_all_parts_are_forgotten_by_the_id_in_the_tables(desk: Desk) -> None:
+    audio = desk.put("long.wav", wav_of(words_of(50), 50))
+    ids = submit(desk, audio)
+    wait(ids)
+    [row] = tables(desk, ids, "rows")["recognitions"]
+    forget = ["archive", "forget", "--keep-copies", "--archive", desk.archive_url]
+    assert main([*forget, "parts-0"]) == 1
+    assert main([*forget, row["recognition_id"]]) == 0
+    assert not list(desk.archive.operations())
