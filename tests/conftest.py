@@ -88,3 +88,12 @@ def stores_of_its_own() -> None:
     for module in ("airflow.sdk.io.store", "airflow.io.store", "airflow.io.path"):
         if module in sys.modules:
             getattr(sys.modules[module], "_STORE_CACHE", {}).clear()
+
+
+@pytest.fixture(autouse=True)
+def log_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what a command does to this process's log: tests after it read that."""
+    ours = logging.getLogger("airflow_speechkit")
+    monkeypatch.setattr(ours, "handlers", list(ours.handlers))
+    monkeypatch.setattr(ours, "propagate", ours.propagate)
+    monkeypatch.setattr(ours, "level", ours.level)
