@@ -1,6 +1,6 @@
 """Every night, load yesterday's calls of a call centre whose telephone system records each side by itself.
 
-A folder for each day has, of each call, `17-in.wav` (the customer), `17-out.wav` (the agent) and `17-in.json` (what the
+A folder for each day has, of each call, `17-in.wav` (the customer), `17-out.wav` (the agent) and `17.json` (what the
 telephone system knows of the call). `s3://calls-converted/` has the stereo recordings that the service reads. Needs the
 extra `audio`. See docs/recordings.md and docs/cost.md.
 """
@@ -28,7 +28,7 @@ with DAG(
         pair=("{call}-in.wav", "{call}-out.wav"),
         channel_labels=("customer", "agent"),
         upload_to="s3://calls-converted/",
-        labels_from_sidecar="{stem}.json",
+        labels_from_sidecar="{call}.json",
         sidecar_fields=["call_id", "queue"],
         # Unanswered calls and empty lines cost nothing, and have rows with the reason.
         min_duration_s=5,

@@ -75,8 +75,9 @@ class SpeechKitSubmitOperator(SubmitKeywords):
         mapping for each, or a mapping of addresses to mappings; they become part of `recognitions`. A recording that
         has its operation already gets those that it lacks (templated)
     :param labels_from_key: a regular expression: its named groups become labels, if they match in the key (templated)
-    :param labels_from_sidecar: where a JSON object with a recording's labels is: ``{stem}.json`` beside it, or
-        ``s3://bucket/{folder}{stem}.json``. It takes precedence over the key, and `labels` over both (templated)
+    :param labels_from_sidecar: where a JSON object with a recording's labels is: ``{stem}.json`` beside it, with `pair`
+        also ``{call}.json``, or ``s3://bucket/{folder}{stem}.json``. It takes precedence over the key, and `labels`
+        over both (templated)
     :param sidecar_fields: which of its fields become labels: a list of names, or ``{label: dotted path}`` (templated)
     :param on_missing_labels: a key that doesn't match, or a sidecar that can't be used, ``fail`` the recording, or let
         it ``pass`` without these labels

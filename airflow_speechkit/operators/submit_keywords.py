@@ -194,7 +194,8 @@ class SubmitKeywords(CheckedFields, BaseOperator):
 
         on_empty = member_of(OnEmpty, self.on_empty, "on_empty")
         where = self.labels_from_key, self.labels_from_sidecar, self.sidecar_fields, self.on_missing_labels
-        rules, pair_rules = LabelRules.of(*where), PairRules.of(self.pair, self.on_lone_side, self.channel_labels)
+        pair_rules = PairRules.of(self.pair, self.on_lone_side, self.channel_labels)
+        rules = LabelRules.of(*where, pair_rules)
         try:
             found = source.find(addresses(self.audio, self.bucket), choice(self.include, self.exclude))
             findings = source.pair_up(found, pair_rules)

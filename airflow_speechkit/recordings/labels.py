@@ -12,6 +12,7 @@ from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, Set
 from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.parsing import MalformedError, parse_object
 from airflow_speechkit.recordings.address import check_key, object_address, parse_s3
+from airflow_speechkit.recordings.pairs import NO_PAIRS, PairRules
 from airflow_speechkit.settings import member_of
 
 if TYPE_CHECKING:
@@ -41,21 +42,24 @@ class LabelRules:
     :param sidecar: where the JSON object of a recording is: beside it, or an ``s3://`` address
     :param fields: each label from the sidecar, and the names that lead to it
     :param on_missing: what a recording does whose labels are missing
+    :param pairs: the patterns whose placeholders `sidecar` may have, too
     """
 
     key: re.Pattern[str] | None = None
     sidecar: str | None = None
     fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
     on_missing: OnMissingLabels = OnMissingLabels.FAIL
+    pairs: PairRules = NO_PAIRS
 
     @classmethod
-    def of(cls, key: Any, sidecar: Any, fields: Any, on_missing: Any) -> LabelRules:
+    def of(cls, key: Any, sidecar: Any, fields: Any, on_missing: Any, pairs: PairRules = NO_PAIRS) -> LabelRules:
         """Check an operator's keywords.
 
         :param key: `labels_from_key`
         :param sidecar: `labels_from_sidecar`
         :param fields: `sidecar_fields`
         :param on_missing: `on_missing_labels`
+        :param pairs: of `pair`
         :raises SettingsError: one of them is invalid; the message names it
         """
         if (sidecar is None) != (fields is None):
@@ -65,9 +69,10 @@ class LabelRules:
             )
         return cls(
             key=None if key is None else _pattern(key),
-            sidecar=None if sidecar is None else _template(sidecar),
+            sidecar=None if sidecar is None else _template(sidecar, pairs.names),
             fields={} if fields is None else _paths(fields),
             on_missing=member_of(OnMissingLabels, on_missing, "on_missing_labels"),
+            pairs=pairs,
         )
 
     def from_key(self, place: RecordingAddress | Path) -> dict[str, str]:
@@ -87,11 +92,15 @@ class LabelRules:
     def sidecar_of(self, place: RecordingAddress | Path) -> RecordingAddress | Path:
         """Return where the sidecar of a recording is.
 
+        :raises RecordingNotFoundError: the template has a placeholder of `pair`, and the recording is no side
         :raises RecordingError: no such object can exist
         """
         folder, slash, name = _key(place).rpartition("/")
         values = {"stem": name.rpartition(".")[0] or name, "name": name, "folder": folder + slash}
         template = self.sidecar or ""
+        values = {**self.pairs.values_in(place), **values}
+        if not values.keys() >= set(_PLACEHOLDER.findall(template)):
+            raise RecordingNotFoundError(f"{template} has a placeholder of `pair`, and the key matches neither pattern")
         while isinstance(place, RecordingAddress) and template.startswith("../"):
             template = template.removeprefix("../")
             folder, slash, _ = folder.rpartition("/")
@@ -151,14 +160,14 @@ def _pattern(given: Any) -> re.Pattern[str]:
     return pattern
 
 
-def _template(given: Any) -> str:
+def _template(given: Any, more: frozenset[str]) -> str:
     if not isinstance(given, str) or given.strip() in ("", "None"):
         raise SettingsError("`labels_from_sidecar` must be a text such as '{stem}.json'", hint=_FOUND_NOTHING)
-    unknown = [name for name in _PLACEHOLDER.findall(given) if name not in _PLACEHOLDERS]
+    unknown = [name for name in _PLACEHOLDER.findall(given) if name not in _PLACEHOLDERS and name not in more]
     if unknown:
         raise SettingsError(
             f"`labels_from_sidecar` has the placeholder {{{unknown[0]}}}, which doesn't exist",
-            hint="There are {stem}, {name} and {folder}",
+            hint="There are {stem}, {name} and {folder}, and those of `pair`",
         )
     if "://" in given and not given.startswith("s3://"):
         raise SettingsError(

@@ -168,18 +168,39 @@ class PairRules:
             for own_roles, own in zip(roles, labels, strict=True)
         ]
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the patterns' placeholders: both have the same."""
+        return frozenset() if self.patterns is None else self.patterns[0].names
+
+    def values_in(self, where: RecordingAddress | Path) -> dict[str, str]:
+        """Return what the placeholders stand for in a side's key; nothing for a recording that is no side."""
+        found = self._matched(_root_and_key(where)[1])
+        return {} if found is None else found[2]
+
     def _side_of(self, place: Place | Pair) -> _Side | None:
         if self.patterns is None or isinstance(place, Pair | Recording):
             return None
         root, key = _root_and_key(address_of(place))
-        patterns = self.patterns
-        for number in sorted((0, 1), key=lambda one: -patterns[one].literals):
+        found = self._matched(key)
+        if found is None:
+            return None
+        number, before, values = found
+        missing = f"{root}{before}{self.patterns[1 - number].filled(values)}"
+        return _Side(place, number, (root, before, *sorted(values.items())), missing)
+
+    def _matched(self, key: str) -> tuple[int, str, dict[str, str]] | None:
+        """Return which side a key is, what is before the pattern, and what the placeholders stand for."""
+        patterns = self.patterns or ()
+        for number in sorted(range(len(patterns)), key=lambda one: -patterns[one].literals):
             found = patterns[number].match(key)
             if found is not None:
-                before, values = found
-                missing = f"{root}{before}{patterns[1 - number].filled(values)}"
-                return _Side(place, number, (root, before, *sorted(values.items())), missing)
+                return (number, *found)
         return None
+
+
+#: Nothing belongs together.
+NO_PAIRS = PairRules()
 
 
 def describe(matches: Sequence[Match]) -> str:

@@ -46,7 +46,7 @@ def calls(emulator: EmulatorProcess) -> str:
     emulator.put(f"{folder}/20-out.wav", written("pcm_alaw", "wav", RATE, 2))
     for call in (17, 18, 19, 20):
         sidecar = {"call_id": call, "queue": "sales", "number": "+7 900 000-00-00"}
-        emulator.put(f"{folder}/{call}-in.json", json.dumps(sidecar).encode())
+        emulator.put(f"{folder}/{call}.json", json.dumps(sidecar).encode())
     emulator.put(f"{calls}/2026-11-22/22-in.wav", a_law(customer))
     return calls
 

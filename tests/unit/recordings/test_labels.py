@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_speechkit.errors import RecordingError, SettingsError
+from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, SettingsError
 from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.recordings.labels import MOST_SIDECAR_BYTES, LabelRules
+from airflow_speechkit.recordings.pairs import PairRules
 
 KEY = r"(?P<date>\d{8})_(?P<agent>[^_]+)_(?P<call_id>\d+)\.ogg"
 SECRET = "+7 900 000-00-00"
@@ -41,6 +42,17 @@ def test_the_named_groups_that_take_part_are_labels() -> None:
 
 def test_the_expression_is_searched_in_the_whole_key() -> None:
     assert rules("^(?P<queue>[^/]+)/").from_key(calls("sales/2026/1.ogg")) == {"queue": "sales"}
+
+
+def test_a_sidecar_is_named_by_the_placeholders_of_pairs() -> None:
+    pairs = PairRules.of(("{call}-in.wav", "{call}-out.wav"), "alone", None)
+    found = LabelRules.of(None, "../meta/{call}.json", ["call_id"], "fail", pairs)
+    for key in ("2026/17-in.wav", "2026/17-out.wav"):
+        assert found.sidecar_of(calls(key)) == calls("meta/17.json")
+    with pytest.raises(RecordingNotFoundError, match="neither pattern"):
+        found.sidecar_of(calls("2026/17.wav"))
+    with pytest.raises(SettingsError, match=r"\{call\}"):
+        rules(sidecar="{call}.json")
 
 
 def test_a_local_file_is_matched_with_its_absolute_path(monkeypatch: pytest.MonkeyPatch) -> None:
