@@ -11,7 +11,6 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,17 +43,6 @@ pytest_plugins = [
     "tests.fixtures.airflow",
     "tests.fixtures.local_airflow",
 ]
-
-
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """Take back how the command line sets logging up for its whole process."""
-    ours = logging.getLogger("airflow_speechkit")
-    level, propagate, handlers = ours.level, ours.propagate, list(ours.handlers)
-    yield
-    ours.setLevel(level)
-    ours.propagate, ours.handlers[:] = propagate, handlers
-    os.environ.pop("AIRFLOW__LOGGING__LOGGING_LEVEL", None)
 
 
 def is_this_machine(host: str | bytes | None) -> bool:
