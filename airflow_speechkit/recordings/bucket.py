@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, StorageError
@@ -12,6 +12,7 @@ from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.recordings.audio.facts import AudioFacts, settle
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.filters import NO_FILTERS, FilteredError, Filters
+from airflow_speechkit.recordings.places import StoredObject
 from airflow_speechkit.recordings.refusals import replaced_while_read, storage_errors
 
 if TYPE_CHECKING:
@@ -32,22 +33,6 @@ _KEPT_BYTES = 128 * 1024
 _COPIED_AT_ONCE = 1024 * 1024
 _PART_BYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredObject:
-    """An object, as the storage describes it.
-
-    :param address: where it is
-    :param etag: its ETag, without the quotes, which changes when the object is replaced; None where there is none
-    :param size_bytes: its size
-    :param metadata: what its writer has put beside it; a listing doesn't have it
-    """
-
-    address: RecordingAddress
-    etag: str | None
-    size_bytes: int
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

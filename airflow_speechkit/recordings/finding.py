@@ -15,9 +15,10 @@ from airflow_speechkit.recordings.pattern import alternatives, glob_matches, has
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_speechkit.recordings.bucket import Bucket, StoredObject
+    from airflow_speechkit.recordings.bucket import Bucket
     from airflow_speechkit.recordings.conversion.copies import CopyFolder
     from airflow_speechkit.recordings.pattern import RecordingPattern
+    from airflow_speechkit.recordings.places import StoredObject
 
 log = logging.getLogger(__name__)
 

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.models import Recording, RecordingAddress
-from airflow_speechkit.recordings.bucket import StoredObject
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """An object, as the storage describes it.
+
+    :param address: where it is
+    :param etag: its ETag, without the quotes, which changes when the object is replaced; None where there is none
+    :param size_bytes: its size
+    :param metadata: what its writer has put beside it; a listing doesn't have it
+    """
+
+    address: RecordingAddress
+    etag: str | None
+    size_bytes: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
 
 #: An address, with what a listing says about it, or a local file; or the recording itself, with an error.
 Place = RecordingAddress | StoredObject | Path | Recording

@@ -16,7 +16,6 @@ from airflow_speechkit.errors import RecordingError, SpeechKitError, TooLongErro
 from airflow_speechkit.models import ConvertedCopy, OtherSide, Recording, RecordingAddress
 from airflow_speechkit.recordings.address import local_path
 from airflow_speechkit.recordings.audio.facts import settle
-from airflow_speechkit.recordings.bucket import StoredObject
 from airflow_speechkit.recordings.conversion.plan import check_audio_stream
 from airflow_speechkit.recordings.conversion.silence import check_sound
 from airflow_speechkit.recordings.filters import FilteredError, left_out
@@ -24,7 +23,7 @@ from airflow_speechkit.recordings.finder import CONCURRENCY, RecordingFinder
 from airflow_speechkit.recordings.label_reading import LabelReader
 from airflow_speechkit.recordings.labels import LabelRules
 from airflow_speechkit.recordings.parts import as_before, in_parts
-from airflow_speechkit.recordings.places import Findings, Pair, Place, address_of, sides_of, uri_of
+from airflow_speechkit.recordings.places import Findings, Pair, Place, StoredObject, address_of, sides_of, uri_of
 from airflow_speechkit.recordings.probing import filled_in, replaced
 from airflow_speechkit.recordings.upload import (
     hash_of_file,

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from airflow_speechkit.recordings.bucket import Bucket, StoredObject
+    from airflow_speechkit.recordings.bucket import Bucket
     from airflow_speechkit.recordings.conversion.copies import CopyFolder
+    from airflow_speechkit.recordings.places import StoredObject
 
 log = logging.getLogger(__name__)
 

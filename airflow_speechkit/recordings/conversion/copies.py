@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.errors import UnsupportedFormatError
     from airflow_speechkit.models import RecordingAddress
-    from airflow_speechkit.recordings.bucket import Bucket, StoredObject
+    from airflow_speechkit.recordings.bucket import Bucket
     from airflow_speechkit.recordings.conversion.decoding import Source
     from airflow_speechkit.recordings.conversion.joining import JoinedSource
     from airflow_speechkit.recordings.conversion.plan import Conversion
+    from airflow_speechkit.recordings.places import StoredObject
     from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 
 log = logging.getLogger(__name__)

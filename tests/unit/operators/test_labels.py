@@ -10,8 +10,7 @@ import pytest
 
 from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.operators.audio import addresses, labels_for
-from airflow_speechkit.recordings.bucket import StoredObject
-from airflow_speechkit.recordings.places import Findings
+from airflow_speechkit.recordings.places import Findings, StoredObject
 from airflow_speechkit.recordings.source import RecordingSource
 from airflow_speechkit.settings import RecognitionSettings
 
