@@ -182,12 +182,14 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         archive, most_bytes = open_archive(url), largest_answer(memory_bytes)
         if self.operation_prefix is None:
             ids = operation_ids(self.operation_id)
-            return ids, lambda one: _archived(archive, one, most_bytes, given=ids)
+            given_ids = frozenset(ids)
+            return ids, lambda one: _archived(archive, one, most_bytes, given=given_ids)
         prefixes = self.operation_prefix
         ids = sorted(archive.operations(prefixes if isinstance(prefixes, str) else tuple(prefixes)))
         if not ids:
             raise AirflowSkipException(f"No operation in {archive.url} begins with {self.operation_prefix!r}")
-        return ids, lambda one: _archived(archive, one, most_bytes, not_ended, given=ids)
+        found_ids = frozenset(ids)
+        return ids, lambda one: _archived(archive, one, most_bytes, not_ended, given=found_ids)
 
     def _report(self, manifest: Manifest, of: int) -> None:
         for table, written in manifest.tables.items():
@@ -203,7 +205,7 @@ def _archived(
     most_bytes: int,
     not_ended: list[str] | None = None,
     *,
-    given: Sequence[str] = (),
+    given: frozenset[str] = frozenset(),
 ) -> Loaded:
     """Fetch an archived answer.
 

@@ -31,6 +31,8 @@ _MISSING_BYTES = 4096
 #: A writer that could not seek back left 0, or this and more, as the size of the samples (sox, ffmpeg).
 _UNKNOWN_SIZE = 0x7FFFF000
 _MOST_CHUNKS = 64
+#: How much is read behind the samples to tell sound from zeros, which some recorders fill files up with.
+_TRIED_BYTES = 64 * 1024
 
 
 def read_wav(read: Read, size: int) -> AudioFacts:
@@ -77,7 +79,18 @@ def _facts(read: Read, form: bytes, offset: int, declared: int, size: int) -> Au
             f"The WAV is truncated: its header promises {declared:,} bytes of samples, {there:,} are there",
             hint=TAKE_WHAT_IS_THERE,
         )
-    rate, channels, notes = _read_format(form)
+    try:
+        rate, channels, notes = _read_format(form)
+    except UnsupportedFormatError:
+        # What converts it reads what the header declares, and no more.
+        end = _chunks_end(read, offset, size)
+        if not unknown and size - end > _MISSING_BYTES and any(read(end, _TRIED_BYTES)):
+            raise TruncatedError(
+                f"The WAV is truncated: its header declares {declared:,} bytes of samples, and "
+                f"{size - end:,} more bytes follow that are no part of a WAV",
+                hint=TAKE_WHAT_IS_THERE,
+            ) from None
+        raise
     frame = 2 * channels
     frames = (there if unknown else min(declared, there)) // frame
     if not frames:

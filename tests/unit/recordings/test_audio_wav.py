@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from airflow_speechkit.errors import RecordingError
+from airflow_speechkit.errors import RecordingError, TruncatedError, UnsupportedFormatError
 from airflow_speechkit.recordings.audio.facts import AudioFacts
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
@@ -162,3 +162,16 @@ def test_a_header_without_derived_fields_is_read() -> None:
     struct.pack_into("<IH", data, 28, 0, 0)
 
     assert facts_of(bytes(data)).duration_ms == 1000
+
+
+@pytest.mark.parametrize(("behind", "is_cut_off"), [(b"\x55" * 20_000, True), (bytes(20_000), False)])
+def test_sound_behind_the_declared_samples_of_what_is_converted_is_not_lost_silently(
+    behind: bytes, is_cut_off: bool
+) -> None:
+    """A recorder that was stopped after its first header; others fill files up with zeros."""
+    data = wav(codec="pcm_alaw") + behind
+    with pytest.raises(UnsupportedFormatError) as refused:
+        facts_of(data)
+    assert isinstance(refused.value, TruncatedError) is is_cut_off
+    if is_cut_off:
+        assert "20,000 more bytes follow" in str(refused.value)
