@@ -132,7 +132,8 @@ def _line(one: Listed) -> str:
         return f"{one.operation_id:22} {one.state:9} {'-':16} {'-':>7} s  (submitted elsewhere){why}"
     at, billed_s = f"{submission.submitted_at:%Y-%m-%d %H:%M}", submission.billed_seconds
     seconds = "-" if billed_s is None else billed_s
-    return f"{one.operation_id:22} {one.state:9} {at} {seconds:>7} s  {submission.audio_uri}{why}"
+    part = f" (part {submission.part.number} of {submission.part.of})" if submission.part else ""
+    return f"{one.operation_id:22} {one.state:9} {at} {seconds:>7} s  {submission.audio_uri}{part}{why}"
 
 
 def _facts(one: Listed) -> dict[str, Any]:

@@ -99,6 +99,10 @@ def test_a_part_that_failed_is_forgotten_and_submitted_alone(
     first = said(transcript_rows(spoken, 0, starts[1]))
     assert [one[:4] for one in said(failed["words"]) if one[3] <= starts[1]] == [one[:4] for one in first]
 
+    capsys.readouterr()
+    assert main(["archive", "list", "--archive", desk.archive_url]) == 0
+    assert f"{audio} (part 2 of 3)  bad" in capsys.readouterr().out
+
     # The same again: nothing is paid, the failed part is named.
     with pytest.raises((RecognitionFailedError, AirflowException), match="failed: bad"):
         submit(desk, audio)
