@@ -160,17 +160,25 @@ class Part:
     """One of the parts that a recording is submitted in which is longer than the service takes.
 
     :param number: which, counted from 1
-    :param of: how many there are
-    :param start_ms: where it begins in the recording
+    :param starts_ms: where each part begins in the recording
     :param whole_variant: the variant of the whole recording
     :param fingerprints: those of all parts, in order; empty until they are submitted
     """
 
     number: int
-    of: int
-    start_ms: int
+    starts_ms: tuple[int, ...]
     whole_variant: str = ""
     fingerprints: tuple[str, ...] = ()
+
+    @property
+    def of(self) -> int:
+        """How many parts there are."""
+        return len(self.starts_ms)
+
+    @property
+    def start_ms(self) -> int:
+        """Where it begins in the recording."""
+        return self.starts_ms[self.number - 1]
 
     @property
     def variant(self) -> str:
@@ -195,6 +203,7 @@ class Recording:
     :param address: the object to read; None for a local file, which is sent along with the request
     :param other: the second side of a pair
     :param part: which part of the recording this is, if it is submitted in several
+    :param starts_ms: where its parts begin, if an earlier run has cut it
     :param parts: those that it has to be submitted in, if it is too long; probing fills this in
     :param copy: the object that the service reads in its place, if it had to be converted
     :param link: the https link that the service gets
@@ -217,6 +226,7 @@ class Recording:
     address: RecordingAddress | None = None
     other: OtherSide | None = None
     part: Part | None = None
+    starts_ms: tuple[int, ...] = ()
     parts: tuple[Recording, ...] = ()
     copy: ConvertedCopy | None = None
     link: str = ""

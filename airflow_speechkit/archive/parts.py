@@ -1,17 +1,56 @@
-"""The operations of a recording that was submitted in parts."""
+"""Recordings in parts: where they were cut, and their operations.
+
+Beside what `archive.layout` describes, an archive has ::
+
+    ledger/<fingerprint of the whole>/parts.json    where its parts begin (exclusive create)
+
+Copies of parts may be deleted, and another version of a decoder may find another place to be the quietest. Parts that
+begin elsewhere are other recordings, and would be paid for again.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.layout import unsent_id
+from airflow_speechkit.archive.layout import ledger_folder, load, pack, unsent_id
 from airflow_speechkit.archive.ledger import AttemptState
+from airflow_speechkit.archive.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.models import Part
+
+
+class _Cut(Record, frozen=True, kw_only=True):
+    """Where the parts of a recording begin."""
+
+    starts_ms: tuple[int, ...]
+
+
+def recorded_cut(archive: Archive, fingerprint: str) -> tuple[int, ...]:
+    """Return where a recording was cut, in milliseconds; nothing if it was not.
+
+    :param fingerprint: of the whole recording
+    :raises ArchiveError: the record can't be read
+    """
+    found = load(archive.folder, _cut_file(fingerprint), _Cut.read)
+    return () if found is None else found.starts_ms
+
+
+def record_cut(archive: Archive, fingerprint: str, starts_ms: tuple[int, ...]) -> None:
+    """Put on record where a recording was cut. The first record counts.
+
+    :param fingerprint: of the whole recording
+    :param starts_ms: where each part begins
+    :raises ArchiveError: the archive can't be written
+    """
+    archive.folder.create(_cut_file(fingerprint), pack(_Cut(starts_ms=starts_ms)))
+
+
+def _cut_file(fingerprint: str) -> str:
+    return f"{ledger_folder(fingerprint)}/parts.json"
 
 
 def part_operations(archive: Archive, part: Part, given: Collection[str]) -> list[str]:

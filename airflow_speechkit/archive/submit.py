@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.ledger import Failure, fingerprint
+from airflow_speechkit.archive.parts import record_cut
 from airflow_speechkit.archive.runs import SubmitRun
 from airflow_speechkit.archive.submit_queue import SubmitQueue, SubmitRateLimiter, count_outcomes, in_words
 from airflow_speechkit.archive.submit_rules import (
@@ -22,6 +23,7 @@ from airflow_speechkit.archive.submit_rules import (
 from airflow_speechkit.archive.submit_worker import SubmitWorker
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.cost import CostLimit, describe_cost, describe_savings
+from airflow_speechkit.recordings.parts import starts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -115,6 +117,9 @@ class Submitter(SubmitWorker):
     ) -> tuple[list[SubmitOutcome], list[SubmitJob]]:
         """Put the parts of recordings that are too long in their places. Each part is a job of its own."""
         job_of = {place: job for job in jobs for place in job.places}
+        for job in jobs:
+            if job.recording.parts:
+                record_cut(self.archive, job.fingerprint, starts_of(job.recording.parts[0]))
         found: list[SubmitOutcome] = []
         places: dict[str, list[int]] = {job.fingerprint: [] for job in jobs}
         for place, outcome in enumerate(outcomes):

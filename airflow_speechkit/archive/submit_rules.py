@@ -112,6 +112,7 @@ class SubmitPolicy:
     :param labels_update: replace labels that are on record; without it only missing ones are added
     :param on_filtered: see `OnFiltered`
     :param without_archive: the archive is temporary: no retry and no person can read it
+    :param split: what is longer than the service takes is submitted in parts
     """
 
     reuse: bool = True
@@ -126,6 +127,7 @@ class SubmitPolicy:
     labels_update: bool = False
     on_filtered: OnFiltered = OnFiltered.SKIP
     without_archive: bool = False
+    split: bool = False
 
 
 class SubmitStatus(StrEnum):

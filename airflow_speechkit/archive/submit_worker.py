@@ -16,6 +16,7 @@ from airflow_speechkit.archive.addresses import fingerprints_by_address, remembe
 from airflow_speechkit.archive.labels import SubmitLabels
 from airflow_speechkit.archive.layout import OUTCOME_FILE, damage, operation_file
 from airflow_speechkit.archive.ledger import Action, AttemptState, Failure, Request, decide
+from airflow_speechkit.archive.parts import recorded_cut
 from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.archive.submit_rules import (
     OnLostSubmission,
@@ -156,8 +157,11 @@ class SubmitWorker:
 
     def _probe(self, job: SubmitJob) -> None:
         """Read the recording of a job that has to be sent, and end the job if it is left out."""
-        if job.recording.channels is None:
-            job.recording = self.source.probe(job.recording)
+        recording = job.recording
+        if recording.channels is None:
+            if self.policy.split and recording.part is None:
+                recording = replace(recording, starts_ms=recorded_cut(self.archive, job.fingerprint))
+            job.recording = self.source.probe(recording)
         if job.recording.filter_reason is not None:
             job.end(SubmitStatus.FILTERED)
 

@@ -263,6 +263,7 @@ class SubmitKeywords(CheckedFields, BaseOperator):
             labels_update=self.labels_update,
             on_filtered=member_of(OnFiltered, self.on_filtered, "on_filtered"),
             without_archive=self.archive is False,
+            split=self.split,
         )
 
     def check_keywords(self) -> None:

@@ -22,9 +22,9 @@ def in_parts(recording: Recording, copies: Sequence[tuple[int, Recording]]) -> R
     :raises RecordingError: the part isn't among them
     """
     whole = recording.variant if recording.part is None else recording.part.whole_variant
-    parts = []
-    for number, (start_ms, copied) in enumerate(copies, 1):
-        part = Part(number=number, of=len(copies), start_ms=start_ms, whole_variant=whole)
+    parts, starts_ms = [], tuple(start_ms for start_ms, _ in copies)
+    for number, (_, copied) in enumerate(copies, 1):
+        part = Part(number=number, starts_ms=starts_ms, whole_variant=whole)
         parts.append(replace(copied, part=part, variant=part.variant))
     if recording.part is None:
         return replace(recording, parts=tuple(parts))
@@ -45,3 +45,11 @@ def as_before(before: Recording, now: Recording) -> Recording:
     if (now.version, now.other) != (before.version, before.other):
         return replace(now, error=replaced("after it was cut into parts", before.audio_uri))
     return replace(now, part=before.part, variant=before.part.variant)
+
+
+def starts_of(recording: Recording) -> tuple[int, ...]:
+    """Return where a recording was cut before, in milliseconds; nothing if it was not.
+
+    :param recording: the whole, or a part
+    """
+    return recording.starts_ms if recording.part is None else recording.part.starts_ms

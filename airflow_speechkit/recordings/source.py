@@ -22,7 +22,7 @@ from airflow_speechkit.recordings.filters import FilteredError, left_out
 from airflow_speechkit.recordings.finder import CONCURRENCY, RecordingFinder
 from airflow_speechkit.recordings.label_reading import LabelReader
 from airflow_speechkit.recordings.labels import LabelRules
-from airflow_speechkit.recordings.parts import as_before, in_parts
+from airflow_speechkit.recordings.parts import as_before, in_parts, starts_of
 from airflow_speechkit.recordings.places import Findings, Pair, Place, StoredObject, address_of, sides_of, uri_of
 from airflow_speechkit.recordings.probing import filled_in, replaced
 from airflow_speechkit.recordings.upload import (
@@ -222,7 +222,7 @@ class RecordingSource(RecordingFinder):
             stored = bucket.stat(address)
             if stored.etag != recording.version:
                 raise replaced("while it was read", recording.audio_uri) from None
-            return self._with_copies(recording, copies.copies_of(bucket, stored, error))
+            return self._with_copies(recording, copies.copies_of(bucket, stored, error, starts_of(recording)))
         found = self._stored(probe.stored)
         if found.version != recording.version:
             raise replaced("while it was read", recording.audio_uri)
@@ -245,7 +245,7 @@ class RecordingSource(RecordingFinder):
         for (_, stored), etag in zip(sides, (recording.version, other.etag), strict=True):
             if stored.etag != etag:
                 raise replaced("after it was found", stored.address.uri)
-        return self._with_copies(recording, self._copies_of_pairs().copies_of_pair(sides))
+        return self._with_copies(recording, self._copies_of_pairs().copies_of_pair(sides, starts_of(recording)))
 
     def _with_copies(self, recording: Recording, made: Sequence[Copy]) -> Recording:
         copied, settings = [], self.settings

@@ -123,12 +123,15 @@ class CopyFolder:
         """Return whether a recording that the API doesn't take is to be converted."""
         return self.split if isinstance(error, TooLongError) else self.on_truncated.takes(error)
 
-    def copies_of(self, bucket: Bucket, source: StoredObject, reason: UnsupportedFormatError) -> list[Copy]:
+    def copies_of(
+        self, bucket: Bucket, source: StoredObject, reason: UnsupportedFormatError, starts_ms: tuple[int, ...] = ()
+    ) -> list[Copy]:
         """Return the copy of a recording in a bucket, or those of its parts. They are made if they aren't there yet.
 
         :param bucket: where the recording is
         :param source: the version to convert
         :param reason: why it is converted, for the error if nothing decodes it
+        :param starts_ms: where its parts begin, if an earlier run has cut it
         :return: one copy, or that of each part in order
         :raises RecordingError: it was replaced, can't be decoded, is cut off, or is longer than the service takes
         :raises FilteredError: it is left out
@@ -137,7 +140,7 @@ class CopyFolder:
         """
         stem, version = _stem(source.address), f"{source.address.uri}\n{source.etag}"
         is_too_long = isinstance(reason, TooLongError)
-        if known := self._find_all(stem, version, is_too_long=is_too_long):
+        if known := self._find_all(stem, version, starts_ms, is_too_long=is_too_long):
             return known
         name = source.address.uri
         # The slot comes before the download, so that no more sources are on the disk than are converted.
@@ -149,12 +152,16 @@ class CopyFolder:
                 if not self.split:
                     raise
             lpcm = lpcm_in(path, self.settings)
-            return self._make_parts(stem, version, partial(open_source, path, self.audio_stream, lpcm), name)
+            opened = partial(open_source, path, self.audio_stream, lpcm)
+            return self._make_parts(stem, version, opened, name, starts_ms)
 
-    def copies_of_pair(self, sides: Sequence[tuple[Bucket, StoredObject]]) -> list[Copy]:
+    def copies_of_pair(
+        self, sides: Sequence[tuple[Bucket, StoredObject]], starts_ms: tuple[int, ...] = ()
+    ) -> list[Copy]:
         """Return the copy that two mono recordings are joined into, or those of its parts, as `copies_of` does.
 
         :param sides: both recordings, in the versions to join, and where they are; the first becomes channel 0
+        :param starts_ms: where its parts begin, if an earlier run has cut it
         :return: one copy, or that of each part in order
         :raises RecordingError: one was replaced, can't be decoded, is cut off, or isn't mono; or both are longer than
             the service takes
@@ -164,7 +171,7 @@ class CopyFolder:
         """
         stem = _stem(sides[0][1].address)
         version = "\n".join(["pair", *(f"{one.address.uri}\n{one.etag}" for _, one in sides)])
-        if known := self._find_all(stem, version):
+        if known := self._find_all(stem, version, starts_ms):
             return known
         with _SLOTS, ExitStack() as stack:
             paths = [stack.enter_context(_downloaded(bucket, one)) for bucket, one in sides]
@@ -175,9 +182,12 @@ class CopyFolder:
             except TooLongError:
                 if not self.split:
                     raise
-            return self._make_parts(stem, version, partial(open_pair, paths, names, self.audio_stream), names[0])
+            opened = partial(open_pair, paths, names, self.audio_stream)
+            return self._make_parts(stem, version, opened, names[0], starts_ms)
 
-    def _find_all(self, stem: str, version: str, *, is_too_long: bool = False) -> list[Copy]:
+    def _find_all(
+        self, stem: str, version: str, starts_ms: tuple[int, ...], *, is_too_long: bool = False
+    ) -> list[Copy]:
         whole = None if is_too_long else self.find(stem, version)
         if whole is not None:
             return [Copy(*whole)]
@@ -186,7 +196,8 @@ class CopyFolder:
             if first is not None:
                 others = (self._find_part(stem, version, extension, number) for number in range(2, first.of + 1))
                 found = [one for one in (first, *others) if one is not None]
-                if len(found) < first.of:
+                starts_found = tuple(one.start_ms for one in found)
+                if len(found) < first.of or starts_found != (starts_ms or starts_found):
                     return []
                 self._check_filters(found)
                 return found
@@ -218,10 +229,16 @@ class CopyFolder:
         version: str,
         opened: Callable[[], AbstractContextManager[Source | JoinedSource]],
         name: str,
+        starts_ms: tuple[int, ...],
     ) -> list[Copy]:
         made = []
         parts = converted_parts(
-            opened, self.api_version, name=name, on_truncated=self.on_truncated, filters=self.filters
+            opened,
+            self.api_version,
+            name=name,
+            on_truncated=self.on_truncated,
+            filters=self.filters,
+            starts_ms=starts_ms,
         )
         for number, part in enumerate(parts, 1):
             suffix = f"-part{number}{part.conversion.extension}"

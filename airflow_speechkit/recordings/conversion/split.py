@@ -59,6 +59,7 @@ def converted_parts(
     name: str,
     on_truncated: OnTruncated = OnTruncated.FAIL,
     filters: Filters = NO_FILTERS,
+    starts_ms: tuple[int, ...] = (),
 ) -> Iterator[ConvertedPart]:
     """Cut a recording at quiet places into parts that the service takes, and convert each.
 
@@ -70,6 +71,7 @@ def converted_parts(
     :param name: the recording's name in messages
     :param on_truncated: what to do where it is cut off or damaged
     :param filters: which recordings are left out
+    :param starts_ms: where the parts begin, if it was cut before: another place would make other recordings of them
     :return: the parts, in order; one if it isn't too long after all
     :raises RecordingError: it can't be decoded, or is cut off
     :raises FilteredError: it is left out
@@ -82,12 +84,7 @@ def converted_parts(
         most_ms = limits.MAX_CHANNEL_MS // channels - _SPARE_MS
         plan = plan_conversion(replace(source.facts, duration_ms=most_ms), api_version)
         conversion = replace(plan, copies_packets=False)
-        rate = conversion.sample_rate_hertz
-        second = [("aresample", str(rate)), ("asetnsamples", f"n={rate}:p=0")]
-        loudness = loudness_of(source.samples(second, channels), channels, rate)
-        check_flaw(source.flaw(), name, len(loudness) * PIECE_MS, on_truncated)
-    filters.check(len(loudness) * PIECE_MS, channels)
-    starts = [0, *cuts_ms(loudness, most_ms)]
+        starts = starts_ms or _starts_ms(source, conversion.sample_rate_hertz, most_ms, name, on_truncated, filters)
     for start_ms, end_ms in zip(starts, [*starts[1:], None], strict=True):
         with temporary_file(name) as target:
             with opened() as source, decoding_errors():
@@ -96,3 +93,21 @@ def converted_parts(
                 facts = replace(facts, side_ms=source.side_ms)
             target.seek(0)
             yield ConvertedPart(target, facts, conversion, start_ms, len(starts))
+
+
+def _starts_ms(
+    source: Source | JoinedSource,
+    rate_hertz: int,
+    most_ms: int,
+    name: str,
+    on_truncated: OnTruncated,
+    filters: Filters,
+) -> tuple[int, ...]:
+    """Read a recording to its end, and return where its parts begin."""
+    channels = source.facts.channels
+    second = [("aresample", str(rate_hertz)), ("asetnsamples", f"n={rate_hertz}:p=0")]
+    loudness = loudness_of(source.samples(second, channels), channels, rate_hertz)
+    length_ms = len(loudness) * PIECE_MS
+    check_flaw(source.flaw(), name, length_ms, on_truncated)
+    filters.check(length_ms, channels)
+    return (0, *cuts_ms(loudness, most_ms))

@@ -20,6 +20,7 @@ from airflow_speechkit.errors import (
     TooLongError,
 )
 from airflow_speechkit.recordings.audio import facts as limits
+from airflow_speechkit.recordings.conversion import split
 from tests.fixtures.direct import Desk
 from tests.integration.operators.long_recordings import (
     Word,
@@ -177,6 +178,39 @@ def test_a_refused_part_is_on_record_and_sent_by_the_next_run(desk: Desk, parts_
     again = submit(desk, [audio, other])
     wait(again)
     assert {row["status"] for row in tables(desk, again, "again")["recognitions"]} == {"finished"}
+
+
+@pytest.mark.usefixtures("short_limit")
+@pytest.mark.parametrize("what", ["a recording", "a pair"])
+def test_it_is_cut_where_it_was_cut_before(
+    desk: Desk, parts_seeded: Any, emulator_s3: Any, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    spoken = words_of(50)
+    audio: Any = desk.put("7-in.wav", wav_of(spoken, 50))
+    if what == "a pair":
+        audio = [(audio, desk.put("7-out.wav", wav_of(spoken, 50)))]
+    starts = parts_seeded(audio, spoken)
+    ids = submit(desk, audio)
+
+    def etags() -> dict[str, str]:
+        keys = keys_of(desk, emulator_s3)
+        return {key: emulator_s3.head_object(Bucket=desk.bucket, Key=key)["ETag"] for key in keys}
+
+    copies = etags()
+    for key in copies:
+        emulator_s3.delete_object(Bucket=desk.bucket, Key=key)
+
+    def elsewhere(*_: Any) -> list[int]:
+        """As another version of a decoder may find."""
+        return [one - 500 for one in starts[1:]]
+
+    monkeypatch.setattr(split, "cuts_ms", elsewhere)
+    assert submit(desk, audio) == ids
+    assert billed(desk) == len(ids)
+    made_again = {
+        key: emulator_s3.head_object(Bucket=desk.bucket, Key=key)["ETag"] for key in keys_of(desk, emulator_s3)
+    }
+    assert made_again == copies
 
 
 @pytest.mark.usefixtures("short_limit")
