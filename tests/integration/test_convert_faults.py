@@ -26,7 +26,7 @@ from tests.fixtures.environment import ROOT
 from tests.fixtures.until import until
 from tests.unit.recordings.sounds import wav
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("instant_answers")]
 
 OPERATOR = """
 import resource, sys

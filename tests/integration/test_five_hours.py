@@ -24,6 +24,8 @@ from tests.integration.operators.long_recordings import (
     words_of,
 )
 
+pytestmark = pytest.mark.usefixtures("instant_answers")
+
 
 @pytest.fixture(scope="module")
 def patient_emulator() -> Iterator[EmulatorProcess]:

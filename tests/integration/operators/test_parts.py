@@ -35,6 +35,8 @@ from tests.integration.operators.long_recordings import (
     words_of,
 )
 
+pytestmark = pytest.mark.usefixtures("instant_answers")
+
 
 @pytest.fixture
 def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from tests.fixtures.direct import Desk, TaskInstance
 from tests.integration.operators.long_recordings import seed_parts, submit, tables, transcript, wait, wav_of, words_of
 from tests.unit.recordings.clicks import written
 
+pytestmark = pytest.mark.usefixtures("instant_answers")
+
 #: 50 seconds, which are silent, or in a format that is looked into by its conversion only.
 SILENT = wav_of([[]], 50)
 FLAC = written("flac", "flac", 8_000, 1, samples=np.random.default_rng(1).normal(scale=0.1, size=(1, 400_000)))
