@@ -190,10 +190,9 @@ def _upload_converted(
         made = copies.make(path.stem, version, path, str(path), reason)
         if _identity(path) != before:
             # What was read isn't what the name says.
-            copies.empty(made[0])
+            copies.empty(made.stored)
             raise _changed(path)
-    stored, facts = made
-    return Probe(stored, facts, settle(settings, facts))
+    return Probe(made.stored, made.facts, settle(settings, made.facts))
 
 
 def _pieces(file: BinaryIO) -> Generator[bytes, None, None]:

@@ -112,7 +112,7 @@ def _moved(table: pa.Table, recognition_id: str, start_ms: int, number: str, bef
     :param before: how many the parts before have
     """
     for name, column in (
-        ("recognition_id", pa.array([recognition_id] * len(table), pa.string())),
+        ("recognition_id", pa.repeat(pa.scalar(recognition_id, pa.string()), len(table))),
         (number, pc.add(table[number], pa.scalar(before, pa.int32()))),
         *((name, pc.add(table[name], start_ms)) for name in ("start_ms", "end_ms")),
     ):

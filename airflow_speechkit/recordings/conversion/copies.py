@@ -96,7 +96,7 @@ class CopyFolder:
         """The API that will read the copies."""
         return self.settings.api_version
 
-    def find(self, stem: str, version: str) -> tuple[StoredObject, AudioFacts] | None:
+    def find(self, stem: str, version: str) -> Copy | None:
         """Return the copy that was made of a version of a recording before, if there is one; one or two requests.
 
         :param stem: the recording's name, without its extension
@@ -109,8 +109,9 @@ class CopyFolder:
             stored = self.bucket.stat_if_there(self._address(stem, version, extension))
             facts = None if stored is None else _facts_beside(stored)
             if stored is not None and facts is not None:
-                self._check_filters([Copy(stored, facts)])
-                return stored, facts
+                found = Copy(stored, facts)
+                self._check_filters([found])
+                return found
         return None
 
     def has(self, address: RecordingAddress) -> bool:
@@ -147,7 +148,7 @@ class CopyFolder:
         with _SLOTS, _downloaded(bucket, source) as path:
             try:
                 if not is_too_long:
-                    return [Copy(*self._make(stem, version, path, name, reason))]
+                    return [self._make(stem, version, path, name, reason)]
             except TooLongError:
                 if not self.split:
                     raise
@@ -178,7 +179,7 @@ class CopyFolder:
             names = [one.address.uri for _, one in sides]
             made = joined(paths, self.api_version, names=names, **self._options)
             try:
-                return [Copy(*self._put(stem, version, made, " and ".join(names)))]
+                return [self._put(stem, version, made, " and ".join(names))]
             except TooLongError:
                 if not self.split:
                     raise
@@ -190,7 +191,7 @@ class CopyFolder:
     ) -> list[Copy]:
         whole = None if is_too_long else self.find(stem, version)
         if whole is not None:
-            return [Copy(*whole)]
+            return [whole]
         for extension in self._extensions if self.split else ():
             first = self._find_part(stem, version, extension, 1)
             if first is not None:
@@ -248,9 +249,7 @@ class CopyFolder:
         log.info("%s was cut into %d parts, such as %s", name, len(made), made[0].stored.address.uri)
         return made
 
-    def make(
-        self, stem: str, version: str, path: Path, name: str, reason: UnsupportedFormatError
-    ) -> tuple[StoredObject, AudioFacts]:
+    def make(self, stem: str, version: str, path: Path, name: str, reason: UnsupportedFormatError) -> Copy:
         """Convert a recording, and upload the copy. It appears as a whole, or not at all.
 
         :param stem: the recording's name, without its extension
@@ -266,9 +265,7 @@ class CopyFolder:
         with _SLOTS:
             return self._make(stem, version, path, name, reason)
 
-    def _make(
-        self, stem: str, version: str, path: Path, name: str, reason: UnsupportedFormatError
-    ) -> tuple[StoredObject, AudioFacts]:
+    def _make(self, stem: str, version: str, path: Path, name: str, reason: UnsupportedFormatError) -> Copy:
         with undecodable(reason, name):
             return self._put(stem, version, converted(path, self.api_version, name=name, **self._options), name)
 
@@ -278,11 +275,11 @@ class CopyFolder:
         version: str,
         made: AbstractContextManager[tuple[BinaryIO, AudioFacts, Conversion]],
         name: str,
-    ) -> tuple[StoredObject, AudioFacts]:
+    ) -> Copy:
         with made as (content, facts, conversion):
             stored = self.bucket.put(content, self._address(stem, version, conversion.extension), _metadata(facts))
         log.info("%s was converted to %s, %s", name, facts.encoding, stored.address.uri)
-        return stored, facts
+        return Copy(stored, facts)
 
     @property
     def _extensions(self) -> list[str]:

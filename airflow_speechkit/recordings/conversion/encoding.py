@@ -82,25 +82,23 @@ def write(
     :raises RecordingError: nothing of it can be decoded
     :raises OSError: the target can't be written
     """
-    if conversion.encoding is not AudioEncoding.OGG_OPUS:
-        return _write_samples(source, conversion, target, progress, span)
     if conversion.copies_packets and not isinstance(source, JoinedSource):
-        return _copy_packets(source, conversion, target, progress)
-    return _encode(source, conversion, target, progress, span)
+        return _copy_packets(source, target, progress)
+    rate, filters = conversion.sample_rate_hertz, [("aresample", str(conversion.sample_rate_hertz)), *span.filters]
+    if conversion.encoding is not AudioEncoding.OGG_OPUS:
+        return _write_samples(source.samples(filters, conversion.channels), conversion, target, progress)
+    filters.append(("asetnsamples", f"n={rate // _PACKETS_PER_S}:p=0"))
+    return _encode(source.samples(filters, conversion.channels), conversion, target, progress)
 
 
 def _write_samples(
-    source: Source | JoinedSource,
-    conversion: Conversion,
-    target: BinaryIO,
-    progress: Callable[[int], None],
-    span: Span,
+    frames: Iterator[Any], conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]
 ) -> AudioFacts:
     rate, channels = conversion.sample_rate_hertz, conversion.channels
     offset = _WAV_HEADER.size if conversion.encoding is AudioEncoding.WAV else 0
     target.write(bytes(offset))
     frame_bytes, size = 2 * channels, 0
-    for frame in source.samples([("aresample", str(rate)), *span.filters], channels):
+    for frame in frames:
         size += target.write(memoryview(frame.planes[0])[: frame.samples * frame_bytes])
         if offset + size > MAX_BYTES:
             raise TooLargeError
@@ -121,19 +119,14 @@ def _write_samples(
 
 
 def _encode(
-    source: Source | JoinedSource,
-    conversion: Conversion,
-    target: BinaryIO,
-    progress: Callable[[int], None],
-    span: Span,
+    frames: Iterator[Any], conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]
 ) -> AudioFacts:
     rate, samples = conversion.sample_rate_hertz, 0
-    filters = [("aresample", str(rate)), *span.filters, ("asetnsamples", f"n={rate // _PACKETS_PER_S}:p=0")]
     with _ogg(target) as output:
         # More than two channels are kept apart, in their order; a layout of loudspeakers would change it.
         options = {"mapping_family": "255"} if conversion.channels > 2 else {}
         stream: Any = None
-        for frame in source.samples(filters, conversion.channels):
+        for frame in frames:
             if stream is None:
                 stream = output.add_stream(
                     "libopus", rate=rate, options=options, layout=frame.layout.name, bit_rate=conversion.bits_per_s
@@ -146,9 +139,7 @@ def _encode(
     return _opus_facts(conversion, Fraction(samples, rate), target)
 
 
-def _copy_packets(
-    source: Source, conversion: Conversion, target: BinaryIO, progress: Callable[[int], None]
-) -> AudioFacts:
+def _copy_packets(source: Source, target: BinaryIO, progress: Callable[[int], None]) -> AudioFacts:
     end = Fraction(0)
     with _ogg(target) as output:
         stream = output.add_stream_from_template(source.stream)
