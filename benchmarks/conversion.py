@@ -24,6 +24,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEECH = ROOT / "emulator/speechkit_emulator/samples"
+AMR = ROOT / "tests/fixtures/audio/pyav.amr"
+AMR_HEADER, AMR_S = b"#!AMR\n", 8.02
 LONG_HOURS = 4
 LIMIT_MB = 200
 
@@ -71,7 +73,7 @@ CASES = [
     Case("A-law WAV, 8 kHz → WAV", "1.wav", "pcm_alaw", 8_000, "v3", ("-c:a", "pcm_s16le", "-f", "wav"), 100),
     Case("FLAC, 44.1 kHz → WAV, 48 kHz", "1.flac", "flac", 44_100, "v3", ("-ar", "48000", "-f", "wav"), 100),
     Case("AAC, 44.1 kHz → OggOpus", "1.m4a", "aac", 44_100, "v3", (*OPUS, "-b:a", "128k", "-ar", "48000"), 30),
-    Case("AMR, 8 kHz mono → OggOpus", "1.amr", "libopencore_amrnb", 8_000, "v3", (*OPUS, "-b:a", "64k"), 30),
+    Case("AMR, 8 kHz mono → OggOpus", "1.amr", "amr_nb", 8_000, "v3", (*OPUS, "-b:a", "64k"), 30),
     Case("Opus in WebM → OggOpus", "1.webm", "libopus", 48_000, "v3", ("-c:a", "copy", "-f", "ogg"), 30),
 ]  # fmt: skip
 
@@ -102,11 +104,14 @@ def convert(source: Path, target: Path, api_version: str) -> list[str]:
 
 
 def write_speech(path: Path, case: Case, minutes: float) -> None:
-    """Write a call of two speakers, or one for a codec that has one channel only: the emulator's samples in turns."""
+    """Write a call of two speakers, the emulator's samples in turns; or an AMR, for which PyAV has no encoder."""
+    if case.codec == "amr_nb":
+        frames = AMR.read_bytes().removeprefix(AMR_HEADER)
+        path.write_bytes(AMR_HEADER + frames * math.ceil(minutes * 60 / AMR_S))
+        return
     import av
     import numpy as np
 
-    channels = 1 if case.codec == "libopencore_amrnb" else 2
     voices: list[Any] = []
     for name in ("hotel.ogg", "refund.ogg"):
         with av.open(str(SPEECH / name)) as container:
@@ -114,16 +119,15 @@ def write_speech(path: Path, case: Case, minutes: float) -> None:
             frames = [one for frame in container.decode(audio=0) for one in resampler.resample(frame)]
             voices.append(np.concatenate([frame.to_ndarray()[0] for frame in frames]))
     length = min(map(len, voices))
-    piece = np.stack([voice[:length] for voice in voices][:channels])
+    piece = np.stack([voice[:length] for voice in voices])
     with av.open(str(path), "w") as output:
-        layout = {1: "mono", 2: "stereo"}[channels]
-        stream: Any = output.add_stream(case.codec, rate=case.rate, layout=layout)
-        to_kind = av.AudioResampler(stream.codec_context.codec.audio_formats[0].name, layout=layout, rate=case.rate)
+        stream: Any = output.add_stream(case.codec, rate=case.rate, layout="stereo")
+        to_kind = av.AudioResampler(stream.codec_context.codec.audio_formats[0].name, layout="stereo", rate=case.rate)
         step, at = stream.codec_context.frame_size or 1024, 0
         whole = np.tile(piece, math.ceil(minutes * 60 * case.rate / length))[:, : round(minutes * 60 * case.rate)]
         for start in range(0, whole.shape[1], step):
             frame = av.AudioFrame.from_ndarray(
-                np.ascontiguousarray(whole[:, start : start + step]), format="s16p", layout=layout
+                np.ascontiguousarray(whole[:, start : start + step]), format="s16p", layout="stereo"
             )
             frame.sample_rate = case.rate
             for one in to_kind.resample(frame):

@@ -31,6 +31,8 @@ _HEADERLESS = {
 }  # fmt: skip
 #: The files that these name may be anybody's.
 _LISTS = frozenset({"concat", "dash", "hls"})
+#: Their decoders don't know the frames that stand for a pause, and take all that follows them for damaged.
+_AMR = frozenset({"amr_nb", "amr_wb"})
 #: They have no length: libavformat estimates it from the bitrate.
 _WITHOUT_LENGTH = frozenset({"aac", "ac3", "alaw", "amr", "g722", "gsm", "mp3", "mpegts", "mulaw", "s16le"})
 #: WAVs are read in packets of this size: each packet costs Python's time. Other demuxers don't know the option.
@@ -138,7 +140,12 @@ class Source:
         for packet in self.packets():
             try:
                 frames = packet.decode()
-            except libav_errors():
+            except libav_errors() as error:
+                if self.facts.codec in _AMR and type(error).__name__ == "PatchWelcomeError":
+                    raise UnsupportedFormatError(
+                        "This AMR leaves out pauses (DTX), which PyAV can't decode",
+                        hint="Convert it to WAV, with sox for example, and give that",
+                    ) from None
                 self.damaged_packets += 1
                 if self.damaged_packets > _MOST_DAMAGED:
                     break

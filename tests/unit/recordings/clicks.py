@@ -17,6 +17,8 @@ from tests.fixtures.environment import ROOT
 #: In seconds, one list for each channel.
 TIMES = ((0.5, 1.31, 2.222, 3.7, 4.85, 6.043, 7.501), (0.9, 1.777, 2.6, 3.3, 5.55, 6.66, 7.2), (2.0,), (3.0,))
 SECONDS = 8.0
+#: The same sound, written by other programs.
+AUDIO = ROOT / "tests/fixtures/audio"
 _CALLS = ROOT / "emulator/speechkit_emulator/samples"
 _CLICK_S, _HERTZ = 0.02, 1000
 
@@ -65,6 +67,10 @@ def written(
     :param samples: another sound in place of the clicks, between -1 and 1, a row for each channel
     :param options: the container's
     """
+    if codec == "amr_nb":
+        # PyAV 19 has no encoder.
+        assert (rate, channels, samples) == (8_000, 1, None)
+        return (AUDIO / {"amr": "pyav.amr", "3gp": "ffmpeg.3gp"}[container]).read_bytes()
     file = io.BytesIO()
     with av.open(file, "w", format=container, options=options) as output:
         layout = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0"}[channels]

@@ -61,8 +61,6 @@ KINDS = [
     ("libopus", "matroska", 16_000, 1, OPUS, 0),
     ("vorbis", "ogg", 44_100, 2, OPUS, 0),
     ("mp2", "mp2", 44_100, 2, OPUS, 11),
-    ("libopencore_amrnb", "amr", 8_000, 1, OPUS, 8),
-    ("libopencore_amrnb", "3gp", 8_000, 1, OPUS, 2),
     ("g722", "wav", 16_000, 1, OPUS, 0),
     ("g722", "g722", 16_000, 1, OPUS, 0),
     ("ac3", "ac3", 48_000, 2, OPUS, 5),
@@ -217,7 +215,7 @@ class TestTruncated:
         [
             ("pcm_alaw", "wav"), ("pcm_s24le", "wav"), ("pcm_s16be", "aiff"), ("pcm_s16be", "au"), ("flac", "flac"),
             ("flac", "ogg"), ("vorbis", "ogg"), ("aac", "matroska"), ("libopus", "webm"), ("g722", "wav"),
-            ("libopencore_amrnb", "amr"),
+            ("amr_nb", "amr"),
         ],
     )  # fmt: skip
     @pytest.mark.parametrize("part", [0.3, 0.6])

@@ -63,7 +63,7 @@ KINDS = [
     ("1.ts", "aac", "mpegts", 44_100, 2, "aac in mpegts", OPUS, OPUS),
     ("vorbis.ogg", "vorbis", "ogg", 44_100, 2, "vorbis in ogg", OPUS, OPUS),
     ("1.mp2", "mp2", "mp2", 44_100, 2, "mp2", OPUS, OPUS),
-    ("1.amr", "libopencore_amrnb", "amr", 8_000, 1, "amr_nb in amr", OPUS, OPUS),
+    ("1.amr", "amr_nb", "amr", 8_000, 1, "amr_nb in amr", OPUS, OPUS),
 ]
 
 

@@ -33,7 +33,7 @@ KINDS = [
     ("ac3", "ac3", 48_000, 2),
     ("adpcm_ima_wav", "wav", 16_000, 2),
     ("g722", "wav", 16_000, 1),
-    ("libopencore_amrnb", "3gp", 8_000, 1),
+    ("amr_nb", "3gp", 8_000, 1),
 ]
 
 
@@ -61,7 +61,8 @@ def lag_ms(samples: np.ndarray[Any, Any], late: np.ndarray[Any, Any]) -> float:
 
 @pytest.mark.parametrize(("codec", "container", "rate", "channels"), KINDS)
 def test_no_sample_moves(tmp_path: Path, codec: str, container: str, rate: int, channels: int) -> None:
-    content = written(codec, container, rate, channels, samples=speech(CALL, rate)[:channels])
+    samples = None if codec == "amr_nb" else speech(CALL, rate)[:channels]
+    content = written(codec, container, rate, channels, samples=samples)
     own = at_one_rate(*decoded(io.BytesIO(content)))
     copy = convert(tmp_path, content, container)
     assert len(own) == len(copy) == channels

@@ -7,20 +7,20 @@ import io
 import numpy as np
 import pytest
 
+from airflow_speechkit.errors import UnsupportedFormatError
 from airflow_speechkit.recordings.audio.reading import read_audio
-from airflow_speechkit.recordings.conversion.convert import converted
+from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
-from tests.fixtures.environment import ROOT
-from tests.unit.recordings.clicks import SECONDS, decoded, errors_ms
+from tests.unit.recordings.clicks import AUDIO, SECONDS, decoded, errors_ms
 from tests.unit.recordings.sounds import decoded_seconds
-
-AUDIO = ROOT / "tests/fixtures/audio"
 
 #: The channels of each, where its sound begins on the timeline of the clicks, and how late an encoder made it
 #: without saying so in the file.
 CONVERTED = {
     "sox.gsm": (1, 0, 0),
     "sox-gsm.wav": (1, 0, 0),
+    "pyav.amr": (1, 0, 8),
+    "ffmpeg.3gp": (1, 0, 8),
     "ffmpeg.m4a": (2, 0, 0),
     "cut.m4a": (2, 1, 0),
     "ffmpeg.webm": (2, 0, 0),
@@ -54,3 +54,13 @@ def test_what_is_taken_as_it_is_has_the_length_that_a_decoder_gets(name: str, en
     assert facts.duration_ms == round(decoded_seconds(data) * 1000)
     samples, rate = decoded(io.BytesIO(data))
     assert np.abs(errors_ms(samples, rate, 0)).max() < 5
+
+
+@pytest.mark.parametrize("on_truncated", OnTruncated)
+def test_amr_that_leaves_out_pauses_is_refused(on_truncated: OnTruncated) -> None:
+    # Nearly all that follows the first pause would be missing.
+    with (
+        pytest.raises(UnsupportedFormatError, match=r"AMR.*pauses.*DTX.*sox\.amr.*WAV"),
+        converted(AUDIO / "sox.amr", ApiVersion.V3, on_truncated=on_truncated),
+    ):
+        pass
