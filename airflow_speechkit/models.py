@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.errors import SpeechKitError
 
 #: The service's ids have 20 characters, synthetic ones (`archive.layout`) 73 at most. Safe in paths and URLs.
-_OPERATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
+OPERATION_ID = r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}"
 
 #: The recognition id of a recording that was submitted in parts is this and a hash.
 PARTS_PREFIX = "parts-"
@@ -26,7 +26,7 @@ PARTS_PREFIX = "parts-"
 
 def is_operation_id(text: object) -> bool:
     """Tell whether this has the form of an operation id."""
-    return isinstance(text, str) and _OPERATION_ID.fullmatch(text) is not None
+    return isinstance(text, str) and re.fullmatch(OPERATION_ID, text) is not None
 
 
 def operation_ids(given: Any) -> list[str]:
@@ -124,11 +124,11 @@ class RecordingAddress:
 
 
 @dataclass(frozen=True)
-class ConvertedCopy:
-    """What a recording was converted to.
+class ObjectVersion:
+    """An object in Object Storage, in one version.
 
     :param address: where it is
-    :param etag: its ETag
+    :param etag: its ETag, if the bucket gives one
     """
 
     address: RecordingAddress
@@ -141,18 +141,6 @@ class FilterReason(StrEnum):
     TOO_SHORT = "too_short"  #: shorter than `min_duration_s`
     TOO_LONG = "too_long"  #: longer than `max_duration_s`
     SILENT = "silent"  #: no sample of any channel is louder than the noise of an idle line
-
-
-@dataclass(frozen=True)
-class OtherSide:
-    """The second recording of a pair: the other side of the call.
-
-    :param address: where it is
-    :param etag: its ETag
-    """
-
-    address: RecordingAddress
-    etag: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +189,7 @@ class Recording:
     :param variant: what of it is submitted, if not all, or with what; the ledger keeps a recording's variants apart
     :param content_hash: a hash of its bytes, if the ledger identifies it by them instead of by address and version
     :param address: the object to read; None for a local file, which is sent along with the request
-    :param other: the second side of a pair
+    :param other: the second side of a pair: the other side of the call
     :param part: which part of the recording this is, if it is submitted in several
     :param starts_ms: where its parts begin, if an earlier run has cut it
     :param parts: those that it has to be submitted in, if it is too long; probing fills this in
@@ -224,11 +212,11 @@ class Recording:
     variant: str = ""
     content_hash: str | None = None
     address: RecordingAddress | None = None
-    other: OtherSide | None = None
+    other: ObjectVersion | None = None
     part: Part | None = None
     starts_ms: tuple[int, ...] = ()
     parts: tuple[Recording, ...] = ()
-    copy: ConvertedCopy | None = None
+    copy: ObjectVersion | None = None
     link: str = ""
     checked_at: datetime | None = None
     size_bytes: int | None = None

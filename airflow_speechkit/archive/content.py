@@ -1,10 +1,14 @@
-"""Hashes of recordings' bytes. A recording is read once; its hash is kept for as long as its version is the same.
+"""Recordings with the same bytes: what identifies them, and which of them share an operation.
 
 Beside what `archive.layout` describes, an archive has ::
 
-    hashes/<address>/<version>.json   the hash of the bytes of a recording in a version
+    hashes/<address>/<version>.json                 the hash of the bytes of a recording in a version; it is read once
+    operations/<operation id>/also-<address>.json   another recording with the bytes of the submitted one: its own
+                                                    address, labels and time (exclusive create)
+    ledger/<fingerprint>/known-as.json              the fingerprint by address of an operation with these bytes
 
-The names have hashes of addresses and ETags, which are safe in any path.
+The names have hashes of addresses and ETags. Labels that another recording gets later are among the operation's, under
+its own address.
 """
 
 from __future__ import annotations
@@ -12,29 +16,37 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.layout import each, load, pack
-from airflow_speechkit.errors import ArchiveError, SpeechKitError
-from airflow_speechkit.recordings.finder import CONCURRENCY
+from airflow_speechkit.archive.layout import (
+    SUBMISSION_FILE,
+    each,
+    hashed,
+    ledger_folder,
+    load,
+    load_undamaged,
+    operation_file,
+    pack,
+)
+from airflow_speechkit.archive.ledger import fingerprint
+from airflow_speechkit.archive.records import Entry, Hash, Record, labelled
+from airflow_speechkit.errors import SpeechKitError
+from airflow_speechkit.models import ObjectVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from typing import Any
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from airflow_speechkit.archive.records import LabelRecord
     from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.models import Recording, RecordingAddress
+    from airflow_speechkit.models import Recording, Submission
     from airflow_speechkit.recordings.source import RecordingSource
-
-    #: An object, and a version of it.
-    _Side = tuple[RecordingAddress, str]
 
 log = logging.getLogger(__name__)
 
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_SHARED = re.compile(r"(?P<operation_id>[A-Za-z0-9].*)-(?P<address>[0-9a-f]{16})", re.ASCII)
+_ALSO = re.compile(r"also-([0-9a-f]{16})\.json", re.ASCII)
 
 
 class Identity(StrEnum):
@@ -42,6 +54,14 @@ class Identity(StrEnum):
 
     ADDRESS = "address"  #: address and version (ETag)
     CONTENT = "content"  #: their bytes
+
+
+class _ContentHash(Record, frozen=True):
+    sha256: Hash
+
+
+class _KnownAs(Record, frozen=True):
+    fingerprint: Hash
 
 
 def with_content_hashes(archive: Archive, source: RecordingSource, recordings: Sequence[Recording]) -> list[Recording]:
@@ -52,85 +72,192 @@ def with_content_hashes(archive: Archive, source: RecordingSource, recordings: S
 
     :raises ArchiveError: the archive can't be read or written
     """
-    found: dict[_Side, str | SpeechKitError | None] = {
-        side: None for one in recordings if one.is_versioned and one.error is None for side in _sides(one)
-    }
-    sides = list(found)
-    found.update(zip(sides, each(lambda side: _known(archive, side), sides), strict=True))
+    sides = list(dict.fromkeys(side for one in recordings for side in _sides(one)))
+    found = dict(zip(sides, each(lambda side: _known_hash(archive, side), sides), strict=True))
     unread = [side for side in sides if found[side] is None]
     if unread:
         log.info("Reading %d recordings to identify them by their content", len(unread))
-    with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="speechkit-hash") as pool:
-        found.update(zip(unread, pool.map(lambda side: _read(archive, source, side), unread), strict=True))
+    found.update(zip(unread, each(lambda side: _hash_of(archive, source, side), unread), strict=True))
 
-    def hashed(recording: Recording) -> Recording:
-        if not recording.is_versioned or recording.error is not None:
+    def identified(recording: Recording) -> Recording:
+        if recording.error is not None or not recording.is_versioned:
             return recording
         if recording.address is None:
             # The version of a local file is a hash of its bytes.
             return replace(recording, content_hash=recording.version)
-        known = [found[side] for side in _sides(recording)]
-        for one in known:
-            if isinstance(one, SpeechKitError):
-                return replace(recording, error=one)
-        return replace(recording, content_hash="+".join(map(str, known)))
+        hashes = [found[side] for side in _sides(recording)]
+        error = next((one for one in hashes if isinstance(one, SpeechKitError)), None)
+        if error is not None:
+            return replace(recording, error=error)
+        return replace(recording, content_hash="+".join(map(str, hashes)))
 
-    return [hashed(one) for one in recordings]
+    return [identified(one) for one in recordings]
 
 
 def delete_hashes(archive: Archive, audio_uris: Iterable[str]) -> int:
     """Delete the hashes of all versions of recordings; return how many there were."""
-    names = [name for uri in audio_uris for name in archive.folder.names(_folder(uri))]
+    names = [name for uri in audio_uris for name in archive.folder.names(f"hashes/{hashed(uri)}")]
     for name in names:
         archive.folder.delete(name)
     return len(names)
 
 
-def _sides(recording: Recording) -> list[_Side]:
+def _sides(recording: Recording) -> list[ObjectVersion]:
     """Return what has to be read of a recording: itself, and the other side of a pair."""
-    if recording.address is None:
+    if recording.address is None or recording.error is not None or not recording.is_versioned:
         return []
-    own, other = (recording.address, recording.version or ""), recording.other
-    return [own] if other is None else [own, (other.address, other.etag or "")]
+    own, other = ObjectVersion(recording.address, recording.version), recording.other
+    return [own] if other is None else [own, other]
 
 
-def _known(archive: Archive, side: _Side) -> str | None:
-    try:
-        return load(archive.folder, _file(side), _hash_in)
-    except ArchiveError as error:
-        if error.retry_can_help:
-            raise
-        # A damaged one is replaced.
-        return None
+def _known_hash(archive: Archive, side: ObjectVersion) -> str | SpeechKitError | None:
+    # A damaged one is replaced.
+    known = load_undamaged(archive.folder, _hash_file(side), _ContentHash.read)
+    return None if known is None else known.sha256
 
 
-def _hash_in(data: dict[str, Any]) -> str:
-    if not isinstance(found := data["sha256"], str) or not _SHA256.fullmatch(found):
-        raise ValueError("not a hash")
-    return found
-
-
-def _read(archive: Archive, source: RecordingSource, side: _Side) -> str | SpeechKitError:
+def _hash_of(archive: Archive, source: RecordingSource, side: ObjectVersion) -> str | SpeechKitError:
     digest = hashlib.sha256()
     try:
-        for piece in source.content(*side):
+        for piece in source.content(side):
             digest.update(piece)
     except SpeechKitError as error:
-        error.about_recording(side[0].uri)
+        error.about_recording(side.address.uri)
         return error
-    archive.folder.replace(_file(side), pack({"sha256": digest.hexdigest()}))
+    archive.folder.replace(_hash_file(side), pack(_ContentHash(digest.hexdigest())))
     return digest.hexdigest()
 
 
-def _folder(audio_uri: str) -> str:
-    return f"hashes/{_hash(audio_uri)}"
+def _hash_file(side: ObjectVersion) -> str:
+    return f"hashes/{hashed(side.address.uri)}/{hashed(side.etag or '')}.json"
 
 
-def _file(side: _Side) -> str:
-    address, version = side
-    return f"{_folder(address.uri)}/{_hash(version)}.json"
+def recognition_id(operation_id: str, audio_uri: str) -> str:
+    """Return the id in the tables of a recording that shares an operation which was submitted for another one."""
+    # An operation has few addresses: 64 bits tell them apart.
+    return f"{operation_id}-{hashed(audio_uri)[:16]}"
 
 
-def _hash(text: str) -> str:
-    # 128 bits tell any two names apart.
-    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:32]
+def entry_of(archive: Archive, operation_id: str, audio_uri: str) -> Entry | None:
+    """Return what is on record of a recording that shares an operation which was submitted for another one."""
+    return load(archive.folder, _also_file(operation_id, audio_uri), Entry.read)
+
+
+def shared_under(archive: Archive, given: str) -> Submission | None:
+    """Return what is on record under a `recognition_id`; None if that isn't the id of a recording that shares one."""
+    found = _SHARED.fullmatch(given)
+    name = "" if found is None else operation_file(found["operation_id"], f"also-{found['address']}.json")
+    entry = load(archive.folder, name, Entry.read) if name else None
+    return None if entry is None else entry.submission
+
+
+def operation_of(archive: Archive, given: str) -> str:
+    """Return the operation of an id in the tables: itself, but for the `recognition_id` of one that shares another's.
+
+    :raises ArchiveError: a record can't be read
+    """
+    shared = shared_under(archive, given)
+    return given if shared is None else shared.operation_id
+
+
+def is_shared_by(archive: Archive, operation_id: str, audio_uri: str) -> bool:
+    """Tell whether a recording shares an operation which was submitted for another one."""
+    return archive.folder.exists(_also_file(operation_id, audio_uri))
+
+
+def share(archive: Archive, planned: Submission, operation_id: str) -> bool:
+    """Put on record that a recording shares an operation. For the recording that was submitted it does nothing.
+
+    :param planned: the submission that the recording would have had
+    :return: whether it is another recording than the submitted one
+    :raises ArchiveError: the archive can't be read or written
+    """
+    entry = archive.entry(operation_id)
+    if entry is None or entry.submission.audio_uri == planned.audio_uri:
+        return False
+    first = entry.submission
+    ours = replace(
+        planned,
+        operation_id=operation_id,
+        recognition_id=recognition_id(operation_id, planned.audio_uri),
+        fingerprint=first.fingerprint,
+        settings=first.settings,
+        submitted_uri=first.submitted_uri,
+        duration_ms=first.duration_ms,
+        channels=first.channels,
+        billed_seconds=0,
+    )
+    name = _also_file(operation_id, planned.audio_uri)
+    is_new = archive.folder.create(name, pack(Entry(submission=ours)))
+    if is_new and not archive.folder.exists(operation_file(operation_id, SUBMISSION_FILE)):
+        # Deleted meanwhile. `delete_operation` lists the files once more after it has removed the submission.
+        archive.folder.delete(name)
+    return True
+
+
+def submissions(archive: Archive, operation_id: str) -> list[Submission]:
+    """Return what was submitted, and each other recording that shares the operation, all with their newest labels.
+
+    :return: the submitted recording first; empty if the operation isn't on record
+    :raises ArchiveError: a record can't be read
+    """
+    entry = archive.entry(operation_id)
+    if entry is None:
+        return []
+    records = archive.label_records(operation_id)
+    found = [entry.submission]
+    if may_be_shared(entry, records):
+        others = each(lambda name: load(archive.folder, name, Entry.read), _also_files(archive, operation_id))
+        found += [one.submission for one in others if one is not None]
+    return [labelled(one, records) for one in found]
+
+
+def audio_uris(archive: Archive, operation_id: str) -> list[str]:
+    """Return the addresses of all recordings that share an operation, without those of damaged records."""
+    names = [operation_file(operation_id, SUBMISSION_FILE), *_also_files(archive, operation_id)]
+    entries = [load_undamaged(archive.folder, name, Entry.read) for name in names]
+    known = [one.submission for one in entries if one is not None]
+    return [uri for one in known for uri in (one.audio_uri, one.paired_uri) if uri]
+
+
+def may_be_shared(entry: Entry, records: Sequence[LabelRecord]) -> bool:
+    """Tell whether other recordings may share an operation: only then listing its files is worth a request."""
+    return entry.submission.content_hash is not None or any(
+        one.audio_uri != entry.submission.audio_uri for one in records
+    )
+
+
+def recognition_ids(archive: Archive, operation_id: str) -> list[str]:
+    """Return the ids in the tables of all recordings that share an operation."""
+    names = (name.rpartition("/")[2] for name in _also_files(archive, operation_id))
+    return [operation_id, *(f"{operation_id}-{found[1]}" for name in names if (found := _ALSO.fullmatch(name)))]
+
+
+def fingerprints_by_address(archive: Archive, content: str, recordings: Sequence[Recording]) -> Iterator[str]:
+    """Give the fingerprints under which recordings with some bytes may be on record by their addresses.
+
+    :param content: their fingerprint by content
+    :param recordings: their own fingerprints come first
+    """
+    for one in recordings:
+        yield fingerprint(one.audio_uri, one.version, one.settings, one.variant)
+    if known := load(archive.folder, _known_file(content), _KnownAs.read):
+        yield known.fingerprint
+
+
+def remember_fingerprint(archive: Archive, content: str, by_address: str) -> None:
+    """Put on record under which fingerprint an operation is that was submitted by its address. The first one counts."""
+    archive.folder.create(_known_file(content), pack(_KnownAs(by_address)))
+
+
+def _known_file(content: str) -> str:
+    return f"{ledger_folder(content)}/known-as.json"
+
+
+def _also_file(operation_id: str, audio_uri: str) -> str:
+    return operation_file(operation_id, f"also-{recognition_id(operation_id, audio_uri)[-16:]}.json")
+
+
+def _also_files(archive: Archive, operation_id: str) -> list[str]:
+    names = archive.folder.names(operation_file(operation_id))
+    return sorted(name for name in names if _ALSO.fullmatch(name.rpartition("/")[2]))

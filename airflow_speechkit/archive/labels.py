@@ -13,7 +13,7 @@ import socket
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.archive.addresses import entry_of, may_be_shared, shared_under, submissions
+from airflow_speechkit.archive.content import entry_of, may_be_shared, shared_under, submissions
 from airflow_speechkit.archive.layout import SUBMISSION_FILE, each, labels_file, load, operation_file, pack, read
 from airflow_speechkit.archive.parts import all_operations
 from airflow_speechkit.archive.records import LabelRecord, label_changes, merged_labels

@@ -14,11 +14,13 @@
                               labels-0001.json   labels that were given later (exclusive create), and so on
     forgotten/<operation id>.json                the operation was deleted
 
-`archive.runs` has the rest. Records are small JSON files, each with the version of the archive's layout.
+`archive.content`, `archive.parts` and `archive.runs` have the rest. Records are small JSON files, each with the version
+of the archive's layout.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -118,6 +120,12 @@ def forgotten_file(operation_id: str) -> str:
     return f"{operation_file(operation_id, folder='forgotten')}.json"
 
 
+def hashed(name: str) -> str:
+    """Return a hash of a name, such as an address, which is safe in any path."""
+    # 128 bits tell any two names apart.
+    return hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()[:32]
+
+
 def each(do: Callable[[_Item], _T], items: Iterable[_Item]) -> Iterator[_T]:
     """Call a function that reads or writes files with each item, several side by side; return the results in order."""
     with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="speechkit-archive") as pool:
@@ -155,6 +163,16 @@ def load(folder: Folder, name: str, build: Callable[[dict[str, Any]], _T]) -> _T
     """
     raw = read(folder, name)
     return None if raw is None else parsed(folder, name, lambda: build(_unpack(raw, folder.url_of(name))))
+
+
+def load_undamaged(folder: Folder, name: str, build: Callable[[dict[str, Any]], _T]) -> _T | None:
+    """Return the same, and None also for a record that is damaged."""
+    try:
+        return load(folder, name, build)
+    except ArchiveError as error:
+        if error.retry_can_help:
+            raise
+        return None
 
 
 def parsed(folder: Folder, name: str, build: Callable[[], _T]) -> _T:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_speechkit.archive import addresses
-from airflow_speechkit.archive.content import delete_hashes
+from airflow_speechkit.archive import content
 from airflow_speechkit.archive.layout import (
     SUBMISSION_FILE,
     damage,
@@ -56,7 +55,7 @@ def delete_operation(archive: Archive, operation_id: str, *, now: datetime, even
     if deletion is None:
         deletion = _begin(archive, operation_id, now, even_if_running)
         archive.folder.replace(forgotten_file(operation_id), pack(deletion))
-    removed = delete_hashes(archive, addresses.audio_uris(archive, operation_id))
+    removed = content.delete_hashes(archive, content.audio_uris(archive, operation_id))
     if deletion.attempt is not None and deletion.fingerprint is not None:
         end = AttemptEnd(
             attempt=deletion.attempt,
@@ -128,9 +127,9 @@ def operations_of(archive: Archive, audio_uri: str) -> Iterator[str]:
         paired_uri = None if entry is None else entry.submission.paired_uri
         if entry is not None and audio_uri in (entry.submission.audio_uri, paired_uri):
             return True
-        if paired_uri is not None and audio_uri in addresses.audio_uris(archive, operation_id):
+        if paired_uri is not None and audio_uri in content.audio_uris(archive, operation_id):
             return True
-        return addresses.is_shared_by(archive, operation_id, audio_uri)
+        return content.is_shared_by(archive, operation_id, audio_uri)
 
     known = list(archive.operations())
     yield from compress(known, each(is_of, known))
@@ -202,7 +201,7 @@ def delete_attempts(archive: Archive, audio_uri: str, *, now: datetime) -> int:
     :raises ArchiveError: another process may be submitting the recording
     """
     count = 0
-    delete_hashes(archive, [audio_uri])
+    content.delete_hashes(archive, [audio_uri])
     for fingerprint, attempt, claim in attempts_of(archive, audio_uri):
         if attempt.is_live(now):
             hint = f"Wait until {claim.lease_expires_at:%H:%M:%S} UTC, when its claim expires"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
 
-from airflow_speechkit.archive.layout import is_fingerprint, is_unsent
+from airflow_speechkit.archive.layout import is_unsent
 from airflow_speechkit.archive.ledger import ENDED, Attempt, AttemptState, Failure
-from airflow_speechkit.models import Submission, is_operation_id
+from airflow_speechkit.models import OPERATION_ID, Submission, is_operation_id
 from airflow_speechkit.parsing import MalformedError, convert, parse_time
 from airflow_speechkit.settings import ApiVersion, RecognitionSettings
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 #: One without an offset can't be compared with others.
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+OperationId = Annotated[str, msgspec.Meta(pattern=rf"\A{OPERATION_ID}\Z")]
+
+#: SHA-256, in hexadecimal.
+Hash = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 #: What an `Attempt` takes over from the record of its state.
 _FACTS = ("scope", "owner", "lease_expires_at", "operation_id", "submitted_at", "failure")
@@ -89,7 +94,8 @@ class Entry(Record, frozen=True, kw_only=True):
     supersedes: tuple[int, ...] = msgspec.field(default=(), name="over")
 
     def __post_init__(self) -> None:
-        _check_operation_id(self.submission.operation_id)
+        if not is_operation_id(self.submission.operation_id):
+            raise ValueError("not an operation id")
 
 
 class AnswerFile(Record, frozen=True, kw_only=True):
@@ -117,7 +123,7 @@ class Outcome(Record, frozen=True, kw_only=True):
     :param files: the files of the answer, by name
     """
 
-    operation_id: str
+    operation_id: OperationId
     state: AttemptState = msgspec.field(name="stage")
     at: Time
     failure: Failure | None = None
@@ -125,7 +131,6 @@ class Outcome(Record, frozen=True, kw_only=True):
     files: dict[str, AnswerFile] = {}
 
     def __post_init__(self) -> None:
-        _check_operation_id(self.operation_id)
         # If another end were believed, a recording that has its answer would be sent again.
         if self.state not in ({AttemptState.REFUSED} if is_unsent(self.operation_id) else ENDED):
             raise ValueError("an operation can't end like this")
@@ -149,15 +154,11 @@ class AttemptEnd(Record, frozen=True, kw_only=True):
     owner: str | None = None
     attempt: int | None = None
     at: Time | None = None
-    operation_id: str | None = None
+    operation_id: OperationId | None = None
     submitted_at: Time | None = None
     failure: Failure | None = None
     supersedes: tuple[int, ...] | None = msgspec.field(default=(), name="over")
     forgotten_at: Time | None = None
-
-    def __post_init__(self) -> None:
-        if self.operation_id is not None:
-            _check_operation_id(self.operation_id)
 
 
 class Deletion(Record, frozen=True, kw_only=True):
@@ -174,16 +175,12 @@ class Deletion(Record, frozen=True, kw_only=True):
 
     operation_id: str | None = None
     began_at: Time
-    fingerprint: str | None
+    fingerprint: Hash | None
     attempt: int | None
     scope: str | None = None
     supersedes: tuple[int, ...] | None = msgspec.field(default=(), name="over")
     submitted_at: Time | None = None
     finished_at: Time | None = None
-
-    def __post_init__(self) -> None:
-        if self.attempt is not None and not is_fingerprint(self.fingerprint or ""):
-            raise ValueError("an attempt has no fingerprint")
 
 
 class LabelRecord(Record, frozen=True, kw_only=True):
@@ -271,8 +268,3 @@ def read_attempt(number: int, state: AttemptState, data: dict[str, Any]) -> Atte
 def is_tombstone(data: Mapping[str, Any]) -> bool:
     """Tell whether this was left in place of a deleted claim."""
     return data.get("forgotten_at") is not None
-
-
-def _check_operation_id(value: str) -> None:
-    if not is_operation_id(value):
-        raise ValueError("not an operation id")

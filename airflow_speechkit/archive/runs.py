@@ -17,18 +17,17 @@ its own file and gets the operation again, whichever other run got it since.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_speechkit.archive.layout import each, load, operation_file, pack
+from airflow_speechkit.archive.layout import each, hashed, load, operation_file, pack
 from airflow_speechkit.archive.records import Record, Time
 from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import StorageError, error_from_json
-from airflow_speechkit.models import FilterReason, OtherSide, Part, Recording
+from airflow_speechkit.models import FilterReason, ObjectVersion, Part, Recording
 from airflow_speechkit.recordings.address import parse_s3
 
 if TYPE_CHECKING:
@@ -36,20 +35,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_speechkit.archive.store import Archive
+    from airflow_speechkit.archive.submit_rules import Origin
     from airflow_speechkit.settings import RecognitionSettings
-
-_FACTS = (
-    "audio_uri",
-    "version",
-    "part",
-    "labels",
-    "content_hash",
-    "size_bytes",
-    "duration_ms",
-    "channels",
-    "billed_seconds",
-    "filter_reason",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +118,7 @@ class _RunRecording(Record, frozen=True, kw_only=True):
         is_left = self.status is None
         address = parse_s3(self.address) if is_left and self.address.startswith("s3://") else None
         paired = self.paired_address
-        other = None if paired is None else OtherSide(parse_s3(paired), self.paired_version)
+        other = None if paired is None else ObjectVersion(parse_s3(paired), self.paired_version)
         facts = {name: getattr(self, name) for name in _FACTS}
         return SubmitOutcome(
             recording=Recording(settings=settings, address=address, other=other, **facts),
@@ -140,6 +127,10 @@ class _RunRecording(Record, frozen=True, kw_only=True):
             operation_id=self.operation_id,
             error=None if self.error is None else error_from_json(self.error),
         )
+
+
+#: What is the same in a recording and in its record.
+_FACTS = {one.name for one in fields(Recording)} & {*_RunRecording.__struct_fields__} - {"address", "error"}
 
 
 class _RunRecord(Record, frozen=True, kw_only=True):
@@ -205,57 +196,40 @@ def remove_run(archive: Archive, scope: str) -> None:
 
 
 def _run_file(scope: str) -> str:
-    return f"runs/{_hash(scope)}.json"
+    return f"runs/{hashed(scope)}.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Delivery:
-    """A run of a task that operations are delivered to. All its tries and map indexes count as one.
-
-    :param dag_id: the DAG
-    :param task_id: the task
-    :param run_id: the DAG run
-    """
-
-    dag_id: str
-    task_id: str
-    run_id: str
-
-    def folder(self, operation_id: str) -> str:
-        """Return the folder that has a file for each run of the task that got an operation."""
-        return operation_file(operation_id, folder=f"handed_on/{_hash(json.dumps([self.dag_id, self.task_id]))}")
-
-    def file(self, operation_id: str) -> str:
-        """Return the name of this run's file of an operation."""
-        return f"{self.folder(operation_id)}/{_hash(json.dumps([self.run_id]))}.json"
-
-
-def delivered_before(archive: Archive, delivery: Delivery, operation_ids: Sequence[str]) -> set[str]:
+def delivered_before(archive: Archive, to: Origin, operation_ids: Sequence[str]) -> set[str]:
     """Return those operations that were delivered to other runs of the task, and not to this one.
+
+    :param to: the task instance. All tries and map indexes of a run count as one
 
     :raises ArchiveError: the archive can't be read
     """
 
     def is_old(operation_id: str) -> bool:
-        names = list(archive.folder.names(delivery.folder(operation_id)))
-        return bool(names) and delivery.file(operation_id) not in names
+        names = list(archive.folder.names(_delivery_folder(to, operation_id)))
+        return bool(names) and _delivery_file(to, operation_id) not in names
 
     return {one for one, old in zip(operation_ids, each(is_old, operation_ids), strict=True) if old}
 
 
-def record_delivery(archive: Archive, delivery: Delivery, operation_ids: Sequence[str], now: datetime) -> None:
+def record_delivery(archive: Archive, to: Origin, operation_ids: Sequence[str], now: datetime) -> None:
     """Put on record that operations were delivered to a run. Calling it again changes nothing.
 
     A process that is killed in the middle of it leaves some out: its retry gets all of them, and puts them on record.
 
+    :param to: the task instance
     :param now: UTC
     :raises ArchiveError: the archive can't be written
     """
-    names = {"dag_id": delivery.dag_id, "task_id": delivery.task_id, "run_id": delivery.run_id}
-    record = pack({**names, "at": now.isoformat()})
-    list(each(lambda one: archive.folder.create(delivery.file(one), record), dict.fromkeys(operation_ids)))
+    record = pack({"dag_id": to.dag_id, "task_id": to.task_id, "run_id": to.run_id, "at": now.isoformat()})
+    list(each(lambda one: archive.folder.create(_delivery_file(to, one), record), dict.fromkeys(operation_ids)))
 
 
-def _hash(text: str) -> str:
-    # 128 bits tell any two names apart.
-    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:32]
+def _delivery_folder(to: Origin, operation_id: str) -> str:
+    return operation_file(operation_id, folder=f"handed_on/{hashed(json.dumps([to.dag_id, to.task_id]))}")
+
+
+def _delivery_file(to: Origin, operation_id: str) -> str:
+    return f"{_delivery_folder(to, operation_id)}/{hashed(json.dumps([to.run_id]))}.json"

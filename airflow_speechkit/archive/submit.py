@@ -26,7 +26,7 @@ from airflow_speechkit.recordings.cost import CostLimit, describe_cost, describe
 from airflow_speechkit.recordings.parts import starts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from airflow_speechkit.models import Recording
 
@@ -73,8 +73,8 @@ class Submitter(SubmitWorker):
         :return: what the run has come to now
         :raises SpeechKitError: nothing more could be sent; a retry continues there
         """
-        outcomes = list(run.outcomes)
-        jobs = self._jobs = self._make_jobs(outcomes)
+        asked = list(zip(run.outcomes, self._make_jobs(run.outcomes), strict=True))
+        jobs = self._jobs = _each_once(asked)
         self.request = replace(self.request, since=run.began_at if run.is_resumed else None)
         self.cost_limit = CostLimit(self.policy.max_billed_seconds, run.billed_seconds)
         limiter = SubmitRateLimiter(self.policy.submits_per_hour, self.policy.patience, run.refused_since)
@@ -82,10 +82,11 @@ class Submitter(SubmitWorker):
             try:
                 undecided = [job for job in jobs if job.outcome is None]
                 list(pool.map(lambda job: self.decide(job, probe=not run.is_resumed), undecided))
-                if any(job.recording.parts for job in jobs):
-                    outcomes, jobs = self._in_parts(outcomes, jobs)
-                    self._jobs = jobs
-                    list(pool.map(self.decide, [job for job in jobs if job.recording.part and job.outcome is None]))
+                parts = {job: self._parts(job) for job in jobs if job.recording.parts}
+                if parts:
+                    asked = [pair for one, job in asked for pair in parts.get(job, [(one, job)])]
+                    jobs = self._jobs = _each_once(asked)
+                    list(pool.map(self.decide, [job for made in parts.values() for _, job in made]))
                 if run.is_resumed:
                     limiter.add_sent(run.sent_at, self.now())
                 else:
@@ -100,65 +101,45 @@ class Submitter(SubmitWorker):
             finally:
                 self.labels.log()
         self._log_filtered(undecided)
-        for job in jobs:
-            for place in job.places:
-                outcomes[place] = job.outcome_of(outcomes[place].recording) or outcomes[place]
         return replace(
             run,
-            outcomes=outcomes,
+            outcomes=[job.outcome_of(one.recording) or one for one, job in asked],
             is_resumed=True,
             refused_since=limiter.refused_since,
             sent_at=list(limiter.sent_at),
             next_at=next_at,
         )
 
-    def _in_parts(
-        self, outcomes: Sequence[SubmitOutcome], jobs: Sequence[SubmitJob]
-    ) -> tuple[list[SubmitOutcome], list[SubmitJob]]:
-        """Put the parts of recordings that are too long in their places. Each part is a job of its own."""
-        job_of = {place: job for job in jobs for place in job.places}
-        for job in jobs:
-            if job.recording.parts:
-                record_cut(self.archive, job.fingerprint, starts_of(job.recording.parts[0]))
-        found: list[SubmitOutcome] = []
-        places: dict[str, list[int]] = {job.fingerprint: [] for job in jobs}
-        for place, outcome in enumerate(outcomes):
-            job = job_of[place]
-            parts = [replace(one, labels=job.recording.labels) for one in job.recording.parts]
-            if not parts:
-                places[job.fingerprint].append(len(found))
-                found.append(outcome)
-                continue
-            # As in a later visit, which knows no more about a part than about the whole.
-            asked = job.recording.settings
-            fingerprints = tuple(_fingerprint(replace(one, settings=asked)) for one in parts)
-            for recording, own in zip(parts, fingerprints, strict=True):
-                part = recording.part and replace(recording.part, fingerprints=fingerprints)
-                places.setdefault(own, []).append(len(found))
-                found.append(SubmitOutcome(recording=replace(recording, part=part)))
-        known = {job.fingerprint: job for job in jobs}
+    def _parts(self, whole: SubmitJob) -> list[tuple[SubmitOutcome, SubmitJob]]:
+        """Return the parts of a recording that is too long, each as a recording and a job of its own."""
+        parts = whole.recording.parts
+        record_cut(self.archive, whole.fingerprint, starts_of(parts[0]))
+        # As in a later visit, which knows no more about a part than about the whole.
+        settings = whole.recording.settings
+        fingerprints = tuple(_fingerprint(replace(one, settings=settings)) for one in parts)
         made = []
-        for own, at in places.items():
-            if at:
-                made.append(known.get(own) or SubmitJob(own, at, found[at[0]].recording))
-                made[-1].places = at
-        return found, made
+        for own, recording in zip(fingerprints, parts, strict=True):
+            part = recording.part and replace(recording.part, fingerprints=fingerprints)
+            recording = replace(recording, labels=whole.recording.labels, part=part)
+            made.append((SubmitOutcome(recording=recording), SubmitJob(own, recording)))
+        return made
 
-    def _make_jobs(self, outcomes: Sequence[SubmitOutcome]) -> list[SubmitJob]:
+    def _make_jobs(self, outcomes: Sequence[SubmitOutcome]) -> Iterator[SubmitJob]:
+        """Return the job of each recording. One that is there twice has one job, and so have the same bytes."""
         jobs: dict[str, SubmitJob] = {}
-        for place, outcome in enumerate(outcomes):
+        for outcome in outcomes:
             is_done, recording = outcome.status is not None, outcome.recording
             key = outcome.fingerprint or _fingerprint(recording)
             if key in jobs:
                 job = jobs[key]
-                job.places.append(place)
                 if recording.audio_uri == job.recording.audio_uri:
                     job.recording = self.labels.joined(job.recording, recording)
                 else:
                     other = job.others.get(recording.audio_uri, recording)
                     job.others[recording.audio_uri] = self.labels.joined(other, recording)
+                yield job
                 continue
-            job = jobs[key] = SubmitJob(key, [place], recording, outcome=outcome if is_done else None)
+            job = jobs[key] = SubmitJob(key, recording, outcome=outcome if is_done else None)
             error = recording.error
             if error is None and not recording.is_versioned and not self.policy.allow_unversioned:
                 error = RecordingError(
@@ -168,7 +149,7 @@ class Submitter(SubmitWorker):
                 )
             if error is not None and not is_done:
                 job.end(SubmitStatus.REFUSED, error=error)
-        return list(jobs.values())
+            yield job
 
     def _check_cost(self, jobs: Sequence[SubmitJob]) -> None:
         """Check what all recordings that have to be sent cost together, and log what there is."""
@@ -229,6 +210,10 @@ class Submitter(SubmitWorker):
         operation_id = self.archive.refuse(submission, failure, now)
         self.put_on_record(outcome.recording, outcome.fingerprint, operation_id)
         return operation_id
+
+
+def _each_once(asked: Sequence[tuple[SubmitOutcome, SubmitJob]]) -> list[SubmitJob]:
+    return list(dict.fromkeys(job for _, job in asked))
 
 
 def _fingerprint(recording: Recording) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 from copy import copy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_speechkit.archive.ledger import Action
 from airflow_speechkit.errors import ServiceFaultError, SubmissionsFailedError
-from airflow_speechkit.models import Submission
+from airflow_speechkit.models import Recording, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,25 +20,10 @@ if TYPE_CHECKING:
     from airflow_speechkit.api.operation import Operation
     from airflow_speechkit.archive.ledger import Attempt, Decision
     from airflow_speechkit.errors import SpeechKitError
-    from airflow_speechkit.models import Recording
     from airflow_speechkit.settings import RecognitionSettings
 
-
 #: What a submission takes over from its recording.
-_FACTS = (
-    "audio_uri",
-    "submitted_uri",
-    "paired_uri",
-    "part",
-    "settings",
-    "size_bytes",
-    "duration_ms",
-    "channels",
-    "billed_seconds",
-    "labels",
-    "filter_reason",
-    "content_hash",
-)
+_FACTS = {one.name for one in fields(Recording)} & {one.name for one in fields(Submission)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +54,8 @@ class Origin:
             fingerprint=fingerprint,
             submitted_at=now,
             etag=recording.version,
+            submitted_uri=recording.submitted_uri,
+            paired_uri=recording.paired_uri,
             **{name: getattr(recording, name) for name in _FACTS},
             **asdict(self),
         )
@@ -200,12 +187,11 @@ class Step(Enum):
     NOT_SENT = "not sent"  #: no request went out
 
 
-@dataclass
+@dataclass(eq=False)
 class SubmitJob:
     """A recording that is being submitted.
 
     :param fingerprint: its place in the ledger
-    :param places: where it stands among the recordings of the task
     :param recording: the recording
     :param others: recordings of the task with the same bytes, by their addresses
     :param attempts: what is on record of it
@@ -217,7 +203,6 @@ class SubmitJob:
     """
 
     fingerprint: str
-    places: list[int]
     recording: Recording
     others: dict[str, Recording] = field(default_factory=dict)
     attempts: Sequence[Attempt] = ()

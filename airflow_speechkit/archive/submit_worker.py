@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.addresses import fingerprints_by_address, remember_fingerprint, share
+from airflow_speechkit.archive.content import fingerprints_by_address, remember_fingerprint, share
 from airflow_speechkit.archive.labels import SubmitLabels
 from airflow_speechkit.archive.layout import OUTCOME_FILE, damage, operation_file
 from airflow_speechkit.archive.ledger import Action, AttemptState, Failure, Request, decide

@@ -214,7 +214,7 @@ class SpeechKitSubmitOperator(SubmitKeywords):
                         run=run,
                         on_failure=on_failure,
                         record_scope=record_scope,
-                        delivery=visit.delivery_to(context) if self.only_new else None,
+                        delivery=origin if self.only_new and origin.scope is not None else None,
                     )
                 except SpeechKitError as error:
                     if policy.without_archive:

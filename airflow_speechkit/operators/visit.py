@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_speechkit.archive.addresses import recognition_id
-from airflow_speechkit.archive.content import with_content_hashes
+from airflow_speechkit.archive.content import recognition_id, with_content_hashes
 from airflow_speechkit.archive.layout import ROOT_FILE, unsent_id
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
-from airflow_speechkit.archive.runs import Delivery, delivered_before, read_run, record_delivery, remove_run
+from airflow_speechkit.archive.runs import delivered_before, read_run, record_delivery, remove_run
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.archive.submit_rules import Origin, SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import ArchiveError, NotFinishedError, QuotaExceededError, SpeechKitError
@@ -53,7 +52,7 @@ class SubmitVisit:
     :param run: their outcomes
     :param on_failure: what a recording that can't be submitted does to the task
     :param record_scope: the task instance, if another visit may follow
-    :param delivery: the run to deliver to, if it gets only what no other one got
+    :param delivery: the task instance to deliver to, if it gets only what no other one got
     """
 
     hook: SpeechKitHook
@@ -61,7 +60,7 @@ class SubmitVisit:
     run: SubmitRun
     on_failure: OnFailure
     record_scope: str | None = None
-    delivery: Delivery | None = None
+    delivery: Origin | None = None
 
     @property
     def archive(self) -> Archive:
@@ -217,12 +216,6 @@ def origin_of(context: Context, speechkit_conn_id: str) -> Origin:
     ti = context.get("ti")
     names = () if ti is None else ("dag_id", "run_id", "task_id", "map_index")
     return Origin(speechkit_conn_id=speechkit_conn_id, **{name: getattr(ti, name) for name in names})
-
-
-def delivery_to(context: Context) -> Delivery | None:
-    """Return the run that operations are delivered to, where there is one."""
-    ti = context.get("ti")
-    return None if ti is None else Delivery(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
 
 
 def check_time(began_at: datetime, timeout_s: float | None, left: str) -> None:

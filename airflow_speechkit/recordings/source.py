@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError, SpeechKitError, TooLongError, UnsupportedFormatError
-from airflow_speechkit.models import ConvertedCopy, OtherSide, Recording, RecordingAddress
+from airflow_speechkit.models import ObjectVersion, Recording, RecordingAddress
 from airflow_speechkit.recordings.address import local_path
 from airflow_speechkit.recordings.audio.facts import settle
 from airflow_speechkit.recordings.conversion.plan import check_audio_stream
@@ -129,7 +129,7 @@ class RecordingSource(RecordingFinder):
         first, second = stored
         recording = self._stored(first)
         variant = f"{recording.variant}\npair={second.address.uri}\n{second.etag}".strip()
-        return replace(recording, variant=variant, other=OtherSide(second.address, second.etag))
+        return replace(recording, variant=variant, other=ObjectVersion(second.address, second.etag))
 
     def _side(self, place: Place) -> StoredObject:
         """Return where a side of a call is in a bucket; a local file is put there as it is."""
@@ -229,18 +229,18 @@ class RecordingSource(RecordingFinder):
         found = replace(found, labels=recording.labels, content_hash=recording.content_hash)
         return filled_in(found, probe.settings, probe.facts)
 
-    def content(self, address: RecordingAddress, version: str) -> Iterator[bytes]:
+    def content(self, one: ObjectVersion) -> Iterator[bytes]:
         """Read a recording in a bucket from front to back, in the version that was found; two requests.
 
         :raises RecordingError: it was replaced or removed, or may not be read
         :raises StorageError: the storage can't be reached
         """
-        stored = self._stat(address)
-        if stored.etag != version:
-            raise replaced("after it was found", address.uri)
-        yield from self._bucket(address.conn_id).content(stored)
+        stored = self._stat(one.address)
+        if stored.etag != one.etag:
+            raise replaced("after it was found", one.address.uri)
+        yield from self._bucket(one.address.conn_id).content(stored)
 
-    def _probe_pair(self, recording: Recording, address: RecordingAddress, other: OtherSide) -> Recording:
+    def _probe_pair(self, recording: Recording, address: RecordingAddress, other: ObjectVersion) -> Recording:
         sides = [(self._bucket(one.conn_id), self._stat(one)) for one in (address, other.address)]
         for (_, stored), etag in zip(sides, (recording.version, other.etag), strict=True):
             if stored.etag != etag:
@@ -254,7 +254,7 @@ class RecordingSource(RecordingFinder):
             # It says how to read samples without a header, and their parts may be of another encoding.
             settings = replace(settings, audio_encoding=None, sample_rate_hertz=None, audio_channel_count=None)
         for one in made:
-            copy, address = ConvertedCopy(one.stored.address, one.stored.etag), one.stored.address
+            copy, address = ObjectVersion(one.stored.address, one.stored.etag), one.stored.address
             found = replace(recording, copy=copy, link=address.link(self.storage_endpoint), checked_at=self.now())
             copied.append((one.start_ms, filled_in(found, settle(settings, one.facts), one.facts)))
         if is_in_parts:
@@ -281,7 +281,7 @@ class RecordingSource(RecordingFinder):
             return content
         if recording.version is None or (recording.checked_at and self.now() - recording.checked_at < VERSION_HOLDS):
             return None
-        sent = recording.copy or ConvertedCopy(recording.address, recording.version)
+        sent = recording.copy or ObjectVersion(recording.address, recording.version)
         if self._stat(sent.address).etag != sent.etag:
             raise replaced("while it waited to be sent", recording.audio_uri)
         return None

@@ -14,6 +14,7 @@ from boto3.s3.transfer import TransferConfig
 
 from airflow_speechkit.cli import main
 from airflow_speechkit.errors import RecordingError, SettingsError, SubmissionsFailedError
+from airflow_speechkit.models import ObjectVersion
 from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
@@ -152,9 +153,9 @@ def test_a_recording_is_read_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -
     read: list[str] = []
     content = RecordingSource.content
 
-    def counted(self: RecordingSource, address: Any, version: str) -> Any:
-        read.append(address.uri)
-        return content(self, address, version)
+    def counted(self: RecordingSource, one: ObjectVersion) -> Any:
+        read.append(one.address.uri)
+        return content(self, one)
 
     monkeypatch.setattr(RecordingSource, "content", counted)
     first = desk.put("first.ogg")
@@ -174,10 +175,10 @@ def test_one_that_is_replaced_while_it_is_read_does_not_hold_up_others(
     first, other = desk.put("first.ogg"), desk.put("other.ogg", OGG + OGG)
     content = RecordingSource.content
 
-    def late(self: RecordingSource, address: Any, version: str) -> Any:
-        if address.uri == first:
+    def late(self: RecordingSource, one: ObjectVersion) -> Any:
+        if one.address.uri == first:
             desk.put("first.ogg", OGG * 3)
-        return content(self, address, version)
+        return content(self, one)
 
     monkeypatch.setattr(RecordingSource, "content", late)
     with pytest.raises(RecordingError, match="replaced") as caught:

@@ -9,12 +9,13 @@ from threading import Barrier, Thread
 
 import pytest
 
-from airflow_speechkit.archive.runs import Delivery, delivered_before, record_delivery
+from airflow_speechkit.archive.runs import delivered_before, record_delivery
 from airflow_speechkit.archive.store import Archive
+from airflow_speechkit.archive.submit_rules import Origin
 from airflow_speechkit.errors import SettingsError
 from tests.unit.archive.world import T0, Killed, Life, mortal
 
-MONDAY = Delivery(dag_id="calls", task_id="submit", run_id="scheduled__2026-11-23T00:00:00+00:00")
+MONDAY = Origin(dag_id="calls", task_id="submit", run_id="scheduled__2026-11-23T00:00:00+00:00")
 TUESDAY = replace(MONDAY, run_id="scheduled__2026-11-24T00:00:00+00:00")
 IDS = [f"e03{number:017d}" for number in range(5)]
 
@@ -22,7 +23,7 @@ IDS = [f"e03{number:017d}" for number in range(5)]
 @pytest.mark.parametrize(
     "other", [replace(MONDAY, dag_id="quality"), replace(MONDAY, task_id="submit_others")], ids=["dag", "task"]
 )
-def test_each_task_of_each_dag_gets_everything(tmp_path: Path, other: Delivery) -> None:
+def test_each_task_of_each_dag_gets_everything(tmp_path: Path, other: Origin) -> None:
     archive = Archive.at(tmp_path)
     record_delivery(archive, MONDAY, IDS, T0)
     assert delivered_before(archive, replace(other, run_id=TUESDAY.run_id), IDS) == set()
@@ -41,7 +42,7 @@ def test_a_run_that_got_something_gets_it_again(tmp_path: Path) -> None:
 
 def test_what_people_call_a_run_is_in_the_file_and_does_no_harm_in_its_name(tmp_path: Path) -> None:
     archive = Archive.at(tmp_path)
-    odd = Delivery(dag_id="звонки/../x", task_id="group.submit", run_id="manual__../../etc")
+    odd = Origin(dag_id="звонки/../x", task_id="group.submit", run_id="manual__../../etc")
     record_delivery(archive, odd, IDS[:1], T0)
     [name] = archive.folder.names()
     assert name.startswith("handed_on/")

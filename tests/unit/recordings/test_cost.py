@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_speechkit.errors import CostLimitExceededError
-from airflow_speechkit.models import OtherSide, Recording, RecordingAddress
+from airflow_speechkit.models import ObjectVersion, Recording, RecordingAddress
 from airflow_speechkit.recordings.cost import (
     CostLimit,
     billed_seconds,
@@ -83,7 +83,7 @@ def pair(first_ms: int, second_ms: int) -> Recording:
         audio_uri="s3://calls/1-in.wav",
         version="1",
         settings=RecognitionSettings(),
-        other=OtherSide(RecordingAddress("calls", "1-out.wav"), "1"),
+        other=ObjectVersion(RecordingAddress("calls", "1-out.wav"), "1"),
         duration_ms=longer_ms,
         channels=2,
         billed_seconds=billed_seconds(longer_ms, 2),
