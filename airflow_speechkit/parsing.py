@@ -29,7 +29,7 @@ _BARE_NULL = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|\})\s*null")
 #: msgspec collects what is in a type when it first converts to it. Threads that do that at once crash or hang it.
 _ONE_AT_A_TIME = Lock()
 
-_SPACE = re.compile(r"[ \t\r\n]*")
+_NO_SPACE = re.compile(r"[^ \t\r\n]")
 
 
 class MalformedError(ValueError):
@@ -57,9 +57,9 @@ def parse_json(raw: bytes | str, *, lenient: bool = False, int64: bool = False, 
     :raises MalformedError: it isn't JSON, or is nested too deeply
     """
     try:
-        text = _text(raw, lenient=lenient)
         if lenient:
-            return json.loads(text, strict=False)
+            return json.loads(raw if isinstance(raw, str) else raw.decode("utf-8-sig", "replace"), strict=False)
+        text = raw if isinstance(raw, str) else raw.decode("utf-8-sig")
         if verbatim:
             return json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
         return json.loads(text, parse_int=_int64 if int64 else None, parse_constant=_refuse)
@@ -86,9 +86,9 @@ def parse_each(text: str, *, constant: Callable[[str], Any] | None = None) -> It
     """
     decoder = json.JSONDecoder(parse_constant=constant or _refuse)
     at = 0
-    while (at := skip_space(text, at)) < len(text):
+    while begin := _NO_SPACE.search(text, at):
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, at = decoder.raw_decode(text, begin.start())
         except (ValueError, RecursionError) as error:
             why = _why(error)
         else:
@@ -139,16 +139,10 @@ def decode(raw: bytes) -> str:
     :raises MalformedError: it is not UTF-8
     """
     try:
-        return _text(raw, lenient=False)
+        return raw.decode("utf-8-sig")
     except ValueError as error:
         why = _why(error)
     raise MalformedError(why)
-
-
-def skip_space(text: str, at: int) -> int:
-    """Return the place behind the white space that begins at a place."""
-    space = _SPACE.match(text, at)
-    return at if space is None else space.end()
 
 
 def parse_time(text: object) -> datetime:
@@ -181,12 +175,6 @@ def writable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
-
-
-def _text(raw: bytes | str, *, lenient: bool) -> str:
-    if isinstance(raw, str):
-        return raw
-    return raw.decode("utf-8-sig", "replace" if lenient else "strict")
 
 
 def _why(error: Exception) -> str:

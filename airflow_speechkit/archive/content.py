@@ -18,18 +18,10 @@ import logging
 import re
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.layout import (
-    SUBMISSION_FILE,
-    each,
-    hashed,
-    ledger_folder,
-    load,
-    load_undamaged,
-    operation_file,
-    pack,
-)
+from airflow_speechkit.archive import layout
 from airflow_speechkit.archive.ledger import fingerprint
 from airflow_speechkit.archive.records import Entry, Hash, Record, labelled
 from airflow_speechkit.errors import SpeechKitError
@@ -72,12 +64,11 @@ def with_content_hashes(archive: Archive, source: RecordingSource, recordings: S
 
     :raises ArchiveError: the archive can't be read or written
     """
-    sides = list(dict.fromkeys(side for one in recordings for side in _sides(one)))
-    found = dict(zip(sides, each(lambda side: _known_hash(archive, side), sides), strict=True))
-    unread = [side for side in sides if found[side] is None]
+    found = layout.read_each(partial(_known_hash, archive), (side for one in recordings for side in _sides(one)))
+    unread = [side for side, known in found.items() if known is None]
     if unread:
         log.info("Reading %d recordings to identify them by their content", len(unread))
-    found.update(zip(unread, each(lambda side: _hash_of(archive, source, side), unread), strict=True))
+    found |= layout.read_each(partial(_hash_of, archive, source), unread)
 
     def identified(recording: Recording) -> Recording:
         if recording.error is not None or not recording.is_versioned:
@@ -96,7 +87,7 @@ def with_content_hashes(archive: Archive, source: RecordingSource, recordings: S
 
 def delete_hashes(archive: Archive, audio_uris: Iterable[str]) -> int:
     """Delete the hashes of all versions of recordings; return how many there were."""
-    names = [name for uri in audio_uris for name in archive.folder.names(f"hashes/{hashed(uri)}")]
+    names = [name for uri in audio_uris for name in archive.folder.names(f"hashes/{layout.hashed(uri)}")]
     for name in names:
         archive.folder.delete(name)
     return len(names)
@@ -112,7 +103,7 @@ def _sides(recording: Recording) -> list[ObjectVersion]:
 
 def _known_hash(archive: Archive, side: ObjectVersion) -> str | SpeechKitError | None:
     # A damaged one is replaced.
-    known = load_undamaged(archive.folder, _hash_file(side), _ContentHash.read)
+    known = layout.load_undamaged(archive.folder, _hash_file(side), _ContentHash.read)
     return None if known is None else known.sha256
 
 
@@ -124,30 +115,30 @@ def _hash_of(archive: Archive, source: RecordingSource, side: ObjectVersion) -> 
     except SpeechKitError as error:
         error.about_recording(side.address.uri)
         return error
-    archive.folder.replace(_hash_file(side), pack(_ContentHash(digest.hexdigest())))
+    archive.folder.replace(_hash_file(side), layout.pack(_ContentHash(digest.hexdigest())))
     return digest.hexdigest()
 
 
 def _hash_file(side: ObjectVersion) -> str:
-    return f"hashes/{hashed(side.address.uri)}/{hashed(side.etag or '')}.json"
+    return f"hashes/{layout.hashed(side.address.uri)}/{layout.hashed(side.etag or '')}.json"
 
 
 def recognition_id(operation_id: str, audio_uri: str) -> str:
     """Return the id in the tables of a recording that shares an operation which was submitted for another one."""
     # An operation has few addresses: 64 bits tell them apart.
-    return f"{operation_id}-{hashed(audio_uri)[:16]}"
+    return f"{operation_id}-{layout.hashed(audio_uri)[:16]}"
 
 
 def entry_of(archive: Archive, operation_id: str, audio_uri: str) -> Entry | None:
     """Return what is on record of a recording that shares an operation which was submitted for another one."""
-    return load(archive.folder, _also_file(operation_id, audio_uri), Entry.read)
+    return layout.load(archive.folder, _also_file(operation_id, audio_uri), Entry.read)
 
 
 def shared_under(archive: Archive, given: str) -> Submission | None:
     """Return what is on record under a `recognition_id`; None if that isn't the id of a recording that shares one."""
     found = _SHARED.fullmatch(given)
-    name = "" if found is None else operation_file(found["operation_id"], f"also-{found['address']}.json")
-    entry = load(archive.folder, name, Entry.read) if name else None
+    name = "" if found is None else layout.operation_file(found["operation_id"], f"also-{found['address']}.json")
+    entry = layout.load(archive.folder, name, Entry.read) if name else None
     return None if entry is None else entry.submission
 
 
@@ -158,11 +149,6 @@ def operation_of(archive: Archive, given: str) -> str:
     """
     shared = shared_under(archive, given)
     return given if shared is None else shared.operation_id
-
-
-def is_shared_by(archive: Archive, operation_id: str, audio_uri: str) -> bool:
-    """Tell whether a recording shares an operation which was submitted for another one."""
-    return archive.folder.exists(_also_file(operation_id, audio_uri))
 
 
 def share(archive: Archive, planned: Submission, operation_id: str) -> bool:
@@ -188,8 +174,8 @@ def share(archive: Archive, planned: Submission, operation_id: str) -> bool:
         billed_seconds=0,
     )
     name = _also_file(operation_id, planned.audio_uri)
-    is_new = archive.folder.create(name, pack(Entry(submission=ours)))
-    if is_new and not archive.folder.exists(operation_file(operation_id, SUBMISSION_FILE)):
+    is_new = archive.folder.create(name, layout.pack(Entry(submission=ours)))
+    if is_new and not archive.folder.exists(layout.operation_file(operation_id, layout.SUBMISSION_FILE)):
         # Deleted meanwhile. `delete_operation` lists the files once more after it has removed the submission.
         archive.folder.delete(name)
     return True
@@ -207,15 +193,17 @@ def submissions(archive: Archive, operation_id: str) -> list[Submission]:
     records = archive.label_records(operation_id)
     found = [entry.submission]
     if may_be_shared(entry, records):
-        others = each(lambda name: load(archive.folder, name, Entry.read), _also_files(archive, operation_id))
+        others = layout.each(
+            lambda name: layout.load(archive.folder, name, Entry.read), _also_files(archive, operation_id)
+        )
         found += [one.submission for one in others if one is not None]
     return [labelled(one, records) for one in found]
 
 
 def audio_uris(archive: Archive, operation_id: str) -> list[str]:
     """Return the addresses of all recordings that share an operation, without those of damaged records."""
-    names = [operation_file(operation_id, SUBMISSION_FILE), *_also_files(archive, operation_id)]
-    entries = [load_undamaged(archive.folder, name, Entry.read) for name in names]
+    names = [layout.operation_file(operation_id, layout.SUBMISSION_FILE), *_also_files(archive, operation_id)]
+    entries = [layout.load_undamaged(archive.folder, name, Entry.read) for name in names]
     known = [one.submission for one in entries if one is not None]
     return [uri for one in known for uri in (one.audio_uri, one.paired_uri) if uri]
 
@@ -241,23 +229,23 @@ def fingerprints_by_address(archive: Archive, content: str, recordings: Sequence
     """
     for one in recordings:
         yield fingerprint(one.audio_uri, one.version, one.settings, one.variant)
-    if known := load(archive.folder, _known_file(content), _KnownAs.read):
+    if known := layout.load(archive.folder, _known_file(content), _KnownAs.read):
         yield known.fingerprint
 
 
 def remember_fingerprint(archive: Archive, content: str, by_address: str) -> None:
     """Put on record under which fingerprint an operation is that was submitted by its address. The first one counts."""
-    archive.folder.create(_known_file(content), pack(_KnownAs(by_address)))
+    archive.folder.create(_known_file(content), layout.pack(_KnownAs(by_address)))
 
 
 def _known_file(content: str) -> str:
-    return f"{ledger_folder(content)}/known-as.json"
+    return f"{layout.ledger_folder(content)}/known-as.json"
 
 
 def _also_file(operation_id: str, audio_uri: str) -> str:
-    return operation_file(operation_id, f"also-{recognition_id(operation_id, audio_uri)[-16:]}.json")
+    return layout.operation_file(operation_id, f"also-{recognition_id(operation_id, audio_uri)[-16:]}.json")
 
 
 def _also_files(archive: Archive, operation_id: str) -> list[str]:
-    names = archive.folder.names(operation_file(operation_id))
+    names = archive.folder.names(layout.operation_file(operation_id))
     return sorted(name for name in names if _ALSO.fullmatch(name.rpartition("/")[2]))

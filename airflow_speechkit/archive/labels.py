@@ -11,10 +11,11 @@ import logging
 import os
 import socket
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.archive.content import entry_of, may_be_shared, shared_under, submissions
-from airflow_speechkit.archive.layout import SUBMISSION_FILE, each, labels_file, load, operation_file, pack, read
+from airflow_speechkit.archive.layout import SUBMISSION_FILE, each, labels_file, load, operation_file, pack, read_each
 from airflow_speechkit.archive.parts import all_operations
 from airflow_speechkit.archive.records import LabelRecord, label_changes, merged_labels
 from airflow_speechkit.errors import ArchiveError, SettingsError
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.models import Recording
 
-    #: An operation, and the address of one of its recordings, which is empty for the submitted one.
-    _Place = tuple[str, str]
+    #: An operation, and the address of one of its recordings; None for the submitted one.
+    _Place = tuple[str, str | None]
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def put_labels(
             break
         # Another process was first. Compare again with its record.
         records += [there] if there is not None else []
-    if not _is_on_record(archive, operation_id):
+    if not archive.folder.exists(operation_file(operation_id, SUBMISSION_FILE)):
         # Deleted meanwhile. `delete_operation` lists the files once more after it has removed the submission.
         archive.folder.delete(name)
         return {}, {}
@@ -135,11 +136,10 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
     abouts = list(dict.fromkeys(one.about for one in given))
     ids = list(filter(_is_one_operation, abouts))
     if len(ids) < len(abouts):
-        known = list(archive.operations())
-        for names in each(lambda one: _places(archive, one), known):
+        for names in each(partial(_places, archive), archive.operations()):
             for name, place in names:
                 recordings.setdefault(name, []).append(place)
-    recordings.update(zip(ids, each(lambda one: _on_record(archive, one), ids), strict=True))
+    recordings |= read_each(partial(_on_record, archive), ids)
     wanted: dict[_Place, dict[str, str | None]] = {}
     for change in given:
         places = recordings.get(change.about)
@@ -154,9 +154,7 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
     def put(place: _Place) -> bool | ArchiveError:
         operation_id, uri = place
         try:
-            changed, _ = put_labels(
-                archive, operation_id, wanted[place], update=True, by=by, now=now, audio_uri=uri or None
-            )
+            changed, _ = put_labels(archive, operation_id, wanted[place], update=True, by=by, now=now, audio_uri=uri)
             return bool(changed)
         except ArchiveError as error:
             return error
@@ -189,8 +187,10 @@ def _places(archive: Archive, operation_id: str) -> list[tuple[str, _Place]]:
             raise
         log.warning("The recording of operation %s is not known: %s", operation_id, error.what)
         return []
-    names = [(one.audio_uri, (operation_id, one.audio_uri if number else "")) for number, one in enumerate(found)]
-    return names + [(one.part.recognition_id, (operation_id, "")) for one in found if one.part is not None]
+    names: list[tuple[str, _Place]] = [
+        (one.audio_uri, (operation_id, one.audio_uri if number else None)) for number, one in enumerate(found)
+    ]
+    return names + [(one.part.recognition_id, (operation_id, None)) for one in found if one.part is not None]
 
 
 def _on_record(archive: Archive, about: str) -> list[_Place]:
@@ -201,16 +201,12 @@ def _on_record(archive: Archive, about: str) -> list[_Place]:
         if error.retry_can_help:
             raise
         # It is there, and damaged.
-        return [(about, "")]
+        return [(about, None)]
     if entry is not None:
         part = entry.submission.part
-        return [(one, "") for one in dict.fromkeys([about, *(all_operations(archive, part) if part else ())])]
+        return [(one, None) for one in dict.fromkeys([about, *(all_operations(archive, part) if part else ())])]
     shared = shared_under(archive, about)
     return [] if shared is None else [(shared.operation_id, shared.audio_uri)]
-
-
-def _is_on_record(archive: Archive, operation_id: str) -> bool:
-    return read(archive.folder, operation_file(operation_id, SUBMISSION_FILE)) is not None
 
 
 class SubmitLabels:

@@ -132,6 +132,12 @@ def each(do: Callable[[_Item], _T], items: Iterable[_Item]) -> Iterator[_T]:
         yield from pool.map(do, items)
 
 
+def read_each(read: Callable[[_Item], _T], items: Iterable[_Item]) -> dict[_Item, _T]:
+    """Return what a function reads about each item, by item; several are read at the same time."""
+    known = list(dict.fromkeys(items))
+    return dict(zip(known, each(read, known), strict=True))
+
+
 def plain(record: Any) -> Any:
     """Return a record, or a dataclass, as plain JSON types."""
     return msgspec.to_builtins(record)

@@ -131,12 +131,10 @@ class Failure:
 
     :param code: the gRPC code, if there is one
     :param message: in words, without secrets
-    :param final: the service refused the submission, and would refuse it again
     """
 
     code: int | None
     message: str
-    final: bool = False
 
     @property
     def is_permanent(self) -> bool:
@@ -154,8 +152,8 @@ class Attempt:
     :param owner: the process that made it
     :param lease_expires_at: until when its process may still be submitting
     :param operation_id: from `AttemptState.IN_FLIGHT` on
-    :param submitted_at: from `AttemptState.IN_FLIGHT` on; also of one that the service refused for good
-    :param failure: of one that failed, or was refused for good
+    :param submitted_at: from `AttemptState.IN_FLIGHT` on
+    :param failure: of one that failed
     :param supersedes: the numbers of the lost attempts that it was sent in place of, on purpose
     """
 
@@ -174,7 +172,7 @@ class Attempt:
         return self.state is AttemptState.CLAIMED and self.lease_expires_at is not None and now < self.lease_expires_at
 
     def was_sent_by(self, request: Request) -> bool:
-        """Whether the requesting run has sent it, and the service has answered."""
+        """Whether the requesting run has sent it, and the service has accepted it."""
         if request.since is None or self.submitted_at is None:
             return False
         return self.scope == request.scope and self.submitted_at >= request.since
@@ -222,7 +220,7 @@ class Decision:
     :param attempt: the attempt it is about; for `Action.SUBMIT` the one to claim
     :param operation_id: the operation, if there is one
     :param owner: the process that made the attempt
-    :param failure: for `Action.FAIL`: the reason; without an operation the service has refused the submission
+    :param failure: for `Action.FAIL`: the reason
     :param supersedes: for `Action.SUBMIT`: the lost attempts that it may pay for a second time
     """
 
@@ -258,9 +256,9 @@ def decide(attempts: Sequence[Attempt], request: Request, now: datetime) -> Deci
     """
     seen = [one for one in sorted(attempts, key=lambda one: -one.number) if request.reuse or one.scope == request.scope]
     ours = [one for one in seen if one.state not in (AttemptState.REFUSED, AttemptState.FORGOTTEN)]
-    for one in seen:
-        if one.state is not AttemptState.FORGOTTEN and one.was_sent_by(request):
-            return _about(Action.FAIL if one.operation_id is None else Action.SENT, one)
+    for one in ours:
+        if one.was_sent_by(request):
+            return _about(Action.SENT, one)
     for one in ours:
         if one.state is AttemptState.FINISHED:
             return _about(Action.REUSE, one)

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from itertools import compress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_speechkit.archive import content
-from airflow_speechkit.archive.layout import (
-    SUBMISSION_FILE,
-    damage,
-    each,
-    forgotten_file,
-    is_unsent,
-    ledger_file,
-    load,
-    operation_file,
-    pack,
-    read,
-)
+from airflow_speechkit.archive import content, layout
 from airflow_speechkit.archive.ledger import Attempt, AttemptState, Failure, lost_attempts
 from airflow_speechkit.archive.records import AttemptEnd, Deletion
 from airflow_speechkit.errors import ArchiveError
@@ -54,35 +42,30 @@ def delete_operation(archive: Archive, operation_id: str, *, now: datetime, even
     deletion = _begun(archive, operation_id)
     if deletion is None:
         deletion = _begin(archive, operation_id, now, even_if_running)
-        archive.folder.replace(forgotten_file(operation_id), pack(deletion))
+        archive.folder.replace(layout.forgotten_file(operation_id), layout.pack(deletion))
     removed = content.delete_hashes(archive, content.audio_uris(archive, operation_id))
     if deletion.attempt is not None and deletion.fingerprint is not None:
-        end = AttemptEnd(
-            attempt=deletion.attempt,
-            scope=deletion.scope,
-            supersedes=deletion.supersedes,
-            operation_id=operation_id,
-            submitted_at=deletion.submitted_at,
-            at=deletion.began_at,
-        )
+        end = AttemptEnd.after(deletion, operation_id=operation_id, at=deletion.began_at)
         removed += _clear(archive, deletion.fingerprint, deletion.attempt, end)
-    folder = operation_file(operation_id)
+    folder = layout.operation_file(operation_id)
     # Unfinished files too: one may be a whole answer. The submission last: it leads from the recording to the rest.
     # Twice: a process that writes labels meanwhile removes them itself once the submission is gone.
     for _ in range(2):
-        names = sorted(archive.folder.names(folder), key=lambda name: name.endswith(f"/{SUBMISSION_FILE}"))
+        names = sorted(archive.folder.names(folder), key=lambda name: name.endswith(f"/{layout.SUBMISSION_FILE}"))
         for name in [*archive.folder.unfinished(folder), *names]:
             archive.folder.delete(name)
             removed += 1
     archive.folder.prune(folder)
-    archive.folder.replace(forgotten_file(operation_id), pack(msgspec.structs.replace(deletion, finished_at=now)))
+    archive.folder.replace(
+        layout.forgotten_file(operation_id), layout.pack(msgspec.structs.replace(deletion, finished_at=now))
+    )
     return removed
 
 
 def _begun(archive: Archive, operation_id: str) -> Deletion | None:
-    found = load(archive.folder, forgotten_file(operation_id), Deletion.read)
+    found = layout.load(archive.folder, layout.forgotten_file(operation_id), Deletion.read)
     # A recording that was not submitted can be put on record again after its deletion, under the same id.
-    is_over = found is not None and found.finished_at is not None and is_unsent(operation_id)
+    is_over = found is not None and found.finished_at is not None and layout.is_unsent(operation_id)
     return None if is_over else found
 
 
@@ -93,11 +76,11 @@ def _begin(archive: Archive, operation_id: str, now: datetime, even_if_running: 
         # Its files are missing, or it was submitted elsewhere. If it is in the ledger, it would be joined or reused.
         fingerprint, attempt = _in_ledger(archive, operation_id)
         if attempt is None and not has_ended:
-            raise damage("This operation isn't in the archive", "Check the id", operation_id=operation_id)
+            raise layout.damage("This operation isn't in the archive", "Check the id", operation_id=operation_id)
         has_ended = has_ended or (attempt is not None and attempt.state is not AttemptState.IN_FLIGHT)
     if not has_ended and not even_if_running:
         what = "According to the archive this operation has not ended: a task that waits for it would restore it"
-        raise damage(what, "Wait until it has ended, or pass --even-if-running", operation_id=operation_id)
+        raise layout.damage(what, "Wait until it has ended, or pass --even-if-running", operation_id=operation_id)
     known = entry or attempt
     submitted = entry.submission if entry else attempt
     return Deletion(
@@ -116,23 +99,19 @@ def _in_ledger(archive: Archive, operation_id: str) -> tuple[str | None, Attempt
     return next((found for found in known if found[1].operation_id == operation_id), (None, None))
 
 
-def operations_of(archive: Archive, audio_uri: str) -> Iterator[str]:
+def operations_of(archive: Archive, audio_uri: str) -> list[str]:
     """Return every operation of a recording that is on record, alone or in a pair, in any settings and version.
 
     Also those that it shares, which were submitted for other recordings with the same bytes.
     """
 
     def is_of(operation_id: str) -> bool:
+        # An error if it is damaged: it may be the recording's.
         entry = archive.entry(operation_id)
-        paired_uri = None if entry is None else entry.submission.paired_uri
-        if entry is not None and audio_uri in (entry.submission.audio_uri, paired_uri):
-            return True
-        if paired_uri is not None and audio_uri in content.audio_uris(archive, operation_id):
-            return True
-        return content.is_shared_by(archive, operation_id, audio_uri)
+        is_submitted = entry is not None and audio_uri in (entry.submission.audio_uri, entry.submission.paired_uri)
+        return is_submitted or audio_uri in content.audio_uris(archive, operation_id)
 
-    known = list(archive.operations())
-    yield from compress(known, each(is_of, known))
+    return [one for one, found in layout.read_each(is_of, archive.operations()).items() if found]
 
 
 def copies_of(archive: Archive, operation_ids: Collection[str], claims: Iterable[Claim] = ()) -> list[str]:
@@ -147,11 +126,11 @@ def copies_of(archive: Archive, operation_ids: Collection[str], claims: Iterable
         entry = archive.entry(operation_id)
         return entry.submission.submitted_uri if entry else None
 
-    copies = {*each(copy_of, operation_ids), *(claim.planned.submitted_uri for claim in claims)} - {None}
+    copies = {*layout.each(copy_of, operation_ids), *(claim.planned.submitted_uri for claim in claims)} - {None}
     if not copies:
         return []
     # The same recording may have been submitted with other settings.
-    others = each(copy_of, (one for one in archive.operations() if one not in operation_ids))
+    others = layout.each(copy_of, (one for one in archive.operations() if one not in operation_ids))
     return sorted(one for one in copies.difference(others) if one)
 
 
@@ -163,10 +142,8 @@ def operations_under(archive: Archive, given: str) -> list[str]:
     """
     if not given.startswith(PARTS_PREFIX):
         return [given]
-    known = list(archive.operations())
-    return [
-        one for one, ids in zip(known, each(lambda one: whole_ids(archive, [one]), known), strict=True) if given in ids
-    ]
+    wholes = layout.read_each(partial(_whole_id, archive), archive.operations())
+    return [one for one, whole in wholes.items() if whole == given]
 
 
 def whole_ids(archive: Archive, operation_ids: Collection[str]) -> list[str]:
@@ -174,8 +151,12 @@ def whole_ids(archive: Archive, operation_ids: Collection[str]) -> list[str]:
 
     :raises ArchiveError: the archive can't be read
     """
-    parts = (entry.submission.part for entry in each(archive.entry, operation_ids) if entry is not None)
-    return list(dict.fromkeys(part.recognition_id for part in parts if part is not None))
+    return list(dict.fromkeys(one for one in layout.each(partial(_whole_id, archive), operation_ids) if one))
+
+
+def _whole_id(archive: Archive, operation_id: str) -> str | None:
+    entry = archive.entry(operation_id)
+    return entry.submission.part.recognition_id if entry and entry.submission.part else None
 
 
 def attempts_of(archive: Archive, audio_uri: str) -> Iterator[tuple[str, Attempt, Claim]]:
@@ -206,7 +187,7 @@ def delete_attempts(archive: Archive, audio_uri: str, *, now: datetime) -> int:
         if attempt.is_live(now):
             hint = f"Wait until {claim.lease_expires_at:%H:%M:%S} UTC, when its claim expires"
             raise ArchiveError("This recording is being submitted now", recording=audio_uri, hint=hint)
-        end = AttemptEnd(attempt=attempt.number, scope=claim.scope, supersedes=claim.supersedes, at=now)
+        end = AttemptEnd.after(claim, attempt=attempt.number, owner=None, at=now)
         _clear(archive, fingerprint, attempt.number, end)
         count += 1
     return count
@@ -219,16 +200,16 @@ def _clear(archive: Archive, fingerprint: str, number: int, end: AttemptEnd) -> 
     billed for would be hidden.
     """
     folder = archive.folder
-    folder.create(ledger_file(fingerprint, number, AttemptState.FORGOTTEN), pack(end))
+    folder.create(layout.ledger_file(fingerprint, number, AttemptState.FORGOTTEN), layout.pack(end))
     states = [one for one in AttemptState if one not in (AttemptState.FORGOTTEN, AttemptState.CLAIMED)]
-    left = [name for one in states if folder.exists(name := ledger_file(fingerprint, number, one))]
+    left = [name for one in states if folder.exists(name := layout.ledger_file(fingerprint, number, one))]
     left += folder.unfinished(f"ledger/{fingerprint}", untouched_for=UNFINISHED_FOR)
     for name in left:
         folder.delete(name)
     # The claim last: it names the recording, and so leads to what is left of the attempt.
-    claim = ledger_file(fingerprint, number, AttemptState.CLAIMED)
-    tombstone = pack(msgspec.structs.replace(end, forgotten_at=end.at))
-    there = read(folder, claim)
+    claim = layout.ledger_file(fingerprint, number, AttemptState.CLAIMED)
+    tombstone = layout.pack(msgspec.structs.replace(end, forgotten_at=end.at))
+    there = layout.read(folder, claim)
     if there == tombstone:
         return len(left)
     folder.replace(claim, tombstone)
@@ -270,7 +251,7 @@ def _lost_claim(archive: Archive, fingerprint: str, now: datetime, number: int |
     claim = archive.planned(fingerprint, lost[0].number) if lost else None
     if claim is None:
         known = ", ".join(f"attempt {one.number} ({one.state.value})" for one in attempts) or "nothing"
-        raise damage(
+        raise layout.damage(
             f"There is no such lost submission under {fingerprint}. On record: {known}",
             "A claim counts as lost once its lease has expired. `airflow-speechkit archive verify` lists lost ones",
         )

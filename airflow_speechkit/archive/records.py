@@ -160,6 +160,15 @@ class AttemptEnd(Record, frozen=True, kw_only=True):
     supersedes: tuple[int, ...] | None = msgspec.field(default=(), name="over")
     forgotten_at: Time | None = None
 
+    @classmethod
+    def after(cls, *records: Record, **facts: Any) -> Self:
+        """Return the end of the attempt that some records are about.
+
+        :param facts: what they don't have
+        """
+        known = {name: getattr(one, name) for one in records for name in cls.__struct_fields__ if hasattr(one, name)}
+        return cls(**{**known, **facts})
+
 
 class Deletion(Record, frozen=True, kw_only=True):
     """A deleted operation. Of the recording nothing is left but a hash.
@@ -252,8 +261,6 @@ def read_attempt(number: int, state: AttemptState, data: dict[str, Any]) -> Atte
     if isinstance(record, Entry):
         facts["operation_id"] = record.submission.operation_id
         facts["submitted_at"] = record.submission.submitted_at
-    elif isinstance(record, AttemptEnd) and state is AttemptState.REFUSED:
-        facts["submitted_at"] = record.at if record.failure is not None and record.failure.final else None
     elif state in ENDED and (
         facts["operation_id"] is None or (facts["failure"] is None) != (state is AttemptState.FINISHED)
     ):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_speechkit.archive.layout import each, hashed, load, operation_file, pack
+from airflow_speechkit.archive.layout import each, hashed, load, operation_file, pack, read_each
 from airflow_speechkit.archive.records import Record, Time
 from airflow_speechkit.archive.submit_rules import SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import StorageError, error_from_json
@@ -211,7 +211,7 @@ def delivered_before(archive: Archive, to: Origin, operation_ids: Sequence[str])
         names = list(archive.folder.names(_delivery_folder(to, operation_id)))
         return bool(names) and _delivery_file(to, operation_id) not in names
 
-    return {one for one, old in zip(operation_ids, each(is_old, operation_ids), strict=True) if old}
+    return {one for one, old in read_each(is_old, operation_ids).items() if old}
 
 
 def record_delivery(archive: Archive, to: Origin, operation_ids: Sequence[str], now: datetime) -> None:

@@ -105,15 +105,14 @@ class Archive:
                     for name in ("ledger", ""):
                         self.folder.prune(name)
 
-    def attempts(self, fingerprint: str, *, refusals: bool = False) -> list[Attempt]:
+    def attempts(self, fingerprint: str) -> list[Attempt]:
         """Return what is on record under a fingerprint, and complete what a killed process left half done.
 
-        :param refusals: whether to read why attempts were refused
         :raises ArchiveError: the archive cannot be read
         """
         found: list[Attempt] = []
         for number, state in self._states(fingerprint).items():
-            if state is AttemptState.REFUSED and not refusals:
+            if state is AttemptState.REFUSED:  # nothing in the file matters to a decision
                 found.append(Attempt(number=number, state=state))
                 continue
             name = layout.ledger_file(fingerprint, number, state)
@@ -177,7 +176,7 @@ class Archive:
         :param state: `AttemptState.REFUSED` if the service has certainly not accepted it, `AttemptState.LOST` if it
             may have
         """
-        end = AttemptEnd(scope=claim.scope, owner=claim.owner, supersedes=claim.supersedes, at=now, failure=failure)
+        end = AttemptEnd.after(claim, at=now, failure=failure)
         self.folder.create(layout.ledger_file(claim.planned.fingerprint, number, state), pack(end))
 
     def record_submission(
@@ -385,14 +384,6 @@ class Archive:
 
     def _settle(self, entry: Entry, outcome: Outcome) -> None:
         if entry.attempt is not None:
-            end = AttemptEnd(
-                attempt=entry.attempt,
-                scope=entry.scope,
-                supersedes=entry.supersedes,
-                operation_id=outcome.operation_id,
-                submitted_at=entry.submission.submitted_at,
-                at=outcome.at,
-                failure=outcome.failure,
-            )
+            end = AttemptEnd.after(entry, outcome, submitted_at=entry.submission.submitted_at)
             name = layout.ledger_file(entry.submission.fingerprint, entry.attempt, outcome.state)
             self.folder.create(name, pack(end))

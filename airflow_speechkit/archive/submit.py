@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.ledger import Failure, fingerprint
@@ -40,9 +40,7 @@ _MAX_NAMED = 1000
 class Submitter(SubmitWorker):
     """Makes operations of all recordings of a task: joins, reuses or submits, as the archive's ledger decides."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._jobs: list[SubmitJob] = []
+    _jobs: list[SubmitJob] = field(default_factory=list, init=False)
 
     @property
     def done(self) -> list[SubmitOutcome]:
@@ -172,9 +170,8 @@ class Submitter(SubmitWorker):
             log.info("%s", savings)
 
     def _log_filtered(self, jobs: Sequence[SubmitJob]) -> None:
-        found = (job.recording.filter_reason for job in jobs if job.is_filtered for _ in job.recordings)
-        reasons = Counter(one for one in found if one is not None)
-        if reasons:
+        found = [one for job in jobs for _ in job.recordings if (one := job.recording.filter_reason)]
+        if reasons := Counter(found):
             log.info("%s", self.source.filters.describe(reasons))
 
     def returned_ids(self, outcomes: Sequence[SubmitOutcome], on_failure: OnFailure) -> list[str]:

@@ -233,11 +233,6 @@ class SubmitJob:
         """Whether the ledger leaves nothing else to do."""
         return self.decision is not None and self.decision.action is Action.SUBMIT
 
-    @property
-    def is_filtered(self) -> bool:
-        """Whether it is left out."""
-        return self.outcome is not None and self.outcome.status is SubmitStatus.FILTERED
-
     def end(
         self, status: SubmitStatus, operation_id: str | None = None, *, error: SpeechKitError | None = None
     ) -> None:

@@ -35,7 +35,6 @@ from airflow_speechkit.errors import (
     OperationNotFoundError,
     RecognitionFailedError,
     RecordingError,
-    RefusedError,
     SpeechKitError,
     SubmissionLostError,
 )
@@ -199,7 +198,7 @@ class SubmitWorker:
         missing = None
         while True:
             now = self.now()
-            job.attempts = self.archive.attempts(fingerprint, refusals=self.request.since is not None)
+            job.attempts = self.archive.attempts(fingerprint)
             decision = decide(job.attempts, self.request, now)
             operation_id = decision.operation_id
             if operation_id is None:
@@ -314,8 +313,7 @@ class SubmitWorker:
 
     def _give_up(self, number: int, state: AttemptState, claim: Claim, why: SpeechKitError | str) -> None:
         message = why.what if isinstance(why, SpeechKitError) else why
-        final = state is AttemptState.REFUSED and isinstance(why, RefusedError) and not why.retry_can_help
-        failure = Failure(getattr(why, "grpc_code", None), message, final=final)
+        failure = Failure(getattr(why, "grpc_code", None), message)
         self.archive.give_up(number, state, claim, failure, self.now())
 
     def _record(self, number: int, claim: Claim, submission: Submission) -> None:
@@ -354,11 +352,7 @@ class SubmitWorker:
         )
 
     def _end_failed(self, job: SubmitJob, decision: Decision) -> None:
-        failure, operation_id = decision.failure or Failure(None, "no reason is on record"), decision.operation_id
-        if operation_id is None:
-            # In an earlier visit of this run.
-            refused = RefusedError(failure.message, grpc_code=failure.code, retry="sends it again")
-            return job.end(SubmitStatus.REFUSED, error=refused)
+        failure, operation_id = decision.failure or Failure(None, "no reason is on record"), decision.operation_id or ""
         failed = RecognitionFailedError(
             f"This recording was submitted before, and failed: {failure.message} (code {failure.code})",
             code=failure.code,
@@ -367,7 +361,7 @@ class SubmitWorker:
             hint=would_fail_again(self.archive.url, operation_id),
             retry="fails here at once and costs nothing",
         )
-        return job.end(SubmitStatus.FAILED, operation_id, error=failed)
+        job.end(SubmitStatus.FAILED, operation_id, error=failed)
 
     def _end_lost(self, job: SubmitJob, number: int, owner: str | None, error: SpeechKitError | None = None) -> None:
         hint = "The service has no list of operations: look for the id in that process's log or the folder's billing"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_speechkit.archive.layout import read_each
 from airflow_speechkit.errors import ArchiveError, SettingsError
 from airflow_speechkit.hooks.storage import DEFAULT_AWS_CONN_ID, check_no_credentials
 from airflow_speechkit.redaction import clean_address
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
-
-#: How many small files of an archive are read at the same time: each read from a bucket has to wait for it.
-READERS = 16
 
 
 def archive_url(given: str | bool | None, hook: Any) -> str | None:
@@ -113,16 +110,6 @@ def _task_instance() -> str | None:
     except Exception:  # noqa: BLE001 - Airflow 2.11 and 3 raise different ones outside of a task
         return None
     return Origin(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=ti.map_index).scope
-
-
-def read_each(read: Callable[[str], _T], operation_ids: Iterable[str]) -> Mapping[str, _T]:
-    """Read something small about each operation, several at the same time.
-
-    :param read: such as ``archive.outcome``
-    """
-    ids = list(operation_ids)
-    with ThreadPoolExecutor(READERS, thread_name_prefix="speechkit-archive") as pool:
-        return dict(zip(ids, pool.map(read, ids), strict=True))
 
 
 def read_submissions(archive: Archive, operation_ids: Iterable[str]) -> Mapping[str, Submission | None]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_speechkit.archive.layout import read_each
 from airflow_speechkit.errors import ArchiveError, SettingsError, SpeechKitError
-from airflow_speechkit.hooks.archive import read_each, read_submissions, when_reachable
+from airflow_speechkit.hooks.archive import read_submissions, when_reachable
 from airflow_speechkit.keywords import optional, seconds
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.polling.target import PollTarget

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_speechkit.archive.content import recognition_id, with_content_hashes
-from airflow_speechkit.archive.layout import ROOT_FILE, unsent_id
+from airflow_speechkit.archive.layout import ROOT_FILE, read_each, unsent_id
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
 from airflow_speechkit.archive.runs import delivered_before, read_run, record_delivery, remove_run
 from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.archive.submit_rules import Origin, SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import ArchiveError, NotFinishedError, QuotaExceededError, SpeechKitError
-from airflow_speechkit.hooks.archive import archive_url, open_archive, read_each, read_submissions
+from airflow_speechkit.hooks.archive import archive_url, open_archive, read_submissions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -15,10 +15,10 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_speechkit.archive.layout import is_unsent
+from airflow_speechkit.archive.layout import is_unsent, read_each
 from airflow_speechkit.archive.submit_rules import OnFailure
 from airflow_speechkit.errors import SettingsError, SpeechKitError
-from airflow_speechkit.hooks.archive import read_each, read_submissions, when_reachable
+from airflow_speechkit.hooks.archive import read_submissions, when_reachable
 from airflow_speechkit.keywords import CheckedFields, cleaned, optional, seconds
 from airflow_speechkit.models import operation_ids
 from airflow_speechkit.polling.target import PollTarget

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
+from airflow_speechkit.archive.layout import read_each
 from airflow_speechkit.archive.ledger import AttemptState, Failure
 from airflow_speechkit.archive.submit_rules import OnFailure, other_recordings, would_fail_again
 from airflow_speechkit.errors import (
@@ -18,7 +19,7 @@ from airflow_speechkit.errors import (
     SpeechKitError,
     quoted,
 )
-from airflow_speechkit.hooks.archive import read_each, read_submissions
+from airflow_speechkit.hooks.archive import read_submissions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -41,7 +42,7 @@ def archived_failures(
     :param not_found: those of them that the service doesn't know
     :raises ArchiveError: the archive can't be read, or lacks one that has ended
     """
-    outcomes = dict(read_each(archive.outcome, operation_ids))
+    outcomes = read_each(archive.outcome, operation_ids)
     for operation_id in [one for one, outcome in outcomes.items() if outcome is None]:
         if operation_id not in not_found:
             raise ArchiveError(
