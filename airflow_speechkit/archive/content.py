@@ -129,11 +129,6 @@ def recognition_id(operation_id: str, audio_uri: str) -> str:
     return f"{operation_id}-{layout.hashed(audio_uri)[:16]}"
 
 
-def entry_of(archive: Archive, operation_id: str, audio_uri: str) -> Entry | None:
-    """Return what is on record of a recording that shares an operation which was submitted for another one."""
-    return layout.load(archive.folder, _also_file(operation_id, audio_uri), Entry.read)
-
-
 def shared_under(archive: Archive, given: str) -> Submission | None:
     """Return what is on record under a `recognition_id`; None if that isn't the id of a recording that shares one."""
     found = _SHARED.fullmatch(given)

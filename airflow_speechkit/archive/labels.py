@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.archive.content import entry_of, may_be_shared, shared_under, submissions
+from airflow_speechkit.archive.content import may_be_shared, shared_under, submissions
 from airflow_speechkit.archive.layout import SUBMISSION_FILE, each, labels_file, load, operation_file, pack, read_each
 from airflow_speechkit.archive.parts import all_operations
 from airflow_speechkit.archive.records import LabelRecord, label_changes, merged_labels
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.models import Recording
-
-    #: An operation, and the address of one of its recordings; None for the submitted one.
-    _Place = tuple[str, str | None]
 
 log = logging.getLogger(__name__)
 
@@ -72,32 +69,24 @@ def current_user() -> str:
 
 
 def put_labels(
-    archive: Archive,
-    operation_id: str,
-    given: Mapping[str, str | None],
-    *,
-    update: bool,
-    by: str,
-    now: datetime,
-    audio_uri: str | None = None,
+    archive: Archive, about: str, given: Mapping[str, str | None], *, update: bool, by: str, now: datetime
 ) -> tuple[dict[str, str | None], dict[str, str | None]]:
     """Put those labels on record that change something.
 
+    :param about: an operation, or the recognition id of a recording that shares one
     :param given: name -> text; None removes the label
     :param update: True corrects existing labels, False only adds missing ones
     :param by: the task instance, or the user
     :param now: UTC
-    :param audio_uri: the recording, if it may be another one than the submitted one, with the same bytes
     :return: what was put on record, and all labels that are there now; both empty for an operation without submission
     :raises ArchiveError: a record cannot be read or written
     """
+    other = shared_under(archive, about)
+    operation_id = about if other is None else other.operation_id
     entry = archive.entry(operation_id)
     if entry is None:
         return {}, {}
-    other = None
-    if audio_uri is not None and audio_uri != entry.submission.audio_uri:
-        other = entry_of(archive, operation_id, audio_uri)
-    submission = (other or entry).submission
+    submission = other or entry.submission
     records = archive.label_records(operation_id)
     while True:
         labels = merged_labels(submission, records)
@@ -132,29 +121,28 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
     :raises SettingsError: an operation isn't on record, or two corrections contradict each other; nothing was written
     :raises ArchiveError: a record is damaged, and all other operations have their labels
     """
-    recordings: dict[str, list[_Place]] = {}
+    # What the corrections are about, as operations and recognition ids.
+    known: dict[str, list[str]] = {}
     abouts = list(dict.fromkeys(one.about for one in given))
     ids = list(filter(_is_one_operation, abouts))
     if len(ids) < len(abouts):
-        for names in each(partial(_places, archive), archive.operations()):
-            for name, place in names:
-                recordings.setdefault(name, []).append(place)
-    recordings |= read_each(partial(_on_record, archive), ids)
-    wanted: dict[_Place, dict[str, str | None]] = {}
+        for names in each(partial(_names, archive), archive.operations()):
+            for name, about in names:
+                known.setdefault(name, []).append(about)
+    known |= read_each(partial(_on_record, archive), ids)
+    wanted: dict[str, dict[str, str | None]] = {}
     for change in given:
-        places = recordings.get(change.about)
-        if not places:
+        if not known.get(change.about):
             raise change.error("is not in the archive")
-        for one in places:
+        for one in known[change.about]:
             labels = wanted.setdefault(one, {})
             for name, text in change.labels.items():
                 if labels.setdefault(name, text) != text:
                     raise change.error(f"gives the label {name!r} another value than a correction before it")
 
-    def put(place: _Place) -> bool | ArchiveError:
-        operation_id, uri = place
+    def put(about: str) -> bool | ArchiveError:
         try:
-            changed, _ = put_labels(archive, operation_id, wanted[place], update=True, by=by, now=now, audio_uri=uri)
+            changed, _ = put_labels(archive, about, wanted[about], update=True, by=by, now=now)
             return bool(changed)
         except ArchiveError as error:
             return error
@@ -175,8 +163,8 @@ def _is_one_operation(about: str) -> bool:
     return is_operation_id(about) and not about.startswith(PARTS_PREFIX)
 
 
-def _places(archive: Archive, operation_id: str) -> list[tuple[str, _Place]]:
-    """Return the addresses of an operation's recordings, and the recognition id of one in parts, with their places.
+def _names(archive: Archive, operation_id: str) -> list[tuple[str, str]]:
+    """Return the addresses of an operation's recordings, and the recognition id of one in parts, each with its id.
 
     None if a record is damaged.
     """
@@ -187,26 +175,23 @@ def _places(archive: Archive, operation_id: str) -> list[tuple[str, _Place]]:
             raise
         log.warning("The recording of operation %s is not known: %s", operation_id, error.what)
         return []
-    names: list[tuple[str, _Place]] = [
-        (one.audio_uri, (operation_id, one.audio_uri if number else None)) for number, one in enumerate(found)
-    ]
-    return names + [(one.part.recognition_id, (operation_id, None)) for one in found if one.part is not None]
+    names = [(one.audio_uri, one.recognition_id or operation_id) for one in found]
+    return names + [(one.part.recognition_id, operation_id) for one in found if one.part is not None]
 
 
-def _on_record(archive: Archive, about: str) -> list[_Place]:
-    """Return what an operation id or a recognition id is about. The labels of a part are those of all parts."""
+def _on_record(archive: Archive, about: str) -> list[str]:
+    """Return the id itself, if it is on record. The labels of a part are those of all parts."""
     try:
         entry = archive.entry(about)
     except ArchiveError as error:
         if error.retry_can_help:
             raise
         # It is there, and damaged.
-        return [(about, None)]
+        return [about]
     if entry is not None:
         part = entry.submission.part
-        return [(one, None) for one in dict.fromkeys([about, *(all_operations(archive, part) if part else ())])]
-    shared = shared_under(archive, about)
-    return [] if shared is None else [(shared.operation_id, shared.audio_uri)]
+        return list(dict.fromkeys([about, *(all_operations(archive, part) if part else ())]))
+    return [] if shared_under(archive, about) is None else [about]
 
 
 class SubmitLabels:
@@ -224,20 +209,15 @@ class SubmitLabels:
         self._changed: dict[str, Collection[str]] = {}
         self._different: dict[str, Collection[str]] = {}
 
-    def put(self, archive: Archive, recording: Recording, operation_id: str) -> None:
+    def put(self, archive: Archive, recording: Recording, about: str) -> None:
         """Put the labels of a recording on record, if only none. A damaged record is logged, and changes nothing else.
 
+        :param about: as in `put_labels`
         :raises ArchiveError: the archive cannot be read or written
         """
         try:
             changed, labels = put_labels(
-                archive,
-                operation_id,
-                recording.labels,
-                update=self._update,
-                by=self._by,
-                now=self._now(),
-                audio_uri=recording.audio_uri,
+                archive, about, recording.labels, update=self._update, by=self._by, now=self._now()
             )
         except ArchiveError as error:
             if error.retry_can_help:

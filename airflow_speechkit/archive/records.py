@@ -248,8 +248,8 @@ def labelled(submission: Submission, records: Iterable[LabelRecord]) -> Submissi
     return replace(submission, labels={name: text for name, text in labels if text is not None})
 
 
-def read_attempt(number: int, state: AttemptState, data: dict[str, Any]) -> Attempt:
-    """Make an attempt of the file of its state.
+def read_attempt(number: int, state: AttemptState, data: dict[str, Any]) -> tuple[Attempt, Record]:
+    """Make an attempt of the file of its state, and return it with the record in that file.
 
     :raises ValueError: the file is something else; or another of `SURPRISES`
     """
@@ -269,7 +269,7 @@ def read_attempt(number: int, state: AttemptState, data: dict[str, Any]) -> Atte
     supersedes = record.supersedes or ()
     if any(one >= number for one in supersedes):
         raise MalformedError("an attempt supersedes a later one")
-    return Attempt(number=number, state=state, supersedes=supersedes, **facts)
+    return Attempt(number=number, state=state, supersedes=supersedes, **facts), record
 
 
 def is_tombstone(data: Mapping[str, Any]) -> bool:

@@ -116,13 +116,9 @@ class Archive:
                 found.append(Attempt(number=number, state=state))
                 continue
             name = layout.ledger_file(fingerprint, number, state)
-            data = load(self.folder, name, dict)
-            if data is None:  # deleted since the listing
-                continue
-            attempt = parsed(self.folder, name, partial(read_attempt, number, state, data))
-            if attempt.state is AttemptState.IN_FLIGHT:
-                attempt = self._completed(attempt, Entry.read(data))
-            found.append(attempt)
+            attempt, record = load(self.folder, name, partial(read_attempt, number, state)) or (None, None)
+            if attempt is not None:  # else it was deleted since the listing
+                found.append(self._completed(attempt, record) if isinstance(record, Entry) else attempt)
         return found
 
     def _states(self, fingerprint: str) -> dict[int, AttemptState]:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.ledger import Failure, fingerprint
+from airflow_speechkit.archive.ledger import fingerprint
 from airflow_speechkit.archive.parts import record_cut
 from airflow_speechkit.archive.runs import SubmitRun
 from airflow_speechkit.archive.submit_queue import SubmitQueue, SubmitRateLimiter, count_outcomes, in_words
@@ -19,6 +19,7 @@ from airflow_speechkit.archive.submit_rules import (
     SubmitOutcome,
     SubmitStatus,
     error_of,
+    failure_of,
 )
 from airflow_speechkit.archive.submit_worker import SubmitWorker
 from airflow_speechkit.errors import RecordingError
@@ -198,11 +199,7 @@ class Submitter(SubmitWorker):
         return outcome.error is None or on_failure != OnFailure.SKIP
 
     def _record_unsent(self, outcome: SubmitOutcome) -> str:
-        now = self.now()
-        failure = None
-        if outcome.status is not SubmitStatus.FILTERED:
-            message = outcome.error.what if outcome.error is not None else "The service refused the submission"
-            failure = Failure(getattr(outcome.error, "grpc_code", None), message)
+        now, failure = self.now(), None if outcome.error is None else failure_of(outcome.error)
         submission = self.origin.submission(outcome.recording, outcome.fingerprint, now)
         operation_id = self.archive.refuse(submission, failure, now)
         self.put_on_record(outcome.recording, outcome.fingerprint, operation_id)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from airflow_speechkit.archive.ledger import Action
+from airflow_speechkit.archive.ledger import Action, Failure
 from airflow_speechkit.errors import ServiceFaultError, SubmissionsFailedError
 from airflow_speechkit.models import Recording, Submission
 
@@ -247,6 +247,11 @@ class SubmitJob:
             operation_id=operation_id,
             error=error,
         )
+
+
+def failure_of(error: SpeechKitError) -> Failure:
+    """Return what the archive keeps of an error."""
+    return Failure(getattr(error, "grpc_code", None), error.what)
 
 
 def forget_command(archive_url: str, operation_id: str) -> str:

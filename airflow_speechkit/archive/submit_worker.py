@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.content import fingerprints_by_address, remember_fingerprint, share
+from airflow_speechkit.archive.content import fingerprints_by_address, recognition_id, remember_fingerprint, share
 from airflow_speechkit.archive.labels import SubmitLabels
 from airflow_speechkit.archive.layout import OUTCOME_FILE, damage, operation_file
 from airflow_speechkit.archive.ledger import Action, AttemptState, Failure, Request, decide
@@ -25,6 +25,7 @@ from airflow_speechkit.archive.submit_rules import (
     SubmitJob,
     SubmitPolicy,
     SubmitStatus,
+    failure_of,
     forget_command,
     would_fail_again,
 )
@@ -174,7 +175,8 @@ class SubmitWorker:
             self.archive, self.origin.submission(recording, fingerprint, self.now()), operation_id
         )
         if recording.labels or is_other:
-            self.labels.put(self.archive, recording, operation_id)
+            about = recognition_id(operation_id, recording.audio_uri) if is_other else operation_id
+            self.labels.put(self.archive, recording, about)
 
     def _decision(self, job: SubmitJob) -> Decision:
         decision = self._decision_under(job, job.fingerprint)
@@ -312,8 +314,7 @@ class SubmitWorker:
         return None
 
     def _give_up(self, number: int, state: AttemptState, claim: Claim, why: SpeechKitError | str) -> None:
-        message = why.what if isinstance(why, SpeechKitError) else why
-        failure = Failure(getattr(why, "grpc_code", None), message)
+        failure = failure_of(why) if isinstance(why, SpeechKitError) else Failure(None, why)
         self.archive.give_up(number, state, claim, failure, self.now())
 
     def _record(self, number: int, claim: Claim, submission: Submission) -> None:
