@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.content import submissions
+from airflow_speechkit.archive.identity import submissions
 from airflow_speechkit.archive.layout import OUTCOME_FILE, ROOT_FILE, SUBMISSION_FILE, each, operation_file
 from airflow_speechkit.archive.ledger import ENDED, RESULTS_KEPT, AttemptState, lost_attempts
 from airflow_speechkit.errors import AnswerUnreadableError, ArchiveError

@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_speechkit.archive.content import may_be_shared, shared_under, submissions
+from airflow_speechkit.archive.identity import all_operations, may_be_shared, shared_under, submissions
 from airflow_speechkit.archive.layout import SUBMISSION_FILE, each, labels_file, load, operation_file, pack, read_each
-from airflow_speechkit.archive.parts import all_operations
 from airflow_speechkit.archive.records import LabelRecord, label_changes, merged_labels
 from airflow_speechkit.errors import ArchiveError, SettingsError
 from airflow_speechkit.models import PARTS_PREFIX, is_operation_id

@@ -14,7 +14,7 @@
                               labels-0001.json   labels that were given later (exclusive create), and so on
     forgotten/<operation id>.json                the operation was deleted
 
-`archive.content`, `archive.parts` and `archive.runs` have the rest. Records are small JSON files, each with the version
+`archive.identity` and `archive.runs` have the rest. Records are small JSON files, each with the version
 of the archive's layout.
 """
 

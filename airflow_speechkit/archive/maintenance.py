@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_speechkit.archive import content, layout
+from airflow_speechkit.archive import identity, layout
 from airflow_speechkit.archive.ledger import Attempt, AttemptState, Failure, lost_attempts
 from airflow_speechkit.archive.records import AttemptEnd, Deletion
 from airflow_speechkit.errors import ArchiveError
@@ -43,7 +43,7 @@ def delete_operation(archive: Archive, operation_id: str, *, now: datetime, even
     if deletion is None:
         deletion = _begin(archive, operation_id, now, even_if_running)
         archive.folder.replace(layout.forgotten_file(operation_id), layout.pack(deletion))
-    removed = content.delete_hashes(archive, content.audio_uris(archive, operation_id))
+    removed = identity.delete_hashes(archive, identity.audio_uris(archive, operation_id))
     if deletion.attempt is not None and deletion.fingerprint is not None:
         end = AttemptEnd.after(deletion, operation_id=operation_id, at=deletion.began_at)
         removed += _clear(archive, deletion.fingerprint, deletion.attempt, end)
@@ -109,7 +109,7 @@ def operations_of(archive: Archive, audio_uri: str) -> list[str]:
         # An error if it is damaged: it may be the recording's.
         entry = archive.entry(operation_id)
         is_submitted = entry is not None and audio_uri in (entry.submission.audio_uri, entry.submission.paired_uri)
-        return is_submitted or audio_uri in content.audio_uris(archive, operation_id)
+        return is_submitted or audio_uri in identity.audio_uris(archive, operation_id)
 
     return [one for one, found in layout.read_each(is_of, archive.operations()).items() if found]
 
@@ -182,7 +182,7 @@ def delete_attempts(archive: Archive, audio_uri: str, *, now: datetime) -> int:
     :raises ArchiveError: another process may be submitting the recording
     """
     count = 0
-    content.delete_hashes(archive, [audio_uri])
+    identity.delete_hashes(archive, [audio_uri])
     for fingerprint, attempt, claim in attempts_of(archive, audio_uri):
         if attempt.is_live(now):
             hint = f"Wait until {claim.lease_expires_at:%H:%M:%S} UTC, when its claim expires"

@@ -7,7 +7,7 @@ an earlier version did not have has a default.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
@@ -47,14 +47,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
             settings = RecognitionSettings.from_json(data[name]["settings"])
             submitted_at = parse_time(data[name]["submitted_at"])
             data = {**data, name: {**data[name], "settings": settings, "submitted_at": submitted_at}}
-        try:
-            record: Self = convert(data, cls)
-        except msgspec.ValidationError:
-            raise MalformedError("a field is missing, or has an impossible value") from None
-        for name in cls.__struct_fields__:
-            if isinstance(moment := getattr(record, name), datetime):
-                # Fails for one that is before the year 1 in UTC.
-                moment.astimezone(UTC)
+        record: Self = convert(data, cls)
         return record
 
 

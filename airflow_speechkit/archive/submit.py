@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from airflow_speechkit.archive.identity import record_cut
 from airflow_speechkit.archive.ledger import fingerprint
-from airflow_speechkit.archive.parts import record_cut
 from airflow_speechkit.archive.runs import SubmitRun
 from airflow_speechkit.archive.submit_queue import SubmitQueue, SubmitRateLimiter, count_outcomes, in_words
 from airflow_speechkit.archive.submit_rules import (

@@ -10,13 +10,13 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.content import fingerprints_by_address, recognition_id, remember_fingerprint, share
+from airflow_speechkit.archive import identity
 from airflow_speechkit.archive.labels import SubmitLabels
 from airflow_speechkit.archive.layout import OUTCOME_FILE, damage, operation_file
 from airflow_speechkit.archive.ledger import Action, AttemptState, Failure, Request, decide
-from airflow_speechkit.archive.parts import recorded_cut
 from airflow_speechkit.archive.records import Claim
 from airflow_speechkit.archive.submit_rules import (
     OnLostSubmission,
@@ -63,9 +63,7 @@ _REUSED = {
     Action.SENT: SubmitStatus.SUBMITTED,
 }
 
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+_utc_now = partial(datetime.now, UTC)
 
 
 @dataclass
@@ -160,7 +158,7 @@ class SubmitWorker:
         recording = job.recording
         if recording.channels is None:
             if self.policy.split and recording.part is None:
-                recording = replace(recording, starts_ms=recorded_cut(self.archive, job.fingerprint))
+                recording = replace(recording, starts_ms=identity.recorded_cut(self.archive, job.fingerprint))
             job.recording = self.source.probe(recording)
         if job.recording.filter_reason is not None:
             job.end(SubmitStatus.FILTERED)
@@ -171,11 +169,11 @@ class SubmitWorker:
         :param fingerprint: its place in the ledger
         :raises ArchiveError: the archive can't be read or written
         """
-        is_other = recording.content_hash is not None and share(
+        is_other = recording.content_hash is not None and identity.share(
             self.archive, self.origin.submission(recording, fingerprint, self.now()), operation_id
         )
         if recording.labels or is_other:
-            about = recognition_id(operation_id, recording.audio_uri) if is_other else operation_id
+            about = identity.recognition_id(operation_id, recording.audio_uri) if is_other else operation_id
             self.labels.put(self.archive, recording, about)
 
     def _decision(self, job: SubmitJob) -> Decision:
@@ -184,10 +182,10 @@ class SubmitWorker:
             return decision
         # What was submitted by its address is paid for, too.
         attempts = job.attempts
-        for other in fingerprints_by_address(self.archive, job.fingerprint, job.recordings):
+        for other in identity.fingerprints_by_address(self.archive, job.fingerprint, job.recordings):
             known = self._decision_under(job, other)
             if known.operation_id is not None:
-                remember_fingerprint(self.archive, job.fingerprint, other)
+                identity.remember_fingerprint(self.archive, job.fingerprint, other)
             if known.action is Action.LOST:
                 # The one to adopt or release.
                 job.fingerprint = other

@@ -149,7 +149,7 @@ def _facts(one: Listed) -> dict[str, Any]:
 
 
 def _show(arguments: argparse.Namespace, archive: Archive) -> int:
-    from airflow_speechkit.archive.content import operation_of
+    from airflow_speechkit.archive.identity import operation_of
     from airflow_speechkit.archive.inspection import look_up
     from airflow_speechkit.archive.layout import plain
     from airflow_speechkit.errors import ArchiveError
@@ -207,7 +207,7 @@ def _export(arguments: argparse.Namespace, archive: Archive) -> int:
 
 def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
     from airflow_speechkit.archive import maintenance
-    from airflow_speechkit.archive.content import recognition_ids
+    from airflow_speechkit.archive.identity import recognition_ids
     from airflow_speechkit.errors import ArchiveError
 
     now, recording, attempts, claims = datetime.now(UTC), None, [], []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.archive.parts import all_operations, part_operations
+from airflow_speechkit.archive.identity import all_operations, part_operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

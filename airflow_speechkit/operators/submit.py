@@ -182,7 +182,7 @@ class SpeechKitSubmitOperator(SubmitKeywords):
         :raises AirflowFailException: the archive lacks the record of the visit before; or there is none, and a request
             may have been accepted: a retry could pay again
         """
-        from airflow_speechkit.archive.content import Identity
+        from airflow_speechkit.archive.identity import Identity
         from airflow_speechkit.archive.runs import write_run
         from airflow_speechkit.archive.submit import Submitter
         from airflow_speechkit.archive.submit_rules import OnFailure

@@ -213,7 +213,7 @@ def _archived(
         there is always one
     :param given: the operations whose rows are asked for: with it, one of a part brings the rows of the whole recording
     """
-    from airflow_speechkit.archive.content import submissions
+    from airflow_speechkit.archive.identity import submissions
     from airflow_speechkit.archive.layout import operation_file
     from airflow_speechkit.archive.ledger import AttemptState
     from airflow_speechkit.operators.parts import load_whole

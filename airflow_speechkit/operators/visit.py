@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_speechkit.archive.content import recognition_id, with_content_hashes
+from airflow_speechkit.archive.identity import recognition_id, with_content_hashes
 from airflow_speechkit.archive.layout import ROOT_FILE, read_each, unsent_id
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
 from airflow_speechkit.archive.runs import delivered_before, read_run, record_delivery, remove_run

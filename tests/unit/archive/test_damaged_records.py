@@ -99,8 +99,8 @@ def test_a_lost_attempt_does_not_settle_itself(archive: Archive, service: Servic
 
 @pytest.mark.parametrize(
     "damaged",
-    [{"at": "2026-11-22T12:00:00"}, {"at": "0001-01-01T00:00:00+14:00"}, {"failure": {"code": 2**63, "message": "m"}}],
-    ids=["no offset", "before the year 1 in UTC", "more than 64 bits"],
+    [{"at": "2026-11-22T12:00:00"}, {"failure": {"code": 2**63, "message": "m"}}],
+    ids=["no offset", "more than 64 bits"],
 )
 def test_values_that_no_table_can_hold_are_damaged(archive: Archive, service: Service, damaged: dict[str, Any]) -> None:
     operation_id = ended(archive, service, failed=True)

@@ -1,4 +1,10 @@
-"""Recordings with the same bytes: what identifies them, and which of them share an operation.
+"""Where a recording and an operation are not one to one.
+
+Recordings with the same bytes share an operation: it is submitted for one of them, and each is on record.
+
+A recording in parts has an operation for each part. Copies of parts may be deleted, and another version of a decoder
+may find another place to be the quietest. Parts that begin elsewhere are other recordings, and would be paid for again.
+So the places are on record.
 
 Beside what `archive.layout` describes, an archive has ::
 
@@ -6,6 +12,7 @@ Beside what `archive.layout` describes, an archive has ::
     operations/<operation id>/also-<address>.json   another recording with the bytes of the submitted one: its own
                                                     address, labels and time (exclusive create)
     ledger/<fingerprint>/known-as.json              the fingerprint by address of an operation with these bytes
+    ledger/<fingerprint of the whole>/parts.json    where its parts begin (exclusive create)
 
 The names have hashes of addresses and ETags. Labels that another recording gets later are among the operation's, under
 its own address.
@@ -22,17 +29,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive import layout
-from airflow_speechkit.archive.ledger import fingerprint
+from airflow_speechkit.archive.ledger import AttemptState, fingerprint
 from airflow_speechkit.archive.records import Entry, Hash, Record, labelled
 from airflow_speechkit.errors import SpeechKitError
 from airflow_speechkit.models import ObjectVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from airflow_speechkit.archive.records import LabelRecord
     from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.models import Recording, Submission
+    from airflow_speechkit.models import Part, Recording, Submission
     from airflow_speechkit.recordings.source import RecordingSource
 
 log = logging.getLogger(__name__)
@@ -54,6 +61,10 @@ class _ContentHash(Record, frozen=True):
 
 class _KnownAs(Record, frozen=True):
     fingerprint: Hash
+
+
+class _Cut(Record, frozen=True):
+    starts_ms: tuple[int, ...]
 
 
 def with_content_hashes(archive: Archive, source: RecordingSource, recordings: Sequence[Recording]) -> list[Recording]:
@@ -244,3 +255,61 @@ def _also_file(operation_id: str, audio_uri: str) -> str:
 def _also_files(archive: Archive, operation_id: str) -> list[str]:
     names = archive.folder.names(layout.operation_file(operation_id))
     return sorted(name for name in names if _ALSO.fullmatch(name.rpartition("/")[2]))
+
+
+def recorded_cut(archive: Archive, fingerprint: str) -> tuple[int, ...]:
+    """Return where a recording was cut, in milliseconds; nothing if it was not.
+
+    :param fingerprint: of the whole recording
+    :raises ArchiveError: the record can't be read
+    """
+    found = layout.load(archive.folder, _cut_file(fingerprint), _Cut.read)
+    return () if found is None else found.starts_ms
+
+
+def record_cut(archive: Archive, fingerprint: str, starts_ms: tuple[int, ...]) -> None:
+    """Put on record where a recording was cut. The first record counts.
+
+    :param fingerprint: of the whole recording
+    :param starts_ms: where each part begins
+    :raises ArchiveError: the archive can't be written
+    """
+    archive.folder.create(_cut_file(fingerprint), layout.pack(_Cut(starts_ms=starts_ms)))
+
+
+def _cut_file(fingerprint: str) -> str:
+    return f"{layout.ledger_folder(fingerprint)}/parts.json"
+
+
+def part_operations(archive: Archive, part: Part, given: Collection[str]) -> list[str]:
+    """Return the operation of each part of a recording that has one, in order.
+
+    A part that was submitted several times has several: finished ones count first, so that the operations of an older
+    run don't bring back its failure, then those that are given, then the newest.
+
+    :param part: any of them
+    :param given: operations to prefer
+    :raises ArchiveError: the archive can't be read
+    """
+    each_part = [_ranked(archive, fingerprint) for fingerprint in part.fingerprints]
+    return [max(found, key=lambda one: (one[0], one[-1] in given, one[1]))[-1] for found in each_part if found]
+
+
+def all_operations(archive: Archive, part: Part) -> list[str]:
+    """Return all operations of all parts of a recording, in their order.
+
+    :param part: any of them
+    :raises ArchiveError: the archive can't be read
+    """
+    return [one[-1] for fingerprint in part.fingerprints for one in _ranked(archive, fingerprint)]
+
+
+def _ranked(archive: Archive, fingerprint: str) -> list[tuple[bool, int, str]]:
+    """Return of each operation of a part whether it has finished, the number of its attempt, and its id."""
+    refused = layout.unsent_id(fingerprint, None)
+    found = [] if archive.outcome(refused) is None else [(False, -1, refused)]
+    return found + [
+        (one.state is AttemptState.FINISHED, one.number, one.operation_id)
+        for one in archive.attempts(fingerprint)
+        if one.operation_id and one.state is not AttemptState.FORGOTTEN
+    ]
