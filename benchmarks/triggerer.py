@@ -190,7 +190,7 @@ def record_submissions(archive_url: str, ids: list[str], submitted_at: float) ->
     """Record the submissions in the archive, so that the sensor knows the recordings' lengths."""
     from airflow_speechkit.archive.ledger import fingerprint
     from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.models import Submission
+    from airflow_speechkit.models import Recording, Submission
     from airflow_speechkit.settings import RecognitionSettings
 
     archive, settings = Archive.at(archive_url), RecognitionSettings()
@@ -198,7 +198,7 @@ def record_submissions(archive_url: str, ids: list[str], submitted_at: float) ->
         address = f"s3://recordings/{number}.ogg"
         submission = Submission(
             operation_id=operation_id,
-            fingerprint=fingerprint(address, "1", settings),
+            fingerprint=fingerprint(Recording(audio_uri=address, version="1", settings=settings)),
             audio_uri=address,
             settings=settings,
             submitted_at=datetime.fromtimestamp(submitted_at, UTC),

@@ -234,7 +234,7 @@ def fingerprints_by_address(archive: Archive, content: str, recordings: Sequence
     :param recordings: their own fingerprints come first
     """
     for one in recordings:
-        yield fingerprint(one.audio_uri, one.version, one.settings, one.variant)
+        yield fingerprint(one, by_address=True)
     if known := layout.load(archive.folder, _known_file(content), _KnownAs.read):
         yield known.fingerprint
 

@@ -19,6 +19,7 @@ from airflow_speechkit.settings import ApiVersion, AudioEncoding
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from airflow_speechkit.models import Recording
     from airflow_speechkit.settings import RecognitionSettings
 
 #: How long the service keeps a result (speechkit-api: "Results are kept 3 days").
@@ -32,13 +33,7 @@ PERMANENT_CODES = frozenset({3, 11, 12})
 _IN_THE_CONTAINER = frozenset({"audio_encoding", "sample_rate_hertz", "audio_channel_count"})
 
 
-def fingerprint(
-    audio_uri: str,
-    version: str | None,
-    settings: RecognitionSettings,
-    variant: str = "",
-    content_hash: str | None = None,
-) -> str:
+def fingerprint(recording: Recording, *, by_address: bool = False) -> str:
     """Identify a request: this recording, in this version, with these settings, of this API.
 
     A fingerprint never changes, or everything would be paid for again. So a field at an empty default is left out
@@ -46,13 +41,12 @@ def fingerprint(
     a container's header has are left out: it makes no difference whether ``audio_encoding`` was given or read from the
     recording. Keywords that lead to the same v3 request have the same fingerprint.
 
-    :param audio_uri: ``s3://bucket/key``
-    :param version: the recording's ETag or version id; quotes around an ETag are ignored
-    :param settings: before or after the recording is probed
-    :param variant: what of the recording is submitted, if not all
-    :param content_hash: of the recording's bytes: it takes the place of address and version
+    :param recording: before or after it is probed. Its `content_hash`, if it has one, takes the place of address and
+        version; quotes around an ETag are ignored
+    :param by_address: ignore the `content_hash`
     :return: 64 hexadecimal digits
     """
+    settings, variant = recording.settings, recording.variant
     if settings.api_version is ApiVersion.V3:
         settings = _canonical(settings)
     given = settings.to_json()
@@ -68,10 +62,10 @@ def fingerprint(
     else:
         asked = {name: value for name, value in asked.items() if name not in _IN_THE_CONTAINER}
     material: dict[str, Any] = {"settings": asked}
-    if content_hash is None:
-        material |= {"audio_uri": audio_uri, "version": (version or "").strip('"')}
+    if recording.content_hash is None or by_address:
+        material |= {"audio_uri": recording.audio_uri, "version": (recording.version or "").strip('"')}
     else:
-        material["content_hash"] = content_hash
+        material["content_hash"], variant = recording.content_hash, recording.own_variant
     if variant:
         material["variant"] = variant
     text = json.dumps(material, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -115,7 +115,7 @@ class Submitter(SubmitWorker):
         record_cut(self.archive, whole.fingerprint, starts_of(parts[0]))
         # As in a later visit, which knows no more about a part than about the whole.
         settings = whole.recording.settings
-        fingerprints = tuple(_fingerprint(replace(one, settings=settings)) for one in parts)
+        fingerprints = tuple(fingerprint(replace(one, settings=settings)) for one in parts)
         made = []
         for own, recording in zip(fingerprints, parts, strict=True):
             part = recording.part and replace(recording.part, fingerprints=fingerprints)
@@ -128,7 +128,7 @@ class Submitter(SubmitWorker):
         jobs: dict[str, SubmitJob] = {}
         for outcome in outcomes:
             is_done, recording = outcome.status is not None, outcome.recording
-            key = outcome.fingerprint or _fingerprint(recording)
+            key = outcome.fingerprint or fingerprint(recording)
             if key in jobs:
                 job = jobs[key]
                 if recording.audio_uri == job.recording.audio_uri:
@@ -208,13 +208,3 @@ class Submitter(SubmitWorker):
 
 def _each_once(asked: Sequence[tuple[SubmitOutcome, SubmitJob]]) -> list[SubmitJob]:
     return list(dict.fromkeys(job for _, job in asked))
-
-
-def _fingerprint(recording: Recording) -> str:
-    return fingerprint(
-        recording.audio_uri,
-        recording.version,
-        recording.settings,
-        recording.variant if recording.content_hash is None else recording.own_variant,
-        recording.content_hash,
-    )

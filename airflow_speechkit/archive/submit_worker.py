@@ -57,11 +57,7 @@ log = logging.getLogger(__name__)
 #: Pauses between attempts to put an accepted submission on record: it is worth more than a quick failure.
 RECORD_RETRY = RetryPolicy(1.0, 20.0, give_up_failures=5)
 
-_REUSED = {
-    Action.JOIN: SubmitStatus.JOINED,
-    Action.REUSE: SubmitStatus.REUSED,
-    Action.SENT: SubmitStatus.SUBMITTED,
-}
+_REUSED = {Action.JOIN: SubmitStatus.JOINED, Action.REUSE: SubmitStatus.REUSED, Action.SENT: SubmitStatus.SUBMITTED}
 
 _utc_now = partial(datetime.now, UTC)
 

@@ -22,6 +22,7 @@ from airflow_speechkit.errors import (
     RecordingError,
     SettingsError,
 )
+from airflow_speechkit.models import Recording
 from airflow_speechkit.settings import V3_ONLY, ApiVersion, AudioEncoding, RecognitionSettings
 from tests.fixtures.direct import Desk
 from tests.integration.v3 import ASKED, submit, transform, wait
@@ -181,6 +182,10 @@ def test_the_connections_api_version_is_used_and_downstream_tasks_need_none(desk
     assert [row["text"] for row in tables["utterances"]] == ["Two words", "Two words"]
 
 
+def mark_of(settings: RecognitionSettings) -> str:
+    return fingerprint(Recording(audio_uri="s3://calls/1", version="etag", settings=settings))
+
+
 def test_the_ledger_distinguishes_all_settings() -> None:
     base = {
         "api_version": ApiVersion.V3,
@@ -200,7 +205,7 @@ def test_the_ledger_distinguishes_all_settings() -> None:
         "conversation_analysis": False,
         "language_restriction": "BLACKLIST",
     }
-    marks = {"": fingerprint("s3://calls/1", "etag", RecognitionSettings(**base))}
+    marks = {"": mark_of(RecognitionSettings(**base))}
     for field in fields(RecognitionSettings):
         if field.name in ("audio_encoding", "sample_rate_hertz", "audio_channel_count"):
             continue
@@ -209,7 +214,7 @@ def test_the_ledger_distinguishes_all_settings() -> None:
             # `languages` takes its place.
             del changed["languages"]
         settings = RecognitionSettings(**({"api_version": "v2"} if field.name == "api_version" else changed))
-        marks[field.name] = fingerprint("s3://calls/1", "etag", settings)
+        marks[field.name] = mark_of(settings)
     # A container declares these, and its ETag identifies it.
     pcm = {**base, "audio_encoding": AudioEncoding.LINEAR16_PCM}
     for name, more in (
@@ -217,5 +222,5 @@ def test_the_ledger_distinguishes_all_settings() -> None:
         ("sample_rate_hertz", {"sample_rate_hertz": 16000}),
         ("audio_channel_count", {"sample_rate_hertz": 16000, "audio_channel_count": 2}),
     ):
-        marks[name] = fingerprint("s3://calls/1", "etag", RecognitionSettings(**pcm, **more))
+        marks[name] = mark_of(RecognitionSettings(**pcm, **more))
     assert len(set(marks.values())) == len(marks) == len(fields(RecognitionSettings)) + 1

@@ -20,7 +20,7 @@ def claim(archive: Archive, owner: str, name: str) -> bool:
     asked = recording(name)
     planned = Submission(
         operation_id="",
-        fingerprint=fingerprint(asked.audio_uri, asked.version, asked.settings),
+        fingerprint=fingerprint(asked),
         audio_uri=asked.audio_uri,
         settings=asked.settings,
         submitted_at=T0,

@@ -124,8 +124,7 @@ class Paid:
 
 @cache
 def mark_of(name: str) -> str:
-    asked = recording(name)
-    return fingerprint(asked.audio_uri, asked.version, asked.settings)
+    return fingerprint(recording(name))
 
 
 @dataclass

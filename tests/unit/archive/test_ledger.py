@@ -22,6 +22,7 @@ from airflow_speechkit.archive.ledger import (
     fingerprint,
 )
 from airflow_speechkit.errors import SettingsError
+from airflow_speechkit.models import Recording
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -275,12 +276,16 @@ def sent(settings: RecognitionSettings) -> str:
     return json.dumps(body, sort_keys=True)
 
 
+def mark(audio_uri: str, version: str | None, settings: RecognitionSettings, **about: Any) -> str:
+    return fingerprint(Recording(audio_uri=audio_uri, version=version, settings=settings, **about))
+
+
 class TestFingerprint:
     ADDRESS = ("s3://calls/2026/1.ogg", "abc")
 
     def test_a_hash_of_the_bytes_takes_the_place_of_the_address(self) -> None:
         def of(uri: str, etag: str, variant: str = "", content: str = "ab" * 32) -> str:
-            return fingerprint(uri, etag, RecognitionSettings(), variant, content)
+            return mark(uri, etag, RecognitionSettings(), variant=variant, content_hash=content)
 
         known = of("s3://calls/1.ogg", "1")
         assert known == "bbbf577ad98e71c35a4a341e1f648548af8916004b7f8c6820badd1444d8c947"
@@ -289,7 +294,7 @@ class TestFingerprint:
 
     def test_it_never_changes(self) -> None:
         # These stand in the archives of users: another value means that everything is paid for again.
-        assert fingerprint(*self.ADDRESS, RecognitionSettings()) == (
+        assert mark(*self.ADDRESS, RecognitionSettings()) == (
             "aee16bfdd0ee38bc3347b5e7b38ba68b699aa80780ed8d5dde88292211342ef9"
         )
         loaded = RecognitionSettings(
@@ -304,9 +309,9 @@ class TestFingerprint:
             speaker_labeling=True,
             audio_encoding=AudioEncoding.MP3,
         )
-        assert fingerprint(*self.ADDRESS, loaded) == "75146404a7421057d1aea6e484d1afd63380144808f79a624f79f75ee392a70b"
+        assert mark(*self.ADDRESS, loaded) == "75146404a7421057d1aea6e484d1afd63380144808f79a624f79f75ee392a70b"
         pcm = RecognitionSettings(audio_encoding=AudioEncoding.LINEAR16_PCM, sample_rate_hertz=8000)
-        assert fingerprint(*self.ADDRESS, pcm) == "40a4f5807d9761e38ef6c4967645b117cc5284c63e1d5dda0c89f2aa590d1f5a"
+        assert mark(*self.ADDRESS, pcm) == "40a4f5807d9761e38ef6c4967645b117cc5284c63e1d5dda0c89f2aa590d1f5a"
 
     @pytest.mark.parametrize(
         "change",
@@ -326,9 +331,9 @@ class TestFingerprint:
         ids=str,
     )
     def test_whatever_changes_the_answer_changes_it(self, change: dict[str, Any]) -> None:
-        changed = fingerprint(*self.ADDRESS, RecognitionSettings(**change))
-        assert changed != fingerprint(*self.ADDRESS, RecognitionSettings())
-        assert changed != fingerprint(*self.ADDRESS, RecognitionSettings(api_version=ApiVersion.V3)) or (
+        changed = mark(*self.ADDRESS, RecognitionSettings(**change))
+        assert changed != mark(*self.ADDRESS, RecognitionSettings())
+        assert changed != mark(*self.ADDRESS, RecognitionSettings(api_version=ApiVersion.V3)) or (
             change == {"api_version": "v3"}
         )
 
@@ -336,16 +341,16 @@ class TestFingerprint:
         "address", [("s3://calls/2026/2.ogg", "abc"), ("s3://calls/2026/1.ogg", "abd"), ("s3://calls/2026/1.ogg", None)]
     )
     def test_another_recording_or_version_changes_it(self, address: tuple[str, str | None]) -> None:
-        assert fingerprint(*address, RecognitionSettings()) != fingerprint(*self.ADDRESS, RecognitionSettings())
+        assert mark(*address, RecognitionSettings()) != mark(*self.ADDRESS, RecognitionSettings())
 
     @pytest.mark.parametrize("encoding", ["OGG_OPUS", "MP3"])
     def test_what_a_container_has_in_its_header_does_not_matter(self, encoding: str) -> None:
         settled = RecognitionSettings(audio_encoding=AudioEncoding(encoding))
-        assert fingerprint(*self.ADDRESS, settled) == fingerprint(*self.ADDRESS, RecognitionSettings())
+        assert mark(*self.ADDRESS, settled) == mark(*self.ADDRESS, RecognitionSettings())
 
     def test_one_channel_is_the_same_given_or_not(self) -> None:
         pcm = {"audio_encoding": AudioEncoding.LINEAR16_PCM, "sample_rate_hertz": 8000}
-        assert fingerprint(*self.ADDRESS, RecognitionSettings(**pcm)) == fingerprint(
+        assert mark(*self.ADDRESS, RecognitionSettings(**pcm)) == mark(
             *self.ADDRESS, RecognitionSettings(**pcm, audio_channel_count=1)
         )
 
@@ -367,28 +372,28 @@ class TestFingerprint:
     def test_the_same_request_to_v3_in_other_words_is_the_same(
         self, one: dict[str, Any], other: dict[str, Any]
     ) -> None:
-        assert fingerprint(*self.ADDRESS, RecognitionSettings(api_version=ApiVersion.V3, **one)) == fingerprint(
+        assert mark(*self.ADDRESS, RecognitionSettings(api_version=ApiVersion.V3, **one)) == mark(
             *self.ADDRESS, RecognitionSettings(api_version=ApiVersion.V3, **other)
         )
 
     def test_the_shortest_settings_of_v3_never_changes(self) -> None:
         # These too stand in archives.
         default = RecognitionSettings(api_version=ApiVersion.V3)
-        assert fingerprint(*self.ADDRESS, default) == "85683a1bca11bbbf6d2ade27d35a99e7dbe32d27fe7ac0b1391fe2f879f675be"
+        assert mark(*self.ADDRESS, default) == "85683a1bca11bbbf6d2ade27d35a99e7dbe32d27fe7ac0b1391fe2f879f675be"
         several = RecognitionSettings(api_version=ApiVersion.V3, languages=("ru-RU", "kk-KZ"))
-        assert fingerprint(*self.ADDRESS, several) == "16843edcdedb6688762fc186eddbed57c1b6a030961eaabf8b306a9a2e19f705"
+        assert mark(*self.ADDRESS, several) == "16843edcdedb6688762fc186eddbed57c1b6a030961eaabf8b306a9a2e19f705"
         unknown = RecognitionSettings(api_version=ApiVersion.V3, language="auto")
-        assert fingerprint(*self.ADDRESS, unknown) == "a8b707f0ec4a00a6ab4d911fe66b24e41b5a586f575d900f2830f383d4b7f39b"
+        assert mark(*self.ADDRESS, unknown) == "a8b707f0ec4a00a6ab4d911fe66b24e41b5a586f575d900f2830f383d4b7f39b"
 
     @given(st.lists(asked(), min_size=50, max_size=60))
     @settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     def test_equal_requests_share_one_and_different_ones_do_not(
         self, several: list[RecognitionSettings | None]
     ) -> None:
-        pairs = {(sent(one), fingerprint(*self.ADDRESS, one)) for one in several if one is not None}
-        assert len({body for body, _ in pairs}) == len({mark for _, mark in pairs}) == len(pairs)
+        pairs = {(sent(one), mark(*self.ADDRESS, one)) for one in several if one is not None}
+        assert len({body for body, _ in pairs}) == len({one for _, one in pairs}) == len(pairs)
 
     def test_quotes_and_case_that_the_services_ignore_do_not_matter(self) -> None:
-        assert fingerprint("s3://b/k", '"abc"', RecognitionSettings(language="RU-ru")) == fingerprint(
+        assert mark("s3://b/k", '"abc"', RecognitionSettings(language="RU-ru")) == mark(
             "s3://b/k", "abc", RecognitionSettings()
         )
