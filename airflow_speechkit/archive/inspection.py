@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.archive.identity import submissions
@@ -89,13 +90,14 @@ class Verdict:
 
 
 def look_up(archive: Archive, operation_id: str) -> Listed | None:
-    """Return what is on record of an operation, or None if nothing is.
+    """Return what is on record of an operation, or None if there is no file of it.
 
     :raises ArchiveError: it cannot be read
     """
     known, outcome = submissions(archive, operation_id), archive.outcome(operation_id)
     submission = known[0] if known else None
-    if submission is None and outcome is None:
+    # Files without either are such as the half of an answer. On a disk a folder can also be empty.
+    if submission is None and outcome is None and not any(archive.folder.names(operation_file(operation_id))):
         return None
     superseded = False
     if submission is not None and outcome is not None and outcome.state is AttemptState.REFUSED:
@@ -111,15 +113,7 @@ def look_up(archive: Archive, operation_id: str) -> Listed | None:
 
 def operations(archive: Archive) -> Iterator[Listed]:
     """Return every operation of the archive, ordered by id, without the deleted ones."""
-    return filter(None, each(lambda one: _listed(archive, one), archive.operations()))
-
-
-def _listed(archive: Archive, operation_id: str) -> Listed | None:
-    found = look_up(archive, operation_id)
-    if found is None and any(archive.folder.names(operation_file(operation_id))):
-        # Such as the half of an answer. On a disk a folder can also be empty.
-        return Listed(operation_id=operation_id, submission=None, outcome=None)
-    return found
+    return filter(None, each(partial(look_up, archive), archive.operations()))
 
 
 def verify(archive: Archive, now: datetime) -> Verdict:
@@ -141,7 +135,7 @@ def verify(archive: Archive, now: datetime) -> Verdict:
 def _verify_operation(archive: Archive, operation_id: str, now: datetime) -> tuple[str | None, Finding | None]:
     state = "damaged"
     try:
-        listed = _listed(archive, operation_id)
+        listed = look_up(archive, operation_id)
         if listed is None:
             return None, None
         submission, outcome, state = listed.submission, listed.outcome, listed.state

@@ -123,7 +123,7 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
     # What the corrections are about, as operations and recognition ids.
     known: dict[str, list[str]] = {}
     abouts = list(dict.fromkeys(one.about for one in given))
-    ids = list(filter(_is_one_operation, abouts))
+    ids = [one for one in abouts if is_operation_id(one) and not one.startswith(PARTS_PREFIX)]
     if len(ids) < len(abouts):
         for names in each(partial(_names, archive), archive.operations()):
             for name, about in names:
@@ -156,10 +156,6 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
             retry_can_help=failed[0].retry_can_help,
         )
     return done.count(True), done.count(False)
-
-
-def _is_one_operation(about: str) -> bool:
-    return is_operation_id(about) and not about.startswith(PARTS_PREFIX)
 
 
 def _names(archive: Archive, operation_id: str) -> list[tuple[str, str]]:

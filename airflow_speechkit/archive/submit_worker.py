@@ -239,15 +239,15 @@ class SubmitWorker:
             # It can be there although writing it ended in an error.
             with suppress(ArchiveError):
                 if self.archive.is_held(number, claim):
-                    why = "its claim could not be written, and nothing was sent"
-                    self._give_up(number, AttemptState.REFUSED, claim, why)
+                    why = Failure(None, "its claim could not be written, and nothing was sent")
+                    self.archive.give_up(number, AttemptState.REFUSED, claim, why, self.now())
             raise
         if not is_ours:
             # Another process's, which a listing that lags behind doesn't have yet.
             return Step.NOT_SENT
         doubt = self._doubt(claim)
         if doubt is not None:
-            self._give_up(number, AttemptState.REFUSED, claim, doubt)
+            self.archive.give_up(number, AttemptState.REFUSED, claim, doubt, self.now())
             return Step.NOT_SENT
         if claim.supersedes:
             log.warning(
@@ -276,14 +276,14 @@ class SubmitWorker:
 
     def _not_accepted(self, job: SubmitJob, number: int, claim: Claim, error: SpeechKitError) -> Step:
         if error.may_have_been_accepted:
-            self._give_up(number, AttemptState.LOST, claim, error)
+            self.archive.give_up(number, AttemptState.LOST, claim, failure_of(error), self.now())
             if self.request.resubmit_lost and not claim.supersedes:
                 # The ledger has it as lost now, and the next step sends it in place of that.
                 job.is_paid = False
             else:
                 self._end_lost(job, number, self.owner, error)
             return Step.SENT
-        self._give_up(number, AttemptState.REFUSED, claim, error)
+        self.archive.give_up(number, AttemptState.REFUSED, claim, failure_of(error), self.now())
         if isinstance(error, AuthenticationError):
             raise error
         # Of this recording alone, before anything went out.
@@ -294,22 +294,18 @@ class SubmitWorker:
             job.end(SubmitStatus.REFUSED, error=error)
         return Step.NOT_SENT if is_invalid else Step.SENT
 
-    def _doubt(self, claim: Claim) -> str | None:
+    def _doubt(self, claim: Claim) -> Failure | None:
         """Return why nothing is to be sent although the claim is held."""
         if claim.supersedes:
             attempts = self.archive.attempts(claim.planned.fingerprint)
             if not {one.number for one in attempts if one.is_lost(self.now())}.issuperset(claim.supersedes):
                 # Perhaps a person has just found the operation of one of them.
-                return "what it was to be sent in place of was settled in the meantime"
+                return Failure(None, "what it was to be sent in place of was settled in the meantime")
         # Nothing may come between this and the sending.
         if self.now() - claim.claimed_at > self.policy.lease / 2:
             # A suspended machine: processes that wait for this claim would soon take it for lost.
-            return "its claim was held up before anything was sent"
+            return Failure(None, "its claim was held up before anything was sent")
         return None
-
-    def _give_up(self, number: int, state: AttemptState, claim: Claim, why: SpeechKitError | str) -> None:
-        failure = failure_of(why) if isinstance(why, SpeechKitError) else Failure(None, why)
-        self.archive.give_up(number, state, claim, failure, self.now())
 
     def _record(self, number: int, claim: Claim, submission: Submission) -> None:
         for pause_s in (*RECORD_RETRY.pauses_s(), None):
