@@ -5,12 +5,14 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError, StorageError, UnsupportedFormatError
 from airflow_speechkit.recordings.audio.facts import AudioFacts, settle
 from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, measure, undecodable
+from airflow_speechkit.recordings.conversion.decoding import open_source
 from airflow_speechkit.recordings.conversion.plan import (
     EXTENSIONS,
     AudioStream,
@@ -165,9 +167,10 @@ def convert_file(
             if not on_truncated.takes(reason):
                 raise
             stack.enter_context(undecodable(reason, str(path)))
-            content, facts, _ = stack.enter_context(
-                converted(path, settings.api_version, audio_stream=audio_stream, on_truncated=on_truncated)
-            )
+            opened_audio = partial(open_source, path, audio_stream)
+            made = converted(opened_audio, settings.api_version, name=str(path), on_truncated=on_truncated)
+            converted_copy = stack.enter_context(made)
+            content, facts = converted_copy.content, converted_copy.facts
             settle(settings, facts)
         copy = folder / f"{path.stem}{EXTENSIONS[facts.encoding]}"
         _write(content, copy)

@@ -222,7 +222,7 @@ class RecordingSource(RecordingFinder):
             stored = bucket.stat(address)
             if stored.etag != recording.version:
                 raise replaced("while it was read", recording.audio_uri) from None
-            return self._with_copies(recording, copies.copies_of(bucket, stored, error, starts_of(recording)))
+            return self._with_copies(recording, copies.copies_of([(bucket, stored)], starts_of(recording), error))
         found = self._stored(probe.stored)
         if found.version != recording.version:
             raise replaced("while it was read", recording.audio_uri)
@@ -245,7 +245,7 @@ class RecordingSource(RecordingFinder):
         for (_, stored), etag in zip(sides, (recording.version, other.etag), strict=True):
             if stored.etag != etag:
                 raise replaced("after it was found", stored.address.uri)
-        return self._with_copies(recording, self._copies_of_pairs().copies_of_pair(sides, starts_of(recording)))
+        return self._with_copies(recording, self._copies_of_pairs().copies_of(sides, starts_of(recording)))
 
     def _with_copies(self, recording: Recording, made: Sequence[Copy]) -> Recording:
         copied, settings = [], self.settings

@@ -19,6 +19,7 @@ from airflow_speechkit.recordings.address import check_bucket, object_address, s
 from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms, settle
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.bucket import Probe
+from airflow_speechkit.recordings.conversion.copies import CopyFolder, Original
 from airflow_speechkit.recordings.conversion.plan import check_audio_stream
 from airflow_speechkit.recordings.conversion.silence import check_sound
 from airflow_speechkit.recordings.filters import NO_FILTERS, Filters
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_speechkit.recordings.bucket import Bucket
-    from airflow_speechkit.recordings.conversion.copies import CopyFolder
     from airflow_speechkit.recordings.places import StoredObject
 
 log = logging.getLogger(__name__)
@@ -185,9 +185,10 @@ def _upload_converted(
     before = _identity(path)
     file.seek(0)
     version = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-    made = copies.find(path.stem, version)
+    original = Original(path.stem, version, str(path))
+    made = copies.find(original)
     if made is None:
-        made = copies.make(path.stem, version, path, str(path), reason)
+        made = copies.make(original, path, reason)
         if _identity(path) != before:
             # What was read isn't what the name says.
             copies.empty(made.stored)

@@ -13,10 +13,12 @@ from tests.unit.recordings.sounds import wav_format, wav_of_chunks
 
 CONVERT = """
 import sys
+from functools import partial
 from pathlib import Path
 from airflow_speechkit.recordings.conversion.convert import converted
+from airflow_speechkit.recordings.conversion.decoding import open_source
 from airflow_speechkit.settings import ApiVersion
-with converted(Path(sys.argv[1]), ApiVersion.V2):
+with converted(partial(open_source, Path(sys.argv[1])), ApiVersion.V2, name="1.wav"):
     pass
 print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 """

@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
-from airflow_speechkit.recordings.conversion.convert import converted
 from airflow_speechkit.settings import ApiVersion
 from tests.faults.gate import Deed, Gate, Rule
 from tests.fixtures.direct import Desk
 from tests.fixtures.environment import ROOT
 from tests.fixtures.until import until
+from tests.unit.recordings.clicks import converted
 from tests.unit.recordings.sounds import wav
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("instant_answers")]
@@ -139,7 +139,7 @@ def expect_submitted(desk: Desk, audio: str, *versions: bytes) -> None:
     for version in versions:
         path = desk.place / audio.rpartition("/")[2]
         path.write_bytes(version)
-        with converted(path, ApiVersion.V2) as (file, facts, _):
+        with converted(path, ApiVersion.V2) as (file, facts):
             expected.add(file.read())
         lengths_ms.append(facts.duration_ms)
     assert set(copies(desk).values()) == expected

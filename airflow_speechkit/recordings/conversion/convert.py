@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import (
@@ -30,20 +29,17 @@ from airflow_speechkit.recordings.audio.facts import (
     samples_to_ms,
 )
 from airflow_speechkit.recordings.conversion.decoding import import_av, open_source
-from airflow_speechkit.recordings.conversion.encoding import NotContinuousError, TooLargeError, write
-from airflow_speechkit.recordings.conversion.joining import open_pair
-from airflow_speechkit.recordings.conversion.plan import Conversion, plan_conversion
+from airflow_speechkit.recordings.conversion.encoding import DoesNotFitError, write
+from airflow_speechkit.recordings.conversion.plan import plan_conversion
 from airflow_speechkit.recordings.conversion.silence import is_silent
 from airflow_speechkit.recordings.filters import NO_FILTERS, FilteredError, Filters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import BinaryIO
 
-    from airflow_speechkit.recordings.conversion.decoding import Source
-    from airflow_speechkit.recordings.conversion.joining import JoinedSource
+    from airflow_speechkit.recordings.conversion.joining import Opened
     from airflow_speechkit.recordings.conversion.plan import AudioStream
     from airflow_speechkit.settings import ApiVersion
 
@@ -68,88 +64,67 @@ class OnTruncated(StrEnum):
         return not isinstance(error, TruncatedError) or self is OnTruncated.CONVERT
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A recording, or a part of it, converted.
+
+    :param content: a temporary file, at its beginning
+    :param facts: what is in it
+    :param start_ms: where it begins in the recording
+    :param of: how many parts there are
+    """
+
+    content: BinaryIO
+    facts: AudioFacts
+    start_ms: int = 0
+    of: int = 1
+
+
 @contextmanager
 def converted(
-    path: Path,
+    opened: Opened,
     api_version: ApiVersion,
     *,
-    name: str | None = None,
-    audio_stream: int | None = None,
-    on_truncated: OnTruncated = OnTruncated.FAIL,
-    filters: Filters = NO_FILTERS,
-) -> Iterator[tuple[BinaryIO, AudioFacts, Conversion]]:
-    """Convert a file, into a temporary one that is gone afterwards. Memory stays flat, however long it is.
-
-    :param path: the file; its name tells what samples without a header are
-    :param api_version: the API that will read it
-    :param name: the recording's name in messages; by default the path
-    :param audio_stream: which of its audio streams, counted from 1; by default the one that a player would choose
-    :param on_truncated: what to do where it is cut off or damaged
-    :param filters: which recordings are left out; what is certainly too long, or silent, isn't converted first
-    :return: the temporary file, at its beginning; what is in it; what was done
-    :raises RecordingError: it can't be decoded, is cut off, or is longer than the service takes
-    :raises FilteredError: it is left out
-    :raises SettingsError: it has no such stream, or the extra `audio` isn't installed
-    :raises StorageError: the disk is full
-    """
-    opened = partial(open_source, path, audio_stream)
-    with written(opened, api_version, name or str(path), on_truncated, filters) as made:
-        yield made
-
-
-@contextmanager
-def joined(
-    paths: Sequence[Path],
-    api_version: ApiVersion,
-    *,
-    names: Sequence[str] | None = None,
-    audio_stream: int | None = None,
-    on_truncated: OnTruncated = OnTruncated.FAIL,
-    filters: Filters = NO_FILTERS,
-) -> Iterator[tuple[BinaryIO, AudioFacts, Conversion]]:
-    """Join two mono files into a stereo one, as `converted` does with one: a temporary file that is gone afterwards.
-
-    The higher rate of both is used, or the next one that the service takes. Silence follows the shorter file.
-
-    :param paths: both files; the first becomes channel 0
-    :param api_version: the API that will read it
-    :param names: the recordings' names in messages; by default the paths
-    :param audio_stream: which of their audio streams, counted from 1; by default the one that a player would choose
-    :param on_truncated: what to do where one is cut off or damaged
-    :param filters: whether to leave it out
-    :return: the temporary file, at its beginning; what is in it; what was done
-    :raises FilteredError: it is left out
-    :raises RecordingError: one can't be decoded, is cut off, or isn't mono; or both are longer than the service takes
-    :raises SettingsError: one has no such stream, or the extra `audio` isn't installed
-    :raises StorageError: the disk is full
-    """
-    names = names or [str(path) for path in paths]
-    opened = partial(open_pair, paths, names, audio_stream)
-    with written(opened, api_version, names[0], on_truncated, filters) as made:
-        yield made
-
-
-@contextmanager
-def written(
-    opened: Callable[[], AbstractContextManager[Source | JoinedSource]],
-    api_version: ApiVersion,
     name: str,
-    on_truncated: OnTruncated,
-    filters: Filters,
-) -> Iterator[tuple[BinaryIO, AudioFacts, Conversion]]:
-    """Write what a source becomes into a temporary file.
+    on_truncated: OnTruncated = OnTruncated.FAIL,
+    filters: Filters = NO_FILTERS,
+) -> Iterator[Converted]:
+    """Convert a recording, into a temporary file that is gone afterwards. Memory stays flat, however long it is.
 
     :param opened: opens the source, perhaps more than once
+    :param api_version: the API that will read it
     :param name: the recording's name in messages
+    :param on_truncated: what to do where it is cut off or damaged
+    :param filters: which recordings are left out; what is certainly too long, or silent, isn't converted first
+    :raises RecordingError: it can't be decoded, is cut off, or is longer than the service takes
+    :raises FilteredError: it is left out
+    :raises SettingsError: it has no such audio stream, or the extra `audio` isn't installed
+    :raises StorageError: the disk is full
     """
     with temporary_file(name) as target:
         check_filters(opened, filters)
-        facts, conversion, flaw = _convert(opened, api_version, name, target)
+        facts, flaw = _convert(opened, api_version, name, target)
         check_flaw(flaw, name, facts.duration_ms or 0, on_truncated)
         filters.check(facts.duration_ms, facts.channels)
         check_limits(facts)
         target.seek(0)
-        yield target, facts, conversion
+        yield Converted(target, facts)
+
+
+def _convert(
+    opened: Opened, api_version: ApiVersion, name: str, target: BinaryIO
+) -> tuple[AudioFacts, TruncatedError | None]:
+    for small in (False, True):
+        with suppress(DoesNotFitError), opened() as source, decoding_errors():
+            check_length(source.declared_ms, source.facts.channels)
+            conversion = plan_conversion(source.facts, api_version, small=small)
+            facts = write(source, conversion, target, progress_log(name, source.facts.duration_ms))
+            if source.gaps_s >= 1:
+                log.info("%s: its timestamps leave gaps of %.1f s, which are silent", name, source.gaps_s)
+            return replace(facts, side_ms=source.side_ms), source.flaw()
+        target.seek(0)
+        target.truncate()
+    raise TooLongError("The recording has more than 1 GB, also as OggOpus", hint=SPLIT)
 
 
 def check_flaw(flaw: TruncatedError | None, name: str, decoded_ms: int, on_truncated: OnTruncated) -> None:
@@ -170,10 +145,10 @@ def check_flaw(flaw: TruncatedError | None, name: str, decoded_ms: int, on_trunc
 
 
 @contextmanager
-def undecodable(reason: UnsupportedFormatError, name: str) -> Iterator[None]:
+def undecodable(reason: UnsupportedFormatError | None, name: str) -> Iterator[None]:
     """Add to the error about what nothing decodes why it is to be converted.
 
-    :param reason: why the API doesn't take it as it is
+    :param reason: why the API doesn't take it as it is; None for a pair, which is always converted
     :param name: the recording's name in messages
     :raises UnsupportedFormatError: nothing decodes it
     """
@@ -182,6 +157,8 @@ def undecodable(reason: UnsupportedFormatError, name: str) -> Iterator[None]:
     except (TooLongError, TruncatedError):
         raise
     except UnsupportedFormatError as error:
+        if reason is None:
+            raise
         hint = error.hint if reason.hint == CONVERT else reason.hint
         raise UnsupportedFormatError(f"{reason.what}. {error.what}", recording=name, hint=hint) from None
 
@@ -210,7 +187,7 @@ def temporary_file(name: str, suffix: str = "") -> Iterator[BinaryIO]:
         ) from None
 
 
-def check_filters(opened: Callable[[], AbstractContextManager[Source | JoinedSource]], filters: Filters) -> None:
+def check_filters(opened: Opened, filters: Filters) -> None:
     """Check whether a recording is to be left out, as far as that can be told before it is converted.
 
     :param opened: opens the source
@@ -232,30 +209,6 @@ def check_filters(opened: Callable[[], AbstractContextManager[Source | JoinedSou
         if filters.skip_silent and is_silent(source) and source.flaw() is None:
             filters.check(source.read_ms, channels)
             raise FilteredError(FilterReason.SILENT, source.read_ms, channels)
-
-
-def _convert(
-    opened: Callable[[], AbstractContextManager[Source | JoinedSource]],
-    api_version: ApiVersion,
-    name: str,
-    target: BinaryIO,
-) -> tuple[AudioFacts, Conversion, TruncatedError | None]:
-    small = False
-    while True:
-        with opened() as source, decoding_errors():
-            check_length(source.declared_ms, source.facts.channels)
-            conversion = plan_conversion(source.facts, api_version, small=small)
-            try:
-                facts = write(source, conversion, target, progress_log(name, source.facts.duration_ms))
-                if source.gaps_s >= 1:
-                    log.info("%s: its timestamps leave gaps of %.1f s, which are silent", name, source.gaps_s)
-                return replace(facts, side_ms=source.side_ms), conversion, source.flaw()
-            except (TooLargeError, NotContinuousError):
-                if small:
-                    raise TooLongError("The recording has more than 1 GB, also as OggOpus", hint=SPLIT) from None
-                small = True
-                target.seek(0)
-                target.truncate()
 
 
 def measure(path: Path, audio_stream: int | None = None) -> tuple[AudioStream, TruncatedError | None]:

@@ -18,7 +18,7 @@ from airflow_speechkit.errors import TooLongError
 from airflow_speechkit.models import FilterReason
 from airflow_speechkit.recordings.address import object_address
 from airflow_speechkit.recordings.audio.facts import AudioFacts
-from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, joined, temporary_file, undecodable
+from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, temporary_file, undecodable
 from airflow_speechkit.recordings.conversion.decoding import lpcm_in, open_source
 from airflow_speechkit.recordings.conversion.joining import open_pair
 from airflow_speechkit.recordings.conversion.plan import EXTENSIONS, WAV_HEADER_BYTES, lossless_encoding
@@ -28,18 +28,15 @@ from airflow_speechkit.recordings.filters import NO_FILTERS, FilteredError, Filt
 from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
-    from typing import BinaryIO
+    from collections.abc import Iterator, Sequence
 
     from airflow_speechkit.errors import UnsupportedFormatError
     from airflow_speechkit.models import RecordingAddress
     from airflow_speechkit.recordings.bucket import Bucket
-    from airflow_speechkit.recordings.conversion.decoding import Source
-    from airflow_speechkit.recordings.conversion.joining import JoinedSource
-    from airflow_speechkit.recordings.conversion.plan import Conversion
+    from airflow_speechkit.recordings.conversion.convert import Converted
+    from airflow_speechkit.recordings.conversion.joining import Opened
     from airflow_speechkit.recordings.places import StoredObject
-    from airflow_speechkit.settings import ApiVersion, RecognitionSettings
+    from airflow_speechkit.settings import RecognitionSettings
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +47,22 @@ _DIGITS_IN_KEY = 32
 _COPY = re.compile(rf".+-[0-9a-f]{{{_DIGITS_IN_KEY}}}(-part[0-9]+)?\.(lpcm|ogg|wav)", re.DOTALL)
 #: A conversion takes all of a core, and disk space.
 _SLOTS = BoundedSemaphore(os.cpu_count() or 1)
-_FACTS = ("sample_rate_hertz", "channels", "duration_ms")
+_FACTS = ("sample-rate-hertz", "channels", "duration-ms")
 _SIDES = ("first-ms", "second-ms")
+
+
+@dataclass(frozen=True)
+class Original:
+    """A recording to convert, or a pair.
+
+    :param stem: its name, without its extension
+    :param version: what tells this version of this recording from all others
+    :param name: its name in messages
+    """
+
+    stem: str
+    version: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -91,25 +102,17 @@ class CopyFolder:
     filters: Filters = NO_FILTERS
     split: bool = False
 
-    @property
-    def api_version(self) -> ApiVersion:
-        """The API that will read the copies."""
-        return self.settings.api_version
+    def find(self, original: Original) -> Copy | None:
+        """Return the copy that was made of a recording before, if there is one; one or two requests.
 
-    def find(self, stem: str, version: str) -> Copy | None:
-        """Return the copy that was made of a version of a recording before, if there is one; one or two requests.
-
-        :param stem: the recording's name, without its extension
-        :param version: what tells this version of this recording from all others
+        :param original: the recording
         :raises RecordingError: the copy may not be read
         :raises FilteredError: the recording is left out
         :raises StorageError: the storage can't be reached, or is in trouble
         """
         for extension in self._extensions:
-            stored = self.bucket.stat_if_there(self._address(stem, version, extension))
-            facts = None if stored is None else _facts_beside(stored)
-            if stored is not None and facts is not None:
-                found = Copy(stored, facts)
+            found = self._find(original, extension)
+            if found is not None:
                 self._check_filters([found])
                 return found
         return None
@@ -125,84 +128,63 @@ class CopyFolder:
         return self.split if isinstance(error, TooLongError) else self.on_truncated.takes(error)
 
     def copies_of(
-        self, bucket: Bucket, source: StoredObject, reason: UnsupportedFormatError, starts_ms: tuple[int, ...] = ()
+        self,
+        sides: Sequence[tuple[Bucket, StoredObject]],
+        starts_ms: tuple[int, ...] = (),
+        reason: UnsupportedFormatError | None = None,
     ) -> list[Copy]:
         """Return the copy of a recording in a bucket, or those of its parts. They are made if they aren't there yet.
 
-        :param bucket: where the recording is
-        :param source: the version to convert
-        :param reason: why it is converted, for the error if nothing decodes it
+        :param sides: the version to convert, and where it is; or both mono recordings of a pair, whose copy is stereo.
+            The first becomes channel 0
         :param starts_ms: where its parts begin, if an earlier run has cut it
+        :param reason: why it is converted, for the error if nothing decodes it; None for a pair
         :return: one copy, or that of each part in order
-        :raises RecordingError: it was replaced, can't be decoded, is cut off, or is longer than the service takes
+        :raises RecordingError: one was replaced, can't be decoded, is cut off, isn't mono although it is a side, or is
+            longer than the service takes
         :raises FilteredError: it is left out
-        :raises SettingsError: it has no such audio stream, or the extra `audio` isn't installed
-        :raises StorageError: the disk is full, or a bucket can't be reached
-        """
-        stem, version = _stem(source.address), f"{source.address.uri}\n{source.etag}"
-        is_too_long = isinstance(reason, TooLongError)
-        if known := self._find_all(stem, version, starts_ms, is_too_long=is_too_long):
-            return known
-        name = source.address.uri
-        # The slot comes before the download, so that no more sources are on the disk than are converted.
-        with _SLOTS, _downloaded(bucket, source) as path:
-            try:
-                if not is_too_long:
-                    return [self._make(stem, version, path, name, reason)]
-            except TooLongError:
-                if not self.split:
-                    raise
-            lpcm = lpcm_in(path, self.settings)
-            opened = partial(open_source, path, self.audio_stream, lpcm)
-            return self._make_parts(stem, version, opened, name, starts_ms)
-
-    def copies_of_pair(
-        self, sides: Sequence[tuple[Bucket, StoredObject]], starts_ms: tuple[int, ...] = ()
-    ) -> list[Copy]:
-        """Return the copy that two mono recordings are joined into, or those of its parts, as `copies_of` does.
-
-        :param sides: both recordings, in the versions to join, and where they are; the first becomes channel 0
-        :param starts_ms: where its parts begin, if an earlier run has cut it
-        :return: one copy, or that of each part in order
-        :raises RecordingError: one was replaced, can't be decoded, is cut off, or isn't mono; or both are longer than
-            the service takes
-        :raises FilteredError: the pair is left out
         :raises SettingsError: one has no such audio stream, or the extra `audio` isn't installed
         :raises StorageError: the disk is full, or a bucket can't be reached
         """
-        stem = _stem(sides[0][1].address)
-        version = "\n".join(["pair", *(f"{one.address.uri}\n{one.etag}" for _, one in sides)])
-        if known := self._find_all(stem, version, starts_ms):
-            return known
+        names = [stored.address.uri for _, stored in sides]
+        versions = [f"{stored.address.uri}\n{stored.etag}" for _, stored in sides]
+        version = versions[0] if len(sides) == 1 else "\n".join(["pair", *versions])
+        original = Original(_stem(sides[0][1].address), version, names[0])
+        is_too_long = isinstance(reason, TooLongError)
+        whole = None if is_too_long else self.find(original)
+        if whole is not None:
+            return [whole]
+        if self.split and (parts := self._find_parts(original, starts_ms)):
+            return parts
+        # The slot comes before the download, so that no more sources are on the disk than are converted.
         with _SLOTS, ExitStack() as stack:
-            paths = [stack.enter_context(_downloaded(bucket, one)) for bucket, one in sides]
-            names = [one.address.uri for _, one in sides]
-            made = joined(paths, self.api_version, names=names, **self._options)
+            paths = [stack.enter_context(_downloaded(bucket, stored)) for bucket, stored in sides]
+            if len(paths) > 1:
+                opened: Opened = partial(open_pair, paths, names, self.audio_stream)
+            else:
+                opened = self._opened(paths[0])
             try:
-                return [self._put(stem, version, made, " and ".join(names))]
+                if not is_too_long:
+                    return [self._make(original, opened, reason)]
             except TooLongError:
                 if not self.split:
                     raise
-            opened = partial(open_pair, paths, names, self.audio_stream)
-            return self._make_parts(stem, version, opened, names[0], starts_ms)
+            return self._make_parts(original, opened, starts_ms)
 
-    def _find_all(
-        self, stem: str, version: str, starts_ms: tuple[int, ...], *, is_too_long: bool = False
-    ) -> list[Copy]:
-        whole = None if is_too_long else self.find(stem, version)
-        if whole is not None:
-            return [whole]
-        for extension in self._extensions if self.split else ():
-            first = self._find_part(stem, version, extension, 1)
+    def _find_parts(self, original: Original, starts_ms: tuple[int, ...]) -> list[Copy]:
+        for extension in self._extensions:
+            first = self._find(original, f"-part1{extension}")
             if first is not None:
-                others = (self._find_part(stem, version, extension, number) for number in range(2, first.of + 1))
-                found = [one for one in (first, *others) if one is not None]
-                starts_found = tuple(one.start_ms for one in found)
-                if len(found) < first.of or starts_found != (starts_ms or starts_found):
-                    return []
-                self._check_filters(found)
-                return found
+                others = (self._find(original, f"-part{number}{extension}") for number in range(2, first.of + 1))
+                found = [first, *filter(None, others)]
+                if len(found) == first.of and starts_ms in ((), tuple(one.start_ms for one in found)):
+                    self._check_filters(found)
+                    return found
         return []
+
+    def _find(self, original: Original, suffix: str) -> Copy | None:
+        stored = self.bucket.stat_if_there(self._address(original, suffix))
+        return None if stored is None else _copy(stored)
 
     def _check_filters(self, found: Sequence[Copy]) -> None:
         """Check whether a recording is to be left out whose copies were made before.
@@ -216,46 +198,11 @@ class CopyFolder:
         ):
             raise FilteredError(FilterReason.SILENT, end_ms, channels)
 
-    def _find_part(self, stem: str, version: str, extension: str, number: int) -> Copy | None:
-        stored = self.bucket.stat_if_there(self._address(stem, version, f"-part{number}{extension}"))
-        facts = None if stored is None else _facts_beside(stored)
-        if stored is None or facts is None:
-            return None
-        start_ms, of = (_whole_number(stored.metadata, name) for name in ("start_ms", "of"))
-        return Copy(stored, facts, start_ms, of) if of else None
-
-    def _make_parts(
-        self,
-        stem: str,
-        version: str,
-        opened: Callable[[], AbstractContextManager[Source | JoinedSource]],
-        name: str,
-        starts_ms: tuple[int, ...],
-    ) -> list[Copy]:
-        made = []
-        parts = converted_parts(
-            opened,
-            self.api_version,
-            name=name,
-            on_truncated=self.on_truncated,
-            filters=self.filters,
-            starts_ms=starts_ms,
-        )
-        for number, part in enumerate(parts, 1):
-            suffix = f"-part{number}{part.conversion.extension}"
-            metadata = {**_metadata(part.facts), "start-ms": str(part.start_ms), "of": str(part.of)}
-            stored = self.bucket.put(part.content, self._address(stem, version, suffix), metadata)
-            made.append(Copy(stored, part.facts, part.start_ms, part.of))
-        log.info("%s was cut into %d parts, such as %s", name, len(made), made[0].stored.address.uri)
-        return made
-
-    def make(self, stem: str, version: str, path: Path, name: str, reason: UnsupportedFormatError) -> Copy:
+    def make(self, original: Original, path: Path, reason: UnsupportedFormatError) -> Copy:
         """Convert a recording, and upload the copy. It appears as a whole, or not at all.
 
-        :param stem: the recording's name, without its extension
-        :param version: what tells this version of this recording from all others
-        :param path: a file with the recording
-        :param name: the recording's name in messages
+        :param original: the recording
+        :param path: a file with it
         :param reason: why it is converted, for the error if nothing decodes it
         :raises RecordingError: it can't be decoded, is cut off, or is longer than the service takes
         :raises FilteredError: it is left out
@@ -263,31 +210,39 @@ class CopyFolder:
         :raises StorageError: the disk is full, or the bucket can't be written
         """
         with _SLOTS:
-            return self._make(stem, version, path, name, reason)
+            return self._make(original, self._opened(path), reason)
 
-    def _make(self, stem: str, version: str, path: Path, name: str, reason: UnsupportedFormatError) -> Copy:
-        with undecodable(reason, name):
-            return self._put(stem, version, converted(path, self.api_version, name=name, **self._options), name)
+    def _opened(self, path: Path) -> Opened:
+        return partial(open_source, path, self.audio_stream, lpcm_in(path, self.settings))
 
-    def _put(
-        self,
-        stem: str,
-        version: str,
-        made: AbstractContextManager[tuple[BinaryIO, AudioFacts, Conversion]],
-        name: str,
-    ) -> Copy:
-        with made as (content, facts, conversion):
-            stored = self.bucket.put(content, self._address(stem, version, conversion.extension), _metadata(facts))
-        log.info("%s was converted to %s, %s", name, facts.encoding, stored.address.uri)
-        return Copy(stored, facts)
+    def _make(self, original: Original, opened: Opened, reason: UnsupportedFormatError | None) -> Copy:
+        with (
+            undecodable(reason, original.name),
+            converted(opened, self.settings.api_version, name=original.name, **self._options) as made,
+        ):
+            return self._put(original, made, "")
+
+    def _make_parts(self, original: Original, opened: Opened, starts_ms: tuple[int, ...]) -> list[Copy]:
+        version, name = self.settings.api_version, original.name
+        parts = converted_parts(opened, version, name=name, starts_ms=starts_ms, **self._options)
+        return [self._put(original, part, f"-part{number}") for number, part in enumerate(parts, 1)]
+
+    def _put(self, original: Original, made: Converted, suffix: str) -> Copy:
+        facts = made.facts
+        numbers = {"start-ms": made.start_ms, "of": made.of, **dict(zip(_SIDES, facts.side_ms, strict=False))}
+        numbers |= {name: getattr(facts, name.replace("-", "_")) for name in _FACTS}
+        address = self._address(original, f"{suffix}{EXTENSIONS[facts.encoding]}")
+        stored = self.bucket.put(made.content, address, {name: str(number) for name, number in numbers.items()})
+        log.info("%s was converted to %s, %s", original.name, facts.encoding, stored.address.uri)
+        return Copy(stored, facts, made.start_ms, made.of)
 
     @property
     def _extensions(self) -> list[str]:
-        return [EXTENSIONS[one] for one in (lossless_encoding(self.api_version), AudioEncoding.OGG_OPUS)]
+        return [EXTENSIONS[one] for one in (lossless_encoding(self.settings.api_version), AudioEncoding.OGG_OPUS)]
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {"audio_stream": self.audio_stream, "on_truncated": self.on_truncated, "filters": self.filters}
+        return {"on_truncated": self.on_truncated, "filters": self.filters}
 
     def empty(self, stored: StoredObject) -> None:
         """Make a copy one that `find` doesn't find: what was read isn't what its name says. Deleting may be forbidden.
@@ -297,28 +252,29 @@ class CopyFolder:
         """
         self.bucket.put(io.BytesIO(), stored.address)
 
-    def _address(self, stem: str, version: str, suffix: str) -> RecordingAddress:
-        what = "\n".join((version, _CONVERSION, self.api_version, str(self.audio_stream), self.on_truncated))
+    def _address(self, original: Original, suffix: str) -> RecordingAddress:
+        settings = self.settings.api_version, str(self.audio_stream), self.on_truncated
+        what = "\n".join((original.version, _CONVERSION, *settings))
         digest = hashlib.sha256(what.encode()).hexdigest()[:_DIGITS_IN_KEY]
-        return object_address(self.folder.bucket, f"{self.folder.key}{stem}-{digest}{suffix}", self.folder.conn_id)
+        return object_address(
+            self.folder.bucket, f"{self.folder.key}{original.stem}-{digest}{suffix}", self.folder.conn_id
+        )
 
 
-def _metadata(facts: AudioFacts) -> dict[str, str]:
-    beside = {one.replace("_", "-"): str(getattr(facts, one)) for one in _FACTS}
-    return beside | {one: str(ms) for one, ms in zip(_SIDES, facts.side_ms, strict=False)}
-
-
-def _facts_beside(stored: StoredObject) -> AudioFacts | None:
-    """Return what a copy is. LPCM has no header that could tell."""
-    encoding = next(one for one, extension in EXTENSIONS.items() if stored.address.key.endswith(extension))
-    facts = {one: _whole_number(stored.metadata, one) for one in _FACTS}
-    if not all(facts.values()):
+def _copy(stored: StoredObject) -> Copy | None:
+    """Return a copy, by what is beside it: LPCM has no header. None for one that was emptied."""
+    numbers = {name: int(text) for name, text in stored.metadata.items() if text.isdecimal()}
+    facts: dict[str, Any] = {name.replace("-", "_"): numbers[name] for name in _FACTS if name in numbers}
+    if len(facts) < len(_FACTS):
         return None
-    side_ms = tuple(_whole_number(stored.metadata, one) for one in _SIDES if one in stored.metadata)
-    size, header = stored.size_bytes, WAV_HEADER_BYTES if encoding is AudioEncoding.WAV else 0
+    size = stored.size_bytes
+    encoding = next(one for one, extension in EXTENSIONS.items() if stored.address.key.endswith(extension))
     if encoding is not AudioEncoding.OGG_OPUS:
+        header = WAV_HEADER_BYTES if encoding is AudioEncoding.WAV else 0
         facts |= {"data_offset": header, "data_bytes": size - header}
-    return AudioFacts(encoding=encoding, size_bytes=size, side_ms=side_ms, **facts)  # type: ignore[arg-type]
+    side_ms = tuple(numbers[name] for name in _SIDES if name in numbers)
+    audio = AudioFacts(encoding=encoding, size_bytes=size, side_ms=side_ms, **facts)
+    return Copy(stored, audio, numbers.get("start-ms", 0), numbers.get("of", 1))
 
 
 def _stem(address: RecordingAddress) -> str:
@@ -334,8 +290,3 @@ def _downloaded(bucket: Bucket, source: StoredObject) -> Iterator[Path]:
             file.write(piece)
         file.flush()
         yield Path(file.name)
-
-
-def _whole_number(metadata: Mapping[str, str], name: str) -> int:
-    text = metadata.get(name.replace("_", "-"), "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -31,35 +30,8 @@ _MOST_SHIFT_S = Fraction(20, 1000)
 _WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 
 
-class TooLargeError(Exception):
-    """What is written passes the service's 1 GB."""
-
-
-class NotContinuousError(Exception):
-    """Opus packets with gaps between them, which OggOpus can't hold."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """What of a recording is written.
-
-    :param start_ms: where it begins
-    :param end_ms: where it ends; None for the recording's end
-    """
-
-    start_ms: int = 0
-    end_ms: int | None = None
-
-    @property
-    def filters(self) -> list[tuple[str, str]]:
-        """The filters of libavfilter that choose it."""
-        if not self.start_ms and self.end_ms is None:
-            return []
-        end = "" if self.end_ms is None else f":end={self.end_ms}ms"
-        return [("atrim", f"start={self.start_ms}ms{end}")]
-
-
-_ALL = Span()
+class DoesNotFitError(Exception):
+    """What is written passes the service's 1 GB, or has gaps between its Opus packets, which OggOpus can't hold."""
 
 
 def write(
@@ -67,7 +39,8 @@ def write(
     conversion: Conversion,
     target: BinaryIO,
     progress: Callable[[int], None],
-    span: Span = _ALL,
+    start_ms: int = 0,
+    end_ms: int | None = None,
 ) -> AudioFacts:
     """Convert an audio stream.
 
@@ -75,16 +48,20 @@ def write(
     :param conversion: what it becomes
     :param target: an empty file; it has to be seekable
     :param progress: is given how many milliseconds are done, many times
-    :param span: what of it to write; packets are copied whole only
+    :param start_ms: where what is written begins; packets are copied whole only
+    :param end_ms: where it ends; None for the recording's end
     :return: what was written
-    :raises TooLargeError: it passes 1 GB
-    :raises NotContinuousError: its packets can't be copied
+    :raises DoesNotFitError: it passes 1 GB, or its packets can't be copied
     :raises RecordingError: nothing of it can be decoded
     :raises OSError: the target can't be written
     """
     if conversion.copies_packets and not isinstance(source, JoinedSource):
         return _copy_packets(source, target, progress)
-    rate, filters = conversion.sample_rate_hertz, [("aresample", str(conversion.sample_rate_hertz)), *span.filters]
+    rate = conversion.sample_rate_hertz
+    filters = [("aresample", str(rate))]
+    if start_ms or end_ms is not None:
+        end = "" if end_ms is None else f":end={end_ms}ms"
+        filters.append(("atrim", f"start={start_ms}ms{end}"))
     if conversion.encoding is not AudioEncoding.OGG_OPUS:
         return _write_samples(source.samples(filters, conversion.channels), conversion, target, progress)
     filters.append(("asetnsamples", f"n={rate // _PACKETS_PER_S}:p=0"))
@@ -101,7 +78,7 @@ def _write_samples(
     for frame in frames:
         size += target.write(memoryview(frame.planes[0])[: frame.samples * frame_bytes])
         if offset + size > MAX_BYTES:
-            raise TooLargeError
+            raise DoesNotFitError
         progress(samples_to_ms(size // frame_bytes, rate))
     if offset:
         target.seek(0)
@@ -136,7 +113,13 @@ def _encode(
             output.mux(stream.encode(frame))
             progress(samples_to_ms(samples, rate))
         output.mux(stream.encode(None))
-    return _opus_facts(conversion, Fraction(samples, rate), target)
+    return AudioFacts(
+        encoding=AudioEncoding.OGG_OPUS,
+        sample_rate_hertz=_OPUS_HERTZ,
+        channels=conversion.channels,
+        duration_ms=samples_to_ms(samples, rate),
+        size_bytes=_size_of(target),
+    )
 
 
 def _copy_packets(source: Source, target: BinaryIO, progress: Callable[[int], None]) -> AudioFacts:
@@ -149,16 +132,14 @@ def _copy_packets(source: Source, target: BinaryIO, progress: Callable[[int], No
                 continue
             at = packet.pts * packet.time_base
             if abs(at - end) > _MOST_SHIFT_S:
-                raise NotContinuousError
+                raise DoesNotFitError
             packet.pts = packet.dts = round(end * _OPUS_HERTZ)
             end += packet.duration * packet.time_base
             packet.time_base = Fraction(1, _OPUS_HERTZ)
             packet.stream = stream
             output.mux(packet)
             progress(int(end * 1000))
-    size = target.seek(0, io.SEEK_END)
-    if size > MAX_BYTES:
-        raise TooLargeError
+    size = _size_of(target)
 
     def read(start: int, length: int) -> bytes:
         target.seek(start)
@@ -206,14 +187,8 @@ class _Sink:
             raise
 
 
-def _opus_facts(conversion: Conversion, seconds: Fraction, target: BinaryIO) -> AudioFacts:
+def _size_of(target: BinaryIO) -> int:
     size = target.seek(0, io.SEEK_END)
     if size > MAX_BYTES:
-        raise TooLargeError
-    return AudioFacts(
-        encoding=AudioEncoding.OGG_OPUS,
-        sample_rate_hertz=_OPUS_HERTZ,
-        channels=conversion.channels,
-        duration_ms=samples_to_ms(round(seconds * _OPUS_HERTZ), _OPUS_HERTZ),
-        size_bytes=size,
-    )
+        raise DoesNotFitError
+    return size

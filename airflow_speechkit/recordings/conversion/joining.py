@@ -11,11 +11,15 @@ from airflow_speechkit.recordings.conversion.decoding import import_av, open_sou
 from airflow_speechkit.recordings.conversion.plan import AudioStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from airflow_speechkit.errors import TruncatedError
     from airflow_speechkit.recordings.conversion.decoding import Source
+
+    #: Opens a recording: a file, or both of a pair.
+    Opened = Callable[[], AbstractContextManager["Source | JoinedSource"]]
 
 #: Frames of 20 ms, as an Opus packet has.
 _FRAMES_PER_S = 50

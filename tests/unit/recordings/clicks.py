@@ -5,13 +5,21 @@ from __future__ import annotations
 import io
 import sys
 import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
 import numpy as np
 
+from airflow_speechkit.recordings.audio.facts import AudioFacts
+from airflow_speechkit.recordings.conversion import convert
+from airflow_speechkit.recordings.conversion.decoding import open_source
+from airflow_speechkit.recordings.conversion.joining import open_pair
+from airflow_speechkit.settings import ApiVersion
 from tests.fixtures.environment import ROOT
 
 #: In seconds, one list for each channel.
@@ -37,6 +45,21 @@ def sound(rate: int, channels: int) -> np.ndarray[Any, Any]:
             place = round(time * rate)
             samples[channel, place : place + len(click)] += click
     return samples
+
+
+@contextmanager
+def converted(
+    paths: Path | list[Path], api_version: ApiVersion, *, audio_stream: int | None = None, **about: Any
+) -> Iterator[tuple[BinaryIO, AudioFacts]]:
+    """Convert a file, or join two."""
+    if isinstance(paths, Path):
+        opened: Any = partial(open_source, paths, audio_stream)
+        name = str(paths)
+    else:
+        names = [str(path) for path in paths]
+        opened, name = partial(open_pair, paths, names, audio_stream), names[0]
+    with convert.converted(opened, api_version, name=name, **about) as made:
+        yield made.content, made.facts
 
 
 def speech(call: str, rate: int) -> np.ndarray[Any, Any]:

@@ -18,10 +18,10 @@ import pytest
 from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError, StorageError, TruncatedError
 from airflow_speechkit.recordings.audio.facts import AudioFacts
 from airflow_speechkit.recordings.audio.reading import read_audio
-from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted
+from airflow_speechkit.recordings.conversion.convert import OnTruncated
 from airflow_speechkit.recordings.conversion.plan import AudioStream, plan_conversion
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
-from tests.unit.recordings.clicks import SECONDS, TIMES, decoded, errors_ms, sound, written
+from tests.unit.recordings.clicks import SECONDS, TIMES, converted, decoded, errors_ms, sound, written
 
 V2, V3 = ApiVersion.V2, ApiVersion.V3
 LPCM, WAV, OPUS = AudioEncoding.LINEAR16_PCM, AudioEncoding.WAV, AudioEncoding.OGG_OPUS
@@ -32,7 +32,7 @@ def convert(
 ) -> tuple[bytes, AudioFacts]:
     path = folder / name
     path.write_bytes(data)
-    with converted(path, api_version, **about) as (file, facts, _):
+    with converted(path, api_version, **about) as (file, facts):
         return file.read(), facts
 
 
@@ -129,7 +129,7 @@ class TestSamples:
         with wave.open(str(path), "wb") as file:
             file.setparams((1, 3, 16_000, 0, "NONE", ""))
             file.writeframes(b"".join(value.to_bytes(3, "little", signed=True) for value in values) * 400)
-        with converted(path, V2) as (copy, _, _):
+        with converted(path, V2) as (copy, _):
             found = np.frombuffer(copy.read(), "<i2")[: len(values)]
         exact = np.clip(np.array(values) / 256, -32768, 32767)
         assert np.abs(found - exact).max() <= 0.5

@@ -12,9 +12,9 @@ import pytest
 
 from airflow_speechkit.errors import RecordingError, TruncatedError
 from airflow_speechkit.recordings.audio.facts import AudioFacts
-from airflow_speechkit.recordings.conversion.convert import OnTruncated, joined
+from airflow_speechkit.recordings.conversion.convert import OnTruncated
 from airflow_speechkit.settings import ApiVersion, AudioEncoding
-from tests.unit.recordings.clicks import SECONDS, TIMES, decoded, errors_ms, sound, written
+from tests.unit.recordings.clicks import SECONDS, TIMES, converted, decoded, errors_ms, sound, written
 
 V2, V3 = ApiVersion.V2, ApiVersion.V3
 LPCM, WAV, OPUS = AudioEncoding.LINEAR16_PCM, AudioEncoding.WAV, AudioEncoding.OGG_OPUS
@@ -27,7 +27,7 @@ def join(
     for number, (container, data) in enumerate(sides):
         paths.append(folder / f"{number}.{container}")
         paths[-1].write_bytes(data)
-    with joined(paths, api_version, **about) as (file, facts, _):
+    with converted(paths, api_version, **about) as (file, facts):
         return file.read(), facts
 
 

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from airflow_speechkit.recordings.conversion.convert import converted
 from airflow_speechkit.settings import ApiVersion, AudioEncoding
-from tests.unit.recordings.clicks import decoded, speech, written
+from tests.unit.recordings.clicks import converted, decoded, speech, written
 
 #: One of two speakers.
 CALL = "doctor.ogg"
@@ -40,7 +39,7 @@ KINDS = [
 def convert(folder: Path, content: bytes, container: str) -> np.ndarray[Any, Any]:
     path = folder / f"1.{container}"
     path.write_bytes(content)
-    with converted(path, ApiVersion.V3) as (copy, facts, _):
+    with converted(path, ApiVersion.V3) as (copy, facts):
         assert facts.encoding is AudioEncoding.OGG_OPUS
         return at_one_rate(*decoded(copy))
 

@@ -9,9 +9,9 @@ import pytest
 
 from airflow_speechkit.errors import UnsupportedFormatError
 from airflow_speechkit.recordings.audio.reading import read_audio
-from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted
+from airflow_speechkit.recordings.conversion.convert import OnTruncated
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
-from tests.unit.recordings.clicks import AUDIO, SECONDS, decoded, errors_ms
+from tests.unit.recordings.clicks import AUDIO, SECONDS, converted, decoded, errors_ms
 from tests.unit.recordings.sounds import decoded_seconds
 
 #: The channels of each, where its sound begins on the timeline of the clicks, and how late an encoder made it
@@ -35,7 +35,7 @@ CONVERTED = {
 @pytest.mark.parametrize("api_version", [ApiVersion.V2, ApiVersion.V3])
 def test_what_is_said_keeps_its_time_and_its_channel(name: str, api_version: ApiVersion) -> None:
     channels, begins_s, late_ms = CONVERTED[name]
-    with converted(AUDIO / name, api_version) as (copy, facts, _):
+    with converted(AUDIO / name, api_version) as (copy, facts):
         samples, rate = decoded(copy)
     assert (facts.encoding, facts.channels, samples.shape[0]) == (AudioEncoding.OGG_OPUS, channels, channels)
     for channel in range(channels):

@@ -16,10 +16,11 @@ from airflow_speechkit.models import FilterReason
 from airflow_speechkit.recordings.audio.facts import AudioFacts
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.conversion import decoding
-from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, joined
+from airflow_speechkit.recordings.conversion.convert import OnTruncated
 from airflow_speechkit.recordings.conversion.silence import MAX_SILENT_SAMPLE, check_sound
 from airflow_speechkit.recordings.filters import FilteredError, Filters
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
+from tests.unit.recordings.clicks import converted
 from tests.unit.recordings.sounds import InMemory, of_samples
 
 SECONDS, RATE = 4, 48_000
@@ -90,7 +91,7 @@ def test_what_is_converted_is_decoded_first(tmp_path: Path, kind: str, sound: st
     path.write_bytes(of_samples(samples(), *CONVERTED[kind]))
     with (
         pytest.raises(FilteredError) if is_silent else nullcontext(),
-        converted(path, ApiVersion.V2, filters=Filters(skip_silent=True)) as (_, facts, _),
+        converted(path, ApiVersion.V2, filters=Filters(skip_silent=True)) as (_, facts),
     ):
         assert facts.duration_ms == pytest.approx(SECONDS * 1000, abs=60)
 
@@ -128,7 +129,7 @@ def test_one_that_is_cut_off_is_not_taken_for_silent(tmp_path: Path, on_truncate
     refused = pytest.raises(RecordingError, match="cut off") if on_truncated is OnTruncated.FAIL else nullcontext()
     with (
         refused,
-        converted(path, ApiVersion.V2, filters=Filters(skip_silent=True), on_truncated=on_truncated) as (_, facts, _),
+        converted(path, ApiVersion.V2, filters=Filters(skip_silent=True), on_truncated=on_truncated) as (_, facts),
     ):
         assert facts.duration_ms
 
@@ -178,9 +179,9 @@ def test_nothing_is_left_out_by_a_length_that_its_header_declares_by_mistake(
     path = tmp_path / "1.flac"
     path.write_bytes(data)
     given: Any = {"filters": Filters(max_duration_s=60), "on_truncated": on_truncated}
-    made = joined([path, path], ApiVersion.V2, **given) if pair else converted(path, ApiVersion.V2, **given)
+    made = converted([path, path] if pair else path, ApiVersion.V2, **given)
     refused = pytest.raises(RecordingError, match="cut off") if on_truncated is OnTruncated.FAIL else nullcontext()
-    with refused, made as (_, facts, _):
+    with refused, made as (_, facts):
         assert facts.duration_ms == SECONDS * 1000
 
 

@@ -14,12 +14,11 @@ import pytest
 
 from airflow_speechkit.errors import TooLongError, TruncatedError
 from airflow_speechkit.recordings.audio import facts as limits
-from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted
-from airflow_speechkit.recordings.conversion.cutting import PIECE_MS, cuts_ms
+from airflow_speechkit.recordings.conversion.convert import Converted, OnTruncated
 from airflow_speechkit.recordings.conversion.decoding import open_source
-from airflow_speechkit.recordings.conversion.split import ConvertedPart, converted_parts
+from airflow_speechkit.recordings.conversion.split import PIECE_MS, converted_parts, cuts_ms
 from airflow_speechkit.settings import ApiVersion, AudioEncoding
-from tests.unit.recordings.clicks import SECONDS, decoded, errors_ms, written
+from tests.unit.recordings.clicks import SECONDS, converted, decoded, errors_ms, written
 
 V2, V3 = ApiVersion.V2, ApiVersion.V3
 HOUR_MS = 3_600_000
@@ -64,7 +63,7 @@ def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_CHANNEL_MS", 8_000)
 
 
-def parts_of(path: Path, api_version: ApiVersion, **keywords: Any) -> Iterator[ConvertedPart]:
+def parts_of(path: Path, api_version: ApiVersion, **keywords: Any) -> Iterator[Converted]:
     return converted_parts(partial(open_source, path), api_version, name=path.name, **keywords)
 
 
@@ -81,7 +80,7 @@ def test_lossless_parts_put_together_are_the_whole(tmp_path: Path, monkeypatch: 
     path.write_bytes(written("flac", "flac", rate))
     parts = [(one.content.read(), one) for one in parts_of(path, V2)]
     monkeypatch.setattr(limits, "MAX_CHANNEL_MS", 4 * HOUR_MS)
-    with converted(path, V2) as (content, facts, _):
+    with converted(path, V2) as (content, facts):
         whole = content.read()
     assert b"".join(raw for raw, _ in parts) == whole
     assert [one.of for _, one in parts] == [len(parts)] * len(parts)
