@@ -11,9 +11,9 @@ from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, Sto
 from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.recordings.audio.facts import AudioFacts, settle
 from airflow_speechkit.recordings.audio.reading import read_audio
-from airflow_speechkit.recordings.filters import NO_FILTERS, FilteredError, Filters
+from airflow_speechkit.recordings.filters import NO_FILTERS, Filters
 from airflow_speechkit.recordings.places import StoredObject
-from airflow_speechkit.recordings.refusals import replaced_while_read, storage_errors
+from airflow_speechkit.recordings.refusals import replaced, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -41,12 +41,10 @@ class Probe:
 
     :param stored: what the storage says about it
     :param facts: what its own bytes say
-    :param settings: the user's settings with the format filled in: what to submit
     """
 
     stored: StoredObject
     facts: AudioFacts
-    settings: RecognitionSettings
 
 
 class Bucket:
@@ -58,33 +56,38 @@ class Bucket:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def stat(self, address: RecordingAddress) -> StoredObject:
+    def stat(self, address: RecordingAddress, etag: str | None = None) -> StoredObject:
         """Return what the storage says about a recording; one request.
 
-        :raises RecordingError: it isn't there, or may not be read
+        :param etag: of the version that has to be there; None for any
+        :raises RecordingError: it isn't there, was replaced, or may not be read
         :raises StorageError: the storage can't be reached, or is in trouble
         """
         with storage_errors(address.uri):
             answer = self._client.head_object(Bucket=address.bucket, Key=address.key)
-        return _stored(address, answer, answer.get("ContentLength"))
+        return _stored(address, answer, answer.get("ContentLength"), etag)
 
     def probe(
         self,
         address: RecordingAddress,
         settings: RecognitionSettings,
         *,
+        etag: str | None = None,
         exact: bool = False,
         filters: Filters = NO_FILTERS,
     ) -> Probe:
-        """Read what a recording is, and settle its settings; one or two requests, unless all of it is read.
+        """Read what a recording is; one or two requests, unless all of it is read.
 
+        :param settings: what the user says about it
+        :param etag: of the version that has to be there; None for any
         :param exact: whether to read all of it where its head doesn't prove its length
         :param filters: which recordings are left out; what would be left out by its length is read as with `exact`
         :raises FilteredError: it is left out by its length
-        :raises RecordingError: it isn't there, may not be read, isn't what the settings say, or isn't taken
+        :raises RecordingError: it isn't there, was replaced, may not be read, isn't what the settings say, or isn't
+            taken
         :raises StorageError: the storage can't be reached, or is in trouble
         """
-        recording = _Recording(self._client, address)
+        recording = _Recording(self._client, address, etag)
         try:
             facts = read_audio(recording.read, recording.stored.size_bytes, settings, exact=exact)
             if not exact and filters.needs_proof(facts.duration_ms):
@@ -92,12 +95,10 @@ class Bucket:
             for note in facts.notes:
                 log.warning("%s: %s", address.uri, note)
             filters.check(facts.duration_ms, facts.channels)
-            return Probe(recording.stored, facts, settle(settings, facts))
+            settle(settings, facts)
+            return Probe(recording.stored, facts)
         except RecordingError as error:
             error.about_recording(address.uri)
-            raise
-        except FilteredError as error:
-            error.version = recording.stored.etag
             raise
 
     def find(self, pattern: RecordingPattern) -> Iterator[StoredObject]:
@@ -154,8 +155,7 @@ class Bucket:
         address, left = stored.address, stored.size_bytes
         with storage_errors(address.uri):
             answer = self._client.get_object(Bucket=address.bucket, Key=address.key, **_same(stored))
-            if _stored(address, answer, left).etag != stored.etag:
-                raise replaced_while_read(address.uri)
+            _stored(address, answer, left, stored.etag)
             with closing(answer["Body"]) as body:
                 while piece := body.read(_COPIED_AT_ONCE):
                     left -= len(piece)
@@ -185,12 +185,17 @@ class Bucket:
         return self.stat(address)
 
 
-def _stored(address: RecordingAddress, answer: Mapping[str, Any], size_bytes: int | None) -> StoredObject:
+def _stored(
+    address: RecordingAddress, answer: Mapping[str, Any], size_bytes: int | None, wanted_etag: str | None = None
+) -> StoredObject:
+    etag = (answer.get("ETag") or "").strip('"') or None
+    if wanted_etag not in (None, etag):
+        raise replaced(address.uri)
     if size_bytes is None:
         raise RecordingError("The storage gives no size for this object", recording=address.uri)
     return StoredObject(
         address=address,
-        etag=(answer.get("ETag") or "").strip('"') or None,
+        etag=etag,
         size_bytes=size_bytes,
         metadata=answer.get("Metadata") or {},
     )
@@ -221,13 +226,13 @@ def _total(answer: Mapping[str, Any]) -> int | None:
 class _Recording:
     """A recording that is read in pieces, all of them of the same version."""
 
-    def __init__(self, client: Any, address: RecordingAddress) -> None:
+    def __init__(self, client: Any, address: RecordingAddress, etag: str | None) -> None:
         self._client = client
         self._address = address
         # One ranged GET brings the size, the ETag and the head at once; of an empty object there is no range (416).
         answer, piece = _get(client, address, 0, _HEAD_BYTES)
         self._pieces = [(0, piece)]
-        self.stored = _stored(address, answer, _total(answer))
+        self.stored = _stored(address, answer, _total(answer), etag)
 
     def read(self, start: int, length: int) -> bytes:
         end = min(start + length, self.stored.size_bytes)
@@ -244,8 +249,7 @@ class _Recording:
 
     def _fetch(self, start: int, end: int) -> bytes:
         answer, piece = _get(self._client, self._address, start, end - start, **_same(self.stored))
-        if _stored(self._address, answer, 0).etag != self.stored.etag:
-            raise replaced_while_read(self._address.uri)
+        _stored(self._address, answer, 0, self.stored.etag)
         if len(piece) != end - start:
             raise _too_little(len(piece), end - start, self._address)
         if len(piece) <= _KEPT_BYTES:

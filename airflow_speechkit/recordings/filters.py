@@ -27,8 +27,6 @@ class FilteredError(Exception):
         self.reason = reason
         self.duration_ms = duration_ms
         self.channels = channels
-        #: Its ETag, if it was read in a bucket.
-        self.version: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,10 +69,13 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:
         ) from None
 
 
-def replaced_while_read(uri: str) -> RecordingError:
-    """Return the error about a recording that was replaced while it was read."""
+def replaced(uri: str) -> RecordingError:
+    """Return the error about a recording that has another version now."""
     return RecordingError(
-        "The recording was replaced while it was read", recording=uri, retry="reads it again", retry_can_help=True
+        "The recording was replaced after it was found",
+        recording=uri,
+        retry="submits the new one",
+        retry_can_help=True,
     )
 
 
@@ -97,7 +100,7 @@ def _refusal(error: ClientError, uri: str, writing: bool) -> SpeechKitError:
     if status == 416:
         return RecordingError("The recording is empty (0 bytes)", recording=uri, hint="Upload the recording again")
     if status == 412:
-        return replaced_while_read(uri)
+        return replaced(uri)
     if status and status < 500 and status != 429:
         return RecordingError(f"The storage refused the recording ({code}, HTTP {status})", recording=uri)
     return StorageError(

@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING
 from airflow_speechkit.errors import RecordingError, SpeechKitError, TooLongError, UnsupportedFormatError
 from airflow_speechkit.models import ObjectVersion, Recording, RecordingAddress
 from airflow_speechkit.recordings.address import local_path
-from airflow_speechkit.recordings.audio.facts import settle
 from airflow_speechkit.recordings.conversion.plan import check_audio_stream
 from airflow_speechkit.recordings.conversion.silence import check_sound
 from airflow_speechkit.recordings.filters import FilteredError, left_out
 from airflow_speechkit.recordings.finder import CONCURRENCY, RecordingFinder
 from airflow_speechkit.recordings.label_reading import LabelReader
 from airflow_speechkit.recordings.labels import LabelRules
-from airflow_speechkit.recordings.parts import as_before, in_parts, starts_of
+from airflow_speechkit.recordings.parts import as_before, filled_in, in_parts, starts_of
 from airflow_speechkit.recordings.places import Findings, Pair, Place, StoredObject, address_of, sides_of, uri_of
-from airflow_speechkit.recordings.probing import filled_in, replaced
+from airflow_speechkit.recordings.refusals import replaced
 from airflow_speechkit.recordings.upload import (
     hash_of_file,
     parse_upload_to,
@@ -38,6 +37,7 @@ from airflow_speechkit.settings import ApiVersion, AudioEncoding
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from airflow_speechkit.recordings.bucket import Bucket
     from airflow_speechkit.recordings.conversion.copies import Copy
 
 log = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ class RecordingSource(RecordingFinder):
                     raise
                 # Its parts are made of what is in the bucket.
                 return self._stored(upload_as_it_is(bucket, path, folder))
-            return filled_in(self._stored(probe.stored), probe.settings, probe.facts)
+            return filled_in(self._stored(probe.stored), probe.facts)
         if self.settings.api_version is not ApiVersion.V3:
             raise RecordingError(
                 "A local file has to be uploaded first: API v2 takes links to Object Storage only",
@@ -190,7 +190,7 @@ class RecordingSource(RecordingFinder):
             settings=self.settings,
             size_bytes=facts.size_bytes,
         )
-        return filled_in(recording, settle(self.settings, facts), facts)
+        return filled_in(recording, facts)
 
     def probe(self, recording: Recording) -> Recording:
         """Read what a recording in a bucket is, and settle its settings and its cost; or why it is left out.
@@ -205,29 +205,30 @@ class RecordingSource(RecordingFinder):
                 return self._probe_pair(recording, recording.address, recording.other)
             return self._probe(recording, recording.address)
         except FilteredError as error:
-            if error.version not in (None, recording.version):
-                raise replaced("while it was read", recording.audio_uri) from None
             return left_out(recording, error)
 
     def _probe(self, recording: Recording, address: RecordingAddress) -> Recording:
         copies, bucket = self._copies(), self._bucket(address.conn_id)
+        etag, exact, filters = recording.version, self.read_whole, self.filters
         try:
-            probe = bucket.probe(address, self.settings, exact=self.read_whole, filters=self.filters)
+            probe = bucket.probe(address, self.settings, etag=etag, exact=exact, filters=filters)
             check_audio_stream(self.audio_stream, 1)
             if self.filters.skip_silent:
                 check_sound(probe.facts, bucket.content(probe.stored))
         except UnsupportedFormatError as error:
             if copies is None or not copies.takes(error):
                 raise
-            stored = bucket.stat(address)
-            if stored.etag != recording.version:
-                raise replaced("while it was read", recording.audio_uri) from None
-            return self._with_copies(recording, copies.copies_of([(bucket, stored)], starts_of(recording), error))
-        found = self._stored(probe.stored)
-        if found.version != recording.version:
-            raise replaced("while it was read", recording.audio_uri)
-        found = replace(found, labels=recording.labels, content_hash=recording.content_hash)
-        return filled_in(found, probe.settings, probe.facts)
+            version = self._version(ObjectVersion(address, recording.version))
+            return self._with_copies(recording, copies.copies_of([version], starts_of(recording), error))
+        return filled_in(replace(recording, settings=self.settings, checked_at=self.now()), probe.facts)
+
+    def _probe_pair(self, recording: Recording, address: RecordingAddress, other: ObjectVersion) -> Recording:
+        sides = [self._version(ObjectVersion(address, recording.version)), self._version(other)]
+        return self._with_copies(recording, self._copies_of_pairs().copies_of(sides, starts_of(recording)))
+
+    def _version(self, one: ObjectVersion) -> tuple[Bucket, StoredObject]:
+        bucket = self._bucket(one.address.conn_id)
+        return bucket, bucket.stat(one.address, one.etag)
 
     def content(self, one: ObjectVersion) -> Iterator[bytes]:
         """Read a recording in a bucket from front to back, in the version that was found; two requests.
@@ -235,31 +236,27 @@ class RecordingSource(RecordingFinder):
         :raises RecordingError: it was replaced or removed, or may not be read
         :raises StorageError: the storage can't be reached
         """
-        stored = self._stat(one.address)
-        if stored.etag != one.etag:
-            raise replaced("after it was found", one.address.uri)
-        yield from self._bucket(one.address.conn_id).content(stored)
-
-    def _probe_pair(self, recording: Recording, address: RecordingAddress, other: ObjectVersion) -> Recording:
-        sides = [(self._bucket(one.conn_id), self._stat(one)) for one in (address, other.address)]
-        for (_, stored), etag in zip(sides, (recording.version, other.etag), strict=True):
-            if stored.etag != etag:
-                raise replaced("after it was found", stored.address.uri)
-        return self._with_copies(recording, self._copies_of_pairs().copies_of(sides, starts_of(recording)))
+        bucket, stored = self._version(one)
+        yield from bucket.content(stored)
 
     def _with_copies(self, recording: Recording, made: Sequence[Copy]) -> Recording:
-        copied, settings = [], self.settings
-        is_in_parts = recording.part is not None or len(made) > 1
+        """Return a recording, or a pair, with the copy that is submitted in its place, or with its parts."""
+        is_in_parts, settings = recording.part is not None or len(made) > 1, self.settings
         if is_in_parts and settings.audio_encoding is AudioEncoding.LINEAR16_PCM:
             # It says how to read samples without a header, and their parts may be of another encoding.
             settings = replace(settings, audio_encoding=None, sample_rate_hertz=None, audio_channel_count=None)
+        copied = []
         for one in made:
-            copy, address = ObjectVersion(one.stored.address, one.stored.etag), one.stored.address
-            found = replace(recording, copy=copy, link=address.link(self.storage_endpoint), checked_at=self.now())
-            copied.append((one.start_ms, filled_in(found, settle(settings, one.facts), one.facts)))
-        if is_in_parts:
-            return in_parts(recording, copied)
-        return copied[0][1]
+            address = one.stored.address
+            found = replace(
+                recording,
+                settings=settings,
+                copy=ObjectVersion(address, one.stored.etag),
+                link=address.link(self.storage_endpoint),
+                checked_at=self.now(),
+            )
+            copied.append((one.start_ms, filled_in(found, one.facts)))
+        return in_parts(recording, copied) if is_in_parts else copied[0][1]
 
     def check_unchanged(self, recording: Recording) -> bytes | None:
         """Check that a recording is still the version that was resolved, right before it is sent.
@@ -277,13 +274,13 @@ class RecordingSource(RecordingFinder):
             path = local_path(recording.audio_uri)
             content = b"" if path is None else read_whole(path)
             if _hash(content) != recording.version:
-                raise replaced("after it was found", recording.audio_uri)
+                raise replaced(recording.audio_uri)
             return content
         if recording.version is None or (recording.checked_at and self.now() - recording.checked_at < VERSION_HOLDS):
             return None
         sent = recording.copy or ObjectVersion(recording.address, recording.version)
         if self._stat(sent.address).etag != sent.etag:
-            raise replaced("while it waited to be sent", recording.audio_uri)
+            raise replaced(recording.audio_uri)
         return None
 
 

@@ -100,7 +100,7 @@ def upload_local(
     copies: CopyFolder | None = None,
     filters: Filters = NO_FILTERS,
 ) -> Probe:
-    """Put a local recording into a bucket, and settle its settings.
+    """Put a local recording into a bucket.
 
     For API v2 a 16-bit PCM WAV at 8, 16 or 48 kHz goes without its header, as LPCM. What the API doesn't take is
     converted. The key holds a hash of what is put there, or of what is converted, so the same file always gets the same
@@ -125,11 +125,11 @@ def upload_local(
         try:
             facts = read_as_uploaded(file, path, settings)
             filters.check(facts.duration_ms, facts.channels)
-            settled = settle(settings, facts)
+            settle(settings, facts)
         except UnsupportedFormatError as error:
             if copies is None or not copies.takes(error):
                 raise
-            return _upload_converted(copies, path, file, settings, error)
+            return _upload_converted(copies, path, file, error)
         check_audio_stream(copies.audio_stream if copies else None, 1)
         if is_unwrapped(facts):
             content = stack.enter_context(samples(file, facts))
@@ -138,7 +138,7 @@ def upload_local(
             check_sound(facts, _pieces(content))
         suffix = ".lpcm" if facts.encoding is AudioEncoding.LINEAR16_PCM else path.suffix
         stored = _put(bucket, path, before, content, folder, suffix)
-    return Probe(stored, facts, settled)
+    return Probe(stored, facts)
 
 
 def upload_as_it_is(bucket: Bucket, path: Path, folder: RecordingAddress) -> StoredObject:
@@ -179,9 +179,7 @@ def _put(
     return stored
 
 
-def _upload_converted(
-    copies: CopyFolder, path: Path, file: BinaryIO, settings: RecognitionSettings, reason: UnsupportedFormatError
-) -> Probe:
+def _upload_converted(copies: CopyFolder, path: Path, file: BinaryIO, reason: UnsupportedFormatError) -> Probe:
     before = _identity(path)
     file.seek(0)
     version = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
@@ -193,7 +191,7 @@ def _upload_converted(
             # What was read isn't what the name says.
             copies.empty(made.stored)
             raise _changed(path)
-    return Probe(made.stored, made.facts, settle(settings, made.facts))
+    return Probe(made.stored, made.facts)
 
 
 def _pieces(file: BinaryIO) -> Generator[bytes, None, None]:

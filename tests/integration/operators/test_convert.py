@@ -255,7 +255,7 @@ def test_a_copy_that_changes_while_it_waits_is_not_sent(
         return made
 
     monkeypatch.setattr(CopyFolder, "copies_of", spoilt)
-    with pytest.raises((RecordingError, AirflowException), match="replaced while it waited"):
+    with pytest.raises((RecordingError, AirflowException), match="replaced after it was found"):
         submit(desk, audio)
     assert not billed(desk)
 

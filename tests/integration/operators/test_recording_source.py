@@ -63,7 +63,7 @@ def test_a_recording_replaced_while_it_waited_is_not_sent(desk: Desk) -> None:
         clock.time -= 2 * SECOND
         assert source.check_unchanged(recording) is None, "a version holds for a while"
         clock.time += 2 * SECOND
-        with pytest.raises(RecordingError, match=r"replaced while it waited.*1\.ogg.*A retry submits") as raised:
+        with pytest.raises(RecordingError, match=r"replaced after it was found.*1\.ogg.*A retry submits") as raised:
             source.check_unchanged(recording)
         assert raised.value.retry_can_help
 

@@ -109,7 +109,7 @@ def test_a_weak_etag_is_compared_but_not_sent_in_if_match() -> None:
     assert [asked for _, asked in storage.asked] == [None, None]
 
     changing = OddStorage(headers=lambda method, start, given: {"ETag": f'W/"{start}"'})
-    with changing.client() as client, pytest.raises(RecordingError, match="replaced while it was read"):
+    with changing.client() as client, pytest.raises(RecordingError, match="replaced after it was found"):
         Bucket(client).probe(CALL, RecognitionSettings())
 
     strong = OddStorage()
