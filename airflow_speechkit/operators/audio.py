@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import MappedOperator, XComArg, conf
 
 from airflow_speechkit.errors import SettingsError
-from airflow_speechkit.recordings.finding import Choice
+from airflow_speechkit.recordings.finder import Choice
 from airflow_speechkit.redaction import clean_address
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError, StorageError, UnsupportedFormatError
+from airflow_speechkit.errors import RecordingError, SpeechKitError, StorageError, UnsupportedFormatError
 from airflow_speechkit.recordings.audio.facts import AudioFacts, settle
 from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, measure, undecodable
 from airflow_speechkit.recordings.conversion.decoding import open_source
@@ -99,7 +99,6 @@ def inspect_file(
     settings = settings or RecognitionSettings()
     report = FileReport(path=path)
     try:
-        _check_number(audio_stream)
         with opened(path) as file:
             try:
                 facts = read_as_uploaded(file, path, settings)
@@ -151,7 +150,6 @@ def convert_file(
     """
     settings = settings or RecognitionSettings()
     on_truncated = member_of(OnTruncated, on_truncated, "on_truncated")
-    _check_number(audio_stream)
     with opened(path) as file, ExitStack() as stack:
         try:
             facts = read_as_uploaded(file, path, settings)
@@ -181,11 +179,6 @@ def convert_file(
         channels=facts.channels,
         duration_ms=facts.duration_ms,
     )
-
-
-def _check_number(audio_stream: int | None) -> None:
-    if audio_stream is not None and audio_stream < 1:
-        raise SettingsError(f"`audio_stream` must be a whole number above zero, not {audio_stream}")
 
 
 def _report(path: Path, name: str, found: AudioFacts | AudioStream, converted_to: AudioEncoding | None) -> FileReport:

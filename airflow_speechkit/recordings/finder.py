@@ -6,21 +6,22 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.api.endpoints import Endpoints
-from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError
+from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, SettingsError, SpeechKitError
 from airflow_speechkit.models import Recording, RecordingAddress
 from airflow_speechkit.recordings.address import local_path, parse_address
+from airflow_speechkit.recordings.audio.reading import AUDIO_HEAD_BYTES, is_audio, is_audio_name
 from airflow_speechkit.recordings.bucket import Bucket
 from airflow_speechkit.recordings.conversion.convert import OnTruncated
 from airflow_speechkit.recordings.conversion.copies import CopyFolder
 from airflow_speechkit.recordings.conversion.decoding import import_av
 from airflow_speechkit.recordings.filters import NO_FILTERS, Filters
-from airflow_speechkit.recordings.finding import Choice, find_recordings
 from airflow_speechkit.recordings.pairs import PairRules, describe
-from airflow_speechkit.recordings.pattern import is_pattern, parse_pattern
+from airflow_speechkit.recordings.pattern import alternatives, glob_matches, has_magic, is_pattern, parse_pattern
 from airflow_speechkit.recordings.places import Findings, Pair, uri_of
 from airflow_speechkit.recordings.upload import parse_upload_to
 from airflow_speechkit.redaction import clean_address
@@ -29,12 +30,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from airflow_speechkit.recordings.pattern import RecordingPattern
+    from airflow_speechkit.recordings.places import StoredObject
     from airflow_speechkit.settings import RecognitionSettings
 
 log = logging.getLogger(__name__)
 
-#: How many recordings are looked up side by side.
+#: How many recordings are looked up, or their first bytes read, side by side.
 CONCURRENCY = 16
+#: What macOS leaves beside a file on other filesystems: it has the file's extension, and no sound.
+_APPLE_DOUBLE = "._"
 
 
 class Convert(StrEnum):
@@ -42,6 +47,33 @@ class Convert(StrEnum):
 
     AUTO = "auto"  #: where `upload_to` says where to put the copies
     NEVER = "never"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Globs that say which of the listed objects are meant.
+
+    A glob without a slash is matched with the last part of the key, at any depth. One with a slash is matched with the
+    key, and with what the key has behind the listed prefix.
+
+    :param include: take only what matches one of these; without any, everything
+    :param exclude: leave out what matches one of these
+    """
+
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+    def takes(self, key: str, folder: str) -> bool:
+        """Tell whether an object is meant.
+
+        :param folder: the folder that was listed: what every key begins with, up to a slash
+        """
+
+        def matches(globs: Sequence[str]) -> bool:
+            names = (key, key.removeprefix(folder))
+            return any(glob_matches(one, name) for glob in globs for one in _at_any_depth(glob) for name in names)
+
+        return (not self.include or matches(self.include)) and not matches(self.exclude)
 
 
 @dataclass
@@ -193,3 +225,76 @@ class RecordingFinder:
             if name not in self._buckets:
                 self._buckets[name] = Bucket(self.connect(name))
             return self._buckets[name]
+
+
+@cache
+def _at_any_depth(glob: str) -> list[str]:
+    return [one if "/" in one else f"**/{one}" for one in alternatives(glob)]
+
+
+def find_recordings(
+    bucket: Bucket, pattern: RecordingPattern, choice: Choice, copies: CopyFolder | None = None
+) -> list[StoredObject]:
+    """List the recordings that a prefix or a glob matches, by key.
+
+    An object with an audio extension is a recording, whatever its bytes are: probing it ends in an error that names it.
+    So is an object with the extension that the glob names (``*.dat``). For all others the first bytes decide, which
+    takes a request for each.
+
+    :param bucket: the bucket's client
+    :param pattern: what to list
+    :param choice: which of the objects are meant
+    :param copies: where converted copies are put: they are no recordings of their own
+    :raises RecordingNotFoundError: there is none
+    :raises RecordingError: the bucket isn't there, or may not be listed
+    :raises StorageError: the storage can't be reached, or is in trouble
+    """
+    # A copy would be paid for beside its source.
+    listed = [one for one in bucket.find(pattern) if copies is None or not copies.has(one.address)]
+    chosen = [one for one in listed if choice.takes(one.address.key, pattern.folder)]
+    named = {_extension(one) for one in pattern.globs} - {""}
+
+    def is_recording(one: StoredObject) -> bool:
+        name = one.address.name
+        if one.address.key.endswith("/") or name.startswith(_APPLE_DOUBLE):
+            return False
+        if is_audio_name(name) or _extension(name) in named:
+            return True
+        return one.size_bytes > 0 and _begins_like_audio(bucket, one)
+
+    with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="speechkit-find") as pool:
+        decided = list(zip(chosen, pool.map(is_recording, chosen), strict=True))
+    found = [one for one, recording in decided if recording]
+    left_out = ""
+    if len(found) < len(listed):
+        others = [one.address.key for one, recording in decided if not recording]
+        left_out = (
+            f". Left out: {len(listed) - len(chosen):,} by `include` and `exclude`, {len(others):,} that aren't audio"
+            f"{f' (such as {others[0]})' if others else ''}"
+        )
+        log.info("%s matches %s recordings%s", pattern.uri, f"{len(found):,}", left_out)
+    if not found:
+        raise RecordingNotFoundError(
+            f"No recording matches this prefix or glob{left_out}",
+            recording=pattern.uri,
+            hint="Check the bucket and the key. If it has a date, check the schedule too: on Airflow 3, `ds` of a cron "
+            "schedule is the day that has just begun (docs/nightly.md)",
+            retry="lists the bucket again",
+        )
+    return found
+
+
+def _begins_like_audio(bucket: Bucket, one: StoredObject) -> bool:
+    try:
+        return is_audio(bucket.first_bytes(one.address, AUDIO_HEAD_BYTES))
+    except RecordingNotFoundError:
+        return False
+    except RecordingError:
+        # It may be a recording: probing it fails too, and the error says why.
+        return True
+
+
+def _extension(name: str) -> str:
+    """Return an extension in lower case; nothing where there is none, or only as a pattern."""
+    _, dot, extension = name.rpartition("/")[2].rpartition(".")
+    return extension.lower() if dot and not has_magic(extension) else ""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_speechkit.errors import RecordingError, RecordingNotFoundError, SpeechKitError
 from airflow_speechkit.recordings.labels import MOST_SIDECAR_BYTES, LabelRules, OnMissingLabels
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from airflow_speechkit.models import RecordingAddress
     from airflow_speechkit.recordings.bucket import Bucket
 
+    #: Returns the client of a connection id.
+    BucketOf = Callable[[str | None], Bucket]
 
-@dataclass(frozen=True)
-class FoundLabels:
+
+class FoundLabels(NamedTuple):
     """The labels of a recording.
 
     :param labels: those that were found
@@ -27,64 +29,54 @@ class FoundLabels:
     """
 
     labels: dict[str, str]
-    error: SpeechKitError | None = None
-    lacks: SpeechKitError | None = None
+    error: SpeechKitError | None
+    lacks: SpeechKitError | None
 
 
-def _labels_or_error(
-    found_by: Callable[[RecordingAddress | Path], dict[str, str]], where: RecordingAddress | Path
-) -> dict[str, str] | SpeechKitError:
-    try:
-        return found_by(where)
-    except SpeechKitError as error:
-        error.about_recording(str(where) if isinstance(where, Path) else where.uri)
-        return error
+def read_labels(
+    rules: LabelRules,
+    bucket: BucketOf,
+    where: Sequence[RecordingAddress | Path],
+    *,
+    sidecar: bool,
+) -> FoundLabels:
+    """Return the labels of a recording, or of a pair. Those of its first side take precedence over the second's.
 
-
-@dataclass(frozen=True)
-class LabelReader:
-    """Reads keys and sidecars. Safe to share between threads.
+    A key that doesn't match, or a sidecar that isn't there, is missing only if the other side's is missing too.
 
     :param rules: where labels are
     :param bucket: returns the client of a connection id
+    :param where: the recording; both sides of a pair; none if nothing of it is known
+    :param sidecar: whether to read its sidecar too
     """
+    labels: dict[str, str] = {}
+    fails = lacks = None
+    found_by: list[Callable[[RecordingAddress | Path], dict[str, str]]] = [rules.from_key]
+    if sidecar and rules.sidecar is not None:
+        found_by.append(partial(_from_sidecar, rules, bucket))
+    for find in found_by:
+        errors: list[SpeechKitError] = []
+        for one in reversed(where):
+            try:
+                labels |= find(one)
+            except SpeechKitError as error:
+                error.about_recording(str(one) if isinstance(one, Path) else one.uri)
+                errors.append(error)
+        for wrong in reversed(errors):
+            if len(errors) < len(where) and isinstance(wrong, RecordingNotFoundError):
+                continue
+            if isinstance(wrong, RecordingError) and rules.on_missing is OnMissingLabels.PASS:
+                lacks = lacks or wrong
+            else:
+                fails = fails or wrong
+    return FoundLabels(labels, fails, lacks)
 
-    rules: LabelRules
-    bucket: Callable[[str | None], Bucket]
 
-    def read(self, where: Sequence[RecordingAddress | Path], *, sidecar: bool) -> FoundLabels:
-        """Return the labels of a recording, or of a pair. Those of its first side take precedence over the second's.
-
-        A key that doesn't match, or a sidecar that isn't there, is missing only if the other side's is missing too.
-
-        :param where: the recording; both sides of a pair; none if nothing of it is known
-        :param sidecar: whether to read its sidecar too
-        """
-        labels: dict[str, str] = {}
-        fails = lacks = None
-        for found_by in (self.rules.from_key, self._from_sidecar) if sidecar else (self.rules.from_key,):
-            found = [_labels_or_error(found_by, one) for one in where]
-            errors = [one for one in found if isinstance(one, SpeechKitError)]
-            for one in reversed(found):
-                labels |= {} if isinstance(one, SpeechKitError) else one
-            for error in errors:
-                if len(errors) < len(where) and isinstance(error, RecordingNotFoundError):
-                    continue
-                if isinstance(error, RecordingError) and self.rules.on_missing is OnMissingLabels.PASS:
-                    lacks = lacks or error
-                else:
-                    fails = fails or error
-        return FoundLabels(labels, fails, lacks)
-
-    def _from_sidecar(self, where: RecordingAddress | Path) -> dict[str, str]:
-        rules = self.rules
-        if rules.sidecar is None:
-            return {}
-        try:
-            sidecar = rules.sidecar_of(where)
-            if isinstance(sidecar, Path):
-                return rules.from_sidecar(read_whole(sidecar, MOST_SIDECAR_BYTES + 1), str(sidecar))
-            raw = self.bucket(sidecar.conn_id).read(sidecar, MOST_SIDECAR_BYTES + 1)
-            return rules.from_sidecar(raw, sidecar.uri)
-        except SpeechKitError as error:
-            raise rules.sidecar_error(error) from None
+def _from_sidecar(rules: LabelRules, bucket: BucketOf, where: RecordingAddress | Path) -> dict[str, str]:
+    try:
+        sidecar, most = rules.sidecar_of(where), MOST_SIDECAR_BYTES + 1
+        if isinstance(sidecar, Path):
+            return rules.from_sidecar(read_whole(sidecar, most), str(sidecar))
+        return rules.from_sidecar(bucket(sidecar.conn_id).first_bytes(sidecar, most), sidecar.uri)
+    except SpeechKitError as error:
+        raise rules.sidecar_error(error) from None

@@ -13,6 +13,7 @@ from airflow_speechkit.models import RecordingAddress
 from airflow_speechkit.parsing import MalformedError, parse_object
 from airflow_speechkit.recordings.address import check_key, object_address, parse_s3
 from airflow_speechkit.recordings.pairs import NO_PAIRS, PairRules
+from airflow_speechkit.recordings.places import root_and_key
 from airflow_speechkit.settings import member_of
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class LabelRules:
         """
         if self.key is None:
             return {}
-        found = self.key.search(_key(place))
+        found = self.key.search(root_and_key(place)[1])
         if found is None:
             raise RecordingNotFoundError(
                 "The key doesn't match `labels_from_key`", hint=f"Correct the expression, or {_WITHOUT}"
@@ -95,7 +96,7 @@ class LabelRules:
         :raises RecordingNotFoundError: the template has a placeholder of `pair`, and the recording is no side
         :raises RecordingError: no such object can exist
         """
-        folder, slash, name = _key(place).rpartition("/")
+        folder, slash, name = root_and_key(place)[1].rpartition("/")
         values = {"stem": name.rpartition(".")[0] or name, "name": name, "folder": folder + slash}
         template = self.sidecar or ""
         values = {**self.pairs.values_in(place), **values}
@@ -141,10 +142,6 @@ class LabelRules:
             hint = f"Check `labels_from_sidecar` and the object, or {_WITHOUT}"
             return kind(what, hint=hint, retry="reads it again")
         return type(error)(what, hint=error.hint, retry=error.retry)
-
-
-def _key(place: RecordingAddress | Path) -> str:
-    return place.key if isinstance(place, RecordingAddress) else str(place.absolute())
 
 
 def _pattern(given: Any) -> re.Pattern[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import RecordingError, SettingsError
 from airflow_speechkit.models import Recording, RecordingAddress
-from airflow_speechkit.recordings.places import Pair, Place, address_of
+from airflow_speechkit.recordings.places import Pair, Place, address_of, root_and_key
 from airflow_speechkit.settings import member_of
 
 if TYPE_CHECKING:
@@ -175,13 +175,13 @@ class PairRules:
 
     def values_in(self, where: RecordingAddress | Path) -> dict[str, str]:
         """Return what the placeholders stand for in a side's key; nothing for a recording that is no side."""
-        found = self._matched(_root_and_key(where)[1])
+        found = self._matched(root_and_key(where)[1])
         return {} if found is None else found[2]
 
     def _side_of(self, place: Place | Pair) -> _Side | None:
         if self.patterns is None or isinstance(place, Pair | Recording):
             return None
-        root, key = _root_and_key(address_of(place))
+        root, key = root_and_key(address_of(place))
         found = self._matched(key)
         if found is None:
             return None
@@ -220,12 +220,6 @@ def _is_alone(missing: str) -> RecordingError:
     )
 
 
-def _root_and_key(where: RecordingAddress | Path) -> tuple[str, str]:
-    if isinstance(where, RecordingAddress):
-        return f"s3://{where.bucket}/", where.key
-    return "", str(where.absolute())
-
-
 def _two_texts(given: Any, name: str, form: str) -> tuple[str, str]:
     found = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
     if len(found) != 2 or not all(isinstance(one, str) and one.strip() not in ("", "None") for one in found):
@@ -238,14 +232,12 @@ def _two_texts(given: Any, name: str, form: str) -> tuple[str, str]:
 
 def _patterns(texts: tuple[str, str]) -> tuple[SidePattern, SidePattern]:
     first, second = SidePattern(texts[0]), SidePattern(texts[1])
-    for one in (first, second):
-        if re.search(r"[{}]", _PLACEHOLDER.sub("", one.text)) or not one.names:
+    for text in texts:
+        rest, placeholders = _PLACEHOLDER.subn("", text)
+        if not placeholders or re.search(r"[{}]|://|^/", rest):
             raise SettingsError(
-                f"`pair` has {one.text!r}, which isn't a name with placeholders such as {{call}}", hint=_FORM
-            )
-        if "://" in one.text or one.text.startswith("/"):
-            raise SettingsError(
-                f"`pair` has {one.text!r}, and its patterns are what keys end with, not addresses", hint=_FORM
+                f"`pair` has {text!r}, and its patterns are what keys end with, with placeholders such as {{call}}",
+                hint=_FORM,
             )
     if first.names != second.names:
         raise SettingsError(

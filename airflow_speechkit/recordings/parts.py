@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from airflow_speechkit.models import Part
 from airflow_speechkit.recordings.audio.facts import settle
+from airflow_speechkit.recordings.bucket import replaced
 from airflow_speechkit.recordings.cost import billed_seconds
-from airflow_speechkit.recordings.refusals import replaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_speechkit.models import Recording, RecordingAddress
 
@@ -32,8 +32,7 @@ class StoredObject:
 Place = RecordingAddress | StoredObject | Path | Recording
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """Two mono recordings of one call, which are submitted as one stereo recording.
 
     :param first: becomes channel 0
@@ -42,11 +41,6 @@ class Pair:
 
     first: Place
     second: Place
-
-    @property
-    def sides(self) -> tuple[Place, Place]:
-        """Both recordings."""
-        return self.first, self.second
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class Findings:
 
 def sides_of(place: Place | Pair) -> tuple[Place, ...]:
     """Return both recordings of a pair, otherwise the one."""
-    return place.sides if isinstance(place, Pair) else (place,)
+    return place if isinstance(place, Pair) else (place,)
 
 
 def uri_of(place: Place) -> str:
@@ -79,6 +73,11 @@ def uri_of(place: Place) -> str:
         return place.audio_uri
     where = address_of(place)
     return where.absolute().as_uri() if isinstance(where, Path) else where.uri
+
+
+def root_and_key(where: RecordingAddress | Path) -> tuple[str, str]:
+    """Return an object's bucket, as ``s3://bucket/``, and key; of a local file nothing and its path."""
+    return (f"s3://{where.bucket}/", where.key) if isinstance(where, RecordingAddress) else ("", str(where.absolute()))
 
 
 def address_of(place: RecordingAddress | StoredObject | Path) -> RecordingAddress | Path:

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 from airflow_speechkit.errors import RecordingError, SpeechKitError, TooLongError, UnsupportedFormatError
 from airflow_speechkit.models import ObjectVersion, Recording, RecordingAddress
 from airflow_speechkit.recordings.address import local_path
+from airflow_speechkit.recordings.bucket import replaced
 from airflow_speechkit.recordings.conversion.plan import check_audio_stream
 from airflow_speechkit.recordings.conversion.silence import check_sound
 from airflow_speechkit.recordings.filters import FilteredError, left_out
 from airflow_speechkit.recordings.finder import CONCURRENCY, RecordingFinder
-from airflow_speechkit.recordings.label_reading import LabelReader
+from airflow_speechkit.recordings.label_reading import read_labels
 from airflow_speechkit.recordings.labels import LabelRules
 from airflow_speechkit.recordings.parts import as_before, filled_in, in_parts, starts_of
 from airflow_speechkit.recordings.places import Findings, Pair, Place, StoredObject, address_of, sides_of, uri_of
-from airflow_speechkit.recordings.refusals import replaced
 from airflow_speechkit.recordings.upload import (
     hash_of_file,
     parse_upload_to,
@@ -78,9 +78,8 @@ class RecordingSource(RecordingFinder):
         :param labels: those of each recording, which take precedence
         :param rules: where others are
         """
-        reader = LabelReader(rules or LabelRules(), self._bucket)
         with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="speechkit-resolve") as pool:
-            found = list(pool.map(partial(self._labelled, reader), findings.places))
+            found = list(pool.map(partial(self._labelled, rules or LabelRules()), findings.places))
         missing = {error.recording: error for _, error in found if error is not None}
         if missing:
             log.warning(
@@ -111,17 +110,17 @@ class RecordingSource(RecordingFinder):
         except SpeechKitError as error:
             return self._failed(str(place) if isinstance(place, Path) else uri_of(place), error)
 
-    def _labelled(self, reader: LabelReader, place: Place | Pair) -> tuple[Recording, SpeechKitError | None]:
+    def _labelled(self, rules: LabelRules, place: Place | Pair) -> tuple[Recording, SpeechKitError | None]:
         """Return a recording with the labels of its key and sidecar, and the error about those that it may lack."""
         recording = self._paired(place) if isinstance(place, Pair) else self._resolve(place)
         where = [address_of(side) for side in sides_of(place) if not isinstance(side, Recording)]
         # Its own error is the one to report, whatever its sidecar is.
-        found = reader.read(where, sidecar=recording.error is None)
+        found = read_labels(rules, self._bucket, where, sidecar=recording.error is None)
         return replace(recording, labels=found.labels, error=recording.error or found.error), found.lacks
 
     def _paired(self, pair: Pair) -> Recording:
         stored: list[StoredObject] = []
-        for side in pair.sides:
+        for side in pair:
             try:
                 stored.append(self._side(side))
             except SpeechKitError as error:
@@ -183,10 +182,10 @@ class RecordingSource(RecordingFinder):
                 recording=str(path),
                 hint="Set `upload_to='s3://bucket/prefix/'`",
             )
-        facts, content = read_local(path, self.settings, self.filters)
+        facts = read_local(path, self.settings, self.filters)
         recording = Recording(
             audio_uri=path.absolute().as_uri(),
-            version=_hash(content),
+            version=hash_of_file(path),
             settings=self.settings,
             size_bytes=facts.size_bytes,
         )
@@ -273,7 +272,7 @@ class RecordingSource(RecordingFinder):
         if recording.address is None:
             path = local_path(recording.audio_uri)
             content = b"" if path is None else read_whole(path)
-            if _hash(content) != recording.version:
+            if hashlib.sha256(content).hexdigest() != recording.version:
                 raise replaced(recording.audio_uri)
             return content
         if recording.version is None or (recording.checked_at and self.now() - recording.checked_at < VERSION_HOLDS):
@@ -291,7 +290,3 @@ def _check_there(path: Path) -> None:
             recording=str(path),
             hint="For a key in a bucket, name the bucket too: `bucket='my-bucket'`, or s3://my-bucket/key",
         )
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

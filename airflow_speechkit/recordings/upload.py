@@ -6,7 +6,7 @@ import hashlib
 import io
 import logging
 import os
-import stat as file_kinds
+import stat
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from airflow_speechkit.api.submission import check_inline
 from airflow_speechkit.errors import InvalidRequestError, RecordingError, UnsupportedFormatError
 from airflow_speechkit.models import RecordingAddress
-from airflow_speechkit.recordings.address import check_bucket, object_address, split_s3
+from airflow_speechkit.recordings.address import object_address
 from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms, settle
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.bucket import Probe
@@ -23,7 +23,7 @@ from airflow_speechkit.recordings.conversion.copies import CopyFolder, Original
 from airflow_speechkit.recordings.conversion.plan import check_audio_stream
 from airflow_speechkit.recordings.conversion.silence import check_sound
 from airflow_speechkit.recordings.filters import NO_FILTERS, Filters
-from airflow_speechkit.recordings.pattern import has_magic
+from airflow_speechkit.recordings.pattern import has_magic, is_pattern, parse_pattern
 from airflow_speechkit.settings import SAMPLE_RATES_HERTZ, ApiVersion, AudioEncoding, RecognitionSettings
 
 if TYPE_CHECKING:
@@ -46,18 +46,17 @@ def parse_upload_to(text: str) -> RecordingAddress:
     :return: the folder where local recordings are put: its key is empty, or has a slash at its end
     :raises RecordingError: it isn't one
     """
-    scheme, separator, rest = text.partition("://")
-    conn_id, bucket, prefix = split_s3(rest, text) if separator and scheme.lower() == "s3" else (None, "", "")
-    if not bucket or has_magic(prefix):
+    folder = text if text.endswith("/") else f"{text}/"
+    if not is_pattern(folder) or has_magic(folder.partition("://")[2]):
         raise RecordingError(
             "`upload_to` isn't a folder in a bucket", recording=text, hint="Write it as s3://bucket/prefix/"
         )
-    check_bucket(bucket, text)
-    return RecordingAddress(bucket, prefix if not prefix or prefix.endswith("/") else f"{prefix}/", conn_id)
+    pattern = parse_pattern(folder)
+    return RecordingAddress(pattern.bucket, pattern.glob, pattern.conn_id)
 
 
-def read_local(path: Path, settings: RecognitionSettings, filters: Filters) -> tuple[AudioFacts, bytes]:
-    """Return what a local recording is, and its bytes.
+def read_local(path: Path, settings: RecognitionSettings, filters: Filters) -> AudioFacts:
+    """Return what a local recording is, which is sent along with the request.
 
     :param filters: which recordings are left out
     :raises FilteredError: it is left out
@@ -69,8 +68,7 @@ def read_local(path: Path, settings: RecognitionSettings, filters: Filters) -> t
         check_inline(facts.size_bytes)
         if filters.skip_silent:
             check_sound(facts, _pieces(file))
-        file.seek(0)
-        return facts, file.read()
+        return facts
 
 
 def read_whole(path: Path, most: int = -1) -> bytes:
@@ -89,7 +87,7 @@ def hash_of_file(path: Path) -> str:
     :raises RecordingError: it isn't there, or can't be read
     """
     with opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        return _digest(file)
 
 
 def upload_local(
@@ -121,7 +119,7 @@ def upload_local(
     """
     with opened(path) as file, ExitStack() as stack:
         content = file
-        before = _identity(path)
+        before = _state(path)
         try:
             facts = read_as_uploaded(file, path, settings)
             filters.check(facts.duration_ms, facts.channels)
@@ -151,67 +149,65 @@ def upload_as_it_is(bucket: Bucket, path: Path, folder: RecordingAddress) -> Sto
     :raises StorageError: the storage can't be reached, or is in trouble
     """
     with opened(path) as file:
-        return _put(bucket, path, _identity(path), file, folder, path.suffix)
+        return _put(bucket, path, _state(path), file, folder, path.suffix)
 
 
 def _put(
     bucket: Bucket,
     path: Path,
-    before: tuple[int, int] | None,
+    before: tuple[int, int],
     content: BinaryIO,
     folder: RecordingAddress,
     suffix: str,
 ) -> StoredObject:
     """Put what is uploaded of a file into a bucket, unless it is there already."""
-    content.seek(0)
-    digest = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
+    key = f"{folder.key}{path.stem}-{_digest(content)[:_DIGITS_IN_KEY]}{suffix}"
     size_bytes = content.tell()
     content.seek(0)
-    key = f"{folder.key}{path.stem}-{digest[:_DIGITS_IN_KEY]}{suffix}"
     address = object_address(folder.bucket, key, folder.conn_id)
     stored = bucket.stat_if_there(address)
     if stored is None or stored.size_bytes != size_bytes:
         stored = bucket.put(content, address)
-        if _identity(path) != before:
-            # An empty object isn't taken for the recording whose hash is in its key. Deleting may not be permitted.
-            bucket.put(io.BytesIO(), address)
-            raise _changed(path)
+        _check_unchanged(bucket, path, before, stored)
     return stored
 
 
 def _upload_converted(copies: CopyFolder, path: Path, file: BinaryIO, reason: UnsupportedFormatError) -> Probe:
-    before = _identity(path)
-    file.seek(0)
-    version = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-    original = Original(path.stem, version, str(path))
+    before = _state(path)
+    original = Original(path.stem, _digest(file), str(path))
     made = copies.find(original)
     if made is None:
         made = copies.make(original, path, reason)
-        if _identity(path) != before:
-            # What was read isn't what the name says.
-            copies.empty(made.stored)
-            raise _changed(path)
+        _check_unchanged(copies.bucket, path, before, made.stored)
     return Probe(made.stored, made.facts)
+
+
+def _check_unchanged(bucket: Bucket, path: Path, before: tuple[int, int], stored: StoredObject) -> None:
+    if _state(path) != before:
+        # An empty object isn't taken for the recording whose hash is in its key. Deleting may not be permitted.
+        bucket.put(io.BytesIO(), stored.address)
+        raise RecordingError(
+            "The file was changed while it was uploaded",
+            recording=str(path),
+            retry="uploads the new content",
+            retry_can_help=True,
+        )
+
+
+def _state(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def _digest(file: BinaryIO) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _pieces(file: BinaryIO) -> Generator[bytes, None, None]:
     file.seek(0)
     while piece := file.read(_COPIED_AT_ONCE):
         yield piece
-
-
-def _changed(path: Path) -> RecordingError:
-    return RecordingError(
-        "The file was changed while it was uploaded",
-        recording=str(path),
-        retry="uploads the new content",
-        retry_can_help=True,
-    )
-
-
-def _at_once(path: str, flags: int) -> int:
-    # A pipe would be waited for until somebody writes to it.
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @contextmanager
@@ -221,9 +217,10 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     :raises RecordingError: it isn't there, can't be read, or isn't a regular file
     """
     try:
-        with open(path, "rb", opener=_at_once) as file:
-            if not file_kinds.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise RecordingError("This isn't a regular file")
+        # A pipe would be waited for until somebody writes to it.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise RecordingError("This isn't a regular file")
+        with path.open("rb") as file:
             yield file
     except InvalidRequestError as error:
         error.about_recording(str(path))
@@ -294,11 +291,3 @@ def _unwrapped(facts: AudioFacts) -> AudioFacts:
         size_bytes=length,
         data_bytes=length,
     )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return state.st_size, state.st_mtime_ns

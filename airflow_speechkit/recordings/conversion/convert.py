@@ -1,4 +1,4 @@
-"""Converts a file to what the service takes."""
+"""Converts a recording to what the service takes: a file, or several if it is longer than that."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from airflow_speechkit.errors import (
     UnsupportedFormatError,
 )
 from airflow_speechkit.models import FilterReason
+from airflow_speechkit.recordings.audio import facts as audio_facts
 from airflow_speechkit.recordings.audio.facts import (
     CONVERT,
     SPLIT,
@@ -35,13 +36,19 @@ from airflow_speechkit.recordings.conversion.silence import is_silent
 from airflow_speechkit.recordings.filters import NO_FILTERS, FilteredError, Filters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
-    from typing import BinaryIO
+    from typing import Any, BinaryIO
 
-    from airflow_speechkit.recordings.conversion.joining import Opened
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from airflow_speechkit.recordings.conversion.decoding import Source
+    from airflow_speechkit.recordings.conversion.joining import JoinedSource, Opened
     from airflow_speechkit.recordings.conversion.plan import AudioStream
     from airflow_speechkit.settings import ApiVersion
+
+    Loudness = NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +56,14 @@ log = logging.getLogger(__name__)
 _PROGRESS_S = 30.0
 #: How much shorter a recording may be than its container says.
 _ROUNDING_MS = 1_000
+#: What an encoder may add to a part, and more.
+_SPARE_MS = 1_000
+#: How finely loudness is measured. A cut is at the edge of such a piece.
+PIECE_MS = 20
+#: How long before the limit a cut may be. In so much speech there are pauses.
+_WINDOW_MS = 10 * 60 * 1000
+#: A cut is in the middle of the quietest stretch of this length.
+_STRETCH_MS = 500
 
 
 class OnTruncated(StrEnum):
@@ -102,9 +117,9 @@ def converted(
     :raises StorageError: the disk is full
     """
     with temporary_file(name) as target:
-        check_filters(opened, filters)
+        _check_filters(opened, filters)
         facts, flaw = _convert(opened, api_version, name, target)
-        check_flaw(flaw, name, facts.duration_ms or 0, on_truncated)
+        _check_flaw(flaw, name, facts.duration_ms or 0, on_truncated)
         filters.check(facts.duration_ms, facts.channels)
         check_limits(facts)
         target.seek(0)
@@ -115,10 +130,10 @@ def _convert(
     opened: Opened, api_version: ApiVersion, name: str, target: BinaryIO
 ) -> tuple[AudioFacts, TruncatedError | None]:
     for small in (False, True):
-        with suppress(DoesNotFitError), opened() as source, decoding_errors():
+        with suppress(DoesNotFitError), opened() as source, _decoding_errors():
             check_length(source.declared_ms, source.facts.channels)
             conversion = plan_conversion(source.facts, api_version, small=small)
-            facts = write(source, conversion, target, progress_log(name, source.facts.duration_ms))
+            facts = write(source, conversion, target, _progress_log(name, source.facts.duration_ms))
             if source.gaps_s >= 1:
                 log.info("%s: its timestamps leave gaps of %.1f s, which are silent", name, source.gaps_s)
             return replace(facts, side_ms=source.side_ms), source.flaw()
@@ -127,7 +142,110 @@ def _convert(
     raise TooLongError("The recording has more than 1 GB, also as OggOpus", hint=SPLIT)
 
 
-def check_flaw(flaw: TruncatedError | None, name: str, decoded_ms: int, on_truncated: OnTruncated) -> None:
+def converted_parts(
+    opened: Opened,
+    api_version: ApiVersion,
+    *,
+    name: str,
+    on_truncated: OnTruncated = OnTruncated.FAIL,
+    filters: Filters = NO_FILTERS,
+    starts_ms: tuple[int, ...] = (),
+) -> Iterator[Converted]:
+    """Cut a recording at quiet places into parts that the service takes, and convert each.
+
+    Memory stays flat, and one part at a time is on the disk. The recording is decoded once to find the places, and
+    again for each part.
+
+    :param opened: opens the source: several times
+    :param api_version: the API that will read the parts
+    :param name: the recording's name in messages
+    :param on_truncated: what to do where it is cut off or damaged
+    :param filters: which recordings are left out
+    :param starts_ms: where the parts begin, if it was cut before: another place would make other recordings of them
+    :return: the parts, in order, one if it isn't too long after all; the file of each is gone when the next one is
+        asked for
+    :raises RecordingError: it can't be decoded, or is cut off
+    :raises FilteredError: it is left out
+    :raises SettingsError: it has no such audio stream, or the extra `audio` isn't installed
+    :raises StorageError: the disk is full
+    """
+    _check_filters(opened, filters)
+    with opened() as source, _decoding_errors():
+        channels = source.facts.channels
+        most_ms = audio_facts.MAX_CHANNEL_MS // channels - _SPARE_MS
+        plan = plan_conversion(replace(source.facts, duration_ms=most_ms), api_version)
+        conversion = replace(plan, copies_packets=False)
+        starts = starts_ms or _starts_ms(source, conversion.sample_rate_hertz, most_ms, name, on_truncated, filters)
+    for start_ms, end_ms in zip(starts, [*starts[1:], None], strict=True):
+        with temporary_file(name) as target:
+            with opened() as source, _decoding_errors():
+                progress = _progress_log(name, end_ms)
+                facts = write(source, conversion, target, progress, start_ms, end_ms)
+                facts = replace(facts, side_ms=source.side_ms)
+            target.seek(0)
+            yield Converted(target, facts, start_ms, len(starts))
+
+
+def _starts_ms(
+    source: Source | JoinedSource,
+    rate_hertz: int,
+    most_ms: int,
+    name: str,
+    on_truncated: OnTruncated,
+    filters: Filters,
+) -> tuple[int, ...]:
+    """Read a recording to its end, and return where its parts begin."""
+    channels = source.facts.channels
+    second = [("aresample", str(rate_hertz)), ("asetnsamples", f"n={rate_hertz}:p=0")]
+    loudness = loudness_of(source.samples(second, channels), channels, rate_hertz)
+    length_ms = len(loudness) * PIECE_MS
+    _check_flaw(source.flaw(), name, length_ms, on_truncated)
+    filters.check(length_ms, channels)
+    return (0, *cuts_ms(loudness, most_ms))
+
+
+def cuts_ms(loudness: Loudness, most_ms: int) -> list[int]:
+    """Return where to cut, so that no part is longer than a limit, and none begins or ends within a word.
+
+    :param loudness: of each 20 ms, in order
+    :param most_ms: the longest part, in milliseconds
+    :return: the places, in milliseconds from the beginning; none for what is short enough
+    """
+    import numpy as np
+
+    stretch = _STRETCH_MS // PIECE_MS
+    cuts: list[int] = []
+    start = 0
+    while len(loudness) * PIECE_MS - start > most_ms:
+        end = (start + most_ms) // PIECE_MS
+        first = end - min(_WINDOW_MS, most_ms // 4) // PIECE_MS
+        sums = np.convolve(loudness[first:end], np.ones(stretch), "valid")
+        # Of equally quiet ones the last, so that there are few parts.
+        quietest = len(sums) - 1 - int(np.argmin(sums[::-1]))
+        start = (first + quietest + stretch // 2) * PIECE_MS
+        cuts.append(start)
+    return cuts
+
+
+def loudness_of(frames: Iterable[Any], channels: int, rate_hertz: int) -> Loudness:
+    """Measure how loud each 20 ms are: the mean square of their samples, all channels together.
+
+    :param frames: PyAV's frames of 16-bit samples, each of whole pieces but for the last one
+    :param channels: how many channels they have
+    :param rate_hertz: samples a second and channel
+    """
+    import numpy as np
+
+    per_piece = rate_hertz * PIECE_MS // 1000 * channels
+    measured = [np.zeros(0)]
+    for frame in frames:
+        samples = np.frombuffer(frame.planes[0], np.int16, frame.samples * channels).astype(np.float64)
+        samples = np.append(samples, np.zeros(-len(samples) % per_piece))
+        measured.append(np.square(samples).reshape(-1, per_piece).mean(axis=1))
+    return np.concatenate(measured)
+
+
+def _check_flaw(flaw: TruncatedError | None, name: str, decoded_ms: int, on_truncated: OnTruncated) -> None:
     """Refuse a recording that is cut off or damaged, or warn about it.
 
     :param flaw: what is wrong with it; None for nothing
@@ -187,7 +305,7 @@ def temporary_file(name: str, suffix: str = "") -> Iterator[BinaryIO]:
         ) from None
 
 
-def check_filters(opened: Opened, filters: Filters) -> None:
+def _check_filters(opened: Opened, filters: Filters) -> None:
     """Check whether a recording is to be left out, as far as that can be told before it is converted.
 
     :param opened: opens the source
@@ -220,14 +338,14 @@ def measure(path: Path, audio_stream: int | None = None) -> tuple[AudioStream, T
     :raises RecordingError: it can't be decoded
     :raises SettingsError: it has no such stream, or the extra `audio` isn't installed
     """
-    with open_source(path, audio_stream) as source, decoding_errors():
+    with open_source(path, audio_stream) as source, _decoding_errors():
         rate, channels = source.facts.sample_rate_hertz, source.facts.channels
         samples = sum(frame.samples for frame in source.samples([("aresample", str(rate))], channels))
         return replace(source.facts, duration_ms=samples_to_ms(samples, rate)), source.flaw()
 
 
 @contextmanager
-def decoding_errors() -> Iterator[None]:
+def _decoding_errors() -> Iterator[None]:
     """Turn what libavcodec and libavfilter raise into an error about the recording.
 
     :raises RecordingError: the sound can't be converted
@@ -240,7 +358,7 @@ def decoding_errors() -> Iterator[None]:
         raise RecordingError(f"The sound can't be converted: {error.strerror}", hint=UPLOAD_AGAIN) from None
 
 
-def progress_log(name: str, duration_ms: int | None) -> Callable[[int], None]:
+def _progress_log(name: str, duration_ms: int | None) -> Callable[[int], None]:
     """Return what logs now and then how far a conversion is.
 
     :param name: the recording's name

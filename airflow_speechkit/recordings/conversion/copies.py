@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 import re
@@ -18,12 +17,17 @@ from airflow_speechkit.errors import TooLongError
 from airflow_speechkit.models import FilterReason
 from airflow_speechkit.recordings.address import object_address
 from airflow_speechkit.recordings.audio.facts import AudioFacts
-from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, temporary_file, undecodable
+from airflow_speechkit.recordings.conversion.convert import (
+    OnTruncated,
+    converted,
+    converted_parts,
+    temporary_file,
+    undecodable,
+)
 from airflow_speechkit.recordings.conversion.decoding import lpcm_in, open_source
 from airflow_speechkit.recordings.conversion.joining import open_pair
 from airflow_speechkit.recordings.conversion.plan import EXTENSIONS, WAV_HEADER_BYTES, lossless_encoding
 from airflow_speechkit.recordings.conversion.silence import is_silent_content
-from airflow_speechkit.recordings.conversion.split import converted_parts
 from airflow_speechkit.recordings.filters import NO_FILTERS, FilteredError, Filters
 from airflow_speechkit.settings import AudioEncoding
 
@@ -243,14 +247,6 @@ class CopyFolder:
     @property
     def _options(self) -> dict[str, Any]:
         return {"on_truncated": self.on_truncated, "filters": self.filters}
-
-    def empty(self, stored: StoredObject) -> None:
-        """Make a copy one that `find` doesn't find: what was read isn't what its name says. Deleting may be forbidden.
-
-        :raises RecordingError: the bucket may not be written
-        :raises StorageError: the storage can't be reached, or is in trouble
-        """
-        self.bucket.put(io.BytesIO(), stored.address)
 
     def _address(self, original: Original, suffix: str) -> RecordingAddress:
         settings = self.settings.api_version, str(self.audio_stream), self.on_truncated

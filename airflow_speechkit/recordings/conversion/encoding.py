@@ -12,6 +12,7 @@ from airflow_speechkit.recordings.audio.facts import MAX_BYTES, AudioFacts, samp
 from airflow_speechkit.recordings.audio.ogg import read_ogg
 from airflow_speechkit.recordings.conversion.decoding import import_av
 from airflow_speechkit.recordings.conversion.joining import JoinedSource
+from airflow_speechkit.recordings.conversion.plan import OPUS_BITS_PER_S
 from airflow_speechkit.settings import AudioEncoding
 
 if TYPE_CHECKING:
@@ -102,11 +103,12 @@ def _encode(
     with _ogg(target) as output:
         # More than two channels are kept apart, in their order; a layout of loudspeakers would change it.
         options = {"mapping_family": "255"} if conversion.channels > 2 else {}
+        bit_rate = OPUS_BITS_PER_S * conversion.channels
         stream: Any = None
         for frame in frames:
             if stream is None:
                 stream = output.add_stream(
-                    "libopus", rate=rate, options=options, layout=frame.layout.name, bit_rate=conversion.bits_per_s
+                    "libopus", rate=rate, options=options, layout=frame.layout.name, bit_rate=bit_rate
                 )
             frame.pts, frame.time_base = samples, Fraction(1, rate)
             samples += frame.samples

@@ -57,16 +57,6 @@ class Conversion:
     channels: int
     copies_packets: bool = False
 
-    @property
-    def bits_per_s(self) -> int:
-        """The bitrate of Opus, all channels together."""
-        return OPUS_BITS_PER_S * self.channels
-
-    @property
-    def extension(self) -> str:
-        """The extension of the file, with its dot."""
-        return EXTENSIONS[self.encoding]
-
 
 def lossless_encoding(api_version: ApiVersion) -> AudioEncoding:
     """Return the format of samples that an API takes."""
@@ -80,7 +70,7 @@ def check_audio_stream(number: int | None, streams: int) -> None:
     :param streams: how many audio streams there are
     :raises SettingsError: it has not
     """
-    if number is not None and number > streams:
+    if number is not None and not 1 <= number <= streams:
         raise SettingsError(
             f"`audio_stream` is {number}, and the number of audio streams in the file is {streams}",
             hint="Choose one of them, or leave `audio_stream` out",

@@ -20,7 +20,7 @@ from airflow_speechkit.errors import (
     TooLongError,
 )
 from airflow_speechkit.recordings.audio import facts as limits
-from airflow_speechkit.recordings.conversion import split
+from airflow_speechkit.recordings.conversion import convert
 from tests.fixtures.direct import Desk
 from tests.integration.operators.long_recordings import (
     Word,
@@ -206,7 +206,7 @@ def test_it_is_cut_where_it_was_cut_before(
         """As another version of a decoder may find."""
         return [one - 500 for one in starts[1:]]
 
-    monkeypatch.setattr(split, "cuts_ms", elsewhere)
+    monkeypatch.setattr(convert, "cuts_ms", elsewhere)
     assert submit(desk, audio) == ids
     assert billed(desk) == len(ids)
     made_again = {

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_speechkit.errors import RecordingNotFoundError
 from airflow_speechkit.recordings.bucket import Bucket
-from airflow_speechkit.recordings.finding import Choice, find_recordings
+from airflow_speechkit.recordings.finder import Choice, find_recordings
 from airflow_speechkit.recordings.pattern import parse_pattern
 from tests.unit.recordings.sounds import mp3, ogg, wav
 

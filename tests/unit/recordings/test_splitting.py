@@ -14,9 +14,8 @@ import pytest
 
 from airflow_speechkit.errors import TooLongError, TruncatedError
 from airflow_speechkit.recordings.audio import facts as limits
-from airflow_speechkit.recordings.conversion.convert import Converted, OnTruncated
+from airflow_speechkit.recordings.conversion.convert import PIECE_MS, Converted, OnTruncated, converted_parts, cuts_ms
 from airflow_speechkit.recordings.conversion.decoding import open_source
-from airflow_speechkit.recordings.conversion.split import PIECE_MS, converted_parts, cuts_ms
 from airflow_speechkit.settings import ApiVersion, AudioEncoding
 from tests.unit.recordings.clicks import SECONDS, converted, decoded, errors_ms, written
 
