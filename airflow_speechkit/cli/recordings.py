@@ -115,17 +115,8 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _facts(report: FileReport) -> dict[str, Any]:
-    return {
-        "path": str(report.path),
-        "format": report.format,
-        "sample_rate_hertz": report.sample_rate_hertz,
-        "channels": report.channels,
-        "duration_ms": report.duration_ms,
-        "action": report.action,
-        "converted_to": report.converted_to,
-        "billed_seconds": report.billed_seconds,
-        "error": None if report.error is None else _text(report.error),
-    }
+    error = None if report.error is None else _text(report.error)
+    return {**vars(report), "path": str(report.path), "error": error}
 
 
 def _row(report: FileReport) -> tuple[str, ...]:

@@ -310,8 +310,6 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:
         raise ConnectionSettingsError(
             "The connection has no key for the bucket", recording=uri, hint=_STORAGE_CONNECTION
         ) from None
-    except exceptions.ParamValidationError:
-        raise RecordingError("Object Storage doesn't allow such a bucket or key", recording=uri) from None
     except (exceptions.BotoCoreError, HTTPError, OSError, ResponseParserError, ValueError) as error:
         # The exception's own text may hold the link that was asked for, with its signature.
         raise StorageError(

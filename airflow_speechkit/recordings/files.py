@@ -160,7 +160,7 @@ def convert_file(
                     f"API {settings.api_version} takes this file as it is ({facts.encoding})",
                     hint="Submit it unchanged",
                 )
-            content = stack.enter_context(samples(file, facts))
+            content = stack.enter_context(samples(file, facts, str(path)))
         except UnsupportedFormatError as reason:
             if not on_truncated.takes(reason):
                 raise

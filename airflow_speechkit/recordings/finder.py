@@ -197,7 +197,7 @@ class RecordingFinder:
         return Recording(audio_uri=uri, version=None, settings=self.settings, error=error)
 
     def _copies(self) -> CopyFolder | None:
-        if self.upload_to is None or self.convert is Convert.NEVER:
+        if self.upload_to is None:
             return None
         folder = parse_upload_to(self.upload_to)
         return CopyFolder(
@@ -208,11 +208,12 @@ class RecordingFinder:
             self.on_truncated,
             self.filters,
             self.split,
+            self.convert is Convert.AUTO,
         )
 
     def _copies_of_pairs(self) -> CopyFolder:
         copies = self._copies()
-        if copies is None:
+        if copies is None or not copies.converts:
             raise SettingsError(
                 "Two recordings of a call are joined into a copy, which needs `upload_to` and convert='auto'",
                 hint="Set `upload_to='s3://bucket/prefix/'`",

@@ -38,12 +38,12 @@ class SidePattern:
 
     text: str
 
-    @cached_property
+    @property
     def names(self) -> frozenset[str]:
         """The names of its placeholders."""
-        return frozenset(_PLACEHOLDER.findall(self.text))
+        return frozenset(self._regex.groupindex)
 
-    @cached_property
+    @property
     def literals(self) -> int:
         """How many characters of it are no placeholder."""
         return len(_PLACEHOLDER.sub("", self.text))
@@ -55,18 +55,15 @@ class SidePattern:
 
     def filled(self, values: Mapping[str, str]) -> str:
         """Return it with what its placeholders stand for."""
-        return _PLACEHOLDER.sub(lambda found: values[found[1]], self.text)
+        return self.text.format(**values)
 
     @cached_property
     def _regex(self) -> re.Pattern[str]:
-        known: set[str] = set()
-        text = ""
-        for place, part in enumerate(_PLACEHOLDER.split(self.text)):
-            if place % 2 == 0:
-                text += re.escape(part)
-            else:
-                text += f"(?P={part})" if part in known else f"(?P<{part}>[^/]+)"
-                known.add(part)
+        literals, names = _PLACEHOLDER.split(self.text)[::2], _PLACEHOLDER.findall(self.text)
+        text = re.escape(literals[0])
+        for place, name in enumerate(names):
+            is_known = name in names[:place]
+            text += (f"(?P={name})" if is_known else f"(?P<{name}>[^/]+)") + re.escape(literals[place + 1])
         return re.compile(f"((?:.*/)?){text}", re.DOTALL)
 
 
@@ -234,7 +231,7 @@ def _patterns(texts: tuple[str, str]) -> tuple[SidePattern, SidePattern]:
     first, second = SidePattern(texts[0]), SidePattern(texts[1])
     for text in texts:
         rest, placeholders = _PLACEHOLDER.subn("", text)
-        if not placeholders or re.search(r"[{}]|://|^/", rest):
+        if not placeholders or re.search("[{}]", rest) or re.search("^/|://", text):
             raise SettingsError(
                 f"`pair` has {text!r}, and its patterns are what keys end with, with placeholders such as {{call}}",
                 hint=_FORM,

@@ -90,16 +90,10 @@ def has_magic(key: str) -> bool:
 def parse_pattern(text: str) -> RecordingPattern:
     """Read a prefix or a glob.
 
-    :param text: ``s3://bucket/prefix/``, ``s3://conn_id@bucket/2026-*/*.ogg``
+    :param text: ``s3://bucket/prefix/``, ``s3://conn_id@bucket/2026-*/*.ogg``: what `is_pattern`
     :raises RecordingError: it isn't one
     """
     text = clean_address(text)
-    if not is_pattern(text):
-        raise RecordingError(
-            "This is neither a prefix nor a glob",
-            recording=text,
-            hint="End a prefix with a slash: s3://bucket/prefix/",
-        )
     conn_id, bucket, glob = split_s3(text.partition("://")[2], text)
     check_bucket(bucket, text)
     check_key(glob, text)

@@ -26,7 +26,6 @@ from airflow_speechkit.recordings.parts import as_before, filled_in, in_parts, s
 from airflow_speechkit.recordings.places import Findings, Pair, Place, StoredObject, address_of, sides_of, uri_of
 from airflow_speechkit.recordings.upload import (
     hash_of_file,
-    parse_upload_to,
     read_local,
     read_whole,
     upload_as_it_is,
@@ -136,8 +135,7 @@ class RecordingSource(RecordingFinder):
             raise place.error or RecordingError("This isn't an address", recording=place.audio_uri)
         if isinstance(place, Path):
             _check_there(place)
-            folder = parse_upload_to(self.upload_to or "")
-            return upload_as_it_is(self._bucket(folder.conn_id), place, folder)
+            return upload_as_it_is(self._copies_of_pairs(), place)
         return place if isinstance(place, StoredObject) else self._stat(place)
 
     def _stat(self, address: RecordingAddress) -> StoredObject:
@@ -165,16 +163,15 @@ class RecordingSource(RecordingFinder):
 
     def _local(self, path: Path) -> Recording:
         _check_there(path)
-        if self.upload_to is not None:
-            folder = parse_upload_to(self.upload_to)
-            bucket, copies = self._bucket(folder.conn_id), self._copies()
+        folder = self._copies()
+        if folder is not None:
             try:
-                probe = upload_local(bucket, path, folder, self.settings, copies, self.filters)
-            except TooLongError:
-                if copies is None or not copies.split:
+                probe = upload_local(folder, path)
+            except TooLongError as error:
+                if not folder.takes(error):
                     raise
                 # Its parts are made of what is in the bucket.
-                return self._stored(upload_as_it_is(bucket, path, folder))
+                return self._stored(upload_as_it_is(folder, path))
             return filled_in(self._stored(probe.stored), probe.facts)
         if self.settings.api_version is not ApiVersion.V3:
             raise RecordingError(

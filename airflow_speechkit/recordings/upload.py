@@ -6,8 +6,8 @@ import hashlib
 import io
 import logging
 import os
+import shutil
 import stat
-import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
@@ -19,10 +19,10 @@ from airflow_speechkit.recordings.address import object_address
 from airflow_speechkit.recordings.audio.facts import AudioFacts, samples_to_ms, settle
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.bucket import Probe
+from airflow_speechkit.recordings.conversion.convert import temporary_file
 from airflow_speechkit.recordings.conversion.copies import CopyFolder, Original
 from airflow_speechkit.recordings.conversion.plan import check_audio_stream
 from airflow_speechkit.recordings.conversion.silence import check_sound
-from airflow_speechkit.recordings.filters import NO_FILTERS, Filters
 from airflow_speechkit.recordings.pattern import has_magic, is_pattern, parse_pattern
 from airflow_speechkit.settings import SAMPLE_RATES_HERTZ, ApiVersion, AudioEncoding, RecognitionSettings
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from airflow_speechkit.recordings.bucket import Bucket
+    from airflow_speechkit.recordings.filters import Filters
     from airflow_speechkit.recordings.places import StoredObject
 
 log = logging.getLogger(__name__)
@@ -90,14 +90,7 @@ def hash_of_file(path: Path) -> str:
         return _digest(file)
 
 
-def upload_local(
-    bucket: Bucket,
-    path: Path,
-    folder: RecordingAddress,
-    settings: RecognitionSettings,
-    copies: CopyFolder | None = None,
-    filters: Filters = NO_FILTERS,
-) -> Probe:
+def upload_local(folder: CopyFolder, path: Path) -> Probe:
     """Put a local recording into a bucket.
 
     For API v2 a 16-bit PCM WAV at 8, 16 or 48 kHz goes without its header, as LPCM. What the API doesn't take is
@@ -106,12 +99,8 @@ def upload_local(
     Memory: ten parts of 8 MB at most, however long the recording. To unwrap or convert takes disk space for temporary
     files.
 
-    :param bucket: the bucket's client
+    :param folder: where to put it, and what to convert and to leave out
     :param path: the local file
-    :param folder: where to put it
-    :param settings: what to recognise and how
-    :param copies: converts what the API doesn't take; None refuses it
-    :param filters: which recordings are left out, and not uploaded
     :return: the recording in the bucket
     :raises RecordingError: it isn't there, can't be read, isn't taken, or changed while it was read
     :raises FilteredError: it is left out
@@ -121,71 +110,63 @@ def upload_local(
         content = file
         before = _state(path)
         try:
-            facts = read_as_uploaded(file, path, settings)
-            filters.check(facts.duration_ms, facts.channels)
-            settle(settings, facts)
+            facts = read_as_uploaded(file, path, folder.settings)
+            folder.filters.check(facts.duration_ms, facts.channels)
+            settle(folder.settings, facts)
         except UnsupportedFormatError as error:
-            if copies is None or not copies.takes(error):
+            if not folder.takes(error):
                 raise
-            return _upload_converted(copies, path, file, error)
-        check_audio_stream(copies.audio_stream if copies else None, 1)
+            return _upload_converted(folder, path, file, error)
+        check_audio_stream(folder.audio_stream, 1)
         if is_unwrapped(facts):
-            content = stack.enter_context(samples(file, facts))
+            content = stack.enter_context(samples(file, facts, str(path)))
             facts = replace(facts, data_offset=0)
-        if filters.skip_silent:
+        if folder.filters.skip_silent:
             check_sound(facts, _pieces(content))
         suffix = ".lpcm" if facts.encoding is AudioEncoding.LINEAR16_PCM else path.suffix
-        stored = _put(bucket, path, before, content, folder, suffix)
-    return Probe(stored, facts)
+        return Probe(_put(folder, path, before, content, suffix), facts)
 
 
-def upload_as_it_is(bucket: Bucket, path: Path, folder: RecordingAddress) -> StoredObject:
+def upload_as_it_is(folder: CopyFolder, path: Path) -> StoredObject:
     """Put a local file into a bucket that is only read to make a copy. Its key is named as in `upload_local`.
 
-    :param bucket: the bucket's client
-    :param path: the local file
     :param folder: where to put it
+    :param path: the local file
     :raises RecordingError: it isn't there, can't be read, or changed while it was read
     :raises StorageError: the storage can't be reached, or is in trouble
     """
     with opened(path) as file:
-        return _put(bucket, path, _state(path), file, folder, path.suffix)
+        return _put(folder, path, _state(path), file, path.suffix)
 
 
-def _put(
-    bucket: Bucket,
-    path: Path,
-    before: tuple[int, int],
-    content: BinaryIO,
-    folder: RecordingAddress,
-    suffix: str,
-) -> StoredObject:
+def _put(folder: CopyFolder, path: Path, before: tuple[int, int], content: BinaryIO, suffix: str) -> StoredObject:
     """Put what is uploaded of a file into a bucket, unless it is there already."""
-    key = f"{folder.key}{path.stem}-{_digest(content)[:_DIGITS_IN_KEY]}{suffix}"
+    where = folder.folder
+    key = f"{where.key}{path.stem}-{_digest(content)[:_DIGITS_IN_KEY]}{suffix}"
     size_bytes = content.tell()
     content.seek(0)
-    address = object_address(folder.bucket, key, folder.conn_id)
-    stored = bucket.stat_if_there(address)
+    address = object_address(where.bucket, key, where.conn_id)
+    stored = folder.bucket.stat_if_there(address)
     if stored is None or stored.size_bytes != size_bytes:
-        stored = bucket.put(content, address)
-        _check_unchanged(bucket, path, before, stored)
+        stored = folder.bucket.put(content, address)
+        _check_unchanged(folder, path, before, stored)
     return stored
 
 
-def _upload_converted(copies: CopyFolder, path: Path, file: BinaryIO, reason: UnsupportedFormatError) -> Probe:
+def _upload_converted(folder: CopyFolder, path: Path, file: BinaryIO, reason: UnsupportedFormatError) -> Probe:
     before = _state(path)
     original = Original(path.stem, _digest(file), str(path))
-    made = copies.find(original)
+    made = folder.find(original)
     if made is None:
-        made = copies.make(original, path, reason)
-        _check_unchanged(copies.bucket, path, before, made.stored)
+        made = folder.make(original, path, reason)
+        _check_unchanged(folder, path, before, made.stored)
     return Probe(made.stored, made.facts)
 
 
-def _check_unchanged(bucket: Bucket, path: Path, before: tuple[int, int], stored: StoredObject) -> None:
+def _check_unchanged(folder: CopyFolder, path: Path, before: tuple[int, int], stored: StoredObject) -> None:
     if _state(path) != before:
         # An empty object isn't taken for the recording whose hash is in its key. Deleting may not be permitted.
-        bucket.put(io.BytesIO(), stored.address)
+        folder.bucket.put(io.BytesIO(), stored.address)
         raise RecordingError(
             "The file was changed while it was uploaded",
             recording=str(path),
@@ -234,18 +215,19 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def samples(file: BinaryIO, facts: AudioFacts) -> Iterator[BinaryIO]:
+def samples(file: BinaryIO, facts: AudioFacts, name: str) -> Iterator[BinaryIO]:
     """Copy the samples of a WAV, without its header and what follows them, into a temporary file.
 
     :param file: the WAV
     :param facts: what `read_as_uploaded` returned
+    :param name: its name in messages
+    :raises StorageError: the disk is full
     """
-    length = facts.data_bytes
-    with tempfile.NamedTemporaryFile(prefix="speechkit-samples-") as copy:
+    with temporary_file(name) as copy:
         file.seek(facts.data_offset)
-        while length and (block := file.read(min(length, _COPIED_AT_ONCE))):
-            length -= copy.write(block)
-        yield copy  # type: ignore[misc]
+        shutil.copyfileobj(file, copy, _COPIED_AT_ONCE)
+        copy.truncate(facts.data_bytes)
+        yield copy
 
 
 def _read(file: BinaryIO, path: Path, settings: RecognitionSettings) -> AudioFacts:

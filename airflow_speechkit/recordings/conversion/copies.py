@@ -87,7 +87,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class CopyFolder:
-    """Where the converted copies of recordings are. Safe to share between threads.
+    """Where local recordings and converted copies are put. Safe to share between threads.
 
     :param bucket: the bucket's client
     :param folder: the folder in the bucket: its key is empty, or has a slash at its end
@@ -96,6 +96,7 @@ class CopyFolder:
     :param on_truncated: what to do where a recording is cut off or damaged
     :param filters: which recordings are left out
     :param split: whether to cut what is longer than the service takes
+    :param converts: whether to convert what the service doesn't take; if not, it is refused
     """
 
     bucket: Bucket
@@ -105,6 +106,7 @@ class CopyFolder:
     on_truncated: OnTruncated = OnTruncated.FAIL
     filters: Filters = NO_FILTERS
     split: bool = False
+    converts: bool = True
 
     def find(self, original: Original) -> Copy | None:
         """Return the copy that was made of a recording before, if there is one; one or two requests.
@@ -129,7 +131,7 @@ class CopyFolder:
 
     def takes(self, error: UnsupportedFormatError) -> bool:
         """Return whether a recording that the API doesn't take is to be converted."""
-        return self.split if isinstance(error, TooLongError) else self.on_truncated.takes(error)
+        return self.converts and (self.split if isinstance(error, TooLongError) else self.on_truncated.takes(error))
 
     def copies_of(
         self,

@@ -54,7 +54,7 @@ def test_bad_files_do_not_stop_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert cut.startswith("error: cut.wav: The WAV is truncated: its header promises")
     assert cut.endswith(" on_truncated='convert', which takes what there is.")
     assert missing.startswith("error: missing.wav: The file can't be read (No such file or directory). Check")
-    assert directory.startswith("error: .: The file can't be read (Is a directory). Check")
+    assert directory.startswith("error: .: This isn't a regular file.")
 
 
 @pytest.mark.usefixtures("folder")

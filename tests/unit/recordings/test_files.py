@@ -79,8 +79,7 @@ class TestReports:
 
         s3_client.create_bucket(Bucket="calls", CreateBucketConfiguration={"LocationConstraint": "ru-central1"})
         bucket, folder = Bucket(s3_client), RecordingAddress("calls", "in/", "own")
-        copies = CopyFolder(bucket, folder, settings)
-        facts = upload_local(bucket, path, folder, settings, copies).facts
+        facts = upload_local(CopyFolder(bucket, folder, settings), path).facts
         becomes = with_v2 if settings is V2 else with_v3
         assert (report.action, report.converted_to) == (CONVERT if becomes else SUBMIT, becomes)
         assert facts.encoding == (becomes or report.format)
@@ -199,7 +198,7 @@ class TestRefused:
     def test_what_is_no_file(self, tmp_path: Path, missing: str) -> None:
         (tmp_path / "folder").mkdir()
         report = inspect_file(tmp_path / missing)
-        assert "No such file" in str(report.error) or "Is a directory" in str(report.error)
+        assert "No such file" in str(report.error) or "a regular file" in str(report.error)
 
     def test_the_settings_hold_for_the_copy_too(self, tmp_path: Path) -> None:
         settings = RecognitionSettings(api_version="v3", speaker_labeling=True)
