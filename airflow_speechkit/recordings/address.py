@@ -14,9 +14,6 @@ from airflow_speechkit.redaction import CUT, clean_address
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Object Storage: "Object key … no more than 1024 bytes" in UTF-8.
-MAX_KEY_BYTES = 1024
-
 _FORMS = "Write it as s3://bucket/key, s3://conn_id@bucket/key, or as the object's https link in Object Storage"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
@@ -35,10 +32,6 @@ def object_address(bucket: str, key: str, conn_id: str | None = None) -> Recordi
     check_key(key, address.uri)
     if not key:
         raise RecordingError("There is no key in this address", recording=address.uri, hint=_FORMS)
-    if len(key.encode()) > MAX_KEY_BYTES:
-        raise RecordingError(
-            f"The key is longer than the {MAX_KEY_BYTES} bytes that Object Storage allows", recording=address.uri
-        )
     return address
 
 

@@ -104,7 +104,10 @@ class RecordingSource(RecordingFinder):
             return place
         try:
             if isinstance(place, Path):
-                return self._local_unless_filtered(place)
+                try:
+                    return self._local(place)
+                except FilteredError as error:
+                    return left_out(self._of_file(place), error)
             return self._stored(place if isinstance(place, StoredObject) else self._stat(place))
         except SpeechKitError as error:
             return self._failed(str(place) if isinstance(place, Path) else uri_of(place), error)
@@ -153,13 +156,8 @@ class RecordingSource(RecordingFinder):
             size_bytes=stored.size_bytes,
         )
 
-    def _local_unless_filtered(self, path: Path) -> Recording:
-        try:
-            return self._local(path)
-        except FilteredError as error:
-            # It isn't uploaded.
-            uri, version = path.absolute().as_uri(), hash_of_file(path)
-            return left_out(Recording(audio_uri=uri, version=version, settings=self.settings), error)
+    def _of_file(self, path: Path) -> Recording:
+        return Recording(audio_uri=uri_of(path), version=hash_of_file(path), settings=self.settings)
 
     def _local(self, path: Path) -> Recording:
         _check_there(path)
@@ -180,13 +178,7 @@ class RecordingSource(RecordingFinder):
                 hint="Set `upload_to='s3://bucket/prefix/'`",
             )
         facts = read_local(path, self.settings, self.filters)
-        recording = Recording(
-            audio_uri=path.absolute().as_uri(),
-            version=hash_of_file(path),
-            settings=self.settings,
-            size_bytes=facts.size_bytes,
-        )
-        return filled_in(recording, facts)
+        return filled_in(replace(self._of_file(path), size_bytes=facts.size_bytes), facts)
 
     def probe(self, recording: Recording) -> Recording:
         """Read what a recording in a bucket is, and settle its settings and its cost; or why it is left out.

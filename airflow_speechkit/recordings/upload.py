@@ -63,7 +63,7 @@ def read_local(path: Path, settings: RecognitionSettings, filters: Filters) -> A
     :raises RecordingError: it isn't there, can't be read, or isn't taken
     """
     with opened(path) as file:
-        facts = _read(file, path, settings)
+        facts = read_as_uploaded(file, path, settings)
         filters.check(facts.duration_ms, facts.channels)
         check_inline(facts.size_bytes)
         if filters.skip_silent:
@@ -230,7 +230,12 @@ def samples(file: BinaryIO, facts: AudioFacts, name: str) -> Iterator[BinaryIO]:
         yield copy
 
 
-def _read(file: BinaryIO, path: Path, settings: RecognitionSettings) -> AudioFacts:
+def read_as_uploaded(file: BinaryIO, path: Path, settings: RecognitionSettings) -> AudioFacts:
+    """Return what is uploaded of a local recording that isn't converted.
+
+    :raises RecordingError: it is empty, cut off, or nothing that the API takes
+    """
+
     def read(start: int, length: int) -> bytes:
         file.seek(start)
         return file.read(length)
@@ -238,15 +243,6 @@ def _read(file: BinaryIO, path: Path, settings: RecognitionSettings) -> AudioFac
     facts = read_audio(read, os.fstat(file.fileno()).st_size, settings, exact=True)
     for note in facts.notes:
         log.warning("%s: %s", path, note)
-    return facts
-
-
-def read_as_uploaded(file: BinaryIO, path: Path, settings: RecognitionSettings) -> AudioFacts:
-    """Return what is uploaded of a local recording that isn't converted.
-
-    :raises RecordingError: it is empty, cut off, or nothing that the API takes
-    """
-    facts = _read(file, path, settings)
     if facts.encoding is AudioEncoding.WAV and settings.api_version is ApiVersion.V2:
         return _unwrapped(facts)
     return facts

@@ -107,7 +107,6 @@ def test_links_to_the_storage_of_the_connection_are_accepted() -> None:
         (f"{ENDPOINT}/calls/%FF.ogg", "percent-encoding isn't UTF-8"),
         ("https://[broken/calls/1.ogg", "isn't a valid URL"),
         ("https://storage.yandexcloud.net:port/calls/1.ogg", "isn't a valid URL"),
-        (f"s3://calls/{'я' * 513}", "longer than the 1024 bytes"),
         ("s3://calls/\ud800", "UTF-8"),
         ("s3://calls/1\0.ogg", "NUL"),
         (f"{ENDPOINT}/calls/1%00.ogg", "NUL"),

@@ -101,7 +101,7 @@ def test_the_sidecar_of_a_local_file_is_on_the_disk_or_at_an_address() -> None:
     assert rules(sidecar="s3://meta/{stem}.json").sidecar_of(place) == RecordingAddress("meta", "1.json")
 
 
-@pytest.mark.parametrize("template", ["s3:///{stem}", "s3://meta", "s3://k:s@meta/{stem}", "\0", "x" * 1100])
+@pytest.mark.parametrize("template", ["s3:///{stem}", "s3://meta", "s3://k:s@meta/{stem}", "\0"])
 def test_a_place_where_nothing_can_be_is_an_error(template: str) -> None:
     with pytest.raises(RecordingError):
         rules(sidecar=template).sidecar_of(calls("in/1.ogg"))
