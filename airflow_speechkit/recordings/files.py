@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError, SpeechKitError, StorageError, UnsupportedFormatError
 from airflow_speechkit.recordings.audio.facts import AudioFacts, settle
-from airflow_speechkit.recordings.conversion.convert import OnTruncated, converted, measure, undecodable
+from airflow_speechkit.recordings.conversion.convert import Converter, OnTruncated, measure, undecodable
 from airflow_speechkit.recordings.conversion.decoding import open_source
 from airflow_speechkit.recordings.conversion.plan import (
     EXTENSIONS,
@@ -102,13 +102,8 @@ def inspect_file(
         with opened(path) as file:
             try:
                 facts = read_as_uploaded(file, path, settings)
-                unwrapped = is_unwrapped(facts)
-                report = _report(
-                    path,
-                    AudioEncoding.WAV if unwrapped else facts.encoding,
-                    facts,
-                    facts.encoding if unwrapped else None,
-                )
+                found = (AudioEncoding.WAV, facts.encoding) if is_unwrapped(facts) else (facts.encoding, None)
+                report = _report(path, found[0], facts, found[1])
                 settle(settings, facts)
                 check_audio_stream(audio_stream, 1)
             except UnsupportedFormatError as reason:
@@ -165,10 +160,11 @@ def convert_file(
             if not on_truncated.takes(reason):
                 raise
             stack.enter_context(undecodable(reason, str(path)))
-            opened_audio = partial(open_source, path, audio_stream)
-            made = converted(opened_audio, settings.api_version, name=str(path), on_truncated=on_truncated)
-            converted_copy = stack.enter_context(made)
-            content, facts = converted_copy.content, converted_copy.facts
+            converter = Converter(
+                partial(open_source, path, audio_stream), settings.api_version, str(path), on_truncated
+            )
+            made = stack.enter_context(converter.whole())
+            content, facts = made.content, made.facts
             settle(settings, facts)
         copy = folder / f"{path.stem}{EXTENSIONS[facts.encoding]}"
         _write(content, copy)

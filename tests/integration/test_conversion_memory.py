@@ -15,10 +15,10 @@ CONVERT = """
 import sys
 from functools import partial
 from pathlib import Path
-from airflow_speechkit.recordings.conversion.convert import converted
+from airflow_speechkit.recordings.conversion.convert import Converter
 from airflow_speechkit.recordings.conversion.decoding import open_source
 from airflow_speechkit.settings import ApiVersion
-with converted(partial(open_source, Path(sys.argv[1])), ApiVersion.V2, name="1.wav"):
+with Converter(partial(open_source, Path(sys.argv[1])), ApiVersion.V2, "1.wav").whole():
     pass
 print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 """

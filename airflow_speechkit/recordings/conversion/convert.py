@@ -95,113 +95,117 @@ class Converted:
     of: int = 1
 
 
-@contextmanager
-def converted(
-    opened: Opened,
-    api_version: ApiVersion,
-    *,
-    name: str,
-    on_truncated: OnTruncated = OnTruncated.FAIL,
-    filters: Filters = NO_FILTERS,
-) -> Iterator[Converted]:
-    """Convert a recording, into a temporary file that is gone afterwards. Memory stays flat, however long it is.
+@dataclass(frozen=True)
+class Converter:
+    """Converts a recording to what the service takes. Memory stays flat, however long it is.
 
     :param opened: opens the source, perhaps more than once
-    :param api_version: the API that will read it
+    :param api_version: the API that will read the copy
     :param name: the recording's name in messages
     :param on_truncated: what to do where it is cut off or damaged
     :param filters: which recordings are left out; what is certainly too long, or silent, isn't converted first
-    :raises RecordingError: it can't be decoded, is cut off, or is longer than the service takes
-    :raises FilteredError: it is left out
-    :raises SettingsError: it has no such audio stream, or the extra `audio` isn't installed
-    :raises StorageError: the disk is full
     """
-    with temporary_file(name) as target:
-        _check_filters(opened, filters)
-        facts, flaw = _convert(opened, api_version, name, target)
-        _check_flaw(flaw, name, facts.duration_ms or 0, on_truncated)
-        filters.check(facts.duration_ms, facts.channels)
-        check_limits(facts)
-        target.seek(0)
-        yield Converted(target, facts)
 
+    opened: Opened
+    api_version: ApiVersion
+    name: str
+    on_truncated: OnTruncated = OnTruncated.FAIL
+    filters: Filters = NO_FILTERS
 
-def _convert(
-    opened: Opened, api_version: ApiVersion, name: str, target: BinaryIO
-) -> tuple[AudioFacts, TruncatedError | None]:
-    for small in (False, True):
-        with suppress(DoesNotFitError), opened() as source, _decoding_errors():
-            check_length(source.declared_ms, source.facts.channels)
-            conversion = plan_conversion(source.facts, api_version, small=small)
-            facts = write(source, conversion, target, _progress_log(name, source.facts.duration_ms))
-            if source.gaps_s >= 1:
-                log.info("%s: its timestamps leave gaps of %.1f s, which are silent", name, source.gaps_s)
-            return replace(facts, side_ms=source.side_ms), source.flaw()
-        target.seek(0)
-        target.truncate()
-    raise TooLongError("The recording has more than 1 GB, also as OggOpus", hint=SPLIT)
+    @contextmanager
+    def whole(self) -> Iterator[Converted]:
+        """Convert it, into a temporary file that is gone afterwards.
 
-
-def converted_parts(
-    opened: Opened,
-    api_version: ApiVersion,
-    *,
-    name: str,
-    on_truncated: OnTruncated = OnTruncated.FAIL,
-    filters: Filters = NO_FILTERS,
-    starts_ms: tuple[int, ...] = (),
-) -> Iterator[Converted]:
-    """Cut a recording at quiet places into parts that the service takes, and convert each.
-
-    Memory stays flat, and one part at a time is on the disk. The recording is decoded once to find the places, and
-    again for each part.
-
-    :param opened: opens the source: several times
-    :param api_version: the API that will read the parts
-    :param name: the recording's name in messages
-    :param on_truncated: what to do where it is cut off or damaged
-    :param filters: which recordings are left out
-    :param starts_ms: where the parts begin, if it was cut before: another place would make other recordings of them
-    :return: the parts, in order, one if it isn't too long after all; the file of each is gone when the next one is
-        asked for
-    :raises RecordingError: it can't be decoded, or is cut off
-    :raises FilteredError: it is left out
-    :raises SettingsError: it has no such audio stream, or the extra `audio` isn't installed
-    :raises StorageError: the disk is full
-    """
-    _check_filters(opened, filters)
-    with opened() as source, _decoding_errors():
-        channels = source.facts.channels
-        most_ms = audio_facts.MAX_CHANNEL_MS // channels - _SPARE_MS
-        plan = plan_conversion(replace(source.facts, duration_ms=most_ms), api_version)
-        conversion = replace(plan, copies_packets=False)
-        starts = starts_ms or _starts_ms(source, conversion.sample_rate_hertz, most_ms, name, on_truncated, filters)
-    for start_ms, end_ms in zip(starts, [*starts[1:], None], strict=True):
-        with temporary_file(name) as target:
-            with opened() as source, _decoding_errors():
-                progress = _progress_log(name, end_ms)
-                facts = write(source, conversion, target, progress, start_ms, end_ms)
-                facts = replace(facts, side_ms=source.side_ms)
+        :raises RecordingError: it can't be decoded, is cut off, or is longer than the service takes
+        :raises FilteredError: it is left out
+        :raises SettingsError: it has no such audio stream, or the extra `audio` isn't installed
+        :raises StorageError: the disk is full
+        """
+        with temporary_file(self.name) as target:
+            self._check_filters()
+            facts, flaw = self._convert(target)
+            self._check_flaw(flaw, facts.duration_ms or 0)
+            self.filters.check(facts.duration_ms, facts.channels)
+            check_limits(facts)
             target.seek(0)
-            yield Converted(target, facts, start_ms, len(starts))
+            yield Converted(target, facts)
 
+    def parts(self, starts_ms: tuple[int, ...] = ()) -> Iterator[Converted]:
+        """Cut it at quiet places into parts that the service takes, and convert each.
 
-def _starts_ms(
-    source: Source | JoinedSource,
-    rate_hertz: int,
-    most_ms: int,
-    name: str,
-    on_truncated: OnTruncated,
-    filters: Filters,
-) -> tuple[int, ...]:
-    """Read a recording to its end, and return where its parts begin."""
-    channels = source.facts.channels
-    second = [("aresample", str(rate_hertz)), ("asetnsamples", f"n={rate_hertz}:p=0")]
-    loudness = loudness_of(source.samples(second, channels), channels, rate_hertz)
-    length_ms = len(loudness) * PIECE_MS
-    _check_flaw(source.flaw(), name, length_ms, on_truncated)
-    filters.check(length_ms, channels)
-    return (0, *cuts_ms(loudness, most_ms))
+        One part at a time is on the disk. The recording is decoded once to find the places, and again for each part.
+
+        :param starts_ms: where the parts begin, if it was cut before: another place would make other recordings of them
+        :return: the parts, in order, one if it isn't too long after all; the file of each is gone when the next one is
+            asked for
+        :raises RecordingError: it can't be decoded, or is cut off
+        :raises FilteredError: it is left out
+        :raises SettingsError: it has no such audio stream, or the extra `audio` isn't installed
+        :raises StorageError: the disk is full
+        """
+        self._check_filters()
+        with self.opened() as source, _decoding_errors():
+            most_ms = audio_facts.MAX_CHANNEL_MS // source.facts.channels - _SPARE_MS
+            plan = plan_conversion(replace(source.facts, duration_ms=most_ms), self.api_version)
+            conversion = replace(plan, copies_packets=False)
+            starts = starts_ms or self._starts_ms(source, conversion.sample_rate_hertz, most_ms)
+        for start_ms, end_ms in zip(starts, [*starts[1:], None], strict=True):
+            with temporary_file(self.name) as target:
+                with self.opened() as source, _decoding_errors():
+                    progress = _progress_log(self.name, end_ms)
+                    facts = write(source, conversion, target, progress, start_ms, end_ms)
+                    facts = replace(facts, side_ms=source.side_ms)
+                target.seek(0)
+                yield Converted(target, facts, start_ms, len(starts))
+
+    def _convert(self, target: BinaryIO) -> tuple[AudioFacts, TruncatedError | None]:
+        for small in (False, True):
+            with suppress(DoesNotFitError), self.opened() as source, _decoding_errors():
+                check_length(source.declared_ms, source.facts.channels)
+                conversion = plan_conversion(source.facts, self.api_version, small=small)
+                facts = write(source, conversion, target, _progress_log(self.name, source.facts.duration_ms))
+                if source.gaps_s >= 1:
+                    log.info("%s: its timestamps leave gaps of %.1f s, which are silent", self.name, source.gaps_s)
+                return replace(facts, side_ms=source.side_ms), source.flaw()
+            target.seek(0)
+            target.truncate()
+        raise TooLongError("The recording has more than 1 GB, also as OggOpus", hint=SPLIT)
+
+    def _starts_ms(self, source: Source | JoinedSource, rate_hertz: int, most_ms: int) -> tuple[int, ...]:
+        """Read a recording to its end, and return where its parts begin."""
+        channels = source.facts.channels
+        second = [("aresample", str(rate_hertz)), ("asetnsamples", f"n={rate_hertz}:p=0")]
+        loudness = loudness_of(source.samples(second, channels), channels, rate_hertz)
+        length_ms = len(loudness) * PIECE_MS
+        self._check_flaw(source.flaw(), length_ms)
+        self.filters.check(length_ms, channels)
+        return (0, *cuts_ms(loudness, most_ms))
+
+    def _check_flaw(self, flaw: TruncatedError | None, decoded_ms: int) -> None:
+        """Refuse a recording that is cut off or damaged, or warn about it."""
+        if flaw is None:
+            return
+        if self.on_truncated is OnTruncated.FAIL:
+            raise flaw
+        length_s = decoded_ms / 1000
+        log.warning("%s: %s. What can be decoded is taken: %.1f s", flaw.recording or self.name, flaw.what, length_s)
+
+    def _check_filters(self) -> None:
+        """Check whether a recording is to be left out, as far as that can be told before it is converted."""
+        if self.filters == NO_FILTERS:
+            return
+        with self.opened() as source:
+            declared_ms, channels = source.declared_ms, source.facts.channels
+            if declared_ms is not None and self.filters.reason(declared_ms - _ROUNDING_MS) is FilterReason.TOO_LONG:
+                source.read_through()
+                if source.flaw() is None:
+                    raise FilteredError(FilterReason.TOO_LONG, declared_ms, channels)
+                # The header is mistaken: the conversion finds how long it is.
+                return
+            # What is missing of a file that is cut off or damaged may be speech.
+            if self.filters.skip_silent and is_silent(source) and source.flaw() is None:
+                self.filters.check(source.read_ms, channels)
+                raise FilteredError(FilterReason.SILENT, source.read_ms, channels)
 
 
 def cuts_ms(loudness: Loudness, most_ms: int) -> list[int]:
@@ -245,23 +249,6 @@ def loudness_of(frames: Iterable[Any], channels: int, rate_hertz: int) -> Loudne
     return np.concatenate(measured)
 
 
-def _check_flaw(flaw: TruncatedError | None, name: str, decoded_ms: int, on_truncated: OnTruncated) -> None:
-    """Refuse a recording that is cut off or damaged, or warn about it.
-
-    :param flaw: what is wrong with it; None for nothing
-    :param name: the recording's name in messages
-    :param decoded_ms: how much of it could be decoded
-    :param on_truncated: what to do
-    :raises TruncatedError: it is refused
-    """
-    if flaw is None:
-        return
-    if on_truncated is OnTruncated.FAIL:
-        raise flaw
-    length_s = decoded_ms / 1000
-    log.warning("%s: %s. What can be decoded is taken: %.1f s", flaw.recording or name, flaw.what, length_s)
-
-
 @contextmanager
 def undecodable(reason: UnsupportedFormatError | None, name: str) -> Iterator[None]:
     """Add to the error about what nothing decodes why it is to be converted.
@@ -303,30 +290,6 @@ def temporary_file(name: str, suffix: str = "") -> Iterator[BinaryIO]:
             retry="converts it again",
             retry_can_help=True,
         ) from None
-
-
-def _check_filters(opened: Opened, filters: Filters) -> None:
-    """Check whether a recording is to be left out, as far as that can be told before it is converted.
-
-    :param opened: opens the source
-    :param filters: which recordings are left out
-    :raises FilteredError: it is left out
-    :raises RecordingError: it can't be opened
-    """
-    if filters == NO_FILTERS:
-        return
-    with opened() as source:
-        declared_ms, channels = source.declared_ms, source.facts.channels
-        if declared_ms is not None and filters.reason(declared_ms - _ROUNDING_MS) is FilterReason.TOO_LONG:
-            source.read_through()
-            if source.flaw() is None:
-                raise FilteredError(FilterReason.TOO_LONG, declared_ms, channels)
-            # The header is mistaken: the conversion finds how long it is.
-            return
-        # What is missing of a file that is cut off or damaged may be speech.
-        if filters.skip_silent and is_silent(source) and source.flaw() is None:
-            filters.check(source.read_ms, channels)
-            raise FilteredError(FilterReason.SILENT, source.read_ms, channels)
 
 
 def measure(path: Path, audio_stream: int | None = None) -> tuple[AudioStream, TruncatedError | None]:

@@ -17,13 +17,7 @@ from airflow_speechkit.errors import TooLongError
 from airflow_speechkit.models import FilterReason
 from airflow_speechkit.recordings.address import object_address
 from airflow_speechkit.recordings.audio.facts import AudioFacts
-from airflow_speechkit.recordings.conversion.convert import (
-    OnTruncated,
-    converted,
-    converted_parts,
-    temporary_file,
-    undecodable,
-)
+from airflow_speechkit.recordings.conversion.convert import Converter, OnTruncated, temporary_file, undecodable
 from airflow_speechkit.recordings.conversion.decoding import lpcm_in, open_source
 from airflow_speechkit.recordings.conversion.joining import open_pair
 from airflow_speechkit.recordings.conversion.plan import EXTENSIONS, WAV_HEADER_BYTES, lossless_encoding
@@ -222,16 +216,15 @@ class CopyFolder:
         return partial(open_source, path, self.audio_stream, lpcm_in(path, self.settings))
 
     def _make(self, original: Original, opened: Opened, reason: UnsupportedFormatError | None) -> Copy:
-        with (
-            undecodable(reason, original.name),
-            converted(opened, self.settings.api_version, name=original.name, **self._options) as made,
-        ):
+        with undecodable(reason, original.name), self._converter(original, opened).whole() as made:
             return self._put(original, made, "")
 
     def _make_parts(self, original: Original, opened: Opened, starts_ms: tuple[int, ...]) -> list[Copy]:
-        version, name = self.settings.api_version, original.name
-        parts = converted_parts(opened, version, name=name, starts_ms=starts_ms, **self._options)
+        parts = self._converter(original, opened).parts(starts_ms)
         return [self._put(original, part, f"-part{number}") for number, part in enumerate(parts, 1)]
+
+    def _converter(self, original: Original, opened: Opened) -> Converter:
+        return Converter(opened, self.settings.api_version, original.name, self.on_truncated, self.filters)
 
     def _put(self, original: Original, made: Converted, suffix: str) -> Copy:
         facts = made.facts
@@ -245,10 +238,6 @@ class CopyFolder:
     @property
     def _extensions(self) -> list[str]:
         return [EXTENSIONS[one] for one in (lossless_encoding(self.settings.api_version), AudioEncoding.OGG_OPUS)]
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {"on_truncated": self.on_truncated, "filters": self.filters}
 
     def _address(self, original: Original, suffix: str) -> RecordingAddress:
         settings = self.settings.api_version, str(self.audio_stream), self.on_truncated

@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from airflow_speechkit.recordings.audio.facts import AudioFacts
-from airflow_speechkit.recordings.conversion import convert
+from airflow_speechkit.recordings.conversion.convert import Converter
 from airflow_speechkit.recordings.conversion.decoding import open_source
 from airflow_speechkit.recordings.conversion.joining import open_pair
 from airflow_speechkit.settings import ApiVersion
@@ -58,7 +58,7 @@ def converted(
     else:
         names = [str(path) for path in paths]
         opened, name = partial(open_pair, paths, names, audio_stream), names[0]
-    with convert.converted(opened, api_version, name=name, **about) as made:
+    with Converter(opened, api_version, name, **about).whole() as made:
         yield made.content, made.facts
 
 

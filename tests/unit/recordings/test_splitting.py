@@ -14,7 +14,7 @@ import pytest
 
 from airflow_speechkit.errors import TooLongError, TruncatedError
 from airflow_speechkit.recordings.audio import facts as limits
-from airflow_speechkit.recordings.conversion.convert import PIECE_MS, Converted, OnTruncated, converted_parts, cuts_ms
+from airflow_speechkit.recordings.conversion.convert import PIECE_MS, Converted, Converter, OnTruncated, cuts_ms
 from airflow_speechkit.recordings.conversion.decoding import open_source
 from airflow_speechkit.settings import ApiVersion, AudioEncoding
 from tests.unit.recordings.clicks import SECONDS, converted, decoded, errors_ms, written
@@ -63,7 +63,7 @@ def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def parts_of(path: Path, api_version: ApiVersion, **keywords: Any) -> Iterator[Converted]:
-    return converted_parts(partial(open_source, path), api_version, name=path.name, **keywords)
+    return Converter(partial(open_source, path), api_version, path.name, **keywords).parts()
 
 
 def samples_of(content: bytes, rate: int, channels: int = 2) -> np.ndarray[Any, Any]:
