@@ -136,12 +136,14 @@ class LabelRules:
 
         :param error: what happened to the sidecar
         """
-        what = f"The sidecar {error.recording or self.sidecar} can't be used: {error.what}"
+        what, hint, retry = (
+            f"The sidecar {error.recording or self.sidecar} can't be used: {error.what}",
+            error.hint,
+            error.retry,
+        )
         if isinstance(error, RecordingError):
-            kind = RecordingNotFoundError if isinstance(error, RecordingNotFoundError) else RecordingError
-            hint = f"Check `labels_from_sidecar` and the object, or {_WITHOUT}"
-            return kind(what, hint=hint, retry="reads it again")
-        return type(error)(what, hint=error.hint, retry=error.retry)
+            hint, retry = f"Check `labels_from_sidecar` and the object, or {_WITHOUT}", "reads it again"
+        return type(error)(what, hint=hint, retry=retry)
 
 
 def _pattern(given: Any) -> re.Pattern[str]:
