@@ -136,14 +136,11 @@ class LabelRules:
 
         :param error: what happened to the sidecar
         """
-        what, hint, retry = (
-            f"The sidecar {error.recording or self.sidecar} can't be used: {error.what}",
-            error.hint,
-            error.retry,
-        )
+        what = f"The sidecar {error.recording or self.sidecar} can't be used: {error.what}"
         if isinstance(error, RecordingError):
-            hint, retry = f"Check `labels_from_sidecar` and the object, or {_WITHOUT}", "reads it again"
-        return type(error)(what, hint=hint, retry=retry)
+            hint = f"Check `labels_from_sidecar` and the object, or {_WITHOUT}"
+            return type(error)(what, hint=hint, retry="reads it again")
+        return type(error)(what, hint=error.hint, retry=error.retry)
 
 
 def _pattern(given: Any) -> re.Pattern[str]:

@@ -81,13 +81,19 @@ class Match:
     error: RecordingError | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Side:
-    """A recording whose key matches a pattern. The two sides of a call have the same `call`."""
+    """What a key has that matches a pattern.
 
-    place: Place
+    :param number: which of the two patterns
+    :param call: the same for both sides of a call
+    :param values: what the placeholders stand for
+    :param missing: where the other side has to be
+    """
+
     number: int
     call: tuple[Any, ...]
+    values: dict[str, str]
     missing: str
 
 
@@ -130,23 +136,21 @@ class PairRules:
 
         :param places: recordings, and pairs that are pairs already
         """
-        sides = [self._side_of(place) for place in places]
-        calls: dict[tuple[Any, ...], dict[int, _Side]] = {}
-        for one in filter(None, sides):
-            calls.setdefault(one.call, {}).setdefault(one.number, one)
+        sides = [None if isinstance(place, Pair | Recording) else self._side_at(address_of(place)) for place in places]
+        calls: dict[tuple[Any, ...], dict[int, Any]] = {}
+        for place, side in zip(places, sides, strict=True):
+            if side is not None:
+                calls.setdefault(side.call, {}).setdefault(side.number, place)
         found = []
         for place, side in zip(places, sides, strict=True):
             if side is None:
                 found.append(Match(place, (0, 1) if isinstance(place, Pair) else ()))
-                continue
-            known = calls[side.call]
-            if side is not next(iter(known.values())):
-                continue
-            if len(known) == 2:
-                found.append(Match(Pair(known[0].place, known[1].place), (0, 1)))
-            else:
-                error = _is_alone(side.missing) if self.on_lone_side is OnLoneSide.FAIL else None
-                found.append(Match(place, (side.number,), error))
+            elif known := calls.pop(side.call, None):
+                if len(known) == 2:
+                    found.append(Match(Pair(known[0], known[1]), (0, 1)))
+                else:
+                    error = _is_alone(side.missing) if self.on_lone_side is OnLoneSide.FAIL else None
+                    found.append(Match(place, (side.number,), error))
         return found
 
     def with_channel_labels(
@@ -172,27 +176,17 @@ class PairRules:
 
     def values_in(self, where: RecordingAddress | Path) -> dict[str, str]:
         """Return what the placeholders stand for in a side's key; nothing for a recording that is no side."""
-        found = self._matched(root_and_key(where)[1])
-        return {} if found is None else found[2]
+        side = self._side_at(where)
+        return {} if side is None else side.values
 
-    def _side_of(self, place: Place | Pair) -> _Side | None:
-        if self.patterns is None or isinstance(place, Pair | Recording):
-            return None
-        root, key = root_and_key(address_of(place))
-        found = self._matched(key)
-        if found is None:
-            return None
-        number, before, values = found
-        missing = f"{root}{before}{self.patterns[1 - number].filled(values)}"
-        return _Side(place, number, (root, before, *sorted(values.items())), missing)
-
-    def _matched(self, key: str) -> tuple[int, str, dict[str, str]] | None:
-        """Return which side a key is, what is before the pattern, and what the placeholders stand for."""
-        patterns = self.patterns or ()
+    def _side_at(self, where: RecordingAddress | Path) -> _Side | None:
+        patterns, (root, key) = self.patterns or (), root_and_key(where)
         for number in sorted(range(len(patterns)), key=lambda one: -patterns[one].literals):
             found = patterns[number].match(key)
             if found is not None:
-                return (number, *found)
+                before, values = found
+                missing = f"{root}{before}{patterns[1 - number].filled(values)}"
+                return _Side(number, (root, before, *sorted(values.items())), values, missing)
         return None
 
 
