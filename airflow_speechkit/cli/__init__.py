@@ -1,8 +1,8 @@
 """The command ``airflow-speechkit``.
 
 The modules ``archive``, ``recordings`` and ``tables`` have commands of their own: ``add(subparsers)`` makes their
-parsers with ``set_defaults(run=…)``, a function of the parsed arguments that returns the exit status. A command imports
-in ``run`` what it needs, so that no command loads what another one needs.
+parsers with ``set_defaults(run=…)``, a function of the parsed arguments that returns the exit status. What takes
+long to load (Airflow, pyarrow, databases) is imported in ``run``, so that no command loads what another one needs.
 """
 
 from __future__ import annotations

@@ -9,15 +9,24 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_speechkit.api.endpoints import Endpoints
+from airflow_speechkit.archive import maintenance
+from airflow_speechkit.archive.identity import operation_of, recognition_ids
+from airflow_speechkit.archive.inspection import copy_answers, copy_archive, look_up, operations, verify
+from airflow_speechkit.archive.labels import LabelChange, current_user, label, read_label_file
+from airflow_speechkit.archive.layout import ROOT_FILE, plain
+from airflow_speechkit.archive.store import Archive
 from airflow_speechkit.cli.storage import ADDRESS, ENDPOINT, folder_at
+from airflow_speechkit.errors import ArchiveError, SettingsError
+from airflow_speechkit.models import is_operation_id
+from airflow_speechkit.recordings.address import uri_on_record
+from airflow_speechkit.storage.disk import private_mode
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Collection
 
     from airflow_speechkit.archive.inspection import Listed
-    from airflow_speechkit.archive.labels import LabelChange
-    from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.storage import Folder
 
 #: What `show` has of each other recording that shares an operation.
@@ -90,10 +99,6 @@ def add(subparsers: Any) -> None:
 
 
 def _archive(arguments: argparse.Namespace) -> Archive:
-    from airflow_speechkit.archive.layout import ROOT_FILE
-    from airflow_speechkit.archive.store import Archive
-    from airflow_speechkit.errors import ArchiveError
-
     archive = Archive(replace(_private(arguments.archive, arguments.endpoint_url), fault=ArchiveError))
     if not archive.folder.exists(ROOT_FILE):
         raise ArchiveError(f"There is no archive at {archive.url}", hint="Check --archive; nothing was written")
@@ -102,23 +107,16 @@ def _archive(arguments: argparse.Namespace) -> Archive:
 
 def _private(url: str, endpoint_url: str | None) -> Folder:
     """Return a folder whose files, on a disk, have the mode of an archive's files."""
-    from airflow_speechkit.storage.disk import private_mode
-
     mode = private_mode(os.environ.get("AIRFLOW__SPEECHKIT__ARCHIVE_MODE"))
     return replace(folder_at(url, endpoint_url), file_mode=mode)
 
 
 def _recording(arguments: argparse.Namespace, address: str) -> str:
     """Return the address as it is on record, however it was written."""
-    from airflow_speechkit.api.endpoints import Endpoints
-    from airflow_speechkit.recordings.address import uri_on_record
-
     return uri_on_record(address, (Endpoints().storage, *filter(None, [arguments.endpoint_url])))
 
 
 def _list(arguments: argparse.Namespace, archive: Archive) -> int:
-    from airflow_speechkit.archive.inspection import operations
-
     for one in operations(archive):
         if one.state == arguments.state or (arguments.state is None and not one.superseded):
             print(json.dumps(_facts(one), ensure_ascii=False) if arguments.json else _line(one))
@@ -137,8 +135,6 @@ def _line(one: Listed) -> str:
 
 
 def _facts(one: Listed) -> dict[str, Any]:
-    from airflow_speechkit.archive.layout import plain
-
     first: dict[str, Any] = {"operation_id": one.operation_id, "state": one.state}
     facts = first if one.submission is None else first | plain(one.submission) | first
     if one.outcome is not None:
@@ -149,11 +145,6 @@ def _facts(one: Listed) -> dict[str, Any]:
 
 
 def _show(arguments: argparse.Namespace, archive: Archive) -> int:
-    from airflow_speechkit.archive.identity import operation_of
-    from airflow_speechkit.archive.inspection import look_up
-    from airflow_speechkit.archive.layout import plain
-    from airflow_speechkit.errors import ArchiveError
-
     operation_id = operation_of(archive, arguments.operation_id)
     found = look_up(archive, operation_id)
     if found is None:
@@ -174,8 +165,6 @@ def _show(arguments: argparse.Namespace, archive: Archive) -> int:
 
 def _label_history(archive: Archive, operation_id: str) -> list[dict[str, Any]]:
     """Return who set which labels, and when: the first ones came with the submission."""
-    from airflow_speechkit.archive.layout import plain
-
     entry = archive.entry(operation_id)
     if entry is None:
         return []
@@ -184,8 +173,6 @@ def _label_history(archive: Archive, operation_id: str) -> list[dict[str, Any]]:
 
 
 def _verify(arguments: argparse.Namespace, archive: Archive) -> int:
-    from airflow_speechkit.archive.inspection import verify
-
     verdict = verify(archive, datetime.now(UTC))
     for finding in verdict.findings:
         print(f"{finding.problem.value:8} {finding.about}  {finding.text}")
@@ -195,8 +182,6 @@ def _verify(arguments: argparse.Namespace, archive: Archive) -> int:
 
 
 def _export(arguments: argparse.Namespace, archive: Archive) -> int:
-    from airflow_speechkit.archive.inspection import copy_answers, copy_archive
-
     target = _private(arguments.to, arguments.endpoint_url)
     if not arguments.answers:
         print(f"{copy_archive(archive, target)} files to {target.url}")
@@ -206,10 +191,6 @@ def _export(arguments: argparse.Namespace, archive: Archive) -> int:
 
 
 def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
-    from airflow_speechkit.archive import maintenance
-    from airflow_speechkit.archive.identity import recognition_ids
-    from airflow_speechkit.errors import ArchiveError
-
     now, recording, attempts, claims = datetime.now(UTC), None, [], []
     ids = dict.fromkeys(one for each in arguments.operation_ids for one in maintenance.operations_under(archive, each))
     is_known = bool(ids)
@@ -273,8 +254,6 @@ def _delete_rows(arguments: argparse.Namespace, ids: Collection[str]) -> None:
 
 
 def _label(arguments: argparse.Namespace, archive: Archive) -> int:
-    from airflow_speechkit.archive.labels import current_user, label
-
     changes = _label_changes(arguments)
     changed, unchanged = label(archive, changes, by=current_user(), now=datetime.now(UTC))
     print(f"{changed} operations have new labels, {unchanged} had these labels already")
@@ -288,10 +267,6 @@ def _label_changes(arguments: argparse.Namespace) -> list[LabelChange]:
 
     :raises SettingsError: the arguments, or a line of the file, are invalid
     """
-    from airflow_speechkit.archive.labels import LabelChange, read_label_file
-    from airflow_speechkit.errors import SettingsError
-    from airflow_speechkit.models import is_operation_id
-
     operation_id, *pairs = arguments.what or [None]
     if (operation_id is None) == (arguments.source is None) or (arguments.source and arguments.remove):
         raise SettingsError("Either an OPERATION_ID with its labels, or --from FILE, says what to correct")
@@ -315,17 +290,13 @@ def _label_changes(arguments: argparse.Namespace) -> list[LabelChange]:
 
 
 def _adopt(arguments: argparse.Namespace, archive: Archive) -> int:
-    from airflow_speechkit.archive.maintenance import adopt
-
     fingerprint, operation_id, now = arguments.fingerprint, arguments.operation_id, datetime.now(UTC)
-    number = adopt(archive, fingerprint, operation_id, now=now, attempt=arguments.attempt)
+    number = maintenance.adopt(archive, fingerprint, operation_id, now=now, attempt=arguments.attempt)
     print(f"{operation_id} is on record, as attempt {number}: the next run joins it")
     return 0
 
 
 def _release(arguments: argparse.Namespace, archive: Archive) -> int:
-    from airflow_speechkit.archive.maintenance import release
-
-    number = release(archive, arguments.fingerprint, now=datetime.now(UTC), attempt=arguments.attempt)
+    number = maintenance.release(archive, arguments.fingerprint, now=datetime.now(UTC), attempt=arguments.attempt)
     print(f"Attempt {number} is released: the next run that needs the recording may send it again")
     return 0

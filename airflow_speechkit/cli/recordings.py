@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_speechkit.parsing import writable
+from airflow_speechkit.recordings.files import FileReport, convert_file, inspect_file
+from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
     from airflow_speechkit.errors import SpeechKitError
-    from airflow_speechkit.recordings.files import FileReport
 
 _COLUMNS = ("FILE", "FORMAT", "RATE", "CHANNELS", "LENGTH", "ACTION", "BILLED")
 _RIGHT = frozenset({"RATE", "CHANNELS", "LENGTH", "BILLED"})
@@ -70,9 +73,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _probe(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.recordings.files import inspect_file
-    from airflow_speechkit.settings import RecognitionSettings
-
     settings = RecognitionSettings(
         api_version=arguments.api_version,
         audio_encoding=arguments.audio_encoding,
@@ -91,9 +91,6 @@ def _probe(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from airflow_speechkit.recordings.files import convert_file
-    from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
-
     made = convert_file(
         arguments.file,
         arguments.to,
@@ -149,8 +146,6 @@ def _length(ms: int | None) -> str:
 
 
 def _name(path: Path) -> str:
-    from airflow_speechkit.parsing import writable
-
     return writable(str(path))
 
 
