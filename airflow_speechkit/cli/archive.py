@@ -215,7 +215,7 @@ def _forget(arguments: argparse.Namespace, archive: Archive) -> int:
     if arguments.dry_run:
         print("\n".join([*ids, *attempts, *copies]))
         return 0
-    # The archive last: while it knows the operation, a command that was interrupted can be repeated.
+    # The archive last: while it has the operation, a command that was interrupted can be repeated.
     recognitions = [one for operation_id in ids for one in recognition_ids(archive, operation_id)]
     _delete_rows(arguments, [*recognitions, *maintenance.whole_ids(archive, ids)])
     _delete_copies(arguments, copies)

@@ -65,7 +65,7 @@ def run_demo(dags: Path, output: Path, *, speed: float) -> int:
         connections = emulator.airflow_connections()
         connections["warehouse"]["host"] = str(output / DATABASE)
         environment = _environment(home, dags, connections)
-        # The bare path: a URI's percent signs would be taken for a part of the folder's name.
+        # The bare path: a URI's percent signs would become a part of the folder's name.
         conf = {"audio": f"s3://{emulator.bucket}/calls/", "language": "en-US", "target": str(output)}
         try:
             _airflow(environment, "db", "migrate")

@@ -206,12 +206,7 @@ def _stored(
         raise replaced(address.uri)
     if size_bytes is None:
         raise RecordingError("The storage gives no size for this object", recording=address.uri)
-    return StoredObject(
-        address=address,
-        etag=etag,
-        size_bytes=size_bytes,
-        metadata=answer.get("Metadata") or {},
-    )
+    return StoredObject(address=address, etag=etag, size_bytes=size_bytes, metadata=answer.get("Metadata") or {})
 
 
 def _same(stored: StoredObject) -> dict[str, str]:
@@ -293,7 +288,7 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:
     :param uri: the recording (or the pattern) that it is about
     :param writing: whether it is about writing it
     :raises RecordingError: the object or its bucket isn't there, or may not be read
-    :raises ConnectionSettingsError: the storage doesn't know the key
+    :raises ConnectionSettingsError: the storage refuses the key
     :raises StorageError: the storage can't be reached, or is in trouble
     """
     from botocore import exceptions
@@ -323,10 +318,7 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:
 def replaced(uri: str) -> RecordingError:
     """Return the error about a recording that has another version now."""
     return RecordingError(
-        "The recording was replaced after it was found",
-        recording=uri,
-        retry="submits the new one",
-        retry_can_help=True,
+        "The recording was replaced after it was found", recording=uri, retry="submits the new one", retry_can_help=True
     )
 
 

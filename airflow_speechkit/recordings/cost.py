@@ -32,7 +32,7 @@ def billed_seconds(duration_ms: int, channels: int) -> int:
 
 
 def is_deferred(model: str) -> bool:
-    """Tell whether a model is one of those whose seconds cost a quarter: `deferred-general` and its kin."""
+    """Return whether a model is a deferred one, such as `deferred-general`, whose seconds cost a quarter."""
     return model.startswith("deferred-")
 
 

@@ -102,8 +102,8 @@ def inspect_file(
         with opened(path) as file:
             try:
                 facts = read_as_uploaded(file, path, settings)
-                found = (AudioEncoding.WAV, facts.encoding) if is_unwrapped(facts) else (facts.encoding, None)
-                report = _report(path, found[0], facts, found[1])
+                becomes = facts.encoding if is_unwrapped(facts) else None
+                report = _report(path, AudioEncoding.WAV if becomes else facts.encoding, facts, becomes)
                 settle(settings, facts)
                 check_audio_stream(audio_stream, 1)
             except UnsupportedFormatError as reason:

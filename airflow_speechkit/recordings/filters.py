@@ -105,9 +105,5 @@ NO_FILTERS = Filters()
 def left_out(recording: Recording, error: FilteredError) -> Recording:
     """Return a recording that is left out, with what is known of it."""
     return replace(
-        recording,
-        filter_reason=error.reason,
-        duration_ms=error.duration_ms,
-        channels=error.channels,
-        billed_seconds=0,
+        recording, filter_reason=error.reason, duration_ms=error.duration_ms, channels=error.channels, billed_seconds=0
     )

@@ -64,7 +64,7 @@ class Choice:
     exclude: Sequence[str] = ()
 
     def takes(self, key: str, folder: str) -> bool:
-        """Tell whether an object is meant.
+        """Return whether an object is meant.
 
         :param folder: the folder that was listed: what every key begins with, up to a slash
         """
@@ -109,8 +109,8 @@ class RecordingFinder:
     def find(self, audio: str | Sequence[str | tuple[str, str]], choice: Choice | None = None) -> Findings:
         """Find what addresses, prefixes and globs match. Only the last two are looked up, and nothing is uploaded.
 
-        An object whose key equals the glob takes precedence. An item of a list that can't be found brings its error
-        along: it doesn't hold up the others.
+        An object whose key equals the glob takes precedence. An item of a list that can't be found has its error
+        in its place, and the others are found.
 
         :param audio: one address, prefix or glob, or several; an item can be a pair of addresses
         :param choice: which objects of prefixes and globs are meant

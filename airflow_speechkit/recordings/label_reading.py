@@ -34,11 +34,7 @@ class FoundLabels(NamedTuple):
 
 
 def read_labels(
-    rules: LabelRules,
-    bucket: BucketOf,
-    where: Sequence[RecordingAddress | Path],
-    *,
-    sidecar: bool,
+    rules: LabelRules, bucket: BucketOf, where: Sequence[RecordingAddress | Path], *, sidecar: bool
 ) -> FoundLabels:
     """Return the labels of a recording, or of a pair. Those of its first side take precedence over the second's.
 

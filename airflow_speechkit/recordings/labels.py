@@ -29,7 +29,7 @@ _FOUND_NOTHING = "A template found nothing: check what it reads"
 
 
 class OnMissingLabels(StrEnum):
-    """What a recording does whose key doesn't match, or whose sidecar can't be used."""
+    """What is done with a recording whose key doesn't match, or whose sidecar can't be used."""
 
     FAIL = "fail"
     PASS = "pass"  # noqa: S105
@@ -42,7 +42,7 @@ class LabelRules:
     :param key: what is searched in a key; its named groups are labels
     :param sidecar: where the JSON object of a recording is: beside it, or an ``s3://`` address
     :param fields: each label from the sidecar, and the names that lead to it
-    :param on_missing: what a recording does whose labels are missing
+    :param on_missing: what is done with a recording whose labels are missing
     :param pairs: the patterns whose placeholders `sidecar` may have, too
     """
 

@@ -23,7 +23,7 @@ _FORM = "Write it as ('{call}-in.wav', '{call}-out.wav')"
 
 
 class OnLoneSide(StrEnum):
-    """What a side does whose other side isn't there."""
+    """What is done with a side whose other side is missing."""
 
     ALONE = "alone"  #: it is submitted as it is
     FAIL = "fail"  #: it is refused
@@ -102,7 +102,7 @@ class PairRules:
     """How recordings are paired.
 
     :param patterns: of the first side, which becomes channel 0, and of the second
-    :param on_lone_side: what a side does whose other side isn't there
+    :param on_lone_side: what is done with a side whose other side is missing
     :param channel_labels: the labels of both sides' channels
     """
 

@@ -67,12 +67,12 @@ class RecordingPattern:
         return not self.glob or self.glob.endswith("/")
 
     def matches(self, key: str) -> bool:
-        """Tell whether a key is one of these."""
+        """Return whether a key is one of these."""
         return any(glob_matches(glob, key) for glob in self.globs)
 
 
 def is_pattern(text: str) -> bool:
-    """Tell whether an address is a prefix or a glob: ``s3://`` with a glob character, or a slash at its end."""
+    """Return whether an address is a prefix or a glob: ``s3://`` with a glob character, or a slash at its end."""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.lower() != "s3":
         return False
@@ -81,7 +81,7 @@ def is_pattern(text: str) -> bool:
 
 
 def has_magic(key: str) -> bool:
-    """Tell whether there is a glob character in a key, or braces with alternatives."""
+    """Return whether there is a glob character in a key, or braces with alternatives."""
     return _MAGIC.search(key) is not None or _CLASS_OR_BRACES.search(key) is not None
 
 
@@ -108,7 +108,7 @@ def alternatives(glob: str) -> list[str]:
 
 
 def glob_matches(glob: str, key: str) -> bool:
-    """Tell whether a whole key matches a glob without braces.
+    """Return whether a whole key matches a glob without braces.
 
     :param glob: one that is empty or ends in a slash matches everything below
     """

@@ -19,7 +19,7 @@ class StoredObject:
     :param address: where it is
     :param etag: its ETag, without the quotes, which changes when the object is replaced; None where there is none
     :param size_bytes: its size
-    :param metadata: what its writer has put beside it; a listing doesn't have it
+    :param metadata: its metadata, which a listing doesn't have
     """
 
     address: RecordingAddress

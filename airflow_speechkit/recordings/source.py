@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: How long a version is taken for the current one. That of a recording which waits for the quota is read again.
+#: How long a version counts as current. That of a recording that waits for the quota longer is read again.
 VERSION_HOLDS = timedelta(seconds=60)
 
 
@@ -70,8 +70,8 @@ class RecordingSource(RecordingFinder):
     ) -> list[Recording]:
         """Look up the versions of what was found, and their labels; local files are uploaded.
 
-        A recording that can't be read, or whose labels are missing, brings its error along: it doesn't hold up the
-        others.
+        A recording that can't be read, or whose labels are missing, is returned with its error, and the others as they
+        are.
 
         :param findings: what `find` gave
         :param labels: those of each recording, which take precedence

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _COPIED_AT_ONCE = 1024 * 1024
-#: 128 bits tell any two recordings apart.
+#: 128 bits: no two recordings have the same.
 _DIGITS_IN_KEY = 32
 
 
@@ -95,7 +95,7 @@ def upload_local(folder: CopyFolder, path: Path) -> Probe:
 
     For API v2 a 16-bit PCM WAV at 8, 16 or 48 kHz goes without its header, as LPCM. What the API doesn't take is
     converted. The key holds a hash of what is put there, or of what is converted, so the same file always gets the same
-    key, and one that is there already isn't written again: its ETag stays, and with it what the ledger knows about it.
+    key, and one that is there already isn't written again: its ETag stays, so the ledger finds it again.
     Memory: ten parts of 8 MB at most, however long the recording. To unwrap or convert takes disk space for temporary
     files.
 
@@ -165,7 +165,7 @@ def _upload_converted(folder: CopyFolder, path: Path, file: BinaryIO, reason: Un
 
 def _check_unchanged(folder: CopyFolder, path: Path, before: tuple[int, int], stored: StoredObject) -> None:
     if _state(path) != before:
-        # An empty object isn't taken for the recording whose hash is in its key. Deleting may not be permitted.
+        # The next upload replaces an empty object. Deleting may not be permitted.
         folder.bucket.put(io.BytesIO(), stored.address)
         raise RecordingError(
             "The file was changed while it was uploaded",
@@ -193,12 +193,12 @@ def _pieces(file: BinaryIO) -> Generator[bytes, None, None]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a local recording. What is raised while it is open is about it.
+    """Open a local recording. Errors that are raised while it is open name it.
 
     :raises RecordingError: it isn't there, can't be read, or isn't a regular file
     """
     try:
-        # A pipe would be waited for until somebody writes to it.
+        # To open a pipe would block.
         if not stat.S_ISREG(path.stat().st_mode):
             raise RecordingError("This isn't a regular file")
         with path.open("rb") as file:

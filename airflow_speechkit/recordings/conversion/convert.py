@@ -67,7 +67,7 @@ _STRETCH_MS = 500
 
 
 class OnTruncated(StrEnum):
-    """What a recording does that is cut off or damaged in the middle."""
+    """What is done with a recording that is cut off or damaged in the middle."""
 
     FAIL = "fail"  #: it isn't converted
     CONVERT = "convert"  #: what can be decoded is converted, with a warning
@@ -191,7 +191,7 @@ class Converter:
         log.warning("%s: %s. What can be decoded is taken: %.1f s", flaw.recording or self.name, flaw.what, length_s)
 
     def _check_filters(self) -> None:
-        """Check whether a recording is to be left out, as far as that can be told before it is converted."""
+        """Check whether a recording is to be left out, as far as that is known before it is converted."""
         if self.filters == NO_FILTERS:
             return
         with self.opened() as source:
@@ -270,7 +270,7 @@ def undecodable(reason: UnsupportedFormatError | None, name: str) -> Iterator[No
 
 @contextmanager
 def temporary_file(name: str, suffix: str = "") -> Iterator[BinaryIO]:
-    """Open an empty file that is gone afterwards. What is raised meanwhile is about a recording.
+    """Open an empty file that is deleted afterwards. Errors that are raised meanwhile name a recording.
 
     :param name: the recording's name in messages
     :param suffix: what the file's name ends with
@@ -295,7 +295,7 @@ def temporary_file(name: str, suffix: str = "") -> Iterator[BinaryIO]:
 def measure(path: Path, audio_stream: int | None = None) -> tuple[AudioStream, TruncatedError | None]:
     """Decode a file to its end, as its conversion does.
 
-    :param path: the file; its name tells what samples without a header are
+    :param path: the file; the format of samples without a header follows from its name
     :param audio_stream: which of its audio streams, counted from 1; by default the one that a player would choose
     :return: the stream with its length, and the error if the file is cut off or damaged
     :raises RecordingError: it can't be decoded
@@ -327,12 +327,12 @@ def _progress_log(name: str, duration_ms: int | None) -> Callable[[int], None]:
     :param name: the recording's name
     :param duration_ms: its length, if it is known
     """
-    said_at = time.monotonic()
+    logged_at = time.monotonic()
 
     def progress(done_ms: int) -> None:
-        nonlocal said_at
-        if time.monotonic() - said_at >= _PROGRESS_S:
-            said_at = time.monotonic()
+        nonlocal logged_at
+        if time.monotonic() - logged_at >= _PROGRESS_S:
+            logged_at = time.monotonic()
             of = "" if duration_ms is None else f" of {duration_ms / 60_000:,.0f}"
             log.info("%s: %.0f%s minutes are converted", name, done_ms / 60_000, of)
 

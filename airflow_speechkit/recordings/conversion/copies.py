@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 #: Part of each copy's name. A conversion that gives other sound gets another number.
 _CONVERSION = "1"
-#: 128 bits tell any two recordings apart.
+#: 128 bits: no two recordings have the same.
 _DIGITS_IN_KEY = 32
 _COPY = re.compile(rf".+-[0-9a-f]{{{_DIGITS_IN_KEY}}}(-part[0-9]+)?\.(lpcm|ogg|wav)", re.DOTALL)
 #: A conversion takes all of a core, and disk space.
@@ -54,7 +54,7 @@ class Original:
     """A recording to convert, or a pair.
 
     :param stem: its name, without its extension
-    :param version: what tells this version of this recording from all others
+    :param version: identifies the recording, and its version
     :param name: its name in messages
     """
 
@@ -270,7 +270,7 @@ def _stem(address: RecordingAddress) -> str:
 
 @contextmanager
 def _downloaded(bucket: Bucket, source: StoredObject) -> Iterator[Path]:
-    """Have a version of a recording in a temporary file, which is gone afterwards."""
+    """Download a version of a recording into a temporary file, which is deleted afterwards."""
     _, dot, extension = source.address.name.rpartition(".")
     with temporary_file(source.address.uri, f"{dot}{extension}") as file:
         for piece in bucket.content(source):

@@ -1,4 +1,4 @@
-"""Tells silent recordings from others. What has sound is read to its first sound only, what is silent to its end."""
+"""Finds silent recordings. One with sound is read up to its first sound, a silent one to its end."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def is_silent_content(facts: AudioFacts, content: Generator[bytes, None, None]) 
 
 
 def is_silent(source: Source | JoinedSource) -> bool:
-    """Return whether an audio stream is silent; False if it can't be decoded, as nobody knows what is in it.
+    """Return whether an audio stream is silent; False if it can't be decoded: there may be sound in it.
 
     :param source: read from its beginning
     """
@@ -76,7 +76,7 @@ def _is_silent_pcm(facts: AudioFacts, content: Iterator[bytes]) -> bool:
         half = data[whole:]
         if not _is_quiet(data[:whole]):
             return False
-    # Of a WAV of unknown length nobody knows where its samples end.
+    # It isn't known where the samples of a WAV of unknown length end.
     return facts.duration_ms is not None and facts.data_bytes > 0 and not left
 
 
