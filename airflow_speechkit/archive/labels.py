@@ -161,7 +161,7 @@ def label(archive: Archive, given: Sequence[LabelChange], *, by: str, now: datet
 def _names(archive: Archive, operation_id: str) -> list[tuple[str, str]]:
     """Return the addresses of an operation's recordings, and the recognition id of one in parts, each with its id.
 
-    None if a record is damaged.
+    There are none if a record is damaged.
     """
     try:
         found = submissions(archive, operation_id)
@@ -205,7 +205,7 @@ class SubmitLabels:
         self._different: dict[str, Collection[str]] = {}
 
     def put(self, archive: Archive, recording: Recording, about: str) -> None:
-        """Put the labels of a recording on record, if only none. A damaged record is logged, and changes nothing else.
+        """Put the labels of a recording on record. A damaged record is logged, and changes nothing else.
 
         :param about: as in `put_labels`
         :raises ArchiveError: the archive cannot be read or written
