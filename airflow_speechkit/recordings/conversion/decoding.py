@@ -11,6 +11,7 @@ from airflow_speechkit.errors import RecordingError, SettingsError, TruncatedErr
 from airflow_speechkit.recordings.audio.facts import TAKE_WHAT_IS_THERE, UPLOAD_AGAIN
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.conversion.plan import AudioStream, check_audio_stream
+from airflow_speechkit.recordings.conversion.timeline import Timeline
 from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
 
 if TYPE_CHECKING:
@@ -37,10 +38,6 @@ _AMR = frozenset({"amr_nb", "amr_wb"})
 _WITHOUT_LENGTH = frozenset({"aac", "ac3", "alaw", "amr", "g722", "gsm", "mp3", "mpegts", "mulaw", "s16le"})
 #: WAVs are read in packets of this size: each packet costs Python's time. Other demuxers don't know the option.
 _WAV_PACKET_BYTES = 64 * 1024
-#: A timestamp that goes back by more than this begins a new count: files were joined.
-_NEW_COUNT_S = 1
-#: Where timestamps leave a gap of more, silence is put in; where they overlap by more, samples are left out.
-_TOLERANCE_S = Fraction(10, 1000)
 #: They are written without a gap.
 _CONTINUOUS = frozenset({"flac", "ogg"})
 #: No page of an Ogg is longer.
@@ -116,8 +113,9 @@ class Source:
                 return
             if packet is None:
                 return
-            if packet.pts is not None and packet.duration:
-                end = (packet.pts + packet.duration) * packet.time_base - zero
+            if packet.pts is not None:
+                # Not every container has the length of a packet.
+                end = (packet.pts + (packet.duration or 0)) * packet.time_base - zero
                 self.read_ms = max(self.read_ms, int(end * 1000))
             if packet.stream is self.stream:
                 self.damaged_packets += packet.is_corrupt
@@ -135,7 +133,7 @@ class Source:
         :param channels: how many channels there have to be
         :raises RecordingError: nothing of it can be decoded, or the number of channels changes
         """
-        timeline = _Timeline(filters, channels)
+        timeline = Timeline(filters, channels)
         zero = self._zero()
         for packet in self.packets():
             try:
@@ -157,6 +155,7 @@ class Source:
             if timeline.is_over:
                 break
         yield from timeline.end()
+        self.read_ms = max(self.read_ms, timeline.length_ms)
         self.gaps_s = float(timeline.gaps_s)
         if not timeline.has_frames:
             raise RecordingError(f"Nothing of the audio can be decoded ({self.facts.codec})", hint=UPLOAD_AGAIN)
@@ -200,93 +199,6 @@ class Source:
         if start is None or self.facts.container not in _ZERO_IS_THE_START:
             return Fraction(0)
         return Fraction(start, 1_000_000)
-
-
-class _Timeline:
-    """Puts decoded frames where their timestamps say.
-
-    libavfilter's `aresample` fills gaps and leaves out overlaps. A stream whose rate or channels change gets a new
-    graph of filters.
-    """
-
-    def __init__(self, filters: list[tuple[str, str]], channels: int) -> None:
-        self._filters = filters
-        self._channels = channels
-        self._graph: Any = None
-        self._form: tuple[Any, ...] = ()
-        self._shift = Fraction(0)
-        self._next = Fraction(0)
-        #: Whether the filters have given all that they choose, before the end.
-        self.is_over = False
-        self.has_frames = False
-        self.gaps_s = Fraction(0)
-
-    def put(self, frame: Any, zero: Fraction) -> Iterator[Any]:
-        if frame.layout.nb_channels != self._channels:
-            raise RecordingError(
-                f"The recording begins with {self._channels} channels, and goes on with {frame.layout.nb_channels}",
-                hint="Split it there",
-            )
-        time_base = frame.time_base
-        at = self._next if frame.pts is None else frame.pts * time_base - zero + self._shift
-        if self.has_frames and at < self._next - _NEW_COUNT_S:
-            self._shift += self._next - at
-            at = self._next
-        if self.has_frames and at > self._next + _TOLERANCE_S:
-            self.gaps_s += at - self._next
-        self._next = at + Fraction(frame.samples, frame.sample_rate)
-        form = (frame.sample_rate, frame.format.name, frame.layout.name)
-        if form != self._form:
-            yield from self.end()
-            self._form = form
-            self._graph = _graph(frame, self._filters, start=at if self.has_frames else Fraction(0))
-        self.has_frames = True
-        frame.pts = round(at / time_base)
-        self._graph.push(frame)
-        yield from self._ready()
-
-    def end(self) -> Iterator[Any]:
-        if self._graph is not None:
-            self._graph.push(None)
-            yield from self._ready()
-            self._graph, self.is_over = None, False
-
-    def _ready(self) -> Iterator[Any]:
-        import av
-
-        while True:
-            try:
-                yield self._graph.pull()
-            except av.error.BlockingIOError:
-                return
-            except av.error.EOFError:
-                self.is_over = True
-                return
-
-
-def _graph(frame: Any, filters: list[tuple[str, str]], start: Fraction) -> Any:
-    import av
-
-    graph = av.filter.Graph()
-    first = round(start * frame.sample_rate)
-    steps = [
-        # From 32 bit, swresample would cut off, and not round.
-        *([("aformat", "sample_fmts=flt")] if frame.format.bytes > 2 else []),
-        ("aresample", f"async=1:min_hard_comp={float(_TOLERANCE_S)}:first_pts={first}"),
-        *filters,
-    ]
-    last = graph.add_abuffer(
-        sample_rate=frame.sample_rate,
-        format=frame.format.name,
-        layout=frame.layout.name,
-        time_base=frame.time_base,
-    )
-    for name, arguments in [*steps, ("aformat", "sample_fmts=s16"), ("abuffersink", "")]:
-        one = graph.add(name, arguments)
-        last.link_to(one)
-        last = one
-    graph.configure()
-    return graph
 
 
 def lpcm_in(path: Path, settings: RecognitionSettings) -> AudioFacts | None:

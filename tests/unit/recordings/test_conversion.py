@@ -249,6 +249,15 @@ class TestTruncated:
             convert(tmp_path, bytes(data), "1.flac")
 
 
+@pytest.mark.parametrize(("codec", "container"), [("alac", "matroska"), ("wavpack", "matroska")])
+def test_packets_without_a_length_are_not_taken_for_missing(tmp_path: Path, codec: str, container: str) -> None:
+    content = written(codec, container, 16_000)
+    _, facts = convert(tmp_path, content, f"1.{container}")
+    assert facts.duration_ms == SECONDS * 1000
+    with pytest.raises(TruncatedError):
+        convert(tmp_path, content[: len(content) // 2], f"1.{container}")
+
+
 class TestStreams:
     def test_a_stream_that_there_is_not(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match=r"`audio_stream` is 2, and the number of audio streams.* is 1.*1\.mp4"):
