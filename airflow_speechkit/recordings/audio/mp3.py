@@ -89,7 +89,7 @@ def read_mp3(read: Read, size: int, *, exact: bool = False) -> AudioFacts | None
     :param exact: whether to read all of it if its length isn't proven otherwise
     :raises RecordingError: it is cut off, or has no sound
     """
-    tags_end = _skip_tags(read, 0, size) if tag_length(read(0, _LOOK_BYTES)) else 0
+    tags_end = skip_tags(read, 0, size) if tag_length(read(0, _LOOK_BYTES)) else 0
     if tags_end >= size:
         raise RecordingError("The MP3 is truncated: nothing comes after its tags", hint=UPLOAD_AGAIN)
     data = read(tags_end, _LOOK_BYTES)
@@ -170,8 +170,13 @@ def _only_row(data: bytes) -> _Row | None:
     return row if not rest or tag_length(rest) else None
 
 
-def _skip_tags(read: Read, place: int, size: int) -> int:
-    """Return where the tags that begin at a place end, and the zeros after them; the place where there are none."""
+def skip_tags(read: Read, place: int, size: int) -> int:
+    """Return where the tags that begin at a place end, and the zeros after them; the place where there are none.
+
+    :param read: reads the recording
+    :param place: in bytes
+    :param size: the whole file's size in bytes
+    """
     padding_from = place
     for _ in range(_MOST_TAGS):
         if place >= size:
@@ -248,7 +253,7 @@ def _is_proven(read: Read, declared: _Declared, start: int, first_bytes: int, si
 
 def _only_tags(read: Read, place: int, size: int) -> bool:
     """Return whether nothing but tags follows. The length that a long tag declares proves nothing."""
-    if size - place > 4 * _LOOK_BYTES or _skip_tags(read, place, size) < size:
+    if size - place > 4 * _LOOK_BYTES or skip_tags(read, place, size) < size:
         return False
     return _find_row(read(place, size - place), 0, _ENOUGH_FRAMES_INSIDE, last=True) is None
 

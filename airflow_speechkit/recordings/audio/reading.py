@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError, UnsupportedFormatError
 from airflow_speechkit.recordings.audio.facts import CONVERT, UPLOAD_AGAIN, AudioFacts, samples_to_ms
-from airflow_speechkit.recordings.audio.mp3 import read_frame, read_mp3, tag_length
+from airflow_speechkit.recordings.audio.mp3 import read_frame, read_mp3, skip_tags, tag_length
 from airflow_speechkit.recordings.audio.ogg import read_ogg
 from airflow_speechkit.recordings.audio.wav import read_wav
 from airflow_speechkit.settings import AudioEncoding
@@ -72,10 +72,11 @@ def read_audio(read: Read, size: int, settings: RecognitionSettings, *, exact: b
         return read_wav(read, size)
     samples = settings.audio_encoding is AudioEncoding.LINEAR16_PCM
     if (foreign := _foreign_kind(head, certain=samples)) is not None:
-        kind = UnsupportedFormatError if foreign[1] is Remedy.CONVERT else RecordingError
-        raise kind(f"The recording is {foreign[0]}, which the service doesn't accept", hint=foreign[1])
+        raise _refusal(*foreign)
     if (facts := read_mp3(read, size, exact=exact)) is not None:
         return facts
+    if (foreign := _kind_behind_tags(read, size)) is not None:
+        raise _refusal(*foreign)
     if samples:
         return _read_lpcm(settings, size)
     if read_frame(head[:4]) or tag_length(head):
@@ -89,6 +90,11 @@ def read_audio(read: Read, size: int, settings: RecognitionSettings, *, exact: b
         "`sample_rate_hertz`. If they are of another codec (A-law, mu-law, GSM, G.722), give the file the extension of "
         "that codec (alaw, ulaw, gsm, g722), and set `upload_to`",
     )
+
+
+def _refusal(kind: str, remedy: Remedy) -> RecordingError:
+    error = UnsupportedFormatError if remedy is Remedy.CONVERT else RecordingError
+    return error(f"The recording is {kind}, which the service doesn't accept", hint=remedy)
 
 
 def _read_lpcm(settings: RecognitionSettings, size: int) -> AudioFacts:
@@ -121,8 +127,12 @@ def is_audio(head: bytes) -> bool:
     foreign = _foreign_kind(head)
     if foreign is not None:
         return foreign[1] in (Remedy.CONVERT, Remedy.SILK)
+
+    def read(start: int, length: int) -> bytes:
+        return head[start : start + length]
+
     try:
-        return read_mp3(lambda start, length: head[start : start + length], len(head)) is not None
+        return read_mp3(read, len(head)) is not None or _kind_behind_tags(read, len(head)) is not None
     except RecordingError:
         # Cut off, or without sound: audio all the same.
         return True
@@ -155,6 +165,13 @@ def _foreign_kind(head: bytes, *, certain: bool = False) -> tuple[str, Remedy] |
     if head[::_TS_PACKET_BYTES][:3] == b"GGG":
         return "an MPEG transport stream", Remedy.CONVERT
     return ("a text", Remedy.ERROR_PAGE) if _is_text(head) else None
+
+
+def _kind_behind_tags(read: Read, size: int) -> tuple[str, Remedy] | None:
+    """Return the kind of a file that begins with a tag, as some FLAC and AAC files do; None if it is no such file."""
+    tags_end = skip_tags(read, 0, size) if tag_length(read(0, _HEAD_BYTES)) else 0
+    kind = _foreign_kind(read(tags_end, _HEAD_BYTES)) if tags_end else None
+    return kind if kind is not None and kind[1] is Remedy.CONVERT else None
 
 
 def _is_text(head: bytes) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_speechkit.recordings.audio.facts import AudioFacts
 
 #: Their timestamps begin anywhere; the others' begin at zero, and what begins later is silent until then.
-_ZERO_IS_THE_START = frozenset({"mp3", "mpegts", "mpeg"})
+_ZERO_IS_THE_START = frozenset({"mp3", "mpegts", "mpeg", "ogg"})
 #: Samples without a header, which only their name tells apart (Asterisk's names among them): demuxer, rate.
 _HEADERLESS = {
     "al": ("alaw", 8_000), "alaw": ("alaw", 8_000), "pcma": ("alaw", 8_000),
@@ -198,7 +198,8 @@ class Source:
         start = self._container.start_time
         if start is None or self.facts.container not in _ZERO_IS_THE_START:
             return Fraction(0)
-        return Fraction(start, 1_000_000)
+        # What is before zero is an encoder's delay.
+        return Fraction(max(0, start), 1_000_000)
 
 
 def lpcm_in(path: Path, settings: RecognitionSettings) -> AudioFacts | None:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 _NEW_COUNT_S = 1
 #: Where timestamps leave a gap of more, silence is put in; where they overlap by more, samples are left out.
 _TOLERANCE_S = Fraction(10, 1000)
+#: A longer gap is filled in pieces of this: `aresample` would hold all of its silence in memory.
+_SILENCE_S = 1
+#: Timestamps that leave a longer gap are damaged.
+_MOST_GAP_S = 24 * 60 * 60
 
 
 class Timeline:
@@ -82,6 +86,11 @@ class Timeline:
         if self.has_frames and at < due - _NEW_COUNT_S:
             self._shift += due - at
             at = due
+        if at > due + _MOST_GAP_S:
+            raise RecordingError(
+                f"Its timestamps are damaged: they leave a gap of {float(at - due) / 3600:,.0f} h",
+                hint="Write it again, with another program",
+            )
         if self.has_frames and at > due + _TOLERANCE_S:
             self.gaps_s += at - due
         self._next = at + length
@@ -89,8 +98,16 @@ class Timeline:
         if form != self._form:
             yield from self._end_graph()
             self._form = form
-            self._graph = _graph(frame, self._filters, start=at if self.has_frames else Fraction(0))
+            self._graph = _graph(frame, self._filters, start=due)
         self.has_frames = True
+        while at > due + _SILENCE_S and not self.is_over:
+            silence = _silence(frame)
+            silence.pts = round(due / frame.time_base)
+            self._graph.push(silence)
+            yield from self._ready()
+            due += _SILENCE_S
+        if self.is_over:
+            return
         frame.pts = round(at / frame.time_base)
         self._graph.push(frame)
         yield from self._ready()
@@ -112,6 +129,17 @@ class Timeline:
             except av.error.EOFError:
                 self.is_over = True
                 return
+
+
+def _silence(frame: Any) -> Any:
+    import av
+
+    silence = av.AudioFrame(frame.format.name, frame.layout.name, _SILENCE_S * frame.sample_rate)
+    silence.sample_rate, silence.time_base = frame.sample_rate, frame.time_base
+    zero = b"\x80" if frame.format.name in ("u8", "u8p") else b"\0"
+    for plane in silence.planes:
+        plane.update(zero * plane.buffer_size)
+    return silence
 
 
 def _graph(frame: Any, filters: list[tuple[str, str]], start: Fraction) -> Any:

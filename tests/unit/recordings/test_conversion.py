@@ -19,6 +19,7 @@ from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitErr
 from airflow_speechkit.recordings.audio.facts import AudioFacts
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.conversion.convert import OnTruncated
+from airflow_speechkit.recordings.conversion.decoding import open_source
 from airflow_speechkit.recordings.conversion.plan import AudioStream, plan_conversion
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
 from tests.unit.recordings.clicks import SECONDS, TIMES, converted, decoded, errors_ms, sound, written
@@ -247,6 +248,34 @@ class TestTruncated:
         data[len(data) // 2 : len(data) // 2 + 3000] = bytes(3000)
         with pytest.raises(TruncatedError):
             convert(tmp_path, bytes(data), "1.flac")
+
+
+def test_a_long_gap_takes_no_memory(tmp_path: Path) -> None:
+    # Of two hours, `aresample` alone would make 900 MB of silence at once.
+    path = tmp_path / "1.mkv"
+    path.write_bytes(written("pcm_s16le", "matroska", 16_000, gap=(3.0, 7_200)))
+    with open_source(path) as source:
+        frames = [frame.samples for frame in source.samples([("aresample", "16000")], 2)]
+    assert max(frames) <= 32_000
+    assert sum(frames) == pytest.approx((7_200 + SECONDS) * 16_000, abs=16_000)
+
+
+def test_timestamps_of_another_day_are_damaged(tmp_path: Path) -> None:
+    data = written("pcm_s16le", "matroska", 8_000, gap=(3.0, 100_000))
+    with pytest.raises(RecordingError, match=r"timestamps are damaged: .* gap of 28 h.*1\.mkv"):
+        convert(tmp_path, data, "1.mkv", on_truncated=OnTruncated.CONVERT)
+
+
+def test_an_ogg_that_joined_a_running_stream_begins_at_zero(tmp_path: Path) -> None:
+    _, facts = convert(tmp_path, written("vorbis", "ogg", 44_100, offset_s=200.0), "1.ogg")
+    assert facts.duration_ms == pytest.approx(SECONDS * 1000, abs=50)
+
+
+@pytest.mark.parametrize(("codec", "container", "name"), [("flac", "flac", "flac"), ("aac", "adts", "aac")])
+def test_a_tag_may_come_first(tmp_path: Path, codec: str, container: str, name: str) -> None:
+    data = b"ID3\x04\0\0\0\0\x10\0" + bytes(2_048) + written(codec, container, 44_100)
+    _, facts = convert(tmp_path, data, f"1.{name}")
+    assert facts.duration_ms == pytest.approx(SECONDS * 1000, abs=50)
 
 
 @pytest.mark.parametrize(("codec", "container"), [("alac", "matroska"), ("wavpack", "matroska")])
