@@ -11,7 +11,7 @@ from airflow_speechkit.errors import RecordingError, SettingsError, TruncatedErr
 from airflow_speechkit.recordings.audio.facts import TAKE_WHAT_IS_THERE, UPLOAD_AGAIN
 from airflow_speechkit.recordings.audio.reading import read_audio
 from airflow_speechkit.recordings.conversion.plan import AudioStream, check_audio_stream
-from airflow_speechkit.recordings.conversion.timeline import Timeline
+from airflow_speechkit.recordings.conversion.timeline import TOLERANCE_S, Timeline
 from airflow_speechkit.settings import AudioEncoding, RecognitionSettings
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ _HEADERLESS = {
 _LISTS = frozenset({"concat", "dash", "hls"})
 #: Their decoders don't know the frames that stand for a pause, and take all that follows them for damaged.
 _AMR = frozenset({"amr_nb", "amr_wb"})
+#: A packet of WMA holds parts of several frames, each of which gets the timestamp of any of these packets.
+_WMA = frozenset({"wmav1", "wmav2", "wmapro", "wmalossless", "wmavoice"})
+_WMA_TOLERANCE_S = Fraction(3)
+#: The first frame of these has the second packet's timestamp.
+_LATE_FROM_THE_START = frozenset({"wmapro", "wmalossless", "wmavoice"})
 #: They have no length: libavformat estimates it from the bitrate.
 _WITHOUT_LENGTH = frozenset({"aac", "ac3", "alaw", "amr", "g722", "gsm", "mp3", "mpegts", "mulaw", "s16le"})
 #: WAVs are read in packets of this size: each packet costs Python's time. Other demuxers don't know the option.
@@ -133,7 +138,8 @@ class Source:
         :param channels: how many channels there have to be
         :raises RecordingError: nothing of it can be decoded, or the number of channels changes
         """
-        timeline = Timeline(filters, channels)
+        tolerance_s = _WMA_TOLERANCE_S if self.facts.codec in _WMA else TOLERANCE_S
+        timeline = Timeline(filters, channels, tolerance_s=tolerance_s)
         zero = self._zero()
         for packet in self.packets():
             try:
@@ -150,6 +156,8 @@ class Source:
                 continue
             for frame in frames:
                 self.damaged_packets += frame.is_corrupt
+                if self.facts.codec in _LATE_FROM_THE_START and not timeline.has_frames:
+                    frame.pts = None
                 if not timeline.is_over:
                     yield from timeline.put(frame, zero)
             if timeline.is_over:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 #: A timestamp that goes back by more than this begins a new count: files were joined.
 _NEW_COUNT_S = 1
 #: Where timestamps leave a gap of more, silence is put in; where they overlap by more, samples are left out.
-_TOLERANCE_S = Fraction(10, 1000)
+TOLERANCE_S = Fraction(10, 1000)
 #: A longer gap is filled in pieces of this: `aresample` would hold all of its silence in memory.
 _SILENCE_S = 1
 #: Timestamps that leave a longer gap are damaged.
@@ -28,10 +28,12 @@ class Timeline:
 
     :param filters: what else the samples go through: names of libavfilter's filters, with their arguments
     :param channels: how many channels each frame has to have
+    :param tolerance_s: by how much timestamps may differ from the sound before them, in seconds
     """
 
-    def __init__(self, filters: list[tuple[str, str]], channels: int) -> None:
+    def __init__(self, filters: list[tuple[str, str]], channels: int, *, tolerance_s: Fraction = TOLERANCE_S) -> None:
         self._filters = filters
+        self._tolerance_s = tolerance_s
         self._channels = channels
         self._graph: Any = None
         self._form: tuple[Any, ...] = ()
@@ -79,9 +81,12 @@ class Timeline:
         length = Fraction(frame.samples, frame.sample_rate)
         due = self._next
         at = due if self._held_at is None else self._held_at + self._shift
-        jumps = self.has_frames and abs(at - due) > _TOLERANCE_S
+        jumps = self.has_frames and abs(at - due) > self._tolerance_s
         # A timestamp that the next one takes back is wrong. That of Vorbis is, where long blocks become short ones.
-        if jumps and following is not None and abs(following + self._shift - due - length) <= _TOLERANCE_S:
+        if jumps and following is not None and abs(following + self._shift - due - length) <= self._tolerance_s:
+            at = due
+        # Of rough timestamps only a jump counts.
+        if self.has_frames and not jumps and self._tolerance_s > TOLERANCE_S:
             at = due
         if self.has_frames and at < due - _NEW_COUNT_S:
             self._shift += due - at
@@ -91,7 +96,7 @@ class Timeline:
                 f"Its timestamps are damaged: they leave a gap of {float(at - due) / 3600:,.0f} h",
                 hint="Write it again, with another program",
             )
-        if self.has_frames and at > due + _TOLERANCE_S:
+        if self.has_frames and at > due + self._tolerance_s:
             self.gaps_s += at - due
         self._next = at + length
         form = (frame.sample_rate, frame.format.name, frame.layout.name)
@@ -150,7 +155,7 @@ def _graph(frame: Any, filters: list[tuple[str, str]], start: Fraction) -> Any:
     steps = [
         # From 32 bit, swresample would cut off, and not round.
         *([("aformat", "sample_fmts=flt")] if frame.format.bytes > 2 else []),
-        ("aresample", f"async=1:min_hard_comp={float(_TOLERANCE_S)}:first_pts={first}"),
+        ("aresample", f"async=1:min_hard_comp={float(TOLERANCE_S)}:first_pts={first}"),
         *filters,
     ]
     last = graph.add_abuffer(

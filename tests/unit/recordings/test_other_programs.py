@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
+import av
 import numpy as np
 import pytest
 
@@ -13,6 +15,9 @@ from airflow_speechkit.recordings.conversion.convert import OnTruncated
 from airflow_speechkit.settings import ApiVersion, AudioEncoding, RecognitionSettings
 from tests.unit.recordings.clicks import AUDIO, SECONDS, converted, decoded, errors_ms
 from tests.unit.recordings.sounds import decoded_seconds
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: The channels of each, where its sound begins on the timeline of the clicks, and how late an encoder made it
 #: without saying so in the file.
@@ -43,6 +48,21 @@ def test_what_is_said_keeps_its_time_and_its_channel(name: str, api_version: Api
     # A decoder may leave out the last packet's padding or not, which is 23 ms of AAC.
     assert facts.duration_ms == pytest.approx((SECONDS - begins_s) * 1000 + late_ms, abs=40)
     assert facts.duration_ms == pytest.approx(samples.shape[1] * 1000 / rate, abs=14)
+
+
+def test_rough_timestamps_of_wma_leave_out_nothing(tmp_path: Path) -> None:
+    # Windows writes frames that begin in one packet and end in the next: their timestamps are too early or too late.
+    path = tmp_path / "1.wma"
+    with av.open(str(AUDIO / "ffmpeg.wma")) as source, av.open(str(path), "w", format="asf") as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for number, packet in enumerate(source.demux(audio=0)):
+            if packet.pts is not None:
+                packet.pts = packet.dts = packet.pts + (number - 2) % 4 * 15
+                packet.stream = stream
+                target.mux(packet)
+    with converted(path, ApiVersion.V3) as (copy, _):
+        samples, rate = decoded(copy)
+    assert np.abs(errors_ms(samples, rate, 0) - CONVERTED["ffmpeg.wma"][2]).max() < 5
 
 
 @pytest.mark.parametrize(("name", "encoding"), [("lame.mp3", "MP3"), ("opusenc.opus", "OGG_OPUS")])
