@@ -6,14 +6,13 @@ import importlib
 import logging
 import sys
 import threading
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from airflow.providers.common.compat.sdk import Context
@@ -33,7 +32,6 @@ TERMINAL_TASK_STATES = frozenset({"failed", "success", "skipped", "removed", "up
 
 #: Where Airflow's versions keep the same things, the newest first.
 _SECRETS_MASKERS = ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker")
-_TIME_TRIGGERS = ("airflow.providers.standard.triggers.temporal", "airflow.triggers.temporal")
 
 
 def _first_of(modules: Sequence[str], name: str) -> Any:
@@ -80,12 +78,6 @@ def task_is_over(task_instance: Any) -> bool:
         log.info("The task is %s: its operations are not cancelled", state)
         return False
     return True
-
-
-def time_trigger(moment: datetime) -> BaseTrigger:
-    """Return Airflow's own trigger that fires at a time."""
-    trigger: BaseTrigger = _first_of(_TIME_TRIGGERS, "DateTimeTrigger")(moment)
-    return trigger
 
 
 def first_start(context: Context, *, retries: int) -> datetime | None:

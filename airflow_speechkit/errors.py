@@ -138,15 +138,10 @@ def error_from_json(data: dict[str, Any]) -> SpeechKitError:
 def quoted(errors: Sequence[SpeechKitError]) -> str:
     """Return the first errors, a line each, and the recordings of the others."""
     lines = [f"- {error}" for error in errors[:_MOST_QUOTED]]
-    if len(errors) > _MOST_QUOTED:
-        lines.append(f"- {and_more(errors[_MOST_QUOTED:])}")
+    if others := errors[_MOST_QUOTED:]:
+        names = (one.recording or one.operation_id or one.what for one in others[:_MOST_NAMED])
+        lines.append(f"- and {len(others):,} more: {', '.join(names)}")
     return "\n".join(lines)
-
-
-def and_more(errors: Sequence[SpeechKitError]) -> str:
-    """Return the number of further errors, and their recordings."""
-    names = (one.recording or one.operation_id or one.what for one in errors[:_MOST_NAMED])
-    return f"and {len(errors):,} more: {', '.join(names)}"
 
 
 @dataclass(frozen=True)

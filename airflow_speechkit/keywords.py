@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,8 +12,6 @@ from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.redaction import clean_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from airflow.providers.common.compat.sdk import Context
 
 #: Returns a keyword's value; gets what was given and, for the error, the keyword's name.
@@ -112,10 +110,9 @@ def _is_rendered_later(value: Any) -> bool:
 class CheckedFields:
     """An operator without credentials in its addresses, and with checked numbers and switches.
 
-    Literal values are handled at once: its ``__init__`` sets each of `address_fields` to the result of `cleaned`,
-    each of `address_key_fields` to that of `names_cleaned`, and each of `typed_fields` to that of `typed`; ``partial``
-    and ``expand`` clean addresses. Templates and upstreams' values are handled when they are rendered. In
-    ``execute_complete`` they are always rendered.
+    Literal values are handled at once: its ``__init__`` calls `set_keywords`, and ``partial`` and ``expand`` clean
+    addresses. Templates and upstreams' values are handled when they are rendered. In ``execute_complete`` they are
+    always rendered.
     """
 
     address_fields: ClassVar[tuple[str, ...]]
@@ -124,11 +121,28 @@ class CheckedFields:
     #: Templated keywords that aren't texts, each with its check.
     typed_fields: ClassVar[Checks] = {}
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Return a keyword's value: a template can have made anything of it."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Call ``execute_complete`` on the task whose fields are rendered."""
         super().__init_subclass__(**kwargs)
         if "execute_complete" in vars(cls):
             cls.execute_complete = _by_rendered_task(cls.execute_complete)  # type: ignore[attr-defined]
+
+    def set_keywords(self, given: Mapping[str, Any]) -> None:
+        """Set an attribute for each keyword of ``__init__``, addresses without credentials, literal numbers checked.
+
+        :param given: the keywords: ``locals()`` of an ``__init__`` that has no other variables
+        :raises SettingsError: a value is of another type
+        """
+        for name, value in given.items():
+            if name not in ("self", "kwargs", "__class__"):
+                is_literal = name in self.typed_fields and not _is_rendered_later(value)
+                checked = self.typed_fields[name](value, name) if is_literal else value
+                setattr(self, name, self.without_credentials(name, checked))
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
@@ -155,13 +169,6 @@ class CheckedFields:
         if name in cls.address_fields:
             return cleaned(value)
         return names_cleaned(value) if name in cls.address_key_fields else value
-
-    def typed(self, name: str, value: Any) -> Any:
-        """Return the checked value of one of `typed_fields`; a template as it is.
-
-        :raises SettingsError: the value is of another type
-        """
-        return value if _is_rendered_later(value) else self.typed_fields[name](value, name)
 
 
 def _by_rendered_task(execute_complete: Callable[..., Any]) -> Callable[..., Any]:

@@ -78,34 +78,38 @@ FIELDS: dict[str, Field] = {
 }
 _IN_FORM = {name: one for name, one in FIELDS.items() if one.label}
 
-_HIDDEN = ["login", "schema", "port"]
-_RELABELING = {"host": "Emulator URL", "password": "API key or authorized key (required)"}
-_PLACEHOLDERS = {
-    "host": "Leave empty to use the real service",
-    "password": "AQVN…, or the JSON of an authorized key",
+#: How the other fields of the form look.
+_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["login", "schema", "port"],
+    "relabeling": {"host": "Emulator URL", "password": "API key or authorized key (required)"},
+    "placeholders": {
+        "host": "Leave empty to use the real service",
+        "password": "AQVN…, or the JSON of an authorized key",
+    },
 }
 
-#: Options of Airflow's configuration: description, example, default.
-_OPTIONS: dict[str, tuple[str, str, str | None]] = {
-    "archive": (
-        "Folder for submissions and raw answers, if neither the operator nor the connection names one: a path, or a "
-        "URL that Airflow's object storage supports.",
-        "s3://my_conn@bucket/speechkit-archive",
-        None,
-    ),
-    "archive_mode": (
-        "Mode of the files of an archive on a disk, in octal. Users who may read the files may also enter new "
-        "folders. Default: 0640, or less if the umask says so.",
-        "0660",
-        None,
-    ),
-    "triggerers": (
-        "Number of triggerers that run at the same time. Each takes an equal part of the status checks that a "
-        "connection allows.",
-        "2",
-        "1",
-    ),
+#: Options of Airflow's configuration.
+_OPTIONS: dict[str, dict[str, str | None]] = {
+    "archive": {
+        "description": "Folder for submissions and raw answers, if neither the operator nor the connection names one: "
+        "a path, or a URL that Airflow's object storage supports.",
+        "example": "s3://my_conn@bucket/speechkit-archive",
+    },
+    "archive_mode": {
+        "description": "Mode of the files of an archive on a disk, in octal. Users who may read the files may also "
+        "enter new folders. Default: 0640, or less if the umask says so.",
+        "example": "0660",
+    },
+    "triggerers": {
+        "description": "Number of triggerers that run at the same time. Each takes an equal part of the status checks "
+        "that a connection allows.",
+        "type": "integer",
+        "example": "2",
+        "default": "1",
+    },
 }
+#: What an option has unless it says otherwise.
+_OPTION: dict[str, str | None] = {"version_added": "0.1.0", "type": "string", "default": None}
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -120,11 +124,7 @@ def get_provider_info() -> dict[str, Any]:
                 "connection-type": "speechkit",
                 "hook-class-name": "airflow_speechkit.hooks.speechkit.SpeechKitHook",
                 "hook-name": "Yandex SpeechKit",
-                "ui-field-behaviour": {
-                    "hidden-fields": _HIDDEN,
-                    "relabeling": _RELABELING,
-                    "placeholders": _PLACEHOLDERS,
-                },
+                "ui-field-behaviour": _BEHAVIOUR,
                 "conn-fields": {
                     name: {"label": one.label, "description": one.description, "schema": one.schema}
                     for name, one in _IN_FORM.items()
@@ -134,16 +134,7 @@ def get_provider_info() -> dict[str, Any]:
         "config": {
             "speechkit": {
                 "description": "Yandex SpeechKit's asynchronous recognition.",
-                "options": {
-                    name: {
-                        "description": description,
-                        "version_added": "0.1.0",
-                        "type": "string" if default is None else "integer",
-                        "example": example,
-                        "default": default,
-                    }
-                    for name, (description, example, default) in _OPTIONS.items()
-                },
+                "options": {name: _OPTION | one for name, one in _OPTIONS.items()},
             }
         },
     }
@@ -156,19 +147,16 @@ def legacy_form_widgets() -> dict[str, Any]:
     from wtforms import BooleanField, IntegerField, PasswordField, StringField
     from wtforms.validators import optional
 
+    kinds = {bool: BooleanField, int: IntegerField, float: IntegerField}
     widgets = {}
     for name, one in _IN_FORM.items():
-        text = {"label": lazy_gettext(one.label), "description": one.description}
-        kind = {bool: BooleanField, int: IntegerField, float: IntegerField}.get(one.kind, StringField)
-        if kind is BooleanField:
-            widgets[name] = kind(**text)
-        elif one.is_secret:
-            widgets[name] = PasswordField(**text, widget=BS3PasswordFieldWidget(), validators=[optional()])
-        else:
-            widgets[name] = kind(**text, widget=BS3TextFieldWidget(), validators=[optional()])
+        kind = PasswordField if one.is_secret else kinds.get(one.kind, StringField)
+        widget = BS3PasswordFieldWidget() if one.is_secret else BS3TextFieldWidget()
+        look = {} if kind is BooleanField else {"widget": widget, "validators": [optional()]}
+        widgets[name] = kind(label=lazy_gettext(one.label), description=one.description, **look)
     return widgets
 
 
 def legacy_field_behaviour() -> dict[str, Any]:
     """Return how the form looks, for Airflow before 3.2."""
-    return {"hidden_fields": _HIDDEN, "relabeling": _RELABELING, "placeholders": _PLACEHOLDERS}
+    return {name.replace("-", "_"): value for name, value in _BEHAVIOUR.items()}

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_speechkit.archive.layout import read_each
 from airflow_speechkit.errors import ArchiveError, SettingsError
-from airflow_speechkit.hooks.storage import DEFAULT_AWS_CONN_ID, check_no_credentials
+from airflow_speechkit.hooks.storage import check_no_credentials
 from airflow_speechkit.redaction import clean_address
 from airflow_speechkit.retry import FailureStreak, policy_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.models import Submission
@@ -31,7 +29,7 @@ def archive_url(given: str | bool | None, hook: Any) -> str | None:
     """Return the archive that a task uses: the operator's, else the connection's, else ``[speechkit] archive``.
 
     :param given: the operator's `archive`; ``False`` for none
-    :param hook: of the task's connection, or the connection itself; read only where it is needed
+    :param hook: of the task's connection, which is read only where that is needed
     :return: a URL with the id of the storage connection (never a secret), ``None`` for ``False``
     :raises SettingsError: there is none, or it isn't valid
     """
@@ -43,7 +41,7 @@ def archive_url(given: str | bool | None, hook: Any) -> str | None:
             f"`archive` is the text {given!r}: a template found nothing",
             hint="Correct the template, or remove `archive` to use the connection's or the configuration's",
         )
-    url = given or hook.archive or conf.get("speechkit", "archive", fallback=None)
+    url = given or hook.connection.archive or conf.get("speechkit", "archive", fallback=None)
     if not url:
         raise SettingsError(
             "There is no archive to keep submissions and answers in",
@@ -65,8 +63,14 @@ def archive_url(given: str | bool | None, hook: Any) -> str | None:
         )
     if scheme.lower().startswith("s3") and "@" not in rest.partition("/")[0]:
         # Written into the URL, since a trigger gets the URL alone.
-        return f"{scheme}://{hook.aws_conn_id or DEFAULT_AWS_CONN_ID}@{rest}"
+        return f"{scheme}://{hook.connection.aws_conn_id}@{rest}"
     return url
+
+
+def task_archive(given: str | bool | None, hook: Any) -> Archive | None:
+    """Open the archive of `archive_url`; None for ``False``."""
+    url = archive_url(given, hook)
+    return None if url is None else open_archive(url)
 
 
 def open_archive(url: str) -> Archive:
@@ -79,37 +83,6 @@ def open_archive(url: str) -> Archive:
     from airflow_speechkit.hooks.storage import object_storage_path
 
     return Archive.at(object_storage_path(url), conf.get("speechkit", "archive_mode", fallback=None))
-
-
-def correct_labels(archive: Archive, labels: Mapping[str, Mapping[str, Any]], storage_endpoint: str) -> int:
-    """Correct labels as the running task or the user: see `SpeechKitHook.label`."""
-    from airflow_speechkit.api.endpoints import Endpoints
-    from airflow_speechkit.archive.labels import LabelChange, current_user, label
-    from airflow_speechkit.models import is_operation_id
-    from airflow_speechkit.recordings.address import uri_on_record
-
-    given = []
-    for about, wanted in labels.items():
-        is_mapping = isinstance(about, str) and isinstance(wanted, Mapping)
-        if not is_mapping or not all(isinstance(name, str) and name for name in wanted):
-            raise SettingsError("`labels` must map operation ids or addresses to mappings of names to texts")
-        texts = {name: None if text is None else str(text) for name, text in wanted.items()}
-        uri = about if is_operation_id(about) else uri_on_record(about, (Endpoints().storage, storage_endpoint))
-        given.append(LabelChange(about=uri, labels=texts))
-    return label(archive, given, by=_task_instance() or current_user(), now=datetime.now(UTC))[0]
-
-
-def _task_instance() -> str | None:
-    # On Airflow 2.11 it imports all that PythonOperator needs: not when a DAG file is parsed.
-    from airflow.providers.common.compat.sdk import get_current_context
-
-    from airflow_speechkit.archive.submit_rules import Origin
-
-    try:
-        ti = get_current_context()["ti"]
-    except Exception:  # noqa: BLE001 - Airflow 2.11 and 3 raise different ones outside of a task
-        return None
-    return Origin(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=ti.map_index).scope
 
 
 def read_submissions(archive: Archive, operation_ids: Iterable[str]) -> Mapping[str, Submission | None]:

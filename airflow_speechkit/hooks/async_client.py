@@ -31,24 +31,20 @@ class SpeechKitAsyncClient:
 
     def __init__(self, connect: Callable[[], Awaitable[SpeechKitConnection]]) -> None:
         self._connect = connect
-        self._service: Service | None = None
-        self._transport: AsyncTransport | None = None
 
     async def __aenter__(self) -> SpeechKitAsyncClient:
         connection = await self._connect()
         # The first import of these takes longer than an event loop should be blocked.
         transport_kind = await asyncio.to_thread(_import_what_waiting_needs)
-        transport = transport_kind(ca_bundle=connection.ca_bundle)
-        await transport.open()
-        self._service, self._transport = connection.service(), transport
+        self._service: Service = connection.service()
+        self._transport: AsyncTransport = transport_kind(ca_bundle=connection.ca_bundle)
+        await self._transport.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            await transport.close()
+        await self._transport.close()
 
     async def authorize(self) -> None:
         """Fetch a token where one is needed and there is none."""
@@ -81,18 +77,11 @@ class SpeechKitAsyncClient:
         operation_id: str,
     ) -> T:
         response = await self._send(request)
-        return await self._open_transport().aside(read, response, operation_id)
-
-    def _open_transport(self) -> AsyncTransport:
-        if self._transport is None:
-            raise RuntimeError("the client is used outside of its `async with` statement")
-        return self._transport
+        return await self._transport.aside(read, response, operation_id)
 
     async def _send(self, request: Callable[[Service], Generator[Step, Outcome, T]]) -> T:
-        transport = self._open_transport()
-        assert self._service is not None  # noqa: S101 - it comes with the transport
         try:
-            return await transport.drive(request(self._service))
+            return await self._transport.drive(request(self._service))
         except AuthenticationError:
             await self._read_connection_again()
             raise

@@ -19,12 +19,13 @@ from airflow_speechkit import __version__
 from airflow_speechkit.api.credentials import ApiKey, AuthorizedKey, Credential, IamToken, Metadata
 from airflow_speechkit.api.endpoints import Endpoints, is_local
 from airflow_speechkit.errors import ConnectionSettingsError
+from airflow_speechkit.hooks.storage import DEFAULT_AWS_CONN_ID
 from airflow_speechkit.parsing import MalformedError, convert, parse_json
 from airflow_speechkit.provider import FIELDS
 from airflow_speechkit.settings import ApiVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from airflow_speechkit.api.service import Service
 
@@ -70,7 +71,7 @@ class SpeechKitConnection:
     api_version: ApiVersion = ApiVersion.V2
     folder_id: str | None = None
     archive: str | None = None
-    aws_conn_id: str | None = None
+    aws_conn_id: str = DEFAULT_AWS_CONN_ID
     data_logging_enabled: bool | None = None
     ca_bundle: str | None = None
     submits_per_hour: int = SUBMITS_PER_HOUR
@@ -104,13 +105,12 @@ def read_connection(found: Any) -> SpeechKitConnection:
     :param found: Airflow's connection; in a URI all values of the extra are strings
     :raises ConnectionSettingsError: naming the connection and the field, never the value of a secret
     """
-    given = fields_of(found.extra_dejson)
     try:
-        connection = parse_connection(found, given)
+        connection = parse_connection(found)
     except ConnectionSettingsError as error:
         what = f"Connection `{found.conn_id}`: {error.what[:1].lower()}{error.what[1:]}"
         raise ConnectionSettingsError(what, hint=error.hint) from error
-    unknown = ", ".join(unknown_fields(given).values())
+    unknown = ", ".join(unknown_fields(found.extra_dejson).values())
     if unknown:
         _warn(found.conn_id, unknown)
     return connection
@@ -123,12 +123,12 @@ def _warn(conn_id: str, unknown: str) -> None:
 
 
 def parse_connection(
-    found: Any, given: Mapping[str, Any], *, credential: Credential | None = None
+    found: Any, *, ignored: Collection[str] = (), credential: Credential | None = None
 ) -> SpeechKitConnection:
     """Parse a connection's fields. Reads the file at `authorized_key_path`, if one is named.
 
     :param found: Airflow's connection
-    :param given: what `fields_of` returned for its extra
+    :param ignored: fields of its extra that don't count
     :param credential: in place of the connection's own
     :raises ConnectionSettingsError: naming the field, never the value of a secret
     """
@@ -138,7 +138,8 @@ def parse_connection(
             f"The connection is of type `{conn_type}`, and must be of type `speechkit` or `yandexcloud`",
             hint="Name another connection in `speechkit_conn_id`",
         )
-    mistyped = [text for name, text in unknown_fields(given).items() if text != f"`{name}`"]
+    unknown = unknown_fields(found.extra_dejson)
+    mistyped = [text for name, text in unknown.items() if text != f"`{name}`" and name not in ignored]
     if mistyped:
         # Not ignored: in another archive than the intended one everything would be paid for again.
         raise ConnectionSettingsError(
@@ -146,7 +147,7 @@ def parse_connection(
             hint="Correct or remove the names in the connection's extra",
         )
     is_ours = conn_type != "yandexcloud"
-    values = {name: _value(name, value) for name, value in given.items() if name in FIELDS}
+    values = {name: _value(name, value) for name, value in fields_of(found.extra_dejson).items() if name in FIELDS}
     if credential is None:
         credential = _credential(values, found.password if is_ours else None)
         if credential is None and is_ours:
@@ -175,10 +176,10 @@ def fields_of(extra: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def unknown_fields(given: Mapping[str, Any]) -> dict[str, str]:
+def unknown_fields(extra: Mapping[str, Any]) -> dict[str, str]:
     """Return the fields that aren't known, each as a message names it: with the known one that it was meant to be."""
     unknown = {}
-    for name in given:
+    for name in fields_of(extra):
         if name not in FIELDS:
             meant = get_close_matches(name.lower(), FIELDS, 1, _TYPING_ERROR)
             unknown[name] = f"`{name}`" + (f" (did you mean `{meant[0]}`?)" if meant else "")

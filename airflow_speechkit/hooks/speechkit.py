@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
 
+from airflow_speechkit.api.credentials import Metadata
 from airflow_speechkit.api.operation import Operation, OperationState, check_recognition, operation_of
 from airflow_speechkit.compat import lookup_lock, mask_secret
 from airflow_speechkit.errors import ConnectionSettingsError, NotFinishedError, SettingsError, SpeechKitError
-from airflow_speechkit.hooks.connection import SpeechKitConnection, read_connection, secrets_in
-from airflow_speechkit.models import Answer
+from airflow_speechkit.hooks.archive import archive_url, open_archive, task_archive
+from airflow_speechkit.hooks.connection import (
+    SpeechKitConnection,
+    parse_connection,
+    read_connection,
+    secrets_in,
+    unknown_fields,
+)
+from airflow_speechkit.models import Answer, is_operation_id, operation_ids
 from airflow_speechkit.parsing import MalformedError, parse_object
 from airflow_speechkit.provider import legacy_field_behaviour, legacy_form_widgets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable
     from types import TracebackType
 
     from pandas import DataFrame
 
-    from airflow_speechkit.api.endpoints import Endpoints
     from airflow_speechkit.api.http import Outcome, Step
-    from airflow_speechkit.api.service import Service
     from airflow_speechkit.api.sync_transport import SyncTransport
     from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
     from airflow_speechkit.polling.rate_limit import RateLimiter
@@ -34,6 +43,8 @@ T = TypeVar("T")
 
 #: A trigger that starts later than this after a read reads the connection again, and notices that it was changed.
 READ_AGAIN_AFTER_S = 60.0
+#: How often a request is sent at most: somebody waits for the result.
+_ATTEMPTS = 2
 _reads: dict[Hashable, tuple[asyncio.AbstractEventLoop, float, asyncio.Task[SpeechKitConnection]]] = {}
 
 
@@ -70,7 +81,7 @@ class SpeechKitHook(BaseHook):
         """
         with self._lock:
             if self._read is None:
-                self._read = self._read_connection()
+                self._read = read_connection(self._look_up())
             return self._read
 
     async def async_connection(self) -> SpeechKitConnection:
@@ -86,12 +97,9 @@ class SpeechKitHook(BaseHook):
 
             # In a thread, since the supervisor of `dag.test()` has no asynchronous lookups. In one of asgiref's, since
             # Airflow 3.0 and 3.1 find the triggerer's event loop from no other thread.
-            read = sync_to_async(self._read_connection, thread_sensitive=False)
+            read = sync_to_async(lambda: read_connection(self._look_up()), thread_sensitive=False)
             self._read = await _read_together((type(self), self.speechkit_conn_id), read)
         return self._read
-
-    def _read_connection(self) -> SpeechKitConnection:
-        return read_connection(self._look_up())
 
     def _look_up(self) -> Any:
         with lookup_lock():
@@ -111,31 +119,6 @@ class SpeechKitHook(BaseHook):
             for secret in secrets_in(found.password, found.extra_dejson):
                 mask_secret(secret)
         return found
-
-    @property
-    def endpoints(self) -> Endpoints:
-        """The service's addresses."""
-        return self.connection.endpoints
-
-    @property
-    def api_version(self) -> str:
-        """The API of tasks that set none: ``v2`` or ``v3``."""
-        return self.connection.api_version.value
-
-    @property
-    def archive(self) -> str | None:
-        """Path or URL of the folder for submissions and answers."""
-        return self.connection.archive
-
-    @property
-    def aws_conn_id(self) -> str:
-        """The connection of the bucket, ``aws_default`` by default."""
-        return self.connection.aws_conn_id or "aws_default"
-
-    @property
-    def submits_per_hour(self) -> int:
-        """How many submissions the folder's quota allows."""
-        return self.connection.submits_per_hour
 
     async def rate_limiter(self, api_version: str, *, cautious: bool = False) -> RateLimiter:
         """Return the limiter of this process's status checks through this connection.
@@ -163,7 +146,7 @@ class SpeechKitHook(BaseHook):
         :param settings: with the encoding filled in
         :raises SpeechKitError: what went wrong
         """
-        return self._drive(self._service().submit(settings, audio_uri=audio_uri))
+        return self._drive(self.connection.service().submit(settings, audio_uri=audio_uri))
 
     def submit_inline(self, content: bytes, settings: RecognitionSettings) -> Operation:
         """Submit a recording within the request: v3 only, a request of 60 MB at most.
@@ -171,7 +154,7 @@ class SpeechKitHook(BaseHook):
         :param content: the recording
         :raises RecordingError: it is too large
         """
-        return self._drive(self._service().submit(settings, audio_uri=None, content=content))
+        return self._drive(self.connection.service().submit(settings, audio_uri=None, content=content))
 
     def get_operation(self, operation_id: str, *, attempts: int | None = None) -> Operation:
         """Return an operation: one of the folder's status checks. With v2 the result is in `raw`.
@@ -179,11 +162,13 @@ class SpeechKitHook(BaseHook):
         :param attempts: how often the request is sent at most: each is a status check
         :raises OperationNotFoundError: it never existed, or is older than three days
         """
-        return operation_of(self._drive(self._service().operation(operation_id, attempts=attempts)), operation_id)
+        return operation_of(
+            self._drive(self.connection.service().operation(operation_id, attempts=attempts)), operation_id
+        )
 
     def cancel_operation(self, operation_id: str) -> Operation:
         """Cancel an operation: best effort, and what was done so far may be charged."""
-        return operation_of(self._drive(self._service().cancel(operation_id)), operation_id)
+        return operation_of(self._drive(self.connection.service().cancel(operation_id)), operation_id)
 
     def get_recognition(self, operation_id: str, *, seen_done: bool = False) -> bytes:
         """Fetch a v3 result: JSON objects, one after the other. Tried several times while it isn't ready.
@@ -193,12 +178,12 @@ class SpeechKitHook(BaseHook):
         :raises ResultExpiredError: it has expired
         :raises RecognitionFailedError: there is an error among the objects
         """
-        response = self._drive(self._service().recognition(operation_id, seen_done=seen_done))
+        response = self._drive(self.connection.service().recognition(operation_id, seen_done=seen_done))
         return check_recognition(response, operation_id)
 
     def delete_recognition(self, operation_id: str) -> bool:
         """Delete a v3 result from the service; return whether there was one."""
-        return self._drive(self._service().delete_recognition(operation_id))
+        return self._drive(self.connection.service().delete_recognition(operation_id))
 
     def get_answer(self, operation_id: str) -> Answer:
         """Fetch the service's answer about an operation that has ended, byte for byte.
@@ -226,7 +211,6 @@ class SpeechKitHook(BaseHook):
         :raises SettingsError: there is none, or something that isn't an operation id
         :raises NotFinishedError: an operation is running
         """
-        from airflow_speechkit.models import operation_ids
         from airflow_speechkit.results.flatten import flatten_many
 
         return flatten_many([(self.get_answer(one), None) for one in operation_ids(operation_id)]).to_pandas()
@@ -243,22 +227,30 @@ class SpeechKitHook(BaseHook):
         :raises SettingsError: something is no label, there is no archive, or it lacks an operation; nothing was written
         :raises ArchiveError: a record can't be read; all others have their labels
         """
-        from airflow_speechkit.hooks.archive import archive_url, correct_labels, open_archive
+        from airflow_speechkit.api.endpoints import Endpoints
+        from airflow_speechkit.archive.labels import LabelChange, current_user, label
+        from airflow_speechkit.recordings.address import uri_on_record
 
-        url = archive_url(archive, self)
-        if url is None:
+        opened = task_archive(archive, self)
+        if opened is None:
             raise SettingsError("Labels are corrected in an archive, and `archive` is False")
-        return correct_labels(open_archive(url), labels, self.endpoints.storage)
+        storages, changes = (Endpoints().storage, self.connection.endpoints.storage), []
+        for about, wanted in labels.items():
+            is_mapping = isinstance(about, str) and isinstance(wanted, Mapping)
+            if not is_mapping or not all(isinstance(name, str) and name for name in wanted):
+                raise SettingsError("`labels` must map operation ids or addresses to mappings of names to texts")
+            texts = {name: None if text is None else str(text) for name, text in wanted.items()}
+            uri = about if is_operation_id(about) else uri_on_record(about, storages)
+            changes.append(LabelChange(about=uri, labels=texts))
+        return label(opened, changes, by=_task_instance() or current_user(), now=datetime.now(UTC))[0]
 
     def test_connection(self) -> tuple[bool, str]:
         """Return everything that is wrong with the connection. Nothing is recognised, and nothing is paid.
 
         :return: whether the connection works, and what was found
         """
-        from airflow_speechkit.hooks.testing import try_connection
-
         try:
-            return try_connection(self._look_up())
+            return _try_connection(self._look_up())
         except SpeechKitError as error:
             return False, str(error)
 
@@ -282,9 +274,6 @@ class SpeechKitHook(BaseHook):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _service(self) -> Service:
-        return self.connection.service()
-
     def _drive(self, steps: Generator[Step, Outcome, T]) -> T:
         with self._lock:
             if self._transport is None:
@@ -292,9 +281,22 @@ class SpeechKitHook(BaseHook):
 
                 self._transport = SyncTransport(ca_bundle=self.connection.ca_bundle)
                 # The other threads wait for the token of the first.
-                self._transport.drive(self._service().authorize())
+                self._transport.drive(self.connection.service().authorize())
             transport = self._transport
         return transport.drive(steps)
+
+
+def _task_instance() -> str | None:
+    # On Airflow 2.11 it imports all that PythonOperator needs: not when a DAG file is parsed.
+    from airflow.providers.common.compat.sdk import get_current_context
+
+    from airflow_speechkit.archive.submit_rules import Origin
+
+    try:
+        ti = get_current_context()["ti"]
+    except Exception:  # noqa: BLE001 - Airflow 2.11 and 3 raise different ones outside of a task
+        return None
+    return Origin(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=ti.map_index).scope
 
 
 async def _read_together(
@@ -313,3 +315,43 @@ async def _read_together(
         _reads[key] = (loop, loop.time(), task)
     # The one that began it may be cancelled; the others still wait.
     return await asyncio.shield(task)
+
+
+def _try_connection(found: Any) -> tuple[bool, str]:
+    """Try a connection's key, hosts and archive. Nothing is recognised, nothing is paid, no archive is begun.
+
+    :param found: Airflow's connection
+    :return: whether it works, and either what works or everything that is wrong, a line each
+    """
+    wrong, works = [], []
+    unknown = unknown_fields(found.extra_dejson)
+    if unknown:
+        wrong.append(f"The extra has unknown fields: {', '.join(unknown.values())}. Correct or remove them.")
+    # What is wrong with the key must not hide what is wrong with the rest.
+    for check, credential in ((_try_service, None), (_try_archive, Metadata())):
+        try:
+            works.append(check(parse_connection(found, ignored=unknown, credential=credential)))
+        except SpeechKitError as error:
+            what = " ".join(f"{text.rstrip('.')}." for text in (error.what, error.hint) if text)
+            if what not in wrong:
+                wrong.append(what)
+    if len(wrong) > 1:
+        # Airflow 3 shows the lines as one paragraph.
+        wrong = [f"({number}) {text}" for number, text in enumerate(wrong, 1)]
+    return not wrong, "\n".join(wrong or works)
+
+
+def _try_service(connection: SpeechKitConnection) -> str:
+    from airflow_speechkit.api.sync_transport import SyncTransport
+
+    service = connection.service(attempts=_ATTEMPTS)
+    with closing(SyncTransport(ca_bundle=connection.ca_bundle)) as transport:
+        return f"{transport.drive(service.probe(connection.api_version))}."
+
+
+def _try_archive(connection: SpeechKitConnection) -> str:
+    hook = SpeechKitHook()
+    hook._read = connection
+    archive = open_archive(archive_url(None, hook) or "")
+    archive.probe(datetime.now(UTC), is_trial=True)
+    return f"The archive at {archive.url} can be written, and a second writer of a file is refused."

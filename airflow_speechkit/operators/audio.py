@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import MappedOperator, XComArg, conf
+from airflow.providers.common.compat.sdk import BaseOperator, MappedOperator, XComArg, conf
 
 from airflow_speechkit.errors import SettingsError
 from airflow_speechkit.recordings.finder import Choice
 from airflow_speechkit.redaction import clean_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from airflow.providers.common.compat.sdk import BaseOperator
-
     from airflow_speechkit.recordings.places import Findings
     from airflow_speechkit.recordings.source import RecordingSource
 
@@ -45,14 +40,17 @@ def addresses(audio: Any, bucket: str | None) -> str | list[str | tuple[str, str
     :param bucket: ``bucket`` or ``conn_id@bucket``
     :raises SettingsError: it is empty, or holds something else
     """
-    given = _with_pairs(audio)
-    if "None" in (text.strip() for one in given for text in _texts(one)):
+    if isinstance(audio, str) or not isinstance(audio, Iterable):
+        given = [_text_list(audio, "audio")]
+    else:
+        given = [_text_list(one if _is_pair(one) else [one], "audio") for one in audio]
+    if "None" in (text.strip() for one in given for text in one):
         raise SettingsError(
             "`audio` is the text 'None': a template found nothing",
             hint="Check the template, and why the upstream task returned nothing. Its `.output` needs no template",
         )
     # What comes lazily, from a mapped upstream, was not cut when it was rendered.
-    found = [_each(clean_address, one) for one in given]
+    given = [[clean_address(text) for text in one] for one in given]
     if bucket is not None:
         [place] = _text_list(bucket, "bucket")
         if place.strip() == "None" or "/" in place:
@@ -60,34 +58,20 @@ def addresses(audio: Any, bucket: str | None) -> str | list[str | tuple[str, str
                 f"`bucket` must be the name of a bucket, not {place!r}", hint="Write it as bucket or conn_id@bucket"
             )
         if not isinstance(audio, str):
-            found = [one for one in found if isinstance(one, tuple) or _SCHEME.match(one) or not one.endswith("/")]
+            found = [one for one in given if len(one) == 2 or _SCHEME.match(one[0]) or not one[0].endswith("/")]
             if len(found) < len(given):
                 log.info("Left out %d folder markers (keys that end in a slash)", len(given) - len(found))
-        found = [_each(partial(_with_bucket, bucket=place), one) for one in found]
-    if not found:
+            given = found
+        given = [[_with_bucket(text, place) for text in one] for one in given]
+    if not given:
         raise SettingsError("`audio` is an empty list", hint="Give it at least one recording, or a prefix")
-    return found[0] if isinstance(found[0], str) and isinstance(audio, str) else found
+    if isinstance(audio, str):
+        return given[0][0]
+    return [(one[0], one[1]) if len(one) == 2 else one[0] for one in given]
 
 
-def _with_pairs(audio: Any) -> list[str | tuple[str, str]]:
-    if isinstance(audio, str) or not isinstance(audio, Iterable):
-        return list(_text_list(audio, "audio"))
-    found: list[str | tuple[str, str]] = []
-    for one in audio:
-        if isinstance(one, (list, tuple)) and len(one) == 2:
-            first, second = _text_list(one, "audio")
-            found.append((first, second))
-        else:
-            found += _text_list([one], "audio")
-    return found
-
-
-def _texts(one: str | tuple[str, str]) -> tuple[str, ...]:
-    return (one,) if isinstance(one, str) else one
-
-
-def _each(change: Callable[[str], str], one: str | tuple[str, str]) -> str | tuple[str, str]:
-    return change(one) if isinstance(one, str) else (change(one[0]), change(one[1]))
+def _is_pair(one: object) -> bool:
+    return isinstance(one, (list, tuple)) and len(one) == 2
 
 
 def _with_bucket(text: str, bucket: str | None) -> str:

@@ -7,22 +7,23 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, Context
 
 from airflow_speechkit.archive.layout import read_each
+from airflow_speechkit.archive.submit_rules import OnFailure, SubmitStatus
 from airflow_speechkit.errors import ArchiveError, SettingsError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_submissions, when_reachable
-from airflow_speechkit.keywords import optional, seconds
+from airflow_speechkit.keywords import Checks, optional, seconds
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.polling.target import PollTarget
-from airflow_speechkit.triggers.worker import BACKSTOP, DEFAULT_TIMEOUT, WaitingTask
+from airflow_speechkit.triggers.failures import apply_on_failure, archived_failures, is_sent_again, raise_failed
+from airflow_speechkit.triggers.recognition import BACKSTOP, DEFAULT_TIMEOUT, WaitingTask
+from airflow_speechkit.triggers.result_archiver import delete_archived_results
+from airflow_speechkit.triggers.wait import WaitResult
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from airflow.providers.common.compat.sdk import Context
-
-    from airflow_speechkit.keywords import Checks
     from airflow_speechkit.operators.visit import SubmitVisit
     from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
 
@@ -64,15 +65,12 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.timeout = self.typed("timeout", timeout)
-        self.poke_interval = self.typed("poke_interval", poke_interval)
+        self.set_keywords(locals())
         if self.archive is False:
             raise SettingsError(
                 "This operator needs an archive, and `archive` is False: its answers would be nowhere",
                 hint="Set an archive, or use SpeechKitSubmitOperator and SpeechKitRecognitionSensor",
             )
-        self.cancel_on_kill = cancel_on_kill
-        self.delete_after_archiving = delete_after_archiving
 
     def execute(self, context: Context) -> Any:
         """Submit what the quota allows, wait and archive, until all recordings are done.
@@ -85,14 +83,12 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
         """
         return self._run(context)
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on after the deferral.
 
         :param event: of the wait, see `WaitResult.to_event`
         """
-        from airflow_speechkit.triggers.wait import WaitResult
-
-        result = WaitResult() if event is None else WaitResult.from_event(event)
+        result = WaitResult.from_event(event)
         if result.error is not None:
             raise result.error
         return self._run(context, is_first=False, not_found=result.not_found)
@@ -105,7 +101,7 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
             sent = {one.operation_id for one in self._submitter.done if one.operation_id and one.is_awaited}
             ended = read_each(archive.outcome, sent)
             targets = [PollTarget.of(one, None) for one, outcome in ended.items() if outcome is None]
-            self._waiting = self._trigger(targets, archive.url, 0.0).wait
+            self._waiting = self._trigger(archive, targets, 0.0).wait
         super().on_kill()
 
     def _run(self, context: Context, *, is_first: bool = True, not_found: Collection[str] = ()) -> Any:
@@ -136,7 +132,7 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
             check_time(visit.run.began_at, self.timeout, f"{len(targets)} operations have not ended")
             deadline = visit.run.began_at + timedelta(seconds=self.timeout)
             resume_at = None if visit.run.next_at is None else min(visit.run.next_at, deadline).timestamp()
-            trigger = self._trigger(targets, visit.archive.url, deadline.timestamp(), resume_at)
+            trigger = self._trigger(visit.archive, targets, deadline.timestamp(), resume_at)
             if self.deferrable:
                 timeout = self.time_left(visit.run.began_at, deadline + BACKSTOP)
                 self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
@@ -144,9 +140,6 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
 
     def _targets(self, visit: SubmitVisit, not_found: Collection[str], *, is_first: bool) -> list[PollTarget]:
         """Return what has to be waited for, and log how far the task is."""
-        from airflow_speechkit.archive.submit_rules import SubmitStatus
-        from airflow_speechkit.triggers.result_archiver import delete_archived_results
-
         ids = _accepted(visit)
         ended = read_each(visit.archive.outcome, ids)
         if self.delete_after_archiving and is_first:
@@ -161,9 +154,6 @@ class SpeechKitRecognizeOperator(WaitingTask, SpeechKitSubmitOperator):
         return [PollTarget.of(one, submissions[one], interval_s=self.poke_interval) for one in running]
 
     def _returned_ids(self, visit: SubmitVisit, not_found: Collection[str]) -> Any:
-        from airflow_speechkit.archive.submit_rules import OnFailure, SubmitStatus
-        from airflow_speechkit.triggers.failures import apply_on_failure, archived_failures, is_sent_again, raise_failed
-
         failures = archived_failures(visit.archive, _accepted(visit), not_found)
         fails = visit.on_failure is OnFailure.FAIL
         try:

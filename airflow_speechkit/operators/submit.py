@@ -141,7 +141,7 @@ class SpeechKitSubmitOperator(SubmitKeywords):
                 log.info("%s", visit.progress())
             return self.go_on(visit)
 
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
+    def execute_complete(self, context: Context, event: Any) -> Any:
         """Resume after a deferral: submit what the quota allows now.
 
         :param event: of the time trigger; not used
@@ -153,13 +153,14 @@ class SpeechKitSubmitOperator(SubmitKeywords):
 
     def go_on(self, visit: SubmitVisit) -> Any:
         """Defer until the next visit, or return the operation ids if nothing is left."""
-        from airflow_speechkit.compat import time_trigger
+        from airflow.providers.common.compat.standard.triggers import TimeDeltaTrigger
 
         next_at = visit.run.next_at
         if next_at is None:
             return visit.returned_ids()
         timeout = self.time_left(visit.run.began_at)
-        return self.defer(trigger=time_trigger(next_at), method_name="execute_complete", timeout=timeout)
+        trigger = TimeDeltaTrigger(next_at - datetime.now(UTC))
+        return self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
     def time_left(self, began_at: datetime, *ends: datetime) -> timedelta | None:
         """Return the time until the first of some ends; `execution_timeout`, of all visits together, is another."""
@@ -182,7 +183,7 @@ class SpeechKitSubmitOperator(SubmitKeywords):
         :raises AirflowFailException: the archive lacks the record of the visit before; or there is none, and a request
             may have been accepted: a retry could pay again
         """
-        from airflow_speechkit.archive.identity import Identity
+        from airflow_speechkit.archive.identity import Identity, with_content_hashes
         from airflow_speechkit.archive.runs import write_run
         from airflow_speechkit.archive.submit import Submitter
         from airflow_speechkit.archive.submit_rules import OnFailure
@@ -201,7 +202,7 @@ class SpeechKitSubmitOperator(SubmitKeywords):
                 else:
                     run = visit.resumed_run(archive, origin.scope, source, timeout_s)
                 if identity is Identity.CONTENT:
-                    run = visit.identified_by_content(archive, source, run)
+                    run = visit.with_left(run, with_content_hashes(archive, source, run.left))
                 submitter = self._submitter = Submitter(archive, source, hook, origin, policy)
                 record_scope = None if waits else origin.scope
                 try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
 from airflow_speechkit.errors import RecordingNotFoundError, SettingsError
-from airflow_speechkit.keywords import CheckedFields, cleaned, count, names_cleaned, optional, seconds, switch
+from airflow_speechkit.keywords import CheckedFields, Checks, count, optional, seconds, switch
 from airflow_speechkit.settings import RecognitionSettings, member_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from airflow_speechkit.archive.runs import SubmitRun
     from airflow_speechkit.archive.submit_rules import SubmitPolicy
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
-    from airflow_speechkit.keywords import Checks
     from airflow_speechkit.recordings.source import RecordingSource
 
 log = logging.getLogger(__name__)
@@ -129,54 +128,12 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        given = locals()
         super().__init__(**kwargs)
-        # `_source` reads all settings by their names. Airflow wants to see those assigned below that are templated.
-        for one in fields(RecognitionSettings):
-            setattr(self, one.name, given[one.name])
-        self.audio = cleaned(audio)
-        self.bucket = cleaned(bucket)
-        self.include = include
-        self.exclude = exclude
-        self.on_empty = on_empty
-        self.pair = pair
-        self.on_lone_side = on_lone_side
-        self.channel_labels = channel_labels
-        self.language = language
-        self.model = model
-        self.sample_rate_hertz = self.typed("sample_rate_hertz", sample_rate_hertz)
-        self.audio_channel_count = self.typed("audio_channel_count", audio_channel_count)
-        self.languages = languages
-        self.summarization = summarization
-        self.labels = names_cleaned(labels)
-        self.labels_from_key, self.labels_from_sidecar = labels_from_key, cleaned(labels_from_sidecar)
-        self.sidecar_fields = sidecar_fields
-        self.on_missing_labels = on_missing_labels
-        self.labels_update = self.typed("labels_update", labels_update)
-        self.identity = identity
-        self.speechkit_conn_id = speechkit_conn_id
-        self.aws_conn_id = aws_conn_id
-        self.archive = cleaned(archive)
-        self.upload_to = cleaned(upload_to)
-        self.convert = convert
-        self.audio_stream = self.typed("audio_stream", audio_stream)
-        self.on_truncated = on_truncated
-        self.min_duration_s = self.typed("min_duration_s", min_duration_s)
-        self.max_duration_s = self.typed("max_duration_s", max_duration_s)
-        self.skip_silent = self.typed("skip_silent", skip_silent)
-        self.on_filtered = on_filtered
-        self.split = self.typed("split", split)
-        self.reuse = self.typed("reuse", reuse)
-        self.allow_unversioned = allow_unversioned
-        self.on_lost_submission = on_lost_submission
-        self.on_failure = on_failure
-        self.max_billed_seconds = self.typed("max_billed_seconds", max_billed_seconds)
-        self.probe = probe
-        self.submits_per_hour = self.typed("submits_per_hour", submits_per_hour)
-        self.only_new = self.typed("only_new", only_new)
-        # By default only where it is possible.
-        by_default = archive is not False and conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.deferrable = by_default if deferrable is None else deferrable
+        self.set_keywords(locals())
+        if deferrable is None:
+            by_default = conf.getboolean("operators", "default_deferrable", fallback=False)
+            # Only where it is possible.
+            self.deferrable = by_default and archive is not False
 
     def find_recordings(self, source: RecordingSource, began_at: datetime) -> SubmitRun:
         """Find what `audio` matches, and look it up; local files are uploaded.
@@ -225,13 +182,13 @@ class SubmitKeywords(CheckedFields, BaseOperator):
         from airflow_speechkit.recordings.source import ProbeMode, RecordingSource
 
         settings = {one.name: getattr(self, one.name) for one in fields(RecognitionSettings)}
-        settings["api_version"] = settings["api_version"] or hook.api_version
+        settings["api_version"] = settings["api_version"] or hook.connection.api_version
         probe = member_of(ProbeMode, self.probe, "probe")
-        endpoint = hook.endpoints.storage
+        endpoint = hook.connection.endpoints.storage
         return RecordingSource(
             settings=RecognitionSettings(**settings),
             storage_endpoint=endpoint,
-            aws_conn_id=self.aws_conn_id or hook.aws_conn_id,
+            aws_conn_id=self.aws_conn_id or hook.connection.aws_conn_id,
             connect=partial(storage_client, storage_endpoint=endpoint, connections=CONCURRENCY),
             upload_to=self.upload_to,
             convert=member_of(Convert, self.convert, "convert"),
@@ -259,7 +216,7 @@ class SubmitKeywords(CheckedFields, BaseOperator):
             on_lost_submission=member_of(OnLostSubmission, self.on_lost_submission, "on_lost_submission"),
             allow_unversioned=self.allow_unversioned,
             max_billed_seconds=self.max_billed_seconds,
-            submits_per_hour=self.submits_per_hour or hook.submits_per_hour,
+            submits_per_hour=self.submits_per_hour or hook.connection.submits_per_hour,
             labels_update=self.labels_update,
             on_filtered=member_of(OnFiltered, self.on_filtered, "on_filtered"),
             without_archive=self.archive is False,

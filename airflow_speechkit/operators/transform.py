@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, Context
 
 from airflow_speechkit.errors import AnswerUnreadableError, NotFinishedError, ResultExpiredError, SettingsError
-from airflow_speechkit.keywords import CheckedFields, cleaned, count
-from airflow_speechkit.models import operation_ids
+from airflow_speechkit.hooks.archive import task_archive
+from airflow_speechkit.hooks.storage import object_storage_path
+from airflow_speechkit.keywords import CheckedFields, Checks, count
+from airflow_speechkit.models import Part, Submission, operation_ids
+from airflow_speechkit.storage import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from airflow.providers.common.compat.sdk import Context
-
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
-    from airflow_speechkit.keywords import Checks
-    from airflow_speechkit.results.manifest import Manifest
     from airflow_speechkit.results.many import Loaded
 
 MIB = 1024 * 1024
@@ -97,17 +95,7 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.target = cleaned(target)
-        self.operation_id = operation_id
-        self.operation_prefix = operation_prefix
-        self.files = cleaned(files)
-        self.file_format = file_format
-        self.speechkit_conn_id = speechkit_conn_id
-        self.archive = cleaned(archive)
-        self.aws_conn_id = aws_conn_id
-        self.memory_mib = self.typed("memory_mib", memory_mib)
-        self.side_by_side = self.typed("side_by_side", side_by_side)
-        self.on_unread = on_unread
+        self.set_keywords(locals())
         if on_unread not in ("report", "fail"):
             raise SettingsError(f"`on_unread` is {on_unread!r}; it can be 'report' or 'fail'")
 
@@ -121,13 +109,11 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
         :raises StorageError: the archive, a file or the target
         """
         from airflow_speechkit.hooks.speechkit import SpeechKitHook
-        from airflow_speechkit.hooks.storage import object_storage_path
         from airflow_speechkit.results.many import write_many
-        from airflow_speechkit.storage import Folder
 
         with SpeechKitHook(self.speechkit_conn_id) as hook:
             # Saved answers need no SpeechKit connection.
-            aws_conn_id = self.aws_conn_id or ("aws_default" if self.files is not None else hook.aws_conn_id)
+            aws_conn_id = self.aws_conn_id or ("aws_default" if self.files is not None else hook.connection.aws_conn_id)
             not_ended: list[str] = []
             ids, load = self._source(hook, aws_conn_id, not_ended)
             try:
@@ -145,11 +131,14 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
                 if len(not_ended) == len(ids):
                     raise AirflowSkipException(f"None of the {len(ids)} operations has ended yet") from None
                 raise
-        self._report(manifest, len(ids))
+        for table, written in manifest.tables.items():
+            self.log.info("%s: %d rows in %d files below %s", table, written.rows, len(written.paths), manifest.target)
+        if unread := manifest.unread:
+            named = "; ".join(f"{one.operation_id}: {one.reason}" for one in unread[: manifest.NAMED])
+            self.log.error("%d of %d answers can't be read, and are left out: %s", len(unread), len(ids), named)
         summary = manifest.summary()
-        events = context.get("outlet_events")
-        for outlet in self.outlets or ():
-            if events is not None:
+        if (events := context.get("outlet_events")) is not None:
+            for outlet in self.outlets or ():
                 events[outlet].extra = {"manifest": summary["manifest"], "rows": summary["rows"]}
         return summary
 
@@ -160,7 +149,6 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
 
         :param not_ended: gets the operations of a prefix that have not ended, while they are fetched
         """
-        from airflow_speechkit.hooks.archive import archive_url, open_archive
         from airflow_speechkit.results.many import largest_answer
 
         given = [one for one in ("operation_id", "operation_prefix", "files") if getattr(self, one) is not None]
@@ -174,99 +162,123 @@ class SpeechKitTransformOperator(CheckedFields, BaseOperator):
             if not paths:
                 raise SettingsError("`files` is an empty list")
             return list(dict.fromkeys(paths)), lambda path: _saved(path, aws_conn_id, memory_bytes)
-        url = archive_url(self.archive, hook)
-        if url is None and self.operation_prefix is not None:
-            raise SettingsError("`operation_prefix` reads an archive, and `archive` is False")
-        if url is None:
+        archive, prefixes = task_archive(self.archive, hook), self.operation_prefix
+        if archive is None:
+            if prefixes is not None:
+                raise SettingsError("`operation_prefix` reads an archive, and `archive` is False")
             return operation_ids(self.operation_id), lambda one: (hook.get_answer(one), None)
-        archive, most_bytes = open_archive(url), largest_answer(memory_bytes)
-        if self.operation_prefix is None:
+        of_prefix = None
+        if prefixes is None:
             ids = operation_ids(self.operation_id)
-            given_ids = frozenset(ids)
-            return ids, lambda one: _archived(archive, one, most_bytes, given=given_ids)
-        prefixes = self.operation_prefix
-        ids = sorted(archive.operations(prefixes if isinstance(prefixes, str) else tuple(prefixes)))
-        if not ids:
-            raise AirflowSkipException(f"No operation in {archive.url} begins with {self.operation_prefix!r}")
-        found_ids = frozenset(ids)
-        return ids, lambda one: _archived(archive, one, most_bytes, not_ended, given=found_ids)
-
-    def _report(self, manifest: Manifest, of: int) -> None:
-        for table, written in manifest.tables.items():
-            self.log.info("%s: %d rows in %d files below %s", table, written.rows, len(written.paths), manifest.target)
-        if manifest.unread:
-            named = "; ".join(f"{one.operation_id}: {one.reason}" for one in manifest.unread[: manifest.NAMED])
-            self.log.error("%d of %d answers can't be read, and are left out: %s", len(manifest.unread), of, named)
+        else:
+            of_prefix = not_ended
+            ids = sorted(archive.operations(prefixes if isinstance(prefixes, str) else tuple(prefixes)))
+            if not ids:
+                raise AirflowSkipException(f"No operation in {archive.url} begins with {prefixes!r}")
+        return ids, _ArchivedAnswers(archive, frozenset(ids), largest_answer(memory_bytes), of_prefix).load
 
 
-def _archived(
-    archive: Archive,
-    operation_id: str,
-    most_bytes: int,
-    not_ended: list[str] | None = None,
-    *,
-    given: frozenset[str] = frozenset(),
-) -> Loaded:
-    """Fetch an archived answer.
+@dataclass(frozen=True)
+class _ArchivedAnswers:
+    """The answers that an archive has.
 
-    :param not_ended: gets the operation if it, or another part, has not ended, which is no error then: of a prefix,
-        there is always one
-    :param given: the operations whose rows are asked for: with it, one of a part brings the rows of the whole recording
+    :param archive: the archive
+    :param given: the operations whose rows are asked for: one of a part brings the rows of the whole recording
+    :param most_bytes: how large an answer may be
+    :param not_ended: gets the operations that have not ended, or of which another part hasn't: of a prefix, there is
+        always one. Without it they are an error
     """
-    from airflow_speechkit.archive.identity import submissions
-    from airflow_speechkit.archive.layout import operation_file
-    from airflow_speechkit.archive.ledger import AttemptState
-    from airflow_speechkit.operators.parts import load_whole
-    from airflow_speechkit.results.flatten import failed_row
-    from airflow_speechkit.results.manifest import Unread
-    from airflow_speechkit.results.schema import Status, Tables
 
-    outcome = archive.outcome(operation_id)
-    known = submissions(archive, operation_id)
-    if given and known and known[0].part is not None:
-        running: list[str] | None = None if not_ended is None else []
-        load_part = partial(_archived, archive, most_bytes=most_bytes, not_ended=running)
-        loaded = load_whole(archive, operation_id, known[0].part, given, load_part, most_bytes)
+    archive: Archive
+    given: frozenset[str]
+    most_bytes: int
+    not_ended: list[str] | None = None
+
+    def load(self, operation_id: str) -> Loaded:
+        """Fetch an answer: all rows of a recording in parts for the first of its operations, none for the others."""
+        from airflow_speechkit.archive.identity import submissions
+        from airflow_speechkit.results.schema import Tables
+
+        known = submissions(self.archive, operation_id)
+        if not known or known[0].part is None:
+            return self._load_one(operation_id, known)
+        running: list[str] | None = None if self.not_ended is None else []
+        loaded = replace(self, not_ended=running)._load_whole(operation_id, known[0].part)
         # What is only running, or whose rows another part brings, doesn't keep a task from being skipped.
-        if not_ended is not None and (running or (isinstance(loaded, Tables) and not len(loaded.recognitions))):
-            not_ended.append(operation_id)
+        if self.not_ended is not None and (running or (isinstance(loaded, Tables) and not len(loaded.recognitions))):
+            self.not_ended.append(operation_id)
         return loaded
-    if outcome is None:
-        if not known and archive.is_forgotten(operation_id):
-            return Unread(operation_id, "It was removed by `archive forget`")
-        what = "The archive has no answer of this operation"
-        if not_ended is None:
-            raise NotFinishedError(
-                what,
-                operation_id=operation_id,
-                hint="SpeechKitRecognitionSensor waits for it and archives it; both need the same archive",
-            )
-        not_ended.append(operation_id)
-        if any(archive.folder.names(operation_file(operation_id))):
-            return Unread(operation_id, what, retry_can_help=True)
-        # The folder that is left on a disk of an operation that was removed.
-        return Tables.empty()
-    answer, failure = archive.answer(operation_id, most_bytes), outcome.failure
-    if answer is not None:
-        if failure is not None and answer.recognition is None:
-            # A v3 result that broke off was not kept, only what it broke off with; v2 has none.
-            ended = {"code": failure.code, "message": failure.message}
-            answer = replace(answer, recognition=json.dumps({"error": ended}).encode())
-        return (answer, *known) if known else (answer, None)
-    if not known:
-        # It is only partly removed.
-        raise ResultExpiredError("The archive has neither its answer nor its submission", operation_id=operation_id)
-    status = Status.REFUSED if outcome.state is AttemptState.REFUSED else Status.LOST
-    if known[0].filter_reason is not None:
-        status = Status.FILTERED
-    why = (failure.code, failure.message) if failure else ()
-    return Tables.concat([failed_row(one, status, *why) for one in known])
+
+    def _load_whole(self, operation_id: str, part: Part) -> Loaded:
+        from airflow_speechkit.archive.identity import all_operations, part_operations, submissions
+        from airflow_speechkit.results.flatten import flatten
+        from airflow_speechkit.results.manifest import Unread
+        from airflow_speechkit.results.many import inflated_answer
+        from airflow_speechkit.results.parts import PartTables, join_parts
+        from airflow_speechkit.results.schema import Tables
+
+        operations = part_operations(self.archive, part, self.given)
+        each = [*operations, *all_operations(self.archive, part)]
+        if operation_id != next((one for one in each if one in self.given), None):
+            return Tables.empty()
+        parts = []
+        for one in operations:
+            known = submissions(self.archive, one)
+            loaded = self._load_one(one, known)
+            if isinstance(loaded, Unread):
+                return loaded
+            submission = known[0] if known else None
+            if isinstance(loaded, tuple):
+                loaded = flatten(inflated_answer(loaded[0], self.most_bytes), submission)
+            if submission is None or submission.part is None or not len(loaded.recognitions):
+                # It has just been deleted.
+                return Tables.empty()
+            parts.append(PartTables(submission.part, loaded))
+        return join_parts(parts)
+
+    def _load_one(self, operation_id: str, known: Sequence[Submission]) -> Loaded:
+        from airflow_speechkit.archive.layout import operation_file
+        from airflow_speechkit.archive.ledger import AttemptState
+        from airflow_speechkit.results.flatten import failed_row
+        from airflow_speechkit.results.manifest import Unread
+        from airflow_speechkit.results.schema import Status, Tables
+
+        archive = self.archive
+        outcome = archive.outcome(operation_id)
+        if outcome is None:
+            if not known and archive.is_forgotten(operation_id):
+                return Unread(operation_id, "It was removed by `archive forget`")
+            what = "The archive has no answer of this operation"
+            if self.not_ended is None:
+                raise NotFinishedError(
+                    what,
+                    operation_id=operation_id,
+                    hint="SpeechKitRecognitionSensor waits for it and archives it; both need the same archive",
+                )
+            self.not_ended.append(operation_id)
+            if any(archive.folder.names(operation_file(operation_id))):
+                return Unread(operation_id, what, retry_can_help=True)
+            # The folder that is left on a disk of an operation that was removed.
+            return Tables.empty()
+        answer, failure = archive.answer(operation_id, self.most_bytes), outcome.failure
+        if answer is not None:
+            if failure is not None and answer.recognition is None:
+                # A v3 result that broke off was not kept, only what it broke off with; v2 has none.
+                ended = {"code": failure.code, "message": failure.message}
+                answer = replace(answer, recognition=json.dumps({"error": ended}).encode())
+            return (answer, *known) if known else (answer, None)
+        if not known:
+            # It is only partly removed.
+            raise ResultExpiredError("The archive has neither its answer nor its submission", operation_id=operation_id)
+        status = Status.REFUSED if outcome.state is AttemptState.REFUSED else Status.LOST
+        if known[0].filter_reason is not None:
+            status = Status.FILTERED
+        why = (failure.code, failure.message) if failure else ()
+        return Tables.concat([failed_row(one, status, *why) for one in known])
 
 
 def _saved(path: str, aws_conn_id: str, memory_bytes: int) -> Loaded:
-    from airflow_speechkit.hooks.storage import object_storage_path
     from airflow_speechkit.results.many import answer_in, largest_answer
-    from airflow_speechkit.storage import Folder
 
     # One byte more than may be read says that there are too many.
     raw = Folder.at(object_storage_path(path, aws_conn_id)).read("", most_bytes=largest_answer(memory_bytes) + 1)

@@ -9,26 +9,23 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, Context
 
-from airflow_speechkit.archive.identity import recognition_id, with_content_hashes
+from airflow_speechkit.archive.identity import recognition_id
 from airflow_speechkit.archive.layout import ROOT_FILE, read_each, unsent_id
 from airflow_speechkit.archive.ledger import RESULTS_KEPT
-from airflow_speechkit.archive.runs import delivered_before, read_run, record_delivery, remove_run
+from airflow_speechkit.archive.runs import SubmitRun, delivered_before, read_run, record_delivery, remove_run
 from airflow_speechkit.archive.store import Archive
-from airflow_speechkit.archive.submit_rules import Origin, SubmitOutcome, SubmitStatus
+from airflow_speechkit.archive.submit_rules import OnFailure, Origin, SubmitOutcome, SubmitStatus
 from airflow_speechkit.errors import ArchiveError, NotFinishedError, QuotaExceededError, SpeechKitError
-from airflow_speechkit.hooks.archive import archive_url, open_archive, read_submissions
+from airflow_speechkit.hooks.archive import read_submissions, task_archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from airflow.providers.common.compat.sdk import Context
-
-    from airflow_speechkit.archive.runs import SubmitRun
     from airflow_speechkit.archive.submit import Submitter
-    from airflow_speechkit.archive.submit_rules import OnFailure
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
+    from airflow_speechkit.models import Recording
     from airflow_speechkit.recordings.source import RecordingSource
 
 log = logging.getLogger(__name__)
@@ -148,18 +145,13 @@ def resumed_run(archive: Archive, scope: str | None, source: RecordingSource, ti
         )
     if run.left:
         check_time(run.began_at, timeout_s, f"{len(run.left)} recordings are not submitted")
-    again = iter(source.resolve_again(run.left))
-    outcomes = [SubmitOutcome(recording=next(again)) if one.status is None else one for one in run.outcomes]
-    return replace(run, outcomes=outcomes)
+    return with_left(run, source.resolve_again(run.left))
 
 
-def identified_by_content(archive: Archive, source: RecordingSource, run: SubmitRun) -> SubmitRun:
-    """Return a run with the hashes of the recordings that are left; those that no run has read before are read.
-
-    :raises ArchiveError: the archive can't be read or written
-    """
-    hashed = iter(with_content_hashes(archive, source, run.left))
-    outcomes = [replace(one, recording=next(hashed)) if one.status is None else one for one in run.outcomes]
+def with_left(run: SubmitRun, recordings: Iterable[Recording]) -> SubmitRun:
+    """Return a run with others in place of the recordings that are left."""
+    left = iter(recordings)
+    outcomes = [replace(one, recording=next(left)) if one.status is None else one for one in run.outcomes]
     return replace(run, outcomes=outcomes)
 
 
@@ -197,15 +189,14 @@ def opened_archive(setting: str | bool | None, hook: SpeechKitHook, *, is_first:
     :param setting: the operator's `archive`; with ``False`` it is temporary
     :param is_first: whether the task has not used it before
     """
-    url = archive_url(setting, hook)
-    if url is None:
+    archive = task_archive(setting, hook)
+    if archive is None:
         log.warning("Without an archive this pays for every recording, and so does every retry")
         with tempfile.TemporaryDirectory(prefix="speechkit-") as temporary:
             archive = Archive.at(temporary)
             archive.folder.create(ROOT_FILE, b"{}")
             yield archive
         return
-    archive = open_archive(url)
     if is_first:
         archive.probe(datetime.now(UTC))
     yield archive

@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
+    Context,
     PokeReturnValue,
     conf,
 )
 
-from airflow_speechkit.archive.layout import is_unsent, read_each
+from airflow_speechkit.archive.layout import read_each
 from airflow_speechkit.archive.submit_rules import OnFailure
 from airflow_speechkit.errors import SettingsError, SpeechKitError
-from airflow_speechkit.hooks.archive import read_submissions, when_reachable
-from airflow_speechkit.keywords import CheckedFields, cleaned, optional, seconds
-from airflow_speechkit.models import operation_ids
+from airflow_speechkit.hooks.archive import read_submissions, task_archive, when_reachable
+from airflow_speechkit.keywords import CheckedFields, Checks, optional, seconds
+from airflow_speechkit.models import Submission, operation_ids
 from airflow_speechkit.polling.target import PollTarget
 from airflow_speechkit.settings import member_of
 from airflow_speechkit.triggers.failures import apply_on_failure, archived_failures, service_failures
+from airflow_speechkit.triggers.recognition import BACKSTOP, DEFAULT_TIMEOUT, WaitingTask
+from airflow_speechkit.triggers.result_archiver import delete_archived_results
 from airflow_speechkit.triggers.wait import WaitResult
-from airflow_speechkit.triggers.worker import BACKSTOP, DEFAULT_TIMEOUT, WaitingTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from airflow.providers.common.compat.sdk import Context
-
     from airflow_speechkit.archive.store import Archive
     from airflow_speechkit.hooks.speechkit import SpeechKitHook
-    from airflow_speechkit.keywords import Checks
-    from airflow_speechkit.models import Submission
 
 
 class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator):
@@ -45,8 +43,8 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
     ``reschedule``) run the same code and give the same.
 
     An operation that ended in an error fails the task with `RecognitionFailedError`, its code and its recording.
-    The failure is archived, so a retry of the task ends at once and asks the service nothing. A result that
-    the service has forgotten (three days) fails it with `ResultExpiredError`.
+    The failure is archived, so a retry of the task ends at once and sends no request. A result that
+    the service has deleted (after three days) fails it with `ResultExpiredError`.
 
     :param operation_id: an operation id, a list of them, or what a mapped upstream returns (templated)
     :param speechkit_conn_id: the connection (templated)
@@ -60,20 +58,17 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
     :param timeout: seconds, or a timedelta, until the wait is given up; the operation itself goes on (templated)
     :param on_failure: what a failed operation of a list does: ``fail`` the task after all have ended, ``skip``
         it (leave it out of what is returned), or ``record`` it (return it: it becomes a row with its error).
-        Of an id that the service doesn't know and of which no end is on record there can be no row: ``record``
-        leaves it out, with an error in the log, and fails where nothing else is left
+        An id that the service doesn't know, and whose end is not on record, can't become a row: ``record``
+        leaves it out, with a warning in the log, and fails if nothing else is left
     :param cancel_on_kill: cancel the operations when the task is ended by a user. Recognitions that were
-        accepted may be charged all the same. Not for ``mode="reschedule"``: between its checks nobody is there
+        accepted may be charged all the same. Not for ``mode="reschedule"``, which has no process between its checks
     :param delete_after_archiving: API v3: have the service delete each result once it is archived, also one
         that was archived before
     """
 
     template_fields: Sequence[str] = ("operation_id", "speechkit_conn_id", "archive", "poke_interval", "timeout")
     address_fields = ("archive",)
-    typed_fields: ClassVar[Checks] = {
-        "poke_interval": optional(seconds),
-        "timeout": seconds,
-    }
+    typed_fields: ClassVar[Checks] = {"poke_interval": optional(seconds), "timeout": seconds}
     ui_color = "#fff3d6"
 
     def __init__(
@@ -91,17 +86,10 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.poke_interval = self.typed("poke_interval", poke_interval)
-        self.timeout = self.typed("timeout", timeout)
-        self.operation_id = operation_id
-        self.speechkit_conn_id = speechkit_conn_id
-        self.archive = cleaned(archive)
-        self.deferrable = (
-            conf.getboolean("operators", "default_deferrable", fallback=False) if deferrable is None else deferrable
-        )
-        self.on_failure = member_of(OnFailure, on_failure, "on_failure").value
-        self.cancel_on_kill = cancel_on_kill
-        self.delete_after_archiving = delete_after_archiving
+        self.set_keywords(locals())
+        self.on_failure = member_of(OnFailure, on_failure, "on_failure")
+        if deferrable is None:
+            self.deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self._next_check_s = 0.0
         self._check_mode()
 
@@ -129,9 +117,9 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
         """
         if not self.deferrable:
             return super().execute(context)
-        targets = self._targets("in the triggerer")
+        targets = self._targets()
         if targets:
-            trigger = self._trigger(targets, self._archive_url, time.time() + self.timeout)
+            trigger = self._trigger(self._archive, targets, time.time() + self.timeout)
             timeout = timedelta(seconds=self.timeout) + BACKSTOP
             self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
         return self._complete(WaitResult())
@@ -144,7 +132,7 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
         return self._complete(WaitResult.from_event(event))
 
     def _complete(self, result: WaitResult) -> Any:
-        """Return the ids after the deferral. Airflow itself heeds `never_fail` in the poke modes only."""
+        """Return the ids after the deferral. Airflow applies `never_fail` in the poke modes only."""
         try:
             if result.error is not None:
                 raise result.error
@@ -160,18 +148,17 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
 
         self._task_instance = context.get("ti")
         before = first_start(context, retries=self.retries or 0) if self.reschedule else None
-        targets_here = partial(self._targets, "in this worker")
         # An archive that isn't the right one is found out at once; it can only be out of reach later.
-        targets = targets_here() if before is None else when_reachable(targets_here)
+        targets = self._targets() if before is None else when_reachable(self._targets)
         result = WaitResult()
         if targets:
-            if self.reschedule and self._archive_url is None and len(targets) > 1:
+            if self.reschedule and self._archive is None and len(targets) > 1:
                 raise SettingsError(
                     "Without an archive a rescheduled task can't tell which operations of its list have ended",
                     hint="Name an archive, or set deferrable=True or mode='poke'",
                 )
             deadline = (before.timestamp() if before else time.time()) + self.timeout
-            wait = self._trigger(targets, self._archive_url, deadline).wait
+            wait = self._trigger(self._archive, targets, deadline).wait
             result = self._run_wait(wait, deadline, stop_when_idle=self.reschedule)
             if result.next_check_s is not None:
                 self._next_check_s = result.next_check_s
@@ -184,35 +171,21 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
     ) -> float:
         return min(max(self._next_check_s, 1.0), max(self.timeout - run_duration(), 1.0))
 
-    def _targets(self, where: str) -> list[PollTarget]:
-        """Return what has to be waited for, with what the archive knows about its length.
-
-        :param where: the task waits, for the log
-        """
+    def _targets(self) -> list[PollTarget]:
+        """Return what has to be waited for, with what the archive knows about its length."""
         ids = left = operation_ids(self.operation_id)
         submissions: Mapping[str, Submission | None] = {}
-        if self._archive_url is None:
-            self._check_without_archive(ids)
-        else:
-            outcomes = read_each(self._opened.outcome, ids)
+        if self._archive is not None:
+            outcomes = read_each(self._archive.outcome, ids)
             if self.delete_after_archiving:
-                from airflow_speechkit.triggers.result_archiver import delete_archived_results
-
                 delete_archived_results(outcomes, self._hook)
             left = [one for one in ids if outcomes[one] is None]
-            submissions = read_submissions(self._opened, left)
+            submissions = read_submissions(self._archive, left)
+        elif self.delete_after_archiving:
+            raise SettingsError("`delete_after_archiving` needs an archive, and `archive` is False")
+        where = "in the triggerer" if self.deferrable else "in this worker"
         self.log.info("Waiting %s for %s of %s operations", where, f"{len(left):,}", f"{len(ids):,}")
         return [PollTarget.of(one, submissions.get(one), interval_s=self.poke_interval) for one in left]
-
-    def _check_without_archive(self, ids: Sequence[str]) -> None:
-        if self.delete_after_archiving:
-            raise SettingsError("`delete_after_archiving` needs an archive, and `archive` is False")
-        unsent = next((one for one in ids if is_unsent(one)), None)
-        if unsent is not None:
-            raise SettingsError(
-                f"{unsent} is the id of a recording that was not submitted, and only an archive knows why",
-                hint="Name the archive that the submit task used",
-            )
 
     def _returned_ids(self, result: WaitResult) -> str | list[str]:
         """Return the ids as they were given, or raise what failed.
@@ -225,12 +198,12 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
                 f"{self.timeout:g} s. They go on, and what they cost is spent: run this task again to wait for them"
             )
         ids = operation_ids(self.operation_id)
-        if self._archive_url is not None:
-            failures = archived_failures(self._opened, ids, result.not_found)
+        if self._archive is not None:
+            failures = archived_failures(self._archive, ids, result.not_found)
         else:
             failures = service_failures(self._hook, result.failed, result.not_found)
         self.log.info("All of %s operations have ended; %s failed", f"{len(ids):,}", f"{len(failures):,}")
-        left = apply_on_failure(ids, failures, OnFailure(self.on_failure))
+        left = apply_on_failure(ids, failures, self.on_failure)
         return left[0] if isinstance(self.operation_id, str) else left
 
     @cached_property
@@ -240,14 +213,5 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
         return SpeechKitHook(self.speechkit_conn_id)
 
     @cached_property
-    def _archive_url(self) -> str | None:
-        from airflow_speechkit.hooks.archive import archive_url
-
-        return archive_url(self.archive, self._hook)
-
-    @cached_property
-    def _opened(self) -> Archive:
-        from airflow_speechkit.hooks.archive import open_archive
-
-        assert self._archive_url is not None  # noqa: S101 - for the type checker: callers have looked
-        return open_archive(self._archive_url)
+    def _archive(self) -> Archive | None:
+        return task_archive(self.archive, self._hook)

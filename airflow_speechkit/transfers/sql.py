@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import (
-    AirflowException,
-    AirflowSkipException,
-    BaseHook,
-    BaseOperator,
-)
+from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, BaseHook, BaseOperator, Context
 
 from airflow_speechkit.errors import ConnectionSettingsError, SettingsError, SpeechKitError
-from airflow_speechkit.keywords import CheckedFields, cleaned, seconds
+from airflow_speechkit.keywords import CheckedFields, Checks, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from datetime import timedelta
 
-    from airflow.providers.common.compat.sdk import Context
-
-    from airflow_speechkit.keywords import Checks
     from airflow_speechkit.warehouse.database import Database
     from airflow_speechkit.warehouse.load import Source
 
@@ -67,14 +58,7 @@ class SpeechKitToSqlOperator(CheckedFields, BaseOperator):
         super().__init__(**kwargs)
         if isinstance(tables, (list, tuple)) and not tables:
             raise SettingsError("`tables` is an empty list", hint="Give it what SpeechKitTransformOperator returns")
-        self.tables = cleaned(tables)
-        self.conn_id = conn_id
-        self.schema = schema
-        self.table_prefix = table_prefix
-        self.create = create
-        self.views = views
-        self.lock_timeout_s = self.typed("lock_timeout_s", lock_timeout_s)
-        self.hook_params = hook_params
+        self.set_keywords(locals())
 
     def execute(self, context: Context) -> dict[str, int]:
         """Load, and return how many rows were written to each table.

@@ -10,8 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import (
@@ -46,7 +45,7 @@ IDLE_S, LONGEST_POKE_S = 10.0, 60.0
 LOG_EVERY_S = 300.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class WaitResult:
     """What came of a wait.
 
@@ -66,71 +65,39 @@ class WaitResult:
     next_check_s: float | None = None
 
     def to_event(self) -> dict[str, Any]:
-        """Return a trigger's event: ids and numbers, never a result.
-
-        :return: ``state`` (``finished``, ``timeout`` or ``error``), the ids that ``failed`` or are ``gone``, how many
-            are ``left`` ``of`` how many, and the ``error`` (`SpeechKitError.to_json`)
-        """
-        return {
-            "state": "error" if self.error else "timeout" if self.left else "finished",
-            "failed": self.failed,
-            # As version 0.1 named it.
-            "gone": self.not_found,
-            "left": self.left,
-            "of": self.of,
-            "error": self.error.to_json() if self.error else None,
-        }
+        """Return a trigger's event: ids and numbers, never a result."""
+        return {**vars(self), "error": self.error and self.error.to_json()}
 
     @classmethod
     def from_event(cls, event: dict[str, Any]) -> WaitResult:
-        """Read what `to_event` returned, in this version or the one before.
-
-        :raises ValueError: it is no such event
-        """
-        if event.get("state") not in ("finished", "timeout", "error"):
-            raise ValueError("This is no event of a wait")
-        # Version 0.1 put the error's own fields into the event.
-        error = event.get("error")
-        if error is None and event["state"] == "error":
-            error = {name: value for name, value in event.items() if name != "state"}
-        return cls(
-            event.get("failed", []),
-            event.get("gone", []),
-            event.get("left", 0),
-            event.get("of", 0),
-            error_from_json(error) if error else None,
-        )
+        """Read what `to_event` returned."""
+        error = event["error"]
+        return cls(**{**event, "error": error and error_from_json(error)})
 
 
+@dataclass(eq=False)
 class OperationWait:
     """One task's wait.
 
-    :param targets: what is waited for
+    :param targets: what is waited for, each operation once
     :param speechkit_conn_id: the connection
     :param archive: the archive's URL; None: answers are not archived
     :param delete_after_archiving: v3: have the service delete a result once it is archived
+    :param cautious: start at a tenth of the quota
     """
 
-    def __init__(
-        self,
-        targets: Sequence[PollTarget],
-        *,
-        speechkit_conn_id: str,
-        archive: str | None,
-        delete_after_archiving: bool = False,
-    ) -> None:
-        self._targets = {one.operation_id: one for one in targets}
-        self._conn_id = speechkit_conn_id
-        self._archive = archive
-        self._delete_after_archiving = delete_after_archiving
-        #: Start at a tenth of the quota.
-        self.cautious = False
+    targets: Sequence[PollTarget]
+    _: KW_ONLY
+    speechkit_conn_id: str
+    archive: str | None
+    delete_after_archiving: bool = False
+    cautious: bool = False
+
+    def __post_init__(self) -> None:
         #: Operations that have not ended; and those that have not, or whose answers are not archived.
-        self.running = set(self._targets)
-        self.left = set(self._targets)
-        self._failed: list[str] = []
-        self._not_found: list[str] = []
-        self._error: SpeechKitError | None = None
+        self.running = {one.operation_id for one in self.targets}
+        self.left = set(self.running)
+        self._result = WaitResult(of=len(self.targets))
         self._pollers: dict[ApiVersion, Poller] = {}
 
     async def run(self, deadline: float, *, exactly: bool = False, stop_when_idle: bool = False) -> WaitResult:
@@ -140,36 +107,36 @@ class OperationWait:
         :param exactly: stop then, even if operations were not asked for yet
         :param stop_when_idle: stop where nothing is due for a while
         """
-        left_s, next_check_s = deadline - time.time(), None
-        by_version: dict[ApiVersion, list[PollTarget]] = defaultdict(list)
-        for target in self._targets.values():
-            by_version[target.api_version].append(target)
+        left_s, result = deadline - time.time(), self._result
         try:
             async with (
                 asyncio.timeout(left_s if exactly or left_s > 0.0 else FIRST_ROUND_S) as time_left,
                 asyncio.TaskGroup() as tasks,
             ):
-                waits = [tasks.create_task(self._wait_for(*one)) for one in by_version.items()]
+                versions = sorted({one.api_version for one in self.targets})
+                waits = [tasks.create_task(self._wait_for(one)) for one in versions]
                 if stop_when_idle:
-                    next_check_s = await self._idle(waits)
-                    if next_check_s is not None:
+                    result.next_check_s = await self._idle(waits)
+                    if result.next_check_s is not None:
                         time_left.reschedule(-math.inf)
         except TimeoutError:
-            self._error = None
+            result.error = None
         except ExceptionGroup as group:
             error = _first(group)
             if not isinstance(error, SpeechKitError):
                 raise
-            self._error = error
-        return WaitResult(
-            sorted(self._failed), sorted(self._not_found), len(self.left), len(self._targets), self._error, next_check_s
-        )
+            result.error = error
+        result.left = len(self.left)
+        result.failed.sort()
+        result.not_found.sort()
+        return result
 
     async def cancel_running(self) -> None:
         """Ask the service to cancel what has not ended: best effort."""
-        async with _hook(self._conn_id).async_client() as client:
-            for operation_id in sorted(self.running):
-                poller = await self._poller(self._targets[operation_id].api_version)
+        async with _hook(self.speechkit_conn_id).async_client() as client:
+            for target in [one for one in self.targets if one.operation_id in self.running]:
+                operation_id = target.operation_id
+                poller = await self._poller(target.api_version)
                 # It goes to the host of the checks, and counts against their quota.
                 await poller.request_allowed()
                 try:
@@ -199,10 +166,11 @@ class OperationWait:
                 return max([idle_s, *(one.limiter.sent(now) / one.limiter.rate(now) for one in schedulers)])
         return None
 
-    async def _wait_for(self, api_version: ApiVersion, targets: Sequence[PollTarget]) -> None:
+    async def _wait_for(self, api_version: ApiVersion) -> None:
         """Wait for operations of one API. While their archive can't be written, nothing is asked for."""
         poller = await self._poller(api_version)
-        archiver = ResultArchiver(self._archive, delete_after_archiving=self._delete_after_archiving)
+        archiver = ResultArchiver(self.archive, delete_after_archiving=self.delete_after_archiving)
+        targets = [one for one in self.targets if one.api_version is api_version]
         while left := [one for one in targets if one.operation_id in self.left]:
             try:
                 async with poller.subscribed(left) as results, asyncio.TaskGroup() as tasks:
@@ -218,7 +186,7 @@ class OperationWait:
     async def _log_progress(self, poller: Poller, targets: Sequence[PollTarget]) -> None:
         while running := [one.operation_id for one in targets if one.operation_id in self.running]:
             next_check = poller.scheduler.next_check(running, time.monotonic())
-            log.info("%s of %s operations left, %s", f"{len(running):,}", f"{len(self._targets):,}", next_check)
+            log.info("%s of %s operations left, %s", f"{len(running):,}", f"{len(self.targets):,}", next_check)
             await asyncio.sleep(LOG_EVERY_S)
 
     async def _handle_next(
@@ -245,7 +213,7 @@ class OperationWait:
         """
         try:
             if await archiver.archive(operation, poller):
-                self._failed.append(operation.id)
+                self._result.failed.append(operation.id)
             self.left.discard(operation.id)
         except StorageError:
             raise
@@ -258,9 +226,9 @@ class OperationWait:
     def _take_error(self, operation_id: str, error: SpeechKitError) -> None:
         self.left.discard(operation_id)
         if isinstance(error, (OperationNotFoundError, ResultExpiredError)):
-            self._not_found.append(operation_id)
+            self._result.not_found.append(operation_id)
         else:
-            self._error = self._error or error
+            self._result.error = self._result.error or error
 
     async def _poller(self, api_version: ApiVersion) -> Poller:
         from airflow.providers.common.compat.sdk import Stats
@@ -268,9 +236,9 @@ class OperationWait:
         from airflow_speechkit.polling.poller import shared_poller
 
         if api_version not in self._pollers:
-            hook = _hook(self._conn_id)
+            hook, key = _hook(self.speechkit_conn_id), (self.speechkit_conn_id, api_version.value)
             limiter = await hook.rate_limiter(api_version, cautious=self.cautious)
-            self._pollers[api_version] = shared_poller((self._conn_id, api_version.value), hook, limiter, stats=Stats)
+            self._pollers[api_version] = shared_poller(key, hook, limiter, stats=Stats)
         return self._pollers[api_version]
 
 

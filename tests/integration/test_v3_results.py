@@ -17,6 +17,7 @@ from airflow_speechkit.errors import (
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
 from airflow_speechkit.retry import RetryPolicy
 from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
+from airflow_speechkit.triggers.wait import WaitResult
 from tests.fixtures.direct import Desk, events_of
 from tests.fixtures.environment import ROOT
 from tests.integration.v3 import ASKED, MODES, SPOKEN, pick, submit, transform, wait
@@ -103,9 +104,7 @@ def test_the_api_version_comes_from_the_operation(desk: Desk) -> None:
         archive=desk.archive_url,
         deadline=time.time() + 60,
     )
-    assert events_of(trigger.serialize()) == [
-        {"state": "finished", "failed": [], "gone": [], "left": 0, "of": 1, "error": None}
-    ]
+    assert events_of(trigger.serialize()) == [WaitResult(of=1).to_event()]
     assert [row["word"] for row in transform(desk, operation_id)["words"]] == ["two", "words"]
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_speechkit.errors import RecordingError, SettingsError, SpeechKitError
+from airflow_speechkit.errors import RecordingError, SettingsError
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
@@ -281,9 +281,3 @@ def test_wrong_keywords_are_refused_before_anything_is_sent(desk: Desk) -> None:
         with pytest.raises(SettingsError, match=what):
             submit(desk, audio, **given)
     assert not billed(desk)
-
-
-def test_a_sensor_without_the_archive_says_what_it_needs(desk: Desk) -> None:
-    [filtered] = submit(desk, [put(desk, {"short.ogg": NIGHT["short.ogg"]}) + "short.ogg"], on_filtered="record")
-    with pytest.raises(SpeechKitError, match="a recording that was not submitted, and only an archive knows why"):
-        SpeechKitRecognitionSensor(task_id="wait", operation_id=filtered, archive=False, deferrable=False).execute({})

@@ -19,6 +19,7 @@ from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
 from airflow_speechkit.operators.submit import SpeechKitSubmitOperator
 from airflow_speechkit.operators.transform import SpeechKitTransformOperator
 from airflow_speechkit.sensors.recognition import SpeechKitRecognitionSensor
+from airflow_speechkit.triggers.wait import WaitResult
 from tests.fixtures.direct import OGG, Desk, wait_for
 from tests.unit.recordings.clicks import written
 
@@ -320,7 +321,7 @@ def test_the_visits_of_a_deferred_task_share_what_they_have_read(desk: Desk, ope
     ids = None
     for _ in range(5):
         try:
-            ids = task.execute_complete({"ti": ti}, None)
+            ids = task.execute_complete({"ti": ti}, WaitResult().to_event())
             break
         except TaskDeferred:
             continue

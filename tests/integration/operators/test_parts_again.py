@@ -75,7 +75,7 @@ def test_a_side_that_is_replaced_between_visits_is_not_submitted_as_what_it_was(
         operator = SpeechKitSubmitOperator(
             task_id="submit", audio=[sides], language="en-US", deferrable=True, submits_per_hour=2, **about
         )
-        return operator.execute(context) if is_first else operator.execute_complete(context)
+        return operator.execute(context) if is_first else operator.execute_complete(context, None)
 
     context: Any = {"ti": TaskInstance()}
     with pytest.raises(TaskDeferred):

@@ -18,6 +18,7 @@ from airflow_speechkit.errors import ArchiveError, NotFinishedError, SettingsErr
 from airflow_speechkit.hooks.speechkit import SpeechKitHook
 from airflow_speechkit.operators import visit
 from airflow_speechkit.operators.recognize import SpeechKitRecognizeOperator
+from airflow_speechkit.triggers.wait import WaitResult
 from tests.fixtures.direct import OGG, TaskInstance, again, events_of
 from tests.integration.operators.recognizing import Runs, put, recognize
 
@@ -43,7 +44,7 @@ def test_all_deferrals_together_take_at_most_the_execution_timeout(desk: Desk) -
     assert first.value.timeout is not None
     assert first.value.timeout <= timedelta(hours=10)
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=9)), pytest.raises(TaskDeferred) as later:
-        again(operator).execute_complete({"ti": TaskInstance()}, event={"state": "timeout", "left": 1})
+        again(operator).execute_complete({"ti": TaskInstance()}, event=WaitResult(left=1).to_event())
     assert later.value.timeout is not None
     assert later.value.timeout <= timedelta(hours=1)
 

@@ -35,7 +35,7 @@ class Clock:
 
 
 def source_of(hook: SpeechKitHook, clock: Any, **about: Any) -> RecordingSource:
-    endpoint = hook.endpoints.storage
+    endpoint = hook.connection.endpoints.storage
     return RecordingSource(
         settings=about.pop("settings", RecognitionSettings(language="en-US")),
         storage_endpoint=endpoint,

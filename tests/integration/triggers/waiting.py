@@ -6,10 +6,11 @@ import time
 from typing import Any
 
 from airflow_speechkit.triggers.recognition import SpeechKitRecognitionTrigger
+from airflow_speechkit.triggers.wait import WaitResult
 from tests.fixtures.direct import Desk, events_of
 
 #: What the event of a wait has that brought results only, apart from their number.
-FINISHED: dict[str, Any] = {"state": "finished", "failed": [], "gone": [], "left": 0, "error": None}
+FINISHED = WaitResult().to_event()
 
 
 def trigger(desk: Desk, *ids: str, **more: Any) -> SpeechKitRecognitionTrigger:

@@ -11,7 +11,6 @@ from airflow_speechkit.api.credentials import ApiKey, AuthorizedKey, IamToken, M
 from airflow_speechkit.errors import ConnectionSettingsError
 from airflow_speechkit.hooks.connection import (
     SpeechKitConnection,
-    fields_of,
     read_connection,
     secrets_in,
     unknown_fields,
@@ -215,11 +214,11 @@ def test_a_typing_error_in_the_name_of_a_field_is_refused(name: str, meant: str)
 def test_fields_of_other_tools_are_no_error() -> None:
     extra = {"api_key": "AQVNkey", "team": "speech", "archive_url": "s3://x/y", "achive": ""}
     assert read(extra=extra).credential == ApiKey("AQVNkey")
-    assert list(unknown_fields(fields_of(extra))) == ["team", "archive_url"]
+    assert list(unknown_fields(extra)) == ["team", "archive_url"]
 
 
 def test_every_field_of_the_form_is_known() -> None:
     assert unknown_fields(dict.fromkeys(get_provider_info()["connection-types"][0]["conn-fields"], "x")) == {}
     # The yandex provider's.
     yandex = ("folder_id", "oauth", "public_ssh_key", "service_account_json", "service_account_json_path", "endpoint")
-    assert unknown_fields(fields_of({f"extra__yandexcloud__{name}": "x" for name in yandex})) == {}
+    assert unknown_fields({f"extra__yandexcloud__{name}": "x" for name in yandex}) == {}

@@ -67,12 +67,13 @@ def test_the_connection_is_read_once(hook: SpeechKitHook, monkeypatch: pytest.Mo
 
 def test_the_hook_has_the_connections_settings(connect: Callable[..., None]) -> None:
     connect()
-    bare = SpeechKitHook()
+    bare = SpeechKitHook().connection
     assert (bare.api_version, bare.archive, bare.aws_conn_id) == ("v2", None, "aws_default")
     assert bare.submits_per_hour == 500
     connect(extra={"api_version": "v3", "archive": "s3://a/b", "aws_conn_id": "aws_x", "checks_per_second": 2})
     server = SpeechKitHook()
-    assert (server.api_version, server.archive, server.aws_conn_id) == ("v3", "s3://a/b", "aws_x")
+    found = server.connection
+    assert (found.api_version, found.archive, found.aws_conn_id) == ("v3", "s3://a/b", "aws_x")
     assert asyncio.run(server.rate_limiter("v3")).limit == 2
 
 
@@ -228,8 +229,3 @@ def test_a_large_answer_is_read_on_an_event_loop_too(hook: SpeechKitHook, server
             assert operation.raw == body
 
     asyncio.run(send())
-
-
-def test_a_client_outside_of_its_statement_is_an_error(hook: SpeechKitHook) -> None:
-    with pytest.raises(RuntimeError, match="async with"):
-        asyncio.run(hook.async_client().get_operation("e03abc"))

@@ -165,15 +165,6 @@ def test_a_result_is_read_from_its_event(result: WaitResult) -> None:
     assert str(read.error) == str(result.error)
 
 
-def test_an_event_of_version_0_1_is_read_and_any_other_is_refused() -> None:
-    error = PermissionDeniedError("No right", http_status=403)
-    assert str(WaitResult.from_event({"state": "error", **error.to_json()}).error) == str(error)
-    assert WaitResult.from_event({"state": "timeout", "left": 2, "of": 3}).left == 2
-    for event in ({}, {"state": "something else"}):
-        with pytest.raises(ValueError, match="no event of a wait"):
-            WaitResult.from_event(event)
-
-
 async def test_a_connection_that_times_out_ends_the_wait(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_client() -> Service:
         raise TimeoutError

@@ -12,9 +12,9 @@ import pytest
 
 from airflow_speechkit import compat
 from airflow_speechkit.errors import UnreachableError
-from airflow_speechkit.triggers import worker
+from airflow_speechkit.triggers import recognition
+from airflow_speechkit.triggers.recognition import WaitingTask
 from airflow_speechkit.triggers.wait import WaitResult
-from airflow_speechkit.triggers.worker import WaitingTask
 
 
 class Waiting:
@@ -87,7 +87,7 @@ class Interrupted(ThreadPoolExecutor):
 @pytest.mark.parametrize("at_once", [False, True], ids=["meanwhile", "before it has begun"])
 def test_a_wait_that_is_interrupted_is_cancelled(monkeypatch: pytest.MonkeyPatch, at_once: bool) -> None:
     waiting = Waiting()
-    monkeypatch.setattr(worker, "ThreadPoolExecutor", Interrupted)
+    monkeypatch.setattr(recognition, "ThreadPoolExecutor", Interrupted)
     monkeypatch.setattr(Interrupted, "at_once", at_once)
     monkeypatch.setattr(Interrupted, "waiting", waiting, raising=False)
     with pytest.raises(KeyboardInterrupt):
