@@ -190,7 +190,7 @@ class Authorization:
         if token is None or now >= token.unusable_at:
             token = self._tokens[key] = yield from self._fetch()
         elif now >= token.renew_at:
-            # The others go on with the old token meanwhile, and so does everybody where there is no new one.
+            # Other requests use the old token meanwhile. So does this one if there is no new token.
             self._tokens[key] = replace(token, renew_at=now + _RENEWAL_S)
             try:
                 token = self._tokens[key] = yield from self._fetch()

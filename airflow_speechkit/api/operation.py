@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_speechkit.errors import AnswerUnreadableError, ErrorStatus, RecognitionFailedError, read_status
@@ -15,6 +16,7 @@ from airflow_speechkit.settings import ApiVersion
 from airflow_speechkit.storage.compressed import Packed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from airflow_speechkit.api.http import Response
@@ -75,18 +77,15 @@ def operation_of(response: Response, operation_id: str) -> Operation:
     :param operation_id: the operation that was requested
     :raises AnswerUnreadableError: it is cut off, isn't an Operation, or is another one
     """
+    body = response.body
     try:
-        body = response.body
-        if isinstance(body, Packed):
-            return _read_too_large(body, operation_id)
-        operation = read_operation(body)
-        if operation.id == operation_id:
-            return operation
-        # It must not be archived as this operation's, nor end its wait.
-        what = "The answer is about another operation"
+        operation = _read_too_large(body, operation_id) if isinstance(body, Packed) else read_operation(body)
     except AnswerUnreadableError as error:
-        what = error.what
-    raise _unreadable(what, response, operation_id)
+        raise _unreadable(error.what, response, operation_id) from None
+    if operation.id != operation_id:
+        # It must not be archived as this operation's, nor end its wait.
+        raise _unreadable("The answer is about another operation", response, operation_id)
+    return operation
 
 
 def check_recognition(response: Response, operation_id: str) -> bytes:
@@ -186,17 +185,13 @@ def id_within(raw: bytes) -> str | None:
 
 def _envelope(raw: bytes) -> dict[str, Any]:
     # Each reads something that the other refuses: one an error's code as a text, the other deep nesting in a result.
-    readers = (_read_columns, _read_json) if len(raw) >= LARGE_BODY else (_read_json, _read_columns)
-    for read in readers:
+    readers: list[Callable[[bytes], dict[str, Any]]] = [partial(parse_object, lenient=True), _read_columns]
+    for read in reversed(readers) if len(raw) >= LARGE_BODY else readers:
         with suppress(MalformedError):
             return read(raw)
     raise AnswerUnreadableError(
         f"The answer isn't an Operation, or is cut off ({len(raw)} bytes)", retry="checks again"
     )
-
-
-def _read_json(raw: bytes) -> dict[str, Any]:
-    return parse_object(raw, lenient=True)
 
 
 def _read_columns(raw: bytes) -> dict[str, Any]:

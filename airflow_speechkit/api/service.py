@@ -133,10 +133,7 @@ class Service:
 
         :param attempts: how often at most: each is one of the folder's status checks
         """
-        url = f"{self._endpoints.operations}/operations/{_checked(operation_id)}"
-        purpose = "the request for the operation's state"
-        request = Request(method="GET", url=url, purpose=purpose, operation_id=operation_id)
-        return (yield from self._perform(request, attempts))
+        return (yield from self._perform(self._of_operation(operation_id), attempts))
 
     def cancel(self, operation_id: str, *, attempts: int | None = None) -> Generator[Step, Outcome, Response]:
         """Request the cancellation of an operation, best effort; the answer is the operation, for `operation_of`.
@@ -146,9 +143,7 @@ class Service:
 
         :param attempts: how often at most with either: each is one of the folder's status checks
         """
-        url = f"{self._endpoints.operations}/operations/{_checked(operation_id)}:cancel"
-        purpose = "the request to cancel the operation"
-        request = Request(method="GET", url=url, purpose=purpose, operation_id=operation_id)
+        request = self._of_operation(operation_id, ":cancel", "the request to cancel the operation")
         try:
             return (yield from self._perform(request, attempts))
         except RefusedError as error:
@@ -168,20 +163,20 @@ class Service:
             try:
                 return (yield from self._perform(request))
             except RefusedError as error:
-                ids = {"request_id": error.request_id, "server_trace_id": error.server_trace_id}
-                if error.http_status not in (400, 404) or "not ready" not in error.what.lower():
-                    if error.http_status != 404 or not seen_done:
-                        raise
-                    raise ResultExpiredError(
-                        "The result has expired: the service keeps results for three days",
-                        hint="Submit the recording again. It is paid for again",
-                        operation_id=operation_id,
-                        **ids,
-                    ) from error
+                ids = {
+                    "operation_id": operation_id,
+                    "request_id": error.request_id,
+                    "server_trace_id": error.server_trace_id,
+                }
+                is_ready = error.http_status not in (400, 404) or "not ready" not in error.what.lower()
+                if is_ready and error.http_status == 404 and seen_done:
+                    what = "The result has expired: the service keeps results for three days"
+                    hint = "Submit the recording again. It is paid for again"
+                    raise ResultExpiredError(what, hint=hint, **ids) from error
+                if is_ready:
+                    raise
                 if pause_s is None:
-                    raise NotFinishedError(
-                        "The result isn't ready", retry="checks again", operation_id=operation_id, **ids
-                    ) from error
+                    raise NotFinishedError("The result isn't ready", retry="checks again", **ids) from error
                 yield Pause(pause_s)
         raise AssertionError  # pragma: no cover - the last one returns or raises
 
@@ -216,6 +211,12 @@ class Service:
             if error.http_status != 400 or "folder id" in error.what.lower():
                 raise
         return f"The service accepts the key and lets it recognise speech (API {api_version})"
+
+    def _of_operation(
+        self, operation_id: str, action: str = "", purpose: str = "the request for the operation's state"
+    ) -> Request:
+        url = f"{self._endpoints.operations}/operations/{_checked(operation_id)}{action}"
+        return Request(method="GET", url=url, purpose=purpose, operation_id=operation_id)
 
     def _of_result(self, method: str, path: str, operation_id: str) -> Request:
         return Request(
