@@ -24,14 +24,9 @@ _IDS_IN_A_DELETE = 500
 
 #: Classes of SQLSTATE that a retry does not change: data, constraints, dependents, SQL, rights, unsupported features.
 _LASTING_SQLSTATES = ("0A", "22", "23", "2B", "3D", "3F", "42")
-#: The same for databases without SQLSTATE, by the names of their exceptions.
-_LASTING_KINDS = frozenset(
-    {
-        "ArrowInvalid", "BinderException", "CatalogException", "ConstraintException", "ConversionException",
-        "DataError", "DependencyException", "IntegrityError", "InvalidInputException", "NotSupportedError",
-        "ParserException", "ProgrammingError", "UnicodeDecodeError",
-    }
-)  # fmt: skip
+#: The same for databases without SQLSTATE, by the classes that DB-API has for errors, and by those of others.
+_LASTING_KINDS = {"DataError", "IntegrityError", "NotSupportedError", "ProgrammingError"}
+_LASTING_KINDS |= {"ArrowInvalid", "DependencyException", "UnicodeDecodeError"}
 
 _COPY_COLUMN = re.compile(r"^COPY \w+, line \d+, column (\w+)", re.MULTILINE)
 _QUERY = re.compile(r"\?\S+")
@@ -55,7 +50,7 @@ def step(doing: str, *, quotes_rows: bool = False, hint: str | None = None) -> I
     except SpeechKitError:
         raise
     except Exception as error:  # noqa: BLE001 - each driver has its own
-        kind = type(error).__name__
+        kind, kinds = type(error).__name__, {one.__name__ for one in type(error).__mro__}
         sqlstate = str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "")
         details = [f"SQLSTATE {sqlstate}"] if sqlstate else []
         diagnosis = getattr(error, "diag", None)
@@ -70,7 +65,7 @@ def step(doing: str, *, quotes_rows: bool = False, hint: str | None = None) -> I
             f"The load failed while {doing}, with {kind}{place}{'' if quotes_rows else f': {first_line(error)}'}",
             hint=hint,
             retry="loads everything again: nothing of this load was kept",
-            retry_can_help=not (kind in _LASTING_KINDS or sqlstate.startswith(_LASTING_SQLSTATES)),
+            retry_can_help=not (sqlstate.startswith(_LASTING_SQLSTATES) if sqlstate else kinds & _LASTING_KINDS),
         ) from None
 
 
@@ -200,7 +195,7 @@ class DatabaseWithViews(Database):
             f"AND table_name = ANY({mark}) GROUP BY table_name",
             [table.name for table in tables],
         )
-        return {name: frozenset(columns) for name, columns in found.items()}
+        return {name: frozenset(columns) for name, (columns,) in found.items()}
 
     def delete_rows(self, tables: Collection[str], recognition_ids: Sequence[str]) -> None:
         """Delete the rows of recognitions."""
@@ -213,11 +208,12 @@ class DatabaseWithViews(Database):
 
     def view_comments(self) -> Mapping[str, str | None]:
         """Return the comments of all existing tables and views that have the name of one of our views."""
-        return self._by_name(self._COMMENTS, VIEWS)
+        return {name: comment for name, (comment,) in self._by_name(self._COMMENTS, VIEWS).items()}
 
     def _by_name(self, query: str, names: Collection[str]) -> dict[str, Any]:
+        """Return the other columns of a query's rows, by the name without prefix that is their first column."""
         given = {self.names.bare(name): name for name in names}
-        return {given[name]: value for name, value in self._query(query, [self.names.schema, list(given)])}
+        return {given[name]: values for name, *values in self._query(query, [self.names.schema, list(given)])}
 
     def create_view(self, view: View) -> None:
         """Create or replace a view, and leave its mark in its comment."""
@@ -226,7 +222,5 @@ class DatabaseWithViews(Database):
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as every driver takes it: a moment is a text in UTC, a boolean 0 or 1."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-    return int(value) if isinstance(value, bool) else value
+    """Return a value as every driver takes it: a moment is a text in UTC."""
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f") if isinstance(value, datetime) else value

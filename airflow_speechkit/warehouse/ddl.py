@@ -20,7 +20,6 @@ JSON_COLUMNS = frozenset(
 )
 
 _PLAIN_SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
-_ANY_SCHEMA = re.compile(r".+", re.DOTALL)
 _PREFIX = re.compile(r"[A-Za-z0-9_]{0,30}")
 
 
@@ -80,8 +79,8 @@ class Names:
         if not _PREFIX.fullmatch(self.prefix):
             raise SettingsError("`table_prefix` takes up to 30 ASCII letters, digits and underscores")
         # Databases differ in how they quote names, so names that need quotes are refused.
-        allowed = _PLAIN_SCHEMA if self.dialect is Dialect.GENERIC else _ANY_SCHEMA
-        if self.schema is not None and not allowed.fullmatch(self.schema):
+        needs_quotes = self.schema is not None and not _PLAIN_SCHEMA.fullmatch(self.schema)
+        if self.schema == "" or (needs_quotes and self.dialect is Dialect.GENERIC):
             raise SettingsError(
                 f"`schema` can't be {self.schema!r} in this database",
                 hint="Remove it to use the connection's own schema",

@@ -47,16 +47,14 @@ class PostgreSQL(DatabaseWithViews):
 
     def primary_keys(self, tables: Collection[TableSchema]) -> dict[str, tuple[str, list[str]]]:
         """Return the names and columns of the tables' primary keys, by the tables' names without prefix."""
-        by_table = {self.names.bare(table.name): table.name for table in tables}
-        found = self._query(
+        return self._by_name(
             "SELECT c.relname, k.conname, array_agg(a.attname::text) FROM pg_constraint k "
             "JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace "
             "JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY(k.conkey) "
             "WHERE k.contype = 'p' AND n.nspname = coalesce(%s, current_schema()) AND c.relname = ANY(%s) "
             "GROUP BY c.relname, k.conname",
-            [self.names.schema, list(by_table)],
+            [table.name for table in tables],
         )
-        return {by_table[name]: (key, columns) for name, key, columns in found}
 
     def insert(self, table: TableSchema, rows: pa.RecordBatch, existing: Collection[str]) -> None:
         """Insert rows by ``COPY``."""
