@@ -214,7 +214,7 @@ class _ArchivedAnswers:
         from airflow_speechkit.results.flatten import flatten
         from airflow_speechkit.results.manifest import Unread
         from airflow_speechkit.results.many import inflated_answer
-        from airflow_speechkit.results.parts import PartTables, join_parts
+        from airflow_speechkit.results.parts import join_parts
         from airflow_speechkit.results.schema import Tables
 
         operations = part_operations(self.archive, part, self.given)
@@ -233,7 +233,7 @@ class _ArchivedAnswers:
             if submission is None or submission.part is None or not len(loaded.recognitions):
                 # It has just been deleted.
                 return Tables.empty()
-            parts.append(PartTables(submission.part, loaded))
+            parts.append((submission.part, loaded))
         return join_parts(parts)
 
     def _load_one(self, operation_id: str, known: Sequence[Submission]) -> Loaded:

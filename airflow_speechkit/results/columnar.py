@@ -7,7 +7,6 @@ nobody reads it accepts more than Python's parser: deep nesting, long numbers, `
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from airflow_speechkit.errors import read_status
-from airflow_speechkit.parsing import MalformedError, parse_columns, parse_object
+from airflow_speechkit.parsing import MalformedError, decode, parse_columns, parse_each, parse_object
 from airflow_speechkit.results.plain import ANALYSES, read_analyses, read_operation, snake, with_speakers
 from airflow_speechkit.results.speech import CHUNK, MESSAGE, Reading, items, v2_speech, v3_speech
 from airflow_speechkit.results.values import MEMORY
@@ -39,9 +38,6 @@ _PRESENT = pa.struct([])
 _BETWEEN = re.compile(rb"(?<=\})(\s*)(?=\{)")
 
 _ANALYSES = tuple(name.encode() for name in ANALYSES)
-
-#: With one of these a message is more than an analysis.
-_SPOKEN = frozenset({"final", "finalRefinement", "final_refinement"})
 
 
 def _guarded(kind: pa.DataType) -> pa.DataType:
@@ -67,7 +63,7 @@ _V2 = pa.schema(
 _V3 = pa.schema(
     {
         "error": _PRESENT,
-        "result": _guarded(pa.struct([*MESSAGE, *((name, _PRESENT) for name in ANALYSES)])),
+        "result": _guarded(MESSAGE),
         _NEXT: pa.int64(),
     }
 )
@@ -100,12 +96,9 @@ def _read_v3(answers: Sequence[Submitted]) -> Reading:
     operations = [read_operation(answer.operation) for answer, _ in answers]
     if not all(one.get("done") is True and read_status(one.get("error")) is None for one in operations):
         raise MalformedError("an operation failed, or is not done")
-    analyses: dict[int, list[dict[str, Any]]] = {number: [] for number in range(len(answers))}
-    streams = [_without_analyses(one.recognition or b"", analyses[place]) for place, (one, _) in enumerate(answers)]
+    streams = [one.recognition or b"" for one, _ in answers]
     rows = _parse(streams, _V3)
-    result = rows["result"]
-    if any(result.field(name).null_count < len(result) for name in ANALYSES):
-        raise MalformedError("an analysis is not in a message of its own")
+    result, analyses = rows["result"], {place: _analyses(raw) for place, raw in enumerate(streams)}
     nexts = rows[_NEXT].is_valid().to_numpy(zero_copy_only=False)
     answer = np.cumsum(nexts)
     is_message = _all(result.is_valid(), rows["error"].is_null())
@@ -118,25 +111,21 @@ def _read_v3(answers: Sequence[Submitted]) -> Reading:
     return Reading(speech, moments, analyses, left_out=left_out)
 
 
-def _without_analyses(raw: bytes, rows: list[dict[str, Any]]) -> bytes:
-    """Return the messages of v3 without those that hold an analysis, whose own JSON is kept as text.
+def _analyses(raw: bytes) -> list[dict[str, Any]]:
+    """Return the rows of the table `analyses`. Only messages that name an analysis are parsed here.
 
-    :param rows: gets the rows of the analyses
+    :raises MalformedError: a message isn't JSON, or an analysis in it is malformed
     """
     if not any(name in raw for name in _ANALYSES):
-        return raw
-    kept = []
-    for piece in _BETWEEN.split(raw):
-        if any(name in piece for name in _ANALYSES):
-            # What isn't JSON by itself is part of a message, and stays.
-            with suppress(MalformedError):
-                stated = parse_object(piece)
-                result = stated.get("result")
-                if len(stated) == 1 and isinstance(result, dict) and _SPOKEN.isdisjoint(result):
-                    rows += read_analyses(result)
-                    continue
-        kept.append(piece)
-    return b"".join(kept)
+        return []
+    messages: list[Any]
+    try:
+        messages = [parse_object(piece) for piece in _BETWEEN.split(raw) if any(name in piece for name in _ANALYSES)]
+    except MalformedError:
+        # A text has such brackets.
+        messages = [message for message, _ in parse_each(decode(raw))]
+    results = [message.get("result") for message in messages if isinstance(message, dict)]
+    return [row for result in results if isinstance(result, dict) for row in read_analyses(result)]
 
 
 def _parse(raws: Sequence[bytes], schema: pa.Schema) -> pa.RecordBatch:

@@ -60,19 +60,18 @@ class CompactedDay:
 class _Part:
     """A part.
 
+    :param table: the table's name
     :param name: its file
     :param stem: its name in every table
     :param version: changes when it is written again
     :param written_at: UTC
     """
 
+    table: str
     name: str
     stem: str
     version: str
     written_at: datetime
-
-    def is_of(self, table: TableSchema) -> bool:
-        return self.name.startswith(f"{table.name}/")
 
 
 def compact(
@@ -111,7 +110,7 @@ def compact(
 def _compact_day(source: Folder, target: Folder, of: date, now: datetime, delete_parts: bool) -> CompactedDay:
     day = of.isoformat()
     parts = _parts(source, day)
-    stems = {part.stem for part in parts if part.is_of(RECOGNITIONS)}
+    stems = {part.stem for part in parts if part.table == RECOGNITIONS.name}
     rows = _write_day(source, target, day, [part for part in parts if part.stem in stems], stems) if stems else None
     removed = 0
     if delete_parts:
@@ -135,7 +134,7 @@ def _parts(source: Folder, day: str) -> list[_Part]:
         for name, version, written_at in source.versions(f"{table.name}/day={day}"):
             path = Path(name)
             if path.suffix == f".{FileFormat.PARQUET}":
-                parts.append(_Part(name, path.stem, version, written_at))
+                parts.append(_Part(table.name, name, path.stem, version, written_at))
             elif path.suffix[1:] in list(FileFormat):
                 raise SettingsError(
                     f"{source.url_of(name)} isn't Parquet, the only format that can be compacted",
@@ -156,11 +155,11 @@ def _write_day(source: Folder, target: Folder, day: str, parts: list[_Part], ste
             metadata = {**(table.arrow.metadata or {}), **({_PARTS_KEY: digest} if table is RECOGNITIONS else {})}
             # A file of an older version may lack what must not be empty now.
             schema = pa.schema([field.with_nullable(True) for field in table.arrow], metadata=metadata)
-            names = [part.name for part in parts if part.is_of(table)]
+            names = [part.name for part in parts if part.table == table.name]
             path, place = Path(folder, table.name), _place(table, day)
             new = rows_of(source, names, FileFormat.PARQUET, table.arrow)
             rows[table.name] = _write(path, chain(_other_rows(target, place, table, stems), new), schema)
-            target.put(place, path)
+            target.replace(place, path)
     return rows
 
 

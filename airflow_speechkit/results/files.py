@@ -22,7 +22,6 @@ from airflow_speechkit.parsing import SURPRISES
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from concurrent.futures import Future
-    from datetime import datetime
     from pathlib import Path
 
     from airflow_speechkit.storage import Folder
@@ -62,11 +61,9 @@ def parquet_writer(path: Path, schema: pa.Schema, *, few_rows: bool = False) -> 
     :param schema: its columns
     :param few_rows: whether it gets fewer than 10,000 rows
     """
-    # Statistics let a reader skip row groups; without the page index it can't skip pages.
-    return pq.ParquetWriter(
-        path, schema, compression="zstd", write_statistics=True, use_dictionary=not few_rows,
-        write_page_index=not few_rows, store_schema=True,
-    )  # fmt: skip
+    # By the statistics, which are written anyway, a reader skips row groups; by the page index it skips pages.
+    is_large = not few_rows
+    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=is_large, write_page_index=is_large)
 
 
 def write_file(path: Path, rows: pa.Table, file_format: FileFormat) -> None:
@@ -82,14 +79,13 @@ def write_file(path: Path, rows: pa.Table, file_format: FileFormat) -> None:
     elif file_format is FileFormat.CSV:
         pa_csv.write_csv(rows, path)
     else:
-        encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_moment)
+        # The one type that isn't JSON's own is a moment.
+        encoder = json.JSONEncoder(
+            ensure_ascii=False, separators=(",", ":"), default=lambda moment: moment.isoformat().replace("+00:00", "Z")
+        )
         with path.open("w", encoding="utf-8", newline="\n") as file:
             for batch in rows.to_batches(max_chunksize=_FEW_ROWS):
                 file.writelines(f"{encoder.encode(row)}\n" for row in batch.to_pylist())
-
-
-def _moment(value: datetime) -> str:
-    return value.isoformat().replace("+00:00", "Z")
 
 
 def ahead(
@@ -148,7 +144,7 @@ def rows_of(folder: Folder, names: Iterable[str], file_format: str, schema: pa.S
 
 
 def unusable(what: str) -> StorageError:
-    """Return the error of a file that the transform has to write again."""
+    """Return the error for a file that the transform has to write again."""
     return StorageError(
         what,
         hint="Run the transform again: it writes the same files from the archive",

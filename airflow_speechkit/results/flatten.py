@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 #: Bytes of answers that are read together: small answers share fixed costs, and more bytes don't make it faster.
 BATCH_BYTES = 4 << 20
 
+#: Columns of `recognitions` that have what a field of the same name in the submission has.
+_OF_SUBMISSION = (
+    *("audio_uri", "submitted_uri", "paired_uri", "channels", "duration_ms", "billed_seconds", "filter_reason"),
+    *("dag_id", "run_id"),
+)
+
 #: What reading an answer that doesn't have the documented shape raises.
 UNREADABLE = (*SURPRISES, pa.ArrowException)
 
@@ -188,23 +194,14 @@ def _row(answer: Answer, submission: Submission | None, created: Any = None, mod
     }
     if submission is not None:
         settings = submission.settings
-        row |= {
-            "audio_uri": writable(submission.audio_uri),
-            "submitted_uri": writable(submission.submitted_uri) if submission.submitted_uri else None,
-            "paired_uri": writable(submission.paired_uri) if submission.paired_uri else None,
+        row |= {name: getattr(submission, name) for name in _OF_SUBMISSION} | {
             "labels": as_json(dict(sorted(submission.labels.items()))),
-            "model": writable(settings.model),
-            "language": writable(settings.language_asked) if settings.language_asked else None,
-            "channels": submission.channels,
-            "duration_ms": submission.duration_ms,
-            "billed_seconds": submission.billed_seconds,
-            "filter_reason": submission.filter_reason,
+            "model": settings.model,
+            "language": settings.language_asked or None,
             "created_at": row["created_at"] or submission.submitted_at,
             "settings": as_json(settings.to_json()),
-            "dag_id": submission.dag_id,
-            "run_id": submission.run_id,
         }
-    return row
+    return {name: writable(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _ended(status: Status, code: int | None, message: str | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from airflow_speechkit.errors import (
 )
 from airflow_speechkit.results.files import FileFormat, ahead
 from airflow_speechkit.results.flatten import BATCH_BYTES, id_of, read_many, size_bytes
-from airflow_speechkit.results.manifest import Manifest, Unread, name_after, stem
+from airflow_speechkit.results.manifest import Manifest, Unread, name_after
 from airflow_speechkit.results.saved import read_saved
 from airflow_speechkit.results.schema import Tables
 from airflow_speechkit.results.write import Writing
@@ -55,7 +55,6 @@ def write_many(
     operation_ids: Iterable[str],
     target: Folder,
     *,
-    name: str | None = None,
     file_format: FileFormat | str = FileFormat.PARQUET,
     memory_bytes: int = MEMORY_BYTES,
     side_by_side: int = SIDE_BY_SIDE,
@@ -73,7 +72,6 @@ def write_many(
     :param operation_ids: the operations, or the files of their answers
     :param target: where the files go: ``TABLE/day=2026-11-22/OPERATION.parquet``, by the UTC date of ``created_at``,
         else of ``finished_at``, else ``day=1970-01-01``
-    :param name: the manifest's name; by default that of the operation, or a hash of the ids
     :param file_format: ``parquet``, ``csv`` or ``jsonl``
     :param memory_bytes: how many bytes answers and rows may take, whatever their number. Where answers larger than all
         before follow each other, up to `side_by_side` of them come on top. One larger than `largest_answer` is unread
@@ -89,24 +87,19 @@ def write_many(
     if memory_bytes < 1 or side_by_side < 1:
         raise SettingsError("`memory_bytes` and `side_by_side` count from 1")
     most_bytes = largest_answer(memory_bytes)
-
-    def fetch(origin: str) -> tuple[str, Loaded]:
-        return origin, _load(load, origin, most_bytes)
-
-    # Fetch ahead as many as fit if they are like the largest so far. Begin with a few: their size isn't known yet.
-    largest, fetched_ahead = 1, 1
+    largest = 0
 
     def most() -> int:
-        return fetched_ahead
+        """Return how many to fetch ahead: as many as fit if they are like the largest so far, one to begin with."""
+        return max(min(side_by_side, memory_bytes // 4 // largest), 1) if largest else 1
 
     def fetched(pool: ThreadPoolExecutor) -> Iterator[tuple[str, Loaded]]:
-        nonlocal largest, fetched_ahead
-        for origin, one in ahead(pool, fetch, operation_ids, most):
-            largest = max(largest, _size(one))
-            fetched_ahead = max(min(side_by_side, fetched_ahead * 2, memory_bytes // 4 // largest), 1)
-            yield origin, one
+        nonlocal largest
+        for origin, loaded in ahead(pool, lambda one: (one, _load(load, one, most_bytes)), operation_ids, most):
+            largest = max(largest, _size(loaded))
+            yield origin, loaded
             # Don't hold it here too while waiting for the next one.
-            del one
+            del loaded
 
     reader = _Reader()
     batch_bytes = max(min(memory_bytes // (4 * _READING), BATCH_BYTES), 1)
@@ -122,7 +115,7 @@ def write_many(
                     progress(reader.operations)
             if reader.unread and not (leave_out_unread and writing.operations):
                 raise _refusal(reader, others=bool(writing.operations))
-            return writing.finish(name_after(reader.ids) if name is None else stem(name), reader.unread)
+            return writing.finish(name_after(reader.ids), reader.unread)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -210,15 +203,10 @@ class _Reader:
         self._origins: dict[str, str] = {}
 
     def rows(self, batch: Sequence[tuple[str, Loaded]]) -> Tables:
-        """Return the rows of a batch, without those of operations that were read before."""
+        """Return the rows of a batch, without those of operations that were given before."""
         self.operations += len(batch)
-        return Tables.concat(self._pieces(batch))
-
-    def _pieces(self, batch: Sequence[tuple[str, Loaded]]) -> list[Tables]:
         pieces: list[Tables] = []
         answers: list[tuple[str, Submitted]] = []
-        again: list[tuple[str, Loaded]] = []
-        reasons: list[Unread] = []
         for origin, one in batch:
             if isinstance(one, Unread):
                 self.unread.append(one)
@@ -231,8 +219,8 @@ class _Reader:
             # Others that share an operation don't change the manifest's name.
             self.ids.update(ids[:1])
             if twice := [known for known in ids if known in self._origins]:
-                again.append((origin, one))
-                reasons.append(Unread(origin, f"It holds operation {twice[0]}, as {self._origins[twice[0]]} does"))
+                reason = f"It holds operation {twice[0]}, as {self._origins[twice[0]]} does"
+                self.unread.append(Unread(origin, reason))
                 continue
             self._origins.update(dict.fromkeys(ids, origin))
             if isinstance(one, Tables):
@@ -240,14 +228,8 @@ class _Reader:
             else:
                 answers += ((origin, (one[0], submission)) for submission in one[1:])
         read = read_many([one for _, one in answers])
-        pieces.append(read.tables)
         for number, error in read.unreadable.items():
-            origin, (answer, submission) = answers[number]
+            origin, (_, submission) = answers[number]
             if submission is None or submission.recognition_id is None:
                 self.unread.append(Unread(origin, error.what))
-            # Another copy of it may be whole.
-            del self._origins[id_of(answer, submission)]
-        if again and read.unreadable:
-            return pieces + self._pieces(again)
-        self.unread += reasons
-        return pieces
+        return Tables.concat([*pieces, read.tables])

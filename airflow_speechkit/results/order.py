@@ -31,78 +31,59 @@ def in_order(ids: Sequence[tuple[str, str | None]], speech: Speech) -> tuple[pa.
     :param ids: of each answer its recognition id, and its operation's id if it has one
     :param speech: what was said, the answers in any order, each one's utterances together
     """
-    operation, alternatives, count = speech.answer, speech.alternatives, speech.words
-    start_ms, end_ms = speech.start_ms, speech.end_ms
+    alternatives, count = speech.alternatives, speech.words
     channel = _ranks(speech)
     first = np.cumsum(count) - count
+    spoken = count > 0
+    opens, closes = np.full(len(count), NO_TIME), np.full(len(count), NO_TIME)
+    opens[spoken] = speech.start_ms[first[spoken]]
+    closes[spoken] = speech.end_ms[first[spoken] + count[spoken] - 1]
 
     utterance_of = np.repeat(np.arange(len(alternatives)), alternatives)
-    alternative = number_within(alternatives)
-    opens = np.full(len(count), NO_TIME)
-    closes = np.full(len(count), NO_TIME)
-    spoken = count > 0
-    opens[spoken] = start_ms[first[spoken]]
-    closes[spoken] = end_ms[first[spoken] + count[spoken] - 1]
-
     starts = np.full(len(alternatives), NO_TIME)
     begun = np.flatnonzero(opens != NO_TIME)
     # Backwards, so that the first alternative that has a start is the one that stays.
     starts[utterance_of[begun[::-1]]] = opens[begun[::-1]]
-    order = _order(starts, operation, channel, np.arange(len(starts)))
+    order = _order(starts, speech.answer, channel)
     number = np.empty(len(order), np.int64)
     number[order] = np.arange(len(order))
-    per_operation = np.bincount(operation, minlength=len(ids))
-    number -= (np.cumsum(per_operation) - per_operation)[operation]
+    per_answer = np.bincount(speech.answer, minlength=len(ids))
+    number -= (np.cumsum(per_answer) - per_answer)[speech.answer]
 
+    # From here on one value for each alternative.
+    answer, channel, number = speech.answer[utterance_of], channel[utterance_of], number[utterance_of]
+    alternative = number_within(alternatives)
     recognition_ids, operation_ids = (pa.array([one[place] for one in ids], pa.string()) for place in (0, 1))
-    operation, channel, number = operation[utterance_of], channel[utterance_of], number[utterance_of]
-    indexes = pa.array(_small(speech.channel_index), mask=speech.channel_index < 0)
+    channel_indexes = pa.array(_small(speech.channel_index), mask=speech.channel_index < 0)
 
     def place(rows: Integers) -> list[pa.Array]:
         """Return the columns that say which alternative a row belongs to."""
-        owner, utterance = _small(operation)[rows], utterance_of[rows]
+        owner, utterance = _small(answer)[rows], utterance_of[rows]
         recognition_id = take(recognition_ids, owner)
         return [
             recognition_id,
             # Mostly the same: then the memory is, too.
             recognition_id if operation_ids.equals(recognition_ids) else take(operation_ids, owner),
             take(speech.channel, utterance),
-            take(indexes, utterance),
+            take(channel_indexes, utterance),
             pa.array(_small(number)[rows]),
             pa.array(_small(alternative)[rows]),
         ]
 
-    def text_of(name: str) -> pa.Array:
-        return take(getattr(speech, name), rows)
-
-    rows = np.argsort(operation * (len(order) + 1) + number, kind="stable")
-    utterances = pa.Table.from_arrays(
-        [
-            *place(rows),
-            _times(opens[rows]),
-            _times(closes[rows]),
-            text_of("text"),
-            text_of("text_raw"),
-            pa.array(_small(count)[rows]),
-            text_of("language"),
-            text_of("speaker"),
-        ],
-        schema=UTTERANCES.arrow,
+    rows = np.argsort(answer * (len(order) + 1) + number, kind="stable")
+    text, text_raw, language, speaker = (
+        take(column, rows) for column in (speech.text, speech.text_raw, speech.language, speech.speaker)
     )
+    times = (_times(opens[rows]), _times(closes[rows]))
+    columns = [*place(rows), *times, text, text_raw, pa.array(_small(count)[rows]), language, speaker]
+    utterances = pa.Table.from_arrays(columns, schema=UTTERANCES.arrow)
 
     alternative_of = np.repeat(np.arange(len(count)), count)
-    rows = _order(start_ms, operation, channel, alternative_of)
-    words = pa.Table.from_arrays(
-        [
-            *place(alternative_of[rows]),
-            pa.array(_small(number_within(count))[rows]),
-            take(speech.word, rows),
-            _times(start_ms[rows]),
-            _times(end_ms[rows]),
-        ],
-        schema=WORDS.arrow,
-    )
-    return utterances, words
+    rows = _order(speech.start_ms, answer[alternative_of], channel[alternative_of])
+    times = (_times(speech.start_ms[rows]), _times(speech.end_ms[rows]))
+    index = pa.array(_small(number_within(count))[rows])
+    columns = [*place(alternative_of[rows]), index, take(speech.word, rows), *times]
+    return utterances, pa.Table.from_arrays(columns, schema=WORDS.arrow)
 
 
 def _ranks(speech: Speech) -> Integers:
@@ -115,33 +96,20 @@ def _ranks(speech: Speech) -> Integers:
     return ranks
 
 
-def _order(start_ms: Integers, operation: Integers, channel: Integers, group: Integers) -> Integers:
-    """Return the places of the rows in order. Those of an operation come together, by place in the answer.
-
-    :param start_ms: the rows' starts
-    :param operation: of each group of rows its operation
-    :param channel: of each group of rows its channel
-    :param group: the rows' groups
-    """
-    if not len(start_ms):
-        return np.zeros(0, np.int64)
+def _order(start_ms: Integers, answer: Integers, channel: Integers) -> Integers:
+    """Return the places of the rows in order: by answer, start, channel and place."""
     timed = start_ms != NO_TIME
-    if timed.all():
-        earliest, channels = int(start_ms.min()), int(channel.max()) + 1
-        times = int(start_ms.max()) - earliest + 1
-        if (int(operation.max()) + 1) * times * channels < 2**63:
-            # One number for each row says it all.
-            key = start_ms - earliest
-            key *= channels
-            key += (operation * (times * channels) + channel)[group]
-            return np.argsort(key, kind="stable")
-    place = np.arange(len(start_ms))
-    operation, channel = operation[group], channel[group]
-    anchor = np.maximum.accumulate(np.where(timed, place, -1))
-    anchored = (anchor >= 0) & (operation[anchor] == operation)
-    start_ms = np.where(anchored, start_ms[anchor], NO_TIME)
-    channel = np.where(anchored, channel[anchor], -1)
-    return np.lexsort((place, np.where(anchored, anchor, -1), channel, start_ms, operation))
+    if not timed.all():
+        anchor = np.maximum.accumulate(np.where(timed, np.arange(len(timed)), 0))
+        anchored = timed[anchor] & (answer[anchor] == answer)
+        start_ms = np.where(anchored, start_ms[anchor], NO_TIME)
+        channel = np.where(anchored, channel[anchor], -1)
+    elif len(start_ms):
+        times, channels = int(np.ptp(start_ms)) + 1, int(channel.max()) + 1
+        if (int(answer.max()) + 1) * times * channels < 2**63:
+            # One number for each row is sorted faster.
+            return np.argsort((answer * times + start_ms - start_ms.min()) * channels + channel, kind="stable")
+    return np.lexsort((channel, start_ms, answer))
 
 
 def _small(values: Integers) -> NDArray[np.int32]:

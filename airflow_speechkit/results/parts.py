@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -17,71 +17,55 @@ if TYPE_CHECKING:
     from airflow_speechkit.models import Part
 
 
-@dataclass(frozen=True)
-class PartTables:
-    """What became of one part.
-
-    :param part: which
-    :param tables: its rows, one of them in `recognitions`
-    """
-
-    part: Part
-    tables: Tables
-
-
-def join_parts(parts: Sequence[PartTables]) -> Tables:
+def join_parts(parts: Sequence[tuple[Part, Tables]]) -> Tables:
     """Put the rows of a recording's parts together. The rows of parts that are missing or failed are left out.
 
     The recognition has finished if all its parts have. Otherwise it has the status and the error of the first part that
     has not.
 
-    :param parts: those that have an operation, in order, one at least
+    :param parts: those that have an operation, in order, one at least, each with its rows: one of them in
+        `recognitions`
     """
-    utterances: list[pa.Table] = []
-    words: list[pa.Table] = []
-    analyses: list[pa.Table] = []
-    rows: list[dict[str, Any]] = []
-    recognition_id, before = parts[0].part.recognition_id, 0
-    for one in parts:
-        tables, start_ms = one.tables, one.part.start_ms
+    pieces: list[Tables] = []
+    rows: list[tuple[Part, dict[str, Any]]] = []
+    utterances = analyses = 0
+    for part, tables in parts:
         [row] = tables.recognitions.to_pylist()
-        for piece, found in ((tables.utterances, utterances), (tables.words, words)):
-            found.append(_moved(piece, recognition_id, start_ms, "utterance", before))
-        counted = sum(len(piece) for piece in analyses)
-        analyses.append(_moved(tables.analyses, recognition_id, start_ms, "analysis_index", counted))
-        before += row["utterances"]
-        rows.append(row)
-    return Tables(
-        recognitions=pa.Table.from_pylist([_row(recognition_id, parts, rows)], schema=RECOGNITIONS.arrow),
-        utterances=pa.concat_tables(utterances),
-        words=pa.concat_tables(words),
-        analyses=pa.concat_tables(analyses),
-    )
+        pieces.append(
+            replace(
+                tables,
+                utterances=_moved(tables.utterances, part, "utterance", utterances),
+                words=_moved(tables.words, part, "utterance", utterances),
+                analyses=_moved(tables.analyses, part, "analysis_index", analyses),
+            )
+        )
+        utterances += row["utterances"]
+        analyses += len(tables.analyses)
+        rows.append((part, row))
+    whole = pa.Table.from_pylist([_row_of_whole(rows)], schema=RECOGNITIONS.arrow)
+    return replace(Tables.concat(pieces), recognitions=whole)
 
 
-def _row(recognition_id: str, parts: Sequence[PartTables], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    of = parts[0].part.of
-    status, code, message = _ended(parts, rows)
-    ends_ms = [one.part.start_ms + (row["duration_ms"] or 0) for one, row in zip(parts, rows, strict=True)]
-    described = [
-        {
-            "part": one.part.number,
-            "operation_id": row["operation_id"],
-            "start_ms": one.part.start_ms,
-            "duration_ms": row["duration_ms"],
-            "submitted_uri": row["submitted_uri"],
-            "status": row["status"],
-        }
-        for one, row in zip(parts, rows, strict=True)
-    ]
+def _row_of_whole(parts: Sequence[tuple[Part, dict[str, Any]]]) -> dict[str, Any]:
+    rows = [row for _, row in parts]
+    last, last_row = parts[-1]
+    described = ("operation_id", "duration_ms", "submitted_uri", "status")
+    status, code, message = _ended({part.number: row for part, row in parts}, last.of)
     return {
         **rows[0],
-        "recognition_id": recognition_id,
+        "recognition_id": last.recognition_id,
         "operation_id": None,
         "submitted_uri": None,
-        "parts": as_json(described),
-        "channels": max((row["channels"] or 0 for row in rows), default=0) or None,
-        "duration_ms": ends_ms[-1] if len(rows) == of and rows[-1]["duration_ms"] else None,
+        "parts": as_json(
+            [
+                {"part": part.number, "start_ms": part.start_ms} | {name: row[name] for name in described}
+                for part, row in parts
+            ]
+        ),
+        "channels": max(row["channels"] or 0 for row in rows) or None,
+        "duration_ms": last.start_ms + last_row["duration_ms"]
+        if len(rows) == last.of and last_row["duration_ms"]
+        else None,
         "utterances": sum(row["utterances"] for row in rows),
         "words": sum(row["words"] for row in rows),
         "billed_seconds": sum(row["billed_seconds"] or 0 for row in rows),
@@ -93,11 +77,14 @@ def _row(recognition_id: str, parts: Sequence[PartTables], rows: Sequence[dict[s
     }
 
 
-def _ended(parts: Sequence[PartTables], rows: Sequence[dict[str, Any]]) -> tuple[str, int | None, str | None]:
-    of = parts[0].part.of
-    row_of = {one.part.number: row for one, row in zip(parts, rows, strict=True)}
+def _ended(rows: dict[int, dict[str, Any]], of: int) -> tuple[str, int | None, str | None]:
+    """Return status and error of the whole.
+
+    :param rows: each part's row, by its number
+    :param of: how many parts there are
+    """
     for number in range(1, of + 1):
-        row = row_of.get(number)
+        row = rows.get(number)
         if row is None:
             return Status.LOST, None, f"Part {number} of {of}: no operation is on record"
         if row["status"] != Status.FINISHED:
@@ -105,17 +92,15 @@ def _ended(parts: Sequence[PartTables], rows: Sequence[dict[str, Any]]) -> tuple
     return Status.FINISHED, None, None
 
 
-def _moved(table: pa.Table, recognition_id: str, start_ms: int, number: str, before: int) -> pa.Table:
+def _moved(table: pa.Table, part: Part, number: str, before: int) -> pa.Table:
     """Return the rows of a part as rows of the whole.
 
     :param number: the column that counts within a recognition
     :param before: how many the parts before have
     """
-    for name, column in (
-        ("recognition_id", pa.repeat(pa.scalar(recognition_id, pa.string()), len(table))),
-        (number, pc.add(table[number], pa.scalar(before, pa.int32()))),
-        *((name, pc.add(table[name], start_ms)) for name in ("start_ms", "end_ms")),
-    ):
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(place), column)
-    return table
+    columns = {
+        "recognition_id": pa.repeat(pa.scalar(part.recognition_id, pa.string()), len(table)),
+        number: pc.add(table[number], pa.scalar(before, pa.int32())),
+        **{name: pc.add(table[name], part.start_ms) for name in ("start_ms", "end_ms")},
+    }
+    return pa.table([columns.get(name, table[name]) for name in table.column_names], schema=table.schema)

@@ -98,9 +98,7 @@ _OPERATION = Column(
 _PLACE = (
     _RECOGNITION,
     _OPERATION,
-    Column(
-        "channel", _TEXT, "The service's name of the channel: v2 counts from `1`, v3 from `0`. Missing is the first."
-    ),
+    Column("channel", _TEXT, "Its name at the service: v2 counts from `1`, v3 from `0`. Missing is the first."),
     Column("channel_index", _COUNT, "The channel, from 0 in both APIs; empty if its name isn't a number.", True),
     Column("utterance", _COUNT, "Number of the utterance within the recognition, from 0, in the tables' order."),
     Column("alternative", _COUNT, "Number of the hypothesis, from 0; the service gives one."),
@@ -130,19 +128,9 @@ RECOGNITIONS = TableSchema(
         Column("settings", _TEXT, "The requested settings, a JSON object as text; empty without a submission.", True),
         Column("dag_id", _TEXT, "The DAG that submitted the recording; empty outside of Airflow.", True),
         Column("run_id", _TEXT, "The DAG run that submitted the recording.", True),
-        Column(
-            "submitted_uri",
-            _TEXT,
-            "The converted copy that the service read in place of `audio_uri`, if there is one.",
-            True,
-        ),
+        Column("submitted_uri", _TEXT, "The converted copy that was submitted, if there is one.", True),
         Column("paired_uri", _TEXT, "The recording that became the second channel, if two were joined.", True),
-        Column(
-            "parts",
-            _TEXT,
-            "Of a recording that was submitted in parts: each one's operation and place, JSON as text.",
-            True,
-        ),
+        Column("parts", _TEXT, "If it was submitted in parts: each one's operation and place, JSON as text.", True),
         Column("filter_reason", _TEXT, "Why it was left out: `too_short`, `too_long` or `silent`.", True),
         Column("loaded_at", _MOMENT, "When the row was loaded, UTC. Only in databases, which set it.", in_files=False),
     ),

@@ -103,7 +103,7 @@ def durations_ms(column: pa.StringArray) -> Integers:
         with suppress(pa.ArrowInvalid):
             seconds = pa.StringArray.from_buffers(len(column), *texts).cast(pa.float64()).to_numpy()
             milliseconds: Integers = np.rint(seconds * 1000).astype(np.int64)
-            # Of what is close to a half a float doesn't say which way it goes.
+            # A float doesn't tell how to round what is close to a half.
             if seconds.max() <= _LONGEST_S and np.abs(seconds * 1000 - milliseconds).max() < 0.49:
                 return milliseconds
     return _each(column, duration_ms, NO_TIME)

@@ -1,8 +1,8 @@
 """Tables to files: one for each operation and table, ``TABLE/day=2026-11-22/OPERATION.parquet``.
 
-An operation's rows stand once below a target, however and how often it was listed: whoever writes it again replaces
-its files. Everything is on the local disk first, and is put in place when all of it is there. Of each operation
-``recognitions`` goes last, so whoever finds an operation there finds the rest of it too.
+An operation has its rows once below a target: writing it again replaces its files. All files are written to the local
+disk first, and put in place when they are complete. ``recognitions`` is put in place last: if an operation is there, so
+are its other tables.
 """
 
 from __future__ import annotations
@@ -84,14 +84,10 @@ class Writing:
         :param unread: operations that were left out
         :raises StorageError: that failed; each file that is there is a whole one, the old or the new
         """
-
-        def put(place: str) -> None:
-            self._target.put(place, self._folder / place)
-
         first = [place for table in TABLES if table is not RECOGNITIONS for place in self._places[table.name]]
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="files") as pool:
             for places in (first, self._places[RECOGNITIONS.name]):
-                list(pool.map(put, places))
+                list(pool.map(self._target.replace, places, [self._folder / place for place in places]))
             self._remove_others(pool)
         manifest = Manifest(
             target=self._target.url,
@@ -120,7 +116,7 @@ class Writing:
             return [one[0] for one in matches if one and one["stem"] in self._stems and one[0] not in placed]
 
         days = [""] if NO_DATE in self._days else [f"/day={day}" for day in sorted({*self._days, NO_DATE})]
-        # As whoever finds an operation in `recognitions` finds the rest of it; `TABLES` begins with that.
+        # `recognitions` first, since what is there has to be complete; `TABLES` begins with it.
         for found in list(pool.map(others, [f"{table.name}{day}" for table in TABLES for day in days])):
             for place in found:
                 try:

@@ -15,7 +15,6 @@ LARGEST_ANSWER_BYTES = 128 << 20
 _HEAD_BYTES = 64 << 10
 _PIECE_BYTES = 256 << 10
 _GZIP = 31
-_MAGIC = b"\x1f\x8b"
 
 
 class Packed(bytes):
@@ -89,7 +88,7 @@ class Body:
 
 def is_gzip(raw: bytes) -> bool:
     """Tell whether this begins as gzip does."""
-    return raw.startswith(_MAGIC)
+    return raw.startswith(b"\x1f\x8b")
 
 
 def inflated(raw: bytes, most_bytes: int) -> bytes:

@@ -21,14 +21,9 @@ if TYPE_CHECKING:
 UNFINISHED = ".part"
 
 
-def _current_umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
 #: Read once, while the process has one thread: it can't be read without setting it.
-_UMASK = _current_umask()
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 
 
 def private_mode(given: str | None) -> int:
@@ -86,7 +81,7 @@ def _make_folders(folder: Path, file_mode: int | None) -> None:
     if file_mode is None:
         folder.mkdir(parents=True, exist_ok=True)
         return
-    # Whoever may read the files may enter the folder.
+    # Those who may read the files may enter the folder.
     mode = file_mode | (file_mode & 0o444) >> 2
     for path in reversed([folder, *folder.parents]):
         if not path.is_dir():
@@ -117,5 +112,4 @@ def files_below(folder: str) -> Iterator[str]:
             raise error
 
     for path, _, names in os.walk(folder, onerror=refuse, followlinks=True):
-        for name in names:
-            yield os.path.join(path, name)
+        yield from (os.path.join(path, name) for name in names)

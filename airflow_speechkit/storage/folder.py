@@ -95,7 +95,7 @@ class Folder:
         """
         with self._errors("read", name):
             try:
-                # Without a range s3fs first asks for the size, and believes a cached listing for it.
+                # Without a range s3fs first asks for the size, and takes it from a cached listing.
                 data: bytes = self.fs.cat_file(self.path(name), start=0, end=most_bytes)
             except OSError as error:
                 # An empty file has no range.
@@ -156,37 +156,29 @@ class Folder:
                         raise
                 time.sleep(pause_s)
 
-    def replace(self, name: str, data: bytes) -> None:
+    def replace(self, name: str, data: bytes | Path) -> None:
         """Write a file, in place of an existing one, all at once.
 
+        :param data: its bytes, or a finished local file to copy
         :raises StorageError: the store can't be written
         """
         with self._errors("write", name):
             if self._is_local:
                 write_file(self.path(name), data, self.file_mode)
-            else:
+            elif isinstance(data, bytes):
                 self.fs.pipe_file(self.path(name), data)
-
-    def put(self, name: str, finished: Path) -> None:
-        """Copy a finished local file to its place, all at once.
-
-        :raises StorageError: the store can't be written
-        """
-        with self._errors("write", name):
-            if self._is_local:
-                write_file(self.path(name), finished, self.file_mode)
             else:
-                self.fs.put_file(str(finished), self.path(name))
+                self.fs.put_file(str(data), self.path(name))
 
     def names(self, below: str = "") -> Iterator[str]:
         """Return the names of all files below a sub-folder, as they are now, sorted; none if there is no folder.
 
         :raises StorageError: the listing fails
         """
-        yield from (name for name in self._listed(below) if not name.endswith(UNFINISHED))
+        yield from self._listed(below)
 
     def unfinished(self, below: str = "", *, untouched_for: timedelta = timedelta()) -> Iterator[str]:
-        """Return the names of unfinished files below a sub-folder: somebody writes them, or was killed meanwhile.
+        """Return the names of unfinished files below a sub-folder: a process is writing them, or was killed.
 
         `names` leaves them out. Only a disk has them: an object of a bucket is not visible before it is complete.
 
@@ -194,10 +186,10 @@ class Folder:
         :raises StorageError: the listing fails
         """
         latest = time.time() - untouched_for.total_seconds() if untouched_for else math.inf
-        for name in self._listed(below) if self._is_local else ():
+        for name in self._listed(below, unfinished=True) if self._is_local else ():
             # One that is finished meanwhile is not unfinished.
             with suppress(FileNotFoundError):
-                if name.endswith(UNFINISHED) and os.stat(self.path(name)).st_mtime <= latest:
+                if os.stat(self.path(name)).st_mtime <= latest:
                     yield name
 
     def versions(self, below: str) -> list[tuple[str, str, datetime]]:
@@ -207,12 +199,11 @@ class Folder:
         """
         found = []
         for name, about in self._listed(below).items():
-            if not name.endswith(UNFINISHED):
-                with self._errors("list", name):
-                    about = about or self.fs.info(self.path(name))
-                at = about.get("LastModified") or about.get("mtime") or about["created"]
-                at = at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)
-                found.append((name, f"{about['size']} {about.get('ETag') or at.timestamp()}", at))
+            with self._errors("list", name):
+                about = about or self.fs.info(self.path(name))
+            at = about.get("LastModified") or about.get("mtime") or about["created"]
+            at = at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)
+            found.append((name, f"{about['size']} {about.get('ETag') or at.timestamp()}", at))
         return found
 
     def folders(self, below: str = "") -> Iterator[str]:
@@ -246,8 +237,11 @@ class Folder:
             with suppress(OSError):
                 os.rmdir(self.path(name))
 
-    def _listed(self, below: str) -> dict[str, dict[str, Any]]:
-        """Return all files below a sub-folder by their names, with what a store's listing says about each."""
+    def _listed(self, below: str, *, unfinished: bool = False) -> dict[str, dict[str, Any]]:
+        """Return the files below a sub-folder by their names, with what a store's listing says about each.
+
+        :param unfinished: return those that are being written instead of the others
+        """
         found: dict[str, dict[str, Any]]
         with self._errors("list", below):
             if self._is_local:
@@ -259,7 +253,7 @@ class Folder:
                 self.fs.invalidate_cache(self.path(below))
                 found = self.fs.find(self.path(below), detail=True)
         skip = len(self.root) + 1
-        return {path[skip:]: found[path] for path in sorted(found)}
+        return {path[skip:]: found[path] for path in sorted(found) if path.endswith(UNFINISHED) == unfinished}
 
     @contextmanager
     def _errors(self, verb: str, name: str) -> Iterator[None]:
@@ -267,8 +261,8 @@ class Folder:
         try:
             yield
         except Exception as error:
-            is_absent = isinstance(error, FileNotFoundError) and not _is_no_bucket(error)
-            if is_absent and verb in ("read", "remove"):
+            is_no_bucket = _response(error).get("Error", {}).get("Code") == "NoSuchBucket"
+            if isinstance(error, FileNotFoundError) and not is_no_bucket and verb in ("read", "remove"):
                 raise
             status, hint = _http_status(error), None
             if isinstance(error, PermissionError) or status in (401, 403):
@@ -294,10 +288,6 @@ def _response(error: BaseException) -> dict[str, Any]:
 def _http_status(error: BaseException) -> int | None:
     status: int | None = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
     return status
-
-
-def _is_no_bucket(error: BaseException) -> bool:
-    return bool(_response(error).get("Error", {}).get("Code") == "NoSuchBucket")
 
 
 def _reason(error: BaseException) -> str:

@@ -98,7 +98,7 @@ def _delete_in_shared_file(target: Folder, name: str, ids: frozenset[str], folde
     if rows_remaining == rows:
         return []
     if rows_remaining:
-        target.put(name, remaining)
+        target.replace(name, remaining)
     else:
         target.delete(name)
     return [name]

@@ -257,7 +257,7 @@ class TestForget:
         for folder, pieces in ((compacted, both), (only, both[1:])):
             (tmp_path / "file").unlink(missing_ok=True)
             write_file(tmp_path / "file", Tables.concat(pieces).words, FileFormat.PARQUET)
-            folder.put("words/day=2026-11-22/part-0.parquet", tmp_path / "file")
+            folder.replace("words/day=2026-11-22/part-0.parquet", tmp_path / "file")
         assert world.run("forget", world.done, "--tables", target.url, "--tables", compacted.url) == 0
         assert not [name for name in target.names() if world.done in name]
         assert len(list(target.names("words"))) == 1
@@ -269,7 +269,7 @@ class TestForget:
         target = Folder.at(tmp_path / "tables")
         words = Tables.concat([flatten(spoken(one), None) for one in (world.done, "e03other")]).words
         write_file(tmp_path / "file", words.drop_columns("recognition_id"), FileFormat.PARQUET)
-        target.put("words/batch.parquet", tmp_path / "file")
+        target.replace("words/batch.parquet", tmp_path / "file")
         assert world.run("forget", world.done, "--tables", target.url) == 0
         assert pq.ParquetFile(target.path("words/batch.parquet")).read()["operation_id"].unique().to_pylist() == [
             "e03other"
@@ -283,9 +283,9 @@ class TestForget:
         for name, ids in (("both", (world.done, "e03other")), ("other", ("e03other",))):
             words = Tables.concat([flatten(spoken(one), None) for one in ids]).words
             write_file(tmp_path / name, words, FileFormat(file_format))
-        target.put(f"words/other.{file_format}", tmp_path / "other")
+        target.replace(f"words/other.{file_format}", tmp_path / "other")
         assert delete_rows_in_files(target, [world.done]) == []
-        target.put(f"words/both.{file_format}", tmp_path / "both")
+        target.replace(f"words/both.{file_format}", tmp_path / "both")
         assert world.run("forget", world.done, "--tables", target.url) == 1
         assert f"words/both.{file_format} may hold rows of these operations" in capsys.readouterr().err
         assert world.archive.answer(world.done) is not None

@@ -94,7 +94,7 @@ def test_parts_can_be_removed_and_an_operation_be_transformed_again_after_that(f
 
 
 @pytest.mark.parametrize("delete_parts", [False, True])
-@pytest.mark.parametrize("action", ["put", "delete"])
+@pytest.mark.parametrize("action", ["replace", "delete"])
 def test_the_next_run_completes_one_that_was_killed_at_any_step(tmp_path, monkeypatch, action, delete_parts):
     """Each run gets one step further than the one before it."""
     folders = source, target = Folder.at(tmp_path / "lake"), Folder.at(tmp_path / "large")
@@ -148,15 +148,15 @@ def test_what_a_killed_deletion_left_counts_for_nothing_and_goes_a_day_later(tmp
 def test_what_was_written_since_it_was_read_is_not_removed(tmp_path, monkeypatch):
     folders = source, target = Folder.at(tmp_path / "lake"), Folder.at(tmp_path / "large")
     write_rows(source, said("e03a"), said("e03b"))
-    put = Folder.put
+    replace = Folder.replace
 
     def put_and_write(self, name, finished):
-        put(self, name, finished)
+        replace(self, name, finished)
         if self is target and name.startswith("recognitions"):
-            monkeypatch.setattr(Folder, "put", put)
+            monkeypatch.setattr(Folder, "replace", replace)
             write_rows(source, said("e03a", "иначе"))
 
-    monkeypatch.setattr(Folder, "put", put_and_write)
+    monkeypatch.setattr(Folder, "replace", put_and_write)
     run(folders, delete_parts=True)
     assert {Path(name).stem for name in source.names("words")} == {"e03a"}
     run(folders, delete_parts=True)

@@ -100,15 +100,15 @@ def test_an_exception_in_mid_write_leaves_the_target_as_it_was(target, file_form
 
 def test_recognitions_appear_last_so_that_what_is_there_is_complete(target, monkeypatch):
     placed = []
-    put = Folder.put
+    replace = Folder.replace
 
     def put_three(self, name, finished):
         if len(placed) == 3:
             raise StorageError("no more")
-        put(self, name, finished)
+        replace(self, name, finished)
         placed.append(name)
 
-    monkeypatch.setattr(Folder, "put", put_three)
+    monkeypatch.setattr(Folder, "replace", put_three)
     monkeypatch.setattr("airflow_speechkit.results.write.AT_ONCE", 1)
     with pytest.raises(StorageError):
         write_rows(target, said(), said("e03two"))
@@ -202,13 +202,13 @@ def test_an_operations_rows_stand_once_whatever_it_was_before(target, first):
 def test_new_files_come_before_old_ones_go_and_recognitions_go_first(target, monkeypatch):
     write_rows(target, said(), file_format="csv")
     done = []
-    put, delete = Folder.put, Folder.delete
-    monkeypatch.setattr(Folder, "put", lambda self, name, path: (done.append(f"+{name}"), put(self, name, path)))
+    replace, delete = Folder.replace, Folder.delete
+    monkeypatch.setattr(Folder, "replace", lambda self, name, to: (done.append(f"+{name}"), replace(self, name, to)))
     monkeypatch.setattr(Folder, "delete", lambda self, name: (done.append(f"-{name}"), delete(self, name)))
     write_rows(target, said())
     tables = [one.split("/")[0] for one in done]
     assert sorted(tables[:2]) == ["+utterances", "+words"]
-    assert tables[2:] == ["+recognitions", "-recognitions", "-utterances", "-words"]
+    assert tables[2:] == ["+recognitions", "-recognitions", "-utterances", "-words", "+_manifests"]
 
 
 def test_whoever_may_not_delete_can_write_as_long_as_nothing_is_left_over(target, monkeypatch):

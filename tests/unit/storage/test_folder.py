@@ -109,7 +109,7 @@ def test_deleting_a_missing_file_is_no_error(folder: Folder) -> None:
 def test_a_finished_file_is_put_in_place(folder: Folder, tmp_path: Path) -> None:
     finished = tmp_path / "finished"
     finished.write_bytes(b"x" * 100_000)
-    folder.put("tables/words/1.parquet", finished)
+    folder.replace("tables/words/1.parquet", finished)
     assert folder.read("tables/words/1.parquet") == b"x" * 100_000
     assert finished.exists()
 
