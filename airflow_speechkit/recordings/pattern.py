@@ -14,13 +14,21 @@ import os.path
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import islice
+from typing import TYPE_CHECKING
 
+from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.address import check_bucket, check_key, split_s3
 from airflow_speechkit.redaction import clean_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _MAGIC = re.compile(r"[*?\[]")
 #: A class of characters, which may have braces in it; or the innermost braces with a comma.
 _CLASS_OR_BRACES = re.compile(r"\[!?[^/][^]/]*\]|\{([^{}]*,[^{}]*)\}")
+#: Braces multiply.
+_MOST_ALTERNATIVES = 1000
 
 #: All levels of a path, a class of characters, or one character.
 _TOKENS = re.compile(r"(?<![^/])\*\*(?:/|\Z)|\[!?[^/][^]/]*\]|.", re.DOTALL)
@@ -95,16 +103,32 @@ def parse_pattern(text: str) -> RecordingPattern:
     conn_id, bucket, glob = split_s3(text.partition("://")[2], text)
     check_bucket(bucket, text)
     check_key(glob, text)
+    alternatives(glob)
     return RecordingPattern(bucket, glob, conn_id)
 
 
 def alternatives(glob: str) -> list[str]:
-    """Expand the braces of a glob, as a shell does; a glob without braces is returned alone."""
+    """Expand the braces of a glob, as a shell does; a glob without braces is returned alone.
+
+    :raises RecordingError: there are too many
+    """
+    found = list(islice(_alternatives(glob), _MOST_ALTERNATIVES + 1))
+    if len(found) > _MOST_ALTERNATIVES:
+        raise RecordingError(
+            f"The braces of this glob have more than {_MOST_ALTERNATIVES:,} alternatives",
+            recording=glob,
+            hint="Use `*`, or a prefix with `include`",
+        )
+    return sorted(set(found))
+
+
+def _alternatives(glob: str) -> Iterator[str]:
     braces = next((one for one in _CLASS_OR_BRACES.finditer(glob) if one[1] is not None), None)
     if braces is None:
-        return [glob]
-    before, after = glob[: braces.start()], glob[braces.end() :]
-    return sorted({each for one in braces[1].split(",") for each in alternatives(f"{before}{one}{after}")})
+        yield glob
+        return
+    for one in braces[1].split(","):
+        yield from _alternatives(f"{glob[: braces.start()]}{one}{glob[braces.end() :]}")
 
 
 def glob_matches(glob: str, key: str) -> bool:

@@ -105,6 +105,11 @@ def test_braces_without_alternatives_are_literal(key: str) -> None:
     assert not is_pattern(f"s3://b/{key}")
 
 
+def test_too_many_alternatives_are_refused() -> None:
+    with pytest.raises(RecordingError, match="alternatives"):
+        parse_pattern("s3://b/" + "{a,b}" * 64)
+
+
 def test_a_bucket_with_an_invalid_name_is_refused() -> None:
     with pytest.raises(RecordingError, match="name of a bucket"):
         parse_pattern("s3://*/calls/")
