@@ -262,11 +262,11 @@ def _open(av: Any, path: Path, lpcm: AudioFacts | None) -> Any:
     name = str(path.absolute())
     if lpcm is not None:
         form = {"sample_rate": str(lpcm.sample_rate_hertz), "ch_layout": f"{lpcm.channels}C"}
-        return av.open(name, format="s16le", options=form)
+        return av.open(name, format="s16le", options=form, metadata_errors="replace")
     if demuxer is None or has_header:
-        return av.open(name, options={"max_size": str(_WAV_PACKET_BYTES)})
+        return av.open(name, options={"max_size": str(_WAV_PACKET_BYTES)}, metadata_errors="replace")
     options = {} if rate is None else {"sample_rate": str(rate)}
-    return av.open(name, format=demuxer, options=options)
+    return av.open(name, format=demuxer, options=options, metadata_errors="replace")
 
 
 def import_av() -> Any:

@@ -271,6 +271,13 @@ def test_an_ogg_that_joined_a_running_stream_begins_at_zero(tmp_path: Path) -> N
     assert facts.duration_ms == pytest.approx(SECONDS * 1000, abs=50)
 
 
+def test_a_title_may_be_in_any_character_set(tmp_path: Path) -> None:
+    title = b"INFOINAM\x04\0\0\0\xcf\xf0\xe8\0"
+    data = written("pcm_alaw", "wav", 8_000, 1) + b"LIST" + len(title).to_bytes(4, "little") + title
+    _, facts = convert(tmp_path, data, "1.wav")
+    assert facts.duration_ms == SECONDS * 1000
+
+
 @pytest.mark.parametrize(("codec", "container", "name"), [("flac", "flac", "flac"), ("aac", "adts", "aac")])
 def test_a_tag_may_come_first(tmp_path: Path, codec: str, container: str, name: str) -> None:
     data = b"ID3\x04\0\0\0\0\x10\0" + bytes(2_048) + written(codec, container, 44_100)
