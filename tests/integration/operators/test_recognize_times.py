@@ -59,17 +59,24 @@ def test_the_wait_for_the_quota_ends_with_the_task(desk: Desk) -> None:
     assert runs.deferred.timeout <= timedelta(seconds=600 + 300)
 
 
-@pytest.mark.parametrize("deferrable", MODES)
-def test_nothing_is_submitted_after_the_timeout(desk: Desk, deferrable: bool) -> None:
-    how: dict[str, Any] = {"deferrable": deferrable, "submits_per_hour": 50, "timeout": 8}
-    runs = Runs(recognize(desk, put(desk, 51), **how))
-    if deferrable:
-        assert runs.start() is None
-        # All that was sent is archived, and the quota is there again.
-        runs.operator = recognize(desk, f"s3://{desk.bucket}/{desk.prefix}/", **how | {"submits_per_hour": 100_000})
+def test_nothing_is_submitted_after_the_timeout(desk: Desk) -> None:
     # On a slow machine the time is over before the first visit ends.
     with pytest.raises(NotFinishedError, match=r"1 recordings are not submitted|50 operations have not ended"):
-        runs.finish() if not deferrable else runs.go_on()
+        Runs(recognize(desk, put(desk, 51), deferrable=False, submits_per_hour=50, timeout=8)).start()
+    assert desk.billed() == 50
+
+
+def test_nothing_is_submitted_by_a_worker_that_resumes_after_the_timeout(desk: Desk) -> None:
+    audio = put(desk, 51)
+    runs = Runs(recognize(desk, audio, submits_per_hour=50, timeout=600))
+    assert runs.start() is None
+    # The quota would allow it.
+    resumed = again(recognize(desk, audio, timeout=600))
+    with (
+        time_machine.travel(datetime.now(UTC) + timedelta(seconds=601)),
+        pytest.raises(NotFinishedError, match="1 recordings are not submitted"),
+    ):
+        resumed.execute_complete(runs.context, event=WaitResult(left=50).to_event())
     assert desk.billed() == 50
 
 
