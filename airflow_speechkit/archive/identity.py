@@ -206,6 +206,14 @@ def submissions(archive: Archive, operation_id: str) -> list[Submission]:
     return [labelled(one, records) for one in found]
 
 
+def is_shared_by(archive: Archive, operation_id: str, audio_uri: str) -> bool:
+    """Return whether a recording shares an operation that was submitted for another one, also if its record is damaged.
+
+    :param audio_uri: of a pair, that of its first side
+    """
+    return archive.folder.exists(_also_file(operation_id, audio_uri))
+
+
 def audio_uris(archive: Archive, operation_id: str) -> list[str]:
     """Return the addresses of all recordings that share an operation, without those of damaged records."""
     names = [layout.operation_file(operation_id, layout.SUBMISSION_FILE), *_also_files(archive, operation_id)]

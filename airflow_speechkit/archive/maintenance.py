@@ -108,8 +108,12 @@ def operations_of(archive: Archive, audio_uri: str) -> list[str]:
     def is_of(operation_id: str) -> bool:
         # An error if it is damaged: it may be the recording's.
         entry = archive.entry(operation_id)
-        is_submitted = entry is not None and audio_uri in (entry.submission.audio_uri, entry.submission.paired_uri)
-        return is_submitted or audio_uri in identity.audio_uris(archive, operation_id)
+        paired_uri = None if entry is None else entry.submission.paired_uri
+        if entry is not None and audio_uri in (entry.submission.audio_uri, paired_uri):
+            return True
+        if identity.is_shared_by(archive, operation_id, audio_uri):
+            return True
+        return paired_uri is not None and audio_uri in identity.audio_uris(archive, operation_id)
 
     return [one for one, found in layout.read_each(is_of, archive.operations()).items() if found]
 

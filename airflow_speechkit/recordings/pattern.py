@@ -14,15 +14,10 @@ import os.path
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import islice
-from typing import TYPE_CHECKING
 
 from airflow_speechkit.errors import RecordingError
 from airflow_speechkit.recordings.address import check_bucket, check_key, split_s3
 from airflow_speechkit.redaction import clean_address
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _MAGIC = re.compile(r"[*?\[]")
 #: A class of characters, which may have braces in it; or the innermost braces with a comma.
@@ -112,23 +107,22 @@ def alternatives(glob: str) -> list[str]:
 
     :raises RecordingError: there are too many
     """
-    found = list(islice(_alternatives(glob), _MOST_ALTERNATIVES + 1))
-    if len(found) > _MOST_ALTERNATIVES:
-        raise RecordingError(
-            f"The braces of this glob have more than {_MOST_ALTERNATIVES:,} alternatives",
-            recording=glob,
-            hint="Use `*`, or a prefix with `include`",
-        )
+    found: list[str] = []
+    left = [glob]
+    while left:
+        text = left.pop()
+        braces = next((one for one in _CLASS_OR_BRACES.finditer(text) if one[1] is not None), None)
+        if braces is None:
+            found.append(text)
+        else:
+            left += [f"{text[: braces.start()]}{one}{text[braces.end() :]}" for one in braces[1].split(",")]
+        if len(found) + len(left) > _MOST_ALTERNATIVES:
+            raise RecordingError(
+                f"The braces of this glob have more than {_MOST_ALTERNATIVES:,} alternatives",
+                recording=glob,
+                hint="Use `*`, or a prefix with `include`",
+            )
     return sorted(set(found))
-
-
-def _alternatives(glob: str) -> Iterator[str]:
-    braces = next((one for one in _CLASS_OR_BRACES.finditer(glob) if one[1] is not None), None)
-    if braces is None:
-        yield glob
-        return
-    for one in braces[1].split(","):
-        yield from _alternatives(f"{glob[: braces.start()]}{one}{glob[braces.end() :]}")
 
 
 def glob_matches(glob: str, key: str) -> bool:

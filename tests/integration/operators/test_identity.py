@@ -208,6 +208,16 @@ def test_forget_by_either_address_leaves_nothing(desk: Desk, which: str, capsys:
     assert not list((desk.place / "tables").rglob("*.parquet"))
 
 
+def test_forget_finds_an_operation_by_an_address_whose_record_is_damaged(desk: Desk) -> None:
+    first, copy = desk.put("first.ogg"), desk.put("copy.ogg")
+    [operation_id, _] = submit(desk, [first, copy])
+    wait(operation_id)
+    [record] = Path(desk.archive_url).rglob("also-*.json")
+    record.write_text("{")
+    assert main(["archive", "forget", "--archive", desk.archive_url, "--recording", copy]) == 0
+    assert list(desk.archive.operations()) == []
+
+
 def test_verify_export_and_show_know_the_other_address(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     first, copy = desk.put("first.ogg"), desk.put("copy.ogg")
     [operation_id, _] = submit(desk, [first, copy])
