@@ -171,7 +171,9 @@ class Submitter(SubmitWorker):
             log.info("%s", savings)
 
     def _log_filtered(self, jobs: Sequence[SubmitJob]) -> None:
-        found = [one for job in jobs for _ in job.recordings if (one := job.recording.filter_reason)]
+        # What has its operation is returned, although it would be left out now.
+        filtered = [job for job in jobs if job.outcome and job.outcome.status is SubmitStatus.FILTERED]
+        found = [one for job in filtered for _ in job.recordings if (one := job.recording.filter_reason)]
         if reasons := Counter(found):
             log.info("%s", self.source.filters.describe(reasons))
 

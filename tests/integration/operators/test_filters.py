@@ -235,6 +235,17 @@ def test_local_files_of_v3_are_left_out_too(desk: Desk, tmp_path: Path) -> None:
     assert len(desk.emulator.billing()) == before + 1
 
 
+def test_what_has_its_operation_is_not_counted_as_left_out(
+    desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "short.ogg"
+    path.write_bytes(sound(2))
+    sent = submit(desk, str(path), api_version="v3", min_duration_s=None)
+    assert submit(desk, str(path), api_version="v3") == sent
+    assert "left out" not in caplog.text
+
+
 def test_what_cannot_be_read_stays_an_error(desk: Desk) -> None:
     empty, broken = desk.put("empty.ogg", b""), desk.put("broken.ogg", sound(10)[:5_000])
     for audio in (empty, broken):
