@@ -70,9 +70,10 @@ class WaitResult:
 
     @classmethod
     def from_event(cls, event: dict[str, Any]) -> WaitResult:
-        """Read what `to_event` returned."""
-        error = event["error"]
-        return cls(**{**event, "error": error and error_from_json(error)})
+        """Read what `to_event` returned, in this version or the one before."""
+        # A wait can end in the triggerer before an upgrade, and its task go on after it. These were its other names.
+        given = {"not_found" if name == "gone" else name: value for name, value in event.items() if name != "state"}
+        return cls(**{**given, "error": given["error"] and error_from_json(given["error"])})
 
 
 @dataclass(eq=False)

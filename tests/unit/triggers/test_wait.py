@@ -165,6 +165,15 @@ def test_a_result_is_read_from_its_event(result: WaitResult) -> None:
     assert str(read.error) == str(result.error)
 
 
+def test_an_event_of_the_version_before_is_read() -> None:
+    error = PermissionDeniedError("No right", http_status=403)
+    about = {"failed": ["e03a"], "gone": ["e03b"], "left": 0, "of": 3}
+    ended = WaitResult.from_event({"state": "finished", **about, "error": None})
+    assert (ended.failed, ended.not_found, ended.of, ended.error) == (["e03a"], ["e03b"], 3, None)
+    failed = WaitResult.from_event({"state": "error", **about, "error": error.to_json()})
+    assert str(failed.error) == str(error)
+
+
 async def test_a_connection_that_times_out_ends_the_wait(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_client() -> Service:
         raise TimeoutError
