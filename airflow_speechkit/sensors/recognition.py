@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_speechkit.archive.layout import read_each
+from airflow_speechkit.archive.layout import is_unsent, read_each
 from airflow_speechkit.archive.submit_rules import OnFailure
 from airflow_speechkit.errors import SettingsError, SpeechKitError
 from airflow_speechkit.hooks.archive import read_submissions, task_archive, when_reachable
@@ -87,7 +87,7 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
     ) -> None:
         super().__init__(**kwargs)
         self.set_keywords(locals())
-        self.on_failure = member_of(OnFailure, on_failure, "on_failure")
+        self.on_failure = member_of(OnFailure, on_failure, "on_failure").value
         if deferrable is None:
             self.deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self._next_check_s = 0.0
@@ -183,6 +183,12 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
             submissions = read_submissions(self._archive, left)
         elif self.delete_after_archiving:
             raise SettingsError("`delete_after_archiving` needs an archive, and `archive` is False")
+        unsent = next((one for one in left if is_unsent(one)), None)
+        if unsent is not None:
+            raise SettingsError(
+                f"{unsent} is the id of a recording that was not submitted, and only an archive knows why",
+                hint="Name the archive that the submit task used",
+            )
         where = "in the triggerer" if self.deferrable else "in this worker"
         self.log.info("Waiting %s for %s of %s operations", where, f"{len(left):,}", f"{len(ids):,}")
         return [PollTarget.of(one, submissions.get(one), interval_s=self.poke_interval) for one in left]
@@ -203,7 +209,7 @@ class SpeechKitRecognitionSensor(WaitingTask, CheckedFields, BaseSensorOperator)
         else:
             failures = service_failures(self._hook, result.failed, result.not_found)
         self.log.info("All of %s operations have ended; %s failed", f"{len(ids):,}", f"{len(failures):,}")
-        left = apply_on_failure(ids, failures, self.on_failure)
+        left = apply_on_failure(ids, failures, OnFailure(self.on_failure))
         return left[0] if isinstance(self.operation_id, str) else left
 
     @cached_property

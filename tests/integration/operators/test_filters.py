@@ -292,3 +292,17 @@ def test_wrong_keywords_are_refused_before_anything_is_sent(desk: Desk) -> None:
         with pytest.raises(SettingsError, match=what):
             submit(desk, audio, **given)
     assert not billed(desk)
+
+
+@pytest.mark.parametrize("archive", [False, "another"])
+def test_a_sensor_without_the_archive_says_what_it_needs(desk: Desk, tmp_path: Path, archive: str | bool) -> None:
+    [filtered] = submit(desk, [put(desk, {"short.ogg": NIGHT["short.ogg"]}) + "short.ogg"], on_filtered="record")
+    sensor = SpeechKitRecognitionSensor(
+        task_id="wait",
+        operation_id=filtered,
+        archive=archive and str(tmp_path / archive),
+        deferrable=False,
+        timeout=10,
+    )
+    with pytest.raises(SettingsError, match="a recording that was not submitted, and only an archive knows why"):
+        sensor.execute({})

@@ -122,6 +122,14 @@ def test_a_list_fails_skips_or_records_failures_after_all_have_ended(desk: Desk,
         wait(mode, [*bads, good])
 
 
+def test_what_is_done_about_failures_can_be_set_later_as_cluster_policies_do(desk: Desk) -> None:
+    (bad,) = desk.emulator.stand_ins(error=FAILED)
+    task = sensor("poke", [bad], on_failure="record")
+    task.on_failure = "fail"
+    with pytest.raises(RecognitionFailedError, match="Unsupported audio"):
+        task.execute({})
+
+
 def test_an_expired_result_and_an_unknown_id_have_different_errors(desk: Desk, mode: str) -> None:
     old = desk.on_record("e03forgotten00000000", age=timedelta(days=4))
     for _ in range(2):
