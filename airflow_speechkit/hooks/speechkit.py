@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from pandas import DataFrame
 
+    from airflow_speechkit.api.endpoints import Endpoints
     from airflow_speechkit.api.http import Outcome, Step
     from airflow_speechkit.api.sync_transport import SyncTransport
     from airflow_speechkit.hooks.async_client import SpeechKitAsyncClient
@@ -119,6 +120,31 @@ class SpeechKitHook(BaseHook):
             for secret in secrets_in(found.password, found.extra_dejson):
                 mask_secret(secret)
         return found
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """The service's addresses."""
+        return self.connection.endpoints
+
+    @property
+    def api_version(self) -> str:
+        """The API of tasks that set none: ``v2`` or ``v3``."""
+        return self.connection.api_version.value
+
+    @property
+    def archive(self) -> str | None:
+        """Path or URL of the folder for submissions and answers."""
+        return self.connection.archive
+
+    @property
+    def aws_conn_id(self) -> str:
+        """The connection of the bucket, ``aws_default`` by default."""
+        return self.connection.aws_conn_id
+
+    @property
+    def submits_per_hour(self) -> int:
+        """How many submissions the folder's quota allows."""
+        return self.connection.submits_per_hour
 
     async def rate_limiter(self, api_version: str, *, cautious: bool = False) -> RateLimiter:
         """Return the limiter of this process's status checks through this connection.

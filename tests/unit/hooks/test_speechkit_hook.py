@@ -67,13 +67,13 @@ def test_the_connection_is_read_once(hook: SpeechKitHook, monkeypatch: pytest.Mo
 
 def test_the_hook_has_the_connections_settings(connect: Callable[..., None]) -> None:
     connect()
-    bare = SpeechKitHook().connection
+    bare = SpeechKitHook()
     assert (bare.api_version, bare.archive, bare.aws_conn_id) == ("v2", None, "aws_default")
     assert bare.submits_per_hour == 500
     connect(extra={"api_version": "v3", "archive": "s3://a/b", "aws_conn_id": "aws_x", "checks_per_second": 2})
     server = SpeechKitHook()
-    found = server.connection
-    assert (found.api_version, found.archive, found.aws_conn_id) == ("v3", "s3://a/b", "aws_x")
+    assert (server.api_version, server.archive, server.aws_conn_id) == ("v3", "s3://a/b", "aws_x")
+    assert server.endpoints == server.connection.endpoints
     assert asyncio.run(server.rate_limiter("v3")).limit == 2
 
 
