@@ -63,7 +63,7 @@ _V2 = pa.schema(
 _V3 = pa.schema(
     {
         "error": _PRESENT,
-        "result": _guarded(MESSAGE),
+        "result": _guarded(pa.struct([*MESSAGE, *((name, _PRESENT) for name in ANALYSES)])),
         _NEXT: pa.int64(),
     }
 )
@@ -99,6 +99,8 @@ def _read_v3(answers: Sequence[Submitted]) -> Reading:
     streams = [one.recognition or b"" for one, _ in answers]
     rows = _parse(streams, _V3)
     result, analyses = rows["result"], {place: _analyses(raw) for place, raw in enumerate(streams)}
+    if sum(result.field(name).is_valid().true_count for name in ANALYSES) != sum(map(len, analyses.values())):
+        raise MalformedError("the name of an analysis is escaped, or written in two ways")
     nexts = rows[_NEXT].is_valid().to_numpy(zero_copy_only=False)
     answer = np.cumsum(nexts)
     is_message = _all(result.is_valid(), rows["error"].is_null())

@@ -151,6 +151,14 @@ def test_a_message_that_is_no_message_of_the_stream_is_no_analysis() -> None:
     assert flatten(said).analyses.num_rows == flatten(said, exact=True).analyses.num_rows == 0
 
 
+def test_an_analysis_whose_name_is_escaped_is_one() -> None:
+    said = v3(final("0", 0, *HELLO), message("0", 0, {"speakerAnalysis": {"speakerTag": "0"}}))
+    escaped = (said.recognition or b"").replace(b"speakerAnalysis", rb"speaker\u0041nalysis")
+    odd = Answer("f8odd", ApiVersion.V3, said.operation, escaped)
+    check(odd)
+    assert flatten(odd).analyses.num_rows == 1
+
+
 @pytest.mark.parametrize("mark", ["airflow-speechkit-next", "airflow-speechkit-cut"])
 @pytest.mark.parametrize("value", [0, 1, "null"])
 def test_an_answer_with_the_readers_own_marks_is_read_as_any_other(mark: str, value: Any) -> None:
