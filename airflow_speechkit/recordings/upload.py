@@ -139,7 +139,9 @@ def upload_as_it_is(folder: CopyFolder, path: Path) -> StoredObject:
         return _put(folder, path, _state(path), file, path.suffix)
 
 
-def _put(folder: CopyFolder, path: Path, before: tuple[int, int], content: BinaryIO, suffix: str) -> StoredObject:
+def _put(
+    folder: CopyFolder, path: Path, before: tuple[int, int] | None, content: BinaryIO, suffix: str
+) -> StoredObject:
     """Put what is uploaded of a file into a bucket, unless it is there already."""
     where = folder.folder
     key = f"{where.key}{path.stem}-{_digest(content)[:_DIGITS_IN_KEY]}{suffix}"
@@ -163,7 +165,7 @@ def _upload_converted(folder: CopyFolder, path: Path, file: BinaryIO, reason: Un
     return Probe(made.stored, made.facts)
 
 
-def _check_unchanged(folder: CopyFolder, path: Path, before: tuple[int, int], stored: StoredObject) -> None:
+def _check_unchanged(folder: CopyFolder, path: Path, before: tuple[int, int] | None, stored: StoredObject) -> None:
     if _state(path) != before:
         # The next upload replaces an empty object. Deleting may not be permitted.
         folder.bucket.put(io.BytesIO(), stored.address)
@@ -175,8 +177,11 @@ def _check_unchanged(folder: CopyFolder, path: Path, before: tuple[int, int], st
         )
 
 
-def _state(path: Path) -> tuple[int, int]:
-    state = path.stat()
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
     return state.st_size, state.st_mtime_ns
 
 

@@ -137,12 +137,15 @@ def test_an_incomplete_upload_is_repeated(client: Any, tmp_path: Path) -> None:
     assert stored(client, key) == ogg()
 
 
-def test_an_upload_of_a_changing_file_is_not_reused(client: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("removed", [False, True])
+def test_an_upload_of_a_changing_file_is_not_reused(client: Any, tmp_path: Path, removed: bool) -> None:
     path = written(tmp_path, "1.ogg", ogg())
 
     def change(**_: object) -> None:
         client.meta.events.unregister("before-call.s3.PutObject", change)
         path.write_bytes(b"x" * len(ogg()))
+        if removed:
+            path.unlink()
 
     client.meta.events.register("before-call.s3.PutObject", change)
     with pytest.raises(RecordingError, match=r"changed while it was uploaded.*A retry uploads the new content"):
