@@ -49,7 +49,7 @@ def find(client: Any, objects: dict[str, bytes], text: str, choice: Choice | Non
 
 def test_only_audio_is_selected_and_one_line_counts_the_rest(client: Any, caplog: pytest.LogCaptureFixture) -> None:
     sound = ogg()
-    with caplog.at_level(logging.INFO, "airflow_speechkit.recordings.finding"):
+    with caplog.at_level(logging.INFO, "airflow_speechkit.recordings.finder"):
         keys = find(client, {**BESIDE, "in/1.ogg": sound, "in/sub/2.OGG": sound}, "s3://calls/in/")
     assert keys == ["in/1.ogg", "in/sub/2.OGG"]
     [line] = [record.getMessage() for record in caplog.records]
@@ -57,7 +57,7 @@ def test_only_audio_is_selected_and_one_line_counts_the_rest(client: Any, caplog
 
 
 def test_nothing_is_logged_if_nothing_is_left_out(client: Any, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "airflow_speechkit.recordings.finding"):
+    with caplog.at_level(logging.INFO, "airflow_speechkit.recordings.finder"):
         find(client, {"1.ogg": ogg()}, "s3://calls/")
     assert not caplog.records
 
