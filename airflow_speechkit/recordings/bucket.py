@@ -341,7 +341,7 @@ def _refusal(error: ClientError, uri: str, writing: bool) -> SpeechKitError:
         what = "Writing is not permitted (HTTP 403)" if writing else "Reading is not permitted (HTTP 403)"
         return RecordingError(what, recording=uri, hint=_WRITER if writing else _READER)
     if status == 416:
-        return RecordingError("The recording is empty (0 bytes)", recording=uri, hint="Upload the recording again")
+        return RecordingError("The object is empty (0 bytes)", recording=uri, hint="Upload the recording again")
     if status == 412:
         return replaced(uri)
     if status and status < 500 and status != 429:

@@ -73,7 +73,7 @@ def test_the_task_s_own_labels_come_before_the_sidecar_s_and_these_before_the_ke
     assert one.labels == {"a": "k", "b": "sidecar", "c": "own"}
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"call_id": ["+7 900 000-00-00"]}'])
+@pytest.mark.parametrize("content", [None, "", "{", '{"call_id": ["+7 900 000-00-00"]}'])
 def test_a_recording_whose_sidecar_can_not_be_used_fails_alone(client: Any, content: str | None) -> None:
     put(client, {"1.ogg": ogg(), "1.json": '{"call_id": 1}', "2.ogg": ogg()})
     if content is not None:
@@ -84,6 +84,7 @@ def test_a_recording_whose_sidecar_can_not_be_used_fails_alone(client: Any, cont
     assert isinstance(second.error, RecordingError)
     assert second.error.recording == "s3://calls/2.ogg"
     assert re.search(r"The sidecar s3://calls/2\.json can't be used.*on_missing_labels='pass'", str(second.error))
+    assert "recording is empty" not in str(second.error)
     assert SECRET not in str(second.error)
 
 
