@@ -258,15 +258,17 @@ def _open(av: Any, path: Path, lpcm: AudioFacts | None) -> Any:
     demuxer, rate = _HEADERLESS.get(path.suffix[1:].lower(), (None, None))
     with path.open("rb") as file:
         has_header = file.read(4) in (b"RIFF", b"RIFX", b"RF64", b"OggS", b"fLaC", b"FORM", b".snd")
-    # libavformat takes what is before a colon for a protocol: `http:1.wav`.
-    name = str(path.absolute())
     if lpcm is not None:
-        form = {"sample_rate": str(lpcm.sample_rate_hertz), "ch_layout": f"{lpcm.channels}C"}
-        return av.open(name, format="s16le", options=form, metadata_errors="replace")
-    if demuxer is None or has_header:
-        return av.open(name, options={"max_size": str(_WAV_PACKET_BYTES)}, metadata_errors="replace")
-    options = {} if rate is None else {"sample_rate": str(rate)}
-    return av.open(name, format=demuxer, options=options, metadata_errors="replace")
+        demuxer = "s16le"
+        options = {"sample_rate": str(lpcm.sample_rate_hertz), "ch_layout": f"{lpcm.channels}C"}
+    elif demuxer is None or has_header:
+        demuxer, options = None, {"max_size": str(_WAV_PACKET_BYTES)}
+    else:
+        options = {} if rate is None else {"sample_rate": str(rate)}
+    # A title may be of another encoding than UTF-8. PyAV 19 has no such argument, and never fails.
+    titles = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+    # libavformat takes what is before a colon for a protocol: `http:1.wav`.
+    return av.open(str(path.absolute()), format=demuxer, options=options, **titles)
 
 
 def import_av() -> Any:
