@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 
@@ -25,11 +25,23 @@ _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 
-def archive_url(given: str | bool | None, hook: Any) -> str | None:
+class NamesArchive(Protocol):
+    """A SpeechKit hook, or its connection."""
+
+    @property
+    def archive(self) -> str | None:
+        """Path or URL of the archive."""
+
+    @property
+    def aws_conn_id(self) -> str:
+        """The storage's connection."""
+
+
+def archive_url(given: str | bool | None, hook: NamesArchive) -> str | None:
     """Return the archive that a task uses: the operator's, else the connection's, else ``[speechkit] archive``.
 
     :param given: the operator's `archive`; ``False`` for none
-    :param hook: of the task's connection, which is read only where that is needed
+    :param hook: of the task's connection, which is read only where that is needed; or the connection
     :return: a URL with the id of the storage connection (never a secret), ``None`` for ``False``
     :raises SettingsError: there is none, or it isn't valid
     """
@@ -41,7 +53,7 @@ def archive_url(given: str | bool | None, hook: Any) -> str | None:
             f"`archive` is the text {given!r}: a template found nothing",
             hint="Correct the template, or remove `archive` to use the connection's or the configuration's",
         )
-    url = given or hook.connection.archive or conf.get("speechkit", "archive", fallback=None)
+    url = given or hook.archive or conf.get("speechkit", "archive", fallback=None)
     if not url:
         raise SettingsError(
             "There is no archive to keep submissions and answers in",
@@ -63,11 +75,11 @@ def archive_url(given: str | bool | None, hook: Any) -> str | None:
         )
     if scheme.lower().startswith("s3") and "@" not in rest.partition("/")[0]:
         # Written into the URL, since a trigger gets the URL alone.
-        return f"{scheme}://{hook.connection.aws_conn_id}@{rest}"
+        return f"{scheme}://{hook.aws_conn_id}@{rest}"
     return url
 
 
-def task_archive(given: str | bool | None, hook: Any) -> Archive | None:
+def task_archive(given: str | bool | None, hook: NamesArchive) -> Archive | None:
     """Open the archive of `archive_url`; None for ``False``."""
     url = archive_url(given, hook)
     return None if url is None else open_archive(url)

@@ -376,8 +376,6 @@ def _try_service(connection: SpeechKitConnection) -> str:
 
 
 def _try_archive(connection: SpeechKitConnection) -> str:
-    hook = SpeechKitHook()
-    hook._read = connection
-    archive = open_archive(archive_url(None, hook) or "")
+    archive = open_archive(archive_url(None, connection) or "")
     archive.probe(datetime.now(UTC), is_trial=True)
     return f"The archive at {archive.url} can be written, and a second writer of a file is refused."

@@ -145,7 +145,7 @@ class Source:
             try:
                 frames = packet.decode()
             except libav_errors() as error:
-                if self.facts.codec in _AMR and type(error).__name__ == "PatchWelcomeError":
+                if self.facts.codec in _AMR and isinstance(error, import_av().error.PatchWelcomeError):
                     raise UnsupportedFormatError(
                         "This AMR leaves out pauses (DTX), which PyAV can't decode",
                         hint="Convert it to WAV, with sox for example, and give that",
